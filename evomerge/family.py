@@ -1,0 +1,131 @@
+"""The models of a campaign: their names as recipes write them, checked against each other, hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from evomerge import campaign, zoo
+from evomerge.errors import ModelError
+from evomerge.merge import Checkpoint, Layout, check_family, open_checkpoint
+from evomerge.space import Family
+
+SAMPLE_BYTES = 1 << 16
+SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class OpenFamily:
+    """A checked family and its open checkpoints (headers only).
+
+    Attributes:
+        family: Names as recipes write them, layers, dtype.
+        checkpoints: Model, as recipes name it → checkpoint; the base first.
+        hashes: `base` or an expert's name → fingerprint of its files.
+    """
+
+    family: Family
+    checkpoints: Mapping[str, Checkpoint]
+    hashes: Mapping[str, str]
+
+    @property
+    def base(self) -> Checkpoint:
+        """The base's checkpoint."""
+        return self.checkpoints[self.family.base]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of one model's weights in the campaign's dtype."""
+        size = {"float32": 4, "bfloat16": 2, "float16": 2}[self.family.dtype]
+        return size * self.parameters
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights of one model."""
+        total = 0
+        for header in self.base.tensors.values():
+            count = 1
+            for length in header.shape:
+                count *= length
+            total += count
+        return total
+
+
+def open_family(models: campaign.Models) -> OpenFamily:
+    """Resolve `zoo:` names and adapters, open every checkpoint and check that they are one family.
+
+    Raises:
+        ModelError: A model is missing, damaged, or does not fit the base; the field is named.
+    """
+    base = _located(models.base, "models.base")
+    checkpoints = {base: _open(base, models, "models.base")}
+    experts: dict[str, str] = {}
+    for position, expert in enumerate(models.experts):
+        field = f"models.experts.{position}"
+        model = _located(expert.model, field)
+        if (Path(model) / "adapter_config.json").is_file():
+            model = f"{base}+{model}"
+        checkpoints[model] = _open(model, models, field)
+        experts[expert.name] = model
+        try:
+            check_family(checkpoints[base], [checkpoints[model]])
+        except ModelError as error:
+            raise ModelError(error.message, file=error.file, field=field) from error
+    layout = Layout.of(checkpoints[base])
+    family = Family(base, experts, layout.num_layers, models.dtype)
+    hashes = {"base": fingerprint(base)}
+    hashes |= {name: fingerprint(model) for name, model in experts.items()}
+    return OpenFamily(family, checkpoints, hashes)
+
+
+def fingerprint(model: str) -> str:
+    """Return a hash that changes with a model's files: sizes, and bytes sampled from each.
+
+    Args:
+        model: A folder, or `FOLDER+ADAPTER`. A Hub id stands for itself.
+
+    Returns:
+        16 hex digits; whole files up to 4 MiB are read, of larger ones 64 samples of 64 KiB.
+    """
+    digest = xxhash.xxh3_64()
+    for part in model.split("+"):
+        folder = Path(part)
+        if not folder.is_dir():
+            digest.update(part.encode())
+            continue
+        files = sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".json"})
+        for path in files:
+            digest.update(path.name.encode())
+            _sample(digest, path)
+    return digest.hexdigest()
+
+
+def _located(model: str, field: str) -> str:
+    try:
+        return str(zoo.resolve(model)) if model.startswith("zoo:") else model
+    except ModelError as error:
+        raise ModelError(error.message, file=error.file, field=field) from error
+
+
+def _open(model: str, models: campaign.Models, field: str) -> Checkpoint:
+    try:
+        return open_checkpoint(
+            model, allow_pickle=models.allow_pickle, trust_remote_code=models.trust_remote_code
+        )
+    except ModelError as error:
+        raise ModelError(error.message, file=error.file, field=field) from error
+
+
+def _sample(digest: xxhash.xxh3_64, path: Path) -> None:
+    size = path.stat().st_size
+    digest.update(str(size).encode())
+    with path.open("rb") as file:
+        if size <= SAMPLES * SAMPLE_BYTES:
+            digest.update(file.read())
+            return
+        for sample in range(SAMPLES):
+            file.seek(sample * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))

@@ -1,0 +1,96 @@
+"""Where a tensor stands in a model, read from the tensors' names and the config: no list of architectures."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from transformers import PretrainedConfig
+
+from evomerge.errors import ModelError
+
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+FIRST = re.compile(r"embed|(^|\.)(wte|wpe|tok_embeddings)(\.|$)")
+NOT_FIRST = re.compile(r"embed_out|unembed|(^|\.)(lm_head|output)(\.|$)")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A stack of layers, and what stands before and after it.
+
+    Attributes:
+        prefix: What stands before a layer's number, such as `model.layers.`.
+        num_layers: Height of the stack.
+        first: Tensors outside the layers that are read before them: the embeddings.
+        layers: Per layer the tensors' names without prefix and number, such as `mlp.up_proj.weight`.
+        last: The other tensors outside the layers: final norm and lm_head.
+    """
+
+    prefix: str
+    num_layers: int
+    first: tuple[str, ...]
+    layers: tuple[tuple[str, ...], ...]
+    last: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Collection[str], config: PretrainedConfig) -> Layout:
+        """Read the layout of a model.
+
+        Args:
+            names: Its tensors.
+            config: Its configuration, for the number of layers.
+
+        Raises:
+            ModelError: The names show no stack of as many layers as the config says.
+        """
+        count = getattr(config.get_text_config(), "num_hidden_layers", None)
+        stacks: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for name in sorted(names):
+            number = NUMBER.search(name)
+            if number:
+                stack = stacks[name[: number.start()]]
+                stack[int(number.group())].append(name[number.end() + 1 :])
+        fitting = [prefix for prefix, stack in stacks.items() if set(stack) == set(range(count or 0))]
+        if not count or not fitting:
+            found = ", ".join(f"{prefix}* has {len(stack)}" for prefix, stack in stacks.items())
+            raise ModelError(
+                f"the config says {count} layers, the tensors' names show no such stack ({found or 'none'})"
+            )
+        prefix = max(fitting, key=lambda p: sum(len(layer) for layer in stacks[p].values()))
+        outside = [name for name in sorted(names) if not _inside(name, prefix)]
+        return cls(
+            prefix=prefix,
+            num_layers=count,
+            first=tuple(name for name in outside if _reads_first(name)),
+            layers=tuple(tuple(stacks[prefix][index]) for index in range(count)),
+            last=tuple(name for name in outside if not _reads_first(name)),
+        )
+
+    def layer_of(self, name: str) -> int | None:
+        """Return the number of the layer that a tensor belongs to; None outside the layers."""
+        if not _inside(name, self.prefix):
+            return None
+        number = NUMBER.match(name, len(self.prefix))
+        return None if number is None else int(number.group())
+
+    def is_first(self, name: str) -> bool:
+        """Tell whether a tensor outside the layers belongs to the first slice, as embeddings do."""
+        return name in self.first
+
+    def is_last(self, name: str) -> bool:
+        """Tell whether a tensor outside the layers belongs to the last slice."""
+        return name in self.last
+
+    def name(self, layer: int, suffix: str) -> str:
+        """Return the full name of a layer's tensor."""
+        return f"{self.prefix}{layer}.{suffix}"
+
+
+def _inside(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) and NUMBER.match(name, len(prefix)) is not None
+
+
+def _reads_first(name: str) -> bool:
+    return FIRST.search(name) is not None and NOT_FIRST.search(name) is None

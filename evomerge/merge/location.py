@@ -1,0 +1,64 @@
+"""From a model's name to a folder on this machine: a local folder as it is, anything else from the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from evomerge.errors import ModelError
+
+PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
+
+
+def split_adapter(model: str) -> tuple[str, str | None]:
+    """Split mergekit's `MODEL+ADAPTER`; a folder whose own name has a plus is left whole.
+
+    Raises:
+        ModelError: More than one plus.
+    """
+    if "+" not in model or Path(model).is_dir():
+        return model, None
+    parts = model.split("+")
+    if len(parts) != 2 or not all(parts):
+        raise ModelError(f'found "{model}", expected MODEL or MODEL+ADAPTER')
+    return parts[0], parts[1]
+
+
+def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = False) -> Path:
+    """Return the folder that holds a model or an adapter, downloaded from the Hub if it is not local.
+
+    Args:
+        model: A folder, or a Hub id such as `org/name` or `org/name@revision`.
+        allow_pickle: Also download PyTorch pickles.
+        trust_remote_code: Also download the model's own Python files.
+
+    Raises:
+        ModelError: No such folder, and no such repository on the Hub or the Hub is out of reach.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ModelError("is a file; expected a folder with config.json and safetensors", file=model)
+    if model.startswith(("/", ".", "~")) or model.count("/") != 1:
+        raise ModelError("no such folder; expected a model folder or a Hub id", file=model)
+    name, _, revision = model.partition("@")
+    patterns = [*PATTERNS]
+    if allow_pickle:
+        patterns.append("*.bin")
+    if trust_remote_code:
+        patterns.append("*.py")
+    try:
+        return Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=patterns)
+        )
+    except HFValidationError:
+        raise ModelError("no such folder, and not a Hub id either", file=model) from None
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"no such folder, and the Hub does not give it: {reason}", file=model
+        ) from None

@@ -1,0 +1,201 @@
+"""Progress of long work, in one of four styles: rich, plain, json, none.
+
+A display only shows what it is told. Without a terminal, `auto` is plain lines now and then.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol, TextIO
+
+Style = Literal["auto", "rich", "plain", "json", "none"]
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the work stands.
+
+    Attributes:
+        stage: What is done now: `parents and baselines`, `search`, `select`, `holdout`, `save`.
+        done: Units finished in this stage, failures among them.
+        total: Units of this stage.
+        failed: Units that failed.
+        best: Best objective value so far (search), or None.
+        per_minute: Units finished a minute since this stage began, in this run.
+        seconds_left: Estimate for this stage; None before there is one.
+    """
+
+    stage: str
+    done: int
+    total: int
+    failed: int = 0
+    best: float | None = None
+    per_minute: float = 0.0
+    seconds_left: float | None = None
+
+
+class Display(Protocol):
+    """Shows progress and messages."""
+
+    def show(self, progress: Progress) -> None:
+        """Show where the work stands."""
+
+    def say(self, message: str) -> None:
+        """Show one line that stays."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was found."""
+
+
+class Pace:
+    """Counts one stage and shows it: done, failed, a minute, time left."""
+
+    def __init__(
+        self, display: Display, stage: str, total: int, done: int = 0, failed: int = 0
+    ) -> None:
+        self._display, self._stage, self._total = display, stage, total
+        self._done, self._failed, self._before = done, failed, done
+        self._start = time.monotonic()
+        self._show(None)
+
+    def step(self, *, failed: bool = False, best: float | None = None) -> None:
+        """Count one finished unit."""
+        self._done += 1
+        self._failed += failed
+        self._show(best)
+
+    def _show(self, best: float | None) -> None:
+        minutes = (time.monotonic() - self._start) / 60
+        here = self._done - self._before
+        rate = here / minutes if here and minutes > 0 else 0.0
+        left = 60 * (self._total - self._done) / rate if rate else None
+        self._display.show(
+            Progress(self._stage, self._done, self._total, self._failed, best, rate, left)
+        )
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def show(self, progress: Progress) -> None:
+        """Ignore it."""
+
+    def say(self, message: str) -> None:
+        """Ignore it."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class PlainDisplay:
+    """A line at the start and the end of a stage, and every few seconds between."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._stage, self._last = "", 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Print a line if one is due."""
+        now = self._clock()
+        due = now - self._last >= SECONDS_BETWEEN_LINES
+        if progress.stage != self._stage or progress.done >= progress.total or due:
+            self._stage, self._last = progress.stage, now
+            self.say(describe(progress))
+
+    def say(self, message: str) -> None:
+        """Print one line."""
+        print(message, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class JsonDisplay(PlainDisplay):
+    """One JSON object a line, for every step."""
+
+    def show(self, progress: Progress) -> None:
+        """Print the progress."""
+        print(json.dumps(asdict(progress)), file=self._stream, flush=True)
+
+    def say(self, message: str) -> None:
+        """Print the message."""
+        print(json.dumps({"message": message}), file=self._stream, flush=True)
+
+
+class RichDisplay:
+    """A live bar at the bottom of the terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bars
+
+        self._console = Console(stderr=True)
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rest]}"),
+            console=self._console,
+        )
+        self._task = self._bars.add_task("", total=1, rest="")
+        self._bars.start()
+
+    def show(self, progress: Progress) -> None:
+        """Move the bar."""
+        self._bars.update(
+            self._task,
+            description=progress.stage,
+            completed=progress.done,
+            total=progress.total,
+            rest=", ".join(_facts(progress)),
+        )
+
+    def say(self, message: str) -> None:
+        """Print above the bar."""
+        self._console.print(message, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Stop the live bar."""
+        self._bars.stop()
+
+
+def open_display(style: Style = "auto", stream: TextIO | None = None) -> Display:
+    """Return a display of this style.
+
+    Args:
+        style: `auto` is rich on a terminal and plain elsewhere.
+        stream: Where plain and JSON lines go; stderr by default, so that results stay alone on stdout.
+    """
+    stream = stream or sys.stderr
+    if style == "auto":
+        style = "rich" if stream.isatty() else "plain"
+    if style == "none":
+        return NoDisplay()
+    if style == "json":
+        return JsonDisplay(stream)
+    return RichDisplay() if style == "rich" else PlainDisplay(stream)
+
+
+def describe(progress: Progress) -> str:
+    """Return one line for a progress."""
+    return ", ".join(
+        [f"{progress.stage}: {progress.done} of {progress.total}", *_facts(progress)]
+    )
+
+
+def _facts(progress: Progress) -> list[str]:
+    facts = [] if progress.best is None else [f"best {progress.best:.4f}"]
+    if progress.failed:
+        facts.append(f"{progress.failed} failed")
+    if progress.per_minute:
+        facts.append(f"{progress.per_minute:.1f} a minute")
+    if progress.seconds_left is not None and progress.done < progress.total:
+        minutes, seconds = divmod(round(progress.seconds_left), 60)
+        facts.append(f"{minutes} min {seconds:02d} s left" if minutes else f"{seconds} s left")
+    return facts

@@ -1,0 +1,26 @@
+"""Recipes: everything needed to rebuild one merged model, and mergekit's YAML in and out."""
+
+from evomerge.recipe.mergekit_yaml import dumps, load, loads, save
+from evomerge.recipe.recipe import (
+    Conditional,
+    Recipe,
+    Scalar,
+    Setting,
+    Slice,
+    Source,
+    Vocabulary,
+)
+
+__all__ = [
+    "Conditional",
+    "Recipe",
+    "Scalar",
+    "Setting",
+    "Slice",
+    "Source",
+    "Vocabulary",
+    "dumps",
+    "load",
+    "loads",
+    "save",
+]

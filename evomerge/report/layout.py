@@ -1,0 +1,194 @@
+"""What stands where in a leaderboard, before any format: a grid of cells, a title and notes."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evomerge.report.leaderboard import Leaderboard
+from evomerge.report.rows import Kind, Row, Value, higher_is_better
+from evomerge.report.significance import FINAL, Contrast, Shrinkage
+from evomerge.trial import Split
+
+ALWAYS_SHOWN: tuple[Kind, ...] = ("base", "expert", "winner")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of numbers.
+
+    Attributes:
+        header: In full.
+        higher_is_better: Direction, for marking the best.
+        interval: Show the 95 % interval beside the value.
+    """
+
+    header: str
+    higher_is_better: bool = True
+    interval: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the grid: a name, a kind, and a value (None: blank) for each column."""
+
+    name: str
+    kind: str
+    values: tuple[Value | None, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A leaderboard on one split.
+
+    Attributes:
+        title: What is shown.
+        columns: Objective first, then the tasks.
+        lines: The rows.
+        notes: What else the reader must know, a sentence each.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+    def best(self, index: int) -> float | None:
+        """Return the best value of a column, None where the column is blank."""
+        values = [value.value for line in self.lines if (value := line.values[index]) is not None]
+        choose = max if self.columns[index].higher_is_better else min
+        return choose(values, default=None)
+
+
+def layout(leaderboard: Leaderboard, split: Split | None = None) -> Grid:
+    """Lay a leaderboard out on one split.
+
+    Base, experts and winners are always shown, blank where they were not scored; other rows only where
+    they were, and a note counts the rest.
+
+    Args:
+        leaderboard: The rows.
+        split: Which items; default the last of search, select, holdout that has scores.
+    """
+    split = split or leaderboard.latest_split()
+    shown = [row for row in leaderboard.rows if row.kind in ALWAYS_SHOWN or split in row.splits]
+    goals = leaderboard.campaign.goals
+    searched = any(
+        row.splits[split].searched is not None for row in shown if split in row.splits
+    )  # fmt: skip
+    columns = [Column("mean", higher_is_better(goals), interval=True)] if len(goals) > 1 else []
+    if searched:
+        columns.append(Column("searched", higher_is_better(goals, searched=True)))
+    headers = _task_headers(leaderboard)
+    columns += [
+        Column(header, goal.higher_is_better, interval=len(goals) == 1)
+        for header, goal in zip(headers, goals, strict=True)
+    ]
+    lines = tuple(Line(row.name, row.kind, _values(row, leaderboard, split, searched)) for row in shown)
+    return Grid(
+        title=_title(leaderboard, split),
+        columns=tuple(columns),
+        lines=lines,
+        notes=tuple(_notes(leaderboard, split, shown)),
+    )
+
+
+def number(value: float) -> str:
+    """Write a score: three decimals, fewer where the number is large."""
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+
+
+def difference(value: float) -> str:
+    """Write a difference, its sign always shown."""
+    return f"{value:+.3f}" if abs(value) < 100 else f"{value:+.4g}"
+
+
+def probability(p: float) -> str:
+    """Write a p-value with its sign of comparison, such as `p = 0.012` or `p < 0.0001`."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
+def short_names(tasks: Sequence[str]) -> list[str]:
+    """Drop what all the names begin with, up to its last `_`, such as the `zoo_` of `zoo_facts`."""
+    common = os.path.commonprefix(list(tasks)) if len(tasks) > 1 else ""
+    cut = common.rfind("_") + 1
+    return [task[cut:] if len(task) > cut else task for task in tasks]
+
+
+def _task_headers(leaderboard: Leaderboard) -> list[str]:
+    goals = leaderboard.campaign.goals
+    names = short_names([goal.task for goal in goals])
+    if len({goal.report for goal in goals}) == 1:
+        return names
+    return [f"{name} {goal.report}" for name, goal in zip(names, goals, strict=True)]
+
+
+def _values(
+    row: Row, leaderboard: Leaderboard, split: Split, searched: bool
+) -> tuple[Value | None, ...]:
+    goals = leaderboard.campaign.goals
+    scores = row.splits.get(split)
+    values: list[Value | None] = []
+    if len(goals) > 1:
+        values.append(None if scores is None else scores.objective)
+    if searched:
+        values.append(None if scores is None else scores.searched)
+    return (*values, *(row.reported(split, goal) for goal in goals))
+
+
+def _title(leaderboard: Leaderboard, split: Split) -> str:
+    campaign = leaderboard.campaign
+    metrics = sorted({goal.report for goal in campaign.goals})
+    metric = f", {metrics[0]}" if len(metrics) == 1 else ""
+    return f"{campaign.name}: {split} items, {campaign.items[split]} a task{metric}"
+
+
+def _notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list[str]:
+    campaign, tests = leaderboard.campaign, leaderboard.tests
+    notes = [_progress(leaderboard)]
+    if split == FINAL:
+        notes += [contrast_note(contrast) for contrast in tests.contrasts]
+    notes += [_shrinkage_note(one) for one in tests.shrinkage]
+    searched = sorted({goal.metric for goal in campaign.goals if goal.metric != goal.report})
+    if searched:
+        notes.append(f"searched: the weighted mean of what the sampler saw ({', '.join(searched)})")
+    if len({goal.weight for goal in campaign.goals}) > 1:
+        weights = ", ".join(f"{goal.task} {goal.weight:g}" for goal in campaign.goals)
+        notes.append(f"mean: weighted by {weights}")
+    front = [row.name for row in leaderboard.rows if row.front]
+    if front:
+        notes.append(f"Pareto front: {', '.join(front)}")
+    for row in shown:
+        failure = row.splits[split].failure if split in row.splits else None
+        if failure is not None:
+            notes.append(f"{row.name} has no scores: {failure}")
+    hidden = len(leaderboard.rows) - len(shown)
+    if hidden:
+        notes.append(f"{hidden} more rows were not scored on {split}")
+    return notes
+
+
+def _progress(leaderboard: Leaderboard) -> str:
+    campaign = leaderboard.campaign
+    done = f"{campaign.complete + campaign.failed} of {campaign.trials} trials done"
+    failed = f", {campaign.failed} of them failed" if campaign.failed else ""
+    running = "" if leaderboard.winners else "; no winner chosen yet"
+    return done + failed + running
+
+
+def contrast_note(contrast: Contrast) -> str:
+    """Say one paired test in a sentence."""
+    test = contrast.test
+    return (
+        f"{contrast.row} against {contrast.part}, {contrast.against}: "
+        f"{difference(test.difference)} [{difference(test.low)}, {difference(test.high)}], "
+        f"{probability(contrast.p_corrected)} ({test.method}, {test.n} items, Holm-corrected)"
+    )
+
+
+def _shrinkage_note(one: Shrinkage) -> str:
+    return (
+        f"{one.row} from search to holdout items ({one.metric} metric): {number(one.search)} to "
+        f"{number(one.holdout)}, a shrinkage of {number(one.difference)}"
+    )

@@ -1,0 +1,217 @@
+"""One row of the leaderboard: a model, and what it scored on each split.
+
+Values come from an `Outcome`'s per-item scores; what an outcome lacks is missing here too (None), never
+filled in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from evomerge.recipe import Recipe
+from evomerge.report.statistics import Floats, Stratum, interval
+from evomerge.trial import Cost, Estimate, Outcome, Split, TaskScores
+
+Kind = Literal["base", "expert", "baseline", "finalist", "winner"]
+KINDS: tuple[Kind, ...] = ("base", "expert", "baseline", "finalist", "winner")
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One objective, as reports need it.
+
+    Attributes:
+        task: The task.
+        metric: What the sampler saw.
+        report: What picks the winner and is reported.
+        weight: Share in the weighted mean.
+        higher_is_better: Direction of `report`.
+        searched_higher_is_better: Direction of `metric`.
+    """
+
+    task: str
+    metric: str
+    report: str
+    weight: float = 1.0
+    higher_is_better: bool = True
+    searched_higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Value:
+    """An aggregate with its 95 % interval.
+
+    Attributes:
+        value: The aggregate.
+        low: Lower end; None where the scores carry no interval.
+        high: Upper end.
+        stderr: lm-eval's standard error, for tasks' metrics.
+        n: Items behind it.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    stderr: float | None = None
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """One model on one split.
+
+    Attributes:
+        objective: Weighted mean of the reported metrics; None where one of them is missing.
+        searched: The same of the metrics that the sampler saw; None also where they are the reported ones.
+        tasks: Task → metric → value.
+        failure: Why there are no scores.
+        outcome: The per-item scores behind the values; None for a row read back from JSON.
+    """
+
+    objective: Value | None
+    searched: Value | None
+    tasks: Mapping[str, Mapping[str, Value]]
+    failure: str | None = None
+    outcome: Outcome | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the leaderboard.
+
+    Attributes:
+        name: What it is called, such as `trial 17`.
+        kind: Its part in the campaign.
+        trial: The trial's number; None for parents and baselines.
+        recipe: How to rebuild it.
+        splits: What it scored; a split on which it was not scored is absent.
+        cost: Summed over its evaluations.
+        front: In Pareto mode, whether no other merge is better in every objective; else None.
+    """
+
+    name: str
+    kind: Kind
+    trial: int | None
+    recipe: Recipe
+    splits: Mapping[Split, SplitScores]
+    cost: Cost = Cost()
+    front: bool | None = None
+
+    def objective(self, split: Split) -> float | None:
+        """Return the reported objective on `split`, None where there is none."""
+        scores = self.splits.get(split)
+        return None if scores is None or scores.objective is None else scores.objective.value
+
+    def reported(self, split: Split, goal: Goal) -> Value | None:
+        """Return the reported value of one objective on `split`, None where there is none."""
+        scores = self.splits.get(split)
+        return None if scores is None else scores.tasks.get(goal.task, {}).get(goal.report)
+
+    def renamed(self, name: str) -> Row:
+        """Return the same row under another name."""
+        return replace(self, name=name)
+
+
+def higher_is_better(goals: Sequence[Goal], *, searched: bool = False) -> bool:
+    """Tell the direction of the weighted mean: lower is better only where it is so of every goal.
+
+    Where both directions meet, those metrics of which less is better count negative.
+    """
+    return any(_upward(goal, searched) for goal in goals)
+
+
+def signed(goal: Goal, goals: Sequence[Goal], *, searched: bool = False) -> float:
+    """Return -1 for a metric of which less is better among others of which more is, else 1."""
+    opposed = higher_is_better(goals, searched=searched) and not _upward(goal, searched)
+    return -1.0 if opposed else 1.0
+
+
+def split_scores(outcome: Outcome, goals: Sequence[Goal]) -> SplitScores:
+    """Aggregate one outcome.
+
+    Args:
+        outcome: Per-item scores, or a failure.
+        goals: The objectives.
+    """
+    if outcome.failure is not None:
+        failure = f"{outcome.failure.kind}: {outcome.failure.reason}"
+        return SplitScores(None, None, {}, failure=failure, outcome=outcome)
+    differs = any(goal.metric != goal.report for goal in goals)
+    return SplitScores(
+        objective=_objective(outcome, goals, searched=False),
+        searched=_objective(outcome, goals, searched=True) if differs else None,
+        tasks={task: _task_values(scores) for task, scores in outcome.scores.items()},
+        outcome=outcome,
+    )
+
+
+def item_scores(scores: TaskScores, metric: str) -> Floats | None:
+    """Return a metric's per-item scores `[items]` where its aggregate is their mean, else None.
+
+    Perplexities, F1 over the whole set and the like are no means: neither resampling of items here nor a
+    paired test speaks of them.
+    """
+    values, estimate = scores.metrics.get(metric), scores.values.get(metric)
+    if not values or estimate is None:
+        return None
+    if not all(isinstance(value, bool | int | float | np.number) for value in values):
+        return None
+    array = np.asarray(values, dtype=np.float64)
+    agrees = np.isclose(array.mean(), estimate.value, rtol=1e-6, atol=1e-9)
+    return array if bool(np.isfinite(array).all() and agrees) else None
+
+
+def _upward(goal: Goal, searched: bool) -> bool:
+    return goal.searched_higher_is_better if searched else goal.higher_is_better
+
+
+def _objective(outcome: Outcome, goals: Sequence[Goal], *, searched: bool) -> Value | None:
+    total = value = 0.0
+    items = 0
+    strata: list[Stratum] = []
+    for goal in goals:
+        metric = goal.metric if searched else goal.report
+        scores = outcome.scores.get(goal.task)
+        estimate = None if scores is None else scores.values.get(metric)
+        if scores is None or estimate is None or not math.isfinite(estimate.value):
+            return None
+        sign = signed(goal, goals, searched=searched)
+        total += goal.weight
+        value += goal.weight * sign * estimate.value
+        items += len(scores.items)
+        array = item_scores(scores, metric)
+        if array is not None:
+            strata.append(Stratum(array * sign, goal.weight))
+    ends = interval(strata) if len(strata) == len(goals) else None
+    low, high = ends or (None, None)
+    return Value(value / total, low, high, n=items)
+
+
+def _task_values(scores: TaskScores) -> dict[str, Value]:
+    return {
+        metric: _task_value(scores, metric, estimate)
+        for metric, estimate in scores.values.items()
+        if math.isfinite(estimate.value)
+    }
+
+
+def _task_value(scores: TaskScores, metric: str, estimate: Estimate) -> Value:
+    """Wilson for 0/1 scores, bootstrap for other means, else value ± z · lm-eval's standard error."""
+    array = item_scores(scores, metric)
+    stderr = estimate.stderr
+    if stderr is not None and not math.isfinite(stderr):
+        stderr = None
+    low = high = None
+    if array is not None:
+        ends = interval([Stratum(array)])
+        low, high = ends or (None, None)
+    elif stderr is not None:
+        low, high = estimate.value - Z_95 * stderr, estimate.value + Z_95 * stderr
+    return Value(estimate.value, low, high, stderr, len(scores.items))
+

@@ -1,0 +1,168 @@
+"""Is the winner better, and by how much: paired tests on the same items, and search-to-holdout shrinkage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evomerge.report.rows import Goal, Row, higher_is_better, item_scores, signed
+from evomerge.report.statistics import PairedTest, Stratum, holm, is_binary, paired_test
+from evomerge.trial import Outcome, Split
+
+FINAL: Split = "holdout"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One row against another on the same items.
+
+    Attributes:
+        row: Name of the first.
+        against: Name of the second.
+        part: What the second is: `best expert` or `best baseline`.
+        test: First minus second, on the reported objective.
+        p_corrected: Its p after Holm's correction over all contrasts of the leaderboard.
+    """
+
+    row: str
+    against: str
+    part: str
+    test: PairedTest
+    p_corrected: float
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """How much of a winner's score on the items it was searched on is left on fresh ones.
+
+    Attributes:
+        row: The winner.
+        metric: `reported` or, where the search did not compute that, `searched`.
+        search: Weighted mean on the search items.
+        holdout: The same on the holdout items.
+    """
+
+    row: str
+    metric: str
+    search: float
+    holdout: float
+
+    @property
+    def difference(self) -> float:
+        """Search minus holdout."""
+        return self.search - self.holdout
+
+
+@dataclass(frozen=True)
+class Tests:
+    """All that is said of the winners.
+
+    Attributes:
+        contrasts: Paired tests on the holdout items.
+        shrinkage: One a winner.
+    """
+
+    contrasts: tuple[Contrast, ...] = ()
+    shrinkage: tuple[Shrinkage, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts and lists."""
+        return {
+            "split": FINAL,
+            "paired": [_flat(contrast) for contrast in self.contrasts],
+            "shrinkage": [{**asdict(one), "shrinkage": one.difference} for one in self.shrinkage],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Tests:
+        """Read back what `to_json` wrote."""
+        fields = ("difference", "low", "high", "p", "n", "method")
+        contrasts = tuple(
+            Contrast(
+                row=one["row"],
+                against=one["against"],
+                part=one["part"],
+                test=PairedTest(**{key: one[key] for key in fields}),
+                p_corrected=one["p_corrected"],
+            )
+            for one in data["paired"]
+        )
+        shrinkage = tuple(
+            Shrinkage(one["row"], one["metric"], one["search"], one["holdout"])
+            for one in data["shrinkage"]
+        )
+        return cls(contrasts, shrinkage)
+
+
+def tests_of(rows: Sequence[Row], goals: Sequence[Goal]) -> Tests:
+    """Test every winner against the best expert and the best naive baseline on holdout.
+
+    "Best" is best on these very holdout items: the hardest opponent, and no choice that the winner gains
+    from. A pair whose items differ, or whose metrics are no means of items, is left out.
+    """
+    winners = [row for row in rows if row.kind == "winner"]
+    found: list[tuple[str, str, str, PairedTest]] = []
+    for winner in winners:
+        for kind, part in (("expert", "best expert"), ("baseline", "best baseline")):
+            opponent = best([row for row in rows if row.kind == kind], goals, FINAL)
+            test = None if opponent is None else _row_test(winner, opponent, goals)
+            if opponent is not None and test is not None:
+                found.append((winner.name, opponent.name, part, test))
+    corrected = holm([test.p for *_, test in found])
+    contrasts = tuple(Contrast(*one, p) for one, p in zip(found, corrected, strict=True))
+    shrinkage = [one for winner in winners if (one := _shrinkage(winner)) is not None]
+    return Tests(contrasts, tuple(shrinkage))
+
+
+def best(rows: Sequence[Row], goals: Sequence[Goal], split: Split) -> Row | None:
+    """Return the row with the best reported objective on `split`, None where no row has one."""
+    sign = 1.0 if higher_is_better(goals) else -1.0
+    scored = [(sign * value, row) for row in rows if (value := row.objective(split)) is not None]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def paired(first: Outcome, second: Outcome, goals: Sequence[Goal]) -> PairedTest | None:
+    """Test the weighted mean of the reported metrics, first minus second, item by item.
+
+    Returns:
+        None where a task is missing, the items differ, or a metric is no mean of per-item scores.
+    """
+    strata: list[Stratum] = []
+    binary = True
+    for goal in goals:
+        mine, theirs = first.scores.get(goal.task), second.scores.get(goal.task)
+        if mine is None or theirs is None or set(mine.items) != set(theirs.items):
+            return None
+        left, right = item_scores(mine, goal.report), item_scores(theirs, goal.report)
+        if left is None or right is None:
+            return None
+        place = {item: index for index, item in enumerate(theirs.items)}
+        aligned = right[[place[item] for item in mine.items]]
+        binary = binary and is_binary(left) and is_binary(right)
+        strata.append(Stratum((left - aligned) * signed(goal, goals), goal.weight))
+    return paired_test(strata, binary=binary)
+
+
+def _row_test(winner: Row, opponent: Row, goals: Sequence[Goal]) -> PairedTest | None:
+    mine, theirs = winner.splits.get(FINAL), opponent.splits.get(FINAL)
+    if mine is None or theirs is None or mine.outcome is None or theirs.outcome is None:
+        return None
+    return paired(mine.outcome, theirs.outcome, goals)
+
+
+def _shrinkage(winner: Row) -> Shrinkage | None:
+    search, final = winner.splits.get("search"), winner.splits.get(FINAL)
+    if search is None or final is None:
+        return None
+    if search.objective is not None and final.objective is not None:
+        return Shrinkage(winner.name, "reported", search.objective.value, final.objective.value)
+    if search.searched is not None and final.searched is not None:
+        return Shrinkage(winner.name, "searched", search.searched.value, final.searched.value)
+    return None
+
+
+def _flat(contrast: Contrast) -> dict[str, Any]:
+    flat = asdict(contrast)
+    flat.update(flat.pop("test"))
+    return flat

@@ -1,0 +1,119 @@
+"""Parents and naive merges: what a search must beat, and good points to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from evomerge.recipe import Recipe, Setting, Source
+
+LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+TIES_DENSITY = 0.2
+"""Yadav et al. 2023 (2306.01708), section 4: keep the top 20 %, all weights 1."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Values of a baseline's parameters, by which its point in a space is found.
+
+    Attributes:
+        weights: Expert → weight.
+        others: Parameter → value, the same for all experts.
+    """
+
+    weights: Mapping[str, float]
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    def value(self, parameter: str, expert: str | None) -> float | None:
+        """Return the value of `parameter` for `expert` (None: for all at once), None if undefined."""
+        if parameter != "weight":
+            return self.others.get(parameter)
+        if expert is not None:
+            return self.weights[expert]
+        values = set(self.weights.values())
+        return values.pop() if len(values) == 1 else None
+
+
+Locate = Callable[[str, Wanted], dict[str, float] | None]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A model to compare with.
+
+    Attributes:
+        name: What reports call it.
+        kind: `base` or `expert` (a parent), or `baseline` (a naive merge).
+        recipe: How to build it.
+        params: Its point in the searched space; None where it does not lie in it.
+        scale: Lambda of a task-arithmetic merge; the best one on `select` is the tuned one.
+    """
+
+    name: str
+    kind: Literal["base", "expert", "baseline"]
+    recipe: Recipe
+    params: Mapping[str, float] | None = None
+    scale: float | None = None
+
+
+def baselines(
+    base: str, experts: Mapping[str, str], dtype: str, locate: Locate
+) -> tuple[Baseline, ...]:
+    """Return base, experts, uniform average, task arithmetic over `LAMBDAS`, and default TIES.
+
+    Args:
+        base: The base, as recipes name it.
+        experts: Name → model, as recipes name it.
+        dtype: Of the merged weights.
+        locate: Finds the point of a method with given values in the searched space.
+    """
+    family = _Family(base, experts, dtype)
+    found = [Baseline("base", "base", family.alone(base), _plain(locate, dict.fromkeys(experts, 0.0)))]
+    for name, model in experts.items():
+        one = {other: float(other == name) for other in experts}
+        found.append(Baseline(name, "expert", family.alone(model), _plain(locate, one)))
+    share = dict.fromkeys(experts, 1 / len(experts))
+    average = family.merged("linear", {"weight": 1.0}, with_base=False)
+    point = _plain(locate, share) or locate(
+        "linear", Wanted(dict.fromkeys(experts, 1.0), {"normalize": True})
+    )
+    found.append(Baseline("uniform average", "baseline", average, point))
+    for scale in LAMBDAS:
+        recipe = family.merged("task_arithmetic", {"weight": scale})
+        params = _plain(locate, dict.fromkeys(experts, scale))
+        found.append(Baseline(f"task arithmetic λ={scale:g}", "baseline", recipe, params, scale))
+    values = {"density": TIES_DENSITY, "normalize": True, "lambda": 1.0, "rescale": False}
+    ties = family.merged("ties", {"weight": 1.0, "density": TIES_DENSITY})
+    point = locate("ties", Wanted(dict.fromkeys(experts, 1.0), values))
+    found.append(Baseline("ties", "baseline", ties, point))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Family:
+    base: str
+    experts: Mapping[str, str]
+    dtype: str
+
+    def alone(self, model: str) -> Recipe:
+        return Recipe(method="passthrough", models=(Source(model),), dtype=self.dtype)
+
+    def merged(
+        self, method: str, parameters: Mapping[str, Setting], *, with_base: bool = True
+    ) -> Recipe:
+        return Recipe(
+            method=method,
+            models=tuple(Source(model) for model in self.experts.values()),
+            base_model=self.base if with_base else None,
+            parameters=parameters,
+            dtype=self.dtype,
+        )
+
+
+def _plain(locate: Locate, weights: Mapping[str, float]) -> dict[str, float] | None:
+    """Find base + Σ weight · task vector: task arithmetic, or DARE that drops nothing."""
+    others = {"density": 1.0, "lambda": 1.0, "normalize": False, "rescale": False}
+    wanted = Wanted(weights, others)
+    dare = Wanted(weights, {**others, "rescale": True})  # density 1 is never rescaled
+    return locate("task_arithmetic", wanted) or locate("dare_linear", dare)

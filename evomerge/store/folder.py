@@ -1,0 +1,141 @@
+"""The results folder: who may write to it, and files in it that are whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from evomerge.errors import EvomergeError, ResultsError
+
+DATABASE = "study.db"
+CAMPAIGN = "campaign.yaml"
+LOCK = ".lock"
+OWNER = ".lock.owner"
+UNFINISHED = f".{DATABASE}.new"
+
+_OURS = (
+    *(f"{name}{suffix}" for name in (DATABASE, UNFINISHED) for suffix in ("", "-wal", "-shm")),
+    *(CAMPAIGN, "leaderboard.json", "leaderboard.md", "report.html", "best"),
+)
+_LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, CAMPAIGN, f".{CAMPAIGN}.new"} | {
+    name for name in _OURS if name.startswith(UNFINISHED)
+}
+
+
+def is_campaign(folder: Path) -> bool:
+    """Return whether a campaign was begun in `folder`."""
+    return (folder / DATABASE).exists()
+
+
+def refuse_existing(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that a new campaign may not use.
+
+    Args:
+        folder: The results folder to be.
+        force: A results folder may be replaced.
+
+    Raises:
+        ResultsError: It is there and `force` is not given, or it is something else than a results folder.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ResultsError("is a file; expected the path of a new folder", file=folder)
+    found = {path.name for path in folder.iterdir()}
+    if found <= _LEFT_BY_A_KILLED_CREATE and found:
+        return
+    if is_campaign(folder):
+        if not force:
+            raise ResultsError(
+                f"the results folder exists; go on with `evomerge resume {folder}`, choose another "
+                "--out, or replace it with --force",
+                file=folder,
+            )
+    elif found or not force:
+        raise ResultsError(
+            "the folder exists and holds no campaign; choose another --out"
+            + ("" if found else ", or use it with --force"),
+            file=folder,
+        )
+
+
+def clear(folder: Path) -> None:
+    """Remove what campaigns write from a folder; anything else stays."""
+    for name in _OURS:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+class FolderLock:
+    """The right to write to a results folder: an OS lock, freed when its process dies.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        ResultsError: Another process holds it; the message names host and process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._owner = folder / OWNER
+        self._lock = FileLock(folder / LOCK, fallback_to_soft=False)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ResultsError(
+                f"another process is writing to this folder ({self._held_by()}); wait until it ends, "
+                "or stop it",
+                file=folder,
+            ) from None
+        except OSError as error:
+            raise ResultsError(f"cannot be locked: {error}", file=folder) from None
+        owner = {"host": socket.gethostname(), "pid": os.getpid()}
+        write_whole(self._owner, json.dumps(owner))
+
+    def release(self) -> None:
+        """Let others write; harmless when called again."""
+        if self._lock.is_locked:
+            self._owner.unlink(missing_ok=True)
+            self._lock.release()
+
+    def _held_by(self) -> str:
+        try:
+            owner = json.loads(self._owner.read_text(encoding="utf-8"))
+            return f"host {owner['host']}, process {owner['pid']}"
+        except (OSError, ValueError, KeyError):
+            return "host and process unknown"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is never seen half-written: aside, fsync, rename.
+
+    Raises:
+        EvomergeError: The disk is full or not writable; the old file, if any, is untouched.
+    """
+    aside = path.with_name(f".{path.name.lstrip('.')}.new")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        rename_whole(aside, path)
+    except OSError as error:
+        raise EvomergeError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def rename_whole(aside: Path, path: Path) -> None:
+    """Put a finished file in its place, durably."""
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,112 @@
+"""Our tables in `study.db`, beside Optuna's own.
+
+Their names begin with `evomerge_`, so that they never meet a table of Optuna's. A row is written once;
+only a trial's row is changed, when its outcome is told.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+SCHEMA_VERSION = 1
+METADATA = MetaData()
+
+META = Table(
+    "evomerge_meta",
+    METADATA,
+    Column("key", String, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""`schema`, `study_id`, `trials` (the budget), `directions`, `facts`, `campaign`."""
+
+TRIALS = Table(
+    "evomerge_trials",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("trial_id", Integer, nullable=False),
+    Column("name", String, nullable=False),
+    Column("recipe", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("state", String, nullable=False),
+    Column("objectives", Text),
+    Column("asked_seq", Integer, nullable=False, unique=True),
+    Column("told_seq", Integer, unique=True),
+)
+"""What was asked, and in which order asked and told: enough to replay any sampler."""
+
+BASELINES = Table(
+    "evomerge_baselines",
+    METADATA,
+    Column("seq", Integer, primary_key=True),
+    Column("params", Text, nullable=False),
+    Column("objectives", Text, nullable=False),
+)
+"""Points told to the sampler that no trial asked for, in the same order of events."""
+
+EVALUATIONS = Table(
+    "evomerge_evaluations",
+    METADATA,
+    Column("evaluation_id", Integer, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("number", Integer),
+    Column("split", String, nullable=False),
+    Column("recipe", Text, nullable=False),
+    Column("failure_kind", String),
+    Column("failure_reason", Text),
+    Column("merge_seconds", Float, nullable=False),
+    Column("score_seconds", Float, nullable=False),
+    Column("items", Integer, nullable=False),
+    Column("generated_tokens", Integer, nullable=False),
+    Column("worker", String, nullable=False),
+    UniqueConstraint("name", "split"),
+)
+"""Who was scored on which split; `kind` is `trial` for the search scores of a trial."""
+
+TASK_SCORES = Table(
+    "evomerge_task_scores",
+    METADATA,
+    Column("task_score_id", Integer, primary_key=True),
+    Column(
+        "evaluation_id", ForeignKey("evomerge_evaluations.evaluation_id"), nullable=False, index=True
+    ),
+    Column("task", String, nullable=False),
+    Column("item_set_id", ForeignKey("evomerge_item_sets.item_set_id"), nullable=False),
+    Column("truncated", Integer, nullable=False),
+)
+
+METRICS = Table(
+    "evomerge_metrics",
+    METADATA,
+    Column("metric_id", Integer, primary_key=True),
+    Column(
+        "task_score_id",
+        ForeignKey("evomerge_task_scores.task_score_id"),
+        nullable=False,
+        index=True,
+    ),
+    Column("metric", String, nullable=False),
+    Column("value", Float),
+    Column("stderr", Float),
+    Column("per_item", LargeBinary),
+)
+"""Aggregate and per-item values (see `encoding.encode_items`), in the order of the item set."""
+
+ITEM_SETS = Table(
+    "evomerge_item_sets",
+    METADATA,
+    Column("item_set_id", Integer, primary_key=True),
+    Column("ids", Text, nullable=False, unique=True),
+)
+"""Ids of items, stored once for all who were scored on them."""

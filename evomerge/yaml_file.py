@@ -1,0 +1,143 @@
+"""YAML 1.2 files that know their own lines.
+
+PyYAML takes a key given twice, reads `1e-3` as text and `no` as false; ruamel.yaml does none of it.
+Campaign files and recipes are both read here, so that an error in either names file, line and field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from evomerge.errors import UserError
+
+Location = Sequence[str | int]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A YAML mapping with the place it came from.
+
+    Attributes:
+        path: The file; None for text that has none.
+        data: Its content as plain dicts, lists and scalars.
+    """
+
+    path: Path | None
+    data: dict[str, Any]
+    _marked: CommentedMap
+
+    def line(self, location: Location) -> int | None:
+        """Return the line (from 1) on which the value at `location` is given, or its nearest parent."""
+        node: Any = self._marked
+        line: int | None = None
+        for key in location:
+            try:
+                if isinstance(node, CommentedMap):
+                    line = node.lc.key(key)[0] + 1
+                elif isinstance(node, CommentedSeq):
+                    line = node.lc.item(key)[0] + 1
+                node = node[key]
+            except (KeyError, IndexError, TypeError, AttributeError):
+                break
+        return line
+
+    def error(self, kind: type[UserError], location: Location, message: str) -> UserError:
+        """Build an error of `kind` that names this file, the line and the dotted field."""
+        field = ".".join(str(part) for part in location) or None
+        return kind(message, file=self.path, line=self.line(location), field=field)
+
+
+def read(path: str | Path, kind: type[UserError] = UserError) -> Document:
+    """Read one YAML mapping from a file.
+
+    Args:
+        path: The file.
+        kind: The class of the errors raised.
+
+    Raises:
+        UserError: The file is missing or unreadable, is not YAML, gives a key twice, or is no mapping.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise kind("no such file; expected a YAML file", file=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise kind(f"cannot be read: {error}", file=path) from None
+    return parse(text, path=path, kind=kind)
+
+
+def parse(text: str, *, path: Path | None = None, kind: type[UserError] = UserError) -> Document:
+    """Parse one YAML mapping; `path` only serves the messages. Raises as `read` does."""
+    try:
+        marked = YAML(typ="rt").load(text)
+    except DuplicateKeyError as error:
+        found = str(error.problem).split(" with value")[0].removeprefix("found ")
+        raise kind(
+            f"{found}: a key may be given once only", file=path, line=_error_line(error)
+        ) from None
+    except MarkedYAMLError as error:
+        raise kind(
+            f"not valid YAML: {error.problem or error.context}", file=path, line=_error_line(error)
+        ) from None
+    except YAMLError as error:
+        raise kind(f"not valid YAML: {error}", file=path) from None
+    if not isinstance(marked, CommentedMap):
+        found = "nothing" if marked is None else type(marked).__name__.removeprefix("Commented")
+        raise kind(f"found {found}, expected a mapping of fields", file=path, line=1)
+    return Document(path=path, data=_plain(marked), _marked=marked)
+
+
+def dump(data: Mapping[str, Any], header: str = "") -> str:
+    """Write a mapping as YAML, floats in full (`repr`), lists of scalars on one line.
+
+    Args:
+        data: Plain dicts, lists and scalars.
+        header: Comment lines to stand on top, without their `#`.
+    """
+    yaml = YAML(typ="rt")
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    stream = StringIO()
+    for line in header.splitlines():
+        stream.write(f"# {line}\n" if line else "#\n")
+    yaml.dump(_styled(dict(data)), stream)
+    return stream.getvalue()
+
+
+def _error_line(error: MarkedYAMLError) -> int | None:
+    mark = error.problem_mark or error.context_mark
+    return None if mark is None else int(mark.line) + 1
+
+
+def _plain(node: Any) -> Any:  # noqa: ANN401 - YAML is any
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    if isinstance(node, bool):
+        return bool(node)
+    for scalar in (int, float, str):  # ruamel's ScalarFloat and the like are their subclasses
+        if isinstance(node, scalar):
+            return scalar(node)
+    return node
+
+
+def _styled(value: Any) -> Any:  # noqa: ANN401 - YAML is any
+    if isinstance(value, Mapping):
+        return CommentedMap((key, _styled(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        styled = CommentedSeq(_styled(item) for item in value)
+        if all(not isinstance(item, list | tuple | Mapping) for item in value):
+            styled.fa.set_flow_style()
+        return styled
+    return value
