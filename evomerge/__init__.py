@@ -32,7 +32,7 @@ class _CallableRoom(ModuleType):
     """A room that is a function of the Python API too."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function's own
-        """Call the function that carries the room's name; see `evomerge.run.search`, `evomerge.merge.save`."""
+        """Call what carries the room's name: `evomerge.run.search`, `evomerge.merge.save`."""
         module, function = _CALLED[self.__name__.rpartition(".")[2]]
         return getattr(importlib.import_module(module), function)(*args, **kwargs)
 

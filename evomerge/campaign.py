@@ -6,7 +6,6 @@ names file, line and field; what only the models or the tasks can refute is `evo
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,7 +14,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -23,9 +24,11 @@ from pydantic import (
 
 from evomerge import yaml_file
 from evomerge.errors import CampaignError
+from evomerge.validation import first_error
 
 DType = Literal["float32", "bfloat16", "float16"]
 Sampler = Literal["cmaes", "tpe", "nsga2", "gp", "random", "qmc"]
+DataSplit = Literal["train", "validation", "test"]
 Axis = Literal["expert", "layer", "component"]
 NonEmpty = Annotated[str, Field(min_length=1)]
 
@@ -33,7 +36,9 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 class Settings(BaseModel):
     """Frozen; refuses unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
+    )
 
 
 class Expert(Settings):
@@ -60,7 +65,9 @@ class Models(Settings):
     """
 
     base: NonEmpty
-    experts: tuple[Annotated[Expert, BeforeValidator(lambda v: _expert(v))], ...] = Field(min_length=1)
+    experts: tuple[Annotated[Expert, BeforeValidator(lambda v: _expert(v))], ...] = Field(
+        min_length=1
+    )
     dtype: DType = "bfloat16"
     trust_remote_code: bool = False
     allow_pickle: bool = False
@@ -74,9 +81,8 @@ class Models(Settings):
             raise ValueError(
                 f'two experts are called "{twice[0]}"; give one of them as {{model: ..., name: ...}}'
             )
-        reserved = {"base"} & set(names)
-        if reserved:
-            raise ValueError('an expert may not be called "base"; give it as {model: ..., name: ...}')
+        if "base" in names:
+            raise ValueError('no expert may be called "base"; give it as {model: ..., name: ...}')
         return experts
 
 
@@ -104,8 +110,14 @@ class Range(Settings):
         return self
 
 
-Fixed = bool | int | float
-Parameter = Range | Fixed
+def _kind_of_parameter(value: object) -> str:
+    return "range" if isinstance(value, Range | dict) else "value"
+
+
+Parameter = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[bool | int | float, Tag("value")],
+    Discriminator(_kind_of_parameter),
+]
 
 
 class Space(Settings):
@@ -127,16 +139,6 @@ class Space(Settings):
     @classmethod
     def _one_or_several(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
-
-    @field_validator("parameters", mode="before")
-    @classmethod
-    def _range_or_value(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        return {
-            key: Range.model_validate(item) if isinstance(item, dict) else item
-            for key, item in value.items()
-        }
 
 
 class Objective(Settings):
@@ -168,9 +170,9 @@ class Objective(Settings):
 class Drawn(Settings):
     """The data set's own split (train, validation, test) that each of ours is drawn from."""
 
-    search: Literal["train", "validation", "test"] | None = None
-    select: Literal["train", "validation", "test"] | None = None
-    holdout: Literal["train", "validation", "test"] | None = None
+    search: DataSplit | None = None
+    select: DataSplit | None = None
+    holdout: DataSplit | None = None
 
 
 class Items(Settings):
@@ -181,7 +183,7 @@ class Items(Settings):
         select: Pick the winner among finalists.
         holdout: Reported, read once.
         seed: Draws the items: by hash of (task, seed, id).
-        drawn_from: In the file `from`: the data set's split each is drawn from; default the one lm-eval scores.
+        drawn_from: In the file `from`: the data set's split each is drawn from; default: lm-eval's.
     """
 
     search: int = Field(default=64, ge=1)
@@ -301,7 +303,7 @@ class Campaign(Settings):
         try:
             campaign = cls.model_validate(document.data)
         except ValidationError as error:
-            raise _first_error(document, error) from None
+            raise first_error(document, error, _FIELDS) from None
         folder = Path.cwd() if document.path is None else document.path.resolve().parent
         return campaign._anchored(folder)
 
@@ -342,20 +344,24 @@ class Campaign(Settings):
             update={"base": _anchor(self.models.base, folder), "experts": experts}
         )
         tasks_path = self.tasks_path and str((folder / self.tasks_path).resolve())
-        out = str((folder / self.out).resolve())
-        return self.model_copy(update={"models": models, "tasks_path": tasks_path, "out": out})
+        paths = {"tasks_path": tasks_path, "out": str((folder / self.out).resolve())}
+        return self.model_copy(update={"models": models, **paths})
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of the campaign file, for editors."""
-    schema = Campaign.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return dialect | Campaign.model_json_schema(by_alias=True)
 
 
 def _expert(value: object) -> object:
     if isinstance(value, str):
         return {"model": value, "name": _expert_name(value)}
-    if isinstance(value, dict) and isinstance(value.get("model"), str) and value.get("name") is None:
+    if (
+        isinstance(value, dict)
+        and isinstance(value.get("model"), str)
+        and value.get("name") is None
+    ):
         return {**value, "name": _expert_name(value["model"])}
     return value
 
@@ -373,58 +379,21 @@ def _anchor(model: str, folder: Path) -> str:
 
 
 def _compact(data: dict[str, Any]) -> dict[str, Any]:
-    method = data["space"]["method"]
-    data["space"]["method"] = method[0] if len(method) == 1 else method
+    if len(data["space"]["method"]) == 1:
+        data["space"]["method"] = data["space"]["method"][0]
     return data
 
 
-def _first_error(document: yaml_file.Document, error: ValidationError) -> CampaignError:
-    """Turn pydantic's first finding into one line in the user's words."""
-    found = error.errors()[0]
-    location = _in_file(document, found["loc"])
-    kind, message = found["type"], found["msg"]
-    if kind == "extra_forbidden":
-        known = _known_fields(location)
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known)}"
-        message = f'unknown key "{location[-1]}"; {hint}'
-    elif kind == "missing":
-        message = "is missing; expected " + _expected(found)
-    elif kind == "value_error":
-        message = message.removeprefix("Value error, ")
-    else:
-        shown = repr(found["input"])
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        message = f"found {shown}, expected: {message.removeprefix('Input should be ')}"
-    located = document.error(CampaignError, location, message)
-    return CampaignError(message, file=located.file, line=located.line, field=located.field)
-
-
-def _in_file(document: yaml_file.Document, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Drop from pydantic's location the names of union branches, which no user typed."""
-    kept: list[int | str] = []
-    node: Any = document.data
-    for position, part in enumerate(location):
-        if isinstance(node, dict) and part in node:
-            kept.append(part)
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            kept.append(part)
-            node = node[part]
-        elif isinstance(node, dict) and position == len(location) - 1 and isinstance(part, str):
-            kept.append(part)
-    return tuple(kept)
-
-
-def _known_fields(location: tuple[int | str, ...]) -> list[str]:
-    kinds: dict[str, type[Settings]] = {
-        "models": Models, "experts": Expert, "space": Space, "parameters": Range, "from": Drawn,
-        "objectives": Objective, "items": Items, "prompt": Prompt, "search": Search, "workers": Workers,
-    }  # fmt: skip
-    parents = [part for part in location[:-1] if part in kinds]
-    kind = kinds[str(parents[-1])] if parents else Campaign
-    return [field.alias or name for name, field in kind.model_fields.items()]
-
-
-def _expected(found: Any) -> str:  # noqa: ANN401 - one of pydantic's error records
-    return f'the field "{found["loc"][-1]}"'
+_FIELDS: dict[str, type[Settings]] = {
+    "": Campaign,
+    "models": Models,
+    "experts": Expert,
+    "space": Space,
+    "parameters": Range,
+    "from": Drawn,
+    "objectives": Objective,
+    "items": Items,
+    "prompt": Prompt,
+    "search": Search,
+    "workers": Workers,
+}

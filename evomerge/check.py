@@ -1,4 +1,4 @@
-"""Everything that can be wrong, and the plan (dimensions, items, memory, disk, time), before time is spent."""
+"""Everything that can be wrong, and what a campaign will cost, before any time is spent."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from evomerge.family import OpenFamily, open_family
 from evomerge.merge import METHODS, ParameterSpec, check_recipe, load_tokenizer
 from evomerge.score import Items, PromptStyle, SplitPlan, TaskRequest, load_items
 from evomerge.space import Space, layer_groups
+from evomerge.trial import SPLITS
 
 OVERHEAD = 2.5
 """Measured trial time over bare matrix products: attention, norms, metrics, Python."""
+GENERATED_TOKENS = 24
+"""A guess for an answer that is generated, in a plan."""
 WORKER_BYTES = 700 * 2**20
 """What a worker's Python, torch, transformers and lm-eval take before any model."""
 
@@ -120,11 +123,10 @@ def _preflight(campaign: Campaign) -> Preflight:
         raise CampaignError(error.message, field="space.parameters") from error
     requests = tuple(TaskRequest(goal.task, goal.num_fewshot) for goal in campaign.objectives)
     counts = campaign.items
-    drawn = {"search": counts.drawn_from.search, "select": counts.drawn_from.select}
     plan = SplitPlan(
-        counts={"search": counts.search, "select": counts.select, "holdout": counts.holdout},
+        counts={split: getattr(counts, split) for split in SPLITS},
         seed=counts.seed,
-        drawn_from={**drawn, "holdout": counts.drawn_from.holdout},
+        drawn_from={split: getattr(counts.drawn_from, split) for split in SPLITS},
     )
     prompt = PromptStyle(**campaign.prompt.model_dump())
     items = _load_items(campaign, family.family.base, requests, plan, prompt)
@@ -142,17 +144,21 @@ def plan(ready: Preflight) -> Plan:
     per_trial = len(campaign.objectives) * campaign.items.search
     baselines = len(ready.space.baselines())
     extra = 2 * baselines + campaign.search.finalists + len(campaign.models.experts) + 5
-    tokens = ready.items.tokens("search")
+    tokens = _tokens_of_a_trial(ready)
     rate = _operations_per_second(family, max(1, int(campaign.workers.cpus)))
     trial = OVERHEAD * 2 * family.parameters * tokens / rate
     factor = {"search": 1.0, "select": campaign.items.select / campaign.items.search}
     seconds = campaign.search.trials * trial + baselines * trial * (1 + factor["select"])
     seconds += campaign.search.finalists * trial * factor["select"]
-    seconds += (len(campaign.models.experts) + 4) * trial * (
-        campaign.items.holdout / campaign.items.search
+    seconds += (
+        (len(campaign.models.experts) + 4)
+        * trial
+        * (campaign.items.holdout / campaign.items.search)
     )
     shared = sum(
-        header.nbytes for opened in family.checkpoints.values() for header in opened.tensors.values()
+        header.nbytes
+        for opened in family.checkpoints.values()
+        for header in opened.tensors.values()
     )
     resident = (1 + len(family.checkpoints)) * family.parameters * 4
     free = shutil.disk_usage(_existing_parent(Path(campaign.out))).free
@@ -251,21 +257,34 @@ def _load_items(
             tasks_path=campaign.tasks_path,
             plan=plan,
             prompt=prompt,
-            trust_remote_code=campaign.models.trust_remote_code,
         )
     except TaskError as error:
-        places = {
-            f"objectives.{i}.task": goal.task for i, goal in enumerate(campaign.objectives)
-        }
+        places = {f"objectives.{i}.task": goal.task for i, goal in enumerate(campaign.objectives)}
         field = next((f for f, task in places.items() if f'"{task}"' in error.message), None)
         raise TaskError(error.message, file=error.file, field=error.field or field) from error
     for position, goal in enumerate(campaign.objectives):
         for field in ("metric", "report"):
             try:
-                items.check_metric(goal.task, getattr(goal, field))
+                items.higher_is_better(goal.task, getattr(goal, field))
             except TaskError as error:
                 raise TaskError(error.message, field=f"objectives.{position}.{field}") from error
     return items
+
+
+def _tokens_of_a_trial(ready: Preflight) -> int:
+    """Count the tokens of all prompts of the search items, and guess those that are generated."""
+    goals = ready.campaign.objectives
+    requests = [
+        request
+        for goal in goals
+        for leaf in ready.items.leaves(goal.task, "search")
+        for of_item in leaf.requests
+        for request in of_item
+    ]
+    texts = [" ".join(part for part in one.args if isinstance(part, str)) for one in requests]
+    generating = sum(one.request_type == "generate_until" for one in requests)
+    tokenizer = load_tokenizer(ready.family.family.base)
+    return sum(map(len, tokenizer(texts)["input_ids"])) + GENERATED_TOKENS * generating
 
 
 def _operations_per_second(family: OpenFamily, threads: int) -> float:
@@ -299,7 +318,9 @@ def _warnings(ready: Preflight, results: int, free: int) -> tuple[str, ...]:
             "components, or more trials, would help"
         )
     if results > free:
-        found.append(f"the results need {results / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free")
+        found.append(
+            f"the results need {results / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"
+        )
     return tuple(found)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from evomerge.errors import EvomergeError, UserError
+from evomerge.errors import EvomergeError, Interrupted, UserError
 
 if TYPE_CHECKING:
     from evomerge.progress import Display
@@ -29,7 +29,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 zoo_app = typer.Typer(
-    help="The small family of models of the quickstart.", no_args_is_help=True, rich_markup_mode=None
+    help="The small family of models of the quickstart.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(zoo_app, name="zoo")
 
@@ -156,9 +158,7 @@ def resume(
     from evomerge import run
 
     with _interruptible(f"evomerge resume {results}"), _shown(display) as shown:
-        result = run.resume(
-            results, trials=trials, workers=workers, address=address, display=shown
-        )
+        result = run.resume(results, trials=trials, workers=workers, address=address, display=shown)
     _print_result(result)
 
 
@@ -293,11 +293,12 @@ def run_command(arguments: list[str]) -> int:
         return _fail(" ".join(error.format_message().split()), 2)
     except UserError as error:
         return _fail(str(error), 2)
+    except Interrupted as error:
+        return _fail(str(error), 130)
     except EvomergeError as error:
         return _fail(str(error), 1)
-    except (KeyboardInterrupt, Abort) as error:
-        hint = str(error)
-        return _fail(f"interrupted; go on with: {hint}" if hint else "interrupted", 130)
+    except Abort:
+        return _fail("interrupted", 130)
     except BrokenPipeError:
         return 0
     except OSError as error:
@@ -332,7 +333,7 @@ def _interruptible(how_to_go_on: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(how_to_go_on) from None
+        raise Interrupted(f"interrupted; go on with: {how_to_go_on}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -75,6 +75,10 @@ class CampaignStopped(EvomergeError):  # noqa: N818 - it states an outcome
     """A campaign stopped before its budget was spent; the message says why."""
 
 
+class Interrupted(EvomergeError):  # noqa: N818 - it states an outcome
+    """The user interrupted a campaign; the message says how to go on."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names what comes closest to `name`, or lists what is known.
 

@@ -96,7 +96,9 @@ def fingerprint(model: str) -> str:
         if not folder.is_dir():
             digest.update(part.encode())
             continue
-        files = sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".json"})
+        files = sorted(
+            path for path in folder.iterdir() if path.suffix in {".safetensors", ".json"}
+        )
         for path in files:
             digest.update(path.name.encode())
             _sample(digest, path)

@@ -184,9 +184,7 @@ def open_display(style: Style = "auto", stream: TextIO | None = None) -> Display
 
 def describe(progress: Progress) -> str:
     """Return one line for a progress."""
-    return ", ".join(
-        [f"{progress.stage}: {progress.done} of {progress.total}", *_facts(progress)]
-    )
+    return ", ".join([f"{progress.stage}: {progress.done} of {progress.total}", *_facts(progress)])
 
 
 def _facts(progress: Progress) -> list[str]:

@@ -18,7 +18,7 @@ from evomerge.progress import Display, NoDisplay, Pace
 from evomerge.recipe import Recipe
 from evomerge.search import Study, directions, objective_values
 from evomerge.space import Baseline
-from evomerge.store import Store
+from evomerge.store import Direction, Store
 from evomerge.trial import Candidate, Job, Outcome, Split
 from evomerge.workers import Assignment, Pool, open_pool
 
@@ -42,7 +42,7 @@ class Result:
 
     def to_pandas(self) -> Any:  # noqa: ANN401 - pandas is no dependency of ours
         """Return all trials as a pandas DataFrame: number, state, values, parameters, seconds."""
-        import pandas
+        import pandas  # type: ignore[import-untyped]
 
         with Store.open(self.folder, write=False) as store:
             return pandas.DataFrame([trial.to_row() for trial in store.trials()])
@@ -80,7 +80,7 @@ def search(
     Store.refuse_existing(folder, force=force)
     ready = preflight(campaign, file)
     with Store.create(
-        folder, campaign, _facts(ready), directions=directions(campaign), force=force
+        folder, campaign, _facts(ready), directions=_directions(ready), force=force
     ) as store:
         return _run(store, ready, address, display)
 
@@ -131,16 +131,18 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
     ) as pool:
         bench = _Bench(store, campaign, pool, display)
         baselines = ready.space.baselines()
-        study = Study(ready.space, campaign.search, directions(campaign), store)
+        better = ready.items.higher_is_better
+        study = Study(ready.space, campaign.search, _directions(ready), store, better=better)
         bench.score("parents and baselines", baselines, "search")
         for baseline in baselines:
             outcome = store.evaluation(baseline.name, "search")
             if baseline.params is not None and outcome is not None and outcome.failure is None:
-                study.add_baseline(baseline.params, objective_values(campaign, outcome, "search"))
+                values = objective_values(campaign, outcome, "search", better)
+                study.add_baseline(baseline.params, values)
         _explore(bench, study)
         finalists = _finalists(study, campaign.search.finalists)
         bench.score("select", [*baselines, *finalists], "select")
-        winner = _winner(store, campaign, finalists)
+        winner = _winner(store, finalists)
         compared = report.compared_baselines(store, baselines)
         bench.score("holdout", [*compared, _Entry(winner.name, "winner", winner)], "holdout")
     leaderboard = report.leaderboard(store)
@@ -181,7 +183,10 @@ def _spent(campaign: Campaign, study: Study, deadline: float | None) -> bool:
     return (
         study.asked >= budget.trials
         or (deadline is not None and time.monotonic() >= deadline)
-        or (budget.item_evaluations is not None and (study.asked + 1) * items > budget.item_evaluations)
+        or (
+            budget.item_evaluations is not None
+            and (study.asked + 1) * items > budget.item_evaluations
+        )
     )
 
 
@@ -216,13 +221,13 @@ def _finalists(study: Study, count: int) -> list[_Entry]:
     return [_Entry(candidate.name, "finalist", candidate) for candidate in ranked[:count]]
 
 
-def _winner(store: Store, campaign: Campaign, finalists: Iterable[_Entry]) -> Candidate:
+def _winner(store: Store, finalists: Iterable[_Entry]) -> Candidate:
     """Return the finalist with the best weighted mean on `select`, the earlier of equals."""
     scored: list[tuple[float, Candidate]] = []
     for entry in finalists:
         outcome = store.evaluation(entry.name, "select")
         if outcome is not None and outcome.failure is None:
-            scored.append((report.selection_value(campaign, outcome), entry.candidate))
+            scored.append((report.selection_value(store, outcome), entry.candidate))
     if not scored:
         raise CampaignStopped("every finalist failed on the select items")
     return max(scored, key=lambda pair: pair[0])[1]
@@ -302,12 +307,19 @@ def _assignment(ready: Preflight) -> Assignment:
 
 
 def _facts(ready: Preflight) -> dict[str, Any]:
-    """What a result depends on beside the campaign: versions, models, prompts, items."""
+    """What a result depends on beside the campaign: versions, models, prompts, items, directions."""
     names = ("evomerge", "torch", "transformers", "lm_eval", "optuna")
     return {
         "versions": {name: importlib.metadata.version(name) for name in names},
         "models": dict(ready.family.hashes),
-        "tasks": dict(ready.items.digests),
+        "prompts": dict(ready.items.digests),
+        "higher_is_better": {
+            goal.task: {
+                metric: ready.items.higher_is_better(goal.task, metric)
+                for metric in (goal.metric, goal.report)
+            }
+            for goal in ready.campaign.objectives
+        },
         "items": {
             goal.task: {
                 split: list(ready.items.ids(goal.task, split))
@@ -318,10 +330,14 @@ def _facts(ready: Preflight) -> dict[str, Any]:
     }
 
 
+def _directions(ready: Preflight) -> tuple[Direction, ...]:
+    return directions(ready.campaign, ready.items.higher_is_better)
+
+
 def _refuse_changes(store: Store, now: Mapping[str, Any]) -> None:
     """Refuse to mix results of unlike models, prompts, items, or major versions."""
     before = store.facts
-    for what in ("models", "tasks", "items"):
+    for what in ("models", "prompts", "items"):
         for name, value in before[what].items():
             if now[what].get(name) != value:
                 raise ResultsError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from evomerge import campaign, yaml_file
 from evomerge.errors import CampaignError
 from evomerge.family import open_family
-from evomerge.score import first_metric
+from evomerge.score import task_metrics
 
 ZOO_TASK = "zoo_{}"
 
@@ -63,7 +63,7 @@ def write(
         dtype=_dtype(opened.base.config.dtype),
         layers=min(3, opened.family.num_layers),
         objectives="\n".join(
-            f"  - {{task: {task}, metric: {first_metric(task, tasks_path)}, weight: 1.0}}"
+            f"  - {{task: {task}, metric: {_metric(task, tasks_path)}, weight: 1.0}}"
             for task in tasks
         ),
         tasks_path="" if tasks_path is None else f"tasks_path: {_from(output, str(tasks_path))}\n",
@@ -74,6 +74,11 @@ def write(
     yaml_file.parse(text, path=output, kind=CampaignError)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
+
+
+def _metric(task: str, tasks_path: Path | None) -> str:
+    """Return the first metric that the task states, lm-eval's main one."""
+    return next(iter(task_metrics(task, tasks_path=tasks_path and str(tasks_path))))
 
 
 def _from(output: Path, model: str) -> str:

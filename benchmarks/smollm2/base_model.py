@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct as a plain Hugging Face model: from its GGUF package, a folder or the Hub."""
+"""SmolLM2-135M-Instruct as a plain model folder: from its GGUF package, a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def load(source: str | None, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
 def save(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     """Save bfloat16 safetensors, tokenizer and chat template as a plain model folder.
 
-    The tokenizer is written as byte-level BPE without a leading space, as its training had it.
+    Raises:
+        RuntimeError: The saved configuration still says that the weights are quantised.
     """
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

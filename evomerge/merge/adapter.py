@@ -121,7 +121,8 @@ def open_adapter(folder: Path) -> Adapter:
         stored = load_file(weights)
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"truncated or not a safetensors file ({error}); copy or download it again", file=weights
+            f"truncated or not a safetensors file ({error}); copy or download it again",
+            file=weights,
         ) from None
 
     factors: dict[tuple[str, bool], dict[str, torch.Tensor]] = {}
@@ -130,8 +131,8 @@ def open_adapter(folder: Path) -> Adapter:
         name = key.removeprefix(PREFIX)
         match = FACTOR.match(name)
         if match:
-            module = (match["module"], match["embedding"] is not None)
-            factors.setdefault(module, {})[match["factor"]] = tensor
+            key_of_pair = (match["module"], match["embedding"] is not None)
+            factors.setdefault(key_of_pair, {})[match["factor"]] = tensor
         elif "lora_" in name:
             raise ModelError(f"holds {key}, which is no factor of a plain LoRA", file=weights)
         else:

@@ -60,6 +60,7 @@ class Checkpoint:
         folder: Where config and tokenizer are; for `MODEL+ADAPTER` the model's.
         config: transformers' configuration.
         tensors: Name → header, in the order of the names.
+        mapped: A tensor is a view of its file; otherwise (an adapter) it is computed at each call.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Checkpoint:
     config: PretrainedConfig
     tensors: Mapping[str, TensorHeader]
     _read: Callable[[str], torch.Tensor] = field(repr=False)
+    mapped: bool = True
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor as it is stored, on the CPU; a view of the file: never write into it.
@@ -97,9 +99,7 @@ def open_checkpoint(
     name, adapter = split_adapter(model)
     folder = locate(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     if not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"is a LoRA adapter, not a model; name it as MODEL+{model}", file=folder
-        )
+        raise ModelError(f"is a LoRA adapter, not a model; name it as MODEL+{model}", file=folder)
     config = _config(folder, trust_remote_code)
     headers, read = _open_tensors(folder, allow_pickle)
     if adapter is None:
@@ -119,7 +119,7 @@ def _with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
         stored = model.tensor(name)
         return adapter.applied(name, stored) if name in adapter.touched else stored
 
-    return Checkpoint(model.name, model.folder, model.config, headers, read)
+    return Checkpoint(model.name, model.folder, model.config, headers, read, mapped=False)
 
 
 def _config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
@@ -130,7 +130,9 @@ def _config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"not a configuration that transformers reads: {reason}", file=path) from None
+        raise ModelError(
+            f"not a configuration that transformers reads: {reason}", file=path
+        ) from None
 
 
 def _open_tensors(
@@ -176,10 +178,11 @@ def _open_safetensors(
     headers: dict[str, TensorHeader] = {}
     for file in files:
         try:
-            handle = safe_open(file, framework="pt")
+            handle: Any = safe_open(file, framework="pt")
         except (SafetensorError, OSError) as error:
             raise ModelError(
-                f"truncated or not a safetensors file ({error}); copy or download it again", file=file
+                f"truncated or not a safetensors file ({error}); copy or download it again",
+                file=file,
             ) from None
         for name in handle.keys():  # noqa: SIM118 - a handle is no mapping
             if name in owner:
@@ -212,7 +215,9 @@ def _open_pickles(
             tensors.update(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
         except (OSError, RuntimeError, ValueError, EOFError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"cannot be read as a PyTorch checkpoint: {reason}", file=file) from None
+            raise ModelError(
+                f"cannot be read as a PyTorch checkpoint: {reason}", file=file
+            ) from None
     headers = {
         name: TensorHeader(tuple(tensor.shape), tensor.dtype)
         for name, tensor in sorted(tensors.items())

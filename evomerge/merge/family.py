@@ -82,7 +82,8 @@ def _check_tensors(base: Checkpoint, expert: Checkpoint) -> None:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             contrast = "has" if verb == "lacks" else "has not"
             raise ModelError(
-                f"{verb} {min(names)}{more}, which the base ({base.name}) {contrast}", file=expert.name
+                f"{verb} {min(names)}{more}, which the base ({base.name}) {contrast}",
+                file=expert.name,
             )
     for name in sorted(ours):
         mine, other = base.tensors[name].shape, expert.tensors[name].shape

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from transformers import PretrainedConfig
-
 from evomerge.errors import ModelError
+from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.family import merged_names
 
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 FIRST = re.compile(r"embed|(^|\.)(wte|wpe|tok_embeddings)(\.|$)")
@@ -35,31 +34,32 @@ class Layout:
     last: tuple[str, ...]
 
     @classmethod
-    def of(cls, names: Collection[str], config: PretrainedConfig) -> Layout:
+    def of(cls, checkpoint: Checkpoint) -> Layout:
         """Read the layout of a model.
-
-        Args:
-            names: Its tensors.
-            config: Its configuration, for the number of layers.
 
         Raises:
             ModelError: The names show no stack of as many layers as the config says.
         """
-        count = getattr(config.get_text_config(), "num_hidden_layers", None)
+        names = merged_names(checkpoint)
+        count = getattr(checkpoint.config.get_text_config(), "num_hidden_layers", None)
         stacks: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
-        for name in sorted(names):
+        for name in names:
             number = NUMBER.search(name)
             if number:
                 stack = stacks[name[: number.start()]]
                 stack[int(number.group())].append(name[number.end() + 1 :])
-        fitting = [prefix for prefix, stack in stacks.items() if set(stack) == set(range(count or 0))]
+        fitting = [
+            prefix for prefix, stack in stacks.items() if set(stack) == set(range(count or 0))
+        ]
         if not count or not fitting:
             found = ", ".join(f"{prefix}* has {len(stack)}" for prefix, stack in stacks.items())
             raise ModelError(
-                f"the config says {count} layers, the tensors' names show no such stack ({found or 'none'})"
+                f"the config says {count} layers, the tensors' names show no such stack "
+                f"({found or 'none'})",
+                file=checkpoint.name,
             )
         prefix = max(fitting, key=lambda p: sum(len(layer) for layer in stacks[p].values()))
-        outside = [name for name in sorted(names) if not _inside(name, prefix)]
+        outside = [name for name in names if not _inside(name, prefix)]
         return cls(
             prefix=prefix,
             num_layers=count,

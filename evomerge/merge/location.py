@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError
 
 from evomerge.errors import ModelError
 
@@ -42,7 +41,9 @@ def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = 
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise ModelError("is a file; expected a folder with config.json and safetensors", file=model)
+        raise ModelError(
+            "is a file; expected a folder with config.json and safetensors", file=model
+        )
     if model.startswith(("/", ".", "~")) or model.count("/") != 1:
         raise ModelError("no such folder; expected a model folder or a Hub id", file=model)
     name, _, revision = model.partition("@")
@@ -52,12 +53,10 @@ def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = 
     if trust_remote_code:
         patterns.append("*.py")
     try:
-        return Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=patterns)
-        )
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except HFValidationError:
         raise ModelError("no such folder, and not a Hub id either", file=model) from None
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except OSError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"no such folder, and the Hub does not give it: {reason}", file=model

@@ -123,4 +123,4 @@ class Recipe:
         """Return 16 hex digits that are equal for equal recipes, on any machine."""
         from evomerge.recipe.mergekit_yaml import dumps
 
-        return xxhash.xxh3_64_hexdigest(dumps(self))
+        return xxhash.xxh3_64_hexdigest(dumps(self).encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,7 +84,9 @@ def layout(leaderboard: Leaderboard, split: Split | None = None) -> Grid:
         Column(header, goal.higher_is_better, interval=len(goals) == 1)
         for header, goal in zip(headers, goals, strict=True)
     ]
-    lines = tuple(Line(row.name, row.kind, _values(row, leaderboard, split, searched)) for row in shown)
+    lines = tuple(
+        Line(row.name, row.kind, _values(row, leaderboard, split, searched)) for row in shown
+    )
     return Grid(
         title=_title(leaderboard, split),
         columns=tuple(columns),
@@ -110,10 +111,14 @@ def probability(p: float) -> str:
 
 
 def short_names(tasks: Sequence[str]) -> list[str]:
-    """Drop what all the names begin with, up to its last `_`, such as the `zoo_` of `zoo_facts`."""
-    common = os.path.commonprefix(list(tasks)) if len(tasks) > 1 else ""
-    cut = common.rfind("_") + 1
-    return [task[cut:] if len(task) > cut else task for task in tasks]
+    """Drop the words, set off by `_`, that all names begin with, such as the `zoo_` of `zoo_facts`."""
+    parts = [task.split("_") for task in tasks]
+    shared = 0
+    if len(parts) > 1:
+        while len({tuple(words[: shared + 1]) for words in parts}) == 1:
+            shared += 1
+    cut = min([shared, *(len(words) - 1 for words in parts)])
+    return ["_".join(words[cut:]) for words in parts]
 
 
 def _task_headers(leaderboard: Leaderboard) -> list[str]:

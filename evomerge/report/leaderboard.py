@@ -5,7 +5,6 @@ Read from a finished or running study; `leaderboard.json` is its `to_json`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +14,8 @@ from evomerge.recipe import Recipe
 from evomerge.report.front import mark_front
 from evomerge.report.interchange import row_from_json, row_to_json
 from evomerge.report.rows import KINDS, Goal, Kind, Row, higher_is_better, split_scores
-from evomerge.report.significance import Tests, best, tests_of
+from evomerge.report.selection import in_lambda_grid
+from evomerge.report.significance import Evidence, best, weigh
 from evomerge.report.summary import Summary, summarise
 from evomerge.trial import SPLITS, Cost, Outcome, Split
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 TUNED = " (tuned)"
-_GRID = re.compile(r"task arithmetic\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Leaderboard:
 
     campaign: Summary
     rows: tuple[Row, ...]
-    tests: Tests
+    tests: Evidence
 
     def row(self, name: str) -> Row:
         """Return the row of that name.
@@ -86,7 +85,7 @@ class Leaderboard:
         return cls(
             campaign=Summary.from_json(data["campaign"]),
             rows=tuple(row_from_json(row) for row in data["rows"]),
-            tests=Tests.from_json(data["tests"]),
+            tests=Evidence.from_json(data["tests"]),
         )
 
 
@@ -101,7 +100,7 @@ def leaderboard(store: Store) -> Leaderboard:
     if summary.mode == "pareto":
         rows = mark_front(rows, summary.goals)
     rows = _in_order(rows, summary.goals)
-    return Leaderboard(summary, tuple(rows), tests_of(rows, summary.goals))
+    return Leaderboard(summary, tuple(rows), weigh(rows, summary.goals))
 
 
 @dataclass
@@ -117,6 +116,8 @@ def _collect(store: Store, summary: Summary) -> dict[str | int, _Found]:
     """Join what is known of each model: a trial by its number, everything else by its name."""
     found: dict[str | int, _Found] = {}
     for one in store.evaluations():
+        if one.kind not in KINDS:
+            continue  # a trial's own search scores, joined below
         key = one.name if one.number is None else one.number
         kind = cast(Kind, one.kind)
         entry = found.setdefault(key, _Found(one.name, kind, one.number, one.recipe, {}))
@@ -165,9 +166,9 @@ def _row(found: _Found, goals: Sequence[Goal]) -> Row:
 
 def _mark_tuned(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:
     """Name the λ that the `select` items picked."""
-    grid = [row for row in rows if row.trial is None and _GRID.match(row.name)]
-    tuned = best(grid, goals, "select")
-    return [row.renamed(row.name + TUNED) if row is tuned else row for row in rows]
+    grid = [row for row in rows if row.trial is None and in_lambda_grid(row.name)]
+    chosen = best(grid, goals, "select")
+    return [row.renamed(row.name + TUNED) if row is chosen else row for row in rows]
 
 
 def _in_order(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:

@@ -1,13 +1,15 @@
-"""A leaderboard as a table for the terminal, Markdown, JSON or CSV."""
+"""A leaderboard, or a comparison of several, as a table for the terminal, Markdown, JSON or CSV."""
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from io import StringIO
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from evomerge.errors import UserError, nearest
+from evomerge.report.comparison import Comparison, comparison
 from evomerge.report.escape import markdown_cell, plain, spreadsheet_cell
 from evomerge.report.layout import Grid, layout, number
 from evomerge.report.leaderboard import Leaderboard
@@ -39,16 +41,50 @@ def render(
     Raises:
         UserError: An unknown format or split.
     """
-    if format not in FORMATS:
-        raise UserError(f'unknown format "{format}"; {nearest(format, FORMATS)}', field="--format")
-    if split is not None and split not in SPLITS:
-        raise UserError(f'unknown split "{split}"; {nearest(split, SPLITS)}', field="--split")
+    _check(format, split)
     if format == "json":
-        return json.dumps(leaderboard.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return _json(leaderboard.to_json())
     if format == "csv":
         return _csv(leaderboard, split or leaderboard.latest_split())
     grid = layout(leaderboard, split)
-    return markdown(grid) if format == "markdown" else terminal_table(grid, width=width, color=color)
+    return (
+        markdown(grid) if format == "markdown" else terminal_table(grid, width=width, color=color)
+    )
+
+
+def compare(
+    leaderboards: Sequence[Leaderboard],
+    format: Format = "table",
+    split: Split | None = None,
+    *,
+    labels: Sequence[str] = (),
+    width: int = 100,
+    color: bool = False,
+) -> str:
+    """Write several campaigns' winners side by side, the others against the first.
+
+    Args:
+        leaderboards: Two or more.
+        format: As in `render`.
+        split: Which items; default the last that every campaign has scores on.
+        labels: What to call the campaigns, such as their folders; default their names.
+        width: Columns of the terminal; of `table` only.
+        color: ANSI styles; of `table` only.
+
+    Raises:
+        UserError: An unknown format or split.
+        ResultsError: They cannot be compared; the message names what differs.
+    """
+    _check(format, split)
+    compared = comparison(leaderboards, labels=labels, split=split)
+    if format == "json":
+        return _json(compared.to_json())
+    if format == "csv":
+        return _comparison_csv(compared)
+    grid = compared.grid()
+    return (
+        markdown(grid) if format == "markdown" else terminal_table(grid, width=width, color=color)
+    )
 
 
 def markdown(grid: Grid) -> str:
@@ -62,7 +98,9 @@ def markdown(grid: Grid) -> str:
     ]
     best = [grid.best(index) for index in range(len(grid.columns))]
     for line in grid.lines:
-        cells = [f"**{markdown_cell(line.name)}**" if line.kind == "winner" else markdown_cell(line.name)]
+        cells = [
+            f"**{markdown_cell(line.name)}**" if line.kind == "winner" else markdown_cell(line.name)
+        ]
         for column, value, top in zip(grid.columns, line.values, best, strict=True):
             cells.append(_markdown_value(value, top, column.interval))
         lines.append("| " + " | ".join(cells) + " |")
@@ -70,6 +108,17 @@ def markdown(grid: Grid) -> str:
         lines += ["", "In brackets: 95 % intervals."]
     lines += ["", *(f"- {markdown_cell(note)}" for note in grid.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _check(format: str, split: str | None) -> None:
+    if format not in FORMATS:
+        raise UserError(f'unknown format "{format}"; {nearest(format, FORMATS)}', field="--format")
+    if split is not None and split not in SPLITS:
+        raise UserError(f'unknown split "{split}"; {nearest(split, SPLITS)}', field="--split")
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _markdown_value(value: Value | None, best: float | None, interval: bool) -> str:
@@ -109,6 +158,34 @@ def _csv(leaderboard: Leaderboard, split: Split) -> str:
         for task, metric in metrics:
             value = None if scores is None else scores.tasks.get(task, {}).get(metric)
             cells += [*_full(value), "" if value is None else str(value.n)]
+        writer.writerow(cells)
+    return stream.getvalue()
+
+
+def _comparison_csv(compared: Comparison) -> str:
+    """Write one line a campaign; differences are to the first."""
+    ends = ("", "_low", "_high")
+    header = ["campaign", "row", "split", "trials", *(f"objective{end}" for end in ends)]
+    for goal in compared.goals:
+        header += [f"{goal.task}.{goal.report}{end}" for end in ends]
+    header += ["difference", "difference_low", "difference_high", "p", "p_corrected"]
+    tested = {one.label: one for one in compared.differences}
+    stream = StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([spreadsheet_cell(text) for text in header])
+    for entry in compared.entries:
+        cells = [spreadsheet_cell(plain(text)) for text in (entry.label, entry.row)]
+        cells += [compared.split, str(entry.trials), *_full(entry.objective)]
+        for goal in compared.goals:
+            cells += _full(entry.tasks[goal.task])
+        one = tested.get(entry.label)
+        if one is None:
+            cells += [""] * 5
+        else:
+            test = one.overall
+            cells += [
+                repr(x) for x in (test.difference, test.low, test.high, test.p, one.p_corrected)
+            ]
         writer.writerow(cells)
     return stream.getvalue()
 

@@ -100,7 +100,7 @@ class Row:
     trial: int | None
     recipe: Recipe
     splits: Mapping[Split, SplitScores]
-    cost: Cost = Cost()
+    cost: Cost = field(default_factory=Cost)
     front: bool | None = None
 
     def objective(self, split: Split) -> float | None:
@@ -214,4 +214,3 @@ def _task_value(scores: TaskScores, metric: str, estimate: Estimate) -> Value:
     elif stderr is not None:
         low, high = estimate.value - Z_95 * stderr, estimate.value + Z_95 * stderr
     return Value(estimate.value, low, high, stderr, len(scores.items))
-

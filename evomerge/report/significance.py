@@ -55,7 +55,7 @@ class Shrinkage:
 
 
 @dataclass(frozen=True)
-class Tests:
+class Evidence:
     """All that is said of the winners.
 
     Attributes:
@@ -75,7 +75,7 @@ class Tests:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Tests:
+    def from_json(cls, data: Mapping[str, Any]) -> Evidence:
         """Read back what `to_json` wrote."""
         fields = ("difference", "low", "high", "p", "n", "method")
         contrasts = tuple(
@@ -95,7 +95,7 @@ class Tests:
         return cls(contrasts, shrinkage)
 
 
-def tests_of(rows: Sequence[Row], goals: Sequence[Goal]) -> Tests:
+def weigh(rows: Sequence[Row], goals: Sequence[Goal]) -> Evidence:
     """Test every winner against the best expert and the best naive baseline on holdout.
 
     "Best" is best on these very holdout items: the hardest opponent, and no choice that the winner gains
@@ -112,7 +112,7 @@ def tests_of(rows: Sequence[Row], goals: Sequence[Goal]) -> Tests:
     corrected = holm([test.p for *_, test in found])
     contrasts = tuple(Contrast(*one, p) for one, p in zip(found, corrected, strict=True))
     shrinkage = [one for winner in winners if (one := _shrinkage(winner)) is not None]
-    return Tests(contrasts, tuple(shrinkage))
+    return Evidence(contrasts, tuple(shrinkage))
 
 
 def best(rows: Sequence[Row], goals: Sequence[Goal], split: Split) -> Row | None:

@@ -109,7 +109,9 @@ def interval(strata: Sequence[Stratum]) -> tuple[float, float] | None:
     return bootstrap(strata)
 
 
-def paired_test(differences: Sequence[Stratum], *, binary: bool = False, seed: int = 0) -> PairedTest:
+def paired_test(
+    differences: Sequence[Stratum], *, binary: bool = False, seed: int = 0
+) -> PairedTest:
     """Test paired differences by flipping the sign of each item's difference.
 
     The statistic is the weighted mean over tasks. All sign patterns are counted where their outcomes are

@@ -1,7 +1,7 @@
 """What a leaderboard says of its campaign: objectives, budget, progress, versions and hashes.
 
 The facts read from the store are those recorded when it was created: `versions` (package → version),
-`prompts` (task → hash over every prompt) and `higher_is_better` (task → metric → bool); one that is
+`tasks` (task → hash over every prompt) and `higher_is_better` (task → metric → bool); one that is
 missing is unknown, and higher is taken to be better.
 """
 
@@ -69,7 +69,7 @@ def summarise(store: Store) -> Summary:
         mode=campaign.mode,
         base=campaign.models.base,
         experts={expert.name: expert.model for expert in campaign.models.experts},
-        goals=_goals(campaign, facts),
+        goals=goals_of(campaign, facts),
         items={
             "search": campaign.items.search,
             "select": campaign.items.select,
@@ -79,11 +79,12 @@ def summarise(store: Store) -> Summary:
         complete=states.count("complete"),
         failed=states.count("failed"),
         versions=_texts(facts.get("versions")),
-        prompts=_texts(facts.get("prompts")),
+        prompts=_texts(facts.get("tasks")),
     )
 
 
-def _goals(campaign: Campaign, facts: Mapping[str, Any]) -> tuple[Goal, ...]:
+def goals_of(campaign: Campaign, facts: Mapping[str, Any]) -> tuple[Goal, ...]:
+    """Return a campaign's objectives with the directions recorded in `facts`."""
     directions = facts.get("higher_is_better") or {}
     goals = []
     for objective in campaign.objectives:

@@ -69,7 +69,9 @@ def baselines(
         locate: Finds the point of a method with given values in the searched space.
     """
     family = _Family(base, experts, dtype)
-    found = [Baseline("base", "base", family.alone(base), _plain(locate, dict.fromkeys(experts, 0.0)))]
+    found = [
+        Baseline("base", "base", family.alone(base), _plain(locate, dict.fromkeys(experts, 0.0)))
+    ]
     for name, model in experts.items():
         one = {other: float(other == name) for other in experts}
         found.append(Baseline(name, "expert", family.alone(model), _plain(locate, one)))

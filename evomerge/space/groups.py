@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from evomerge.errors import CampaignError
@@ -33,7 +34,7 @@ def layer_groups(
             )
         size, longer = divmod(num_layers, layers)
         edges = [group * size + min(group, longer) for group in range(layers + 1)]
-        return tuple(zip(edges, edges[1:], strict=False))
+        return tuple(pairwise(edges))
     _check_pairs(layers, num_layers)
     return tuple(layers)
 

@@ -3,49 +3,63 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.store.tables import META, METADATA, SCHEMA_VERSION
 
-SECONDS_TO_WAIT_FOR_A_READER = 60
+SECONDS_TO_WAIT_FOR_ANOTHER = 60
+"""For a dashboard that writes a note; a reader never makes a writer wait."""
 
 
-def create_database(path: Path) -> RDBStorage:
-    """Create a database with Optuna's tables and ours."""
+def create_database(path: Path, study_name: str, directions: Sequence[str]) -> int:
+    """Create a file with Optuna's tables and ours, and an Optuna study in it.
+
+    Returns:
+        The study's id.
+    """
     storage = open_optuna_storage(path, create=True)
+    study_id: int = storage.create_new_study(
+        [StudyDirection[direction.upper()] for direction in directions], study_name
+    )
     METADATA.create_all(storage.engine)
-    return storage
+    close_optuna_storage(storage)
+    with closing(_connect(path, "rw")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
+    return study_id
 
 
 def open_optuna_storage(path: Path, *, create: bool = False) -> RDBStorage:
-    """Open the file as an Optuna storage that may write.
+    """Open the file as an Optuna storage.
 
     Raises:
         ResultsError: It was written by a version of Optuna whose tables differ.
     """
     logging.getLogger("optuna").setLevel(logging.WARNING)
-    engine_kwargs = {"connect_args": {"timeout": SECONDS_TO_WAIT_FOR_A_READER}}
-    with _durable_connections():
-        try:
-            return RDBStorage(
-                f"sqlite:///{path}", engine_kwargs=engine_kwargs, skip_table_creation=not create
-            )
-        except RuntimeError as error:
-            raise ResultsError(
-                f"was written by another version of Optuna than {optuna.__version__}: {error}",
-                file=path,
-            ) from None
+    mode = "rwc" if create else "rw"
+    engine_kwargs = {"creator": lambda: _connect(path, mode, autocommit=False), "poolclass": NullPool}
+    try:
+        return RDBStorage("sqlite://", engine_kwargs=engine_kwargs, skip_table_creation=not create)
+    except RuntimeError as error:
+        raise ResultsError(
+            f"was written by another version of Optuna than {optuna.__version__}: {error}", file=path
+        ) from None
+
+
+def close_optuna_storage(storage: RDBStorage) -> None:
+    """Let go of the file."""
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def open_engine(path: Path, *, write: bool) -> Engine:
@@ -56,13 +70,9 @@ def open_engine(path: Path, *, write: bool) -> Engine:
         write: False: not a byte is changed, and a writer is not disturbed.
     """
     mode = "rw" if write else "ro"
-    engine = create_engine(
-        f"sqlite:///file:{quote(str(path))}?mode={mode}&uri=true",
-        connect_args={"timeout": SECONDS_TO_WAIT_FOR_A_READER, "check_same_thread": False},
-        poolclass=StaticPool,
-    )
-    if write:
-        event.listen(engine, "connect", _make_durable)
+    engine = create_engine("sqlite://", creator=lambda: _connect(path, mode), poolclass=StaticPool)
+    begin = "BEGIN IMMEDIATE" if write else "BEGIN"
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
 
 
@@ -77,25 +87,21 @@ def check_database(engine: Engine, path: Path, *, thorough: bool) -> None:
     Raises:
         ResultsError: It is damaged, has no tables of ours, or was written by a newer evomerge.
     """
-    damaged = "is damaged: {}; restore it from a copy, or start anew with --force"
-    try:
-        with engine.connect() as connection:
-            names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
-            if META.name not in names:
-                raise ResultsError("holds no campaign of evomerge", file=path)
-            found = connection.execute(select(META.c.value).where(META.c.key == "schema")).scalar()
-            if found is None or int(found) > SCHEMA_VERSION:
-                raise ResultsError(
-                    f"was written by a newer evomerge (schema {found}, this one reads up to "
-                    f"{SCHEMA_VERSION}); update evomerge",
-                    file=path,
-                )
-            if thorough:
-                verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-                if verdict != "ok":
-                    raise ResultsError(damaged.format(verdict), file=path)
-    except DatabaseError as error:
-        raise ResultsError(damaged.format(error.orig), file=path) from None
+    with transaction(engine, path) as connection:
+        names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
+        if META.name not in names:
+            raise ResultsError("holds no campaign of evomerge", file=path)
+        found = connection.execute(select(META.c.value).where(META.c.key == "schema")).scalar()
+        if found is None or int(found) > SCHEMA_VERSION:
+            raise ResultsError(
+                f"was written by a newer evomerge (schema {found}, this one reads up to "
+                f"{SCHEMA_VERSION}); update evomerge",
+                file=path,
+            )
+        if thorough:
+            verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+            if verdict != "ok":
+                raise ResultsError(_damaged(verdict), file=path)
 
 
 @contextmanager
@@ -104,29 +110,32 @@ def transaction(engine: Engine, path: Path) -> Iterator[Connection]:
 
     Raises:
         EvomergeError: The disk is full, or the file cannot be written or read.
+        ResultsError: The file is damaged.
     """
     try:
         with engine.begin() as connection:
             yield connection
     except OperationalError as error:
         raise EvomergeError(
-            f"{path}: {error.orig}; nothing that was finished is lost: make room or free the file, "
-            f"then `evomerge resume {path.parent}`"
+            f"{path}: {error.orig}; what was finished is kept: make room or free the file, then "
+            f"`evomerge resume {path.parent}`"
         ) from None
     except DatabaseError as error:
-        raise ResultsError(f"is damaged: {error.orig}; restore it from a copy", file=path) from None
+        raise ResultsError(_damaged(error.orig), file=path) from None
 
 
-@contextmanager
-def _durable_connections() -> Iterator[None]:
-    """Make every connection opened in the block durable, those of engines yet to be built included."""
-    event.listen(Engine, "connect", _make_durable)
-    try:
-        yield
-    finally:
-        event.remove(Engine, "connect", _make_durable)
-
-
-def _make_durable(connection: Any, _record: Any) -> None:  # noqa: ANN401 - DB-API objects
-    connection.execute("PRAGMA journal_mode=WAL")
+def _connect(path: Path, mode: str, *, autocommit: bool = True) -> sqlite3.Connection:
+    """Connect by file URI, so that any path will do; FULL: a commit survives a power cut."""
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=SECONDS_TO_WAIT_FOR_ANOTHER,
+        check_same_thread=False,
+        isolation_level=None if autocommit else "",
+    )
     connection.execute("PRAGMA synchronous=FULL")
+    return connection
+
+
+def _damaged(finding: object) -> str:
+    return f"is damaged: {finding}; restore it from a copy, or start anew with --force"

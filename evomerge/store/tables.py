@@ -62,7 +62,7 @@ EVALUATIONS = Table(
     Column("kind", String, nullable=False),
     Column("number", Integer),
     Column("split", String, nullable=False),
-    Column("recipe", Text, nullable=False),
+    Column("recipe", Text),
     Column("failure_kind", String),
     Column("failure_reason", Text),
     Column("merge_seconds", Float, nullable=False),
@@ -97,11 +97,11 @@ METRICS = Table(
         index=True,
     ),
     Column("metric", String, nullable=False),
-    Column("value", Float),
-    Column("stderr", Float),
+    Column("estimate", Text),
     Column("per_item", LargeBinary),
 )
-"""Aggregate and per-item values (see `encoding.encode_items`), in the order of the item set."""
+"""Aggregate ([value, standard error] as JSON: SQLite has no NaN) and per-item values (see
+`encoding.encode_items`), in the order of the item set."""
 
 ITEM_SETS = Table(
     "evomerge_item_sets",

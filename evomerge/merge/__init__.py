@@ -1,0 +1,30 @@
+"""Recipe → weights: merge maths, checkpoints, a live model with resident experts, saving."""
+
+from evomerge.merge.checkpoint import Checkpoint, TensorHeader, open_checkpoint
+from evomerge.merge.engine import merged_tensors
+from evomerge.merge.family import check_family
+from evomerge.merge.layout import Layout
+from evomerge.merge.live import LiveModel
+from evomerge.merge.methods import METHODS, Method, ParameterSpec, method
+from evomerge.merge.resident import Memory
+from evomerge.merge.saving import save
+from evomerge.merge.tokenizer import load_tokenizer
+from evomerge.merge.validation import check_recipe
+
+__all__ = [
+    "METHODS",
+    "Checkpoint",
+    "Layout",
+    "LiveModel",
+    "Memory",
+    "Method",
+    "ParameterSpec",
+    "TensorHeader",
+    "check_family",
+    "check_recipe",
+    "load_tokenizer",
+    "merged_tensors",
+    "method",
+    "open_checkpoint",
+    "save",
+]

@@ -1,0 +1,135 @@
+"""The one engine: a plan → merged tensors, for the live model and for the disk alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from evomerge.errors import ModelError, RecipeError, nearest
+from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.plan import Plan, TensorPlan, plan_merge
+from evomerge.merge.resident import Inputs, Memory
+from evomerge.merge.validation import check_recipe
+from evomerge.recipe import Recipe
+
+OUT_DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def merged_tensors(
+    recipe: Recipe,
+    checkpoints: Mapping[str, Checkpoint],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: str | None = None,
+    memory: Memory | None = None,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Merge tensor by tensor.
+
+    Inputs are taken in the precision in which they are stored, the maths is done in float32 (float64 for
+    a float64 result) and rounded once, to the result's dtype.
+
+    Args:
+        recipe: What to merge.
+        checkpoints: Every model that the recipe names, by that name; of one family (`check_family`).
+        device: Where the maths is done.
+        dtype: Of the result; None: the recipe's `out_dtype`, or its `dtype`, or the base's own.
+        memory: What is kept between merges; None: nothing.
+
+    Yields:
+        Name and tensor: embeddings, layers, final norm and head. A tensor may share memory with an
+        input's file: copy it before writing into it.
+
+    Raises:
+        RecipeError: The recipe is wrong.
+        MergeError: The maths has no answer.
+    """
+    check_recipe(recipe)
+    return run_plan(
+        plan_merge(recipe, checkpoints),
+        recipe,
+        checkpoints,
+        device=device,
+        dtype=dtype,
+        memory=memory,
+    )
+
+
+def run_plan(
+    plan: Plan,
+    recipe: Recipe,
+    checkpoints: Mapping[str, Checkpoint],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: str | None = None,
+    memory: Memory | None = None,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Compute a plan; arguments, results and errors are those of `merged_tensors`."""
+    memory = memory or Memory()
+    device = torch.device(device)
+    positions = {name: position for position, name in enumerate(recipe.model_names())}
+    with torch.no_grad():
+        for piece in plan.tensors:
+            out = out_dtype(piece, recipe, checkpoints, dtype)
+            if not out.is_floating_point:
+                yield piece.name, _copied(piece, checkpoints).to(device)
+                continue
+            inputs = Inputs(
+                name=piece.name,
+                sources=tuple(
+                    (checkpoints[model], tensor, positions[model])
+                    for model, tensor in zip(piece.models, piece.tensors, strict=True)
+                ),
+                base=piece.base,
+                shared=piece.shared,
+                own=piece.own,
+                seed=recipe.seed,
+                memory=memory,
+                device=device,
+                dtype=torch.float64 if out == torch.float64 else torch.float32,
+            )
+            yield piece.name, plan.method.merge(inputs).to(out)
+
+
+def out_dtype(
+    piece: TensorPlan, recipe: Recipe, checkpoints: Mapping[str, Checkpoint], dtype: str | None
+) -> torch.dtype:
+    """Return the dtype of one merged tensor; what is stored as whole numbers stays so."""
+    source = piece.base if piece.base is not None else 0
+    stored = checkpoints[piece.models[source]].tensors[piece.tensors[source]].dtype
+    if not stored.is_floating_point:
+        return stored
+    name = dtype or recipe.out_dtype or recipe.dtype
+    return torch_dtype(name) if name is not None else stored
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Return torch's dtype of that name.
+
+    Raises:
+        RecipeError: It is none of float32, bfloat16, float16 and float64.
+    """
+    if name not in OUT_DTYPES:
+        raise RecipeError(f'found "{name}"; {nearest(name, OUT_DTYPES)}', field="dtype")
+    return OUT_DTYPES[name]
+
+
+def _copied(piece: TensorPlan, checkpoints: Mapping[str, Checkpoint]) -> torch.Tensor:
+    """A buffer of whole numbers cannot be averaged: it is copied where all inputs agree."""
+    tensors = [
+        checkpoints[model].tensor(name)
+        for model, name in zip(piece.models, piece.tensors, strict=True)
+    ]
+    for model, tensor in zip(piece.models, tensors, strict=True):
+        if not torch.equal(tensor, tensors[0]):
+            raise ModelError(
+                f"{piece.name} holds whole numbers that differ from {piece.models[0]}'s; such tensors "
+                "cannot be merged",
+                file=model,
+            )
+    return tensors[0]

@@ -1,0 +1,162 @@
+"""One live model whose weights are written anew, in place, for every candidate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from evomerge.errors import MergeError, ModelError, RecipeError
+from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
+from evomerge.merge.engine import run_plan, torch_dtype
+from evomerge.merge.family import check_family
+from evomerge.merge.plan import plan_merge
+from evomerge.merge.resident import Memory
+from evomerge.merge.tokenizer import load_tokenizer
+from evomerge.merge.validation import check_recipe
+from evomerge.recipe import Recipe
+
+SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
+
+
+class LiveModel:
+    """Base and experts kept resident, and one module that any recipe over them is written into.
+
+    Writing a recipe gives, to the bit, what saving it and loading the result in `dtype` gives.
+
+    Attributes:
+        module: The causal language model, in evaluation mode; it starts as the base.
+        tokenizer: The base's.
+        checkpoints: Every model by its name.
+
+    Args:
+        models: Names as in recipes, the base first.
+        dtype: Of the live weights: float32, bfloat16 or float16.
+        device: Of the live weights and of the maths.
+        trust_remote_code: Let the models run code of their own.
+        allow_pickle: Accept PyTorch pickles where there is no safetensors file.
+        resident_bytes: How much may be spent on keeping task vectors, their orders and masks from one
+            merge to the next; default a quarter of the memory that is free. What does not fit is read and
+            computed again each time, with the same result.
+
+    Raises:
+        ModelError: A model is missing, damaged, or of another family.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        *,
+        dtype: str,
+        device: torch.device | str = "cpu",
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        resident_bytes: int | None = None,
+    ) -> None:
+        self.checkpoints = {
+            name: open_checkpoint(
+                name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
+            )
+            for name in dict.fromkeys(models)
+        }
+        base, *experts = self.checkpoints.values()
+        check_family(base, experts)
+        self._device = torch.device(device)
+        self._dtype = torch_dtype(dtype)
+        module = _load_module(base, self._dtype, trust_remote_code)
+        self.module: PreTrainedModel = module.to(self._device).eval()
+        self.module.requires_grad_(False)
+        self.tokenizer = load_tokenizer(str(base.folder), trust_remote_code=trust_remote_code)
+        self._memory = Memory(
+            free_memory(self._device) if resident_bytes is None else resident_bytes
+        )
+        self._targets = _targets(self.module)
+
+    def write(self, recipe: Recipe) -> None:
+        """Write a recipe's weights into the module.
+
+        Args:
+            recipe: Over models that this object was built with, and with as many layers as the module.
+
+        Raises:
+            RecipeError: The recipe is wrong, or names another model.
+            MergeError: The maths has no answer, or the recipe makes another number of layers. The module
+                then holds a mix of old and new weights, and the next write gives a whole model again.
+        """
+        check_recipe(recipe)
+        for name in recipe.model_names():
+            if name not in self.checkpoints:
+                raise RecipeError(f"{name} is none of the models that were loaded")
+        plan = plan_merge(recipe, self.checkpoints)
+        layers = plan.config.get_text_config().num_hidden_layers
+        own_layers = self.module.config.get_text_config().num_hidden_layers
+        if layers != own_layers:
+            raise MergeError(f"the recipe makes {layers} layers, the live model has {own_layers}")
+        tensors = run_plan(plan, recipe, self.checkpoints, device=self._device, memory=self._memory)
+        names = {piece.name for piece in plan.tensors}
+        if names <= self._targets.keys():
+            self._check_complete(names)
+            self._write_by_name(tensors)
+        else:
+            self._write_converted(tensors)
+
+    def _write_by_name(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
+        with torch.no_grad():
+            for name, tensor in tensors:
+                self._targets[name].copy_(tensor)
+
+    def _write_converted(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
+        """For files whose tensors are not the module's (experts fused at loading): load as a file is."""
+        state = {name: tensor.to(self._dtype) for name, tensor in tensors}
+        loaded, report = type(self.module).from_pretrained(
+            None,
+            config=self.module.config,
+            state_dict=state,
+            dtype=self._dtype,
+            output_loading_info=True,
+        )
+        unused = report["unexpected_keys"] or report["missing_keys"] or report["mismatched_keys"]
+        if unused:
+            raise MergeError(f"transformers does not take the merged tensors: {sorted(unused)[0]}")
+        converted = _targets(loaded)
+        with torch.no_grad():
+            for name, target in self._targets.items():
+                target.copy_(converted[name])
+
+    def _check_complete(self, names: set[str]) -> None:
+        written = {self._targets[name].data_ptr() for name in names}
+        for name, target in self._targets.items():
+            if target.numel() and target.data_ptr() not in written:
+                raise MergeError(f"{name} is in the live model and in none of the files")
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes of a device's memory may be spent on resident inputs."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_MEMORY)
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():  # counts what the page cache would give back
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    return int(free * SHARE_OF_MEMORY)
+
+
+def _load_module(base: Checkpoint, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    try:
+        module: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            base.folder, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"transformers cannot load it: {reason}", file=base.name) from None
+    return module
+
+
+def _targets(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Everything that a file may hold, by name; tied tensors appear under each of their names."""
+    return dict(module.state_dict(keep_vars=True))

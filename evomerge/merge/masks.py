@@ -1,0 +1,101 @@
+"""Which entries of a task vector are kept: the same ones on any machine, in any order.
+
+Random masks come from a counter-based generator: entry i of a tensor draws from a hash of (key, i), and
+the key is a hash of (seed, expert, tensor). A mask keeps u < density with u fixed, so that of two
+densities the smaller keeps a subset of what the larger keeps.
+"""
+
+from __future__ import annotations
+
+import torch
+import xxhash
+
+CHUNK = 1 << 16  # pairs of elements hashed at once, so that the passes stay in the cache
+GOLDEN = 0x9E3779B97F4A7C15
+MIX1 = 0xBF58476D1CE4E5B9
+MIX2 = 0x94D049BB133111EB
+
+
+def mask_key(seed: int, expert: int, tensor: str) -> int:
+    """Return the 64-bit key of one task vector's random numbers.
+
+    Args:
+        seed: The recipe's.
+        expert: Position of the model among the recipe's models (the base first), so that the same merge
+            draws the same masks wherever its models are stored.
+        tensor: The tensor's name in that model.
+    """
+    return xxhash.xxh3_64_intdigest(f"{seed}/{expert}/{tensor}".encode())
+
+
+def uniform(key: int, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Draw `count` numbers, float32 in [0, 1) on a grid of 2^-24.
+
+    Number i is a half of splitmix64's output i // 2 (Steele et al. 2014) after the state `key`: exact
+    integer arithmetic, hence equal on every device.
+    """
+    numbers = torch.empty(count + count % 2, dtype=torch.float32, device=device)
+    pairs = numbers.view(-1, 2)
+    for start in range(0, pairs.shape[0], CHUNK):
+        stop = min(start + CHUNK, pairs.shape[0])
+        state = torch.arange(start + 1, stop + 1, dtype=torch.int64, device=device)
+        state.mul_(_signed(GOLDEN)).add_(_signed(key))
+        _xor_shifted(state, 30).mul_(_signed(MIX1))
+        _xor_shifted(state, 27).mul_(_signed(MIX2))
+        _xor_shifted(state, 31)
+        halves = state.view(torch.int32).view(-1, 2)
+        pairs[start:stop].copy_((halves >> 8) & 0xFFFFFF).mul_(2.0**-24)
+    return numbers[:count]
+
+
+def magnitude_order(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sort a flat task vector by falling magnitude; among equals the first stays first.
+
+    Returns:
+        The negated magnitudes (rising), and the positions they come from (int32), both `[n]`.
+    """
+    rising, order = torch.sort(delta.abs().neg_(), stable=True)
+    return rising, order.to(torch.int32)
+
+
+def largest(
+    delta: torch.Tensor, count: int, order: tuple[torch.Tensor, torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Return a flat task vector with all but its `count` largest magnitudes set to 0.
+
+    Exactly `count` entries are kept (zeros among them are kept as zeros); of equal magnitudes the first.
+
+    Args:
+        delta: `[n]`, float32 or float64.
+        count: 1 to n.
+        order: What `magnitude_order` returned, to save the selection.
+    """
+    if count >= delta.numel():
+        return delta.clone()
+    if order is None:
+        # The (count + 1)-th largest: hardshrink keeps what lies strictly above it.
+        bound = float(delta.abs().kthvalue(delta.numel() - count).values)
+        sparse = torch.nn.functional.hardshrink(delta, bound)
+        missing = count - int((delta.abs() > bound).sum())
+        if missing and bound:
+            equal = (delta.abs() == bound).nonzero().view(-1)[:missing]
+            sparse[equal] = delta[equal]
+        return sparse
+    rising, positions = order
+    bound = -float(rising[count])
+    sparse = torch.nn.functional.hardshrink(delta, bound)
+    if float(rising[count - 1]) == -bound and bound:
+        first = int(torch.searchsorted(rising, rising[count], right=False))
+        equal = positions[first:count].long()
+        sparse[equal] = delta[equal]
+    return sparse
+
+
+def _xor_shifted(state: torch.Tensor, bits: int) -> torch.Tensor:
+    """Return state ^= state >>> bits; int64 shifts keep the sign, so it is masked away."""
+    shifted = (state >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+    return state.bitwise_xor_(shifted)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value

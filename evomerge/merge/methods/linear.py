@@ -1,0 +1,45 @@
+"""Weighted average of models (model soups, arXiv 2203.05482), as mergekit 0.1.5 computes it."""
+
+from __future__ import annotations
+
+import torch
+
+from evomerge.errors import MergeError
+from evomerge.merge.methods.method import Group, Method, ParameterSpec
+
+
+def linear(group: Group) -> torch.Tensor:
+    """Return Σ w θ, divided by Σ w where `normalize`; the base is an ordinary input.
+
+    Raises:
+        MergeError: The weights sum to 0 and are to be normalised.
+    """
+    weights = [float(values["weight"]) for values in group.own]
+    total = group.tensor(0) * weights[0]
+    product = torch.empty_like(total)
+    for index, weight in enumerate(weights[1:], start=1):
+        total.add_(torch.mul(group.tensor(index), weight, out=product))
+    if not group.shared["normalize"]:
+        return total
+    divisor = sum(weights)
+    if divisor == 0:
+        raise MergeError(
+            f"{group.name}: the weights {weights} sum to 0 and cannot be normalised; change one, or set "
+            "normalize: false"
+        )
+    return total.div_(divisor)
+
+
+LINEAR = Method(
+    name="linear",
+    merge=linear,
+    parameters={
+        "weight": ParameterSpec(
+            "number",
+            "share of this model, the base included, in the average",
+            required=True,
+            per_source=True,
+        ),
+        "normalize": ParameterSpec("boolean", "divide by the sum of the weights", default=True),
+    },
+)

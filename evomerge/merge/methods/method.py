@@ -1,0 +1,101 @@
+"""What a merge method is, and what it sees of one output tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+Value = bool | float
+Values = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter of a method.
+
+    Attributes:
+        kind: A number or a boolean.
+        help: What it does and which values are sane; one line.
+        required: It has no default.
+        default: Its value where none is given; None: the method does without.
+        low: Smallest legal number; None: no bound.
+        high: Largest legal number; None: no bound.
+        per_source: Each model has its own; otherwise one value holds for all.
+    """
+
+    kind: Literal["number", "boolean"]
+    help: str
+    required: bool = False
+    default: Value | None = None
+    low: float | None = None
+    high: float | None = None
+    per_source: bool = False
+
+
+class Group(Protocol):
+    """The inputs of one output tensor, in the order of the recipe, and their parameters.
+
+    Every tensor is in the dtype of the maths (float32; float64 for a float64 merge) and may be shared or
+    memory-mapped: a method never writes into it.
+
+    Attributes:
+        name: Of the output tensor, for messages.
+        models: Names of the inputs.
+        base: Which input is the base; None where the recipe has none.
+        others: All inputs but the base.
+        shared: Value of each parameter that holds for all inputs.
+        own: Per input, value of each of its own parameters; the base's may lack some.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    base: int | None
+    others: tuple[int, ...]
+    shared: Values
+    own: tuple[Values, ...]
+
+    def tensor(self, index: int) -> torch.Tensor:
+        """Return an input."""
+        ...
+
+    def delta(self, index: int) -> torch.Tensor:
+        """Return the task vector of an input: it minus the base."""
+        ...
+
+    def largest(self, index: int, count: int) -> torch.Tensor:
+        """Return the task vector with all but its `count` largest magnitudes set to 0 (ties: first)."""
+        ...
+
+    def uniform(self, index: int) -> torch.Tensor:
+        """Return numbers in [0, 1), one an element, that only seed, input and tensor decide."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to merge, as a pure function of one tensor's inputs.
+
+    Attributes:
+        name: As in a recipe.
+        merge: Inputs → merged tensor; raises MergeError where the maths has no answer.
+        parameters: Name → what it takes.
+        needs_base: A base model is required.
+        uses_base: The base is told apart from the other models; otherwise it is one of them.
+        min_models: Fewest models, the base not counted where it is told apart.
+        max_models: Most models, counted likewise; None: any number.
+        draws_masks: Its result depends on the recipe's seed.
+        ignored: Parameters of mergekit's that change nothing here and are accepted.
+    """
+
+    name: str
+    merge: Callable[[Group], torch.Tensor]
+    parameters: Mapping[str, ParameterSpec]
+    needs_base: bool = False
+    uses_base: bool = False
+    min_models: int = 1
+    max_models: int | None = None
+    draws_masks: bool = False
+    ignored: tuple[str, ...] = ("int8_mask",)

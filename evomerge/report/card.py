@@ -1,0 +1,91 @@
+"""The model card of a merged model: what it is made of, what it scores, how sure that is, how to load it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from evomerge import recipe as recipes
+from evomerge import yaml_file
+from evomerge.errors import ResultsError
+from evomerge.report.escape import fenced, markdown_cell, plain
+from evomerge.report.layout import layout
+from evomerge.report.leaderboard import Leaderboard
+from evomerge.report.render import markdown
+from evomerge.report.rows import Row
+from evomerge.report.summary import Summary
+
+if TYPE_CHECKING:
+    from evomerge.store import Store
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -> str:
+    """Write the README.md of a saved merge.
+
+    Args:
+        store: The campaign's results.
+        leaderboard: Its leaderboard.
+        row: The model saved; default the (first) winner.
+
+    Returns:
+        Markdown under a YAML front matter. Everything that comes from outside is escaped.
+
+    Raises:
+        ResultsError: No `row` is given and there is no winner yet.
+    """
+    if row is None:
+        if not leaderboard.winners:
+            raise ResultsError("the campaign has no winner yet, so there is no model to describe")
+        row = leaderboard.winners[0]
+    campaign = leaderboard.campaign
+    template = _environment().get_template("card.md.jinja")
+    return template.render(
+        front_matter=_front_matter(campaign),
+        campaign=campaign,
+        row=row,
+        origin=row.name if row.trial is None else f"trial {row.trial}",
+        method=row.recipe.method,
+        search=store.campaign.search,
+        base=shown_model(campaign.base),
+        experts={name: shown_model(model) for name, model in campaign.experts.items()},
+        leaderboard=markdown(layout(leaderboard)),
+        split=leaderboard.latest_split(),
+        recipe=fenced(recipes.dumps(row.recipe), "yaml"),
+        versions=campaign.versions,
+    )
+
+
+def shown_model(model: str) -> str:
+    """Name a model without the folders of this machine: a Hub id as it is, a folder by its last part."""
+    return Path(model).name if model.startswith(("/", "~", ".")) else model
+
+
+def _front_matter(campaign: Summary) -> str:
+    """Write the metadata; only Hub ids can be linked as base models."""
+    models = [campaign.base, *campaign.experts.values()]
+    linked = [model for model in models if _HUB_ID.fullmatch(model)]
+    data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if linked:
+        data["base_model"] = list(dict.fromkeys(linked))
+        data["base_model_relation"] = "merge"
+    data["tags"] = ["merge", "evomerge"]
+    return yaml_file.dump(data)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("evomerge.report"),
+        autoescape=False,  # Markdown, not HTML: every text goes through `cell`
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = markdown_cell
+    environment.filters["plain"] = plain
+    return environment

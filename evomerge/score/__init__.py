@@ -1,0 +1,22 @@
+"""Scores of a module on lm-eval's tasks: the very numbers of lm-eval, from fewer and leaner passes."""
+
+from evomerge.score.failures import Collapsed, NotFinite
+from evomerge.score.items import Items, load_items
+from evomerge.score.metrics import task_metrics
+from evomerge.score.requested import PromptStyle, SplitPlan, TaskRequest
+from evomerge.score.scorer import Scored, Scorer
+from evomerge.score.tasks import list_tasks
+
+__all__ = [
+    "Collapsed",
+    "Items",
+    "NotFinite",
+    "PromptStyle",
+    "Scored",
+    "Scorer",
+    "SplitPlan",
+    "TaskRequest",
+    "list_tasks",
+    "load_items",
+    "task_metrics",
+]

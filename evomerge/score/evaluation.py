@@ -1,0 +1,126 @@
+"""Responses → metrics, by lm-eval's own filters, `process_results` and aggregation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from lm_eval.api.group import Group
+from lm_eval.api.metrics import acc_all, mean, stderr_for_metric
+from lm_eval.api.task import Task
+
+from evomerge.score.items import Leaf
+from evomerge.trial import Estimate
+
+Named = tuple[str, str]
+"""lm-eval's (metric, filter)."""
+
+_CLOSED_FORM = (mean, acc_all)
+
+
+def item_values(
+    leaf: Leaf, responses: Sequence[Sequence[Any]], wanted: Sequence[Named]
+) -> dict[Named, list[Any]]:
+    """Compute metrics per item.
+
+    Args:
+        leaf: The documents and their requests.
+        responses: One response for each request of each document.
+        wanted: Metrics and filters.
+
+    Returns:
+        (metric, filter) → one value an item, as lm-eval hands it to its aggregation; None where
+        `process_results` leaves the metric out.
+    """
+    instances = [request for requests in leaf.requests for request in requests]
+    for request, response in zip(
+        instances, (each for item in responses for each in item), strict=True
+    ):
+        request.resps = [response] * (request.repeats or 1)
+        request.filtered_resps = {}
+    filters = {name for _, name in wanted}
+    for ensemble in leaf.task._filters:
+        if ensemble.name in filters:
+            ensemble.apply(instances)
+    values: dict[Named, list[Any]] = {name: [] for name in wanted}
+    for filter_name in filters:
+        metrics = [metric for metric, name in wanted if name == filter_name]
+        for doc, requests in zip(leaf.docs, leaf.requests, strict=True):
+            filtered = [request.filtered_resps[filter_name] for request in requests]
+            result = leaf.task.process_results(doc, filtered)
+            for metric in metrics:
+                values[metric, filter_name].append(result.get(metric, None))
+    return values
+
+
+def aggregate(
+    task: Task, metric: str, values: Sequence[Any], bootstrap_iterations: int = 0
+) -> Estimate:
+    """Aggregate per-item values as lm-eval does.
+
+    Args:
+        task: The task.
+        metric: The metric's name.
+        values: One an item; None is left out.
+        bootstrap_iterations: Draws for the standard error of a metric that has no closed form
+            (`simple_evaluate` takes 100,000, which costs seconds); 0: it has none.
+    """
+    function = task.aggregation().get(metric, mean)
+    present = [value for value in values if value is not None]
+    return Estimate(
+        float(function(present)), _stderr(function, present, metric, bootstrap_iterations)
+    )
+
+
+def aggregate_group(
+    group: Group,
+    estimates: Mapping[str, Mapping[Named, Estimate]],
+    sizes: Mapping[str, int],
+    name: Named,
+) -> Estimate:
+    """Aggregate a group's metric over its tasks, by lm-eval's `Group.aggregate`.
+
+    Args:
+        group: The group.
+        estimates: Task → (metric, filter) → estimate.
+        sizes: Task → number of items.
+        name: The wanted metric and filter.
+    """
+    tables: dict[str, Any] = {}
+    for task, each in estimates.items():
+        tables[task] = {"sample_len": sizes[task]}
+        for (metric, filter_name), estimate in each.items():
+            tables[task][f"{metric},{filter_name}"] = estimate.value
+            shown = "N/A" if estimate.stderr is None else estimate.stderr
+            tables[task][f"{metric}_stderr,{filter_name}"] = shown
+    row: Mapping[str, Any] = group.aggregate(tables)
+    stderr = row.get(f"{name[0]}_stderr,{name[1]}")
+    return Estimate(
+        float(row[f"{name[0]},{name[1]}"]), float(stderr) if isinstance(stderr, float) else None
+    )
+
+
+def mean_estimate(values: Sequence[float]) -> Estimate:
+    """Return the mean with the standard error that lm-eval gives a mean."""
+    return Estimate(float(mean(values)), _stderr(mean, values, "", 0))
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - what lm-eval hands to its aggregation is any
+    """Turn numpy's numbers and arrays into Python's, so that a value can be stored."""
+    if isinstance(value, np.ndarray):
+        return [plain(each) for each in value.tolist()]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return type(value)(plain(each) for each in value)
+    return value
+
+
+def _stderr(function: Any, values: Sequence[Any], metric: str, iterations: int) -> float | None:  # noqa: ANN401
+    closed = function in _CLOSED_FORM
+    if len(values) < 2 or not (closed or iterations):
+        return None
+    draws = min(iterations, 100) if metric in ("bleu", "chrf", "chrf++", "ter") else iterations
+    estimate = stderr_for_metric(metric=function, bootstrap_iters=1 if closed else draws)
+    return None if estimate is None else float(estimate(values))

@@ -1,0 +1,86 @@
+"""Planned batches → the log-likelihood of every scored token, and whether it was the most likely one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evomerge.score import gold
+from evomerge.score.batches import Batch
+from evomerge.score.failures import NotFinite
+from evomerge.score.forward import Forward
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """The scored tokens of all readings, in no fixed order.
+
+    Attributes:
+        loglikelihood: `[T]`, float32.
+        hit: `[T]`, bool: the token was the most likely one.
+        reading: `[T]`, int64: the reading that it belongs to.
+        count: Number of readings.
+    """
+
+    loglikelihood: Tensor
+    hit: Tensor
+    reading: Tensor
+    count: int
+
+    def sums(self) -> Tensor:
+        """Return the log-likelihood of each reading's targets, `[count]`."""
+        return gold.summed_loglikelihood(self.loglikelihood, self.reading, self.count)
+
+    def means(self) -> Tensor:
+        """Return the mean token log-likelihood of each reading's targets, `[count]`."""
+        return gold.gold_loglikelihood(self.loglikelihood, self.reading, self.count)
+
+    def greedy(self) -> Tensor:
+        """Return whether every target of a reading was the most likely token, `[count]`, 0 or 1."""
+        return gold.gold_exact_match(self.hit, self.reading, self.count)
+
+
+def score_batches(forward: Forward, batches: Sequence[Batch], count: int) -> TokenScores:
+    """Run all batches; differentiable where the caller's mode allows it.
+
+    Args:
+        forward: The module.
+        batches: From `batches.plan`, on the module's device.
+        count: Number of readings behind them.
+
+    Raises:
+        NotFinite: A logit that is read is NaN or infinite; found on the first batch that has one.
+    """
+    loglikelihoods, hits, readings = [], [], []
+    for batch in batches:
+        values, hit = _score(forward, batch)
+        loglikelihoods.append(values)
+        hits.append(hit)
+        readings.append(batch.reading)
+    if not batches:
+        empty = torch.zeros(0, device=forward.device)
+        return TokenScores(empty, empty.bool(), empty.long(), count)
+    return TokenScores(torch.cat(loglikelihoods), torch.cat(hits), torch.cat(readings), count)
+
+
+def _score(forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
+    logits = forward(
+        batch.tokens, batch.rows, visible=batch.visible(), positions=batch.positions
+    ).float()
+    best = logits.argmax(dim=1)
+    normaliser = logits.logsumexp(dim=1)
+    if not bool(normaliser.isfinite().all()):
+        raise NotFinite("the logits are NaN or infinite")
+    targets = batch.targets.clamp(min=0)
+    values = logits[batch.row, targets] - normaliser[batch.row]
+    hit = best[batch.row] == targets
+    for number, ends in enumerate(batch.ends):
+        (places,) = (batch.targets == -1 - number).nonzero(as_tuple=True)
+        if len(places):
+            rows = batch.row[places]
+            values = values.index_put((places,), gold.end_loglikelihood(logits[rows], ends))
+            hit = hit.index_put((places,), torch.isin(best[rows], ends))
+    return values, hit

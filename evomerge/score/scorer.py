@@ -1,0 +1,308 @@
+"""A module's scores on a split: tokenised and planned once, then forward passes and metrics only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lm_eval.api.group import Group
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from evomerge.score import gold
+from evomerge.score.batches import Batch, plan
+from evomerge.score.encoding import Encoder, Tokens
+from evomerge.score.evaluation import (
+    Named,
+    aggregate,
+    aggregate_group,
+    item_values,
+    mean_estimate,
+    plain,
+)
+from evomerge.score.forward import Forward
+from evomerge.score.generation import generate
+from evomerge.score.items import Items, Leaf
+from evomerge.score.loglikelihood import TokenScores, score_batches
+from evomerge.score.metrics import (
+    GOLD_EXACT_MATCH,
+    GOLD_LOGLIKELIHOOD,
+    GOLD_PROBABILITY,
+    is_gold,
+    resolve,
+)
+from evomerge.score.stopping import Stopping
+from evomerge.score.workload import Need, Part, Workload, lay_out
+from evomerge.trial import Estimate, Split, TaskScores
+
+_BATCH_TOKENS = {"cpu": 4096}
+_BATCH_TOKENS_ELSEWHERE = 16384
+_CACHE_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores on one split.
+
+    Attributes:
+        tasks: Requested task or group → scores.
+        subtasks: Task of a requested group → scores.
+        generated_tokens: Tokens that were generated.
+        items: Items that were scored.
+    """
+
+    tasks: Mapping[str, TaskScores]
+    subtasks: Mapping[str, TaskScores]
+    generated_tokens: int
+    items: int
+
+
+class Scorer:
+    """Scores one resident module again and again, whatever its weights have become meanwhile.
+
+    Args:
+        module: A causal language model in the interface of transformers, in eval mode.
+        tokenizer: Its tokenizer.
+        items: What to score it on.
+        batch_tokens: Most tokens of one forward pass; `auto`: by the device.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        items: Items,
+        *,
+        batch_tokens: int | Literal["auto"] = "auto",
+    ) -> None:
+        config = getattr(module, "config", None)
+        self._items = items
+        self._tokenizer = tokenizer
+        self._encoder = Encoder(tokenizer, config)
+        self._forward = Forward(module)
+        self._stopping = Stopping(
+            tokenizer, _end_tokens(module, tokenizer), self._forward.vocabulary
+        )
+        device = self._forward.device
+        automatic = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_ELSEWHERE)
+        self._batch_tokens = automatic if batch_tokens == "auto" else batch_tokens
+        self._cache_tokens = max(1, _CACHE_BYTES // _bytes_per_token(config, self._forward.dtype))
+        self._plans: dict[Any, tuple[Workload, list[Batch]]] = {}
+
+    def score(
+        self,
+        split: Split,
+        metrics: Mapping[str, tuple[str, ...]],
+        *,
+        bootstrap_iterations: int = 0,
+    ) -> Scored:
+        """Score the module as it is now.
+
+        Only what the metrics need is computed: `gold_*` metrics never generate.
+
+        Args:
+            split: Which items.
+            metrics: Requested task or group → its metrics.
+            bootstrap_iterations: Draws for standard errors without a closed form; 0: they have none.
+
+        Raises:
+            TaskError: An unknown task, split or metric, or an item that cannot be scored.
+            NotFinite: The logits are NaN or infinite.
+            Collapsed: The module writes the same token over and over, whatever it is asked.
+        """
+        asked = {task: self._resolve(task, names) for task, names in metrics.items()}
+        work, batches = self._plan(split, asked)
+        with torch.inference_mode():
+            tokens = score_batches(self._forward, batches, len(work.readings))
+            written = self._generate(work)
+        answers = _Answers(work, tokens, [self._stopping.text(t, p.rule) for t, p in written])
+        tasks: dict[str, TaskScores] = {}
+        subtasks: dict[str, TaskScores] = {}
+        parts = iter(work.parts)
+        for task, (names, golds) in asked.items():
+            own = [next(parts) for _ in self._items.leaves(task, split)]
+            scored = [answers.leaf(part, names, golds, bootstrap_iterations) for part in own]
+            loaded = self._items.loaded(task)
+            if isinstance(loaded, Group):
+                subtasks |= {part.leaf.name: each for part, each in zip(own, scored, strict=True)}
+                tasks[task] = _of_group(loaded, own, scored, names, golds)
+            else:
+                tasks[task] = scored[0]
+        return Scored(
+            tasks,
+            subtasks,
+            generated_tokens=sum(len(each) for each, _ in written),
+            items=sum(len(part.leaf.docs) for part in work.parts),
+        )
+
+    def _resolve(self, task: str, names: Sequence[str]) -> tuple[dict[str, Named], tuple[str, ...]]:
+        """Sort a task's metrics into lm-eval's, by asked name, and ours on the gold answer."""
+        loaded = self._items.metrics(task) and self._items.loaded(task)
+        golds = tuple(name for name in names if is_gold(name))
+        for name in golds:
+            self._items.higher_is_better(task, name)
+        return {name: resolve(task, loaded, name) for name in names if not is_gold(name)}, golds
+
+    def _plan(
+        self, split: Split, asked: Mapping[str, tuple[dict[str, Named], tuple[str, ...]]]
+    ) -> tuple[Workload, list[Batch]]:
+        needs = [
+            Need(leaf, bool(names) or GOLD_PROBABILITY in golds, bool(golds))
+            for task, (names, golds) in asked.items()
+            for leaf in self._items.leaves(task, split)
+        ]
+        key = tuple((id(need.leaf), need.requests, need.gold) for need in needs)
+        if key not in self._plans:
+            work = lay_out(needs, self._encoder, self._stopping)
+            batches = plan(
+                work.readings,
+                batch_tokens=self._batch_tokens,
+                vocabulary=self._forward.vocabulary,
+                share=self._forward.takes_masks,
+                device=self._forward.device,
+                longest_shared=self._forward.window,
+            )
+            self._plans[key] = (work, batches)
+        return self._plans[key]
+
+    def _generate(self, work: Workload) -> list[tuple[Tokens, Any]]:
+        written = generate(
+            self._forward,
+            self._stopping,
+            work.prompts,
+            batch_tokens=self._batch_tokens,
+            cache_tokens=self._cache_tokens,
+        )
+        return list(zip(written, work.prompts, strict=True))
+
+
+class _Answers:
+    """What the module answered, by reading and prompt."""
+
+    def __init__(self, work: Workload, tokens: TokenScores, texts: Sequence[str]) -> None:
+        self._texts = texts
+        count = len(work.readings)
+        self._sums, self._greedy = tokens.sums(), tokens.greedy()
+        self._tokens = torch.bincount(tokens.reading, minlength=count)
+
+    def leaf(
+        self, part: Part, names: Mapping[str, Named], golds: Sequence[str], iterations: int
+    ) -> TaskScores:
+        leaf = part.leaf
+        values: dict[str, Sequence[Any]] = {}
+        estimates: dict[str, Estimate] = {}
+        if names:
+            computed = item_values(leaf, self._responses(part), list(names.values()))
+            for name, pair in names.items():
+                estimates[name] = aggregate(leaf.task, pair[0], computed[pair], iterations)
+                values[name] = [plain(value) for value in computed[pair]]
+        for name in golds:
+            values[name] = self._gold(part, name).tolist()
+            estimates[name] = mean_estimate(values[name])
+        metrics = {name: tuple(each) for name, each in values.items()}
+        return TaskScores(leaf.ids, metrics, estimates, part.truncated)
+
+    def _responses(self, part: Part) -> list[list[Any]]:
+        if part.first_prompt is not None:
+            texts = self._texts[part.first_prompt : part.first_prompt + len(part.leaf.docs)]
+            return [[text] for text in texts]
+        sums, greedy, _ = self._by(
+            part.of_requests, part.first_request_reading, _requests(part.leaf)
+        )
+        if part.leaf.task.OUTPUT_TYPE == "loglikelihood_rolling":
+            return [[value] for value in sums.tolist()]
+        flat = iter(zip(sums.tolist(), (greedy > 0).tolist(), strict=True))
+        return [[next(flat) for _ in requests] for requests in part.leaf.requests]
+
+    def _gold(self, part: Part, metric: str) -> Tensor:
+        leaf = part.leaf
+        if metric == GOLD_PROBABILITY:
+            return self._gold_probability(part)
+        if part.of_gold:
+            sums, greedy, tokens = self._by(part.of_gold, part.first_gold_reading, len(leaf.docs))
+        else:
+            sums, greedy, tokens = self._by(
+                part.of_requests, part.first_request_reading, _requests(leaf)
+            )
+            right = torch.tensor(_right(leaf), device=sums.device)
+            sums, greedy, tokens = sums[right], greedy[right], tokens[right]
+        return {GOLD_LOGLIKELIHOOD: sums / tokens.clamp(min=1), GOLD_EXACT_MATCH: greedy}[metric]
+
+    def _gold_probability(self, part: Part) -> Tensor:
+        leaf = part.leaf
+        sums, _, _ = self._by(part.of_requests, part.first_request_reading, _requests(leaf))
+        rows = []  # (request, document, whether it is right)
+        first = 0
+        for document, requests in enumerate(leaf.requests):
+            choices = len(leaf.task.doc_to_choice(leaf.docs[document]))
+            golds = leaf.golds[document].choices
+            rows += [(first + choice, document, choice in golds) for choice in range(choices)]
+            first += len(requests)
+        request, item, right = (
+            torch.tensor(each, device=sums.device) for each in zip(*rows, strict=True)
+        )
+        return gold.gold_probability(sums[request], item, right, len(leaf.docs))
+
+    def _by(self, owner: Sequence[int], first: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Add up readings by whom they belong to: log-likelihoods, all greedy (0 or 1), tokens."""
+        part = slice(first, first + len(owner))
+        index = torch.tensor(owner, device=self._sums.device, dtype=torch.int64)
+        missed = gold.summed_loglikelihood(1 - self._greedy[part], index, count)
+        return (
+            gold.summed_loglikelihood(self._sums[part], index, count),
+            (missed == 0).float(),
+            gold.summed_loglikelihood(self._tokens[part].float(), index, count),
+        )
+
+
+def _requests(leaf: Leaf) -> int:
+    return sum(len(requests) for requests in leaf.requests)
+
+
+def _right(leaf: Leaf) -> list[int]:
+    """The request with each document's (first) gold answer, counted over all documents."""
+    found, first = [], 0
+    for gold_answer, requests in zip(leaf.golds, leaf.requests, strict=True):
+        found.append(first + gold_answer.choices[0])
+        first += len(requests)
+    return found
+
+
+def _of_group(
+    group: Group,
+    parts: Sequence[Part],
+    scored: Sequence[TaskScores],
+    names: Mapping[str, Named],
+    golds: Sequence[str],
+) -> TaskScores:
+    metrics = {
+        name: tuple(value for each in scored for value in each.metrics[name])
+        for name in (*names, *golds)
+    }
+    sizes = {part.leaf.name: len(part.leaf.docs) for part in parts}
+    estimates = {
+        part.leaf.name: {pair: each.values[name] for name, pair in names.items()}
+        for part, each in zip(parts, scored, strict=True)
+    }
+    values = {name: aggregate_group(group, estimates, sizes, pair) for name, pair in names.items()}
+    values |= {name: mean_estimate(metrics[name]) for name in golds}
+    ids = tuple(identifier for each in scored for identifier in each.items)
+    return TaskScores(ids, metrics, values, sum(each.truncated for each in scored))
+
+
+def _end_tokens(module: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """At which tokens generation ends: the generation configuration's, as in transformers, and EOS."""
+    given = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
+    ends = given if isinstance(given, list) else [given]
+    return tuple({token for token in (*ends, tokenizer.eos_token_id) if token is not None})
+
+
+def _bytes_per_token(config: Any, dtype: torch.dtype) -> int:  # noqa: ANN401 - any model's configuration
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    layers = int(getattr(text, "num_hidden_layers", 32))
+    heads = int(getattr(text, "num_attention_heads", 32))
+    key_heads = int(getattr(text, "num_key_value_heads", None) or heads)
+    width = getattr(text, "head_dim", None) or int(getattr(text, "hidden_size", 4096)) // heads
+    return 2 * layers * key_heads * int(width) * dtype.itemsize

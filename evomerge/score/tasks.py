@@ -1,0 +1,218 @@
+"""Tasks by name, through lm-eval's TaskManager: the user's folder first, lm-eval's own where needed.
+
+Indexing lm-eval's own thousands of task files takes seconds, so they are indexed only when a name is
+not found in the user's folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import yaml  # type: ignore[import-untyped]
+from jinja2 import TemplateError
+from lm_eval.api.group import Group
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from evomerge.errors import TaskError, nearest
+from evomerge.score.requested import TaskRequest
+
+FEWSHOT_SEED = 1234  # lm-eval's default, as are the seeds of the generators below
+_DATA_FAULTS = (ConnectionError, FileNotFoundError, datasets.exceptions.DatasetsError)
+TASK_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    TemplateError,
+    yaml.YAMLError,
+    datasets.exceptions.DatasetsError,
+)
+"""What a task's own code, templates and data raise when they are broken."""
+
+
+def list_tasks(tasks_path: str | None = None, *, include_defaults: bool = True) -> tuple[str, ...]:
+    """Return the names of all tasks and groups, sorted.
+
+    Args:
+        tasks_path: A folder of task files beside lm-eval's own.
+        include_defaults: Whether lm-eval's own are listed too; indexing them takes seconds.
+
+    Raises:
+        TaskError: No such folder.
+    """
+    manager = _manager(_checked_folder(tasks_path), include_defaults)
+    return tuple(sorted({*manager.all_subtasks, *manager.all_groups}))
+
+
+def load_task(
+    request: TaskRequest, *, tasks_path: str | None = None, allow_unsafe_code: bool = False
+) -> Task | Group:
+    """Build one task or group, its data included, ready for `simple_evaluate`'s default seeds.
+
+    Args:
+        request: The name and its number of examples.
+        tasks_path: A folder of task files, searched before lm-eval's own.
+        allow_unsafe_code: Whether tasks that execute generated code may be built.
+
+    Raises:
+        TaskError: The name is unknown (the nearest is named), its file is broken, its data are
+            missing, it executes code or reads images, or it is a tag that has no score of its own.
+    """
+    manager = _manager_of(request.task, _checked_folder(tasks_path))
+    if request.task in manager.all_tags:
+        members = sorted(manager.task_index[request.task].tags)
+        raise TaskError(
+            f'"{request.task}" is a tag, which has no score of its own; name its tasks: '
+            f"{', '.join(members)}"
+        )
+    if not allow_unsafe_code:
+        _refuse_unsafe(request.task, manager)
+    try:
+        with _lm_eval_surroundings():
+            built = manager.load([request.task])
+    except _DATA_FAULTS as error:
+        raise TaskError(
+            f'the data of task "{request.task}" are missing: {_first_line(error)}; '
+            "fetch them first, or correct dataset_path in the task's file"
+        ) from None
+    except TASK_FAULTS as error:
+        raise TaskError(
+            f'task "{request.task}" cannot be built: {type(error).__name__}: {_first_line(error)}',
+            file=_file_of(request.task, manager),
+        ) from None
+    for task in built["tasks"].values():
+        _prepare(task, request, allow_unsafe_code)
+    group = built.get("groups", {}).get(request.task)
+    return group if group is not None else next(iter(built["tasks"].values()))
+
+
+def leaves(loaded: Task | Group) -> tuple[Task, ...]:
+    """Return the tasks of a group, or the task itself."""
+    return tuple(loaded.get_all_tasks()) if isinstance(loaded, Group) else (loaded,)
+
+
+def _checked_folder(tasks_path: str | None) -> str | None:
+    if tasks_path is not None and not Path(tasks_path).is_dir():
+        raise TaskError("no such folder; expected a folder of lm-eval task files", file=tasks_path)
+    return tasks_path
+
+
+@lru_cache(maxsize=8)
+def _manager(tasks_path: str | None, include_defaults: bool) -> TaskManager:
+    with _lm_eval_surroundings():
+        return TaskManager(include_path=tasks_path, include_defaults=include_defaults)
+
+
+def _manager_of(name: str, tasks_path: str | None) -> TaskManager:
+    if tasks_path is not None:
+        # Task files may have been written since the folder was last read: it is small, so read it anew.
+        with _lm_eval_surroundings():
+            own = TaskManager(include_path=tasks_path, include_defaults=False)
+        if name in own.task_index and _is_complete(name, own.task_index):
+            return own
+        if name not in own.task_index:
+            _raise_broken_file(name, tasks_path)
+    manager = _manager(tasks_path, True)
+    if name not in manager.task_index:
+        where = f" (lm-eval's own tasks, and {tasks_path})" if tasks_path else ""
+        close = nearest(name, manager.task_index)
+        hint = close if close.startswith("did") else f"{len(manager.task_index)} are known"
+        raise TaskError(f'unknown task "{name}"{where}; {hint}')
+    return manager
+
+
+def _is_complete(name: str, index: Mapping[str, Any]) -> bool:
+    """Whether every member that a group names is in the index (else lm-eval's own are needed)."""
+    members = (index[name].cfg or {}).get("task")
+    if not isinstance(members, list):
+        return True
+    names = [member for member in members if isinstance(member, str)]
+    return all(member in index and _is_complete(member, index) for member in names)
+
+
+def _raise_broken_file(name: str, tasks_path: str) -> None:
+    """lm-eval skips files that it cannot read; say so where the wanted task may be in one of them."""
+    for path in sorted(Path(tasks_path).glob("**/*.yaml")):
+        try:
+            load_yaml(path, resolve_func=False)
+        except TASK_FAULTS as error:
+            if path.stem == name or name in path.read_text(encoding="utf-8", errors="replace"):
+                raise TaskError(
+                    f'task "{name}" cannot be read: {_first_line(error)}', file=path
+                ) from None
+
+
+def _refuse_unsafe(name: str, manager: TaskManager) -> None:
+    entry = manager.task_index[name]
+    members = (entry.cfg or {}).get("task")
+    for member in members if isinstance(members, list) else ():
+        if isinstance(member, str) and member in manager.task_index:
+            _refuse_unsafe(member, manager)
+    if (entry.cfg or {}).get("unsafe_code"):
+        raise _unsafe(name)
+
+
+def _unsafe(name: str) -> TaskError:
+    return TaskError(
+        f'task "{name}" executes code that the model writes; it is refused unless unsafe code is allowed'
+    )
+
+
+def _prepare(task: Task, request: TaskRequest, allow_unsafe_code: bool) -> None:
+    name = task.task_name
+    if getattr(task, "UNSAFE_CODE", False) and not allow_unsafe_code:
+        raise _unsafe(name)
+    if getattr(task, "MULTIMODAL", False):
+        raise TaskError(f'task "{name}" reads images or sound; only text tasks are supported')
+    own = task.get_config("num_fewshot")
+    if own is None or (request.num_fewshot is not None and own != 0):
+        task.set_config(key="num_fewshot", value=request.num_fewshot or 0)
+
+
+def _file_of(name: str, manager: TaskManager) -> Path | None:
+    path = manager.task_index[name].yaml_path
+    return None if path is None else Path(path)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+@contextmanager
+def _lm_eval_surroundings() -> Iterator[None]:
+    """What `simple_evaluate` seeds before it builds tasks, and quiet; all put back afterwards."""
+    state, numpy_state = random.getstate(), np.random.get_state()
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    bars = datasets.are_progress_bars_disabled()
+    random.seed(0)
+    np.random.seed(1234)
+    logger.setLevel("ERROR")
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)
+        logger.setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()

@@ -1,0 +1,189 @@
+"""What has to be run to score a split: readings and prompts, tokenised once, and whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lm_eval.models.utils import normalize_gen_kwargs
+
+from evomerge.errors import TaskError
+from evomerge.score.encoding import Encoder, Reading
+from evomerge.score.generation import Prompt
+from evomerge.score.items import Leaf
+from evomerge.score.stopping import Stopping
+
+_MAX_GENERATED = 256  # HFLM's default
+_GREEDY_OPTIONS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
+
+
+@dataclass
+class Part:
+    """One leaf's share of a workload.
+
+    Attributes:
+        leaf: The documents.
+        of_requests: Reading → the request that it belongs to, counted over all documents; for readings
+            from `first_request_reading` on.
+        first_request_reading: See above.
+        of_gold: Reading → document, for readings of gold answers from `first_gold_reading` on.
+        first_gold_reading: See above.
+        first_prompt: The leaf's first prompt; None: nothing is generated.
+        truncated: Documents that were cut to the model's context.
+    """
+
+    leaf: Leaf
+    of_requests: list[int] = field(default_factory=list)
+    first_request_reading: int = 0
+    of_gold: list[int] = field(default_factory=list)
+    first_gold_reading: int = 0
+    first_prompt: int | None = None
+    truncated: int = 0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Everything that is run, in one go for all tasks.
+
+    Attributes:
+        readings: Sequences to score.
+        prompts: Sequences to continue.
+        parts: Whose they are.
+    """
+
+    readings: list[Reading]
+    prompts: list[Prompt]
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What the asked metrics need of a leaf.
+
+    Attributes:
+        leaf: The documents.
+        requests: The answers to lm-eval's requests.
+        gold: The gold answers' tokens.
+    """
+
+    leaf: Leaf
+    requests: bool
+    gold: bool
+
+
+def lay_out(needs: Sequence[Need], encoder: Encoder, stopping: Stopping) -> Workload:
+    """Tokenise what the asked metrics need.
+
+    Raises:
+        TaskError: A continuation is empty, a task samples or generates more than the context holds.
+    """
+    work = Workload([], [], [])
+    for need in needs:
+        part = Part(need.leaf)
+        work.parts.append(part)
+        cut: set[int] = set()
+        kind = str(need.leaf.task.OUTPUT_TYPE)
+        if kind == "generate_until":
+            if need.requests:
+                cut |= _add_prompts(work, part, encoder, stopping)
+            if need.gold:
+                cut |= _add_gold_texts(work, part, encoder, stopping)
+        elif kind == "loglikelihood_rolling":
+            _add_windows(work, part, encoder)
+        else:
+            cut |= _add_pairs(work, part, encoder, only_gold=not need.requests)
+        part.truncated = len(cut)
+    return work
+
+
+def _add_pairs(work: Workload, part: Part, encoder: Encoder, *, only_gold: bool) -> set[int]:
+    """The requests of a multiple-choice or log-likelihood task, or only those with the gold answer."""
+    leaf = part.leaf
+    wanted = [
+        (document, request)
+        for document, requests in enumerate(leaf.requests)
+        for request in ([requests[leaf.golds[document].choices[0]]] if only_gold else requests)
+    ]
+    pairs = _named(leaf, encoder, [(str(r.args[0]), str(r.args[1])) for _, r in wanted])
+    first_group = len(work.readings)
+    groups = [first_group + document for document, _ in wanted]
+    readings = encoder.readings(pairs, groups, [()] * len(pairs))
+    if only_gold:
+        part.first_gold_reading = len(work.readings)
+        part.of_gold = [document for document, _ in wanted]
+    else:
+        part.first_request_reading = len(work.readings)
+        part.of_requests = list(range(len(wanted)))
+    work.readings.extend(readings)
+    return {
+        document for (document, _), each in zip(wanted, readings, strict=True) if each.truncated
+    }
+
+
+def _add_windows(work: Workload, part: Part, encoder: Encoder) -> None:
+    part.first_request_reading = len(work.readings)
+    for document, (request,) in enumerate(part.leaf.requests):
+        windows = encoder.windows(str(request.args[0]))
+        first = len(work.readings)
+        groups = list(range(first, first + len(windows)))
+        work.readings.extend(encoder.readings(windows, groups, [()] * len(windows)))
+        part.of_requests += [document] * len(windows)
+
+
+def _add_gold_texts(work: Workload, part: Part, encoder: Encoder, stopping: Stopping) -> set[int]:
+    texts = [gold.text for gold in part.leaf.golds if gold.text is not None]
+    pairs = _named(part.leaf, encoder, texts)
+    ends = [
+        stopping.ending_tokens(stopping.rule(_options(part.leaf, requests[0].args[1])["until"]))
+        for requests in part.leaf.requests
+    ]
+    first = len(work.readings)
+    readings = encoder.readings(pairs, range(first, first + len(pairs)), ends)
+    part.first_gold_reading, part.of_gold = first, list(range(len(pairs)))
+    work.readings.extend(readings)
+    return {document for document, reading in enumerate(readings) if reading.truncated}
+
+
+def _add_prompts(work: Workload, part: Part, encoder: Encoder, stopping: Stopping) -> set[int]:
+    part.first_prompt = len(work.prompts)
+    requests = [each[0] for each in part.leaf.requests]
+    encoded = encoder.prompts([str(request.args[0]) for request in requests])
+    for request, tokens in zip(requests, encoded, strict=True):
+        options = _options(part.leaf, request.args[1])
+        limit = int(options["max_gen_toks"])
+        room = encoder.max_length - limit
+        if room <= 0:
+            raise TaskError(
+                f'task "{part.leaf.name}" generates up to {limit} tokens, but the model\'s context '
+                f"is {encoder.max_length}; lower max_gen_toks in generation_kwargs"
+            )
+        rule = stopping.rule(options["until"])
+        work.prompts.append(Prompt(tokens[-room:], rule, limit, len(tokens) > room))
+    added = work.prompts[part.first_prompt :]
+    return {document for document, prompt in enumerate(added) if prompt.truncated}
+
+
+def _named(
+    leaf: Leaf, encoder: Encoder, pairs: Sequence[tuple[str, str]]
+) -> list[tuple[list[int], list[int]]]:
+    try:
+        return encoder.pairs(pairs)
+    except TaskError as error:
+        raise TaskError(f'task "{leaf.name}": {error.message}') from None
+
+
+def _options(leaf: Leaf, given: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = dict(normalize_gen_kwargs(given, _MAX_GENERATED))
+    unknown = sorted(set(options) - _GREEDY_OPTIONS)
+    if unknown:
+        raise TaskError(
+            f'task "{leaf.name}": generation_kwargs has {", ".join(unknown)}; '
+            f"known: {', '.join(sorted(_GREEDY_OPTIONS))}"
+        )
+    if options["do_sample"]:
+        raise TaskError(
+            f'task "{leaf.name}" samples (do_sample, temperature > 0 in generation_kwargs); '
+            "only greedy generation is scored"
+        )
+    return options

@@ -1,0 +1,384 @@
+"""Our engine against mergekit 0.1.5, on whole models, and what holds for every merge."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evomerge.errors import ModelError, RecipeError
+from evomerge.merge import Memory, merged_tensors, open_checkpoint
+from evomerge.merge.engine import torch_dtype
+from evomerge.recipe import Conditional, Recipe, Slice, Source
+
+FAMILIES = ("llama_family", "qwen2_family")
+COMPONENTS = ("self_attn", "mlp", None)
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.getfixturevalue(request.param)
+
+
+def setting(rng, low, high, *, gradient=False):
+    """By component, and over the layers."""
+    return tuple(
+        Conditional(
+            tuple(rng.uniform(low, high) for _ in range(3)) if gradient else rng.uniform(low, high),
+            name,
+        )
+        for name in COMPONENTS
+    )
+
+
+def parameters(method, rng, *, gradient=False):
+    if method == "linear":
+        return {"weight": setting(rng, 0.1, 1.0, gradient=gradient)}
+    found = {"weight": setting(rng, -0.3, 1.0, gradient=gradient)}
+    if method == "ties":
+        found["density"] = setting(rng, 0.1, 0.95, gradient=gradient)
+    return found
+
+
+def over_models(family, method, *, gradient=False, shared: Mapping | None = None):
+    rng = random.Random(7)
+    models = family.experts if method != "linear" else family.models
+    return Recipe(
+        method=method,
+        models=tuple(
+            Source(model, parameters=parameters(method, rng, gradient=gradient)) for model in models
+        ),
+        base_model=family.base,
+        parameters=shared or {},
+        dtype="float32",
+    )
+
+
+def over_slices(family, method):
+    """One slice per half of the layers, the base a source of each."""
+    rng = random.Random(11)
+    layers = open_checkpoint(family.base).config.num_hidden_layers
+    halves = ((0, layers // 2), (layers // 2, layers))
+    return Recipe(
+        method=method,
+        slices=tuple(
+            Slice(
+                sources=tuple(
+                    Source(model, half, parameters(method, rng)) for model in family.models
+                )
+            )
+            for half in halves
+        ),
+        base_model=family.base,
+        dtype="float32",
+    )
+
+
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])
+@pytest.mark.parametrize("gradient", [False, True], ids=["filters", "gradients"])
+def test_agrees_with_mergekit(method, gradient, family, mergekit, ours, assert_agree):
+    recipe = over_models(family, method, gradient=gradient)
+    assert_agree(ours(recipe), mergekit(recipe))
+
+
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])
+def test_agrees_with_mergekit_by_slices(method, family, mergekit, ours, assert_agree):
+    recipe = over_slices(family, method)
+    assert_agree(ours(recipe), mergekit(recipe))
+
+
+@pytest.mark.parametrize(
+    ("method", "shared"),
+    [
+        ("linear", {"normalize": False}),
+        ("task_arithmetic", {"normalize": True, "lambda": 0.7}),
+        ("ties", {"normalize": False, "lambda": 1.3, "int8_mask": True}),
+        ("ties", {"rescale": True}),
+        ("ties", {"lambda": (Conditional(0.5, "mlp"), Conditional((0.2, 1.4)))}),
+    ],
+)
+def test_agrees_with_mergekit_on_shared_parameters(
+    method, shared, family, mergekit, ours, assert_agree
+):
+    recipe = over_models(family, method, shared=shared)
+    assert_agree(ours(recipe), mergekit(recipe))
+
+
+@pytest.mark.parametrize("t", [0.3, (0.0, 0.5, 1.0), (Conditional(0.2, "mlp"), Conditional(0.8))])
+def test_slerp_agrees_with_mergekit(t, family, mergekit, ours, assert_agree):
+    recipe = Recipe(
+        method="slerp",
+        models=(Source(family.base), Source(family.experts[0])),
+        base_model=family.base,
+        parameters={"t": t},
+        dtype="float32",
+    )
+    assert_agree(ours(recipe), mergekit(recipe))
+
+
+def test_stacked_layers_agree_with_mergekit(llama_family, mergekit, ours, assert_agree):
+    recipe = Recipe(
+        method="passthrough",
+        slices=(
+            Slice((Source(llama_family.base, (0, 3)),)),
+            Slice(
+                (Source(llama_family.experts[0], (1, 4), {"scale": (Conditional(0.5, "o_proj"),)}),)
+            ),
+        ),
+        dtype="float32",
+    )
+    assert_agree(ours(recipe), mergekit(recipe))
+
+
+def test_bfloat16_is_rounded_once(llama_family, ours):
+    recipe = over_models(llama_family, "task_arithmetic")
+    exact = ours(recipe)
+    rounded = ours(Recipe(**{**vars(recipe), "dtype": "bfloat16"}))
+    for name, tensor in rounded.items():
+        assert torch.equal(tensor, exact[name].to(torch.bfloat16))
+
+
+def test_float64_is_computed_in_float64(llama_family, ours):
+    recipe = over_models(llama_family, "task_arithmetic")
+    single, double = ours(recipe), ours(Recipe(**{**vars(recipe), "dtype": "float64"}))
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert double[name].dtype == torch.float64
+    assert not torch.equal(double[name], single[name].double())
+    assert torch.allclose(double[name], single[name].double(), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
+def test_dare_by_expectation_and_scale(method, llama_family, ours):
+    """With one expert of weight 1: kept entries scaled to the L1 norm, the others those of the base."""
+    density = 0.4
+    name = "model.embed_tokens.weight"
+    base = open_checkpoint(llama_family.base).tensor(name)
+    delta = open_checkpoint(llama_family.experts[0]).tensor(name) - base
+    total, draws = torch.zeros_like(base), 60
+    for seed in range(draws):
+        recipe = Recipe(
+            method=method,
+            models=(
+                Source(llama_family.experts[0], parameters={"weight": 1.0, "density": density}),
+            ),
+            base_model=llama_family.base,
+            seed=seed,
+        )
+        merged = ours(recipe)[name] - base
+        kept = merged != 0
+        share = kept.float().mean().item()
+        assert abs(share - density) < 5 * (density * (1 - density) / base.numel()) ** 0.5
+        assert merged.abs().sum().item() == pytest.approx(delta.abs().sum().item(), rel=1e-4)
+        total += merged
+    error = (total / draws - delta).norm() / delta.norm()
+    expected = ((1 - density) / density / draws) ** 0.5  # of a Bernoulli mask scaled by 1/density
+    assert error == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
+def test_dare_agrees_with_mergekit_in_distribution(method, llama_family, mergekit, ours):
+    """mergekit draws other masks; kept share and norms are the same, per tensor."""
+    recipe = Recipe(
+        method=method,
+        models=(Source(llama_family.experts[0], parameters={"weight": 0.8, "density": 0.3}),),
+        base_model=llama_family.base,
+        dtype="float32",
+    )
+    theirs, mine = mergekit(recipe), ours(recipe)
+    base = open_checkpoint(llama_family.base)
+    assert set(theirs) == set(mine)
+    for name in mine:
+        a, b = (tensors[name] - base.tensor(name) for tensors in (mine, theirs))
+        spread = 6 * (0.3 * 0.7 / a.numel()) ** 0.5
+        assert abs((a != 0).float().mean() - (b != 0).float().mean()) < spread, name
+        assert a.abs().sum().item() == pytest.approx(b.abs().sum().item(), rel=1e-3), name
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "dare_linear", "dare_ties"])
+def test_weight_0_is_the_base(method, family, ours):
+    recipe = Recipe(
+        method=method,
+        models=tuple(Source(model) for model in family.experts),
+        base_model=family.base,
+        parameters={"weight": 0.0},
+    )
+    base = open_checkpoint(family.base)
+    for name, tensor in ours(recipe).items():
+        assert torch.equal(tensor, base.tensor(name))
+
+
+@pytest.mark.parametrize(
+    ("method", "same_as", "shared"),
+    [
+        ("dare_linear", "task_arithmetic", {}),
+        ("dare_ties", "ties", {"normalize": False}),
+    ],
+)
+def test_density_1_changes_nothing(method, same_as, shared, llama_family, ours):
+    def recipe(name, extra):
+        return Recipe(
+            method=name,
+            models=tuple(Source(model) for model in llama_family.experts),
+            base_model=llama_family.base,
+            parameters={"weight": 0.4, **shared, **extra},
+        )
+
+    masked, plain = ours(recipe(method, {"density": 1.0})), ours(recipe(same_as, {}))
+    for name, tensor in plain.items():
+        assert torch.equal(tensor, masked[name])
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    order=st.permutations(range(3)),
+    weights=st.lists(st.floats(-0.5, 1.5), min_size=3, max_size=3),
+    method=st.sampled_from(["linear", "task_arithmetic", "ties"]),
+)
+def test_the_order_of_experts_does_not_matter(order, weights, method, qwen2_family, ours):
+    def recipe(indices):
+        sources = tuple(
+            Source(qwen2_family.experts[i], parameters={"weight": weights[i]}) for i in indices
+        )
+        shared = {"normalize": False} if method == "linear" else {"density": 0.5}
+        base = None if method == "linear" else qwen2_family.base
+        return Recipe(method=method, models=sources, base_model=base, parameters=shared)
+
+    listed, permuted = ours(recipe(range(3))), ours(recipe(order))
+    for name, tensor in listed.items():
+        # A sum in another order may elect the other sign where it is 0 but for rounding.
+        differs = (tensor - permuted[name]).abs() > 1e-6 * tensor.abs().max()
+        assert differs.float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
+def test_same_seed_same_bytes_and_another_seed_others(method, llama_family, ours):
+    recipe = Recipe(
+        method=method,
+        models=tuple(Source(model) for model in llama_family.experts),
+        base_model=llama_family.base,
+        parameters={"weight": 0.5, "density": 0.5},
+        seed=3,
+    )
+    first, second, other = ours(recipe), ours(recipe), ours(recipe.with_seed(4))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any(
+        torch.equal(first[name], other[name]) for name in first if first[name].numel() > 64
+    )
+
+
+@pytest.mark.parametrize(
+    "method", ["linear", "task_arithmetic", "ties", "dare_linear", "dare_ties"]
+)
+@pytest.mark.parametrize("budget", [50_000, 10**9])
+def test_what_is_kept_in_memory_changes_no_bit(method, budget, llama_family):
+    recipe = Recipe(
+        method=method,
+        models=tuple(Source(model) for model in llama_family.models),
+        base_model=llama_family.base,
+        parameters={"weight": 0.4} | ({} if method == "linear" else {"density": 0.37}),
+    )
+    checkpoints = {name: open_checkpoint(name) for name in llama_family.models}
+    memory = Memory(budget)
+    fresh = dict(merged_tensors(recipe, checkpoints))
+    for _ in range(2):
+        kept = dict(merged_tensors(recipe, checkpoints, memory=memory))
+        assert all(torch.equal(kept[name], fresh[name]) for name in fresh)
+    assert 0 < memory.used <= budget or method == "linear"
+
+
+def test_the_number_of_threads_changes_no_bit(llama_family, ours):
+    recipe = over_models(llama_family, "ties", gradient=True)
+    alone = ours(recipe)
+    torch.set_num_threads(2)
+    try:
+        together = ours(recipe)
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(alone[name], together[name]) for name in alone)
+
+
+def test_inputs_are_never_written_into(llama_family, ours):
+    before = {n: open_checkpoint(llama_family.base).tensor(n).clone() for n in ("lm_head.weight",)}
+    for method in ("linear", "task_arithmetic", "ties", "dare_ties"):
+        shared = {"weight": 0.5} | (
+            {} if method == "linear" else {"density": 0.5, "normalize": True}
+        )
+        models = tuple(Source(model) for model in llama_family.models)
+        ours(Recipe(method=method, models=models, base_model=llama_family.base, parameters=shared))
+    assert torch.equal(
+        open_checkpoint(llama_family.base).tensor("lm_head.weight"), before["lm_head.weight"]
+    )
+
+
+def test_the_base_is_appended_as_an_ordinary_input_of_linear(llama_family, ours):
+    recipe = Recipe(
+        method="linear",
+        models=(Source(llama_family.experts[0]),),
+        base_model=llama_family.base,
+        parameters={"weight": 1.0},
+    )
+    name = "lm_head.weight"
+    parents = [
+        open_checkpoint(m).tensor(name) for m in (llama_family.base, llama_family.experts[0])
+    ]
+    assert torch.allclose(ours(recipe)[name], (parents[0] + parents[1]) / 2, atol=1e-7)
+
+
+def test_a_missing_weight_is_named(llama_family, ours):
+    recipe = Recipe(
+        method="task_arithmetic",
+        models=(
+            Source(llama_family.experts[0], parameters={"weight": (Conditional(1.0, "mlp"),)}),
+        ),
+        base_model=llama_family.base,
+    )
+    with pytest.raises(RecipeError, match=r"needs a weight for model\.embed_tokens\.weight"):
+        ours(recipe)
+
+
+def test_unknown_dtype():
+    with pytest.raises(RecipeError, match='did you mean "bfloat16"'):
+        torch_dtype("bfloat")
+
+
+def test_buffers_of_whole_numbers_are_copied_or_refused(tmp_path, ours):
+    from safetensors.torch import save_file
+
+    folders = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "config.json").write_text(
+            '{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 4}', encoding="utf-8"
+        )
+        save_file(
+            {
+                "model.layers.0.w.weight": torch.full((2, 2), float(number)),
+                "model.layers.0.steps": torch.tensor([5]),
+                "model.other": torch.tensor([number]),
+            },
+            folder / "model.safetensors",
+        )
+        folders.append(str(folder))
+    recipe = Recipe(
+        method="linear",
+        models=tuple(Source(folder) for folder in folders),
+        parameters={"weight": 1.0},
+        dtype="bfloat16",
+    )
+    checkpoints = {name: open_checkpoint(name) for name in folders}
+    tensors = merged_tensors(recipe, checkpoints)
+    found = {}
+    with pytest.raises(ModelError, match="model.other holds whole numbers that differ"):
+        for name, tensor in tensors:
+            found[name] = tensor
+    assert torch.equal(found["model.layers.0.steps"], torch.tensor([5]))
+    assert found["model.layers.0.w.weight"].dtype == torch.bfloat16

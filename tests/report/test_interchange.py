@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from evomerge.recipe import loads
+from evomerge.report.interchange import row_from_json, row_to_json
+from evomerge.report.leaderboard import leaderboard
+from evomerge.report.rows import Row, SplitScores, Value
+from evomerge.store import Store
+
+
+def test_a_row_has_the_shape_that_readers_rely_on(store: Store) -> None:
+    data = row_to_json(leaderboard(store).row("trial 1"))
+    assert list(data) == ["name", "kind", "trial", "recipe", "splits", "cost"]
+    assert (data["name"], data["kind"], data["trial"]) == ("trial 1", "winner", 1)
+    holdout = data["splits"]["holdout"]
+    assert list(holdout) == ["objective", "tasks"]
+    assert {"value", "low", "high"} <= set(holdout["objective"])
+    assert set(holdout["tasks"]["zoo_facts"]["exact_match"]) == {
+        "value",
+        "stderr",
+        "low",
+        "high",
+        "n",
+    }
+
+
+def test_the_recipe_is_a_recipe_file(store: Store) -> None:
+    row = leaderboard(store).row("trial 1")
+    assert loads(row_to_json(row)["recipe"]) == row.recipe
+
+
+def test_searched_failure_and_front_come_back(lab: SimpleNamespace) -> None:
+    row = Row(
+        "trial 3",
+        "finalist",
+        3,
+        lab.recipe(),
+        {
+            "search": SplitScores(None, Value(-1.5, n=4), {"a": {"gold": Value(-1.5, n=4)}}),
+            "select": SplitScores(None, None, {}, failure="collapsed: empty answers"),
+        },
+        front=True,
+    )
+    assert row_from_json(row_to_json(row)) == row

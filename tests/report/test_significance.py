@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from evomerge.report.leaderboard import leaderboard
+from evomerge.report.rows import Goal
+from evomerge.report.significance import Evidence, best, paired, weigh
+from evomerge.report.statistics import holm
+from evomerge.store import Store
+from evomerge.trial import Outcome
+
+GOALS = (Goal("a", "acc", "acc"), Goal("b", "acc", "acc"))
+
+
+def test_the_winner_is_tested_against_the_best_expert_and_baseline(store: Store) -> None:
+    board = leaderboard(store)
+    expert, baseline = board.tests.contrasts
+    assert (expert.part, expert.row) == ("best expert", "trial 1")
+    assert expert.against in ("extraction", "tools")
+    assert (baseline.part, baseline.against) == ("best baseline", "task arithmetic λ=0.4 (tuned)")
+    winner, opponent = board.row("trial 1"), board.row(expert.against)
+    gap = (winner.objective("holdout") or 0) - (opponent.objective("holdout") or 0)
+    assert expert.test.difference == pytest.approx(gap)
+    assert expert.test.n == 240
+    assert expert.test.p < 0.01
+    assert (expert.p_corrected, baseline.p_corrected) == holm([expert.test.p, baseline.test.p])
+
+
+def test_shrinkage_is_search_minus_holdout(store: Store) -> None:
+    board = leaderboard(store)
+    (shrinkage,) = board.tests.shrinkage
+    winner = board.row("trial 1")
+    assert shrinkage.metric == "reported"
+    assert shrinkage.search == winner.objective("search")
+    assert shrinkage.difference == pytest.approx(
+        (winner.objective("search") or 0) - (winner.objective("holdout") or 0)
+    )
+
+
+def test_shrinkage_of_the_searched_metric_where_search_saw_no_other(store: Store) -> None:
+    winner = leaderboard(store).row("trial 1")
+    splits = {
+        "search": replace(
+            winner.splits["search"], objective=None, searched=winner.splits["search"].objective
+        ),
+        "holdout": replace(winner.splits["holdout"], searched=winner.splits["holdout"].objective),
+    }
+    (shrinkage,) = weigh([replace(winner, splits=splits)], GOALS).shrinkage
+    assert shrinkage.metric == "searched"
+    assert weigh([replace(winner, splits={})], GOALS).shrinkage == ()
+
+
+def test_without_a_winner_nothing_is_claimed(store: Store) -> None:
+    rows = [row for row in leaderboard(store).rows if row.kind != "winner"]
+    assert weigh(rows, GOALS) == Evidence()
+
+
+def test_items_are_paired_by_id_not_by_place(lab: SimpleNamespace) -> None:
+    items = [f"i{n}" for n in range(30)]
+    values = np.random.default_rng(0).integers(0, 2, 30).astype(float)
+    shuffled = np.random.default_rng(1).permutation(30)
+    first = Outcome({t: lab.task_scores(values.tolist(), "acc", items=items) for t in "ab"})
+    second = Outcome(
+        {
+            t: lab.task_scores(
+                values[shuffled].tolist(), "acc", items=[items[n] for n in shuffled]
+            )
+            for t in "ab"
+        }
+    )
+    test = paired(first, second, GOALS)
+    assert test is not None
+    assert (test.difference, test.p) == (0.0, 1.0)
+
+
+def test_unlike_items_are_not_paired(lab: SimpleNamespace) -> None:
+    first = Outcome({t: lab.task_scores([1.0, 0.0], "acc") for t in "ab"})
+    other = Outcome({t: lab.task_scores([1.0, 0.0], "acc", items=["x", "y"]) for t in "ab"})
+    assert paired(first, other, GOALS) is None
+    assert paired(first, Outcome({"a": first.scores["a"]}), GOALS) is None
+
+
+def test_one_binary_task_is_mcnemar(lab: SimpleNamespace) -> None:
+    first = Outcome({"a": lab.task_scores([1.0] * 9 + [0.0], "acc")})
+    second = Outcome({"a": lab.task_scores([0.0] * 10, "acc")})
+    test = paired(first, second, GOALS[:1])
+    assert test is not None
+    assert test.method == "exact McNemar"
+    assert test.p == pytest.approx(2 / 2**9)
+
+
+def test_the_best_row_obeys_the_direction(store: Store) -> None:
+    rows = [row for row in leaderboard(store).rows if row.kind == "baseline"]
+    up = best(rows, [Goal("a", "acc", "acc")], "holdout")
+    down = best(rows, [Goal("a", "ppl", "ppl", higher_is_better=False)], "holdout")
+    assert up is not None
+    assert down is not None
+    assert up.name == "task arithmetic λ=0.4 (tuned)"
+    assert (down.objective("holdout") or 0) < (up.objective("holdout") or 0)
+    assert best([], GOALS, "holdout") is None
+
+
+def test_tests_come_back_from_json(store: Store) -> None:
+    tests = leaderboard(store).tests
+    data = tests.to_json()
+    assert Evidence.from_json(data) == tests
+    assert data["paired"][0]["p"] == tests.contrasts[0].test.p
+    assert data["shrinkage"][0]["shrinkage"] == tests.shrinkage[0].difference

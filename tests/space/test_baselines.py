@@ -1,0 +1,62 @@
+import pytest
+
+from evomerge.space.baselines import LAMBDAS, TIES_DENSITY
+
+WEIGHT = {"low": 0.0, "high": 1.2}
+
+
+def by_name(space):
+    return {baseline.name: baseline for baseline in space.baselines()}
+
+
+def test_parents_average_lambdas_and_ties_are_all_there(make_space):
+    found = by_name(make_space(method="task_arithmetic", parameters={"weight": WEIGHT}))
+    grid = [f"task arithmetic λ={scale:g}" for scale in LAMBDAS]
+    assert list(found) == ["base", "a", "b", "uniform average", *grid, "ties"]
+    assert found["a"].recipe.method == "passthrough"
+    assert found["a"].recipe.model_names() == ("/a",)
+    assert found["uniform average"].recipe.method == "linear"
+    assert found["ties"].recipe.parameters == {"weight": 1.0, "density": TIES_DENSITY}
+    assert found["task arithmetic λ=0.4"].scale == 0.4
+
+
+def test_parents_and_linear_merges_lie_in_a_task_arithmetic_space(make_space):
+    found = by_name(make_space(method="task_arithmetic", parameters={"weight": WEIGHT}))
+    assert found["base"].params == {"weight/a": 0.0, "weight/b": 0.0}
+    assert found["b"].params == {"weight/a": 0.0, "weight/b": 1.0}
+    assert found["uniform average"].params == {"weight/a": 0.5, "weight/b": 0.5}
+    assert found["task arithmetic λ=1"].params == {"weight/a": 1.0, "weight/b": 1.0}
+    assert found["ties"].params is None
+
+
+def test_what_lies_outside_the_ranges_has_no_point(make_space):
+    narrow = {"weight": {"low": 0.3, "high": 0.6}}
+    found = by_name(make_space(method="task_arithmetic", parameters=narrow))
+    assert found["base"].params is None
+    assert found["a"].params is None
+    assert found["uniform average"].params == {"weight/a": 0.5, "weight/b": 0.5}
+
+
+@pytest.mark.parametrize("fixed", [{"normalize": True}, {"lambda": 0.5}])
+def test_a_fixed_parameter_that_changes_the_model_has_no_point(make_space, fixed):
+    found = by_name(make_space(method="task_arithmetic", parameters={"weight": WEIGHT, **fixed}))
+    assert found["uniform average"].params is None
+
+
+def test_ties_and_undropped_dare_are_located(make_space):
+    density = {"low": 0.1, "high": 1.0, "per": ["expert"]}
+    ties = make_space(method="ties", parameters={"weight": WEIGHT, "density": density})
+    assert by_name(ties)["ties"].params == {
+        "weight/a": 1.0, "weight/b": 1.0, "density/a": TIES_DENSITY, "density/b": TIES_DENSITY,
+    }  # fmt: skip
+    dare = make_space(method="dare_linear", parameters={"weight": WEIGHT, "density": density})
+    assert by_name(dare)["b"].params == {
+        "weight/a": 0.0, "weight/b": 1.0, "density/a": 1.0, "density/b": 1.0,
+    }  # fmt: skip
+
+
+def test_with_a_searched_method_the_point_chooses_it(make_space):
+    space = make_space(method=["linear", "ties"], parameters={"weight": WEIGHT, "density": 0.2})
+    found = by_name(space)
+    assert space.method(found["ties"].params) == "ties"
+    assert found["ties"].params["method/linear"] == 0.0

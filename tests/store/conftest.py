@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evomerge.campaign import Campaign
+from evomerge.recipe import Recipe, Slice, Source
+from evomerge.store import Store
+from evomerge.trial import Candidate, Cost, Estimate, Failure, FailureKind, Outcome, TaskScores
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Campaign:
+    return Campaign.model_validate(
+        {
+            "name": "trial of storage",
+            "models": {"base": "/models/base", "experts": ["/models/one", "/models/two"]},
+            "space": {
+                "method": "task_arithmetic",
+                "parameters": {"weight": {"low": 0.0, "high": 1.0}},
+            },
+            "objectives": [{"task": "first", "metric": "acc"}, {"task": "second", "metric": "acc"}],
+            "out": str(tmp_path / "out"),
+        }
+    )
+
+
+@pytest.fixture
+def facts() -> dict[str, object]:
+    return {"versions": {"optuna": "5.0.0"}, "items": {"first": ["a", "b"]}}
+
+
+@pytest.fixture
+def store(campaign: Campaign, facts: dict[str, object]) -> Iterator[Store]:
+    with Store.create(Path(campaign.out), campaign, facts, directions=["maximize"]) as opened:
+        yield opened
+
+
+@pytest.fixture
+def scored() -> Outcome:
+    """An outcome with everything in it, tenths that no decimal of fixed length holds included."""
+    first = TaskScores(
+        items=("a", "b", "c"),
+        metrics={"acc": (0.1 + 0.2, 1.0, 0.0), "pairs": (("x", 1), ("y", 2), ("z", None))},
+        values={"acc": Estimate(1.3 / 3, 0.1), "perplexity": Estimate(float("inf"))},
+        truncated=1,
+    )
+    second = TaskScores(("d",), {"acc": (1.0,)}, {"acc": Estimate(1.0)})
+    return Outcome({"first": first, "second": second}, None, Cost(0.25, 1.5, 4, 7), "node/1")
+
+
+@pytest.fixture
+def failed() -> Outcome:
+    return Outcome(failure=Failure(FailureKind.NOT_FINITE, "NaN in layer 3"), worker="node/2")
+
+
+def candidate(number: int, weight: float = 0.5) -> Candidate:
+    piece = Slice((Source("/models/base", (0, 2)), Source("/models/one", (0, 2), {"weight": weight})))
+    recipe = Recipe(
+        "task_arithmetic", slices=(piece,), base_model="/models/base", dtype="float32", seed=number
+    )
+    return Candidate(f"trial {number}", recipe, number)

@@ -1,0 +1,23 @@
+import pickle
+
+import pytest
+
+from evomerge.recipe import Recipe, Source
+from evomerge.trial import Candidate, Estimate, Failure, FailureKind, Job, Outcome, TaskScores
+
+
+def test_a_job_and_its_outcome_survive_the_way_to_a_worker_and_back():
+    recipe = Recipe(method="linear", models=(Source("a", parameters={"weight": 0.1}),))
+    job = Job(Candidate("trial 3", recipe, 3), "search", {"t": ("acc",)})
+    scores = TaskScores(("i1", "i2"), {"acc": (1.0, 0.0)}, {"acc": Estimate(0.5, 0.1)})
+    outcome = Outcome(scores={"t": scores})
+    assert pickle.loads(pickle.dumps((job, outcome))) == (job, outcome)
+
+
+def test_values_are_frozen():
+    with pytest.raises(AttributeError):
+        Failure(FailureKind.MERGE, "x").reason = "y"
+
+
+def test_a_failure_kind_reads_as_words():
+    assert f"{FailureKind.OUT_OF_MEMORY}" == "out of memory"
