@@ -122,12 +122,7 @@ def _preflight(campaign: Campaign) -> Preflight:
     except RecipeError as error:
         raise CampaignError(error.message, field="space.parameters") from error
     requests = tuple(TaskRequest(goal.task, goal.num_fewshot) for goal in campaign.objectives)
-    counts = campaign.items
-    plan = SplitPlan(
-        counts={split: getattr(counts, split) for split in SPLITS},
-        seed=counts.seed,
-        drawn_from={split: getattr(counts.drawn_from, split) for split in SPLITS},
-    )
+    plan = split_plan(campaign)
     prompt = PromptStyle(**campaign.prompt.model_dump())
     items = _load_items(campaign, family.family.base, requests, plan, prompt)
     return Preflight(campaign, family, space, requests, plan, prompt, items)
@@ -174,6 +169,16 @@ def plan(ready: Preflight) -> Plan:
         free_disk_bytes=free,
         seconds=seconds / max(1, count) + 20,
         warnings=_warnings(ready, results, free),
+    )
+
+
+def split_plan(campaign: Campaign) -> SplitPlan:
+    """Return the campaign's splits as the score room takes them."""
+    items = campaign.items
+    return SplitPlan(
+        counts={split: getattr(items, split) for split in SPLITS},
+        seed=items.seed,
+        drawn_from={split: getattr(items.drawn_from, split) for split in SPLITS},
     )
 
 
@@ -284,7 +289,8 @@ def _tokens_of_a_trial(ready: Preflight) -> int:
     texts = [" ".join(part for part in one.args if isinstance(part, str)) for one in requests]
     generating = sum(one.request_type == "generate_until" for one in requests)
     tokenizer = load_tokenizer(ready.family.family.base)
-    return sum(map(len, tokenizer(texts)["input_ids"])) + GENERATED_TOKENS * generating
+    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
+    return sum(lengths) + GENERATED_TOKENS * generating
 
 
 def _operations_per_second(family: OpenFamily, threads: int) -> float:

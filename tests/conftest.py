@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,9 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+from transformers.utils import logging as transformers_logging
+
+transformers_logging.disable_progress_bar()
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 CHAT_TEMPLATE = (
@@ -75,7 +78,7 @@ def llama_family(tmp_path_factory: pytest.TempPathFactory) -> Family:
         eos_token_id=2,
         dtype="float32",
     )
-    return build_family(tmp_path_factory.mktemp("llama"), LlamaForCausalLM, config)
+    return save_family(tmp_path_factory.mktemp("llama"), LlamaForCausalLM, config)
 
 
 @pytest.fixture(scope="session")
@@ -95,10 +98,16 @@ def qwen2_family(tmp_path_factory: pytest.TempPathFactory) -> Family:
         eos_token_id=2,
         dtype="float32",
     )
-    return build_family(tmp_path_factory.mktemp("qwen2"), Qwen2ForCausalLM, config)
+    return save_family(tmp_path_factory.mktemp("qwen2"), Qwen2ForCausalLM, config)
 
 
-def build_family(
+@pytest.fixture(scope="session")
+def build_family() -> Callable[..., Family]:
+    """Build a family of any architecture: `build_family(folder, model_class, config)`."""
+    return save_family
+
+
+def save_family(
     folder: Path,
     model_class: type[PreTrainedModel],
     config: PretrainedConfig,

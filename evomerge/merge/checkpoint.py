@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig
 
@@ -46,9 +49,14 @@ class TensorHeader:
     dtype: torch.dtype
 
     @property
+    def numel(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the values."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
+        return self.numel * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -128,8 +136,8 @@ def _config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
         raise ModelError("no config.json; expected a model in Hugging Face format", file=folder)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
             f"not a configuration that transformers reads: {reason}", file=path
         ) from None
@@ -213,7 +221,7 @@ def _open_pickles(
     for file in files:
         try:
             tensors.update(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
+        except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(
                 f"cannot be read as a PyTorch checkpoint: {reason}", file=file

@@ -10,20 +10,16 @@ import torch
 
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.recipe import Vocabulary
 
 HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 
 
-def check_family(
-    base: Checkpoint, experts: Sequence[Checkpoint], *, vocabulary: Vocabulary | None = None
-) -> None:
+def check_family(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
     """Check that the experts are of the base's family; reads headers only.
 
     Args:
         base: The model that the others are compared with.
         experts: The others.
-        vocabulary: Where it is given, the vocabularies may differ in their rows.
 
     Raises:
         ModelError: It names the expert, and the tensor or token that differs.
@@ -31,8 +27,7 @@ def check_family(
     for expert in experts:
         _check_architecture(base, expert)
         _check_tensors(base, expert)
-        if vocabulary is None:
-            _check_vocabulary(base, expert)
+        _check_vocabulary(base, expert)
 
 
 def merged_names(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -50,11 +45,7 @@ def merged_names(checkpoint: Checkpoint) -> tuple[str, ...]:
         return names
     for head in (name for name in names if name in HEADS):
         header = checkpoint.tensors[head]
-        twins = [
-            name
-            for name in names
-            if name != head and "embed" in name and checkpoint.tensors[name].shape == header.shape
-        ]
+        twins = [n for n in names if n != head and checkpoint.tensors[n].shape == header.shape]
         stored = checkpoint.tensor(head)
         if not any(torch.equal(stored, checkpoint.tensor(twin)) for twin in twins):
             raise ModelError(

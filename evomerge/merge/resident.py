@@ -13,6 +13,7 @@ import torch
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.masks import largest, magnitude_order, mask_key, uniform
 from evomerge.merge.methods.method import Values
+from evomerge.merge.methods.reductions import l1_norm
 
 
 class Memory:
@@ -96,6 +97,7 @@ class Inputs:
         self.shared = shared
         self.own = own
         self._sources = sources
+        self._keys = tuple((checkpoint.name, tensor, dtype) for checkpoint, tensor, _ in sources)
         self._seed = seed
         self._memory = memory
         self._device = device
@@ -104,14 +106,17 @@ class Inputs:
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input in the dtype of the maths."""
         checkpoint, name, _ = self._sources[index]
+        key = ("tensor", *self._keys[index])
         as_stored = checkpoint.tensors[name].dtype == self._dtype and self._device.type == "cpu"
-        if checkpoint.mapped and as_stored:
-            return checkpoint.tensor(name)  # in the page cache, shared by all processes
+        if (
+            checkpoint.mapped and as_stored
+        ):  # a view: its bytes are in the page cache, for all processes
+            return self._memory.get(key, 0, lambda: (checkpoint.tensor(name),))[0]
 
         def build() -> tuple[torch.Tensor]:
             return (checkpoint.tensor(name).to(device=self._device, dtype=self._dtype),)
 
-        return self._memory.get(("tensor", *self._key(index)), self._nbytes(index), build)[0]
+        return self._memory.get(key, self._nbytes(index), build)[0]
 
     def delta(self, index: int) -> torch.Tensor:
         """Return the task vector of an input."""
@@ -122,6 +127,11 @@ class Inputs:
             return (self.tensor(index) - self.tensor(base),)
 
         return self._memory.get(self._delta_key(index), self._nbytes(index), build)[0]
+
+    def norm(self, index: int) -> torch.Tensor:
+        """Return the L1 norm of the task vector of an input; float64, no dimensions."""
+        key = ("norm", *self._delta_key(index))
+        return self._memory.get(key, 8, lambda: (l1_norm(self.delta(index)),))[0]
 
     def largest(self, index: int, count: int) -> torch.Tensor:
         """Return the task vector with all but its `count` largest magnitudes set to 0."""
@@ -138,24 +148,19 @@ class Inputs:
     def uniform(self, index: int) -> torch.Tensor:
         """Return one number in [0, 1) for each element of the task vector."""
         checkpoint, name, position = self._sources[index]
-        shape = checkpoint.tensors[name].shape
-        count = torch.Size(shape).numel()
+        shape, count = checkpoint.tensors[name].shape, checkpoint.tensors[name].numel
 
         def build() -> tuple[torch.Tensor]:
             key = mask_key(self._seed, position, name)
             return (uniform(key, count, self._device).view(shape),)
 
-        place = ("uniform", *self._key(index))
+        place = ("uniform", *self._keys[index])
         return self._memory.get(place, 4 * count, build, variant=(self._seed, position))[0]
 
     def _nbytes(self, index: int) -> int:
         checkpoint, name, _ = self._sources[index]
-        return torch.Size(checkpoint.tensors[name].shape).numel() * self._dtype.itemsize
+        return checkpoint.tensors[name].numel * self._dtype.itemsize
 
-    def _key(self, index: int) -> tuple[str, str, str]:
-        checkpoint, name, _ = self._sources[index]
-        return checkpoint.name, name, str(self._dtype)
-
-    def _delta_key(self, index: int) -> tuple[str, ...]:
+    def _delta_key(self, index: int) -> tuple[Hashable, ...]:
         assert self.base is not None
-        return ("delta", *self._key(index), *self._key(self.base))
+        return ("delta", *self._keys[index], *self._keys[self.base])

@@ -83,7 +83,7 @@ def save(
         for name in recipe.model_names()
     }
     base, *experts = checkpoints.values()
-    check_family(base, experts, vocabulary=recipe.vocabulary)
+    check_family(base, experts)
     plan = plan_merge(recipe, checkpoints)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ def check_recipe(recipe: Recipe) -> None:
     chosen = method(recipe.method)
     if bool(recipe.models) == bool(recipe.slices):
         raise RecipeError("expected either models or slices", field="models")
+    _check_vocabulary(recipe)
     _check_parameters(recipe.parameters, chosen, "parameters")
     _check_models(recipe, chosen, recipe.models, recipe.base_model, "models", listed=False)
     for number, piece in enumerate(recipe.slices):
@@ -37,6 +38,17 @@ def check_recipe(recipe: Recipe) -> None:
                 f"the layer ranges of a slice must be equally long, found {sorted(lengths)} layers",
                 field=f"{field}.sources",
             )
+
+
+def _check_vocabulary(recipe: Recipe) -> None:
+    """Any source will do where all vocabularies are equal, which `check_family` insists on."""
+    vocabulary = recipe.vocabulary
+    if vocabulary is not None and (vocabulary.tokens or vocabulary.pad_to_multiple_of):
+        raise RecipeError(
+            "models are merged row by row, all with the base's vocabulary; tokens and "
+            "pad_to_multiple_of are not supported, leave them out",
+            field="tokenizer",
+        )
 
 
 def _check_models(

@@ -1,6 +1,6 @@
 """Recipes: everything needed to rebuild one merged model, and mergekit's YAML in and out."""
 
-from evomerge.recipe.mergekit_yaml import dumps, load, loads, save
+from evomerge.recipe.mergekit_yaml import dumps, load, loads, located, save
 from evomerge.recipe.recipe import (
     Conditional,
     Recipe,
@@ -22,5 +22,6 @@ __all__ = [
     "dumps",
     "load",
     "loads",
+    "located",
     "save",
 ]

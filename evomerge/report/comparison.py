@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evomerge.errors import ResultsError
-from evomerge.report.layout import Column, Grid, Line, difference, probability, short_names
+from evomerge.report.layout import Column, Grid, Line, probability, short_names, tested
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.likeness import common_goals, unique_labels
 from evomerge.report.rows import Goal, Row, Value, higher_is_better, split_scores
@@ -112,14 +112,19 @@ class Comparison:
         notes = [f"{entry.label}: {entry.trials} trials" for entry in self.entries]
         for one in self.differences:
             notes.append(
-                f"{one.label} against {one.against}: {_tested(one.overall)}, "
+                f"{one.label} against {one.against}: {tested(one.overall)}, "
                 f"{probability(one.p_corrected)} ({one.overall.method}, {one.overall.n} items, "
                 "Holm-corrected)"
             )
-            notes += [f"  {task}: {_tested(test)}" for task, test in one.tasks.items()]
-        tested = {one.label for one in self.differences}
+            names = short_names(list(one.tasks))
+            parts = [
+                f"{name} {tested(test)}"
+                for name, test in zip(names, one.tasks.values(), strict=True)
+            ]
+            notes.append(f"{one.label} against {one.against} by task: {', '.join(parts)}")
+        paired_labels = {one.label for one in self.differences}
         for entry in self.entries[1:]:
-            if entry.label not in tested:
+            if entry.label not in paired_labels:
                 notes.append(f"{entry.label}: no paired test, its items or scores are not the same")
         if self.left_out:
             notes.append(f"left out, as not every campaign has them: {', '.join(self.left_out)}")
@@ -188,16 +193,16 @@ def _standing_for(leaderboard: Leaderboard, split: Split) -> Row | None:
 
 def _differences(entries: Sequence[Entry], goals: Sequence[Goal]) -> list[Difference]:
     first = entries[0]
-    tested: list[tuple[Entry, PairedTest]] = []
+    found: list[tuple[Entry, PairedTest]] = []
     for entry in entries[1:]:
         if first.outcome is not None and entry.outcome is not None:
             test = paired(entry.outcome, first.outcome, goals)
             if test is not None:
-                tested.append((entry, test))
-    corrected = holm([test.p for _, test in tested])
+                found.append((entry, test))
+    corrected = holm([test.p for _, test in found])
     return [
         Difference(entry.label, first.label, test, p, _by_task(entry, first, goals))
-        for (entry, test), p in zip(tested, corrected, strict=True)
+        for (entry, test), p in zip(found, corrected, strict=True)
     ]
 
 
@@ -209,8 +214,3 @@ def _by_task(entry: Entry, first: Entry, goals: Sequence[Goal]) -> dict[str, Pai
             if test is not None:
                 tests[goal.task] = test
     return tests
-
-
-def _tested(test: PairedTest) -> str:
-    ends = f"[{difference(test.low)}, {difference(test.high)}]"
-    return f"{difference(test.difference)} {ends}"

@@ -18,7 +18,9 @@ def plain(text: str) -> str:
 def markdown_cell(text: str) -> str:
     """Escape text for a cell or a line of Markdown: no markup, no HTML, no link, no image."""
     escaped = _MARKDOWN.sub(r"\\\1", plain(text))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = re.sub(r"&(?=[#\w])", "&amp;", escaped)
+    escaped = re.sub(r"<(?! )", "&lt;", escaped)  # "p < 0.01" stays: no tag begins with a space
+    return re.sub(r"^(?=[>#+-])", r"\\", escaped)
 
 
 def spreadsheet_cell(text: str) -> str:

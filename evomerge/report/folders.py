@@ -16,7 +16,7 @@ def compare_folders(
     format: Format = "table",
     split: Split | None = None,
     *,
-    width: int = 100,
+    width: int | None = None,
     color: bool = False,
 ) -> str:
     """Compare the campaigns of several results folders; arguments and errors as in `render.compare`.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.rows import Kind, Row, Value, higher_is_better
 from evomerge.report.significance import FINAL, Contrast, Shrinkage
+from evomerge.report.statistics import PairedTest
 from evomerge.trial import Split
 
 ALWAYS_SHOWN: tuple[Kind, ...] = ("base", "expert", "winner")
@@ -85,7 +86,8 @@ def layout(leaderboard: Leaderboard, split: Split | None = None) -> Grid:
         for header, goal in zip(headers, goals, strict=True)
     ]
     lines = tuple(
-        Line(row.name, row.kind, _values(row, leaderboard, split, searched)) for row in shown
+        Line(_shown_name(row), row.kind, _values(row, leaderboard, split, searched))
+        for row in shown
     )
     return Grid(
         title=_title(leaderboard, split),
@@ -110,15 +112,23 @@ def probability(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
+def tested(test: PairedTest) -> str:
+    """Write a tested difference with its 95 % interval."""
+    return f"{difference(test.difference)} ({difference(test.low)} to {difference(test.high)})"
+
+
 def short_names(tasks: Sequence[str]) -> list[str]:
     """Drop the words, set off by `_`, that all names begin with, such as the `zoo_` of `zoo_facts`."""
     parts = [task.split("_") for task in tasks]
-    shared = 0
-    if len(parts) > 1:
-        while len({tuple(words[: shared + 1]) for words in parts}) == 1:
-            shared += 1
-    cut = min([shared, *(len(words) - 1 for words in parts)])
+    shortest = min((len(words) for words in parts), default=1)
+    cut = 0
+    while len(parts) > 1 and cut < shortest - 1 and len({words[cut] for words in parts}) == 1:
+        cut += 1
     return ["_".join(words[cut:]) for words in parts]
+
+
+def _shown_name(row: Row) -> str:
+    return f"{row.name} (winner)" if row.kind == "winner" else row.name
 
 
 def _task_headers(leaderboard: Leaderboard) -> list[str]:
@@ -187,8 +197,8 @@ def contrast_note(contrast: Contrast) -> str:
     test = contrast.test
     return (
         f"{contrast.row} against {contrast.part}, {contrast.against}: "
-        f"{difference(test.difference)} [{difference(test.low)}, {difference(test.high)}], "
-        f"{probability(contrast.p_corrected)} ({test.method}, {test.n} items, Holm-corrected)"
+        f"{tested(test)}, {probability(contrast.p_corrected)} "
+        f"({test.method}, {test.n} items, Holm-corrected)"
     )
 
 

@@ -116,8 +116,6 @@ def _collect(store: Store, summary: Summary) -> dict[str | int, _Found]:
     """Join what is known of each model: a trial by its number, everything else by its name."""
     found: dict[str | int, _Found] = {}
     for one in store.evaluations():
-        if one.kind not in KINDS:
-            continue  # a trial's own search scores, joined below
         key = one.name if one.number is None else one.number
         kind = cast(Kind, one.kind)
         entry = found.setdefault(key, _Found(one.name, kind, one.number, one.recipe, {}))

@@ -26,7 +26,7 @@ def render(
     format: Format = "table",
     split: Split | None = None,
     *,
-    width: int = 100,
+    width: int | None = None,
     color: bool = False,
 ) -> str:
     """Write a leaderboard.
@@ -35,7 +35,7 @@ def render(
         leaderboard: What to write.
         format: `table` (at most `width` columns), `markdown`, `json` (all splits) or `csv`.
         split: Which items; default the last of search, select, holdout that has scores.
-        width: Columns of the terminal; of `table` only.
+        width: Columns; default the terminal's, else 100; of `table` only.
         color: ANSI styles; of `table` only.
 
     Raises:
@@ -58,7 +58,7 @@ def compare(
     split: Split | None = None,
     *,
     labels: Sequence[str] = (),
-    width: int = 100,
+    width: int | None = None,
     color: bool = False,
 ) -> str:
     """Write several campaigns' winners side by side, the others against the first.
@@ -68,7 +68,7 @@ def compare(
         format: As in `render`.
         split: Which items; default the last that every campaign has scores on.
         labels: What to call the campaigns, such as their folders; default their names.
-        width: Columns of the terminal; of `table` only.
+        width: Columns; default the terminal's, else 100; of `table` only.
         color: ANSI styles; of `table` only.
 
     Raises:

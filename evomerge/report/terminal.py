@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import StringIO
+from shutil import get_terminal_size
 
 from rich import box
 from rich.console import Console
@@ -14,18 +15,19 @@ from evomerge.report.escape import plain
 from evomerge.report.layout import Grid, Line, number
 from evomerge.report.rows import Value
 
-GAP = 2
+GAP = 2  # one of padding, one that the box puts between columns
 LEAST_NAME = 18
 LEAST_WIDTH = 40
 
 
-def terminal_table(grid: Grid, *, width: int = 100, color: bool = False) -> str:
-    """Write a grid in at most `width` columns (at least 40).
+def terminal_table(grid: Grid, *, width: int | None = None, color: bool = False) -> str:
+    """Write a grid in at most `width` columns (at least 40; None: the terminal's, else 100).
 
     Long names wrap, long headers are cut, and columns that still find no room go on in a further block
     below; numbers are never cut. The best of each column is bold.
     """
     stream = StringIO()
+    width = width or get_terminal_size((100, 24)).columns
     console = Console(
         file=stream,
         width=max(width, LEAST_WIDTH),
@@ -39,6 +41,7 @@ def terminal_table(grid: Grid, *, width: int = 100, color: bool = False) -> str:
         console.print(_table(grid, block, console.width))
     if any(column.interval for column in grid.columns):
         console.print(Text("± half the 95 % interval's width", style="dim"))
+    console.print()
     for note in grid.notes:
         console.print(Text(plain(note)))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
@@ -60,7 +63,7 @@ def _blocks(grid: Grid, width: int) -> list[list[int]]:
 
 def _table(grid: Grid, block: Sequence[int], width: int) -> Table:
     widths = _widths(grid, block, width)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP, 0, 0), show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
     names = max((len(plain(line.name)) for line in grid.lines), default=1)
     table.add_column("", width=min(names, width - sum(w + GAP for w in widths)), overflow="fold")
     for index, column_width in zip(block, widths, strict=True):

@@ -47,7 +47,7 @@ def gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool)
     if task.OUTPUT_TYPE != "generate_until":
         return Gold(None, (0,))
     context = str(requests[0].args[0])
-    answer = _target_text(task, doc)
+    answer = target_text(task, doc)
     if not answer:
         raise TaskError(
             f'task "{task.task_name}": a document has an empty gold answer; '
@@ -56,7 +56,8 @@ def gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool)
     return Gold((context, _delimiter(task, doc, context, templated) + answer), ())
 
 
-def _target_text(task: Task, doc: Any) -> str:  # noqa: ANN401 - any document
+def target_text(task: Task, doc: Any) -> str:  # noqa: ANN401 - any document
+    """Return a generative task's gold answer; the first where it has several."""
     target = task.doc_to_target(doc)
     if task.get_config("doc_to_choice") is not None and isinstance(target, int):
         return str(task.doc_to_choice(doc)[target])

@@ -64,6 +64,10 @@ class _Row:
     branch: list[int]  # 0: the trunk
     reads: list[tuple[int, int, int]]  # (place in this row, target or index of an end set, reading)
 
+    @property
+    def is_branched(self) -> bool:
+        return any(self.branch)
+
 
 def plan(
     readings: Sequence[Reading],
@@ -95,7 +99,8 @@ def plan(
             rows.append(_row([(i, readings[i]) for i in members], number))
         else:
             rows += [_row([(i, readings[i])], number) for i in members]
-    rows.sort(key=lambda row: -len(row.tokens))
+    # Apart, since a full mask is slower than none and overrules a model's sliding window.
+    rows.sort(key=lambda row: (row.is_branched, -len(row.tokens)))
     ends = tuple(torch.tensor(each, device=device) for each in end_sets)
     most_reads = max(1, _LOGITS_IN_MEMORY // vocabulary)
     batches: list[Batch] = []
@@ -105,7 +110,7 @@ def plan(
         width = len(rows[start].tokens)
         while stop < len(rows) and (stop + 1 - start) * width <= batch_tokens:
             reads += len(rows[stop].reads)
-            if reads > most_reads:
+            if reads > most_reads or rows[stop].is_branched != rows[start].is_branched:
                 break
             stop += 1
         batches.append(_batch(rows[start:stop], ends, device))
@@ -150,7 +155,7 @@ def _batch(rows: Sequence[_Row], ends: tuple[Tensor, ...], device: torch.device)
         tokens[index, :length] = torch.tensor(row.tokens)
         positions[index, :length] = torch.tensor(row.positions)
         branch[index, :length] = torch.tensor(row.branch)
-    branched = bool((branch > 0).any())
+    branched = rows[0].is_branched
     reads = [
         (index * width + place, target, reading)
         for index, row in enumerate(rows)

@@ -10,7 +10,9 @@ from lm_eval.api.group import Group
 from lm_eval.api.metrics import acc_all, mean, stderr_for_metric
 from lm_eval.api.task import Task
 
-from evomerge.score.items import Leaf
+from evomerge.errors import TaskError
+from evomerge.score.rendering import Leaf
+from evomerge.score.tasks import TASK_FAULTS
 from evomerge.trial import Estimate
 
 Named = tuple[str, str]
@@ -32,26 +34,14 @@ def item_values(
     Returns:
         (metric, filter) → one value an item, as lm-eval hands it to its aggregation; None where
         `process_results` leaves the metric out.
+
+    Raises:
+        TaskError: The task's filters or `process_results` fail.
     """
-    instances = [request for requests in leaf.requests for request in requests]
-    for request, response in zip(
-        instances, (each for item in responses for each in item), strict=True
-    ):
-        request.resps = [response] * (request.repeats or 1)
-        request.filtered_resps = {}
-    filters = {name for _, name in wanted}
-    for ensemble in leaf.task._filters:
-        if ensemble.name in filters:
-            ensemble.apply(instances)
-    values: dict[Named, list[Any]] = {name: [] for name in wanted}
-    for filter_name in filters:
-        metrics = [metric for metric, name in wanted if name == filter_name]
-        for doc, requests in zip(leaf.docs, leaf.requests, strict=True):
-            filtered = [request.filtered_resps[filter_name] for request in requests]
-            result = leaf.task.process_results(doc, filtered)
-            for metric in metrics:
-                values[metric, filter_name].append(result.get(metric, None))
-    return values
+    try:
+        return _item_values(leaf, responses, wanted)
+    except TASK_FAULTS as error:
+        raise _broken(leaf.task, error) from None
 
 
 def aggregate(
@@ -65,12 +55,17 @@ def aggregate(
         values: One an item; None is left out.
         bootstrap_iterations: Draws for the standard error of a metric that has no closed form
             (`simple_evaluate` takes 100,000, which costs seconds); 0: it has none.
+
+    Raises:
+        TaskError: The aggregation fails.
     """
     function = task.aggregation().get(metric, mean)
     present = [value for value in values if value is not None]
-    return Estimate(
-        float(function(present)), _stderr(function, present, metric, bootstrap_iterations)
-    )
+    try:
+        value = float(function(present))
+        return Estimate(value, _stderr(function, present, metric, bootstrap_iterations))
+    except TASK_FAULTS as error:
+        raise _broken(task, error) from None
 
 
 def aggregate_group(
@@ -124,3 +119,34 @@ def _stderr(function: Any, values: Sequence[Any], metric: str, iterations: int) 
     draws = min(iterations, 100) if metric in ("bleu", "chrf", "chrf++", "ter") else iterations
     estimate = stderr_for_metric(metric=function, bootstrap_iters=1 if closed else draws)
     return None if estimate is None else float(estimate(values))
+
+
+def _item_values(
+    leaf: Leaf, responses: Sequence[Sequence[Any]], wanted: Sequence[Named]
+) -> dict[Named, list[Any]]:
+    instances = [request for requests in leaf.requests for request in requests]
+    for request, response in zip(
+        instances, (each for item in responses for each in item), strict=True
+    ):
+        request.resps = [response] * (request.repeats or 1)
+        request.filtered_resps = {}
+    filters = {name for _, name in wanted}
+    for ensemble in leaf.task._filters:
+        if ensemble.name in filters:
+            ensemble.apply(instances)
+    values: dict[Named, list[Any]] = {name: [] for name in wanted}
+    for filter_name in filters:
+        metrics = [metric for metric, name in wanted if name == filter_name]
+        for doc, requests in zip(leaf.docs, leaf.requests, strict=True):
+            filtered = [request.filtered_resps[filter_name] for request in requests]
+            result = leaf.task.process_results(doc, filtered)
+            for metric in metrics:
+                values[metric, filter_name].append(result.get(metric, None))
+    return values
+
+
+def _broken(task: Task, error: Exception) -> TaskError:
+    return TaskError(
+        f'task "{task.task_name}" cannot be scored: {type(error).__name__}: {error}; '
+        "correct its filters, process_results or metric_list"
+    )

@@ -70,23 +70,23 @@ def resolve(name: str, loaded: Task | Group, metric: str) -> tuple[str, str]:
     filters = filter_names(loaded)
     if wanted and len(filters) == 1 and base in known and wanted == filters[0]:
         return base, wanted
-    check(name, known, metric)
+    _check(name, known, metric)
     return base, wanted or filters[0]
-
-
-def check(name: str, known: Mapping[str, bool], metric: str) -> None:
-    """Raise TaskError, naming the known ones, unless `metric` is known."""
-    if metric not in known:
-        hint = nearest(metric, known)
-        listed = f"known: {', '.join(sorted(known))}"
-        text = listed if hint == listed else f"{hint} {listed}"
-        raise TaskError(f'task "{name}" has no metric "{metric}"; {text}')
 
 
 def filter_names(loaded: Task | Group) -> tuple[str, ...]:
     """Return the names of the filters of a task, or of all tasks of a group."""
     names = [each.name for task in leaves(loaded) for each in getattr(task, "_filters", ())]
     return tuple(dict.fromkeys(names)) or ("none",)
+
+
+def _check(name: str, known: Mapping[str, bool], metric: str) -> None:
+    """Raise TaskError, naming the known ones, unless `metric` is known."""
+    if metric not in known:
+        hint = nearest(metric, known)
+        listed = f"known: {', '.join(sorted(known))}"
+        text = listed if hint == listed else f"{hint} {listed}"
+        raise TaskError(f'task "{name}" has no metric "{metric}"; {text}')
 
 
 def _task_directions(task: Task) -> dict[str, bool]:

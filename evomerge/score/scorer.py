@@ -24,7 +24,7 @@ from evomerge.score.evaluation import (
 )
 from evomerge.score.forward import Forward
 from evomerge.score.generation import generate
-from evomerge.score.items import Items, Leaf
+from evomerge.score.items import Items
 from evomerge.score.loglikelihood import TokenScores, score_batches
 from evomerge.score.metrics import (
     GOLD_EXACT_MATCH,
@@ -33,6 +33,7 @@ from evomerge.score.metrics import (
     is_gold,
     resolve,
 )
+from evomerge.score.rendering import Leaf
 from evomerge.score.stopping import Stopping
 from evomerge.score.workload import Need, Part, Workload, lay_out
 from evomerge.trial import Estimate, Split, TaskScores

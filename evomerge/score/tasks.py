@@ -63,7 +63,11 @@ def list_tasks(tasks_path: str | None = None, *, include_defaults: bool = True) 
 
 
 def load_task(
-    request: TaskRequest, *, tasks_path: str | None = None, allow_unsafe_code: bool = False
+    request: TaskRequest,
+    *,
+    tasks_path: str | None = None,
+    allow_unsafe_code: bool = False,
+    trust_remote_code: bool = False,
 ) -> Task | Group:
     """Build one task or group, its data included, ready for `simple_evaluate`'s default seeds.
 
@@ -71,6 +75,7 @@ def load_task(
         request: The name and its number of examples.
         tasks_path: A folder of task files, searched before lm-eval's own.
         allow_unsafe_code: Whether tasks that execute generated code may be built.
+        trust_remote_code: Whether data sets may bring code of their own (releases of `datasets` before 4).
 
     Raises:
         TaskError: The name is unknown (the nearest is named), its file is broken, its data are
@@ -86,7 +91,7 @@ def load_task(
     if not allow_unsafe_code:
         _refuse_unsafe(request.task, manager)
     try:
-        with _lm_eval_surroundings():
+        with _lm_eval_surroundings(trust_remote_code):
             built = manager.load([request.task])
     except _DATA_FAULTS as error:
         raise TaskError(
@@ -198,7 +203,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _lm_eval_surroundings() -> Iterator[None]:
+def _lm_eval_surroundings(trust_remote_code: bool = False) -> Iterator[None]:
     """What `simple_evaluate` seeds before it builds tasks, and quiet; all put back afterwards."""
     state, numpy_state = random.getstate(), np.random.get_state()
     logger = logging.getLogger("lm_eval")
@@ -208,11 +213,16 @@ def _lm_eval_surroundings() -> Iterator[None]:
     np.random.seed(1234)
     logger.setLevel("ERROR")
     datasets.disable_progress_bars()
+    trusted = getattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE", None)
+    if trusted is not None:
+        datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = trust_remote_code
     try:
         yield
     finally:
         random.setstate(state)
         np.random.set_state(numpy_state)
         logger.setLevel(level)
+        if trusted is not None:
+            datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = trusted
         if not bars:
             datasets.enable_progress_bars()

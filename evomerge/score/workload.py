@@ -11,7 +11,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from evomerge.errors import TaskError
 from evomerge.score.encoding import Encoder, Reading
 from evomerge.score.generation import Prompt
-from evomerge.score.items import Leaf
+from evomerge.score.rendering import Leaf
 from evomerge.score.stopping import Stopping
 
 _MAX_GENERATED = 256  # HFLM's default
@@ -134,10 +134,13 @@ def _add_windows(work: Workload, part: Part, encoder: Encoder) -> None:
 def _add_gold_texts(work: Workload, part: Part, encoder: Encoder, stopping: Stopping) -> set[int]:
     texts = [gold.text for gold in part.leaf.golds if gold.text is not None]
     pairs = _named(part.leaf, encoder, texts)
-    ends = [
-        stopping.ending_tokens(stopping.rule(_options(part.leaf, requests[0].args[1])["until"]))
-        for requests in part.leaf.requests
-    ]
+    ends = []
+    for requests, (_, answer) in zip(part.leaf.requests, pairs, strict=True):
+        options = _options(part.leaf, requests[0].args[1])
+        rule = stopping.rule(options["until"])
+        # Generation that reaches its limit needs no end.
+        complete = len(answer) >= int(options["max_gen_toks"])
+        ends.append(() if complete else stopping.ending_tokens(rule))
     first = len(work.readings)
     readings = encoder.readings(pairs, range(first, first + len(pairs)), ends)
     part.first_gold_reading, part.of_gold = first, list(range(len(pairs)))

@@ -17,7 +17,7 @@ LOWER_IS_BETTER = frozenset(
 """Those of lm-eval's registered metrics that are better when lower."""
 
 
-def higher_is_better(task: str, metric: str) -> bool:  # noqa: ARG001 - the signature of `Better`
+def higher_is_better(task: str, metric: str) -> bool:
     """Return lm-eval's own direction of a metric, for tasks that state none."""
     return metric.split(",")[0] not in LOWER_IS_BETTER
 

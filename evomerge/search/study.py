@@ -53,7 +53,7 @@ class Study:
         *,
         better: Better = higher_is_better,
     ) -> None:
-        logging.getLogger("optuna").setLevel(logging.WARNING)
+        logging.getLogger("optuna").setLevel(logging.ERROR)
         self._space, self._store, self._better = space, store, better
         self._signs = tuple(1.0 if direction == "maximize" else -1.0 for direction in directions)
         self._distributions = dict(space.distributions)

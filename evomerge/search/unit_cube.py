@@ -37,14 +37,14 @@ def from_unit(point: Vector, distributions: Mapping[str, FloatDistribution]) -> 
 
 
 def _share(value: float, distribution: FloatDistribution) -> float:
-    low, high = distribution.low, distribution.high
+    low, high = float(distribution.low), float(distribution.high)
     if distribution.log:
         low, high, value = math.log(low), math.log(high), math.log(value)
     return (value - low) / (high - low)
 
 
 def _value(share: float, distribution: FloatDistribution) -> float:
-    low, high = distribution.low, distribution.high
+    low, high = float(distribution.low), float(distribution.high)
     if distribution.log:
         value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
     else:

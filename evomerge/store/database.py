@@ -45,14 +45,18 @@ def open_optuna_storage(path: Path, *, create: bool = False) -> RDBStorage:
     Raises:
         ResultsError: It was written by a version of Optuna whose tables differ.
     """
-    logging.getLogger("optuna").setLevel(logging.WARNING)
+    logging.getLogger("optuna").setLevel(logging.ERROR)
     mode = "rwc" if create else "rw"
-    engine_kwargs = {"creator": lambda: _connect(path, mode, autocommit=False), "poolclass": NullPool}
+    engine_kwargs = {
+        "creator": lambda: _connect(path, mode, autocommit=False),
+        "poolclass": NullPool,
+    }
     try:
         return RDBStorage("sqlite://", engine_kwargs=engine_kwargs, skip_table_creation=not create)
     except RuntimeError as error:
         raise ResultsError(
-            f"was written by another version of Optuna than {optuna.__version__}: {error}", file=path
+            f"was written by another version of Optuna than {optuna.__version__}: {error}",
+            file=path,
         ) from None
 
 
@@ -131,7 +135,7 @@ def _connect(path: Path, mode: str, *, autocommit: bool = True) -> sqlite3.Conne
         uri=True,
         timeout=SECONDS_TO_WAIT_FOR_ANOTHER,
         check_same_thread=False,
-        isolation_level=None if autocommit else "",
+        isolation_level=None if autocommit else "DEFERRED",
     )
     connection.execute("PRAGMA synchronous=FULL")
     return connection

@@ -22,7 +22,7 @@ _OURS = (
     *(f"{name}{suffix}" for name in (DATABASE, UNFINISHED) for suffix in ("", "-wal", "-shm")),
     *(CAMPAIGN, "leaderboard.json", "leaderboard.md", "report.html", "best"),
 )
-_LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, CAMPAIGN, f".{CAMPAIGN}.new"} | {
+_LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, f"{OWNER}.new", CAMPAIGN, f".{CAMPAIGN}.new"} | {
     name for name in _OURS if name.startswith(UNFINISHED)
 }
 
@@ -37,7 +37,7 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
 
     Args:
         folder: The results folder to be.
-        force: A results folder may be replaced.
+        force: A results folder may be replaced; an empty folder may be used anyway.
 
     Raises:
         ResultsError: It is there and `force` is not given, or it is something else than a results folder.
@@ -47,7 +47,7 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
     if not folder.is_dir():
         raise ResultsError("is a file; expected the path of a new folder", file=folder)
     found = {path.name for path in folder.iterdir()}
-    if found <= _LEFT_BY_A_KILLED_CREATE and found:
+    if found <= _LEFT_BY_A_KILLED_CREATE:
         return
     if is_campaign(folder):
         if not force:
@@ -56,11 +56,9 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
                 "--out, or replace it with --force",
                 file=folder,
             )
-    elif found or not force:
+    else:
         raise ResultsError(
-            "the folder exists and holds no campaign; choose another --out"
-            + ("" if found else ", or use it with --force"),
-            file=folder,
+            "the folder holds files that are no campaign's; choose another --out", file=folder
         )
 
 

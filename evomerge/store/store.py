@@ -178,9 +178,7 @@ class Store:
             )
         self._next_seq += 1
 
-    def told(
-        self, candidate: Candidate, outcome: Outcome, values: Sequence[float] | None
-    ) -> None:
+    def told(self, candidate: Candidate, outcome: Outcome, values: Sequence[float] | None) -> None:
         """Record what came of a trial, state, values and per-item scores together; one transaction.
 
         Args:
@@ -212,9 +210,7 @@ class Store:
                     told_seq=self._next_seq,
                 )
             )
-            insert_evaluation(
-                connection, self._item_sets, candidate, "trial", "search", packed
-            )
+            insert_evaluation(connection, self._item_sets, candidate, "trial", "search", packed)
         self._next_seq += 1
 
     def add_baseline(self, params: Mapping[str, float], values: Sequence[float]) -> None:
@@ -239,9 +235,7 @@ class Store:
         """
         packed = PackedOutcome.of(outcome)
         with self._transaction() as connection:
-            insert_evaluation(
-                connection, self._item_sets, job.candidate, kind, job.split, packed
-            )
+            insert_evaluation(connection, self._item_sets, job.candidate, kind, job.split, packed)
 
     def trials(self) -> tuple[StoredTrial, ...]:
         """Return every trial, in the order of their numbers."""
@@ -289,9 +283,7 @@ class Store:
             self.campaign = _with_trials(self.campaign, self.campaign.search.trials + trials)
             total = str(self.campaign.search.trials)
             with self._transaction() as connection:
-                connection.execute(
-                    update(META).where(META.c.key == "trials").values(value=total)
-                )
+                connection.execute(update(META).where(META.c.key == "trials").values(value=total))
 
     def write_file(self, name: str, text: str) -> None:
         """Write a file of the folder so that it is never seen half-written."""

@@ -79,7 +79,10 @@ TASK_SCORES = Table(
     METADATA,
     Column("task_score_id", Integer, primary_key=True),
     Column(
-        "evaluation_id", ForeignKey("evomerge_evaluations.evaluation_id"), nullable=False, index=True
+        "evaluation_id",
+        ForeignKey("evomerge_evaluations.evaluation_id"),
+        nullable=False,
+        index=True,
     ),
     Column("task", String, nullable=False),
     Column("item_set_id", ForeignKey("evomerge_item_sets.item_set_id"), nullable=False),

@@ -129,16 +129,23 @@ def test_the_loss_lies_on_the_answers_and_their_end_tokens_alone(llama_family):
     render = build.renderer(tokenizer)
     items = as_items(invented("dates", 3))
     items[1] = job_items.Item("long", items[1].messages, "a much longer answer than the others")
-    batch = training.collate(training.encode(tokenizer, render, items), tokenizer.pad_token_id)
+    encoded = training.encode(tokenizer, render, items)
+    for item, one in zip(items, encoded, strict=True):
+        assert tokenizer.decode(one.ids[: one.prompt]) == render(item.messages)
+        assert tokenizer.decode(one.ids[one.prompt :]) == item.answer + tokenizer.eos_token
+    batch = training.collate(encoded)
+    answers = "".join(item.answer + tokenizer.eos_token for item in items)
+    assert tokenizer.decode(batch.targets) == answers
 
-    counts = batch.predicts.sum(dim=1).tolist()
-    targets = [tokenizer.decode(part) for part in batch.targets.split(counts)]
-    assert targets == [item.answer + tokenizer.eos_token for item in items]
-    for row, item in enumerate(items):
-        seen = batch.ids[row, : int(batch.predicts[row].nonzero()[0]) + 1]
-        assert tokenizer.decode(seen) == render(item.messages)
-        whole = tokenizer.decode(batch.ids[row, : int(batch.attended[row].sum())])
-        assert whole == render(item.messages) + item.answer + tokenizer.eos_token
+
+def test_a_token_of_the_prefix_tree_sees_its_own_item_alone(llama_family):
+    tokenizer = AutoTokenizer.from_pretrained(llama_family.base)
+    encoded = training.encode(tokenizer, build.renderer(tokenizer), as_items(invented("dates", 5)))
+    batch = training.collate(encoded)
+    assert batch.ids.shape[1] < sum(len(item.ids) for item in encoded)
+    ends = [end for end in range(batch.ids.shape[1]) if batch.sees[0, 0, :, end].sum() == 1]
+    seen = [batch.ids[0, batch.sees[0, 0, end]].tolist() for end in ends]
+    assert seen == [item.ids for item in encoded]
 
 
 def test_answer_losses_are_those_of_each_item_alone(llama_family):
@@ -146,7 +153,7 @@ def test_answer_losses_are_those_of_each_item_alone(llama_family):
     model = AutoModelForCausalLM.from_pretrained(llama_family.base, dtype=torch.float32)
     encoded = training.encode(tokenizer, build.renderer(tokenizer), as_items(invented("sums", 12)))
     with torch.no_grad():
-        together = training.answer_losses(model, training.collate(encoded, pad=0))
+        together = training.answer_losses(model, training.collate(encoded))
         alone = []
         for item in encoded:
             ids = torch.tensor([item.ids])
@@ -156,7 +163,7 @@ def test_answer_losses_are_those_of_each_item_alone(llama_family):
 
 
 def test_batches_use_every_item_of_an_epoch_once():
-    items = [training.Encoded([0] * (5 + number % 7), 3) for number in range(32)]
+    items = [training.Encoded([0] * 5, 3) for _ in range(32)]
     drawn = training.batches(items, 4, random.Random(0))
     epoch = [id(item) for _ in range(8) for item in next(drawn)]
     assert sorted(epoch) == sorted(map(id, items))
@@ -172,7 +179,7 @@ def test_training_lowers_the_loss_of_its_items_and_repeats_itself(llama_family):
     def losses() -> list[float]:
         seen: list[float] = []
         model = AutoModelForCausalLM.from_pretrained(llama_family.base, dtype=torch.float32)
-        training.train_lora(model, encoded, schedule, pad=0, on_step=seen.append)
+        training.train_lora(model, encoded, schedule, on_step=seen.append)
         return seen
 
     first = losses()

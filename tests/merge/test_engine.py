@@ -357,7 +357,9 @@ def test_buffers_of_whole_numbers_are_copied_or_refused(tmp_path, ours):
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "config.json").write_text(
-            '{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 4}', encoding="utf-8"
+            '{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 4,'
+            ' "num_attention_heads": 1}',
+            encoding="utf-8",
         )
         save_file(
             {
@@ -375,10 +377,8 @@ def test_buffers_of_whole_numbers_are_copied_or_refused(tmp_path, ours):
         dtype="bfloat16",
     )
     checkpoints = {name: open_checkpoint(name) for name in folders}
-    tensors = merged_tensors(recipe, checkpoints)
-    found = {}
-    with pytest.raises(ModelError, match="model.other holds whole numbers that differ"):
-        for name, tensor in tensors:
-            found[name] = tensor
+    tensors, found = merged_tensors(recipe, checkpoints), {}
+    with pytest.raises(ModelError, match=r"model\.other holds whole numbers that differ"):
+        found.update(tensors)
     assert torch.equal(found["model.layers.0.steps"], torch.tensor([5]))
     assert found["model.layers.0.w.weight"].dtype == torch.bfloat16

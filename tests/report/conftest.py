@@ -12,6 +12,7 @@ from optuna.distributions import FloatDistribution
 
 from evomerge.campaign import Campaign
 from evomerge.recipe import Recipe, Source
+from evomerge.report import Leaderboard, leaderboard
 from evomerge.store import Store
 from evomerge.trial import (
     SPLITS,
@@ -180,9 +181,17 @@ def lab() -> SimpleNamespace:
     )
 
 
-@pytest.fixture
-def store(make_store: MakeStore) -> Store:
-    """A finished campaign."""
-    made = make_store()
-    fill(made)
-    return made
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A finished campaign, for reading only."""
+    campaign = make_campaign(tmp_path_factory.mktemp("finished") / "results")
+    folder = Path(campaign.out)
+    with Store.create(folder, campaign, FACTS, directions=["maximize"]) as made:
+        fill(made)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def board(store: Store) -> Leaderboard:
+    """Its leaderboard."""
+    return leaderboard(store)

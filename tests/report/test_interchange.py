@@ -3,14 +3,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from evomerge.recipe import loads
+from evomerge.report import Leaderboard
 from evomerge.report.interchange import row_from_json, row_to_json
-from evomerge.report.leaderboard import leaderboard
 from evomerge.report.rows import Row, SplitScores, Value
-from evomerge.store import Store
 
 
-def test_a_row_has_the_shape_that_readers_rely_on(store: Store) -> None:
-    data = row_to_json(leaderboard(store).row("trial 1"))
+def test_a_row_has_the_shape_that_readers_rely_on(board: Leaderboard) -> None:
+    data = row_to_json(board.row("trial 1"))
     assert list(data) == ["name", "kind", "trial", "recipe", "splits", "cost"]
     assert (data["name"], data["kind"], data["trial"]) == ("trial 1", "winner", 1)
     holdout = data["splits"]["holdout"]
@@ -25,8 +24,8 @@ def test_a_row_has_the_shape_that_readers_rely_on(store: Store) -> None:
     }
 
 
-def test_the_recipe_is_a_recipe_file(store: Store) -> None:
-    row = leaderboard(store).row("trial 1")
+def test_the_recipe_is_a_recipe_file(board: Leaderboard) -> None:
+    row = board.row("trial 1")
     assert loads(row_to_json(row)["recipe"]) == row.recipe
 
 

@@ -12,8 +12,7 @@ from evomerge.store import Store
 from evomerge.trial import Failure, FailureKind, Outcome
 
 
-def test_the_rows_of_a_finished_campaign(store: Store) -> None:
-    board = leaderboard(store)
+def test_the_rows_of_a_finished_campaign(board: Leaderboard) -> None:
     assert [(row.kind, row.name) for row in board.rows] == [
         ("base", "base"),
         ("expert", "extraction"),
@@ -29,16 +28,15 @@ def test_the_rows_of_a_finished_campaign(store: Store) -> None:
     assert [row.name for row in board.winners] == ["trial 1"]
 
 
-def test_a_trial_is_joined_over_its_splits(store: Store) -> None:
-    winner = leaderboard(store).row("trial 1")
+def test_a_trial_is_joined_over_its_splits(board: Leaderboard) -> None:
+    winner = board.row("trial 1")
     assert list(winner.splits) == ["search", "select", "holdout"]
     assert winner.trial == 1
     assert winner.cost.items == 3 * (24 + 24 + 80)
     assert winner.cost.merge_seconds == 1.5
 
 
-def test_splits_that_were_not_scored_are_absent(store: Store) -> None:
-    board = leaderboard(store)
+def test_splits_that_were_not_scored_are_absent(board: Leaderboard) -> None:
     assert list(board.row("trial 2").splits) == ["search", "select"]
     assert board.row("trial 2").objective("holdout") is None
     with pytest.raises(KeyError):
@@ -76,9 +74,7 @@ def test_a_failed_row_keeps_its_reason(
     assert row.objective("search") is None
 
 
-def test_finalists_stand_best_first(
-    make_store: Callable[..., Store], lab: SimpleNamespace
-) -> None:
+def test_finalists_stand_best_first(make_store: Callable[..., Store], lab: SimpleNamespace) -> None:
     store = make_store()
     lab.fill(store, until="search")
     for number in (0, 2, 1):
@@ -101,14 +97,13 @@ def test_a_pareto_campaign_marks_its_front(
     assert fronts == {"trial 0": True, "trial 1": True, "trial 2": False}
 
 
-def test_it_comes_back_from_json(store: Store) -> None:
-    board = leaderboard(store)
+def test_it_comes_back_from_json(board: Leaderboard) -> None:
     text = json.dumps(board.to_json(), allow_nan=False)
     assert Leaderboard.from_json(json.loads(text)) == board
 
 
-def test_another_schema_is_refused(store: Store) -> None:
-    data = leaderboard(store).to_json()
+def test_another_schema_is_refused(board: Leaderboard) -> None:
+    data = board.to_json()
     with pytest.raises(ResultsError, match="schema 99, expected 1"):
         Leaderboard.from_json({**data, "schema": 99})
 

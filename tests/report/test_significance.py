@@ -6,18 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evomerge.report.leaderboard import leaderboard
+from evomerge.report import Leaderboard
 from evomerge.report.rows import Goal
 from evomerge.report.significance import Evidence, best, paired, weigh
 from evomerge.report.statistics import holm
-from evomerge.store import Store
 from evomerge.trial import Outcome
 
 GOALS = (Goal("a", "acc", "acc"), Goal("b", "acc", "acc"))
 
 
-def test_the_winner_is_tested_against_the_best_expert_and_baseline(store: Store) -> None:
-    board = leaderboard(store)
+def test_the_winner_is_tested_against_the_best_expert_and_baseline(board: Leaderboard) -> None:
     expert, baseline = board.tests.contrasts
     assert (expert.part, expert.row) == ("best expert", "trial 1")
     assert expert.against in ("extraction", "tools")
@@ -30,8 +28,7 @@ def test_the_winner_is_tested_against_the_best_expert_and_baseline(store: Store)
     assert (expert.p_corrected, baseline.p_corrected) == holm([expert.test.p, baseline.test.p])
 
 
-def test_shrinkage_is_search_minus_holdout(store: Store) -> None:
-    board = leaderboard(store)
+def test_shrinkage_is_search_minus_holdout(board: Leaderboard) -> None:
     (shrinkage,) = board.tests.shrinkage
     winner = board.row("trial 1")
     assert shrinkage.metric == "reported"
@@ -41,8 +38,8 @@ def test_shrinkage_is_search_minus_holdout(store: Store) -> None:
     )
 
 
-def test_shrinkage_of_the_searched_metric_where_search_saw_no_other(store: Store) -> None:
-    winner = leaderboard(store).row("trial 1")
+def test_shrinkage_of_the_searched_metric_where_search_saw_no_other(board: Leaderboard) -> None:
+    winner = board.row("trial 1")
     splits = {
         "search": replace(
             winner.splits["search"], objective=None, searched=winner.splits["search"].objective
@@ -54,8 +51,8 @@ def test_shrinkage_of_the_searched_metric_where_search_saw_no_other(store: Store
     assert weigh([replace(winner, splits={})], GOALS).shrinkage == ()
 
 
-def test_without_a_winner_nothing_is_claimed(store: Store) -> None:
-    rows = [row for row in leaderboard(store).rows if row.kind != "winner"]
+def test_without_a_winner_nothing_is_claimed(board: Leaderboard) -> None:
+    rows = [row for row in board.rows if row.kind != "winner"]
     assert weigh(rows, GOALS) == Evidence()
 
 
@@ -66,9 +63,7 @@ def test_items_are_paired_by_id_not_by_place(lab: SimpleNamespace) -> None:
     first = Outcome({t: lab.task_scores(values.tolist(), "acc", items=items) for t in "ab"})
     second = Outcome(
         {
-            t: lab.task_scores(
-                values[shuffled].tolist(), "acc", items=[items[n] for n in shuffled]
-            )
+            t: lab.task_scores(values[shuffled].tolist(), "acc", items=[items[n] for n in shuffled])
             for t in "ab"
         }
     )
@@ -93,8 +88,8 @@ def test_one_binary_task_is_mcnemar(lab: SimpleNamespace) -> None:
     assert test.p == pytest.approx(2 / 2**9)
 
 
-def test_the_best_row_obeys_the_direction(store: Store) -> None:
-    rows = [row for row in leaderboard(store).rows if row.kind == "baseline"]
+def test_the_best_row_obeys_the_direction(board: Leaderboard) -> None:
+    rows = [row for row in board.rows if row.kind == "baseline"]
     up = best(rows, [Goal("a", "acc", "acc")], "holdout")
     down = best(rows, [Goal("a", "ppl", "ppl", higher_is_better=False)], "holdout")
     assert up is not None
@@ -104,8 +99,8 @@ def test_the_best_row_obeys_the_direction(store: Store) -> None:
     assert best([], GOALS, "holdout") is None
 
 
-def test_tests_come_back_from_json(store: Store) -> None:
-    tests = leaderboard(store).tests
+def test_tests_come_back_from_json(board: Leaderboard) -> None:
+    tests = board.tests
     data = tests.to_json()
     assert Evidence.from_json(data) == tests
     assert data["paired"][0]["p"] == tests.contrasts[0].test.p

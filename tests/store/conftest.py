@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,36 @@ def failed() -> Outcome:
     return Outcome(failure=Failure(FailureKind.NOT_FINITE, "NaN in layer 3"), worker="node/2")
 
 
-def candidate(number: int, weight: float = 0.5) -> Candidate:
-    piece = Slice((Source("/models/base", (0, 2)), Source("/models/one", (0, 2), {"weight": weight})))
-    recipe = Recipe(
-        "task_arithmetic", slices=(piece,), base_model="/models/base", dtype="float32", seed=number
-    )
-    return Candidate(f"trial {number}", recipe, number)
+@pytest.fixture
+def candidate() -> Callable[..., Candidate]:
+    def make(number: int, weight: float = 0.5) -> Candidate:
+        weights = {"weight": weight}
+        sources = (Source("/models/base", (0, 2)), Source("/models/one", (0, 2), weights))
+        recipe = Recipe(
+            "task_arithmetic",
+            slices=(Slice(sources),),
+            base_model="/models/base",
+            dtype="float32",
+            seed=number,
+        )
+        return Candidate(f"trial {number}", recipe, number)
+
+    return make
+
+
+@pytest.fixture
+def in_child() -> Callable[[Callable[[], object]], int]:
+    """Run a function in a child process; return its exit status, minus the signal that ended it."""
+
+    def run(function: Callable[[], object]) -> int:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                function()
+                status = 0
+            finally:
+                os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    return run

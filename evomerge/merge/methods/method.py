@@ -65,6 +65,10 @@ class Group(Protocol):
         """Return the task vector of an input: it minus the base."""
         ...
 
+    def norm(self, index: int) -> torch.Tensor:
+        """Return the L1 norm of the task vector of an input; float64, no dimensions."""
+        ...
+
     def largest(self, index: int, count: int) -> torch.Tensor:
         """Return the task vector with all but its `count` largest magnitudes set to 0 (ties: first)."""
         ...

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from evomerge.merge.methods.method import Group, Method, ParameterSpec
+from evomerge.merge.methods.reductions import l1_norm
 
 Sparsifier = Callable[[Group, int, float], torch.Tensor]
 
@@ -94,12 +95,17 @@ def random_entries(group: Group, index: int, density: float) -> torch.Tensor:
     return kept.mul_(delta)
 
 
-def rescaled(sparse: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
-    """Give `sparse` the L1 norm of `dense`, unless either norm is all but 0."""
-    before, after = (t.abs().sum(dtype=torch.float64) for t in (dense, sparse))
-    usable = (before >= MIN_NORM) & (after >= MIN_NORM)
-    factor = torch.where(usable, before / after, torch.ones_like(before))
-    return sparse * factor.to(sparse.dtype)
+def rescaled(sparse: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+    """Give a sparsified task vector the L1 norm it had, unless that or its own is all but 0.
+
+    Args:
+        sparse: The task vector; scaled in place.
+        norm: Of the whole one; float64, no dimensions.
+    """
+    own = l1_norm(sparse)
+    usable = (norm >= MIN_NORM) & (own >= MIN_NORM)
+    factor = torch.where(usable, norm / own, torch.ones_like(own))
+    return sparse.mul_(factor.to(sparse.dtype))
 
 
 def weighted_sum(deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
@@ -161,4 +167,4 @@ def _sparsified(group: Group, index: int, sparsifier: Sparsifier | None) -> torc
     if sparsifier is None or density >= 1:
         return group.delta(index)
     sparse = sparsifier(group, index, density)
-    return rescaled(sparse, group.delta(index)) if group.shared["rescale"] else sparse
+    return rescaled(sparse, group.norm(index)) if group.shared["rescale"] else sparse

@@ -1,0 +1,163 @@
+"""One model: its scores on lm-eval tasks, or on the very items of a campaign."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evomerge import campaign, zoo
+from evomerge.check import split_plan
+from evomerge.errors import ModelError, ResultsError
+from evomerge.merge import LiveModel
+from evomerge.recipe import Recipe, Source
+from evomerge.score import (
+    Items,
+    PromptStyle,
+    Scored,
+    Scorer,
+    SplitPlan,
+    TaskRequest,
+    lm_eval_results,
+    lm_eval_table,
+    load_items,
+)
+from evomerge.store import Store
+from evomerge.trial import Split
+
+WHOLE: Split = "holdout"
+"""Without a campaign all items are one split; its name shows nowhere."""
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """Scores of one model.
+
+    Attributes:
+        model: As the user named it.
+        results: lm-eval's own result dictionary (`results`, `versions`, `n-shot`, …).
+        scored: The same scores with the values of every item.
+    """
+
+    model: str
+    results: dict[str, Any]
+    scored: Scored
+
+
+def score_on_tasks(
+    model: str,
+    tasks: Sequence[str],
+    *,
+    tasks_path: Path | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> ModelScores:
+    """Score a model as `lm_eval --model hf` does, every metric of every task.
+
+    Args:
+        model: A folder, a Hub id or `zoo:NAME`.
+        tasks: lm-eval tasks and groups.
+        tasks_path: A folder of task files beside lm-eval's own.
+        num_fewshot: Examples in the prompt.
+        limit: Only the first documents of each task, as lm-eval's own limit.
+        dtype: Of the forward passes.
+        device: Where to run.
+
+    Raises:
+        UserError: The model or a task is wrong.
+    """
+    live = _live(model, dtype, device)
+    items = load_items(
+        [TaskRequest(task, num_fewshot) for task in tasks],
+        tokenizer=live.tokenizer,
+        tasks_path=None if tasks_path is None else str(tasks_path),
+        plan=SplitPlan(counts={WHOLE: limit}, first=True),
+    )
+    metrics = {task: tuple(items.metrics(task)) for task in items.tasks}
+    return _score(model, live, items, WHOLE, metrics)
+
+
+def score_on_campaign(
+    model: str, results: Path, split: Split, *, dtype: str | None = None, device: str = "cpu"
+) -> ModelScores:
+    """Score a model on the items of a campaign's split, by the metrics of its objectives.
+
+    Args:
+        model: A folder, a Hub id or `zoo:NAME`.
+        results: The campaign's results folder.
+        split: Which of its items.
+        dtype: Of the forward passes; None: the campaign's.
+        device: Where to run.
+
+    Raises:
+        ResultsError: No campaign is there, or its prompts are not what they were.
+    """
+    with Store.open(results, write=False) as store:
+        run, facts = store.campaign, store.facts
+    live = _live(model, dtype or run.models.dtype, device)
+    items = load_items(
+        [TaskRequest(goal.task, goal.num_fewshot) for goal in run.objectives],
+        tokenizer=live.tokenizer,
+        tasks_path=run.tasks_path,
+        plan=split_plan(run),
+        prompt=PromptStyle(**run.prompt.model_dump()),
+    )
+    for task, digest in items.digests.items():
+        if facts["prompts"][task] != digest:
+            raise ResultsError(
+                f'the prompts of "{task}" are not those of the campaign: its task files, lm-eval or '
+                "the tokenizer changed",
+                file=results,
+            )
+    return _score(model, live, items, split, wanted_metrics(run))
+
+
+def wanted_metrics(run: campaign.Campaign) -> dict[str, tuple[str, ...]]:
+    """Return task → the searched metric, and the reported one beside it."""
+    return {goal.task: tuple(dict.fromkeys([goal.metric, goal.report])) for goal in run.objectives}
+
+
+def table(scores: ModelScores) -> str:
+    """Return the table that lm-eval prints."""
+    return lm_eval_table(scores.results)
+
+
+def write_json(scores: ModelScores, path: Path) -> None:
+    """Write lm-eval's results and, under `items`, the values of every item.
+
+    Args:
+        scores: What was scored.
+        path: The file; written whole or not at all.
+    """
+    items = {
+        task: {
+            "ids": list(found.items),
+            "metrics": {metric: list(values) for metric, values in found.metrics.items()},
+        }
+        for task, found in scores.scored.tasks.items()
+    }
+    text = json.dumps({"model": scores.model, **scores.results, "items": items}, indent=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(text + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def _live(model: str, dtype: str, device: str) -> LiveModel:
+    path = str(zoo.resolve(model)) if model.startswith("zoo:") else model
+    if (Path(path) / "adapter_config.json").is_file():
+        raise ModelError("is a LoRA adapter; give BASE+ADAPTER", file=path)
+    live = LiveModel([path], dtype=dtype, device=device)
+    live.write(Recipe(method="passthrough", models=(Source(path),), dtype=dtype))
+    return live
+
+
+def _score(
+    model: str, live: LiveModel, items: Items, split: Split, metrics: dict[str, tuple[str, ...]]
+) -> ModelScores:
+    scored = Scorer(live.module, live.tokenizer, items).score(split, metrics)
+    return ModelScores(model, lm_eval_results(items, scored, split), scored)

@@ -1,0 +1,39 @@
+"""What a worker needs to start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from evomerge.score import PromptStyle, SplitPlan, TaskRequest
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Models, items and device of one worker; small, and picklable.
+
+    Attributes:
+        models: As recipes name them, the base first.
+        dtype: Of the live weights.
+        requests: Tasks to load.
+        tasks_path: A folder of task files beside lm-eval's own.
+        plan: How many items each split gets.
+        prompt: How prompts are rendered.
+        batch_tokens: Most tokens of one forward pass; `auto`: by the device.
+        device: Of the live weights and the forward passes.
+        trust_remote_code: Let models and tasks run code of their own.
+        allow_pickle: Accept PyTorch pickles where there is no safetensors file.
+        threads: Threads of one worker; None: PyTorch's default.
+    """
+
+    models: tuple[str, ...]
+    dtype: str
+    requests: tuple[TaskRequest, ...]
+    tasks_path: str | None
+    plan: SplitPlan
+    prompt: PromptStyle = field(default_factory=PromptStyle)
+    batch_tokens: int | Literal["auto"] = "auto"
+    device: str = "cpu"
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    threads: int | None = None

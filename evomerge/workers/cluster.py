@@ -1,0 +1,154 @@
+"""Ray, started on this machine or joined: quiet, and on loopback unless it was running already."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from evomerge.errors import CampaignError, EvomergeError
+
+NAMESPACE = "evomerge"
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Only jobs and outcomes pass through it."""
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # what the pool says of a dead worker is enough
+}
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray's own switch to one-machine mode: nothing listens beyond 127.0.0.1."""
+
+
+class Cluster:
+    """A running Ray, with room for the workers asked for.
+
+    Args:
+        count: Workers; `auto`: as many as the machine or cluster holds.
+        cpus: Cores of each.
+        gpus: GPUs of each, fractions too.
+        address: A cluster to join; None: the one this process is in already, or else a new one on
+            this machine, which `close` stops.
+
+    Attributes:
+        count: Number of workers.
+
+    Raises:
+        CampaignError: There is no room for the workers.
+        EvomergeError: Ray cannot be started, or not be reached.
+    """
+
+    def __init__(
+        self, *, count: int | Literal["auto"], cpus: float, gpus: float, address: str | None
+    ) -> None:
+        self._folder: Path | None = None
+        self._joined = False
+        with _environment(_QUIET if address else _QUIET | _LOOPBACK):
+            import ray
+
+            if not ray.is_initialized():
+                self._joined = True
+                self._start(count, cpus, address)
+        try:
+            self.count = workers_that_fit(
+                count, cpus, gpus, ray.cluster_resources(), may_share_cores=address is None
+            )
+        except CampaignError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop what was started here, or leave what was joined; harmless when called again."""
+        if self._joined:
+            import ray
+
+            ray.shutdown()
+            self._joined = False
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _start(self, count: int | Literal["auto"], cpus: float, address: str | None) -> None:
+        import ray
+
+        quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
+        try:
+            if address is not None:
+                ray.init(address=address, **quiet)
+                return
+            wanted = 0 if count == "auto" else math.ceil(count * cpus)
+            # The paths of Ray's sockets must stay below some 100 characters, which TMPDIR may not.
+            self._folder = Path(tempfile.mkdtemp(prefix="evomerge-", dir=_short_folder()))
+            ray.init(
+                address="local",
+                num_cpus=max(wanted, _cores()),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(self._folder),
+                **quiet,
+            )
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            self.close()
+            where = f"cannot join the Ray cluster at {address}" if address else "Ray cannot start"
+            raise EvomergeError(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def workers_that_fit(
+    count: int | Literal["auto"],
+    cpus: float,
+    gpus: float,
+    resources: Mapping[str, float],
+    *,
+    may_share_cores: bool,
+) -> int:
+    """Return the number of workers, checked against what there is.
+
+    Args:
+        count: Workers asked for; `auto`: as many as fit, at least one.
+        cpus: Cores of each.
+        gpus: GPUs of each.
+        resources: Ray's `CPU` and `GPU`.
+        may_share_cores: On one machine more workers than cores are allowed.
+
+    Raises:
+        CampaignError: Too few GPUs, or too few cores.
+    """
+    found = {"cpus": resources.get("CPU", 0.0), "gpus": resources.get("GPU", 0.0)}
+    each = {"cpus": cpus, "gpus": gpus}
+    fits = {name: math.floor(found[name] / share) for name, share in each.items() if share > 0}
+    wanted = max(1, min(fits.values(), default=1)) if count == "auto" else count
+    for name, most in fits.items():
+        if most < wanted and not (name == "cpus" and may_share_cores):
+            raise CampaignError(
+                f"{wanted} workers of {each[name]:g} {name} need {wanted * each[name]:g}, found "
+                f"{found[name]:g}; lower workers.count or workers.{name}",
+                field=f"workers.{name}",
+            )
+    return wanted
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for Ray and the processes it starts, where the user has not set them."""
+    new = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+def _short_folder() -> str | None:
+    return "/tmp" if os.access("/tmp", os.W_OK) else None
+
+
+def _cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,57 @@
+"""Exceptions of a candidate's evaluation → typed failures.
+
+A candidate that cannot be built or scored is an outcome like any other. Metrics, filters and tasks are
+foreign code, which may raise anything that code raises; only what ends a process is let through.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from evomerge.errors import MergeError, RecipeError, TaskError
+from evomerge.score import Collapsed, NotFinite
+from evomerge.trial import Failure, FailureKind
+
+CANDIDATE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    Collapsed,
+    MergeError,
+    NotFinite,
+    RecipeError,
+    TaskError,
+)
+
+_KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
+    (MemoryError, FailureKind.OUT_OF_MEMORY),
+    (torch.OutOfMemoryError, FailureKind.OUT_OF_MEMORY),
+    (NotFinite, FailureKind.NOT_FINITE),
+    (Collapsed, FailureKind.COLLAPSED),
+    (MergeError, FailureKind.MERGE),
+    (RecipeError, FailureKind.MERGE),
+    (TaskError, FailureKind.TASK),
+)
+_CPU_ALLOCATOR_FAILED = ("can't allocate memory", "not enough memory")
+
+
+def failure_of(error: BaseException, otherwise: FailureKind) -> Failure:
+    """Return the failure that an exception stands for.
+
+    Args:
+        error: One of `CANDIDATE_ERRORS`.
+        otherwise: The kind of an error that says nothing of itself: by the step that raised it.
+    """
+    kind = next((kind for error_type, kind in _KINDS if isinstance(error, error_type)), otherwise)
+    message = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and any(text in message for text in _CPU_ALLOCATOR_FAILED):
+        kind = FailureKind.OUT_OF_MEMORY
+    ours = isinstance(error, Collapsed | MergeError | NotFinite | RecipeError | TaskError)
+    named = message if ours and message else f"{type(error).__name__}: {message}".rstrip(": ")
+    return Failure(kind, named)

@@ -1,0 +1,22 @@
+"""Weighted averages."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from evomerge.errors import MergeError
+
+
+def test_the_average_and_the_sum(merge):
+    a, b = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0])
+    own = [{"weight": 1}, {"weight": 3}]
+    assert torch.equal(merge("linear", [a, b], own), torch.tensor([2.5, 5.0]))
+    assert torch.equal(merge("linear", [a, b], own, normalize=False), torch.tensor([10.0, 20.0]))
+
+
+def test_weights_that_sum_to_0(merge):
+    tensors, own = [torch.ones(2)] * 2, [{"weight": 1}, {"weight": -1}]
+    with pytest.raises(MergeError, match=r"w: the weights \[1\.0, -1\.0\] sum to 0"):
+        merge("linear", tensors, own)
+    assert torch.equal(merge("linear", tensors, own, normalize=False), torch.zeros(2))

@@ -1,0 +1,118 @@
+"""The task-arithmetic family, entry by entry."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evomerge.merge.methods.reductions import l1_norm
+from evomerge.merge.methods.task_arithmetic import elected_sum, rescaled, weighted_sum
+
+quiet = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+BASE = torch.zeros(4)
+
+
+def test_task_arithmetic_by_hand(merge):
+    base = torch.tensor([1.0, 1.0])
+    experts = [torch.tensor([2.0, 1.0]), torch.tensor([1.0, 3.0])]
+    own = [{}, {"weight": 0.5}, {"weight": 0.25}]
+    tensors = [base, *experts]
+    assert torch.equal(merge("task_arithmetic", tensors, own), torch.tensor([1.5, 1.5]))
+    doubled = merge("task_arithmetic", tensors, own, **{"lambda": 2.0})
+    assert torch.equal(doubled, torch.tensor([2.0, 2.0]))
+    normalized = merge("task_arithmetic", tensors, own, normalize=True)
+    assert torch.allclose(normalized, 1 + torch.tensor([0.5, 0.5]) / 0.75)
+
+
+def test_weights_that_sum_to_0_do_not_divide(merge):
+    tensors = [BASE, torch.ones(4), 3 * torch.ones(4)]
+    own = [{}, {"weight": 1}, {"weight": -1}]
+    found = merge("task_arithmetic", tensors, own, normalize=True)
+    assert torch.equal(found, torch.full((4,), -2.0))
+
+
+def test_ties_by_hand(merge):
+    """Trim to two of four, elect +, -, +, +; normalise by the weights that agree."""
+    one = torch.tensor([4.0, -3.0, 0.1, 0.2])
+    two = torch.tensor([-1.0, 0.5, 2.0, 0.1])
+    own = [{}, {"weight": 1.0, "density": 0.5}, {"weight": 2.0, "density": 0.5}]
+    found = merge("ties", [BASE, one, two], own)
+    assert torch.equal(found, torch.tensor([4.0, -3.0, 2.0, 0.0]))
+
+
+def test_election_by_hand():
+    deltas = [torch.tensor([1.0, 1.0, 0.0]), torch.tensor([-1.0, -3.0, 0.0])]
+    total, agreeing = elected_sum(deltas, [1.0, 1.0])
+    assert torch.equal(total, torch.tensor([1.0, -3.0, 0.0]))  # a sum of 0 elects +
+    assert torch.equal(agreeing, torch.tensor([1.0, 1.0, 0.0]))  # exact zeros never agree
+    total, agreeing = elected_sum(deltas, [1.0, -1.0])  # the sign is the weighted delta's
+    assert torch.equal(total, torch.tensor([2.0, 4.0, 0.0]))
+    assert torch.equal(agreeing, torch.tensor([0.0, 0.0, 0.0]))
+
+
+@quiet
+@given(st.floats(0, 1), st.integers(1, 40))
+def test_ties_keeps_exactly_floor_of_density_times_n(merge, density, n):
+    delta = torch.arange(1.0, n + 1)
+    found = merge("ties", [torch.zeros(n), delta], [{}, {"weight": 1.0, "density": density}])
+    expected = 0 if density == 0 else max(1, int(density * n))
+    assert int((found != 0).sum()) == expected
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_linear", "dare_ties"])
+def test_density_0_is_the_base(method, merge):
+    own = [{}, {"weight": 1.0, "density": 0.0}]
+    found = merge(method, [BASE + 1, torch.randn(4)], own)
+    assert torch.equal(found, BASE + 1)
+
+
+@quiet
+@given(st.floats(0.01, 0.99))
+def test_dare_keeps_values_and_rescales_the_norm(merge, density):
+    delta = torch.randn(500)
+    own = [{}, {"weight": 1.0, "density": density}]
+    tensors = [torch.zeros(500), delta]
+    plain = merge("dare_linear", tensors, own, rescale=False)
+    kept = plain != 0
+    assert torch.equal(plain[kept], delta[kept])
+    scaled = merge("dare_linear", tensors, own)
+    if kept.any():
+        assert scaled.abs().sum().item() == pytest.approx(delta.abs().sum().item(), rel=1e-5)
+
+
+def test_all_but_vanished_norms_are_not_rescaled():
+    tiny = torch.full((3,), 1e-9)
+    assert torch.equal(rescaled(tiny.clone(), torch.tensor(1.0, dtype=torch.float64)), tiny)
+    ones = torch.ones(3)
+    assert torch.equal(rescaled(ones.clone(), l1_norm(tiny)), ones)
+
+
+@quiet
+@given(st.lists(st.floats(-2, 2), min_size=1, max_size=6), st.permutations(range(6)))
+def test_the_order_of_experts_moves_nothing_but_rounding(merge, weights, order):
+    tensors = [torch.randn(20) for _ in range(len(weights) + 1)]
+    order = [index for index in order if index < len(weights)]
+    for method in ("task_arithmetic", "ties"):
+        listed = merge(method, tensors, [{}, *({"weight": w} for w in weights)], normalize=False)
+        permuted = merge(
+            method,
+            [tensors[0], *(tensors[index + 1] for index in order)],
+            [{}, *({"weight": weights[index]} for index in order)],
+            normalize=False,
+        )
+        assert torch.allclose(listed, permuted, atol=1e-5)
+
+
+@quiet
+@given(st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=5), st.integers(0, 2**31))
+def test_sums_are_rounded_at_each_step_whatever_the_layout(weights, seed):
+    """Equal to the bit with one entry at a time: no fused operation, no blocking."""
+    generator = torch.Generator().manual_seed(seed)
+    deltas = [torch.randn(37, generator=generator) for _ in weights]
+    whole = weighted_sum(deltas, weights)
+    single = torch.cat(
+        [weighted_sum([delta[i : i + 1] for delta in deltas], weights) for i in range(37)]
+    )
+    assert torch.equal(whole, single)

@@ -1,0 +1,164 @@
+"""LoRA adapters against PEFT's own merge_and_unload."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from evomerge.errors import ModelError
+from evomerge.merge import LiveModel, check_family, open_checkpoint
+from evomerge.recipe import Recipe, Source
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning:transformers",
+    "ignore::UserWarning:peft",  # PEFT's own
+)
+
+
+def trained(base: str, folder: Path, **options: object) -> dict[str, torch.Tensor]:
+    """Save a random adapter, and return what PEFT makes of base and adapter."""
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", **options)
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    model.save_pretrained(folder)
+    return dict(model.merge_and_unload().state_dict())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"r": 4, "lora_alpha": 16, "target_modules": "all-linear"},
+        {"r": 4, "use_rslora": True, "target_modules": ["q_proj", "down_proj"]},
+        {
+            "r": 4,
+            "target_modules": ["q_proj", "v_proj", "up_proj"],
+            "rank_pattern": {"v_proj": 2, r"layers\.1\.mlp\.up_proj": 8},
+            "alpha_pattern": {"v_proj": 7},
+        },
+        {"r": 2, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"]},
+        {"r": 2, "target_modules": ["embed_tokens", "q_proj"]},
+    ],
+    ids=["all-linear", "rslora", "patterns", "modules-to-save", "embeddings"],
+)
+def test_tensors_equal_peft(options, llama_family, tmp_path):
+    expected = trained(llama_family.base, tmp_path / "lora", **options)
+    expert = open_checkpoint(f"{llama_family.base}+{tmp_path / 'lora'}")
+    base = open_checkpoint(llama_family.base)
+    check_family(base, [expert])
+    changed = 0
+    for name in base.tensors:
+        ours = expert.tensor(name)
+        assert ours.shape == expert.tensors[name].shape
+        assert ours.dtype == expert.tensors[name].dtype
+        scale = expected[name].abs().max().item()
+        assert (ours - expected[name]).abs().max().item() <= 1e-6 * scale, name
+        changed += not torch.equal(ours, base.tensor(name))
+    assert changed > 0
+
+
+def test_transposed_weights_equal_peft(tmp_path):
+    config = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    expected = trained(
+        str(tmp_path / "gpt2"),
+        tmp_path / "lora",
+        r=3,
+        target_modules=["c_attn", "c_proj"],
+        fan_in_fan_out=True,
+    )
+    expert = open_checkpoint(f"{tmp_path / 'gpt2'}+{tmp_path / 'lora'}")
+    for name in expert.tensors:
+        ours = expert.tensor(name)
+        assert torch.allclose(ours, expected[name], rtol=0, atol=1e-6 * ours.abs().max().item())
+
+
+def test_an_adapter_is_an_expert_of_the_live_model(qwen2_family, tmp_path):
+    expected = trained(qwen2_family.base, tmp_path / "lora", r=4, target_modules="all-linear")
+    expert = f"{qwen2_family.base}+{tmp_path / 'lora'}"
+    for budget in (0, 10**8):
+        live = LiveModel((qwen2_family.base, expert), dtype="float32", resident_bytes=budget)
+        live.write(
+            Recipe(
+                method="task_arithmetic",
+                models=(Source(expert),),
+                base_model=qwen2_family.base,
+                parameters={"weight": 1.0},
+                dtype="float32",
+            )
+        )
+        for name, tensor in live.module.state_dict().items():
+            assert torch.allclose(tensor, expected[name], rtol=0, atol=1e-6), name
+
+
+@pytest.fixture
+def lora(llama_family, tmp_path) -> Path:
+    trained(llama_family.base, tmp_path / "lora", r=2, target_modules=["q_proj"])
+    return tmp_path / "lora"
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
+
+
+def rewrite(folder: Path, change) -> None:
+    path = folder / "adapter_model.safetensors"
+    save_file(change(load_file(path)), path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: edit(f, use_dora=True), "DoRA is not supported; merge the adapter with PEFT"),
+        (lambda f: edit(f, peft_type="IA3"), "peft_type is IA3; only LORA"),
+        (lambda f: (f / "adapter_config.json").write_text("{"), "not valid JSON"),
+        (lambda f: (f / "adapter_config.json").unlink(), r"no adapter_config\.json"),
+        (lambda f: (f / "adapter_model.safetensors").unlink(), r"no adapter_model\.safetensors"),
+        (
+            lambda f: (f / "adapter_model.safetensors").write_bytes(
+                (f / "adapter_model.safetensors").read_bytes()[:-9]
+            ),
+            "truncated",
+        ),
+        (
+            lambda f: rewrite(
+                f, lambda t: {k.replace("q_proj", "w_proj"): v for k, v in t.items()}
+            ),
+            r"adapts model\.layers\.0\.self_attn\.w_proj\.weight, which the model has not",
+        ),
+        (
+            lambda f: rewrite(f, lambda t: {k: v[:, :1].contiguous() for k, v in t.items()}),
+            r"adapts .*q_proj\.weight of shape",
+        ),
+        (
+            lambda f: rewrite(f, lambda t: {k: v for k, v in t.items() if "lora_A" in k}),
+            "only one of the two factors",
+        ),
+        (
+            lambda f: rewrite(
+                f, lambda t: t | {"base_model.model.x.lora_magnitude_vector": torch.ones(1)}
+            ),
+            "no factor of a plain LoRA",
+        ),
+    ],
+)
+def test_errors(spoil, message, lora, llama_family):
+    spoil(lora)
+    with pytest.raises(ModelError, match=message) as caught:
+        open_checkpoint(f"{llama_family.base}+{lora}")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_alone_is_no_model(lora):
+    with pytest.raises(ModelError, match="is a LoRA adapter, not a model; name it as MODEL"):
+        open_checkpoint(str(lora))

@@ -1,0 +1,24 @@
+"""The short model card."""
+
+from __future__ import annotations
+
+from evomerge import yaml_file
+from evomerge.merge.card import default_card
+from evomerge.recipe import Recipe, Source, loads
+
+
+def test_card_names_models_method_and_recipe(tmp_path):
+    recipe = Recipe(
+        method="ties",
+        models=(Source("org/one"), Source("org/base+org/lora"), Source(str(tmp_path))),
+        base_model="org/base",
+        parameters={"weight": 0.1 + 0.2},
+    )
+    card = default_card(recipe, "mine")
+    front, body = card.removeprefix("---\n").split("---\n", 1)
+    parsed = yaml_file.parse(front).data
+    assert parsed["base_model"] == ["org/base", "org/one"]  # what the Hub can link, each once
+    assert "merge" in parsed["tags"]
+    assert body.startswith("\n# mine\n")
+    assert "- `org/one`" in body
+    assert loads(body.split("```yaml\n")[1].split("```")[0]) == recipe

@@ -1,0 +1,76 @@
+"""From names to folders."""
+
+from __future__ import annotations
+
+import huggingface_hub
+import pytest
+
+from evomerge.errors import ModelError
+from evomerge.merge import location
+from evomerge.merge.location import locate, split_adapter
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path):
+    assert locate(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("org/model", ("org/model", None)),
+        ("org/model@main+lora", ("org/model@main", "lora")),
+    ],
+)
+def test_adapters_are_split_off(name, expected):
+    assert split_adapter(name) == expected
+
+
+def test_a_folder_with_a_plus_in_its_name_is_whole(tmp_path):
+    folder = tmp_path / "a+b"
+    folder.mkdir()
+    assert split_adapter(str(folder)) == (str(folder), None)
+
+
+@pytest.mark.parametrize("name", ["a+b+c", "a+", "+b"])
+def test_other_pluses_are_errors(name):
+    with pytest.raises(ModelError, match=r"expected MODEL or MODEL\+ADAPTER"):
+        split_adapter(name)
+
+
+def test_the_hub_gives_the_rest(tmp_path, monkeypatch):
+    asked = {}
+
+    def download(name, *, revision, allow_patterns):
+        asked.update(name=name, revision=revision, patterns=allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(location, "snapshot_download", download)
+    assert locate("org/model@v1") == tmp_path
+    assert (asked["name"], asked["revision"]) == ("org/model", "v1")
+    assert not {"*.bin", "*.py"} & set(asked["patterns"])
+    locate("org/model", allow_pickle=True, trust_remote_code=True)
+    assert asked["revision"] is None
+    assert {"*.bin", "*.py"} <= set(asked["patterns"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/nowhere/at/all", "no such folder; expected a model folder or a Hub id"),
+        ("./nowhere", "no such folder"),
+        ("bad name/x y", "not a Hub id either"),
+        ("nobody/nothing", "the Hub does not give it: "),
+    ],
+)
+def test_what_is_not_found_is_one_line(name, message, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=message) as caught:
+        locate(name)
+    assert str(caught.value).startswith(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_no_model(tmp_path):
+    (tmp_path / "x").write_text("", encoding="utf-8")
+    with pytest.raises(ModelError, match="is a file; expected a folder"):
+        locate(str(tmp_path / "x"))

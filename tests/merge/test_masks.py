@@ -1,0 +1,94 @@
+"""Random numbers that only key and position decide, and exact trimming."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evomerge.merge.masks import GOLDEN, MIX1, MIX2, largest, magnitude_order, mask_key, uniform
+
+MASK = (1 << 64) - 1
+
+
+def reference(key: int, position: int) -> float:
+    """splitmix64 in Python's integers."""
+    z = (key + (position // 2 + 1) * GOLDEN) & MASK
+    z = ((z ^ (z >> 30)) * MIX1) & MASK
+    z = ((z ^ (z >> 27)) * MIX2) & MASK
+    z ^= z >> 31
+    half = z >> 32 if position % 2 else z & 0xFFFFFFFF
+    return (half >> 8) / 2**24
+
+
+@settings(deadline=None)
+@given(st.integers(0, MASK), st.integers(0, 300_000))
+def test_numbers_are_splitmix64(key, position):
+    assert uniform(key, position + 1)[position].item() == reference(key, position)
+
+
+def test_splitmix64_is_the_published_one():
+    """The first outputs for seed 1234567, as in Vigna's splitmix64.c and the JDK."""
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    for number, value in enumerate(expected):
+        z = value >> 8 & 0xFFFFFF
+        assert reference(1234567, 2 * number) == z / 2**24
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 1 << 17, (1 << 18) + 3])
+def test_a_prefix_is_a_prefix(count):
+    assert torch.equal(uniform(5, count), uniform(5, 300_000)[:count])
+    assert uniform(5, count).shape == (count,)
+
+
+def test_numbers_are_uniform_and_independent():
+    numbers = uniform(mask_key(0, 1, "w"), 200_000).double().numpy()
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    counts = np.histogram(numbers, bins=100, range=(0, 1))[0]
+    assert ((counts - 2000) ** 2 / 2000).sum() < 150  # chi-square, 99 degrees of freedom
+    others = uniform(mask_key(0, 2, "w"), 200_000).double().numpy()
+    for a, b in ((numbers, others), (numbers[1:], numbers[:-1]), (numbers[2:], numbers[:-2])):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 0.01
+
+
+def test_keys_differ_by_seed_expert_and_tensor():
+    keys = {mask_key(s, e, t) for s in range(5) for e in range(5) for t in ("a", "b", "1/a")}
+    assert len(keys) == 75
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_masks_of_nearby_densities_are_nested(a, b):
+    numbers = uniform(7, 1000)
+    low, high = sorted((a, b))
+    assert not ((numbers < low) & ~(numbers < high)).any()
+
+
+tensors = st.lists(
+    st.one_of(st.floats(-2, 2, width=32), st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0])),
+    min_size=1,
+    max_size=60,
+).map(lambda values: torch.tensor(values, dtype=torch.float32))
+
+
+@settings(deadline=None)
+@given(tensors, st.data())
+def test_exactly_the_largest_are_kept(delta, data):
+    count = data.draw(st.integers(1, delta.numel()))
+    by_rank = sorted(range(delta.numel()), key=lambda i: (-abs(delta[i].item()), i))[:count]
+    expected = torch.zeros_like(delta)
+    expected[by_rank] = delta[by_rank]
+    for order in (None, magnitude_order(delta)):
+        kept = largest(delta, count, order)
+        assert torch.equal(kept, expected)
+        assert kept.data_ptr() != delta.data_ptr()
+
+
+@settings(deadline=None)
+@given(tensors, st.data())
+def test_trims_are_nested(delta, data):
+    counts = sorted(data.draw(st.tuples(*[st.integers(1, delta.numel())] * 2)))
+    few, many = (largest(delta, count) for count in counts)
+    assert not ((few != 0) & (many == 0)).any()

@@ -1,0 +1,196 @@
+"""Folders that transformers loads, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from evomerge.errors import MergeError, ModelError, RecipeError, ResultsError, UserError
+from evomerge.merge import merged_tensors, open_checkpoint, save
+from evomerge.recipe import Recipe, Slice, Source, load
+
+
+def ties(family, **changes) -> Recipe:
+    return Recipe(
+        **{
+            "method": "ties",
+            "models": tuple(Source(model) for model in family.experts),
+            "base_model": family.base,
+            "parameters": {"weight": 0.5, "density": 0.4},
+            "dtype": "float32",
+        }
+        | changes
+    )
+
+
+def merged(recipe: Recipe) -> dict[str, torch.Tensor]:
+    return dict(
+        merged_tensors(recipe, {name: open_checkpoint(name) for name in recipe.model_names()})
+    )
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for file in folder.glob("*.safetensors"):
+        tensors |= load_file(file)
+    return tensors
+
+
+def same(left, right) -> bool:
+    return left.keys() == right.keys() and all(
+        torch.equal(left[name], right[name]) for name in left
+    )
+
+
+@pytest.mark.parametrize("name", ["llama_family", "qwen2_family"])
+def test_plain_transformers_loads_it(name, request, tmp_path):
+    family = request.getfixturevalue(name)
+    recipe = ties(family)
+    out = tmp_path / "deep" / "er" / "out"
+    save(recipe, out)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    weights = model.state_dict()
+    assert all(torch.equal(weights[key], tensor) for key, tensor in merged(recipe).items())
+    assert model.generation_config.eos_token_id == 2
+    assert "assistant: " in tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], add_generation_prompt=True, tokenize=False
+    )
+    ids = tokenizer("hello", return_tensors="pt")["input_ids"]
+    assert model.generate(ids, max_new_tokens=2, do_sample=False).shape[1] <= ids.shape[1] + 2
+    assert load(out / "recipe.yaml") == recipe
+    assert "`ties`" in (out / "README.md").read_text(encoding="utf-8")
+    assert (out / "README.md").stat().st_mode & 0o044
+    assert out.stat().st_mode & 0o055 == 0o055
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtypes(dtype, llama_family, tmp_path):
+    recipe = ties(llama_family)
+    save(recipe, tmp_path / "out", dtype=dtype)
+    wanted = getattr(torch, dtype)
+    exact = merged(recipe)
+    for name, tensor in stored(tmp_path / "out").items():
+        assert torch.equal(tensor, exact[name].to(wanted))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == dtype
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == wanted
+
+
+def test_shards(llama_family, tmp_path):
+    recipe = ties(llama_family)
+    calls: list[tuple[int, int]] = []
+    save(recipe, tmp_path / "out", shard_size="40KB", progress=lambda *call: calls.append(call))
+    files = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert len(files) > 2
+    assert all(file.name.endswith(f"-of-{len(files):05d}.safetensors") for file in files)
+    assert same(stored(tmp_path / "out"), merged(recipe))
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == merged(recipe).keys()
+    total = sum(tensor.nbytes for tensor in merged(recipe).values())
+    assert index["metadata"]["total_size"] == total
+    assert calls[-1] == (total, total)
+    assert calls == sorted(calls)
+    weights = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    assert same({name: weights[name] for name in index["weight_map"]}, merged(recipe))
+
+
+def test_the_file_is_recognised_and_is_the_same_twice(llama_family, tmp_path):
+    for name in ("one", "two"):
+        save(ties(llama_family, method="dare_ties", seed=4), tmp_path / name)
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("name", ["llama_family", "qwen2_family"])
+def test_mergekit_rebuilds_it_from_its_recipe(name, request, tmp_path, mergekit, assert_agree):
+    save(ties(request.getfixturevalue(name)), tmp_path / "out")
+    assert_agree(stored(tmp_path / "out"), mergekit(load(tmp_path / "out" / "recipe.yaml")))
+
+
+@pytest.mark.parametrize("name", ["llama_family", "qwen2_family"])
+def test_stacked_layers_load(name, request, tmp_path):
+    family = request.getfixturevalue(name)
+    pieces = (
+        Slice((Source(family.base, (0, 2)),)),
+        Slice((Source(family.experts[0], (0, 2)),)),
+        Slice((Source(family.experts[1], (1, 2)),)),
+    )
+    save(Recipe(method="passthrough", slices=pieces), tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.config.num_hidden_layers == 5
+    loaded, donor = model.state_dict(), load_file(f"{family.experts[1]}/model.safetensors")
+    layer = "mlp.up_proj.weight"
+    assert torch.equal(loaded[f"model.layers.4.{layer}"], donor[f"model.layers.1.{layer}"])
+    assert torch.isfinite(model(torch.tensor([[3, 4]])).logits).all()
+
+
+def test_card_and_chat_template(llama_family, tmp_path):
+    recipe = ties(llama_family, chat_template="chatml")
+    save(recipe, tmp_path / "out", card="# mine\n")
+    assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == "# mine\n"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+    assert text == "<|im_start|>user\nhi<|im_end|>\n"
+
+
+def test_an_existing_folder_is_refused_or_replaced(llama_family, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(ResultsError, match="exists already; name another folder"):
+        save(ties(llama_family), out)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    save(ties(llama_family), out, replace=True)
+    assert not (out / "mine.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"parameters": {"weight": 1, "density": 2}}, RecipeError, "from 0 to 1"),
+        ({"base_model": "/nowhere"}, ModelError, "no such folder"),
+        ({"chat_template": "chatmI"}, RecipeError, 'did you mean "chatml"'),
+        ({"method": "linear", "parameters": {"weight": 0}}, MergeError, "sum to 0"),
+    ],
+)
+def test_a_failure_leaves_nothing(changes, error, message, llama_family, tmp_path):
+    with pytest.raises(error, match=message):
+        save(ties(llama_family, **changes), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_the_old_folder_whole(llama_family, tmp_path):
+    out = tmp_path / "out"
+    save(ties(llama_family), out)
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(MergeError):
+        save(ties(llama_family, method="linear", parameters={"weight": 0}), out, replace=True)
+    assert (out / "model.safetensors").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_disk_that_does_not_take_it(llama_family, tmp_path, monkeypatch):
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(MergeError, match="out cannot be written: No space left on device"):
+        save(ties(llama_family), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(MergeError, match="cannot be written"):
+        save(ties(llama_family), tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("size", ["5 parsecs", "0", "-1GB", ""])
+def test_a_size_that_is_none(size, llama_family, tmp_path):
+    with pytest.raises(UserError, match="is no size"):
+        save(ties(llama_family), tmp_path / "out", shard_size=size)

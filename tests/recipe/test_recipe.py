@@ -1,0 +1,25 @@
+"""The recipe as a value."""
+
+from __future__ import annotations
+
+from evomerge.recipe import Recipe, Slice, Source
+
+
+def test_model_names_are_in_order_and_once_each():
+    recipe = Recipe(
+        method="ties",
+        base_model="base",
+        slices=(
+            Slice((Source("a"), Source("base"))),
+            Slice((Source("b"), Source("a")), base_model="c"),
+        ),
+    )
+    assert recipe.model_names() == ("base", "a", "c", "b")
+
+
+def test_equal_recipes_have_equal_digests_and_others_do_not():
+    one = Recipe(method="linear", models=(Source("a", parameters={"weight": 0.5}),))
+    same = Recipe(method="linear", models=(Source("a", parameters={"weight": 0.5}),))
+    assert one.digest() == same.digest()
+    assert one.digest() != one.with_seed(1).digest()
+    assert len(one.digest()) == 16

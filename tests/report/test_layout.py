@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from evomerge.report import Leaderboard, leaderboard
+from evomerge.report.layout import (
+    contrast_note,
+    difference,
+    layout,
+    number,
+    probability,
+    short_names,
+)
+from evomerge.store import Store
+from evomerge.trial import Failure, FailureKind, Outcome
+
+
+def test_holdout_is_shown_once_it_was_read(board: Leaderboard) -> None:
+    grid = layout(board)
+    assert grid.title == "small: holdout items, 80 a task, exact_match"
+    assert [column.header for column in grid.columns] == ["mean", "extraction", "tools", "facts"]
+    assert [line.name for line in grid.lines] == [
+        "base",
+        "extraction",
+        "tools",
+        "uniform average",
+        "task arithmetic λ=0.4 (tuned)",
+        "ties",
+        "trial 1 (winner)",
+    ]
+    assert "2 more rows were not scored on holdout" in grid.notes
+
+
+def test_each_value_stands_under_its_header(board: Leaderboard) -> None:
+    grid = layout(board)
+    winner = board.row("trial 1")
+    values = [value.value if value else None for value in grid.lines[-1].values]
+    assert values == [
+        winner.objective("holdout"),
+        *(
+            winner.splits["holdout"].tasks[task]["exact_match"].value
+            for task in ("zoo_extraction", "zoo_tools", "zoo_facts")
+        ),
+    ]
+    assert grid.best(0) == winner.objective("holdout")
+
+
+def test_a_missing_split_is_blank(make_store: Callable[..., Store], lab: SimpleNamespace) -> None:
+    store = make_store()
+    lab.fill(store, until="select")
+    grid = layout(leaderboard(store), "holdout")
+    assert [line.name for line in grid.lines] == ["base", "extraction", "tools"]
+    assert all(value is None for line in grid.lines for value in line.values)
+    assert grid.best(0) is None
+    assert "4 of 4 trials done, 1 of them failed; no winner chosen yet" in grid.notes
+
+
+def test_tests_are_quoted_on_the_split_they_were_made_on(board: Leaderboard) -> None:
+    expected = [contrast_note(contrast) for contrast in board.tests.contrasts]
+    assert len(expected) == 2
+    assert set(expected) <= set(layout(board, "holdout").notes)
+    assert not set(expected) & set(layout(board, "select").notes)
+
+
+def test_one_objective_needs_no_mean(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    facts = {"higher_is_better": {"t": {"ppl": False}}}
+    store = make_store(facts=facts, objectives=[{"task": "t", "metric": "ppl"}])
+    for name, values in {"base": [4.0, 6.0], "tools": [2.0, 3.0]}.items():
+        kind = "base" if name == "base" else "expert"
+        lab.record(store, name, "search", kind, Outcome({"t": lab.task_scores(values, "ppl")}))
+    grid = layout(leaderboard(store))
+    assert [column.header for column in grid.columns] == ["t"]
+    assert grid.columns[0].interval
+    assert grid.best(0) == 2.5
+
+
+def test_what_the_sampler_saw_stands_beside_what_is_reported(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    goals = [{"task": t, "metric": "gold", "report": "acc", "weight": w} for t, w in ("a1", "b2")]
+    goals = [{**goal, "weight": float(goal["weight"])} for goal in goals]
+    store = make_store(facts={}, objectives=goals)
+    scores = {t: lab.task_scores([-1.0, -2.0], "gold") for t in "ab"}
+    lab.record(store, "base", "search", "base", Outcome(scores))
+    grid = layout(leaderboard(store))
+    assert [column.header for column in grid.columns] == ["mean", "searched", "a", "b"]
+    values = [value and value.value for value in grid.lines[0].values]
+    assert values == [None, -1.5, None, None]
+    assert "searched: the weighted mean of what the sampler saw (gold)" in grid.notes
+    assert "mean: weighted by a 1, b 2" in grid.notes
+
+
+def test_failures_are_told(make_store: Callable[..., Store], lab: SimpleNamespace) -> None:
+    store = make_store()
+    failed = Outcome(failure=Failure(FailureKind.OUT_OF_MEMORY, "needs 9 GB"))
+    lab.record(store, "ties", "search", "baseline", failed)
+    assert "ties has no scores: out of memory: needs 9 GB" in layout(leaderboard(store)).notes
+
+
+def test_the_front_is_named(board: Leaderboard) -> None:
+    rows = tuple(replace(row, front=row.name == "trial 2") for row in board.rows)
+    assert "Pareto front: trial 2" in layout(replace(board, rows=rows)).notes
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["zoo_facts", "zoo_tools"], ["facts", "tools"]),
+        (["mmlu_law", "mmlu_law_hard"], ["law", "law_hard"]),
+        (["gsm8k", "arc_easy"], ["gsm8k", "arc_easy"]),
+        (["arc_easy"], ["arc_easy"]),
+        (["zoo", "zoo"], ["zoo", "zoo"]),
+    ],
+)
+def test_common_words_of_task_names_are_dropped(names: list[str], short: list[str]) -> None:
+    assert short_names(names) == short
+
+
+def test_numbers() -> None:
+    assert [number(x) for x in (0.75, -9.2004, 1234.5)] == ["0.750", "-9.200", "1234"]
+    assert [difference(x) for x in (0.5, -0.25)] == ["+0.500", "-0.250"]
+    assert [probability(p) for p in (0.0123, 1e-5)] == ["p = 0.012", "p < 0.0001"]

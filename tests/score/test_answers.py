@@ -1,0 +1,50 @@
+import pytest
+
+from evomerge.errors import TaskError
+from evomerge.score.answers import gold_of, target_text
+from evomerge.score.requested import TaskRequest
+from evomerge.score.tasks import load_task
+
+
+def first(llama, name):
+    task = load_task(TaskRequest(name), tasks_path=llama.tasks_path)
+    doc = task.eval_docs[0]
+    built = task.construct_requests(
+        doc=doc, ctx=task.doc_to_text(doc), metadata=(name, 0, 1), apply_chat_template=False
+    )
+    return task, doc, built if isinstance(built, list) else [built]
+
+
+def test_multiple_choice(llama):
+    task, doc, requests = first(llama, "choice")
+    assert gold_of(task, doc, requests, False).choices == (doc["label"],)
+    with pytest.raises(TaskError, match="none of its 4 choices"):
+        gold_of(task, {**doc, "label": 9}, requests, False)
+
+
+def test_generative_answers_stand_where_few_shot_answers_stand(llama):
+    task, doc, requests = first(llama, "written")
+    context = requests[0].args[0]
+    assert gold_of(task, doc, requests, False).text == (context, doc["answer"])
+    task.set_config("target_delimiter", " ")
+    assert gold_of(task, doc, requests, False).text == (context, " " + doc["answer"])
+    assert gold_of(task, doc, requests, True).text == (context, doc["answer"])
+    task.set_config("gen_prefix", "It is")
+    assert gold_of(task, doc, requests, True).text == (context, " " + doc["answer"])
+
+
+def test_of_several_answers_the_first(llama):
+    task, doc, _ = first(llama, "written")
+    task.set_config("doc_to_target", ["one", "two"])
+    assert target_text(task, doc) == "one"
+
+
+def test_no_answer(llama):
+    task, doc, requests = first(llama, "written")
+    with pytest.raises(TaskError, match="empty gold answer"):
+        gold_of(task, {**doc, "answer": ""}, requests, False)
+
+
+def test_others_have_one_answer(llama):
+    task, doc, requests = first(llama, "said")
+    assert gold_of(task, doc, requests, False).choices == (0,)

@@ -1,0 +1,103 @@
+import pytest
+import torch
+
+from evomerge.score.failures import Collapsed, NotFinite
+from evomerge.score.forward import Forward
+from evomerge.score.generation import Prompt, generate
+from evomerge.score.stopping import Stopping
+
+PROMPTS = [f"{'abc de fg hij ' * 3}"[: 5 + 3 * (n % 9)] + str(n) for n in range(20)]
+
+
+def setting(module, tokenizer, until=("\n", "ab"), limit=20):
+    forward = Forward(module)
+    stopping = Stopping(tokenizer, [2], forward.vocabulary)
+    rule = stopping.rule(list(until))
+    prompts = [
+        Prompt(tokenizer.encode(text), rule, limit - n % 3, False) for n, text in enumerate(PROMPTS)
+    ]
+    return forward, stopping, prompts
+
+
+def alone(module, stopping, prompt):
+    """Token by token, without a cache."""
+    tokens = list(prompt.tokens)
+    made = []
+    while len(made) < prompt.limit:
+        made.append(int(module(torch.tensor([tokens + made])).logits[0, -1].argmax()))
+        if made[-1] == 2 or stopping.is_over(made, prompt.rule):
+            break
+    return made
+
+
+@pytest.mark.parametrize("cache_tokens", [10**6, 150])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox", "gemma2"])
+def test_equals_each_prompt_alone(subject, architecture, cache_tokens):
+    one = subject(architecture)
+    forward, stopping, prompts = setting(one.module, one.tokenizer)
+    with torch.inference_mode():
+        found = generate(forward, stopping, prompts, batch_tokens=100, cache_tokens=cache_tokens)
+        assert found == [alone(one.module, stopping, prompt) for prompt in prompts]
+    assert len({len(each) for each in found}) > 1
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_equal_lengths_where_masks_or_windows_forbid_mixing(subject, architecture):
+    one = subject(architecture)
+    forward, stopping, prompts = setting(one.module, one.tokenizer)
+    forward.takes_masks = False
+    with torch.inference_mode():
+        found = generate(forward, stopping, prompts, batch_tokens=100, cache_tokens=10**6)
+        assert found == [alone(one.module, stopping, prompt) for prompt in prompts]
+
+
+def test_a_window_shorter_than_the_sequences(subject):
+    one = subject("gemma2")
+    forward, stopping, prompts = setting(one.module, one.tokenizer)
+    longer = [Prompt(p.tokens * 6, p.rule, p.limit, False) for p in prompts[:4]]
+    assert max(len(prompt.tokens) for prompt in longer) > forward.window
+    with torch.inference_mode():
+        found = generate(forward, stopping, longer, batch_tokens=500, cache_tokens=10**6)
+        assert found == [alone(one.module, stopping, prompt) for prompt in longer]
+
+
+def test_equal_prompts_are_continued_once(llama):
+    forward, stopping, prompts = setting(llama.module, llama.tokenizer)
+    shapes = []
+    handle = llama.module.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+    )
+    with torch.inference_mode():
+        found = generate(forward, stopping, prompts[:1] * 5, batch_tokens=100, cache_tokens=1000)
+    handle.remove()
+    assert set(shapes) == {1}
+    assert found == found[:1] * 5
+
+
+def test_nothing_to_continue(llama):
+    forward, stopping, _ = setting(llama.module, llama.tokenizer)
+    assert generate(forward, stopping, [], batch_tokens=10, cache_tokens=10) == []
+
+
+def test_the_same_token_for_everyone_is_a_collapse(llama):
+    forward, stopping, prompts = setting(llama.module, llama.tokenizer)
+    handle = llama.module.get_output_embeddings().register_forward_hook(
+        lambda _, inputs, output: torch.zeros_like(output).index_fill(-1, torch.tensor([70]), 1.0)
+    )
+    try:
+        with torch.inference_mode(), pytest.raises(Collapsed, match="token 70 over and over"):
+            generate(forward, stopping, prompts, batch_tokens=100, cache_tokens=10**6)
+    finally:
+        handle.remove()
+
+
+def test_nan_is_found(llama):
+    forward, stopping, prompts = setting(llama.module, llama.tokenizer)
+    handle = llama.module.get_output_embeddings().register_forward_hook(
+        lambda _, inputs, output: output * torch.nan
+    )
+    try:
+        with torch.inference_mode(), pytest.raises(NotFinite):
+            generate(forward, stopping, prompts, batch_tokens=100, cache_tokens=10**6)
+    finally:
+        handle.remove()

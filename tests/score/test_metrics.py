@@ -1,0 +1,62 @@
+import pytest
+
+from evomerge.errors import TaskError
+from evomerge.score.metrics import directions, filter_names, is_gold, resolve, task_metrics
+from evomerge.score.requested import TaskRequest
+from evomerge.score.tasks import load_task
+
+
+def loaded(llama, name):
+    return load_task(TaskRequest(name), tasks_path=llama.tasks_path)
+
+
+def test_directions_are_the_tasks(llama):
+    known = task_metrics("choice", tasks_path=llama.tasks_path)
+    assert known["acc"] is True
+    assert known["brier_score"] is False
+    assert known["gold_probability"] is True
+    assert directions(loaded(llama, "rolling")) == {
+        "word_perplexity": False,
+        "byte_perplexity": False,
+        "bits_per_byte": False,
+        "gold_loglikelihood": True,
+    }
+
+
+def test_several_filters_are_part_of_the_name(llama):
+    task = loaded(llama, "written")
+    assert filter_names(task) == ("whole", "first")
+    assert {"exact_match,whole", "exact_match,first"} <= set(directions(task))
+    assert resolve("written", task, "exact_match,first") == ("exact_match", "first")
+    with pytest.raises(TaskError, match='no metric "exact_match".*exact_match,first'):
+        resolve("written", task, "exact_match")
+
+
+def test_the_only_filter_may_be_named(llama):
+    task = loaded(llama, "choice")
+    assert resolve("choice", task, "acc") == resolve("choice", task, "acc,none") == ("acc", "none")
+    with pytest.raises(TaskError, match='no metric "acc,strict"'):
+        resolve("choice", task, "acc,strict")
+
+
+def test_a_group_offers_what_it_aggregates(llama):
+    known = directions(loaded(llama, "both"))
+    assert set(known) == {
+        "acc",
+        "acc_norm",
+        "gold_loglikelihood",
+        "gold_probability",
+        "gold_exact_match",
+    }
+
+
+def test_unknown_metric_names_the_known_ones(llama):
+    with pytest.raises(
+        TaskError, match='task "choice" has no metric "acuracy".*known: acc, acc_norm'
+    ):
+        resolve("choice", loaded(llama, "choice"), "acuracy")
+
+
+def test_gold_names():
+    assert is_gold("gold_exact_match")
+    assert not is_gold("exact_match")

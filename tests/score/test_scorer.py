@@ -1,0 +1,186 @@
+import pytest
+import torch
+
+from evomerge.errors import TaskError
+from evomerge.score import NotFinite, PromptStyle
+
+NAMES = ("choice", "choice_shots", "written", "repeated", "said", "rolling")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox", "gemma2"])
+def test_every_metric_is_stock_lm_evals(subject, architecture):
+    one = subject(architecture)
+    items = one.items(*NAMES, search=15)
+    metrics = {name: tuple(m for m in items.metrics(name) if "gold" not in m) for name in NAMES}
+    scored = one.scorer(items).score("search", metrics)
+    stock = one.oracle(items, *NAMES)
+    for name in NAMES:
+        filters = [each.name for each in items.loaded(name)._filters]
+        for metric, estimate in scored.tasks[name].values.items():
+            key = metric if "," in metric else f"{metric},{filters[0]}"
+            assert estimate.value == pytest.approx(stock["results"][name][key], rel=1e-3), metric
+            if estimate.stderr is not None:
+                shown = stock["results"][name][key.replace(",", "_stderr,")]
+                assert estimate.stderr == pytest.approx(shown)
+    exact = scored.tasks["written"].values["exact_match,whole"].value
+    assert 0 < exact < 1
+
+
+def test_generated_text_is_stock_lm_evals(subject):
+    one = subject("qwen2")
+    items = one.items("written", search=20)
+    scorer = one.scorer(items)
+    (leaf,) = items.leaves("written", "search")
+    scorer.score("search", {"written": ("exact_match,whole",)})
+    stock = one.oracle(items, "written")["samples"]["written"]
+    expected = {sample["doc"]["n"]: sample["resps"][0][0] for sample in stock}
+    found = {
+        doc["n"]: requests[0].resps[0]
+        for doc, requests in zip(leaf.docs, leaf.requests, strict=True)
+    }
+    assert found == expected
+    assert len(set(found.values())) > 10
+
+
+def test_chat_template(llama):
+    prompt = PromptStyle(apply_chat_template=True, fewshot_as_multiturn=True)
+    items = llama.items("choice_shots", "repeated", prompt=prompt)
+    scored = llama.scorer(items).score(
+        "search", {"choice_shots": ("acc",), "repeated": ("exact_match",)}
+    )
+    stock = llama.oracle(
+        items, "choice_shots", "repeated", apply_chat_template=True, fewshot_as_multiturn=True
+    )["results"]
+    found = {name: list(each.values.values())[0].value for name, each in scored.tasks.items()}
+    assert found == {
+        "choice_shots": stock["choice_shots"]["acc,none"],
+        "repeated": stock["repeated"]["exact_match,vote"],
+    }
+
+
+def test_a_group_is_aggregated_as_lm_eval_does(llama):
+    items = llama.items("both", search=15)
+    scored = llama.scorer(items).score("search", {"both": ("acc", "acc_norm", "gold_probability")})
+    stock = llama.oracle(items, "both")["results"]
+    for metric in ("acc", "acc_norm"):
+        estimate = scored.tasks["both"].values[metric]
+        assert estimate.value == pytest.approx(stock["both"][f"{metric},none"])
+        assert estimate.stderr == pytest.approx(stock["both"][f"{metric}_stderr,none"])
+    assert scored.subtasks["choice"].values["acc"].value == stock["choice"]["acc,none"]
+    assert scored.tasks["both"].items == items.ids("both", "search")
+    assert len(scored.tasks["both"].metrics["acc"]) == scored.items == 15
+
+
+def test_gold_metrics_are_what_they_say(llama):
+    items = llama.items("choice", "written", "said", search=15)
+    golds = ("gold_loglikelihood", "gold_exact_match")
+    scorer = llama.scorer(items)
+    scored = scorer.score(
+        "search",
+        {
+            "choice": (*golds, "gold_probability"),
+            "written": (*golds, "exact_match,whole"),
+            "said": (*golds, "acc"),
+        },
+    )
+    stock = llama.oracle(items, "choice", "said")["samples"]
+    for sample, share in zip(
+        stock["choice"], scored.tasks["choice"].metrics["gold_probability"], strict=True
+    ):
+        sums = torch.tensor([response[0][0] for response in sample["resps"]])
+        assert share == pytest.approx(float(sums.softmax(0)[sample["doc"]["label"]]), abs=1e-4)
+    # A token is a byte here: lm-eval's sums over the answers' lengths.
+    for name, answer in (("choice", None), ("said", "answer")):
+        found = scored.tasks[name].metrics["gold_loglikelihood"]
+        for sample, mean in zip(stock[name], found, strict=True):
+            doc = sample["doc"]
+            text = doc[answer] if answer else doc["choices"][doc["label"]]
+            response = sample["resps"][0 if answer else doc["label"]][0][0]
+            assert mean == pytest.approx(response / (len(text) + 1), abs=1e-4)
+    written = scored.tasks["written"].metrics
+    assert list(written["gold_exact_match"]) == list(written["exact_match,whole"])
+    assert 0 < sum(written["gold_exact_match"]) < 15
+    assert scored.tasks["said"].metrics["gold_exact_match"] == scored.tasks["said"].metrics["acc"]
+
+
+def test_gold_metrics_never_generate(llama):
+    items = llama.items("written")
+    scored = llama.scorer(items).score("search", {"written": ("gold_loglikelihood",)})
+    assert scored.generated_tokens == 0
+    assert set(scored.tasks["written"].values) == {"gold_loglikelihood"}
+    again = llama.scorer(items).score("search", {"written": ("exact_match,whole",)})
+    assert again.generated_tokens > 0
+
+
+def test_gold_choice_alone_equals_gold_choice_among_all(llama):
+    items = llama.items("choice")
+    scorer = llama.scorer(items)
+    alone = scorer.score("search", {"choice": ("gold_loglikelihood",)}).tasks["choice"]
+    among = scorer.score("search", {"choice": ("gold_loglikelihood", "acc")}).tasks["choice"]
+    assert alone.metrics["gold_loglikelihood"] == pytest.approx(
+        among.metrics["gold_loglikelihood"], abs=1e-5
+    )
+
+
+def test_the_second_time_nothing_is_tokenised(llama, monkeypatch):
+    items = llama.items("choice", "written")
+    scorer = llama.scorer(items)
+    metrics = {"choice": ("acc",), "written": ("exact_match,whole", "gold_loglikelihood")}
+    first = scorer.score("search", metrics)
+
+    def refuse(*_, **__):
+        raise AssertionError("tokenised again")
+
+    monkeypatch.setattr("evomerge.score.scorer.lay_out", refuse)
+    monkeypatch.setattr(type(llama.tokenizer), "__call__", refuse)
+    assert scorer.score("search", metrics) == first
+
+
+def test_scores_do_not_depend_on_the_batch(llama):
+    items = llama.items("choice", search=20)
+    small, large = (
+        llama.scorer(items, batch_tokens=size)
+        .score("search", {"choice": ("gold_loglikelihood", "acc")})
+        .tasks["choice"]
+        for size in (1, 100_000)
+    )
+    assert small.metrics["gold_loglikelihood"] == pytest.approx(
+        large.metrics["gold_loglikelihood"], abs=1e-5
+    )
+
+
+def test_new_weights_new_scores(llama):
+    items = llama.items("choice")
+    scorer = llama.scorer(items)
+    metrics = {"choice": ("gold_loglikelihood",)}
+    before = scorer.score("search", metrics)
+    weight = llama.module.get_output_embeddings().weight
+    kept = weight.data.clone()
+    try:
+        weight.data.mul_(0.5)
+        assert scorer.score("search", metrics) != before
+        weight.data.fill_(torch.nan)
+        with pytest.raises(NotFinite):
+            scorer.score("search", metrics)
+    finally:
+        weight.data.copy_(kept)
+    assert scorer.score("search", metrics) == before
+
+
+def test_truncated_items_are_counted(llama):
+    for request in (
+        (items := llama.items("choice", search=3)).leaves("choice", "search")[0].requests[0]
+    ):
+        request.arguments = ("long " * 60 + request.args[0], request.args[1])
+    scored = llama.scorer(items).score("search", {"choice": ("acc",)})
+    assert scored.tasks["choice"].truncated == 1
+
+
+def test_wrong_questions(llama):
+    scorer = llama.scorer(llama.items("choice"))
+    with pytest.raises(TaskError, match='task "choice" has no metric "bleu"'):
+        scorer.score("search", {"choice": ("bleu",)})
+    with pytest.raises(TaskError, match='no items of task "written"'):
+        scorer.score("search", {"written": ("exact_match",)})
+    with pytest.raises(TaskError, match=r'task "choice" \S* ?for holdout|for holdout'):
+        scorer.score("holdout", {"choice": ("acc",)})

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evomerge.errors import ResultsError
+from evomerge.recipe import Conditional, Recipe, Slice, Source, Vocabulary
+from evomerge.store.encoding import decode_items, decode_recipe, encode_items, encode_recipe
+
+plain = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
+values = st.recursive(
+    plain,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(), inner, max_size=3)
+        | st.frozensets(st.integers(), max_size=3)
+        | st.sets(st.text(), max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(values, max_size=5))
+def test_what_goes_in_comes_out(items: list[Any]) -> None:
+    found = decode_items(encode_items(items))
+    assert repr(found) == repr(tuple(items)) or found == tuple(items)
+    assert [type(item) for item in found] == [type(item) for item in items]
+
+
+@given(st.lists(st.floats(), max_size=20))
+def test_floats_keep_every_bit(items: list[float]) -> None:
+    for before, after in zip(items, decode_items(encode_items(items)), strict=True):
+        if math.isnan(before):
+            assert math.isnan(after)
+        else:
+            assert struct.pack("d", before) == struct.pack("d", after)
+
+
+def test_numpy_values_keep_their_meaning() -> None:
+    array = np.array([[0.1, 0.2]], dtype=np.float32)
+    items = [np.float32(0.1), np.int64(3), np.bool_(True), (1, array)]
+    found = decode_items(encode_items(items))
+    assert found[:3] == (float(np.float32(0.1)), 3, True)
+    assert found[3][1].dtype == array.dtype
+    assert found[3][1].tolist() == array.tolist()
+
+
+def test_zeros_and_ones_take_no_room() -> None:
+    assert len(encode_items([float(i % 3 == 0) for i in range(1000)])) < 100
+
+
+def test_what_is_unknown_is_refused() -> None:
+    with pytest.raises(ResultsError, match="of type object cannot be stored"):
+        encode_items([object()])
+
+
+number = st.floats(allow_nan=False, allow_infinity=False)
+scalar = st.booleans() | st.integers() | number | st.text(max_size=5)
+gradient = st.lists(number, min_size=1, max_size=4).map(tuple)
+conditional = st.builds(Conditional, scalar | gradient, st.none() | st.text(max_size=5))
+setting = scalar | gradient | st.lists(conditional, min_size=1, max_size=3).map(tuple)
+parameters = st.dictionaries(st.text(max_size=5), setting, max_size=3)
+source = st.builds(
+    Source, st.text(max_size=5), st.none() | st.tuples(st.integers(), st.integers()), parameters
+)
+piece = st.builds(
+    Slice, st.lists(source, max_size=3).map(tuple), st.none() | st.text(max_size=5), parameters
+)
+recipe = st.builds(
+    Recipe,
+    method=st.text(max_size=5),
+    models=st.lists(source, max_size=2).map(tuple),
+    slices=st.lists(piece, max_size=2).map(tuple),
+    base_model=st.none() | st.text(max_size=5),
+    parameters=parameters,
+    dtype=st.none() | st.text(max_size=5),
+    out_dtype=st.none() | st.text(max_size=5),
+    vocabulary=st.none()
+    | st.builds(
+        Vocabulary,
+        st.text(max_size=5),
+        st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.lists(number), max_size=2),
+        st.none() | st.integers(),
+    ),
+    chat_template=st.none() | st.text(max_size=5),
+    seed=st.integers(),
+)
+
+
+@given(recipe)
+def test_a_recipe_comes_back(recipe: Recipe) -> None:
+    found = decode_recipe(encode_recipe(recipe))
+    assert found == recipe
+    assert repr(found) == repr(recipe)  # 1 and 1.0 and True are equal, and not the same

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from evomerge.campaign import Campaign
+from evomerge.errors import EvomergeError, ResultsError
+from evomerge.store import Store, folder
+from evomerge.trial import Candidate, Job, Outcome
+
+SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(3)}
+Make = Callable[..., Candidate]
+
+
+def point(number: int) -> dict[str, float]:
+    return {name: (number + 1) / (index + 7) % 1.0 for index, name in enumerate(SPACE)}
+
+
+def ask(store: Store, candidate: Candidate) -> None:
+    assert candidate.number is not None
+    store.asked(candidate, point(candidate.number), SPACE)
+
+
+def test_asked_and_told_come_back_from_another_process_view(
+    store: Store, candidate: Make, scored: Outcome, failed: Outcome
+) -> None:
+    for number in range(3):
+        ask(store, candidate(number))
+    store.told(candidate(1), scored, [0.1 + 0.2])
+    store.told(candidate(0), failed, None)
+    with Store.open(store.folder, write=False) as reader:
+        trials = reader.trials()
+    assert [t.state for t in trials] == ["failed", "complete", "asked"]
+    assert [t.outcome for t in trials] == [failed, scored, None]
+    assert [t.values for t in trials] == [None, (0.1 + 0.2,), None]
+    assert [t.params for t in trials] == [point(n) for n in range(3)]
+    assert [t.candidate for t in trials] == [candidate(n) for n in range(3)]
+    assert [(t.asked_seq, t.told_seq) for t in trials] == [(0, 4), (1, 3), (2, None)]
+
+
+def test_events_keep_their_order_through_a_reopening(
+    store: Store, candidate: Make, scored: Outcome
+) -> None:
+    store.add_baseline(point(9), [0.5])
+    ask(store, candidate(0))
+    store.close()
+    with Store.open(store.folder, write=True) as again:
+        again.told(candidate(0), scored, [1.0])
+        again.add_baseline(point(8), [0.25])
+        (trial,) = again.trials()
+        assert [(b.params, b.values, b.seq) for b in again.baselines()] == [
+            (point(9), (0.5,), 0),
+            (point(8), (0.25,), 3),
+        ]
+        assert (trial.asked_seq, trial.told_seq) == (1, 2)
+
+
+def test_optuna_sees_the_same(
+    store: Store, candidate: Make, scored: Outcome, failed: Outcome
+) -> None:
+    for number in range(3):
+        ask(store, candidate(number))
+    store.told(candidate(0), scored, [0.75])
+    store.told(candidate(1), failed, None)
+    study = store.optuna_study()
+    states = [TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING]
+    assert [t.state for t in study.trials] == states
+    assert study.best_trial.number == 0
+    assert study.best_value == 0.75
+    assert study.trials[2].params == point(2)
+    assert study.trials[1].user_attrs["failure"] == "not finite: NaN in layer 3"
+
+
+def test_a_trial_is_told_once(store: Store, candidate: Make, scored: Outcome) -> None:
+    ask(store, candidate(0))
+    store.told(candidate(0), scored, [1.0])
+    with pytest.raises(ValueError, match="trial 0 is complete, not asked"):
+        store.told(candidate(0), scored, [2.0])
+    with pytest.raises(ValueError, match="trial 1 is unknown, not asked"):
+        store.told(candidate(1), scored, [2.0])
+    assert store.trials()[0].values == (1.0,)
+
+
+def test_each_event_is_one_transaction(
+    store: Store, candidate: Make, scored: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[str] = []
+    from sqlalchemy import event
+
+    event.listen(store._engine, "commit", lambda connection: commits.append("commit"))
+    ask(store, candidate(0))
+    assert len(commits) == 1
+    store.told(candidate(0), scored, [1.0])
+    assert len(commits) == 2
+
+
+def test_evaluations_of_what_is_no_trial(
+    store: Store, candidate: Make, scored: Outcome, failed: Outcome
+) -> None:
+    ask(store, candidate(0))
+    store.told(candidate(0), scored, [1.0])
+    base = Candidate("base", candidate(0).recipe)
+    store.record(Job(base, "search"), failed, "base")
+    store.record(Job(base, "search"), scored, "base")
+    store.record(Job(candidate(0), "select"), failed, "finalist")
+    found = [(e.name, e.kind, e.number, e.split) for e in store.evaluations()]
+    assert found == [("base", "base", None, "search"), ("trial 0", "finalist", 0, "select")]
+    assert store.evaluation("base", "search") == scored
+    assert store.evaluation("trial 0", "select") == failed
+    assert store.evaluation("trial 0", "holdout") is None
+
+
+def test_campaign_and_facts_come_back(
+    store: Store, campaign: Campaign, facts: dict[str, object]
+) -> None:
+    assert Campaign.load(store.folder / "campaign.yaml") == campaign
+    with Store.open(store.folder, write=False) as reader:
+        assert reader.campaign == campaign
+        assert reader.facts == facts
+        assert reader.directions == ("maximize",)
+    text = (store.folder / "campaign.yaml").read_text()
+    assert "#   versions:\n#     optuna: 5.0.0" in text
+
+
+def test_the_budget_can_be_extended(store: Store, campaign: Campaign) -> None:
+    store.extend(30)
+    store.extend(0)
+    assert store.campaign.search.trials == campaign.search.trials + 30
+    store.close()
+    with Store.open(store.folder, write=True) as again:
+        assert again.campaign.search.trials == campaign.search.trials + 30
+
+
+def test_an_existing_folder_is_refused_or_replaced(
+    store: Store, campaign: Campaign, candidate: Make
+) -> None:
+    ask(store, candidate(0))
+    (store.folder / "notes.txt").write_text("mine")
+    store.close()
+    with pytest.raises(ResultsError, match="the results folder exists"):
+        Store.create(store.folder, campaign, {}, directions=["maximize"])
+    with Store.create(store.folder, campaign, {}, directions=["maximize"], force=True) as new:
+        assert new.trials() == ()
+    assert (store.folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_second_writer_is_refused(store: Store, campaign: Campaign) -> None:
+    with pytest.raises(ResultsError, match=f"process {os.getpid()}"):
+        Store.open(store.folder, write=True)
+    with pytest.raises(ResultsError, match=f"process {os.getpid()}"):
+        Store.create(store.folder, campaign, {}, directions=["maximize"], force=True)
+
+
+def test_a_changed_campaign_is_refused_by_field(store: Store) -> None:
+    store.close()
+    file = store.folder / "campaign.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("high: 1.0", "high: 2.0"))
+    with pytest.raises(ResultsError, match=r"space\.parameters\.weight\.high: was changed"):
+        Store.open(store.folder, write=True)
+    file.unlink()
+    Store.open(store.folder, write=True).close()
+    assert file.read_text() == text
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_no_campaign_no_store(tmp_path: Path, write: bool) -> None:
+    with pytest.raises(ResultsError, match="no such folder"):
+        Store.open(tmp_path / "none", write=write)
+    with pytest.raises(ResultsError, match="holds no campaign"):
+        Store.open(tmp_path, write=write)
+
+
+def test_an_open_that_fails_frees_the_folder(store: Store) -> None:
+    store.close()
+    database = store.folder / "study.db"
+    content = database.read_bytes()
+    database.write_bytes(b"no database" * 1000)
+    for _ in range(2):
+        with pytest.raises(ResultsError, match=r"study\.db: is damaged"):
+            Store.open(store.folder, write=True)
+    database.write_bytes(content)
+    Store.open(store.folder, write=True).close()
+
+
+def test_a_full_disk_leaves_what_was_there(store: Store, candidate: Make, scored: Outcome) -> None:
+    for number in range(2):
+        ask(store, candidate(number))
+    store.told(candidate(0), scored, [1.0])
+    with store._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(EvomergeError, match="disk is full"):
+        for number in range(2, 100):
+            ask(store, candidate(number))
+    asked = len(store.trials())
+    store.close()
+    with Store.open(store.folder, write=True) as again:
+        assert [t.number for t in again.trials()] == list(range(asked))
+        again.told(candidate(1), scored, [0.5])
+        ask(again, candidate(asked))
+        assert len(again.optuna_study().trials) == asked + 1
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_a_create_killed_at_any_step_can_be_begun_again(
+    campaign: Campaign, in_child: Callable[[Callable[[], object]], int], step: int
+) -> None:
+    """The process kills itself before its nth fsync or durable rename, or (last) after the last."""
+    out = Path(campaign.out)
+    steps: list[str] = []
+
+    def killing(function: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*arguments: object) -> object:
+            if len(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            steps.append("done")
+            return function(*arguments)
+
+        return wrapped
+
+    def create() -> None:
+        folder.rename_whole = killing(folder.rename_whole)
+        os.fsync = killing(os.fsync)  # type: ignore[assignment]
+        Store.create(out, campaign, {}, directions=["maximize"])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ended = in_child(create)
+    if ended == -signal.SIGTERM:
+        Store.open(out, write=True).close()
+    else:
+        assert ended == -signal.SIGKILL
+        assert step < 8
+        Store.refuse_existing(out, force=False)
+        with Store.create(out, campaign, {}, directions=["maximize"]) as store:
+            assert store.trials() == ()

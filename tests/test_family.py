@@ -1,0 +1,98 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from evomerge.campaign import Models
+from evomerge.errors import ModelError
+from evomerge.family import fingerprint, open_family
+
+
+def models(base, *experts, **settings):
+    named = [{"model": model, "name": f"e{i}"} for i, model in enumerate(experts)]
+    return Models.model_validate({"base": base, "experts": named, "dtype": "float32", **settings})
+
+
+@pytest.fixture
+def copied(llama_family, tmp_path):
+    """A private copy of an expert, to be damaged."""
+    return Path(shutil.copytree(llama_family.experts[0], tmp_path / "expert"))
+
+
+def test_a_family_is_opened_with_names_layers_and_sizes(llama_family):
+    opened = open_family(models(llama_family.base, *llama_family.experts))
+    assert opened.family.base == llama_family.base
+    assert opened.family.experts == {f"e{i}": m for i, m in enumerate(llama_family.experts)}
+    assert opened.family.num_layers == 4
+    weights = load_file(Path(llama_family.base) / "model.safetensors")
+    assert opened.parameters == sum(tensor.numel() for tensor in weights.values())
+    assert opened.weight_bytes == 4 * opened.parameters
+
+
+def test_zoo_names_resolve_to_shipped_files():
+    opened = open_family(models("zoo:base", "zoo:facts"))
+    assert (Path(opened.family.base) / "config.json").is_file()
+    assert set(opened.hashes) == {"base", "e0"}
+
+
+def test_a_fingerprint_changes_with_a_single_weight(copied):
+    before = fingerprint(str(copied))
+    assert fingerprint(str(copied)) == before
+    weights = load_file(copied / "model.safetensors")
+    weights["model.norm.weight"][3] += 1
+    save_file(weights, copied / "model.safetensors")
+    assert fingerprint(str(copied)) != before
+
+
+def test_a_hub_id_stands_for_itself():
+    assert fingerprint("org/a") == fingerprint("org/a") != fingerprint("org/b")
+
+
+def test_another_shape_is_refused_by_tensor_and_field(llama_family, copied):
+    weights = load_file(copied / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"][:-1].clone()
+    save_file(weights, copied / "model.safetensors")
+    with pytest.raises(ModelError, match=r"models\.experts\.1: .*model\.norm\.weight"):
+        open_family(models(llama_family.base, llama_family.experts[1], str(copied)))
+
+
+def test_another_architecture_is_refused(llama_family, qwen2_family):
+    with pytest.raises(ModelError, match=r"models\.experts\.0"):
+        open_family(models(llama_family.base, qwen2_family.experts[0]))
+
+
+def test_a_missing_folder_and_an_unknown_zoo_name_are_refused(llama_family, tmp_path):
+    with pytest.raises(ModelError, match=r"models\.base"):
+        open_family(models(str(tmp_path / "none"), llama_family.experts[0]))
+    with pytest.raises(ModelError, match=r'models\.experts\.0: .*did you mean "zoo:facts"'):
+        open_family(models(llama_family.base, "zoo:fcats"))
+
+
+def test_a_truncated_file_and_a_folder_without_safetensors_are_refused(llama_family, copied):
+    whole = (copied / "model.safetensors").read_bytes()
+    (copied / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"model\.safetensors: .*"):
+        open_family(models(llama_family.base, str(copied)))
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="safetensors"):
+        open_family(models(llama_family.base, str(copied)))
+
+
+def test_an_adapter_is_named_with_its_base(llama_family, copied):
+    weights = load_file(copied / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj"
+    rows, columns = weights[f"{name}.weight"].shape
+    (copied / "model.safetensors").unlink()
+    key = f"base_model.model.{name}"
+    lora = {
+        f"{key}.lora_A.weight": weights[f"{name}.weight"][:2].clone(),
+        f"{key}.lora_B.weight": weights[f"{name}.weight"].new_zeros(rows, 2),
+    }
+    assert lora[f"{key}.lora_A.weight"].shape == (2, columns)
+    save_file(lora, copied / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (copied / "adapter_config.json").write_text(json.dumps(config))
+    opened = open_family(models(llama_family.base, str(copied)))
+    assert opened.family.experts == {"e0": f"{llama_family.base}+{copied}"}

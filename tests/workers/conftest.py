@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from evomerge.errors import ModelError
+from evomerge.recipe import Recipe
+from evomerge.trial import (
+    Candidate,
+    Cost,
+    Estimate,
+    Failure,
+    FailureKind,
+    Job,
+    Outcome,
+    TaskScores,
+)
+from evomerge.workers import Pool, RayPool, SerialPool
+from evomerge.workers.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class FakeEvaluator:
+    """Does what the recipe's method says, and nothing that takes long."""
+
+    folder: str
+
+    def evaluate(self, job: Job) -> Outcome:
+        command, _, argument = job.candidate.recipe.method.partition(":")
+        if command == "sleep":
+            time.sleep(float(argument))
+        elif command == "fail":
+            return Outcome(failure=Failure(FailureKind.MERGE, "no such merge"))
+        elif command == "die":  # as often as `argument` says, over all processes
+            with (Path(self.folder) / "deaths").open("a") as deaths:
+                deaths.write("x")
+            if len((Path(self.folder) / "deaths").read_text()) <= int(argument):
+                os.kill(os.getpid(), 9)
+        elif command == "bug":
+            raise KeyError("a bug")
+        number = float(job.candidate.number or 0)
+        scores = TaskScores(("a", "b"), {"acc": (0.1 + 0.2, number)}, {"acc": Estimate(number)})
+        return Outcome({"task": scores}, None, Cost(items=2), f"pid/{os.getpid()}")
+
+
+class NoModel:
+    """A worker that cannot start, for a reason that the user can mend."""
+
+    def __init__(self) -> None:
+        raise ModelError("no such folder", file="/models/none", field="models.base")
+
+
+class NoDisk:
+    """A worker that cannot start, for a reason nobody foresaw."""
+
+    def __init__(self) -> None:
+        raise OSError("the disk is gone")
+
+
+def job(number: int, command: str = "score") -> Job:
+    return Job(Candidate(f"trial {number}", Recipe(command), number), "search")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Cluster]:
+    """One Ray for all tests; pools that find it running use it and leave it running."""
+    cluster = Cluster(count=2, cpus=1, gpus=0, address=None)
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Callable[[], FakeEvaluator]:
+    return partial(FakeEvaluator, str(tmp_path))
+
+
+@pytest.fixture(params=["serial", "ray"])
+def pool(request: pytest.FixtureRequest, fake: Callable[[], FakeEvaluator]) -> Iterator[Pool]:
+    """Every kind of pool, over fake evaluators; what is tested with it holds for all."""
+    opened: Pool
+    if request.param == "serial":
+        opened = SerialPool(fake)
+    else:
+        request.getfixturevalue("ray_cluster")
+        opened = RayPool(fake, count=2)
+    yield opened
+    opened.close(force=True)
