@@ -314,7 +314,7 @@ class Campaign(Settings):
     def override(
         self,
         *,
-        out: Path | None = None,
+        out: str | Path | None = None,
         trials: int | None = None,
         workers: int | None = None,
         seed: int | None = None,
@@ -328,7 +328,7 @@ class Campaign(Settings):
         if workers is not None:
             changes["workers"] = self.workers.model_copy(update={"count": workers})
         if out is not None:
-            changes["out"] = str(out.resolve())
+            changes["out"] = str(Path(out).resolve())
         return self.model_copy(update=changes)
 
     def expert_names(self) -> tuple[str, ...]:

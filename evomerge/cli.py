@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from evomerge.errors import EvomergeError, Interrupted, UserError
+from evomerge.errors import EvomergeError, Interrupted, RecipeError, UserError
 
 if TYPE_CHECKING:
     from evomerge.progress import Display
@@ -207,14 +207,17 @@ def merge(
     from evomerge import recipe
 
     loaded = recipe.load(recipe_file)
-    merging.save(
-        loaded,
-        out,
-        device=device,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-    )
+    try:
+        merging.save(
+            loaded,
+            out,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+    except RecipeError as error:
+        raise recipe.located(error, recipe_file) from error
     print(f"saved the merged model to {out}")
 
 

@@ -11,6 +11,7 @@ from lm_eval.api.task import Task
 from lm_eval.api.utils import ends_with_whitespace
 
 from evomerge.errors import TaskError
+from evomerge.score.tasks import name_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool)
     answer = target_text(task, doc)
     if not answer:
         raise TaskError(
-            f'task "{task.task_name}": a document has an empty gold answer; '
+            f'task "{name_of(task)}": a document has an empty gold answer; '
             "gold_* metrics need a text (doc_to_target)"
         )
     return Gold((context, _delimiter(task, doc, context, templated) + answer), ())
@@ -84,7 +85,7 @@ def _right_choices(task: Task, doc: Any) -> tuple[int, ...]:  # noqa: ANN401 - a
     right = tuple(index for index in golds if 0 <= index < len(choices))
     if not right:
         raise TaskError(
-            f'task "{task.task_name}": a document\'s gold answer {gold!r} is none of its '
+            f'task "{name_of(task)}": a document\'s gold answer {gold!r} is none of its '
             f"{len(choices)} choices"
         )
     return right

@@ -19,7 +19,7 @@ from evomerge.score.metrics import directions, resolve
 from evomerge.score.rendering import Leaf, build_leaf, chat_template
 from evomerge.score.requested import PromptStyle, Source, SplitPlan, TaskRequest
 from evomerge.score.splits import Drawn, document_ids, draw, share_out
-from evomerge.score.tasks import leaves, load_task
+from evomerge.score.tasks import leaves, load_task, name_of
 from evomerge.trial import SPLITS, Split
 
 
@@ -212,7 +212,7 @@ def _choose(
             )[position]
             for split, count in plan.counts.items()
         }
-        drawn.append(draw(str(task.task_name), ids[position], replace(plan, counts=counts)))
+        drawn.append(draw(name_of(task), ids[position], replace(plan, counts=counts)))
     return {
         split: [(task, part[split]) for task, part in zip(tasks, drawn, strict=True)]
         for split in plan.counts
@@ -240,11 +240,11 @@ def _documents(task: Task, source: Source | None) -> Any:  # noqa: ANN401 - a da
     }
     if source is None:
         if not (have["test"] or have["validation"]):
-            raise TaskError(f'task "{task.task_name}" has neither a test nor a validation split')
+            raise TaskError(f'task "{name_of(task)}" has neither a test nor a validation split')
         return task.eval_docs
     if not have[source]:
         known = ", ".join(name for name, there in have.items() if there) or "none"
-        raise TaskError(f'task "{task.task_name}" has no {source} split; it has: {known}')
+        raise TaskError(f'task "{name_of(task)}" has no {source} split; it has: {known}')
     if source == "train":
         return task.training_docs()
     return task.validation_docs() if source == "validation" else task.test_docs()

@@ -16,7 +16,7 @@ from evomerge.errors import TaskError
 from evomerge.score.answers import Gold, gold_of
 from evomerge.score.requested import PromptStyle
 from evomerge.score.splits import Drawn, content_of, document_ids
-from evomerge.score.tasks import FEWSHOT_SEED, TASK_FAULTS
+from evomerge.score.tasks import FEWSHOT_SEED, TASK_FAULTS, name_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Leaf:
     @property
     def name(self) -> str:
         """The task's name."""
-        return str(self.task.task_name)
+        return name_of(self.task)
 
     @cached_property
     def golds(self) -> tuple[Gold, ...]:
@@ -71,7 +71,7 @@ def build_leaf(
     Raises:
         TaskError: A prompt cannot be built, a continuation is empty, or too few examples are left.
     """
-    name = str(task.task_name)
+    name = name_of(task)
     docs = tuple(documents[each.index] for each in drawn)
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
     pool = _without(task, drawn)
@@ -140,7 +140,7 @@ def _without(task: Task, drawn: Sequence[Drawn]) -> Any:  # noqa: ANN401 - a dat
     ]
     if len(kept) < int(shots):
         raise TaskError(
-            f'task "{task.task_name}": {shots} few-shot examples asked, but only {len(kept)} are '
+            f'task "{name_of(task)}": {shots} few-shot examples asked, but only {len(kept)} are '
             "left beside the items"
         )
     task.sampler.replace_df(kept)
@@ -175,7 +175,7 @@ def _requests(
     for request in requests:
         if request.request_type == "loglikelihood" and not request.args[1]:
             raise TaskError(
-                f'task "{task.task_name}": item {index} has an empty continuation; '
+                f'task "{name_of(task)}": item {index} has an empty continuation; '
                 "there is nothing to score"
             )
     return tuple(requests)

@@ -114,6 +114,11 @@ def leaves(loaded: Task | Group) -> tuple[Task, ...]:
     return tuple(loaded.get_all_tasks()) if isinstance(loaded, Group) else (loaded,)
 
 
+def name_of(task: Task) -> str:
+    """Return a task's name; lm-eval's own `task_name` draws a random number at every call."""
+    return str(task.config.task)
+
+
 def _checked_folder(tasks_path: str | None) -> str | None:
     if tasks_path is not None and not Path(tasks_path).is_dir():
         raise TaskError("no such folder; expected a folder of lm-eval task files", file=tasks_path)
@@ -182,7 +187,7 @@ def _unsafe(name: str) -> TaskError:
 
 
 def _prepare(task: Task, request: TaskRequest, allow_unsafe_code: bool) -> None:
-    name = task.task_name
+    name = name_of(task)
     if getattr(task, "UNSAFE_CODE", False) and not allow_unsafe_code:
         raise _unsafe(name)
     if getattr(task, "MULTIMODAL", False):

@@ -129,7 +129,10 @@ def transaction(engine: Engine, path: Path) -> Iterator[Connection]:
 
 
 def _connect(path: Path, mode: str, *, autocommit: bool = True) -> sqlite3.Connection:
-    """Connect by file URI, so that any path will do; FULL: a commit survives a power cut."""
+    """Connect by file URI, so that any path will do; FULL: a commit survives a power cut.
+
+    A file that is only being made is not synced step by step: it is put in its place when it is whole.
+    """
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode={mode}",
         uri=True,
@@ -137,7 +140,7 @@ def _connect(path: Path, mode: str, *, autocommit: bool = True) -> sqlite3.Conne
         check_same_thread=False,
         isolation_level=None if autocommit else "DEFERRED",
     )
-    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA synchronous={'OFF' if mode == 'rwc' else 'FULL'}")
     return connection
 
 

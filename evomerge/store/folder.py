@@ -122,8 +122,6 @@ def write_whole(path: Path, text: str) -> None:
     try:
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
         rename_whole(aside, path)
     except OSError as error:
         raise EvomergeError(f"{path}: cannot be written: {error.strerror or error}") from None
@@ -131,9 +129,14 @@ def write_whole(path: Path, text: str) -> None:
 
 def rename_whole(aside: Path, path: Path) -> None:
     """Put a finished file in its place, durably."""
+    _sync(aside)
     aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

@@ -50,7 +50,7 @@ def test_too_long_is_cut_from_the_left_as_hflm_cuts(encoder):
     assert reading.targets == continuation
     assert reading.truncated
     (whole,) = encoder.readings([(context[:100], continuation)], [0], [()])
-    assert whole.tokens == context[:100] + [7, 8]
+    assert whole.tokens == [*context[:100], 7, 8]
     assert not whole.truncated
 
 

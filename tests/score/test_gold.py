@@ -48,7 +48,9 @@ def test_slopes_flow_through_the_soft_metrics():
 
     def share(values):
         sums = gold.summed_loglikelihood(gold.token_loglikelihood(values, tokens), answer, 2)
-        return gold.gold_probability(sums, torch.zeros(2, dtype=torch.int64), answer == 0, 1).sum()
+        return gold.gold_probability(
+            sums, torch.zeros(2, dtype=torch.int64), torch.tensor([True, False]), 1
+        ).sum()
 
     for metric in (likelihood, share):
         logits.grad = None

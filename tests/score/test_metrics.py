@@ -28,7 +28,7 @@ def test_several_filters_are_part_of_the_name(llama):
     assert filter_names(task) == ("whole", "first")
     assert {"exact_match,whole", "exact_match,first"} <= set(directions(task))
     assert resolve("written", task, "exact_match,first") == ("exact_match", "first")
-    with pytest.raises(TaskError, match='no metric "exact_match".*exact_match,first'):
+    with pytest.raises(TaskError, match=r'no metric "exact_match".*exact_match,first'):
         resolve("written", task, "exact_match")
 
 
@@ -52,7 +52,7 @@ def test_a_group_offers_what_it_aggregates(llama):
 
 def test_unknown_metric_names_the_known_ones(llama):
     with pytest.raises(
-        TaskError, match='task "choice" has no metric "acuracy".*known: acc, acc_norm'
+        TaskError, match=r'task "choice" has no metric "acuracy".*known: acc, acc_norm'
     ):
         resolve("choice", loaded(llama, "choice"), "acuracy")
 

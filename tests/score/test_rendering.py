@@ -50,7 +50,7 @@ def test_items_from_the_examples_pool_are_no_examples(llama):
     )
     (leaf,) = items.leaves("choice_shots", "search")
     shown = [requests[0].args[0].rpartition("Question:")[0] for requests in leaf.requests]
-    assert all(f"{doc['question']}\n" not in "".join(shown) for doc in leaf.docs)
+    assert all(f"Question: {doc['question']}\n" not in "".join(shown) for doc in leaf.docs)
     assert all(text.count("Question:") == 3 for text in shown)
 
 

@@ -51,7 +51,7 @@ def test_chat_template(llama):
     stock = llama.oracle(
         items, "choice_shots", "repeated", apply_chat_template=True, fewshot_as_multiturn=True
     )["results"]
-    found = {name: list(each.values.values())[0].value for name, each in scored.tasks.items()}
+    found = {name: next(iter(each.values.values())).value for name, each in scored.tasks.items()}
     assert found == {
         "choice_shots": stock["choice_shots"]["acc,none"],
         "repeated": stock["repeated"]["exact_match,vote"],
@@ -182,5 +182,5 @@ def test_wrong_questions(llama):
         scorer.score("search", {"choice": ("bleu",)})
     with pytest.raises(TaskError, match='no items of task "written"'):
         scorer.score("search", {"written": ("exact_match",)})
-    with pytest.raises(TaskError, match=r'task "choice" \S* ?for holdout|for holdout'):
+    with pytest.raises(TaskError, match="for holdout; there are: choice"):
         scorer.score("holdout", {"choice": ("acc",)})

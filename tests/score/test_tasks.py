@@ -4,6 +4,7 @@ import pytest
 from lm_eval.api.group import Group
 
 from evomerge.errors import TaskError
+from evomerge.score import tasks
 from evomerge.score.requested import TaskRequest
 from evomerge.score.tasks import leaves, list_tasks, load_task
 
@@ -31,9 +32,16 @@ def test_number_of_examples_as_in_lm_eval(llama, tmp_path):
     assert load(llama, "choice_shots", num_fewshot=1).config.num_fewshot == 1
 
 
-def test_unknown_task_names_the_nearest(llama):
-    with pytest.raises(TaskError, match='unknown task "choise".*did you mean "choice"'):
+def test_unknown_task_names_the_nearest(llama, monkeypatch):
+    own = tasks._manager(llama.tasks_path, False)
+    monkeypatch.setattr(tasks, "_manager", lambda *_: own)  # lm-eval's own take long to index
+    with pytest.raises(TaskError, match=r'unknown task "choise".*did you mean "choice"'):
         load(llama, "choise")
+
+
+@pytest.mark.slow
+def test_lm_evals_own_tasks_are_found_beside_the_users(llama):
+    assert {"hellaswag", "choice"} <= set(list_tasks(llama.tasks_path))
 
 
 def test_missing_folder():
@@ -79,7 +87,7 @@ def test_unsafe_code_is_refused_before_it_is_loaded(tmp_path):
 
 def test_a_tag_is_no_task(tmp_path, llama):
     (tmp_path / "one.yaml").write_text("task: one\ntag: some\noutput_type: multiple_choice\n")
-    with pytest.raises(TaskError, match='"some" is a tag.*one'):
+    with pytest.raises(TaskError, match=r'"some" is a tag.*one'):
         load_task(TaskRequest("some"), tasks_path=str(tmp_path))
 
 

@@ -46,10 +46,11 @@ def run(driver: ModuleType, campaign: object, *, workers: int, reopen_at: tuple[
     store.close()
 
 
-@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize(
-    ("mode", "sampler"),
-    [("mean", name) for name in SAMPLERS] + [("pareto", "nsga2"), ("pareto", "tpe")],
+    ("mode", "sampler", "workers"),
+    [("mean", name, 1) for name in SAMPLERS]
+    + [("mean", name, 3) for name in SAMPLERS if name != "gp"]
+    + [("pareto", "nsga2", 3), ("pareto", "tpe", 1)],
 )
 def test_a_reopened_study_asks_for_the_very_same_trials(
     driver: ModuleType, tmp_path: Path, mode: str, sampler: str, workers: int
@@ -71,7 +72,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
     finished: set[str] = set()
     script = [sys.executable, str(driver.__file__), str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for kills_after in (1, moments.randrange(20, 60), moments.randrange(60, 120), None):
+    for kills_after in (1, moments.randrange(60, 200), None):
         process = subprocess.Popen(script, stdout=subprocess.PIPE, text=True, env=environment)
         assert process.stdout is not None
         lines: list[str] = []
@@ -85,7 +86,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
         assert not evaluated & finished  # none twice
         finished |= {line.removeprefix("told ") for line in lines if "told" in line}
     assert (
-        len(finished) >= len(SAMPLERS) * 20 - 3
+        len(finished) >= len(SAMPLERS) * 20 - 2
     )  # a kill may come between the commit and its line
     for name in SAMPLERS:
         assert history(folder / name) == history(tmp_path / "whole" / name)

@@ -66,9 +66,14 @@ def test_a_reader_cannot_write(path: Path) -> None:
 def test_a_transaction_is_all_or_nothing(path: Path) -> None:
     set_schema(path, "1")
     engine = open_engine(path, write=True)
-    with pytest.raises(ZeroDivisionError), transaction(engine, path) as connection:
-        connection.execute(update(META).values(value="2"))
-        raise ZeroDivisionError
+
+    def half() -> None:
+        with transaction(engine, path) as connection:
+            connection.execute(update(META).values(value="2"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
     with transaction(engine, path) as connection:
         assert connection.execute(select(META.c.value)).scalars().all() == ["1"]
     engine.dispose()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.errors import ModelError
 from evomerge.recipe import Recipe
 from evomerge.trial import (
     Candidate,
@@ -25,6 +24,8 @@ from evomerge.trial import (
 from evomerge.workers import Pool, RayPool, SerialPool
 from evomerge.workers.cluster import Cluster
 
+MakeJob = Callable[..., Job]
+
 
 @dataclass(frozen=True)
 class FakeEvaluator:
@@ -34,38 +35,29 @@ class FakeEvaluator:
 
     def evaluate(self, job: Job) -> Outcome:
         command, _, argument = job.candidate.recipe.method.partition(":")
+        number = float(job.candidate.number or 0)
         if command == "sleep":
             time.sleep(float(argument))
         elif command == "fail":
             return Outcome(failure=Failure(FailureKind.MERGE, "no such merge"))
         elif command == "die":  # as often as `argument` says, over all processes
-            with (Path(self.folder) / "deaths").open("a") as deaths:
-                deaths.write("x")
-            if len((Path(self.folder) / "deaths").read_text()) <= int(argument):
+            deaths = Path(self.folder) / "deaths"
+            with deaths.open("a") as file:
+                file.write("x")
+            if len(deaths.read_text()) <= int(argument):
                 os.kill(os.getpid(), 9)
         elif command == "bug":
             raise KeyError("a bug")
-        number = float(job.candidate.number or 0)
         scores = TaskScores(("a", "b"), {"acc": (0.1 + 0.2, number)}, {"acc": Estimate(number)})
         return Outcome({"task": scores}, None, Cost(items=2), f"pid/{os.getpid()}")
 
 
-class NoModel:
-    """A worker that cannot start, for a reason that the user can mend."""
+@pytest.fixture
+def job() -> MakeJob:
+    def make(number: int, command: str = "score") -> Job:
+        return Job(Candidate(f"trial {number}", Recipe(command), number), "search")
 
-    def __init__(self) -> None:
-        raise ModelError("no such folder", file="/models/none", field="models.base")
-
-
-class NoDisk:
-    """A worker that cannot start, for a reason nobody foresaw."""
-
-    def __init__(self) -> None:
-        raise OSError("the disk is gone")
-
-
-def job(number: int, command: str = "score") -> Job:
-    return Job(Candidate(f"trial {number}", Recipe(command), number), "search")
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -80,18 +72,25 @@ def ray_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def fake(tmp_path: Path) -> Callable[[], FakeEvaluator]:
+def build(tmp_path: Path) -> Callable[[], FakeEvaluator]:
     return partial(FakeEvaluator, str(tmp_path))
 
 
 @pytest.fixture(params=["serial", "ray"])
-def pool(request: pytest.FixtureRequest, fake: Callable[[], FakeEvaluator]) -> Iterator[Pool]:
+def pool(request: pytest.FixtureRequest, build: Callable[[], FakeEvaluator]) -> Iterator[Pool]:
     """Every kind of pool, over fake evaluators; what is tested with it holds for all."""
     opened: Pool
     if request.param == "serial":
-        opened = SerialPool(fake)
+        opened = SerialPool(build)
     else:
         request.getfixturevalue("ray_cluster")
-        opened = RayPool(fake, count=2)
+        opened = RayPool(build, count=2)
+    yield opened
+    opened.close(force=True)
+
+
+@pytest.fixture
+def ray_pool(ray_cluster: Cluster, build: Callable[[], FakeEvaluator]) -> Iterator[RayPool]:
+    opened = RayPool(build, count=2)
     yield opened
     opened.close(force=True)

@@ -1,11 +1,60 @@
-"""What holds for every pool."""
+"""What holds for every pool: one suite, run on each kind."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
-from conftest import job  # the one of this folder
 
-from evomerge.trial import FailureKind
+from evomerge.trial import FailureKind, Job
 from evomerge.workers import Pool
+
+MakeJob = Callable[..., Job]
+
+
+def test_every_job_comes_back_with_its_own_outcome(pool: Pool, job: MakeJob) -> None:
+    waiting = [job(number) for number in range(7)]
+    sent, found = {}, {}
+    while waiting or len(found) < 7:
+        while waiting and pool.free:
+            new = waiting.pop()
+            sent[new.candidate.number] = new
+            pool.submit(new)
+        back, outcome = pool.next()
+        found[back.candidate.number] = outcome
+        assert back == sent[back.candidate.number]
+    assert {n: o.scores["task"].metrics["acc"] for n, o in found.items()} == {
+        n: (0.1 + 0.2, float(n)) for n in range(7)
+    }
+
+
+def test_free_counts_idle_workers(pool: Pool, job: MakeJob) -> None:
+    assert pool.free == pool.size
+    for number in range(pool.size):
+        pool.submit(job(number))
+        assert pool.free == pool.size - number - 1
+    with pytest.raises(ValueError, match="every worker is busy"):
+        pool.submit(job(99))
+    for _ in range(pool.size):
+        pool.next()
+    assert pool.free == pool.size
+
+
+def test_a_failure_is_an_outcome(pool: Pool, job: MakeJob) -> None:
+    pool.submit(job(1, "fail"))
+    _, outcome = pool.next()
+    assert outcome.failure is not None
+    assert outcome.failure.kind is FailureKind.MERGE
+    assert outcome.scores == {}
+
+
+def test_nothing_to_wait_for_is_an_error(pool: Pool) -> None:
+    with pytest.raises(ValueError, match="no job is in flight"):
+        pool.next()
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_closing_twice_is_harmless(pool: Pool, job: MakeJob, force: bool) -> None:
+    pool.submit(job(1))
+    pool.close(force=force)
+    pool.close(force=force)

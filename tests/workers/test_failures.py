@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from evomerge.errors import MergeError, RecipeError, TaskError
+from evomerge.score import Collapsed, NotFinite
+from evomerge.trial import Failure, FailureKind
+from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (MemoryError(), FailureKind.OUT_OF_MEMORY, "MemoryError"),
+        (torch.OutOfMemoryError("CUDA"), FailureKind.OUT_OF_MEMORY, "OutOfMemoryError: CUDA"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            FailureKind.OUT_OF_MEMORY,
+            "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried",
+        ),
+        (NotFinite("NaN\nin logits"), FailureKind.NOT_FINITE, "NaN in logits"),
+        (Collapsed("one token"), FailureKind.COLLAPSED, "one token"),
+        (MergeError("opposed"), FailureKind.MERGE, "opposed"),
+        (RecipeError("wrong"), FailureKind.MERGE, "wrong"),
+        (TaskError("no gold"), FailureKind.TASK, "no gold"),
+        (KeyError("answer"), FailureKind.WORKER, "KeyError: 'answer'"),
+        (RuntimeError("shapes"), FailureKind.WORKER, "RuntimeError: shapes"),
+    ],
+)
+def test_kind_and_reason(error: Exception, kind: FailureKind, reason: str) -> None:
+    assert isinstance(error, CANDIDATE_ERRORS)
+    assert failure_of(error, FailureKind.WORKER) == Failure(kind, reason)
+
+
+def test_what_ends_the_process_is_let_through() -> None:
+    assert not issubclass(KeyboardInterrupt, CANDIDATE_ERRORS)
+    assert not issubclass(SystemExit, CANDIDATE_ERRORS)
