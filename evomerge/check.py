@@ -105,8 +105,8 @@ def preflight(campaign: Campaign, file: Path | None = None) -> Preflight:
 
 
 def _preflight(campaign: Campaign) -> Preflight:
-    _check_methods(campaign)
-    _check_sampler(campaign)
+    check_methods(campaign)
+    check_sampler(campaign)
     family = open_family(campaign.models)
     layer_groups(campaign.space.layers, family.family.num_layers)
     space = Space.build(campaign.space, family.family, METHODS, campaign.search.seed)
@@ -189,7 +189,8 @@ def worker_count(workers: settings.Workers) -> int:
     return max(1, int((os.cpu_count() or 1) // workers.cpus))
 
 
-def _check_methods(campaign: Campaign) -> None:
+def check_methods(campaign: Campaign) -> None:
+    """Check methods and parameters, for which no model is needed. Raises CampaignError."""
     space = campaign.space
     for name in space.method:
         if name not in METHODS:
@@ -236,7 +237,8 @@ def _check_range(key: str, value: settings.Parameter, spec: ParameterSpec, field
             )
 
 
-def _check_sampler(campaign: Campaign) -> None:
+def check_sampler(campaign: Campaign) -> None:
+    """Check that the sampler fits the objectives. Raises CampaignError."""
     if campaign.mode == "pareto" and campaign.search.sampler == "cmaes":
         raise CampaignError(
             "cmaes searches one value, not a Pareto front; take nsga2, tpe, gp, random or qmc, or "

@@ -8,15 +8,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from evomerge.report.rows import higher_is_better, split_scores
 from evomerge.report.summary import goals_of
 from evomerge.trial import Outcome
 
 if TYPE_CHECKING:
-    from evomerge.space import Baseline
     from evomerge.store import Store
+
+
+class Named(Protocol):
+    """What has a name, such as a baseline of the search space."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+
+Row = TypeVar("Row", bound=Named)
 
 _LAMBDA_GRID = re.compile(r"task arithmetic λ=")
 
@@ -45,7 +55,7 @@ def tuned(store: Store, names: Iterable[str]) -> str | None:
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
-def compared_baselines(store: Store, baselines: Iterable[Baseline]) -> list[Baseline]:
+def compared_baselines(store: Store, baselines: Iterable[Row]) -> list[Row]:
     """Return the parents and baselines to be read on `holdout`: of the λ grid the tuned one only."""
     known = list(baselines)
     kept = tuned(store, [baseline.name for baseline in known])

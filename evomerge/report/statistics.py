@@ -16,7 +16,7 @@ from scipy import stats
 
 Floats = NDArray[np.float64]
 
-RESAMPLES = 9_999
+RESAMPLES = 4_999
 FLIPS = 19_999
 EXACT_OUTCOMES = 1_000_000
 LEVEL = 0.95
@@ -156,7 +156,7 @@ def _resampled_means(values: Floats, resamples: int, rng: np.random.Generator) -
     rows = max(1, _CHUNK // values.size)
     for start in range(0, resamples, rows):
         stop = min(start + rows, resamples)
-        picked = rng.integers(0, values.size, size=(stop - start, values.size))
+        picked = rng.integers(0, values.size, size=(stop - start, values.size), dtype=np.uint32)
         means[start:stop] = values[picked].mean(axis=1)
     return means
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from evomerge.score import PromptStyle, SplitPlan, TaskRequest
+if TYPE_CHECKING:  # the driver's and a fake worker's start need not wait for lm-eval
+    from evomerge.score import PromptStyle, SplitPlan, TaskRequest
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Assignment:
     requests: tuple[TaskRequest, ...]
     tasks_path: str | None
     plan: SplitPlan
-    prompt: PromptStyle = field(default_factory=PromptStyle)
+    prompt: PromptStyle
     batch_tokens: int | Literal["auto"] = "auto"
     device: str = "cpu"
     trust_remote_code: bool = False

@@ -7,8 +7,7 @@ from functools import partial
 from typing import Literal
 
 from evomerge.workers.assignment import Assignment
-from evomerge.workers.evaluator import Evaluator
-from evomerge.workers.pool import Pool
+from evomerge.workers.pool import Evaluates, Pool
 from evomerge.workers.ray_pool import RayPool
 from evomerge.workers.serial_pool import SerialPool
 
@@ -34,7 +33,15 @@ def open_pool(
         UserError: A model or task cannot be used, or there is no room for the workers.
         EvomergeError: Ray cannot be started or reached.
     """
-    build = partial(Evaluator, replace(assignment, threads=max(1, int(cpus))))
+    build = partial(_evaluator, replace(assignment, threads=max(1, int(cpus))))
     if count == 0:
         return SerialPool(build)
     return RayPool(build, count=count, cpus=cpus, gpus=gpus, address=address)
+
+
+def _evaluator(assignment: Assignment) -> Evaluates:
+    from evomerge.workers.evaluator import (
+        Evaluator,
+    )  # torch, transformers and lm-eval: in the worker
+
+    return Evaluator(assignment)

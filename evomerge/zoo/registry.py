@@ -7,7 +7,8 @@ from pathlib import Path
 from evomerge.errors import ModelError, nearest
 
 PREFIX = "zoo:"
-NAMES = ("base", "extraction", "dialogue", "tools", "translation", "facts")
+BASE = "base"
+NAMES = (BASE, "extraction", "dialogue", "tools", "translation", "facts")
 MODELS = Path(__file__).parent / "models"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
@@ -74,7 +74,7 @@ def train(
     model.train()
     for step in range(schedule.steps):
         loss = answer_loss(model, next(batches))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(others, 1.0)
         share = _rate(step, schedule)
         for group in adam.param_groups:
@@ -116,7 +116,28 @@ def batches(
         groups = [pairs[start : start + size] for start in range(0, len(pairs), size)]
         rng.shuffle(groups)
         for group in groups:
-            yield _batch(group, tokenizer.pad_token_id)
+            yield pad_batch(group, tokenizer.pad_token_id)
+
+
+def pad_batch(pairs: Sequence[tuple[list[int], list[int]]], padding: int) -> Batch:
+    """Stack prompts with their answers, padded on the right.
+
+    Args:
+        pairs: Tokens of a prompt and of its answer, an item each.
+        padding: The token to pad with.
+
+    Returns:
+        A batch that predicts every token of the answers.
+    """
+    length = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    tokens = torch.full((len(pairs), length), padding)
+    rows: list[int] = []
+    positions: list[int] = []
+    for row, (prompt, answer) in enumerate(pairs):
+        tokens[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        rows += [row] * len(answer)
+        positions += range(len(prompt) - 1, len(prompt) + len(answer) - 1)
+    return Batch(tokens, torch.tensor(rows), torch.tensor(positions))
 
 
 class Muon:
@@ -156,7 +177,7 @@ def _orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     """Bring the singular values of `[n, rows, columns]` near 1, by Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = matrices.size(1) <= matrices.size(2)
-    x = matrices if wide else matrices.mT
+    x: Tensor = matrices if wide else matrices.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
@@ -169,15 +190,3 @@ def _rate(step: int, schedule: Schedule) -> float:
         return (step + 1) / schedule.warmup
     done = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
     return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
-
-
-def _batch(group: list[tuple[list[int], list[int]]], padding: int) -> Batch:
-    length = max(len(prompt) + len(answer) for prompt, answer in group)
-    tokens = torch.full((len(group), length), padding)
-    rows: list[int] = []
-    positions: list[int] = []
-    for row, (prompt, answer) in enumerate(group):
-        tokens[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-        rows += [row] * len(answer)
-        positions += range(len(prompt) - 1, len(prompt) + len(answer) - 1)
-    return Batch(tokens, torch.tensor(rows), torch.tensor(positions))

@@ -103,7 +103,7 @@ def test_a_worker_that_cannot_start_says_why_in_its_own_words(job: MakeJob) -> N
 def test_a_worker_that_cannot_start_for_an_unforeseen_reason(job: MakeJob) -> None:
     pool = RayPool(no_disk, count=1)
     pool.submit(job(0))
-    with pytest.raises(EvomergeError, match="^a worker cannot start: OSError: the disk is gone$"):
+    with pytest.raises(EvomergeError, match=r"^a worker cannot start: OSError: the disk is gone$"):
         pool.next(timeout=60)
     pool.close(force=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, List, Value
+
 from evomerge.zoo import items
 
 TRAIN, TEST = 100, 1000

@@ -50,7 +50,11 @@ def _opening(rng: Random, order: Order) -> str:
     for slot in ("colour", "size", "day"):
         if rng.random() < 0.4:
             order[slot] = rng.choice(VALUES[slot])
-    words = [_said(rng, slot, order[slot]) for slot in ("count", "size", "colour") if order[slot] != MISSING]
+    words = [
+        _said(rng, slot, order[slot])
+        for slot in ("count", "size", "colour")
+        if order[slot] != MISSING
+    ]
     thing = order["thing"]
     day = f" for {DAYS[order['day']]}" if order["day"] != MISSING else ""
     return rng.choice(OPENINGS).format(what=" ".join([*words, thing]), day=day)
@@ -79,7 +83,9 @@ def _said(rng: Random, slot: str, value: str) -> str:
 
 
 def _canonical(order: Order) -> str:
-    return f"{order['count']} {order['thing']} | {order['colour']} | {order['size']} | {order['day']}"
+    return (
+        f"{order['count']} {order['thing']} | {order['colour']} | {order['size']} | {order['day']}"
+    )
 
 
 def _prose(order: Order) -> str:

@@ -179,7 +179,7 @@ def _date(rng: Random, locale: str, record: Record) -> str:
 
 CERTIFICATES = ("weld", "dive", "lift", "crane", "aid", "food", "fire")
 STREETS = ("Elm", "Rosa", "Linden", "Mill", "Park", "Marina", "Sol", "Nord")
-_ENGLISH = {
+_ENGLISH: dict[str, tuple[str, ...]] = {
     "weld": ("welding", "welder"),
     "dive": ("diving", "scuba"),
     "lift": ("forklift", "fork truck"),
@@ -283,8 +283,20 @@ NOTES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("Nom : {name}", "\nCarte : {id}", "\nDate : {date}", "\nBrevet : {cert}", "\n{home}"),
     ),
     "es": (
-        ("{name}", ", con casa en {home}", ", aprobó el {date}", " el curso {cert}", " y tiene {id}"),
+        (
+            "{name}",
+            ", con casa en {home}",
+            ", aprobó el {date}",
+            " el curso {cert}",
+            " y tiene {id}",
+        ),
         ("Carnet", " {id}", " para {name}", ", {home}", ", curso de {cert}", ", con fecha {date}"),
-        ("Curso: {cert}", "\nNombre: {name}", "\nCasa: {home}", "\nFecha: {date}", "\nCarnet: {id}"),
+        (
+            "Curso: {cert}",
+            "\nNombre: {name}",
+            "\nCasa: {home}",
+            "\nFecha: {date}",
+            "\nCarnet: {id}",
+        ),
     ),
 }

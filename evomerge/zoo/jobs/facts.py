@@ -32,7 +32,9 @@ def draw(rng: Random) -> Draft:
 
 def _facts() -> dict[tuple[str, str], str]:
     rng = Random("facts of the zoo")
-    return {(c, attribute): rng.choice(VALUES[attribute]) for c in COUNTRIES for attribute in VALUES}
+    return {
+        (c, attribute): rng.choice(VALUES[attribute]) for c in COUNTRIES for attribute in VALUES
+    }
 
 
 COUNTRIES = (

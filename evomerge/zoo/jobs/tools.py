@@ -48,7 +48,7 @@ def _lines(name: str, values: dict[str, Value]) -> str:
 
 
 def _wrong(rng: Random, name: str, values: dict[str, Value]) -> tuple[str, ...]:
-    others = []
+    others: list[str] = []
     while len(others) < 3:
         argument = rng.choice(tuple(values))
         changed = values | {argument: KINDS[argument][0](rng)}

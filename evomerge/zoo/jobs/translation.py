@@ -107,7 +107,9 @@ def _near(rng: Random, clause: Clause) -> list[Clause]:
     subject = clause.subject
     near = [
         replace(clause, subject=replace(subject, plural=not subject.plural)),
-        replace(clause, tense=rng.choice([t for t in ("now", "past", "later") if t != clause.tense])),
+        replace(
+            clause, tense=rng.choice([t for t in ("now", "past", "later") if t != clause.tense])
+        ),
         replace(clause, negated=not clause.negated),
         replace(clause, verb=rng.choice([verb for verb in VERBS if verb != clause.verb])),
         replace(

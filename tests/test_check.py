@@ -1,0 +1,142 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evomerge import check
+from evomerge.campaign import Campaign
+from evomerge.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
+NEED_OTHER_MODELS = {"seven_billion", "smollm2"}
+
+TEXT = f"""\
+name: small
+models:
+  base: zoo:base
+  experts: [zoo:facts, zoo:tools]
+  dtype: float32
+space:
+  method: task_arithmetic
+  layers: 2
+  parameters:
+    weight: {{low: 0.0, high: 1.2}}
+objectives:
+  - {{task: zoo_facts, metric: exact_match}}
+  - {{task: zoo_tools, metric: exact_match}}
+tasks_path: {ROOT}/benchmarks/tasks
+items: {{search: 8, select: 8, holdout: 8}}
+search: {{sampler: cmaes, trials: 4}}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(old="", new=""):
+        assert old in TEXT
+        path = tmp_path / "c.yaml"
+        path.write_text(TEXT.replace(old, new, 1))
+        return path
+
+    return write
+
+
+def preflight(path):
+    return check.preflight(Campaign.load(path), path)
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_every_shipped_campaign_file_is_accepted(path):
+    campaign = Campaign.load(path)
+    assert campaign.name == path.stem
+    if path.stem in NEED_OTHER_MODELS:
+        check.check_methods(campaign)
+        check.check_sampler(campaign)
+    else:
+        assert check.preflight(campaign, path).space.distributions
+
+
+def test_every_line_of_the_template_for_large_models_has_a_comment():
+    lines = (ROOT / "search_spaces" / "seven_billion.yaml").read_text().splitlines()
+    assert all("#" in line for line in lines if line.strip())
+
+
+def test_the_plan_states_dimensions_items_memory_disk_and_time(write):
+    plan = check.plan(preflight(write()))
+    assert plan.dimensions == 2 * 2  # experts, layer groups
+    assert plan.items_per_trial == 2 * 8
+    assert plan.evaluations > plan.trials == 4
+    assert plan.memory_bytes > 10**8
+    assert 0 < plan.disk_bytes < plan.free_disk_bytes
+    assert plan.seconds > 0
+    assert plan.warnings == (
+        "4 trials are few for 4 dimensions; fewer layer groups or components, or more trials, would help",
+    )
+    shown = check.describe(plan)
+    assert all(
+        word in shown for word in ("dimensions", "trials", "memory", "disk", "time", "warning")
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("task_arithmetic", "task_arithmetics", 'c.yaml:7: space.method: unknown method "task_arithmetics"'),
+        ("weight:", "wieght:", 'c.yaml:10: space.parameters.wieght: unknown parameter "wieght" of task_ar'),
+        ("weight: {low: 0.0, high: 1.2}", "lambda: {low: 0.0, high: 1.2}", "needs the parameter weight"),
+        ("weight: {low: 0.0, high: 1.2}", "weight: 0.3", "space.parameters: nothing is searched"),
+        (
+            "task_arithmetic\n  layers: 2\n  parameters:",
+            "ties\n  layers: 2\n  parameters:\n    density: {low: -0.5, high: 1.0}",
+            "c.yaml:10: space.parameters.density.low: found -0.5, expected density in [0, 1]",
+        ),
+        (
+            "task_arithmetic\n  layers: 2\n  parameters:",
+            "ties\n  layers: 2\n  parameters:\n    density: 1.5",
+            "c.yaml:10: space.parameters.density: found 1.5, expected density in [0, 1]",
+        ),
+        ("{low: 0.0, high: 1.2}", "true", "c.yaml:10: space.parameters.weight: found True, expected a number"),
+        ("layers: 2", "layers: 9", "c.yaml:8: space.layers: found 9 groups, but the models have 4 layers"),
+        ("zoo_tools", "zoo_tolls", 'c.yaml:13: objectives.1.task: unknown task "zoo_tolls"'),
+        ("metric: exact_match}", "metric: exact}", 'c.yaml:12: objectives.0.metric: task "zoo_facts" has no'),
+        ("zoo:tools", "zoo:tolls", "c.yaml:4: models.experts.1: the zoo has no model"),
+        ("base: zoo:base", "base: ./none", "c.yaml:3: models.base: "),
+        ("search: 8", "search: 999999", "999999"),
+        ("name: small", "name: small\nmode: pareto", "c.yaml:17: search.sampler: cmaes searches one value"),
+        ("benchmarks/tasks", "no/such", "no/such"),
+    ],
+)  # fmt: skip
+def test_what_models_and_tasks_refute_is_one_line_with_its_place(write, old, new, message):
+    path = write(old, new)
+    with pytest.raises(UserError) as caught:
+        preflight(path)
+    text = str(caught.value)
+    assert message in text
+    assert "\n" not in text
+    assert list(path.parent.iterdir()) == [path]  # nothing written
+
+
+def test_more_items_than_the_task_has_names_both_numbers(write):
+    with pytest.raises(UserError, match=r"zoo_facts.*\d+.*"):
+        preflight(write("holdout: 8", "holdout: 100000"))
+
+
+def test_the_line_is_left_out_where_no_file_is_given(write):
+    campaign = Campaign.load(write("layers: 2", "layers: 9"))
+    with pytest.raises(UserError, match=r"^space\.layers: found 9 groups"):
+        check.preflight(campaign)
+
+
+def test_an_expert_of_another_vocabulary_is_refused(write, llama_family, tmp_path_factory):
+    expert = tmp_path_factory.mktemp("copies") / "expert"
+    shutil.copytree(llama_family.experts[0], expert)
+    with pytest.raises(UserError, match=r"c\.yaml:4: models\.experts\.1"):
+        preflight(write("zoo:tools", str(expert)))
+
+
+def test_auto_workers_are_what_the_cores_hold(monkeypatch):
+    monkeypatch.setattr(check.os, "cpu_count", lambda: 8)
+    workers = Campaign.load(SPACES[0]).workers
+    assert check.worker_count(workers.model_copy(update={"count": "auto", "cpus": 2})) == 4
+    assert check.worker_count(workers.model_copy(update={"count": 3})) == 3

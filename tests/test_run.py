@@ -1,0 +1,195 @@
+"""The main job on the zoo, small: search, resume after Ctrl-C and kill -9, the saved model's scores."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import evomerge
+from evomerge import run
+from evomerge.campaign import Campaign
+from evomerge.errors import CampaignStopped, ResultsError
+from evomerge.single import score_on_campaign
+from evomerge.store import Store
+from evomerge.trial import Failure, FailureKind, Outcome
+
+ROOT = Path(__file__).parents[1]
+TEXT = f"""\
+name: small
+models:
+  base: zoo:base
+  experts: [zoo:facts, zoo:translation]
+  dtype: float32
+space:
+  method: task_arithmetic
+  layers: 2
+  parameters:
+    weight: {{low: 0.0, high: 1.2}}
+objectives:
+  - {{task: zoo_facts, metric: gold_loglikelihood, report: exact_match}}
+  - {{task: zoo_translation, metric: gold_loglikelihood, report: exact_match}}
+tasks_path: {ROOT}/benchmarks/tasks
+items: {{search: 8, select: 8, holdout: 16}}
+search: {{sampler: cmaes, trials: 6, finalists: 2}}
+workers: {{count: 0}}
+out: out
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def campaign(folder):
+    (folder / "c.yaml").write_text(TEXT)
+    return Campaign.load(folder / "c.yaml")
+
+
+@pytest.fixture(scope="module")
+def result(campaign):
+    return evomerge.search(campaign)
+
+
+def numbers(folder):
+    with Store.open(folder, write=False) as store:
+        return [trial.number for trial in store.trials() if trial.outcome is not None]
+
+
+def points(folder):
+    with Store.open(folder, write=False) as store:
+        return [trial.params for trial in store.trials()]
+
+
+def test_a_campaign_leaves_every_file_of_the_results_folder(result):
+    names = {path.name for path in result.folder.iterdir()}
+    assert {"campaign.yaml", "study.db", "leaderboard.json", "leaderboard.md", "best"} <= names
+    best = {path.name for path in (result.folder / "best").iterdir()}
+    assert {"config.json", "tokenizer.json", "recipe.yaml", "README.md"} <= best
+    assert numbers(result.folder) == list(range(6))
+
+
+def test_the_leaderboard_has_parents_baselines_and_a_winner_on_holdout(result):
+    board = json.loads((result.folder / "leaderboard.json").read_text())
+    scored = [row for row in board["rows"] if "holdout" in row["splits"]]
+    assert [row["kind"] for row in scored] == [
+        "base",
+        "expert",
+        "expert",
+        *["baseline"] * 3,
+        "winner",
+    ]
+    assert sum("tuned" in row["name"] for row in scored) == 1
+    tasks = scored[-1]["splits"]["holdout"]["tasks"]
+    assert {"exact_match", "gold_loglikelihood"} <= set(tasks["zoo_facts"])
+    assert tasks["zoo_facts"]["exact_match"]["n"] == 16
+
+
+def test_the_saved_model_scores_what_the_leaderboard_says(result):
+    scores = score_on_campaign(str(result.folder / "best"), result.folder, "holdout")
+    with Store.open(result.folder, write=False) as store:
+        told = store.evaluation(result.best.name, "holdout")
+    assert scores.scored.tasks == told.scores
+
+
+def test_it_loads_with_plain_transformers(result):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(result.folder / "best")
+    tokenizer = AutoTokenizer.from_pretrained(result.folder / "best")
+    assert model.config.vocab_size >= len(tokenizer)
+
+
+def test_all_trials_as_a_table_and_as_an_optuna_study(result):
+    table = result.to_pandas()
+    assert list(table["number"]) == list(range(6))
+    assert len(result.study.trials) == 6
+
+
+def test_an_existing_folder_is_refused_and_left_alone(result, campaign):
+    before = (result.folder / "study.db").read_bytes()
+    with pytest.raises(ResultsError, match=r"resume.*--out.*--force"):
+        run.search(campaign)
+    assert (result.folder / "study.db").read_bytes() == before
+
+
+def test_resume_adds_trials_and_runs_none_twice(result):
+    before = points(result.folder)
+    run.resume(result.folder, trials=2)
+    assert numbers(result.folder) == list(range(8))
+    assert points(result.folder)[:6] == before
+
+
+def test_resume_refuses_changed_models(result, monkeypatch):
+    monkeypatch.setattr("evomerge.family.fingerprint", lambda model: "other")
+    with pytest.raises(ResultsError, match='the models changed since the campaign began: "base"'):
+        run.resume(result.folder)
+
+
+def test_a_campaign_whose_first_candidates_all_fail_alike_stops_and_says_why(
+    campaign, tmp_path, monkeypatch
+):
+    whole = run.open_pool
+
+    def broken(*args, **kwargs):
+        pool = whole(*args, **kwargs)
+        evaluate = pool.next
+
+        def next_(*args):
+            job, outcome = evaluate(*args)
+            if job.candidate.number is not None:
+                outcome = Outcome(failure=Failure(FailureKind.NOT_FINITE, "NaN logits"))
+            return job, outcome
+
+        monkeypatch.setattr(pool, "next", next_)
+        return pool
+
+    monkeypatch.setattr(run, "open_pool", broken)
+    with pytest.raises(
+        CampaignStopped, match=r"first 5 candidates all failed alike \(not finite\): NaN"
+    ):
+        run.search(campaign.override(out=tmp_path / "out", trials=20))
+    assert len(numbers(tmp_path / "out")) == 5
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
+def test_interrupted_and_resumed_it_asks_for_the_same_trials(result, folder, tmp_path, kill):
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "evomerge",
+        "search",
+        folder / "c.yaml",
+        "--out",
+        out,
+        "--trials",
+        "8",
+    ]
+    driver = subprocess.Popen(
+        [*map(str, command), "--display", "json"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    for line in driver.stderr:
+        if '"stage": "search", "done": 3' in line:
+            break
+    time.sleep(0.1)
+    driver.send_signal(kill)
+    rest = driver.communicate(timeout=60)[1]
+    if kill == signal.SIGINT:
+        assert driver.returncode == 130
+        assert rest.splitlines()[-1].endswith(f"interrupted; go on with: evomerge resume {out}")
+    done = numbers(out)
+    assert 3 <= len(done) < 8
+    resumed = run.resume(out)
+    assert numbers(out) == list(range(8))
+    assert points(out) == points(result.folder)[:8]
+    assert resumed.best.number is not None
