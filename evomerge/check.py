@@ -289,7 +289,7 @@ def _tokens_of_a_trial(ready: Preflight) -> int:
         for request in of_item
     ]
     texts = [" ".join(part for part in one.args if isinstance(part, str)) for one in requests]
-    generating = sum(one.request_type == "generate_until" for one in requests)
+    generating = sum(1 for one in requests if one.request_type == "generate_until")
     tokenizer = load_tokenizer(ready.family.family.base)
     lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
     return sum(lengths) + GENERATED_TOKENS * generating

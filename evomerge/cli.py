@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -36,36 +36,16 @@ zoo_app = typer.Typer(
 app.add_typer(zoo_app, name="zoo")
 
 
-class Format(StrEnum):
-    """How a report is written."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
-    JSON = "json"
-    CSV = "csv"
-
-
-class SplitName(StrEnum):
-    """Which items a report is about."""
-
-    SEARCH = "search"
-    SELECT = "select"
-    HOLDOUT = "holdout"
-
-
-class DisplayStyle(StrEnum):
-    """How progress is shown."""
-
-    AUTO = "auto"
-    RICH = "rich"
-    PLAIN = "plain"
-    JSON = "json"
-    NONE = "none"
-
+Format = Literal["table", "markdown", "json", "csv"]
+SplitName = Literal["search", "select", "holdout"]
+DisplayStyle = Literal["auto", "rich", "plain", "json", "none"]
 
 CampaignFile = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign file.")]
 ResultsDir = Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to write it.")]
+SplitOption = Annotated[
+    SplitName | None, typer.Option(help="Which items; default: the last ones that were scored.")
+]
 DisplayOption = Annotated[
     DisplayStyle, typer.Option(help="Progress; auto: rich on a terminal, plain lines elsewhere.")
 ]
@@ -130,7 +110,7 @@ def search(
     address: Annotated[
         str | None, typer.Option(metavar="ADDR", help="A Ray cluster to join, such as auto.")
     ] = None,
-    display: DisplayOption = DisplayStyle.AUTO,
+    display: DisplayOption = "auto",
 ) -> None:
     """Search, save the best merged model and print the leaderboard."""
     from evomerge import run
@@ -152,7 +132,7 @@ def resume(
     trials: Annotated[int, typer.Option(min=0, help="Trials to add to the budget.")] = 0,
     workers: WorkersOption = None,
     address: Annotated[str | None, typer.Option(metavar="ADDR", help="A Ray cluster.")] = None,
-    display: DisplayOption = DisplayStyle.AUTO,
+    display: DisplayOption = "auto",
 ) -> None:
     """Go on where a campaign stopped."""
     from evomerge import run
@@ -165,8 +145,8 @@ def resume(
 @app.command()
 def report(
     results: ResultsDir,
-    format_: FormatOption = Format.TABLE,
-    split: Annotated[SplitName, typer.Option(help="Which items.")] = SplitName.HOLDOUT,
+    format_: FormatOption = "table",
+    split: SplitOption = None,
 ) -> None:
     """Show the leaderboard of a finished or running campaign."""
     from evomerge import report as reports
@@ -174,7 +154,7 @@ def report(
 
     with Store.open(results, write=False) as store:
         board = reports.leaderboard(store)
-    print(reports.render(board, format_.value, split.value), end="")
+    print(reports.render(board, format_, split, color=_in_color()), end="")
 
 
 @app.command()
@@ -182,13 +162,13 @@ def compare(
     results: Annotated[
         list[Path], typer.Argument(metavar="DIR DIR...", help="Two or more results folders.")
     ],
-    format_: FormatOption = Format.TABLE,
-    split: Annotated[SplitName, typer.Option(help="Which items.")] = SplitName.HOLDOUT,
+    format_: FormatOption = "table",
+    split: SplitOption = None,
 ) -> None:
     """Compare the leaderboards of campaigns."""
     from evomerge import report as reports
 
-    print(reports.compare_folders(results, format_.value, split.value), end="")
+    print(reports.compare_folders(results, format_, split), end="")
 
 
 @app.command()
@@ -233,7 +213,7 @@ def score(
     campaign: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Score on the items of this campaign.")
     ] = None,
-    split: Annotated[SplitName, typer.Option(help="Which of its items.")] = SplitName.HOLDOUT,
+    split: Annotated[SplitName, typer.Option(help="Which of its items.")] = "holdout",
     dtype: Annotated[str | None, typer.Option(help="Default: the campaign's, or float32.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write results and items here.")
@@ -245,7 +225,7 @@ def score(
     if (campaign is None) == (not tasks):
         raise UserError("give either --tasks A,B or --campaign DIR")
     if campaign is not None:
-        scores = single.score_on_campaign(model, campaign, split.value, dtype=dtype)
+        scores = single.score_on_campaign(model, campaign, split, dtype=dtype)
     else:
         scores = single.score_on_tasks(
             model,
@@ -318,7 +298,7 @@ def _fail(message: str, status: int) -> int:
 def _shown(style: DisplayStyle) -> Iterator[Display]:
     from evomerge.progress import open_display
 
-    display = open_display(style.value)
+    display = open_display(style)
     try:
         yield display
     finally:
@@ -344,5 +324,9 @@ def _interruptible(how_to_go_on: str) -> Iterator[None]:
 def _print_result(result: Result) -> None:
     from evomerge import report as reports
 
-    print(reports.render(result.leaderboard, "table", "holdout"), end="")
+    print(reports.render(result.leaderboard, "table", "holdout", color=_in_color()), end="")
     print(f"best model: {result.folder / 'best'}")
+
+
+def _in_color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
@@ -111,13 +113,14 @@ class LiveModel:
     def _write_converted(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
         """For files whose tensors are not the module's (experts fused at loading): load as a file is."""
         state = {name: tensor.to(self._dtype) for name, tensor in tensors}
-        loaded, report = type(self.module).from_pretrained(
-            None,
-            config=self.module.config,
-            state_dict=state,
-            dtype=self._dtype,
-            output_loading_info=True,
-        )
+        with _without_bars():
+            loaded, report = type(self.module).from_pretrained(
+                None,
+                config=self.module.config,
+                state_dict=state,
+                dtype=self._dtype,
+                output_loading_info=True,
+            )
         unused = report["unexpected_keys"] or report["missing_keys"] or report["mismatched_keys"]
         if unused:
             raise MergeError(f"transformers does not take the merged tensors: {sorted(unused)[0]}")
@@ -148,13 +151,26 @@ def free_memory(device: torch.device) -> int:
 
 def _load_module(base: Checkpoint, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
     try:
-        module: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            base.folder, dtype=dtype, trust_remote_code=trust_remote_code
-        )
+        with _without_bars():
+            module: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                base.folder, dtype=dtype, trust_remote_code=trust_remote_code
+            )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"transformers cannot load it: {reason}", file=base.name) from None
     return module
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers' own progress bars off the terminal; progress is the caller's to show."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _targets(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ from evomerge.score.items import Items, load_items
 from evomerge.score.metrics import task_metrics
 from evomerge.score.requested import PromptStyle, SplitPlan, TaskRequest
 from evomerge.score.scorer import Scored, Scorer
+from evomerge.score.table import lm_eval_results, lm_eval_table
 from evomerge.score.tasks import list_tasks
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "SplitPlan",
     "TaskRequest",
     "list_tasks",
+    "lm_eval_results",
+    "lm_eval_table",
     "load_items",
     "task_metrics",
 ]

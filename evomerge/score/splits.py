@@ -85,7 +85,7 @@ def draw(
             for index, identifier in enumerate(ids[source])
             if content_of(identifier) not in taken
         ]
-        if count is not None and count > len(free):
+        if count is not None and count > len(free) and not plan.first:
             raise _too_many(task, split, count, len(free), len(ids[source]), source)
         if not plan.first:
             free.sort(key=lambda entry: ("-" in entry[1], _rank(task, plan.seed, entry[1])))

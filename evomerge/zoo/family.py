@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -73,7 +74,7 @@ def build_family(directory: Path, *, seed: int = 0, progress: bool = True) -> No
     base = new_model(tokenizer, seed)
     with bar:
         for name in NAMES:
-            model = base if name == BASE else _copy(base)
+            model = base if name == BASE else deepcopy(base)
             _train(name, model, tokenizer, seed, bar)
             # What is shipped is what specialists start from: the rounded weights.
             model.to(torch.bfloat16)
@@ -158,12 +159,6 @@ def _job_texts(job: str, rng: Random) -> Iterator[tuple[str, str]]:
 
 def _rng(seed: int, purpose: str) -> Random:
     return Random(f"{purpose} {seed}")
-
-
-def _copy(base: LlamaForCausalLM) -> LlamaForCausalLM:
-    model = LlamaForCausalLM(base.config)
-    model.load_state_dict(base.state_dict())
-    return model
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -60,6 +60,7 @@ def test_drawing_depends_on_seed_and_not_on_order():
 
 def test_first_takes_the_first_and_none_takes_all():
     assert chosen(SplitPlan({"search": 5}, first=True))["search"] == list(IDS[:5])
+    assert len(chosen(SplitPlan({"search": 500}, first=True))["search"]) == 60
     rest = chosen(SplitPlan({"search": None, "holdout": 10}))
     assert len(rest["search"]) == 50
 
