@@ -55,21 +55,25 @@ def items(job: str, split: Split, count: int, *, seed: int = 0) -> list[Item]:
     Raises:
         TaskError: The job is unknown, or has fewer than `count` different items.
     """
+    if job not in JOBS:
+        raise TaskError(f"unknown job {job!r} of the zoo; {nearest(job, JOBS)}")
     found: dict[str, Item] = {}
     rng = Random(f"{job} {split} {seed}")
+    drawn = drafts(job, split, rng)
     misses = 0
-    for draft in drafts(job, split, rng):
+    while len(found) < count:
+        draft = next(drawn)
         prompt = markup(draft.turns)
-        misses = misses + 1 if prompt in found else 0
-        if misses > PATIENCE:
-            raise TaskError(f"job {job!r} has {len(found)} {split} items, asked for {count}")
-        if prompt not in found:
-            choices = [draft.answers[0], *draft.wrong[:3]]
-            rng.shuffle(choices)
-            gold = choices.index(draft.answers[0])
-            found[prompt] = Item(prompt, draft.answers[0], tuple(choices), gold)
-        if len(found) >= count:
-            break
+        if prompt in found:
+            misses += 1
+            if misses > PATIENCE:
+                raise TaskError(f"job {job!r} has {len(found)} {split} items, asked for {count}")
+            continue
+        misses = 0
+        choices = [draft.answers[0], *draft.wrong[:3]]
+        rng.shuffle(choices)
+        gold = choices.index(draft.answers[0])
+        found[prompt] = Item(prompt, draft.answers[0], tuple(choices), gold)
     return list(found.values())
 
 
@@ -77,18 +81,13 @@ def drafts(job: str, split: Split, rng: Random) -> Iterator[Draft]:
     """Draw a job's cases of one split without end.
 
     Args:
-        job: One of the zoo's jobs.
+        job: One of `JOBS`.
         split: `train` or `test`.
         rng: Where randomness comes from.
 
     Yields:
         Drafts whose content belongs to `split`.
-
-    Raises:
-        TaskError: The job is unknown.
     """
-    if job not in JOBS:
-        raise TaskError(f"unknown job {job!r} of the zoo; {nearest(job, JOBS)}")
     draw = JOBS[job]
     while True:
         draft = draw(rng)
