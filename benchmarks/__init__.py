@@ -1,0 +1,1 @@
+"""What evomerge costs and gains, measured."""
