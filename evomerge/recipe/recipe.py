@@ -6,7 +6,7 @@ this order; a setting is a scalar, a gradient over the layers of a slice, or a l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import xxhash
@@ -87,7 +87,7 @@ class Recipe:
         slices: Output layers, group by group.
         base_model: The common ancestor; None for methods that take none.
         parameters: Global settings.
-        dtype: Of the maths' inputs and of the file, such as `bfloat16`; None: the base's own.
+        dtype: Of the merged weights (the maths runs in float32 and rounds once); None: the base's own.
         out_dtype: Of the file, where it differs.
         vocabulary: None: unlike vocabularies are an error.
         chat_template: A template, or the name of one; None: the tokenizer's own.
@@ -118,6 +118,30 @@ class Recipe:
             names.extend([] if piece.base_model is None else [piece.base_model])
             names.extend(source.model for source in piece.sources)
         return tuple(dict.fromkeys(names))
+
+    def renamed(self, rename: Callable[[str], str]) -> Recipe:
+        """Return the same recipe with each model's name replaced; both parts of `MODEL+ADAPTER` are.
+
+        Args:
+            rename: Old name of a model or adapter → new name.
+        """
+
+        def new(name: str) -> str:
+            return "+".join(rename(part) for part in name.split("+"))
+
+        def sources(found: tuple[Source, ...]) -> tuple[Source, ...]:
+            return tuple(replace(source, model=new(source.model)) for source in found)
+
+        slices = tuple(
+            replace(
+                piece,
+                sources=sources(piece.sources),
+                base_model=None if piece.base_model is None else new(piece.base_model),
+            )
+            for piece in self.slices
+        )
+        base = None if self.base_model is None else new(self.base_model)
+        return replace(self, models=sources(self.models), slices=slices, base_model=base)
 
     def digest(self) -> str:
         """Return 16 hex digits that are equal for equal recipes, on any machine."""

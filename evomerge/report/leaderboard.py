@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evomerge.errors import ResultsError
 from evomerge.recipe import Recipe
 from evomerge.report.front import mark_front
 from evomerge.report.interchange import row_from_json, row_to_json
+from evomerge.report.paths import portable
 from evomerge.report.rows import KINDS, Goal, Kind, Row, higher_is_better, split_scores
 from evomerge.report.selection import in_lambda_grid
 from evomerge.report.significance import Evidence, best, weigh
@@ -95,7 +97,8 @@ def leaderboard(store: Store) -> Leaderboard:
     While there are no finalists yet, the best trials so far stand in their place, on the search items.
     """
     summary = summarise(store)
-    rows = [_row(found, summary.goals) for found in _collect(store, summary).values()]
+    found = _collect(store, summary).values()
+    rows = [_row(one, summary.goals, Path(store.folder)) for one in found]
     rows = _mark_tuned(rows, summary.goals)
     if summary.mode == "pareto":
         rows = mark_front(rows, summary.goals)
@@ -146,7 +149,7 @@ def _leading(store: Store, summary: Summary) -> list[int]:
     return [number for _, number in sorted(scored)[: store.campaign.search.finalists]]
 
 
-def _row(found: _Found, goals: Sequence[Goal]) -> Row:
+def _row(found: _Found, goals: Sequence[Goal], folder: Path) -> Row:
     costs = [outcome.cost for outcome in found.outcomes.values()]
     cost = Cost(
         merge_seconds=sum(cost.merge_seconds for cost in costs),
@@ -159,7 +162,8 @@ def _row(found: _Found, goals: Sequence[Goal]) -> Row:
         for split in SPLITS
         if split in found.outcomes
     }
-    return Row(found.name, found.kind, found.trial, found.recipe, splits, cost)
+    recipe = found.recipe.renamed(lambda name: portable(name, folder))
+    return Row(found.name, found.kind, found.trial, recipe, splits, cost)
 
 
 def _mark_tuned(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:

@@ -1,7 +1,7 @@
 """What a leaderboard says of its campaign: objectives, budget, progress, versions and hashes.
 
 The facts read from the store are those recorded when it was created: `versions` (package → version),
-`tasks` (task → hash over every prompt) and `higher_is_better` (task → metric → bool); one that is
+`prompts` (task → hash over every prompt) and `higher_is_better` (task → metric → bool); one that is
 missing is unknown, and higher is taken to be better.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.campaign import Campaign
+from evomerge.report.paths import portable
 from evomerge.report.rows import Goal
 from evomerge.trial import Split
 
@@ -67,8 +68,10 @@ def summarise(store: Store) -> Summary:
     return Summary(
         name=campaign.name,
         mode=campaign.mode,
-        base=campaign.models.base,
-        experts={expert.name: expert.model for expert in campaign.models.experts},
+        base=portable(campaign.models.base, store.folder),
+        experts={
+            expert.name: portable(expert.model, store.folder) for expert in campaign.models.experts
+        },
         goals=goals_of(campaign, facts),
         items={
             "search": campaign.items.search,
@@ -79,7 +82,7 @@ def summarise(store: Store) -> Summary:
         complete=states.count("complete"),
         failed=states.count("failed"),
         versions=_texts(facts.get("versions")),
-        prompts=_texts(facts.get("tasks")),
+        prompts=_texts(facts.get("prompts")),
     )
 
 

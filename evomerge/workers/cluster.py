@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from evomerge.errors import CampaignError, EvomergeError
 NAMESPACE = "evomerge"
 OBJECT_STORE_BYTES = 100 * 2**20
 """Only jobs and outcomes pass through it."""
+SECONDS_TO_ANSWER = 10.0
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -80,6 +82,7 @@ class Cluster:
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
         try:
             if address is not None:
+                _check_reachable(address)
                 ray.init(address=address, **quiet)
                 return
             wanted = 0 if count == "auto" else math.ceil(count * cpus)
@@ -131,6 +134,17 @@ def workers_that_fit(
                 field=f"workers.{name}",
             )
     return wanted
+
+
+def _check_reachable(address: str) -> None:
+    """Try the port first: Ray itself goes on trying for many minutes.
+
+    Raises:
+        OSError: Nothing answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
 
 
 @contextmanager

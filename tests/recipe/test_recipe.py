@@ -23,3 +23,16 @@ def test_equal_recipes_have_equal_digests_and_others_do_not():
     assert one.digest() == same.digest()
     assert one.digest() != one.with_seed(1).digest()
     assert len(one.digest()) == 16
+
+
+def test_renamed_replaces_models_adapters_and_bases_everywhere():
+    made = Recipe(
+        method="ties",
+        base_model="b",
+        slices=(Slice(sources=(Source("b", (0, 1)), Source("b+a", (0, 1))), base_model="b"),),
+        models=(Source("b+a", parameters={"weight": 1.0}),),
+    )
+    new = made.renamed({"a": "A", "b": "B"}.__getitem__)
+    assert new.model_names() == ("B", "B+A")
+    assert new.slices[0].base_model == "B"
+    assert new.models[0].parameters == {"weight": 1.0}

@@ -139,7 +139,7 @@ def fill(store: Store, *, until: Split = "holdout") -> None:
 
 FACTS: Mapping[str, Any] = {
     "versions": {"evomerge": "0.1.0", "lm_eval": "0.4.13"},
-    "tasks": {task: f"{index:x}0ff" for index, task in enumerate(TASKS)},
+    "prompts": {task: f"{index:x}0ff" for index, task in enumerate(TASKS)},
     "higher_is_better": {task: {"exact_match": True} for task in TASKS},
 }
 
