@@ -13,7 +13,7 @@ def test_a_campaign_in_short(store: Store, lab: SimpleNamespace) -> None:
     assert summary.experts == {"extraction": "zoo:extraction", "tools": "zoo:tools"}
     assert summary.items == lab.items
     assert summary.versions["lm_eval"] == "0.4.13"
-    assert summary.prompts == lab.facts["tasks"]
+    assert summary.prompts == lab.facts["prompts"]
     assert [goal.task for goal in summary.goals] == list(lab.tasks)
 
 
