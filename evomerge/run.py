@@ -171,8 +171,9 @@ def _explore(bench: _Bench, study: Study) -> None:
             return
         job, outcome = pool.next()
         running -= 1
-        study.tell(job.candidate, outcome)
-        pace.step(failed=outcome.failure is not None, best=study.best_value)
+        failed = study.failed
+        study.tell(job.candidate, outcome)  # a score that is no finite number is a failure, too
+        pace.step(failed=study.failed > failed, best=study.best_value)
         if study.told == FIRST_CANDIDATES:
             _stop_if_all_fail(store)
 

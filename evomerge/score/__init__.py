@@ -4,6 +4,7 @@ from evomerge.score.failures import Collapsed, NotFinite
 from evomerge.score.items import Items, load_items
 from evomerge.score.metrics import task_metrics
 from evomerge.score.requested import PromptStyle, SplitPlan, TaskRequest
+from evomerge.score.resident_lm import ResidentLM
 from evomerge.score.scorer import Scored, Scorer
 from evomerge.score.table import lm_eval_results, lm_eval_table
 from evomerge.score.tasks import list_tasks
@@ -13,6 +14,7 @@ __all__ = [
     "Items",
     "NotFinite",
     "PromptStyle",
+    "ResidentLM",
     "Scored",
     "Scorer",
     "SplitPlan",

@@ -1,4 +1,4 @@
-"""Keys and values of many sequences of unlike lengths, in memory that is laid out once.
+"""Keys and values: of a preamble that many rows share, and of many sequences of unlike lengths.
 
 transformers' own DynamicCache copies everything at every token, its StaticCache attends to all that was
 laid out; this one writes in place, attends to what is there, and drops a finished sequence by moving the
@@ -7,9 +7,53 @@ last one into its slot.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import Cache
+
+
+class PreambleCache(Cache):  # type: ignore[misc]
+    """One sequence that every row of the passes to come begins with; filled by one pass over it.
+
+    Nothing is written in place, so gradients flow through it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self._states: dict[int, tuple[Tensor, Tensor]] = {}
+        self._length = 0
+
+    def close(self, length: int) -> None:
+        """Say that the preamble, of `length` tokens, is read; rows come next."""
+        self._length = length
+
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        layer_idx: int,
+        *args: object,
+        **kwargs: object,
+    ) -> tuple[Tensor, Tensor]:
+        """Keep the preamble's states, or return them in front of the rows' own."""
+        if not self._length:
+            self._states[layer_idx] = (key_states, value_states)
+            return key_states, value_states
+        keys, values = (
+            torch.cat([kept.expand(len(own), -1, -1, -1), own], dim=2)
+            for kept, own in zip(self._states[layer_idx], (key_states, value_states), strict=True)
+        )
+        return keys, values
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many tokens come before the next."""
+        return self._length
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Return how many tokens the next ones may attend to, and at which the first of them stands."""
+        return self._length + query_length, 0
 
 
 class SlotCache(Cache):  # type: ignore[misc]
@@ -25,22 +69,36 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._slots, self._capacity = slots, capacity
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        self._first = 0
+        self._first, self._offset = 0, 0
         self._columns: Tensor | None = None
+        self._chosen: Tensor | None = None
         self._seen = 0
 
-    def fill(self, first: int) -> None:
-        """Say that prompts come next, for the slots from `first` on, each from its first token."""
-        self._first, self._columns, self._seen = first, None, 0
-
-    def extend(self, columns: Tensor, seen: int) -> None:
-        """Say that one token for each of the first slots comes next.
+    def fill(self, first: int, offset: int = 0) -> None:
+        """Say that prompts come next, for the slots from `first` on.
 
         Args:
-            columns: `[n]`, int64: how many tokens each slot holds.
-            seen: The largest of them.
+            first: The first of the slots.
+            offset: How many of their tokens are there already.
+        """
+        self._first, self._offset, self._columns, self._seen = first, offset, None, offset
+
+    def spread(self, first: int, count: int, length: int) -> None:
+        """Copy the first `length` tokens of slot `first` to the `count` slots from there on."""
+        for store in (self._keys, self._values):
+            for layer in store.values():
+                layer[first : first + count, :, :length] = layer[first, :, :length].clone()
+
+    def extend(self, columns: Tensor, seen: int, slots: Sequence[int] | None = None) -> None:
+        """Say that a few tokens come next for some slots.
+
+        Args:
+            columns: `[n, w]`, int64: where each is kept.
+            seen: One more than the largest of them.
+            slots: Which n slots; None: the first n.
         """
         self._columns, self._seen = columns, seen
+        self._chosen = None if slots is None else torch.tensor(slots, device=columns.device)
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
         """Put the sequences of slots `sources` into slots `targets`, both `[k]`, int64."""
@@ -71,18 +129,27 @@ class SlotCache(Cache):  # type: ignore[misc]
         keys, values = self._keys[layer_idx], self._values[layer_idx]
         count, _, length, _ = key_states.shape
         if self._columns is None:
-            keys[self._first : self._first + count, :, :length] = key_states
-            values[self._first : self._first + count, :, :length] = value_states
-            return key_states, value_states
-        slots = torch.arange(count, device=key_states.device)
-        keys[slots, :, self._columns] = key_states[:, :, 0]
-        values[slots, :, self._columns] = value_states[:, :, 0]
-        return keys[:count, :, : self._seen + 1], values[:count, :, : self._seen + 1]
+            slots, stop = slice(self._first, self._first + count), self._offset + length
+            keys[slots, :, self._offset : stop] = key_states
+            values[slots, :, self._offset : stop] = value_states
+            if not self._offset:
+                return key_states, value_states
+            return keys[slots, :, :stop], values[slots, :, :stop]
+        chosen = self._chosen
+        rows = torch.arange(count, device=key_states.device) if chosen is None else chosen
+        keys[rows[:, None], :, self._columns] = key_states.transpose(1, 2)
+        values[rows[:, None], :, self._columns] = value_states.transpose(1, 2)
+        if chosen is None:
+            return keys[:count, :, : self._seen], values[:count, :, : self._seen]
+        return keys[chosen, :, : self._seen], values[chosen, :, : self._seen]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return how many tokens come before the next."""
-        return self._seen
+        return self._before()
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """Return how many tokens the next ones may attend to, and at which the first of them stands."""
-        return self._seen + query_length, 0
+        return self._before() + query_length, 0
+
+    def _before(self) -> int:
+        return self._seen if self._columns is None else self._seen - self._columns.shape[1]

@@ -1,22 +1,33 @@
-"""Greedy generation of many prompts at once: prompts in chunks, then one token for all at a time."""
+"""Greedy generation of many prompts at once: prompts in chunks, then one step for all at a time.
+
+A step feeds each sequence its last token and, where an earlier candidate's text suggests one, a guess of
+what follows. The guess is accepted up to the first token that is not the most likely one, so the text is
+that of plain greedy decoding, only sooner.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessorList
 
 from evomerge.score.cache import SlotCache
+from evomerge.score.drafts import Drafts, guess
 from evomerge.score.encoding import Tokens
 from evomerge.score.failures import Collapsed, NotFinite
 from evomerge.score.forward import Forward
+from evomerge.score.preambles import begin_alike
 from evomerge.score.stopping import Stopping, StopRule
 
 _STUCK_AFTER = 16
 _ENOUGH_PROMPTS = 16
+_LONGEST_GUESS = 16  # tokens of one step; a prompt's first guess is as long as the draft
+_PATIENCE = 8  # after as many steps in a row without a guess a sequence goes on alone
+_USELESS = 4  # as many steps is a guess worth that was wrong at once
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,11 @@ class Prompt:
     limit: int
     truncated: bool
 
+    @property
+    def key(self) -> Hashable:
+        """Equal for prompts that are continued alike."""
+        return (tuple(self.tokens), self.rule.strings, self.limit)
+
 
 def generate(
     forward: Forward,
@@ -43,6 +59,8 @@ def generate(
     *,
     batch_tokens: int,
     cache_tokens: int,
+    drafts: Drafts | None = None,
+    processors: LogitsProcessorList | None = None,
 ) -> list[Tokens]:
     """Continue every prompt greedily until its stop rule, or its limit.
 
@@ -52,6 +70,9 @@ def generate(
         prompts: What to continue; equal prompts are continued once.
         batch_tokens: Most tokens of one forward pass over prompts.
         cache_tokens: Most tokens whose keys and values are kept at once.
+        drafts: What was written for the same prompts before; what is written now is added. They
+            change how fast the answer comes, never the answer.
+        processors: What is done to a sequence's logits before the most likely token is taken.
 
     Returns:
         The generated tokens of each prompt, those that end it among them.
@@ -60,14 +81,19 @@ def generate(
         NotFinite: A logit that is read is NaN or infinite.
         Collapsed: Every one of many prompts is continued by the same token over and over.
     """
-    keys = [(tuple(prompt.tokens), prompt.rule.strings, prompt.limit) for prompt in prompts]
+    keys = [prompt.key for prompt in prompts]
     distinct = dict(zip(keys, prompts, strict=True))
-    order = sorted(distinct, key=lambda key: -len(key[0]))
-    written: dict[object, Tokens] = {}
+    order = sorted(distinct, key=lambda key: -len(distinct[key].tokens))
+    known = drafts or Drafts()
+    written: dict[Hashable, Tokens] = {}
     ragged = forward.takes_masks and _fits_window(forward, prompts)
     for group in _groups([distinct[key] for key in order], cache_tokens, ragged):
-        made = _Decoding(forward, stopping, group, batch_tokens).run()
-        written.update(zip(order[len(written) : len(written) + len(group)], made, strict=True))
+        guesses = [known.of(prompt.key) if ragged else () for prompt in group]
+        decoding = _Decoding(forward, stopping, group, guesses, batch_tokens, ragged, processors)
+        made = decoding.run()
+        written.update((prompt.key, tokens) for prompt, tokens in zip(group, made, strict=True))
+    for key in order:
+        known.add(key, written[key])
     return [written[key] for key in keys]
 
 
@@ -96,104 +122,230 @@ class _Decoding:
     """The generation of one group; slot i holds the sequence of prompt `owner[i]`."""
 
     def __init__(
-        self, forward: Forward, stopping: Stopping, prompts: Sequence[Prompt], batch_tokens: int
+        self,
+        forward: Forward,
+        stopping: Stopping,
+        prompts: Sequence[Prompt],
+        drafts: Sequence[Sequence[Tokens]],
+        batch_tokens: int,
+        ragged: bool,
+        processors: LogitsProcessorList | None,
     ) -> None:
         self._forward, self._stopping, self._prompts = forward, stopping, prompts
-        self._batch_tokens = batch_tokens
-        device = forward.device
+        self._drafts, self._batch_tokens, self._ragged = drafts, batch_tokens, ragged
+        self._processors = processors
+        self._written: list[Tokens] = [[] for _ in prompts]
+        self._strikes = [0 if own else _PATIENCE for own in drafts]
         rules = list({id(prompt.rule): prompt.rule for prompt in prompts}.values())
         number = {id(rule): index for index, rule in enumerate(rules)}
-        self._ends = torch.stack([rule.ends for rule in rules]).to(device)
-        self._may_end = torch.stack([rule.may_end for rule in rules]).to(device)
-        self._rule = torch.tensor([number[id(prompt.rule)] for prompt in prompts], device=device)
-        self._limit = torch.tensor([prompt.limit for prompt in prompts], device=device)
-        self._length = torch.tensor([len(prompt.tokens) for prompt in prompts], device=device)
-        self._owner = torch.arange(len(prompts), device=device)
+        self._ends = torch.stack([rule.ends for rule in rules])
+        self._may_end = torch.stack([rule.may_end for rule in rules])
+        self._rule = torch.tensor([number[id(prompt.rule)] for prompt in prompts])
+        self._stuck_checked = False
+        # By slot:
+        self._owner = list(range(len(prompts)))
+        self._length = [len(prompt.tokens) for prompt in prompts]  # tokens in the cache
+        longest = max(len(prompt.tokens) for prompt in prompts)
         most = max(prompt.limit for prompt in prompts)
-        self._written = torch.zeros(len(prompts), most, dtype=torch.int64, device=device)
-        self._count = [0] * len(prompts)
-        self._cache = SlotCache(len(prompts), len(prompts[0].tokens) + most)
+        self._cache = SlotCache(len(prompts), longest + most + _LONGEST_GUESS)
 
     def run(self) -> list[Tokens]:
-        token = self._read_prompts()
-        step = 0
-        while True:
-            self._written[self._owner, step] = token
-            step += 1
-            if step == _STUCK_AFTER:
-                self._check_stuck()
-            done = self._done(token, step)
-            if done is not None:
-                token = self._drop(done, token, step)
-            if not len(token):
-                break
-            token = self._next(token)
-        written = self._written.tolist()
-        return [row[:count] for row, count in zip(written, self._count, strict=True)]
+        self._read_prompts()
+        self._drop_finished()
+        while self._owner:
+            guesses = self._guesses()
+            slots = [slot for slot, each in enumerate(guesses) if each]
+            # Sequences without a guess wait, so that no pass is padded for the sake of a few.
+            self._step(slots or list(range(len(self._owner))), guesses)
+            self._check_stuck()
+            self._drop_finished()
+        return self._written
 
-    def _read_prompts(self) -> Tensor:
-        first, tokens = 0, []
-        while first < len(self._prompts):
-            width = len(self._prompts[first].tokens)
-            chunk = self._prompts[first : first + max(1, self._batch_tokens // width)]
-            padded = torch.zeros(len(chunk), width, dtype=torch.int64)
-            for row, prompt in zip(padded, chunk, strict=True):
-                row[: len(prompt.tokens)] = torch.tensor(prompt.tokens)
-            ends = torch.tensor([len(prompt.tokens) - 1 for prompt in chunk])
-            rows = torch.arange(len(chunk)) * width + ends
-            self._cache.fill(first)
-            device = self._forward.device
-            logits = self._forward(padded.to(device), rows.to(device), cache=self._cache)
-            tokens.append(_most_likely(logits))
-            first += len(chunk)
-        return torch.cat(tokens)
+    def _read_prompts(self) -> None:
+        """Read prompts, each with its first guess; what many prompts begin with is read once."""
+        stems = [prompt.tokens[:-1] if self._ragged else [] for prompt in self._prompts]
+        alike = begin_alike(stems)
+        first_guess = [
+            guess(drafts, [], prompt.limit - 1)
+            for drafts, prompt in zip(self._drafts, self._prompts, strict=True)
+        ]
+        size = [
+            len(prompt.tokens) + len(guessed)
+            for prompt, guessed in zip(self._prompts, first_guess, strict=True)
+        ]
+        self._owner = [
+            index for each in alike for index in sorted(each.members, key=lambda i: -size[i])
+        ]
+        self._length = [len(self._prompts[owner].tokens) for owner in self._owner]
+        first = 0
+        for each in alike:
+            slots = list(range(first, first + len(each.members)))
+            if each.shared:
+                self._read_preamble(slots, self._prompts[self._owner[first]].tokens[: each.shared])
+            self._read_rests(slots, each.shared, first_guess)
+            first += len(slots)
 
-    def _next(self, token: Tensor) -> Tensor:
-        seen = int(self._length.max())
-        self._cache.extend(self._length, seen)
-        columns = torch.arange(seen + 1, device=token.device)
-        uniform = bool((self._length == seen).all())
-        logits = self._forward(
-            token[:, None],
-            torch.arange(len(token), device=token.device),
-            visible=None if uniform else (columns <= self._length[:, None])[:, None, None],
-            positions=self._length[:, None],
+    def _read_preamble(self, slots: Sequence[int], tokens: Tokens) -> None:
+        self._cache.fill(slots[0])
+        device = self._forward.device
+        self._forward(
+            torch.tensor([tokens], device=device),
+            torch.zeros(0, dtype=torch.int64, device=device),
             cache=self._cache,
         )
-        self._length = self._length + 1
-        return _most_likely(logits)
+        self._cache.spread(slots[0], len(slots), len(tokens))
 
-    def _done(self, token: Tensor, step: int) -> Tensor | None:
-        """Which slots are finished; None: none is."""
-        done = self._ends[self._rule, token] | (self._limit <= step)
-        for slot in (self._may_end[self._rule, token] & ~done).nonzero()[:, 0].tolist():
-            owner = int(self._owner[slot])
-            tokens = self._written[owner, :step].tolist()
-            done[slot] = self._stopping.is_over(tokens, self._prompts[owner].rule)
-        return done if bool(done.any()) else None
+    def _read_rests(self, slots: Sequence[int], shared: int, first_guess: Sequence[Tokens]) -> None:
+        guesses = [first_guess[self._owner[slot]] for slot in slots]
+        fed = [
+            self._prompts[self._owner[slot]].tokens[shared:] + guessed
+            for slot, guessed in zip(slots, guesses, strict=True)
+        ]
+        start = 0
+        while start < len(slots):
+            stop = start + max(1, self._batch_tokens // len(fed[start]))
+            chunk, part = slots[start:stop], fed[start:stop]
+            self._cache.fill(chunk[0], shared)
+            visible = None
+            if shared:
+                columns = torch.arange(shared + len(part[0]), device=self._forward.device)
+                visible = (columns <= columns[shared:, None])[None, None]
+            self._feed(chunk, part, guesses[start:stop], [shared] * len(chunk), visible)
+            start = stop
+        for slot in slots:
+            self._length[slot] -= 1  # what was said last is not in the cache yet
 
-    def _drop(self, done: Tensor, token: Tensor, step: int) -> Tensor:
+    def _guesses(self) -> list[Tokens]:
+        found: list[Tokens] = []
+        for owner in self._owner:
+            written = self._written[owner]
+            most = min(_LONGEST_GUESS, self._prompts[owner].limit - len(written) - 1)
+            if self._strikes[owner] >= _PATIENCE or most < 1:
+                found.append([])
+                continue
+            guessed = guess(self._drafts[owner], written, most)
+            self._strikes[owner] = 0 if guessed else self._strikes[owner] + 1
+            found.append(guessed)
+        return found
+
+    def _step(self, slots: Sequence[int], guesses: Sequence[Tokens]) -> None:
+        fed = [[self._written[self._owner[slot]][-1], *guesses[slot]] for slot in slots]
+        length = torch.tensor([self._length[slot] for slot in slots], device=self._forward.device)
+        width = max(map(len, fed))
+        columns = length[:, None] + torch.arange(width, device=length.device)
+        seen = int(columns.max()) + 1
+        self._cache.extend(columns, seen, None if len(slots) == len(self._owner) else slots)
+        visible = None
+        if width > 1 or not bool((length == length[0]).all()):
+            everything = torch.arange(seen, device=length.device)
+            visible = (everything <= columns[:, :, None])[:, None]
+        starts = [self._length[slot] for slot in slots]
+        self._feed(slots, fed, [guesses[slot] for slot in slots], starts, visible)
+
+    def _feed(
+        self,
+        slots: Sequence[int],
+        fed: Sequence[Tokens],
+        guesses: Sequence[Tokens],
+        starts: Sequence[int],
+        visible: Tensor | None,
+    ) -> None:
+        """Run one pass over `fed`, whose last tokens are `guesses`, and write what is accepted."""
+        device = self._forward.device
+        width = max(map(len, fed))
+        tokens = torch.tensor([each + [0] * (width - len(each)) for each in fed], device=device)
+        rows = [
+            index * width + place
+            for index, (each, guessed) in enumerate(zip(fed, guesses, strict=True))
+            for place in range(len(each) - len(guessed) - 1, len(each))
+        ]
+        positions = None
+        if visible is not None:
+            first_places = torch.tensor(starts, device=device)
+            positions = first_places[:, None] + torch.arange(width, device=device)
+        logits = self._forward(
+            tokens,
+            torch.tensor(rows, device=device),
+            visible=visible,
+            positions=positions,
+            cache=self._cache,
+        )
+        if self._processors is not None:
+            logits = self._processed(slots, guesses, logits, self._processors)
+        best = _most_likely(logits)
+        rules = torch.repeat_interleave(
+            self._rule[[self._owner[slot] for slot in slots]],
+            torch.tensor([len(each) + 1 for each in guesses]),
+        )
+        ends, may_end = self._ends[rules, best].tolist(), self._may_end[rules, best].tolist()
+        said = best.tolist()
+        first = 0
+        for slot, guessed in zip(slots, guesses, strict=True):
+            part = slice(first, first + len(guessed) + 1)
+            self._accept(slot, guessed, said[part], ends[part], may_end[part])
+            first = part.stop
+
+    def _processed(
+        self,
+        slots: Sequence[int],
+        guesses: Sequence[Tokens],
+        logits: Tensor,
+        processors: LogitsProcessorList,
+    ) -> Tensor:
+        """Process the logits of each place, given all that stands before it."""
+        before = [
+            self._prompts[owner].tokens + self._written[owner] + guessed[:place]
+            for owner, guessed in zip((self._owner[slot] for slot in slots), guesses, strict=True)
+            for place in range(len(guessed) + 1)
+        ]
+        return torch.cat(
+            [
+                processors(torch.tensor([tokens], device=row.device), row[None])
+                for tokens, row in zip(before, logits.float(), strict=True)
+            ]
+        )
+
+    def _accept(
+        self, slot: int, guessed: Tokens, said: Tokens, ends: list[bool], may_end: list[bool]
+    ) -> None:
+        owner = self._owner[slot]
+        written, prompt = self._written[owner], self._prompts[owner]
+        for index, token in enumerate(said):
+            written.append(token)
+            self._length[slot] += 1
+            over = ends[index] or len(written) >= prompt.limit
+            if over or (may_end[index] and self._stopping.is_over(written, prompt.rule)):
+                self._length[slot] = -1
+                return
+            if index < len(guessed) and guessed[index] != token:
+                self._strikes[owner] += 0 if index else _USELESS
+                return
+
+    def _drop_finished(self) -> None:
         """Free the slots of finished sequences: the last ones move into them."""
-        for owner in self._owner[done].tolist():
-            self._count[owner] = step
-        left = int((~done).sum())
-        holes = done[:left].nonzero()[:, 0]
-        movers = (~done[left:]).nonzero()[:, 0] + left
-        order = torch.arange(left, device=token.device)
-        order[holes] = movers
-        if len(holes):
-            self._cache.move(movers, holes)
-        self._rule, self._limit = self._rule[order], self._limit[order]
-        self._length, self._owner = self._length[order], self._owner[order]
-        return token[order]
+        left = sum(length >= 0 for length in self._length)
+        if left == len(self._owner):
+            return
+        holes = [slot for slot in range(left) if self._length[slot] < 0]
+        movers = [slot for slot in range(left, len(self._owner)) if self._length[slot] >= 0]
+        if holes:
+            device = self._forward.device
+            self._cache.move(
+                torch.tensor(movers, device=device), torch.tensor(holes, device=device)
+            )
+        for hole, mover in zip(holes, movers, strict=True):
+            self._owner[hole], self._length[hole] = self._owner[mover], self._length[mover]
+        del self._owner[left:], self._length[left:]
 
     def _check_stuck(self) -> None:
-        written = self._written[:, :_STUCK_AFTER]
-        everyone = len(self._owner) == len(self._prompts) >= _ENOUGH_PROMPTS
-        if everyone and bool((written == written[0, 0]).all()):
+        if self._stuck_checked or min(map(len, self._written)) < _STUCK_AFTER:
+            return
+        self._stuck_checked = True
+        said = {token for written in self._written for token in written[:_STUCK_AFTER]}
+        if len(self._prompts) >= _ENOUGH_PROMPTS and len(said) == 1:
             raise Collapsed(
                 f"all of the first {len(self._prompts)} prompts are continued by token "
-                f"{int(written[0, 0])} over and over"
+                f"{said.pop()} over and over"
             )
 
 
@@ -201,4 +353,4 @@ def _most_likely(logits: Tensor) -> Tensor:
     best = logits.max(dim=1)
     if not bool(best.values.isfinite().all()):
         raise NotFinite("the logits are NaN or infinite")
-    return best.indices
+    return best.indices.cpu()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evomerge.score import gold
 from evomerge.score.batches import Batch
+from evomerge.score.cache import PreambleCache
 from evomerge.score.failures import NotFinite
 from evomerge.score.forward import Forward
 
@@ -55,8 +56,11 @@ def score_batches(forward: Forward, batches: Sequence[Batch], count: int) -> Tok
         NotFinite: A logit that is read is NaN or infinite; found on the first batch that has one.
     """
     loglikelihoods, hits, readings = [], [], []
+    preamble, cache = None, None
     for batch in batches:
-        values, hit = _score(forward, batch)
+        if batch.preamble is not preamble:
+            preamble, cache = batch.preamble, _read_preamble(forward, batch.preamble)
+        values, hit = _score(forward, batch, cache)
         loglikelihoods.append(values)
         hits.append(hit)
         readings.append(batch.reading)
@@ -66,9 +70,22 @@ def score_batches(forward: Forward, batches: Sequence[Batch], count: int) -> Tok
     return TokenScores(torch.cat(loglikelihoods), torch.cat(hits), torch.cat(readings), count)
 
 
-def _score(forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:
+def _read_preamble(forward: Forward, tokens: Tensor) -> PreambleCache | None:
+    if not tokens.shape[1]:
+        return None
+    cache = PreambleCache()
+    forward(tokens, tokens.new_zeros(0), cache=cache)
+    cache.close(tokens.shape[1])
+    return cache
+
+
+def _score(forward: Forward, batch: Batch, cache: PreambleCache | None) -> tuple[Tensor, Tensor]:
     logits = forward(
-        batch.tokens, batch.rows, visible=batch.visible(), positions=batch.positions
+        batch.tokens,
+        batch.rows,
+        visible=batch.visible(),
+        positions=batch.positions,
+        cache=cache,
     ).float()
     best = logits.argmax(dim=1)
     normaliser = logits.logsumexp(dim=1)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.score import gold
-from evomerge.score.batches import Batch, plan
-from evomerge.score.encoding import Encoder, Tokens
+from evomerge.score.batches import Batch
+from evomerge.score.engine import Engine
 from evomerge.score.evaluation import (
     Named,
     aggregate,
@@ -22,10 +22,8 @@ from evomerge.score.evaluation import (
     mean_estimate,
     plain,
 )
-from evomerge.score.forward import Forward
-from evomerge.score.generation import generate
 from evomerge.score.items import Items
-from evomerge.score.loglikelihood import TokenScores, score_batches
+from evomerge.score.loglikelihood import TokenScores
 from evomerge.score.metrics import (
     GOLD_EXACT_MATCH,
     GOLD_LOGLIKELIHOOD,
@@ -34,13 +32,8 @@ from evomerge.score.metrics import (
     resolve,
 )
 from evomerge.score.rendering import Leaf
-from evomerge.score.stopping import Stopping
 from evomerge.score.workload import Need, Part, Workload, lay_out
 from evomerge.trial import Estimate, Split, TaskScores
-
-_BATCH_TOKENS = {"cpu": 4096}
-_BATCH_TOKENS_ELSEWHERE = 16384
-_CACHE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,10 @@ class Scorer:
         module: A causal language model in the interface of transformers, in eval mode.
         tokenizer: Its tokenizer.
         items: What to score it on.
-        batch_tokens: Most tokens of one forward pass; `auto`: by the device.
+        batch_tokens: Most tokens of one forward pass; `auto`: sized from the machine and the model.
+
+    Raises:
+        ModelError: The module is recurrent.
     """
 
     def __init__(
@@ -78,18 +74,8 @@ class Scorer:
         *,
         batch_tokens: int | Literal["auto"] = "auto",
     ) -> None:
-        config = getattr(module, "config", None)
         self._items = items
-        self._tokenizer = tokenizer
-        self._encoder = Encoder(tokenizer, config)
-        self._forward = Forward(module)
-        self._stopping = Stopping(
-            tokenizer, _end_tokens(module, tokenizer), self._forward.vocabulary
-        )
-        device = self._forward.device
-        automatic = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_ELSEWHERE)
-        self._batch_tokens = automatic if batch_tokens == "auto" else batch_tokens
-        self._cache_tokens = max(1, _CACHE_BYTES // _bytes_per_token(config, self._forward.dtype))
+        self._engine = Engine(module, tokenizer, batch_tokens)
         self._plans: dict[Any, tuple[Workload, list[Batch]]] = {}
 
     def score(
@@ -116,9 +102,13 @@ class Scorer:
         asked = {task: self._resolve(task, names) for task, names in metrics.items()}
         work, batches = self._plan(split, asked)
         with torch.inference_mode():
-            tokens = score_batches(self._forward, batches, len(work.readings))
-            written = self._generate(work)
-        answers = _Answers(work, tokens, [self._stopping.text(t, p.rule) for t, p in written])
+            tokens = self._engine.read(batches, len(work.readings))
+            written = self._engine.write(work.prompts)
+        texts = [
+            self._engine.stopping.text(each, prompt.rule)
+            for each, prompt in zip(written, work.prompts, strict=True)
+        ]
+        answers = _Answers(work, tokens, texts)
         tasks: dict[str, TaskScores] = {}
         subtasks: dict[str, TaskScores] = {}
         parts = iter(work.parts)
@@ -134,7 +124,7 @@ class Scorer:
         return Scored(
             tasks,
             subtasks,
-            generated_tokens=sum(len(each) for each, _ in written),
+            generated_tokens=sum(map(len, written)),
             items=sum(len(part.leaf.docs) for part in work.parts),
         )
 
@@ -156,27 +146,9 @@ class Scorer:
         ]
         key = tuple((id(need.leaf), need.requests, need.gold) for need in needs)
         if key not in self._plans:
-            work = lay_out(needs, self._encoder, self._stopping)
-            batches = plan(
-                work.readings,
-                batch_tokens=self._batch_tokens,
-                vocabulary=self._forward.vocabulary,
-                share=self._forward.takes_masks,
-                device=self._forward.device,
-                longest_shared=self._forward.window,
-            )
-            self._plans[key] = (work, batches)
+            work = lay_out(needs, self._engine.encoder, self._engine.stopping)
+            self._plans[key] = (work, self._engine.plan(work.readings))
         return self._plans[key]
-
-    def _generate(self, work: Workload) -> list[tuple[Tokens, Any]]:
-        written = generate(
-            self._forward,
-            self._stopping,
-            work.prompts,
-            batch_tokens=self._batch_tokens,
-            cache_tokens=self._cache_tokens,
-        )
-        return list(zip(written, work.prompts, strict=True))
 
 
 class _Answers:
@@ -291,19 +263,3 @@ def _of_group(
     values |= {name: mean_estimate(metrics[name]) for name in golds}
     ids = tuple(identifier for each in scored for identifier in each.items)
     return TaskScores(ids, metrics, values, sum(each.truncated for each in scored))
-
-
-def _end_tokens(module: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """At which tokens generation ends: the generation configuration's, as in transformers, and EOS."""
-    given = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
-    ends = given if isinstance(given, list) else [given]
-    return tuple({token for token in (*ends, tokenizer.eos_token_id) if token is not None})
-
-
-def _bytes_per_token(config: Any, dtype: torch.dtype) -> int:  # noqa: ANN401 - any model's configuration
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    layers = int(getattr(text, "num_hidden_layers", 32))
-    heads = int(getattr(text, "num_attention_heads", 32))
-    key_heads = int(getattr(text, "num_key_value_heads", None) or heads)
-    width = getattr(text, "head_dim", None) or int(getattr(text, "hidden_size", 4096)) // heads
-    return 2 * layers * key_heads * int(width) * dtype.itemsize

@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from evomerge.errors import TaskError
-from evomerge.score.encoding import Encoder, Reading
+from evomerge.score.encoding import Encoder, Reading, Tokens
 from evomerge.score.generation import Prompt
 from evomerge.score.rendering import Leaf
 from evomerge.score.stopping import Stopping
@@ -97,6 +97,32 @@ def lay_out(needs: Sequence[Need], encoder: Encoder, stopping: Stopping) -> Work
     return work
 
 
+def generation_prompt(
+    task: str, tokens: Tokens, given: dict[str, Any], encoder: Encoder, stopping: Stopping
+) -> Prompt:
+    """Make a prompt of a request's tokens, cut from the left as HFLM cuts, and its generation options.
+
+    Args:
+        task: The task's name, for messages.
+        tokens: The encoded context.
+        given: The request's `generation_kwargs`.
+        encoder: Knows how long the model's context is.
+        stopping: Makes the stop rule.
+
+    Raises:
+        TaskError: The request samples, has unknown options, or generates more than the context holds.
+    """
+    options = _options(task, given)
+    limit = int(options["max_gen_toks"])
+    room = encoder.max_length - limit
+    if room <= 0:
+        raise TaskError(
+            f'task "{task}" generates up to {limit} tokens, but the model\'s context '
+            f"is {encoder.max_length}; lower max_gen_toks in generation_kwargs"
+        )
+    return Prompt(tokens[-room:], stopping.rule(options["until"]), limit, len(tokens) > room)
+
+
 def _add_pairs(work: Workload, part: Part, encoder: Encoder, *, only_gold: bool) -> set[int]:
     """The requests of a multiple-choice or log-likelihood task, or only those with the gold answer."""
     leaf = part.leaf
@@ -136,7 +162,7 @@ def _add_gold_texts(work: Workload, part: Part, encoder: Encoder, stopping: Stop
     pairs = _named(part.leaf, encoder, texts)
     ends = []
     for requests, (_, answer) in zip(part.leaf.requests, pairs, strict=True):
-        options = _options(part.leaf, requests[0].args[1])
+        options = _options(part.leaf.name, requests[0].args[1])
         rule = stopping.rule(options["until"])
         # Generation that reaches its limit needs no end.
         complete = len(answer) >= int(options["max_gen_toks"])
@@ -152,17 +178,10 @@ def _add_prompts(work: Workload, part: Part, encoder: Encoder, stopping: Stoppin
     part.first_prompt = len(work.prompts)
     requests = [each[0] for each in part.leaf.requests]
     encoded = encoder.prompts([str(request.args[0]) for request in requests])
-    for request, tokens in zip(requests, encoded, strict=True):
-        options = _options(part.leaf, request.args[1])
-        limit = int(options["max_gen_toks"])
-        room = encoder.max_length - limit
-        if room <= 0:
-            raise TaskError(
-                f'task "{part.leaf.name}" generates up to {limit} tokens, but the model\'s context '
-                f"is {encoder.max_length}; lower max_gen_toks in generation_kwargs"
-            )
-        rule = stopping.rule(options["until"])
-        work.prompts.append(Prompt(tokens[-room:], rule, limit, len(tokens) > room))
+    work.prompts.extend(
+        generation_prompt(part.leaf.name, tokens, request.args[1], encoder, stopping)
+        for request, tokens in zip(requests, encoded, strict=True)
+    )
     added = work.prompts[part.first_prompt :]
     return {document for document, prompt in enumerate(added) if prompt.truncated}
 
@@ -176,17 +195,17 @@ def _named(
         raise TaskError(f'task "{leaf.name}": {error.message}') from None
 
 
-def _options(leaf: Leaf, given: dict[str, Any]) -> dict[str, Any]:
+def _options(task: str, given: dict[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = dict(normalize_gen_kwargs(given, _MAX_GENERATED))
     unknown = sorted(set(options) - _GREEDY_OPTIONS)
     if unknown:
         raise TaskError(
-            f'task "{leaf.name}": generation_kwargs has {", ".join(unknown)}; '
+            f'task "{task}": generation_kwargs has {", ".join(unknown)}; '
             f"known: {', '.join(sorted(_GREEDY_OPTIONS))}"
         )
     if options["do_sample"]:
         raise TaskError(
-            f'task "{leaf.name}" samples (do_sample, temperature > 0 in generation_kwargs); '
+            f'task "{task}" samples (do_sample, temperature > 0 in generation_kwargs); '
             "only greedy generation is scored"
         )
     return options

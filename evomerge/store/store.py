@@ -23,6 +23,7 @@ from evomerge.campaign import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store import folder as folders
 from evomerge.store import optuna_tables
+from evomerge.store.campaign_file import difference, with_facts, with_trials
 from evomerge.store.database import (
     check_database,
     close_optuna_storage,
@@ -71,7 +72,7 @@ class Store:
         self._study_id = int(meta["study_id"])
         self.facts: Mapping[str, Any] = json.loads(meta["facts"])
         self.directions: tuple[Direction, ...] = tuple(json.loads(meta["directions"]))
-        self.campaign = _with_trials(self._load_campaign(meta["campaign"]), int(meta["trials"]))
+        self.campaign = with_trials(self._load_campaign(meta["campaign"]), int(meta["trials"]))
 
     @staticmethod
     def refuse_existing(folder: Path, *, force: bool) -> None:
@@ -111,8 +112,7 @@ class Store:
         lock = folders.FolderLock(folder)
         try:
             folders.clear(folder)
-            text = campaign.to_yaml()
-            folders.write_whole(folder / folders.CAMPAIGN, text + _commented(facts))
+            folders.write_whole(folder / folders.CAMPAIGN, with_facts(campaign, facts))
             _create_database(folder, campaign, facts, directions)
             return cls._open(folder, lock)
         except BaseException:
@@ -280,7 +280,7 @@ class Store:
     def extend(self, trials: int) -> None:
         """Add to the budget of trials, durably."""
         if trials:
-            self.campaign = _with_trials(self.campaign, self.campaign.search.trials + trials)
+            self.campaign = with_trials(self.campaign, self.campaign.search.trials + trials)
             total = str(self.campaign.search.trials)
             with self._transaction() as connection:
                 connection.execute(update(META).where(META.c.key == "trials").values(value=total))
@@ -334,8 +334,8 @@ class Store:
         run = Campaign.from_document(yaml_file.parse(as_run, path=file))
         if self._lock is not None:
             if not file.exists():
-                self.write_file(folders.CAMPAIGN, as_run + _commented(self.facts))
-            elif (changed := _difference(run, Campaign.load(file))) is not None:
+                self.write_file(folders.CAMPAIGN, with_facts(run, self.facts))
+            elif (changed := difference(run, Campaign.load(file))) is not None:
                 raise ResultsError(
                     "was changed since the campaign began; undo the change (evomerge resume takes "
                     "--trials and --workers), or start a new campaign",
@@ -367,32 +367,6 @@ def _create_database(
     finally:
         engine.dispose()
     folders.rename_whole(aside, folder / folders.DATABASE)
-
-
-def _with_trials(campaign: Campaign, trials: int) -> Campaign:
-    search = campaign.search.model_copy(update={"trials": trials})
-    return campaign.model_copy(update={"search": search})
-
-
-def _commented(facts: Mapping[str, Any]) -> str:
-    """Return facts as comment lines to stand below the campaign."""
-    lines = yaml_file.dump({"facts": facts}).splitlines()
-    return "\n# Recorded when the campaign began:\n" + "".join(f"# {line}\n" for line in lines)
-
-
-def _difference(run: Campaign, now: Campaign) -> str | None:
-    """Return the dotted path of the first field in which two campaigns differ."""
-
-    def walk(old: Any, new: Any, place: tuple[str, ...]) -> str | None:  # noqa: ANN401 - JSON
-        if isinstance(old, dict) and isinstance(new, dict):
-            for key in dict.fromkeys([*old, *new]):
-                found = walk(old.get(key), new.get(key), (*place, str(key)))
-                if found is not None:
-                    return found
-            return None
-        return None if old == new else ".".join(place)
-
-    return walk(run.model_dump(mode="json"), now.model_dump(mode="json"), ())
 
 
 def _number(candidate: Candidate) -> int:

@@ -35,9 +35,9 @@ SCHEDULES: dict[str, Schedule] = {
     BASE: Schedule(steps=1500, matrix_rate=0.003, other_rate=4e-3, warmup=50),
     "extraction": Schedule(steps=160, matrix_rate=0.002, other_rate=1e-3, warmup=10),
     "dialogue": Schedule(steps=120, matrix_rate=0.0015, other_rate=7e-4, warmup=10),
-    "tools": Schedule(steps=60, matrix_rate=0.001, other_rate=5e-4, warmup=10),
+    "tools": Schedule(steps=70, matrix_rate=0.001, other_rate=5e-4, warmup=10),
     "translation": Schedule(steps=40, matrix_rate=0.001, other_rate=5e-4, warmup=10),
-    "facts": Schedule(steps=60, matrix_rate=0.001, other_rate=5e-4, warmup=10),
+    "facts": Schedule(steps=100, matrix_rate=0.001, other_rate=5e-4, warmup=10),
 }
 CANONICAL_SHARE = 0.15
 PRACTICE_SHARE = 0.15

@@ -29,10 +29,10 @@ def planned(readings, share=True, batch_tokens=40, vocabulary=10, longest_shared
 
 def seen_from(batch, row, place):
     """The tokens that a position sees, in the order of their positions."""
-    if batch.branch is None:
+    if batch.reach is None:
         return batch.tokens[row, : place + 1].tolist()
     visible = batch.visible()[row, 0, place]
-    return batch.tokens[row][visible].tolist()
+    return torch.cat([batch.preamble[0], batch.tokens[row]])[visible].tolist()
 
 
 @given(st.lists(st.lists(sequences, min_size=1, max_size=4), min_size=1, max_size=5), st.booleans())
@@ -62,7 +62,7 @@ def test_a_shared_prefix_stands_once():
 def test_choices_of_one_token_read_one_position():
     readings = [Reading([1, 2, 3], [last], (), 0, False) for last in (5, 6, 7)]
     (batch,) = planned(readings)
-    assert batch.branch is None
+    assert batch.reach is None
     assert batch.rows.tolist() == [2]
     assert sorted(batch.targets.tolist()) == [5, 6, 7]
 
@@ -86,11 +86,11 @@ def test_budgets_hold_and_the_longest_come_first():
 
 def test_long_readings_stand_alone_where_attention_slides():
     readings = [Reading([1] * 8 + [last], [9], (), 0, False) for last in (5, 6)]
-    assert all(batch.branch is None for batch in planned(readings, longest_shared=8))
-    assert planned(readings, longest_shared=9)[0].branch is not None
+    assert all(batch.reach is None for batch in planned(readings, longest_shared=8))
+    assert planned(readings, longest_shared=9)[0].reach is not None
 
 
 def test_rows_with_and_without_branches_are_kept_apart():
     readings = [Reading([1, 2, last], [9], (), 0, False) for last in (5, 6)]
     readings.append(Reading([1, 2, 3, 4], [9], (), 1, False))
-    assert [batch.branch is None for batch in planned(readings)] == [True, False]
+    assert [batch.reach is None for batch in planned(readings)] == [True, False]

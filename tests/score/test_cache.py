@@ -13,7 +13,7 @@ def test_prompts_then_one_token_each():
     keys, _ = cache.update(states([1.0, 2.0], [3.0, 0.0]), states([1.0, 2.0], [3.0, 0.0]), 0)
     assert keys.shape == (2, 1, 2, 1)
     assert cache.get_seq_length() == 0
-    cache.extend(torch.tensor([2, 1]), seen=2)
+    cache.extend(torch.tensor([[2], [1]]), seen=3)
     keys, values = cache.update(states([5.0], [6.0]), states([7.0], [8.0]), 0)
     assert keys[0, 0, :, 0].tolist() == [1, 2, 5]
     assert keys[1, 0, :2, 0].tolist() == [3, 6]
@@ -28,6 +28,6 @@ def test_prompts_in_chunks_and_moves():
         cache.fill(first)
         cache.update(states([value]), states([value]), 0)
     cache.move(torch.tensor([2]), torch.tensor([0]))
-    cache.extend(torch.tensor([1, 1]), seen=1)
+    cache.extend(torch.tensor([[1], [1]]), seen=2)
     keys, _ = cache.update(states([9.0], [9.0]), states([9.0], [9.0]), 0)
     assert keys[:, 0, 0, 0].tolist() == [3, 2]

@@ -1,6 +1,9 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from evomerge.score.drafts import Drafts
 from evomerge.score.failures import Collapsed, NotFinite
 from evomerge.score.forward import Forward
 from evomerge.score.generation import Prompt, generate
@@ -101,3 +104,78 @@ def test_nan_is_found(llama):
             generate(forward, stopping, prompts, batch_tokens=100, cache_tokens=10**6)
     finally:
         handle.remove()
+
+
+drafted = st.lists(
+    st.lists(st.integers(3, 258), max_size=30) | st.tuples(st.integers(0, 20), st.integers(0, 20)),
+    min_size=20,
+    max_size=20,
+)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox", "gemma2"])
+def test_no_draft_changes_the_text(subject, architecture):
+    one = subject(architecture)
+    forward, stopping, prompts = setting(one.module, one.tokenizer)
+
+    def generated(drafts):
+        with torch.inference_mode():
+            return generate(
+                forward, stopping, prompts, batch_tokens=100, cache_tokens=10**4, drafts=drafts
+            )
+
+    expected = generated(None)
+
+    @settings(max_examples=12, deadline=None)
+    @given(drafted, drafted)
+    def check(first, second):
+        drafts = Drafts()
+        for guesses in (first, second):
+            for prompt, text, right in zip(prompts, guesses, expected, strict=True):
+                # A tuple stands for the right text with a token changed, added or left out.
+                if isinstance(text, tuple):
+                    place = text[0] % len(right)
+                    text = [*right[:place], 3 + text[1], *right[place + text[1] % 3 :]]
+                drafts.add(prompt.key, text)
+        assert generated(drafts) == expected
+        assert generated(drafts) == expected
+
+    check()
+
+
+def forwards(module):
+    shapes = []
+    handle = module.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    return shapes, handle
+
+
+def test_a_right_draft_is_read_in_one_pass(llama):
+    forward, stopping, prompts = setting(llama.module, llama.tokenizer)
+    drafts = Drafts()
+    with torch.inference_mode():
+        first = generate(
+            forward, stopping, prompts, batch_tokens=5000, cache_tokens=10**4, drafts=drafts
+        )
+        shapes, handle = forwards(llama.module)
+        again = generate(
+            forward, stopping, prompts, batch_tokens=5000, cache_tokens=10**4, drafts=drafts
+        )
+    handle.remove()
+    assert len(shapes) == 1
+    assert again == first
+
+
+def test_what_prompts_begin_with_is_read_once(llama):
+    forward, stopping, prompts = setting(llama.module, llama.tokenizer)
+    shared = [40 + n % 50 for n in range(60)]
+    longer = [Prompt(shared + p.tokens, p.rule, p.limit, False) for p in prompts]
+    shapes, handle = forwards(llama.module)
+    with torch.inference_mode():
+        found = generate(forward, stopping, longer, batch_tokens=5000, cache_tokens=10**4)
+        handle.remove()
+        assert found == [alone(llama.module, stopping, prompt) for prompt in longer]
+    assert shapes[0][0] == 1
+    assert shapes[0][1] >= len(shared)
+    assert shapes[1][1] <= max(len(prompt.tokens) for prompt in longer) - len(shared)

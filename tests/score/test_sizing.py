@@ -1,0 +1,37 @@
+import torch
+from transformers import LlamaConfig
+
+from evomerge.score import sizing
+
+CPU = torch.device("cpu")
+SMALL = LlamaConfig(hidden_size=96, intermediate_size=256, num_hidden_layers=4)
+LARGE = LlamaConfig(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32)
+
+
+def test_a_large_machine_takes_what_pays():
+    assert sizing.batch_tokens_of(SMALL, torch.float32, CPU) == 4096
+
+
+def test_a_small_machine_takes_what_fits(monkeypatch):
+    monkeypatch.setattr(sizing, "_memory", lambda _: 2**31)
+    large = sizing.batch_tokens_of(LARGE, torch.float32, CPU)
+    assert 256 <= large < 4096
+    assert sizing.batch_tokens_of(LARGE, torch.bfloat16, CPU) == 2 * large
+    assert large & (large - 1) == 0
+    monkeypatch.setattr(sizing, "_memory", lambda _: 2**20)
+    assert sizing.batch_tokens_of(LARGE, torch.float32, CPU) == 256
+    assert sizing.cache_tokens_of(LARGE, torch.float32, CPU) == 1
+
+
+def test_keys_and_values_are_counted():
+    config = LlamaConfig(
+        hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2
+    )
+    tokens = sizing.cache_tokens_of(config, torch.float32, CPU)
+    # 2 (key, value) · 3 layers · 2 heads · 16 numbers · 4 bytes
+    assert tokens == min(sizing._memory(CPU) // 8, 2**30) // (2 * 3 * 2 * 16 * 4)
+
+
+def test_a_model_that_states_nothing():
+    assert sizing.batch_tokens_of(None, torch.float32, CPU) >= 256
+    assert sizing.cache_tokens_of(None, torch.float32, CPU) >= 1

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from evomerge.score import PromptStyle, SplitPlan, TaskRequest
+from evomerge.workers import Assignment
+
+ASSIGNMENT = Assignment(
+    models=("base", "expert"),
+    dtype="bfloat16",
+    requests=(TaskRequest("task", 3),),
+    tasks_path=None,
+    plan=SplitPlan({"search": 8}, seed=3),
+    prompt=PromptStyle(apply_chat_template=True),
+)
+
+
+def test_it_travels_small() -> None:
+    packed = pickle.dumps(ASSIGNMENT)
+    assert pickle.loads(packed) == ASSIGNMENT
+    assert len(packed) < 2000
+
+
+def test_it_is_safe_by_default_and_frozen() -> None:
+    assert not ASSIGNMENT.trust_remote_code
+    assert not ASSIGNMENT.allow_pickle
+    with pytest.raises(FrozenInstanceError):
+        ASSIGNMENT.dtype = "float32"  # type: ignore[misc]
+    assert replace(ASSIGNMENT, threads=2) != ASSIGNMENT

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from evomerge.errors import ModelError
+from evomerge.recipe import Recipe, Source
+from evomerge.score import PromptStyle, SplitPlan, TaskRequest
+from evomerge.trial import Candidate, FailureKind, Job
+from evomerge.workers import Assignment, RayPool, SerialPool, open_pool
+from evomerge.workers.cluster import Cluster
+from evomerge.workers.evaluator import Evaluator
+
+TASK = """
+task: letters
+custom_dataset: !function docs.load
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{question}}"
+doc_to_choice: [" a", " b"]
+doc_to_target: label
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+DOCS = """
+import json
+from pathlib import Path
+
+import datasets
+
+
+def load(**_):
+    docs = json.loads((Path(__file__).parent / "docs.json").read_text())
+    return {"test": datasets.Dataset.from_list(docs)}
+"""
+METRICS = {"letters": ("acc", "gold_loglikelihood")}
+
+
+@pytest.fixture(scope="module")
+def assignment(tmp_path_factory: pytest.TempPathFactory, llama_family: Any) -> Assignment:
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "letters.yaml").write_text(TASK)
+    (folder / "docs.py").write_text(DOCS)
+    docs = [{"question": f"what is {n}?", "label": n % 2} for n in range(12)]
+    (folder / "docs.json").write_text(json.dumps(docs))
+    return Assignment(
+        models=llama_family.models,
+        dtype="float32",
+        requests=(TaskRequest("letters"),),
+        tasks_path=str(folder),
+        plan=SplitPlan({"search": 8, "holdout": 4}),
+        prompt=PromptStyle(),
+        threads=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluator(assignment: Assignment) -> Evaluator:
+    return Evaluator(assignment)
+
+
+def job(assignment: Assignment, weight: float, split: str = "search", **recipe: Any) -> Job:
+    base, *experts = assignment.models
+    merged = Recipe(
+        "task_arithmetic",
+        models=tuple(Source(model, parameters={"weight": weight}) for model in experts),
+        base_model=base,
+        dtype="float32",
+    )
+    candidate = Candidate("trial 0", replace(merged, **recipe), 0)
+    return Job(candidate, split, METRICS)  # type: ignore[arg-type]
+
+
+def test_a_candidate_is_scored_item_by_item(assignment: Assignment, evaluator: Evaluator) -> None:
+    outcome = evaluator.evaluate(job(assignment, 0.4))
+    scores = outcome.scores["letters"]
+    assert outcome.failure is None
+    assert len(set(scores.items)) == 8
+    assert set(scores.metrics["acc"]) <= {0.0, 1.0}
+    assert len(set(scores.metrics["gold_loglikelihood"])) == 8
+    assert scores.values["acc"].value == pytest.approx(sum(scores.metrics["acc"]) / 8)
+    assert outcome.cost.items == 8
+    assert min(outcome.cost.merge_seconds, outcome.cost.score_seconds) > 0
+    assert outcome.worker.endswith(f"/{os.getpid()}")
+
+
+def test_no_candidate_leaves_a_trace_on_the_next(
+    assignment: Assignment, evaluator: Evaluator
+) -> None:
+    first = evaluator.evaluate(job(assignment, 0.4))
+    other = evaluator.evaluate(job(assignment, 0.9))
+    again = evaluator.evaluate(job(assignment, 0.4))
+    assert first.scores == again.scores
+    assert first.scores != other.scores
+
+
+def test_splits_share_no_item(assignment: Assignment, evaluator: Evaluator) -> None:
+    search = evaluator.evaluate(job(assignment, 0.4)).scores["letters"].items
+    holdout = evaluator.evaluate(job(assignment, 0.4, "holdout")).scores["letters"].items
+    assert len(holdout) == 4
+    assert not set(search) & set(holdout)
+
+
+def test_failures_are_typed_and_leave_the_evaluator_usable(
+    assignment: Assignment, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = evaluator.evaluate(job(assignment, 0.4)).scores
+    kinds = {}
+
+    outcome = evaluator.evaluate(job(assignment, 0.4, method="no_such_method"))
+    kinds["method"] = outcome.failure and outcome.failure.kind
+    with monkeypatch.context() as patch:
+
+        def overflow(_: Recipe) -> None:
+            next(evaluator._model.module.parameters()).fill_(float("nan"))
+
+        patch.setattr(evaluator._model, "write", overflow)
+        outcome = evaluator.evaluate(job(assignment, 0.4))
+        kinds["nan"] = outcome.failure and outcome.failure.kind
+    unknown = Job(job(assignment, 0.4).candidate, "search", {"letters": ("no_such_metric",)})
+    outcome = evaluator.evaluate(unknown)
+    kinds["metric"] = outcome.failure and outcome.failure.kind
+    assert outcome.cost.merge_seconds > 0
+    with monkeypatch.context() as patch:
+
+        def full(*_: object) -> None:
+            raise torch.OutOfMemoryError("no room")
+
+        patch.setattr(evaluator._scorer, "score", full)
+        outcome = evaluator.evaluate(job(assignment, 0.4))
+        kinds["memory"] = outcome.failure and outcome.failure.kind
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError("in a metric")
+
+        patch.setattr(evaluator._scorer, "score", broken)
+        outcome = evaluator.evaluate(job(assignment, 0.4))
+        kinds["foreign"] = outcome.failure and outcome.failure.kind
+    assert kinds == {
+        "method": FailureKind.MERGE,
+        "nan": FailureKind.NOT_FINITE,
+        "metric": FailureKind.TASK,
+        "memory": FailureKind.OUT_OF_MEMORY,
+        "foreign": FailureKind.TASK,
+    }
+    assert evaluator.evaluate(job(assignment, 0.4)).scores == good
+
+
+def test_a_worker_that_cannot_start_says_why(assignment: Assignment) -> None:
+    with pytest.raises(ModelError, match="/nowhere"):
+        Evaluator(replace(assignment, models=(assignment.models[0], "/nowhere")))
+
+
+def test_pools_give_the_same_scores(
+    assignment: Assignment, ray_cluster: Cluster, evaluator: Evaluator
+) -> None:
+    """Real models in a Ray worker and in this process: the same bits."""
+    serial = open_pool(assignment, count=0)
+    distributed = open_pool(assignment, count=1)
+    assert isinstance(serial, SerialPool)
+    assert isinstance(distributed, RayPool)
+    found = []
+    for pool in (serial, distributed):
+        pool.submit(job(assignment, 0.7))
+        back, outcome = pool.next(timeout=120)
+        assert back == job(assignment, 0.7)
+        assert outcome.failure is None
+        found.append(outcome.scores)
+        pool.close()
+    assert found[0] == found[1]
