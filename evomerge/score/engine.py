@@ -91,6 +91,10 @@ class Engine:
             processors=self._processors if prompts else None,
         )
 
+    def forget_drafts(self) -> None:
+        """Forget what was written before."""
+        self._drafts = Drafts()
+
     @cached_property
     def _processors(self) -> LogitsProcessorList | None:
         return processors(getattr(self._forward.module, "generation_config", None))

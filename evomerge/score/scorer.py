@@ -128,6 +128,10 @@ class Scorer:
             items=sum(len(part.leaf.docs) for part in work.parts),
         )
 
+    def forget_drafts(self) -> None:
+        """Forget what earlier candidates wrote; scores stay the same, the next one takes longer."""
+        self._engine.forget_drafts()
+
     def _resolve(self, task: str, names: Sequence[str]) -> tuple[dict[str, Named], tuple[str, ...]]:
         """Sort a task's metrics into lm-eval's, by asked name, and ours on the gold answer."""
         loaded = self._items.metrics(task) and self._items.loaded(task)

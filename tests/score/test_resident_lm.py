@@ -36,7 +36,7 @@ def test_lm_eval_says_the_same_of_both(llama, chat):
                 if isinstance(expected[0], str):
                     assert answer == expected
                 else:
-                    assert answer[0] == pytest.approx(expected[0], abs=1e-4)
+                    assert answer[0] == pytest.approx(expected[0], rel=1e-6, abs=1e-4)
 
 
 def test_sampling_is_refused(llama):
