@@ -24,6 +24,7 @@ from pydantic import (
 
 from evomerge import yaml_file
 from evomerge.errors import CampaignError
+from evomerge.model_names import anchored, with_name
 from evomerge.validation import first_error
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -65,9 +66,7 @@ class Models(Settings):
     """
 
     base: NonEmpty
-    experts: tuple[Annotated[Expert, BeforeValidator(lambda v: _expert(v))], ...] = Field(
-        min_length=1
-    )
+    experts: tuple[Annotated[Expert, BeforeValidator(with_name)], ...] = Field(min_length=1)
     dtype: DType = "bfloat16"
     trust_remote_code: bool = False
     allow_pickle: bool = False
@@ -243,6 +242,27 @@ class Workers(Settings):
     batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
 
+class Scorer(Settings):
+    """What runs the models on the items.
+
+    Attributes:
+        backend: `resident`: passes over the live weights; or one of lm-eval's model types (`hf`, `vllm`,
+            …), which loads each candidate from a folder in memory.
+        args: Arguments of such a model type.
+        allow_unsafe_code: Let tasks run code that a model writes.
+    """
+
+    backend: NonEmpty = "resident"
+    args: Mapping[str, Any] = Field(default_factory=dict)
+    allow_unsafe_code: bool = False
+
+    @model_validator(mode="after")
+    def _args_have_a_taker(self) -> Self:
+        if self.args and self.backend == "resident":
+            raise ValueError("args are for lm-eval's model types; give backend too, such as hf")
+        return self
+
+
 class Campaign(Settings):
     """One search, as its file states it; paths are absolute once loaded.
 
@@ -257,6 +277,7 @@ class Campaign(Settings):
         prompt: How prompts are rendered.
         search: Sampler and budget.
         workers: Who evaluates.
+        scorer: What runs the models on the items.
         out: The results folder.
     """
 
@@ -270,6 +291,7 @@ class Campaign(Settings):
     prompt: Prompt = Prompt()
     search: Search = Search()
     workers: Workers = Workers()
+    scorer: Scorer = Scorer()
     out: str
 
     @model_validator(mode="before")
@@ -337,45 +359,15 @@ class Campaign(Settings):
 
     def _anchored(self, folder: Path) -> Campaign:
         experts = tuple(
-            expert.model_copy(update={"model": _anchor(expert.model, folder)})
+            expert.model_copy(update={"model": anchored(expert.model, folder)})
             for expert in self.models.experts
         )
         models = self.models.model_copy(
-            update={"base": _anchor(self.models.base, folder), "experts": experts}
+            update={"base": anchored(self.models.base, folder), "experts": experts}
         )
         tasks_path = self.tasks_path and str((folder / self.tasks_path).resolve())
         paths = {"tasks_path": tasks_path, "out": str((folder / self.out).resolve())}
         return self.model_copy(update={"models": models, **paths})
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of the campaign file, for editors."""
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return dialect | Campaign.model_json_schema(by_alias=True)
-
-
-def _expert(value: object) -> object:
-    if isinstance(value, str):
-        return {"model": value, "name": _expert_name(value)}
-    if (
-        isinstance(value, dict)
-        and isinstance(value.get("model"), str)
-        and value.get("name") is None
-    ):
-        return {**value, "name": _expert_name(value["model"])}
-    return value
-
-
-def _expert_name(model: str) -> str:
-    return model.removeprefix("zoo:").rstrip("/").split("/")[-1]
-
-
-def _anchor(model: str, folder: Path) -> str:
-    """Make a local path absolute; a Hub id and a `zoo:` name stay as they are."""
-    looks_local = model.startswith((".", "/", "~")) or (folder / model).exists()
-    if model.startswith("zoo:") or not looks_local:
-        return model
-    return str((folder / Path(model).expanduser()).resolve())
 
 
 def _compact(data: dict[str, Any]) -> dict[str, Any]:
@@ -396,4 +388,5 @@ _FIELDS: dict[str, type[Settings]] = {
     "prompt": Prompt,
     "search": Search,
     "workers": Workers,
+    "scorer": Scorer,
 }

@@ -264,6 +264,8 @@ def _load_items(
             tasks_path=campaign.tasks_path,
             plan=plan,
             prompt=prompt,
+            allow_unsafe_code=campaign.scorer.allow_unsafe_code,
+            trust_remote_code=campaign.models.trust_remote_code,
         )
     except TaskError as error:
         places = {f"objectives.{i}.task": goal.task for i, goal in enumerate(campaign.objectives)}

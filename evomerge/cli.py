@@ -218,6 +218,9 @@ def score(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write results and items here.")
     ] = None,
+    allow_unsafe_code: Annotated[
+        bool, typer.Option(help="Let tasks run code that the model writes.")
+    ] = False,
 ) -> None:
     """Score any model on lm-eval tasks, or on the very items of a campaign."""
     from evomerge import single
@@ -234,6 +237,7 @@ def score(
             num_fewshot=num_fewshot,
             limit=limit,
             dtype=dtype or "float32",
+            allow_unsafe_code=allow_unsafe_code,
         )
     print(single.table(scores), end="")
     if out is not None:
@@ -243,7 +247,7 @@ def score(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of the campaign file, for editors."""
-    from evomerge.campaign import json_schema
+    from evomerge.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 

@@ -304,6 +304,9 @@ def _assignment(ready: Preflight) -> Assignment:
         device="cuda" if campaign.workers.gpus else "cpu",
         trust_remote_code=campaign.models.trust_remote_code,
         allow_pickle=campaign.models.allow_pickle,
+        backend=None if campaign.scorer.backend == "resident" else campaign.scorer.backend,
+        backend_arguments=campaign.scorer.args,
+        allow_unsafe_code=campaign.scorer.allow_unsafe_code,
     )
 
 

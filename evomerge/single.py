@@ -29,6 +29,8 @@ from evomerge.trial import Split
 
 WHOLE: Split = "holdout"
 """Without a campaign all items are one split; its name shows nowhere."""
+BOOTSTRAP_ITERATIONS = 1000
+"""lm-eval draws 100,000 for the standard errors of metrics such as perplexity, which takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def score_on_tasks(
     limit: int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    allow_unsafe_code: bool = False,
 ) -> ModelScores:
     """Score a model as `lm_eval --model hf` does, every metric of every task.
 
@@ -66,6 +69,7 @@ def score_on_tasks(
         limit: Only the first documents of each task, as lm-eval's own limit.
         dtype: Of the forward passes.
         device: Where to run.
+        allow_unsafe_code: Let tasks run code that the model writes.
 
     Raises:
         UserError: The model or a task is wrong.
@@ -76,6 +80,7 @@ def score_on_tasks(
         tokenizer=live.tokenizer,
         tasks_path=None if tasks_path is None else str(tasks_path),
         plan=SplitPlan(counts={WHOLE: limit}, first=True),
+        allow_unsafe_code=allow_unsafe_code,
     )
     metrics = {task: tuple(items.metrics(task)) for task in items.tasks}
     return _score(model, live, items, WHOLE, metrics)
@@ -105,6 +110,7 @@ def score_on_campaign(
         tasks_path=run.tasks_path,
         plan=split_plan(run),
         prompt=PromptStyle(**run.prompt.model_dump()),
+        allow_unsafe_code=run.scorer.allow_unsafe_code,
     )
     for task, digest in items.digests.items():
         if facts["prompts"][task] != digest:
@@ -122,8 +128,15 @@ def wanted_metrics(run: campaign.Campaign) -> dict[str, tuple[str, ...]]:
 
 
 def table(scores: ModelScores) -> str:
-    """Return the table that lm-eval prints."""
-    return lm_eval_table(scores.results)
+    """Return the table that lm-eval prints, and how many items were cut to the model's context."""
+    lines = [lm_eval_table(scores.results)]
+    for task, found in scores.scored.tasks.items():
+        if found.truncated:
+            lines.append(
+                f"{task}: {found.truncated} of {len(found.items)} items are longer than the model's "
+                "context; they were cut from the left, as lm-eval cuts them\n"
+            )
+    return "\n".join(lines)
 
 
 def write_json(scores: ModelScores, path: Path) -> None:
@@ -159,5 +172,6 @@ def _live(model: str, dtype: str, device: str) -> LiveModel:
 def _score(
     model: str, live: LiveModel, items: Items, split: Split, metrics: dict[str, tuple[str, ...]]
 ) -> ModelScores:
-    scored = Scorer(live.module, live.tokenizer, items).score(split, metrics)
+    scorer = Scorer(live.module, live.tokenizer, items)
+    scored = scorer.score(split, metrics, bootstrap_iterations=BOOTSTRAP_ITERATIONS)
     return ModelScores(model, lm_eval_results(items, scored, split), scored)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from evomerge import yaml_file
-from evomerge.campaign import Campaign, Range, json_schema
+from evomerge.campaign import Campaign, Range, Scorer
 from evomerge.errors import CampaignError
 
 TEXT = """\
@@ -106,10 +106,7 @@ def test_a_log_range_needs_a_positive_low():
         Range(low=0.0, high=1.0, log=True)
 
 
-def test_the_schema_names_every_field_of_the_file():
-    schema = json_schema()
-    assert {"models", "space", "objectives", "items", "search", "workers"} <= set(
-        schema["properties"]
-    )
-    assert "from" in schema["$defs"]["Items"]["properties"]
-    assert schema["additionalProperties"] is False
+def test_arguments_of_a_backend_need_one():
+    with pytest.raises(ValueError, match="give backend too"):
+        Scorer(args={"batch_size": 4})
+    assert Scorer(backend="hf", args={"batch_size": 4}).backend == "hf"

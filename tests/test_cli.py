@@ -70,7 +70,7 @@ def test_errors_are_one_line_and_a_status(capsys, monkeypatch, error, status, me
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr("evomerge.campaign.json_schema", fail)
+    monkeypatch.setattr("evomerge.schema.json_schema", fail)
     found, out, err = run(capsys, "schema")
     assert (found, out) == (status, "")
     assert err.endswith(message)

@@ -1,5 +1,6 @@
 """Scores of a module on lm-eval's tasks: the very numbers of lm-eval, from fewer and leaner passes."""
 
+from evomerge.score.backend import BackendScorer, scratch_folder
 from evomerge.score.failures import Collapsed, NotFinite
 from evomerge.score.items import Items, load_items
 from evomerge.score.metrics import task_metrics
@@ -10,6 +11,7 @@ from evomerge.score.table import lm_eval_results, lm_eval_table
 from evomerge.score.tasks import list_tasks
 
 __all__ = [
+    "BackendScorer",
     "Collapsed",
     "Items",
     "NotFinite",
@@ -23,5 +25,6 @@ __all__ = [
     "lm_eval_results",
     "lm_eval_table",
     "load_items",
+    "scratch_folder",
     "task_metrics",
 ]

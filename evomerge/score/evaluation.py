@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,11 @@ _CLOSED_FORM = (mean, acc_all)
 
 
 def item_values(
-    leaf: Leaf, responses: Sequence[Sequence[Any]], wanted: Sequence[Named]
+    leaf: Leaf,
+    responses: Sequence[Sequence[Any]],
+    wanted: Sequence[Named],
+    *,
+    repeated: bool = False,
 ) -> dict[Named, list[Any]]:
     """Compute metrics per item.
 
@@ -30,6 +37,8 @@ def item_values(
         leaf: The documents and their requests.
         responses: One response for each request of each document.
         wanted: Metrics and filters.
+        repeated: Whether each response is a list, one for each of the task's `repeats`; otherwise
+            the one response stands for all, as greedy decoding gives the same each time.
 
     Returns:
         (metric, filter) → one value an item, as lm-eval hands it to its aggregation; None where
@@ -39,7 +48,7 @@ def item_values(
         TaskError: The task's filters or `process_results` fail.
     """
     try:
-        return _item_values(leaf, responses, wanted)
+        return _item_values(leaf, responses, wanted, repeated)
     except TASK_FAULTS as error:
         raise _broken(leaf.task, error) from None
 
@@ -118,17 +127,35 @@ def _stderr(function: Any, values: Sequence[Any], metric: str, iterations: int) 
         return None
     draws = min(iterations, 100) if metric in ("bleu", "chrf", "chrf++", "ter") else iterations
     estimate = stderr_for_metric(metric=function, bootstrap_iters=1 if closed else draws)
-    return None if estimate is None else float(estimate(values))
+    if estimate is None:
+        return None
+    with _in_this_process_and_quietly():
+        return float(estimate(values))
+
+
+@contextmanager
+def _in_this_process_and_quietly() -> Iterator[None]:
+    """lm-eval's bootstrap forks processes and prints; the draws are the same without."""
+    before = os.environ.get("DISABLE_MULTIPROC")
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            yield
+    finally:
+        if before is None:
+            del os.environ["DISABLE_MULTIPROC"]
+        else:
+            os.environ["DISABLE_MULTIPROC"] = before
 
 
 def _item_values(
-    leaf: Leaf, responses: Sequence[Sequence[Any]], wanted: Sequence[Named]
+    leaf: Leaf, responses: Sequence[Sequence[Any]], wanted: Sequence[Named], repeated: bool
 ) -> dict[Named, list[Any]]:
     instances = [request for requests in leaf.requests for request in requests]
     for request, response in zip(
         instances, (each for item in responses for each in item), strict=True
     ):
-        request.resps = [response] * (request.repeats or 1)
+        request.resps = list(response) if repeated else [response] * (request.repeats or 1)
         request.filtered_resps = {}
     filters = {name for _, name in wanted}
     for ensemble in leaf.task._filters:

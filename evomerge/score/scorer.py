@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from lm_eval.api.group import Group
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.score import gold
+from evomerge.score.assembly import Asked, asked_metrics, assemble
 from evomerge.score.batches import Batch
 from evomerge.score.engine import Engine
 from evomerge.score.evaluation import (
     Named,
     aggregate,
-    aggregate_group,
     item_values,
     mean_estimate,
     plain,
@@ -28,8 +27,6 @@ from evomerge.score.metrics import (
     GOLD_EXACT_MATCH,
     GOLD_LOGLIKELIHOOD,
     GOLD_PROBABILITY,
-    is_gold,
-    resolve,
 )
 from evomerge.score.rendering import Leaf
 from evomerge.score.workload import Need, Part, Workload, lay_out
@@ -99,7 +96,7 @@ class Scorer:
             NotFinite: The logits are NaN or infinite.
             Collapsed: The module writes the same token over and over, whatever it is asked.
         """
-        asked = {task: self._resolve(task, names) for task, names in metrics.items()}
+        asked = {task: asked_metrics(self._items, task, names) for task, names in metrics.items()}
         work, batches = self._plan(split, asked)
         with torch.inference_mode():
             tokens = self._engine.read(batches, len(work.readings))
@@ -109,18 +106,12 @@ class Scorer:
             for each, prompt in zip(written, work.prompts, strict=True)
         ]
         answers = _Answers(work, tokens, texts)
-        tasks: dict[str, TaskScores] = {}
-        subtasks: dict[str, TaskScores] = {}
-        parts = iter(work.parts)
-        for task, (names, golds) in asked.items():
-            own = [next(parts) for _ in self._items.leaves(task, split)]
-            scored = [answers.leaf(part, names, golds, bootstrap_iterations) for part in own]
-            loaded = self._items.loaded(task)
-            if isinstance(loaded, Group):
-                subtasks |= {part.leaf.name: each for part, each in zip(own, scored, strict=True)}
-                tasks[task] = _of_group(loaded, own, scored, names, golds)
-            else:
-                tasks[task] = scored[0]
+        per_leaf = [asked[task] for task in asked for _ in self._items.leaves(task, split)]
+        scored = [
+            answers.leaf(part, *wanted, bootstrap_iterations)
+            for part, wanted in zip(work.parts, per_leaf, strict=True)
+        ]
+        tasks, subtasks = assemble(self._items, split, asked, scored)
         return Scored(
             tasks,
             subtasks,
@@ -132,17 +123,7 @@ class Scorer:
         """Forget what earlier candidates wrote; scores stay the same, the next one takes longer."""
         self._engine.forget_drafts()
 
-    def _resolve(self, task: str, names: Sequence[str]) -> tuple[dict[str, Named], tuple[str, ...]]:
-        """Sort a task's metrics into lm-eval's, by asked name, and ours on the gold answer."""
-        loaded = self._items.metrics(task) and self._items.loaded(task)
-        golds = tuple(name for name in names if is_gold(name))
-        for name in golds:
-            self._items.higher_is_better(task, name)
-        return {name: resolve(task, loaded, name) for name in names if not is_gold(name)}, golds
-
-    def _plan(
-        self, split: Split, asked: Mapping[str, tuple[dict[str, Named], tuple[str, ...]]]
-    ) -> tuple[Workload, list[Batch]]:
+    def _plan(self, split: Split, asked: Mapping[str, Asked]) -> tuple[Workload, list[Batch]]:
         needs = [
             Need(leaf, bool(names) or GOLD_PROBABILITY in golds, bool(golds))
             for task, (names, golds) in asked.items()
@@ -245,25 +226,3 @@ def _right(leaf: Leaf) -> list[int]:
         found.append(first + gold_answer.choices[0])
         first += len(requests)
     return found
-
-
-def _of_group(
-    group: Group,
-    parts: Sequence[Part],
-    scored: Sequence[TaskScores],
-    names: Mapping[str, Named],
-    golds: Sequence[str],
-) -> TaskScores:
-    metrics = {
-        name: tuple(value for each in scored for value in each.metrics[name])
-        for name in (*names, *golds)
-    }
-    sizes = {part.leaf.name: len(part.leaf.docs) for part in parts}
-    estimates = {
-        part.leaf.name: {pair: each.values[name] for name, pair in names.items()}
-        for part, each in zip(parts, scored, strict=True)
-    }
-    values = {name: aggregate_group(group, estimates, sizes, pair) for name, pair in names.items()}
-    values |= {name: mean_estimate(metrics[name]) for name in golds}
-    ids = tuple(identifier for each in scored for identifier in each.items)
-    return TaskScores(ids, metrics, values, sum(each.truncated for each in scored))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # the driver's and a fake worker's start need not wait for lm-eval
     from evomerge.score import PromptStyle, SplitPlan, TaskRequest
@@ -25,6 +26,10 @@ class Assignment:
         trust_remote_code: Let models and tasks run code of their own.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
         threads: Threads of one worker; None: PyTorch's default.
+        backend: One of lm-eval's model types, which loads each candidate from a folder; None: passes
+            over live weights.
+        backend_arguments: Of that type.
+        allow_unsafe_code: Let tasks run code that a model writes.
     """
 
     models: tuple[str, ...]
@@ -38,3 +43,6 @@ class Assignment:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     threads: int | None = None
+    backend: str | None = None
+    backend_arguments: Mapping[str, Any] = field(default_factory=dict)
+    allow_unsafe_code: bool = False

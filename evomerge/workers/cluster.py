@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +81,7 @@ class Cluster:
     def _start(self, count: int | Literal["auto"], cpus: float, address: str | None) -> None:
         import ray
 
+        handler = signal.getsignal(signal.SIGTERM)
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
         try:
             if address is not None:
@@ -100,6 +103,10 @@ class Cluster:
             self.close()
             where = f"cannot join the Ray cluster at {address}" if address else "Ray cannot start"
             raise EvomergeError(f"{where}: {' '.join(str(error).split())}") from None
+        finally:
+            # Ray answers SIGTERM with a stack trace; whoever drives the campaign has a better answer.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)
 
 
 def workers_that_fit(

@@ -20,7 +20,11 @@ def test_what_is_not_honoured_is_refused():
 
 @pytest.mark.parametrize(
     "options",
-    [{"repetition_penalty": 1.6}, {"no_repeat_ngram_size": 2}, {"suppress_tokens": list(range(60, 110))}],
+    [
+        {"repetition_penalty": 1.6},
+        {"no_repeat_ngram_size": 2},
+        {"suppress_tokens": list(range(60, 110))},
+    ],
 )
 def test_texts_are_those_of_generate(llama, monkeypatch, options):
     plain = llama.module.generation_config

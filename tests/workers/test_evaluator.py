@@ -106,10 +106,27 @@ def test_splits_share_no_item(assignment: Assignment, evaluator: Evaluator) -> N
     assert not set(search) & set(holdout)
 
 
+def test_a_backend_of_lm_evals_scores_the_same(
+    assignment: Assignment, evaluator: Evaluator
+) -> None:
+    asked = replace(job(assignment, 0.4), metrics={"letters": ("acc", "gold_probability")})
+    resident = evaluator.evaluate(asked)
+    other = replace(assignment, backend="hf", backend_arguments={"device": "cpu"})
+    outcome = Evaluator(other).evaluate(asked)
+    assert outcome.failure is None
+    expected, found = resident.scores["letters"], outcome.scores["letters"]
+    assert found.items == expected.items
+    assert found.metrics["acc"] == expected.metrics["acc"]
+    assert found.metrics["gold_probability"] == pytest.approx(
+        expected.metrics["gold_probability"], abs=1e-5
+    )
+
+
 def test_failures_are_typed_and_leave_the_evaluator_usable(
     assignment: Assignment, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = evaluator.evaluate(job(assignment, 0.4)).scores
+    resident = evaluator._scoring
     kinds = {}
 
     outcome = evaluator.evaluate(job(assignment, 0.4, method="no_such_method"))
@@ -117,9 +134,9 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
     with monkeypatch.context() as patch:
 
         def overflow(_: Recipe) -> None:
-            next(evaluator._model.module.parameters()).fill_(float("nan"))
+            next(resident._model.module.parameters()).fill_(float("nan"))
 
-        patch.setattr(evaluator._model, "write", overflow)
+        patch.setattr(resident._model, "write", overflow)
         outcome = evaluator.evaluate(job(assignment, 0.4))
         kinds["nan"] = outcome.failure and outcome.failure.kind
     unknown = Job(job(assignment, 0.4).candidate, "search", {"letters": ("no_such_metric",)})
@@ -131,14 +148,14 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
         def full(*_: object) -> None:
             raise torch.OutOfMemoryError("no room")
 
-        patch.setattr(evaluator._scorer, "score", full)
+        patch.setattr(resident._scorer, "score", full)
         outcome = evaluator.evaluate(job(assignment, 0.4))
         kinds["memory"] = outcome.failure and outcome.failure.kind
 
         def broken(*_: object) -> None:
             raise ZeroDivisionError("in a metric")
 
-        patch.setattr(evaluator._scorer, "score", broken)
+        patch.setattr(resident._scorer, "score", broken)
         outcome = evaluator.evaluate(job(assignment, 0.4))
         kinds["foreign"] = outcome.failure and outcome.failure.kind
     assert kinds == {

@@ -1,0 +1,160 @@
+"""Any other model type of lm-eval's on the same items: vllm, sglang, an API server, its own hf.
+
+The candidate is a folder here, not a resident module: lm-eval loads it anew each time, and answers the
+very requests that the resident scorer answers.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import get_model
+
+from evomerge.errors import TaskError
+from evomerge.score import gold
+from evomerge.score.assembly import Asked, asked_metrics, assemble
+from evomerge.score.evaluation import aggregate, item_values, mean_estimate, plain
+from evomerge.score.items import Items
+from evomerge.score.metrics import GOLD_EXACT_MATCH, GOLD_PROBABILITY
+from evomerge.score.rendering import Leaf
+from evomerge.score.scorer import Scored
+from evomerge.trial import Estimate, Split, TaskScores
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class BackendScorer:
+    """Scores model folders with one of lm-eval's model types.
+
+    Args:
+        items: What to score them on.
+        backend: lm-eval's name of the model type, such as `hf` or `vllm`.
+        arguments: Of that type, such as `{"dtype": "float32", "batch_size": 16}`.
+
+    Raises:
+        TaskError: lm-eval knows no such model type, or cannot import what it needs.
+    """
+
+    def __init__(self, items: Items, backend: str, arguments: Mapping[str, Any]) -> None:
+        self._items, self._arguments = items, dict(arguments)
+        try:
+            self._type: type[LM] = get_model(backend)
+        except (ValueError, KeyError, ImportError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise TaskError(f'lm-eval offers no backend "{backend}": {reason}') from None
+
+    def score(
+        self,
+        folder: Path,
+        split: Split,
+        metrics: Mapping[str, tuple[str, ...]],
+        *,
+        bootstrap_iterations: int = 0,
+    ) -> Scored:
+        """Load a model and score it.
+
+        Args:
+            folder: The model, as `merge.save` writes it.
+            split: Which items.
+            metrics: Requested task or group → its metrics.
+            bootstrap_iterations: Draws for standard errors without a closed form; 0: they have none.
+
+        Raises:
+            TaskError: An unknown task, split or metric; or a metric on a gold text that the task
+                generates, which only resident scoring offers.
+        """
+        asked = {task: asked_metrics(self._items, task, names) for task, names in metrics.items()}
+        leaves = [(leaf, asked[task]) for task in asked for leaf in self._items.leaves(task, split)]
+        for leaf, (_, golds) in leaves:
+            if golds and leaf.task.OUTPUT_TYPE in ("generate_until", "loglikelihood_rolling"):
+                raise TaskError(
+                    f'task "{leaf.name}": {golds[0]} needs resident scoring (no "scorer: backend")'
+                )
+        model = self._type.create_from_arg_obj({"pretrained": str(folder)} | self._arguments)
+        try:
+            scored = [
+                _score(leaf, _ask(model, leaf), wanted, bootstrap_iterations)
+                for leaf, wanted in leaves
+            ]
+        finally:
+            del model
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        tasks, subtasks = assemble(self._items, split, asked, scored)
+        return Scored(tasks, subtasks, 0, sum(len(leaf.docs) for leaf, _ in leaves))
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder for one candidate, in memory where the system has such a place; then remove it."""
+    in_memory = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)
+    where = SHARED_MEMORY if in_memory else None
+    with tempfile.TemporaryDirectory(prefix="evomerge-", dir=where) as folder:
+        yield Path(folder)
+
+
+def _ask(model: LM, leaf: Leaf) -> list[list[Any]]:
+    """Hand a leaf's requests to a model; the responses by document and request, repeats side by side."""
+    flat = [request for requests in leaf.requests for request in requests]
+    clones: list[Instance] = [each for each in flat for _ in range(each.repeats or 1)]
+    kind = "loglikelihood" if leaf.task.OUTPUT_TYPE == "multiple_choice" else leaf.task.OUTPUT_TYPE
+    answers = iter(getattr(model, kind)(clones))
+    responses = iter([[next(answers) for _ in range(each.repeats or 1)] for each in flat])
+    return [[next(responses) for _ in requests] for requests in leaf.requests]
+
+
+def _score(
+    leaf: Leaf, responses: Sequence[Sequence[Any]], wanted: Asked, iterations: int
+) -> TaskScores:
+    names, golds = wanted
+    metrics: dict[str, tuple[Any, ...]] = {}
+    estimates: dict[str, Estimate] = {}
+    computed = item_values(leaf, responses, list(names.values()), repeated=True)
+    for name, pair in names.items():
+        estimates[name] = aggregate(leaf.task, pair[0], computed[pair], iterations)
+        metrics[name] = tuple(plain(value) for value in computed[pair])
+    first = [[repeats[0] for repeats in each] for each in responses]
+    for name in golds:
+        metrics[name] = tuple(_gold(leaf, first, name))
+        estimates[name] = mean_estimate(metrics[name])
+    return TaskScores(leaf.ids, metrics, estimates)
+
+
+def _gold(
+    leaf: Leaf, responses: Sequence[Sequence[tuple[float, bool]]], metric: str
+) -> list[float]:
+    rights = [each.choices for each in leaf.golds]
+    if metric == GOLD_PROBABILITY:
+        choices = [len(leaf.task.doc_to_choice(doc)) for doc in leaf.docs]
+        sums = [
+            answer[0]
+            for each, count in zip(responses, choices, strict=True)
+            for answer in each[:count]
+        ]
+        item = [index for index, count in enumerate(choices) for _ in range(count)]
+        right = [
+            choice in golds
+            for golds, count in zip(rights, choices, strict=True)
+            for choice in range(count)
+        ]
+        found = gold.gold_probability(
+            torch.tensor(sums), torch.tensor(item), torch.tensor(right), len(choices)
+        )
+        return [float(value) for value in found]
+    chosen = [each[golds[0]] for each, golds in zip(responses, rights, strict=True)]
+    if metric == GOLD_EXACT_MATCH:
+        return [float(is_greedy) for _, is_greedy in chosen]
+    raise TaskError(
+        f'task "{leaf.name}": {metric} is a mean over tokens, which a backend does not tell; '
+        'leave out "scorer: backend"'
+    )

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from evomerge.errors import TaskError
+from evomerge.score.backend import BackendScorer, scratch_folder
+
+NAMES = ("choice", "written", "repeated", "said", "rolling")
+ARGUMENTS = {"device": "cpu", "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(subject, tmp_path_factory):
+    one = subject("llama")
+    path = tmp_path_factory.mktemp("model")
+    one.module.save_pretrained(path)
+    one.tokenizer.save_pretrained(path)
+    return path
+
+
+def test_hf_scores_what_the_resident_module_scores(llama, folder):
+    items = llama.items(*NAMES, "both", search=12)
+    metrics = {name: tuple(m for m in items.metrics(name) if "gold" not in m) for name in NAMES}
+    metrics["both"] = ("acc", "gold_probability", "gold_exact_match")
+    ours = llama.scorer(items).score("search", metrics)
+    theirs = BackendScorer(items, "hf", ARGUMENTS).score(folder, "search", metrics)
+    assert theirs.items == ours.items
+    assert set(theirs.subtasks) == {"choice", "choice_shots"}
+    for name, scores in ours.tasks.items():
+        assert theirs.tasks[name].items == scores.items
+        for metric, estimate in scores.values.items():
+            found = theirs.tasks[name].values[metric]
+            assert found.value == pytest.approx(estimate.value, rel=1e-4), (name, metric)
+
+
+def test_what_a_backend_cannot_tell(llama, folder):
+    items = llama.items("choice", "written")
+    scorer = BackendScorer(items, "hf", ARGUMENTS)
+    with pytest.raises(TaskError, match="gold_loglikelihood needs resident scoring"):
+        scorer.score(folder, "search", {"written": ("gold_loglikelihood",)})
+    with pytest.raises(TaskError, match="a mean over tokens"):
+        scorer.score(folder, "search", {"choice": ("gold_loglikelihood",)})
+    with pytest.raises(TaskError, match='has no metric "bleu"'):
+        scorer.score(folder, "search", {"choice": ("bleu",)})
+
+
+def test_an_unknown_backend(llama):
+    with pytest.raises(TaskError, match='no backend "no_such_model"'):
+        BackendScorer(llama.items("choice"), "no_such_model", {})
+
+
+def test_scratch_folders_vanish():
+    with scratch_folder() as folder:
+        (folder / "file").write_text("x")
+        if Path("/dev/shm").is_dir():
+            assert folder.parent == Path("/dev/shm")
+    assert not folder.exists()
