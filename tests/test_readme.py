@@ -32,10 +32,10 @@ INSTEAD = {
     "ray start --head --port=6379": "ray start --help",
     "ray start --address=FIRST_MACHINE:6379": "ray start --help",
     "evomerge search search_spaces/quickstart.yaml --address auto": HELP,
-    "python benchmarks/smollm2/build.py --items ITEMS_DIR --out results/smollm2/models": (
+    "python benchmarks/smollm2/build.py --items ITEMS_DIR --out results/smollm2_models": (
         "python benchmarks/smollm2/build.py --help"
     ),
-    "evomerge search search_spaces/smollm2.yaml": HELP,
+    "evomerge search search_spaces/smollm2.yaml --force": HELP,
 }
 
 

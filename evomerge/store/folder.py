@@ -56,6 +56,16 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
                 "--out, or replace it with --force",
                 file=folder,
             )
+    elif found <= {
+        *_OURS,
+        *_LEFT_BY_A_KILLED_CREATE,
+    }:  # a leaderboard that was kept, without its study
+        if not force:
+            raise ResultsError(
+                "the folder holds what is left of a campaign, without its study; choose another "
+                "--out, or replace it with --force",
+                file=folder,
+            )
     else:
         raise ResultsError(
             "the folder holds files that are no campaign's; choose another --out", file=folder

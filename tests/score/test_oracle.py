@@ -24,7 +24,7 @@ from evomerge.score import PromptStyle, Scorer, SplitPlan, TaskRequest, load_ite
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / ".." / "shared" / "data"
 ZOO_TASKS = ROOT / "benchmarks" / "tasks"
-SMOLLM2 = Path(os.environ.get("EVOMERGE_SMOLLM2", ROOT / "results" / "smollm2_models" / "base"))
+SMOLLM2 = os.environ.get("EVOMERGE_SMOLLM2")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data with real items")
 
 LOADER = """
@@ -114,7 +114,7 @@ doc_to_text: "Q: {{question}}\\n\\nA:"
 doc_to_target: " {{answer.split('### ')[-1].rstrip()}}"
 num_fewshot: 2
 fewshot_config: {sampler: first_n, doc_to_target: "{{answer}}"}
-generation_kwargs: {until: ["Q:", "</s>", "<|im_end|>"], max_gen_toks: 32, do_sample: false}
+generation_kwargs: {until: ["Q:", "</s>", "<|im_end|>"], max_gen_toks: 16, do_sample: false}
 filter_list:
   - name: strict-match
     filter:
@@ -190,7 +190,9 @@ def test_real_items(
 ) -> None:
     one = subject(architecture)
     _with_context(one, 1200, monkeypatch)  # some few-shot prompts are longer: those are cut
-    compare(one.module, one.tokenizer, real_tasks, REAL, limit=6)
+    # Gemma's window is shorter than the prompts, so each stands alone: a few do.
+    limit = 1 if architecture == "gemma2" else 3
+    compare(one.module, one.tokenizer, real_tasks, REAL, limit=limit)
 
 
 @needs_data
@@ -200,7 +202,7 @@ def test_real_items_as_a_conversation(
     one = subject("llama")
     _with_context(one, 3000, monkeypatch)
     prompt = PromptStyle(True, True, "Answer as briefly as you can.")
-    compare(one.module, one.tokenizer, real_tasks, CHATTED, limit=6, prompt=prompt)
+    compare(one.module, one.tokenizer, real_tasks, CHATTED, limit=2, prompt=prompt)
 
 
 def test_the_zoo() -> None:
@@ -208,18 +210,19 @@ def test_the_zoo() -> None:
     folder = zoo.resolve("zoo:extraction")
     module = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    values = compare(module, tokenizer, str(ZOO_TASKS), names, limit=12)
+    values = compare(module, tokenizer, str(ZOO_TASKS), names, limit=4)
     assert 0 < values["zoo"]["exact_match"] < 1
     assert 0 < values["zoo_mc"]["acc"] < 1
 
 
 @needs_data
-@pytest.mark.skipif(not SMOLLM2.is_dir(), reason="SmolLM2 is not built (or EVOMERGE_SMOLLM2 unset)")
+@pytest.mark.slow
+@pytest.mark.skipif(not SMOLLM2, reason="takes minutes: set EVOMERGE_SMOLLM2 to a model folder")
 def test_smollm2(real_tasks: str) -> None:
     module = AutoModelForCausalLM.from_pretrained(SMOLLM2, dtype="float32").eval()
     tokenizer = AutoTokenizer.from_pretrained(SMOLLM2)
     names = ("reasoning", "sums_voted", "text", "ending")
-    values = compare(module, tokenizer, real_tasks, names, limit=4)
+    values = compare(module, tokenizer, real_tasks, names, limit=2)
     assert values["ending"]["acc"] > 0
 
 

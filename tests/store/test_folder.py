@@ -77,3 +77,10 @@ def test_a_file_is_whole_or_as_before(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(EvomergeError, match="a: cannot be written: No space left on device"):
         write_whole(tmp_path / "a", "second")
     assert (tmp_path / "a").read_text() == "first"
+
+
+def test_a_kept_leaderboard_without_its_study_is_replaced_only_by_force(tmp_path: Path) -> None:
+    (tmp_path / "leaderboard.md").write_text("kept")
+    with pytest.raises(ResultsError, match=r"without its study.*--out.*--force"):
+        refuse_existing(tmp_path, force=False)
+    refuse_existing(tmp_path, force=True)

@@ -83,3 +83,22 @@ def test_nothing_listens_beyond_this_machine(ray_cluster: Cluster) -> None:
 def test_the_users_environment_is_left_alone(ray_cluster: Cluster) -> None:
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
     assert "RAY_USAGE_STATS_ENABLED" not in os.environ
+
+
+def test_sigterm_is_still_the_callers_to_handle() -> None:
+    """Ray would print a stack trace and die."""
+    script = (
+        "import os, signal, sys, time\n"
+        "from evomerge.workers.cluster import Cluster\n"
+        "def leave(*_): sys.exit(7)\n"
+        "signal.signal(signal.SIGTERM, leave)\n"
+        "cluster = Cluster(count=1, cpus=1, gpus=0, address=None)\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(5)\n"
+        "finally:\n"
+        "    cluster.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 7
+    assert done.stderr == ""
