@@ -15,7 +15,14 @@ from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError, RecipeError, TaskError, UserError, nearest
 from evomerge.family import OpenFamily, open_family
 from evomerge.merge import METHODS, ParameterSpec, check_recipe, load_tokenizer
-from evomerge.score import Items, PromptStyle, SplitPlan, TaskRequest, load_items
+from evomerge.score import (
+    BackendScorer,
+    Items,
+    PromptStyle,
+    SplitPlan,
+    TaskRequest,
+    load_items,
+)
 from evomerge.space import Space, layer_groups
 from evomerge.trial import SPLITS
 
@@ -277,6 +284,12 @@ def _load_items(
                 items.higher_is_better(goal.task, getattr(goal, field))
             except TaskError as error:
                 raise TaskError(error.message, field=f"objectives.{position}.{field}") from error
+    if campaign.scorer.backend != "resident":
+        try:
+            backend = BackendScorer(items, campaign.scorer.backend, campaign.scorer.args)
+            backend.check({g.task: (g.metric, g.report) for g in campaign.objectives})
+        except TaskError as error:
+            raise TaskError(error.message, field="scorer.backend") from error
     return items
 
 

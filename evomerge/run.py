@@ -361,9 +361,9 @@ def _refuse_changes(store: Store, now: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _opened(pool: Pool) -> Iterator[Pool]:
+    finished = False
     try:
         yield pool
-    except BaseException:
-        pool.close(force=True)
-        raise
-    pool.close()
+        finished = True
+    finally:
+        pool.close(force=not finished)

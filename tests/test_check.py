@@ -105,6 +105,7 @@ def test_the_plan_states_dimensions_items_memory_disk_and_time(write):
         ("search: 8", "search: 999999", "999999"),
         ("name: small", "name: small\nmode: pareto", "c.yaml:17: search.sampler: cmaes searches one value"),
         ("benchmarks/tasks", "no/such", "no/such"),
+        ("name: small", "name: small\nscorer: {backend: hff}", 'c.yaml:2: scorer.backend: lm-eval offers no'),
     ],
 )  # fmt: skip
 def test_what_models_and_tasks_refute_is_one_line_with_its_place(write, old, new, message):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def test_the_table_is_lm_evals(scores):
     assert "|zoo_facts" in shown.replace(" ", "")
     assert "exact_match" in shown
     assert "Stderr" in shown
+
+
+def test_items_longer_than_the_context_are_told(scores):
+    cut = replace(scores.scored.tasks["zoo_facts"], truncated=3)
+    scored = replace(scores.scored, tasks={**scores.scored.tasks, "zoo_facts": cut})
+    shown = single.table(replace(scores, scored=scored))
+    assert "zoo_facts: 3 of 12 items are longer than the model's context" in shown
+    assert "longer than" not in single.table(scores)
 
 
 def test_the_file_holds_results_and_items(scores, tmp_path):

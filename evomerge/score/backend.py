@@ -52,6 +52,10 @@ class BackendScorer:
             reason = " ".join(str(error).split())[:300]
             raise TaskError(f'lm-eval offers no backend "{backend}": {reason}') from None
 
+    def check(self, metrics: Mapping[str, tuple[str, ...]]) -> None:
+        """Raise as `score` does where it cannot give these metrics; no model is needed."""
+        self._asked(self._items.splits[0], metrics)
+
     def score(
         self,
         folder: Path,
@@ -69,16 +73,11 @@ class BackendScorer:
             bootstrap_iterations: Draws for standard errors without a closed form; 0: they have none.
 
         Raises:
-            TaskError: An unknown task, split or metric; or a metric on a gold text that the task
-                generates, which only resident scoring offers.
+            TaskError: An unknown task, split or metric, or one that only resident scoring offers: a mean
+                over tokens, or on a gold text in place of a generated one.
         """
-        asked = {task: asked_metrics(self._items, task, names) for task, names in metrics.items()}
+        asked = self._asked(split, metrics)
         leaves = [(leaf, asked[task]) for task in asked for leaf in self._items.leaves(task, split)]
-        for leaf, (_, golds) in leaves:
-            if golds and leaf.task.OUTPUT_TYPE in ("generate_until", "loglikelihood_rolling"):
-                raise TaskError(
-                    f'task "{leaf.name}": {golds[0]} needs resident scoring (no "scorer: backend")'
-                )
         model = self._type.create_from_arg_obj({"pretrained": str(folder)} | self._arguments)
         try:
             scored = [
@@ -92,6 +91,13 @@ class BackendScorer:
                 torch.cuda.empty_cache()
         tasks, subtasks = assemble(self._items, split, asked, scored)
         return Scored(tasks, subtasks, 0, sum(len(leaf.docs) for leaf, _ in leaves))
+
+    def _asked(self, split: Split, metrics: Mapping[str, tuple[str, ...]]) -> dict[str, Asked]:
+        asked = {task: asked_metrics(self._items, task, names) for task, names in metrics.items()}
+        for task, (_, golds) in asked.items():
+            for leaf in self._items.leaves(task, split):
+                _refuse(leaf, golds)
+        return asked
 
 
 @contextmanager
@@ -152,9 +158,16 @@ def _gold(
         )
         return [float(value) for value in found]
     chosen = [each[golds[0]] for each, golds in zip(responses, rights, strict=True)]
-    if metric == GOLD_EXACT_MATCH:
-        return [float(is_greedy) for _, is_greedy in chosen]
-    raise TaskError(
-        f'task "{leaf.name}": {metric} is a mean over tokens, which a backend does not tell; '
-        'leave out "scorer: backend"'
-    )
+    return [float(is_greedy) for _, is_greedy in chosen]  # gold_exact_match
+
+
+def _refuse(leaf: Leaf, golds: Sequence[str]) -> None:
+    """A backend tells of each request its log-likelihood and whether it is greedy, nothing more."""
+    chosen = leaf.task.OUTPUT_TYPE in ("multiple_choice", "loglikelihood")
+    offered = (GOLD_PROBABILITY, GOLD_EXACT_MATCH) if chosen else ()
+    for name in golds:
+        if name not in offered:
+            raise TaskError(
+                f'task "{leaf.name}": {name} needs resident scoring; leave out "scorer: backend", or '
+                "take another metric"
+            )

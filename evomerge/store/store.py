@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -110,14 +110,14 @@ class Store:
         folders.refuse_existing(folder, force=force)
         folder.mkdir(parents=True, exist_ok=True)
         lock = folders.FolderLock(folder)
-        try:
+        with ExitStack() as undo:
+            undo.callback(lock.release)
             folders.clear(folder)
             folders.write_whole(folder / folders.CAMPAIGN, with_facts(campaign, facts))
             _create_database(folder, campaign, facts, directions)
-            return cls._open(folder, lock)
-        except BaseException:
-            lock.release()
-            raise
+            store = cls._open(folder, lock)
+            undo.pop_all()
+        return store
 
     @classmethod
     def open(cls, folder: Path, *, write: bool) -> Store:
@@ -139,12 +139,12 @@ class Store:
                 f"{found}; expected a results folder of `evomerge search`", file=folder
             )
         lock = folders.FolderLock(folder) if write else None
-        try:
-            return cls._open(folder, lock)
-        except BaseException:
+        with ExitStack() as undo:
             if lock is not None:
-                lock.release()
-            raise
+                undo.callback(lock.release)
+            store = cls._open(folder, lock)
+            undo.pop_all()
+        return store
 
     def asked(
         self,
@@ -316,14 +316,13 @@ class Store:
         path = folder / folders.DATABASE
         write = lock is not None
         engine = open_engine(path, write=write)
-        try:
+        with ExitStack() as undo:
+            undo.callback(engine.dispose)
             check_database(engine, path, thorough=write)
             if write:
                 close_optuna_storage(open_optuna_storage(path))
-            return cls(folder, engine, lock)
-        except BaseException:
-            engine.dispose()
-            raise
+            undo.pop_all()
+        return cls(folder, engine, lock)
 
     def _transaction(self) -> AbstractContextManager[Connection]:
         return transaction(self._engine, self._path)

@@ -38,8 +38,11 @@ def test_what_a_backend_cannot_tell(llama, folder):
     scorer = BackendScorer(items, "hf", ARGUMENTS)
     with pytest.raises(TaskError, match="gold_loglikelihood needs resident scoring"):
         scorer.score(folder, "search", {"written": ("gold_loglikelihood",)})
-    with pytest.raises(TaskError, match="a mean over tokens"):
+    with pytest.raises(TaskError, match="gold_loglikelihood needs resident scoring"):
         scorer.score(folder, "search", {"choice": ("gold_loglikelihood",)})
+    with pytest.raises(TaskError, match="gold_exact_match needs resident scoring"):
+        scorer.check({"written": ("gold_exact_match",)})
+    scorer.check({"written": ("exact_match,whole",), "choice": ("gold_exact_match",)})
     with pytest.raises(TaskError, match='has no metric "bleu"'):
         scorer.score(folder, "search", {"choice": ("bleu",)})
 

@@ -94,3 +94,31 @@ def test_rows_with_and_without_branches_are_kept_apart():
     readings = [Reading([1, 2, last], [9], (), 0, False) for last in (5, 6)]
     readings.append(Reading([1, 2, 3, 4], [9], (), 1, False))
     assert [batch.reach is None for batch in planned(readings)] == [True, False]
+
+
+def test_answers_share_what_they_begin_with():
+    readings = [
+        Reading([1, 2, 3, 4, 5, 6, 7], [7, 8], (), 0, False),
+        Reading([1, 2, 3, 4, 5, 9, 7], [7, 8], (), 0, False),
+        Reading([1, 2, 8], [8, 8], (), 0, False),
+    ]
+    (batch,) = planned(readings)
+    assert batch.tokens.tolist() == [[1, 2, 3, 4, 5, 6, 7, 9, 7, 8]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 5, 6, 5, 6, 2]]
+
+
+@given(st.lists(sequences, min_size=1, max_size=12))
+def test_few_shot_examples_are_read_once_and_seen_by_all(questions):
+    opening = [4] * 300
+    readings = [Reading([*opening, *q], [9], (), n, False) for n, q in enumerate(questions)]
+    found = {}
+    batches = planned(readings, batch_tokens=100)
+    for batch in batches:
+        width = batch.tokens.shape[1]
+        for row, reading in zip(batch.row, batch.reading, strict=True):
+            place = int(batch.rows[row])
+            found[int(reading)] = seen_from(batch, place // width, place % width)
+    assert found == {n: [*opening, *q] for n, q in enumerate(questions)}
+    if len(questions) > 1:
+        assert all(batch.preamble is batches[0].preamble for batch in batches)
+        assert batches[0].preamble.shape[1] >= 300

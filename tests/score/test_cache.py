@@ -1,6 +1,6 @@
 import torch
 
-from evomerge.score.cache import SlotCache
+from evomerge.score.cache import PreambleCache, SlotCache
 
 
 def states(*values):
@@ -31,3 +31,41 @@ def test_prompts_in_chunks_and_moves():
     cache.extend(torch.tensor([[1], [1]]), seen=2)
     keys, _ = cache.update(states([9.0], [9.0]), states([9.0], [9.0]), 0)
     assert keys[:, 0, 0, 0].tolist() == [3, 2]
+
+
+def test_a_preamble_stands_before_every_row():
+    cache = PreambleCache()
+    own = states([1.0, 2.0])
+    assert cache.update(own, own, 0)[0] is own
+    cache.close(2)
+    keys, values = cache.update(states([3.0], [4.0]), states([5.0], [6.0]), 0)
+    assert keys[:, 0, :, 0].tolist() == [[1, 2, 3], [1, 2, 4]]
+    assert values[:, 0, :, 0].tolist() == [[1, 2, 5], [1, 2, 6]]
+    again, _ = cache.update(states([7.0]), states([7.0]), 0)
+    assert again[:, 0, :, 0].tolist() == [[1, 2, 7]]
+    assert cache.get_seq_length() == 2
+    assert cache.get_mask_sizes(3, 0) == (5, 0)
+
+
+def test_gradients_flow_through_a_preamble():
+    cache = PreambleCache()
+    kept = states([1.0]).requires_grad_()
+    cache.update(kept, kept, 0)
+    cache.close(1)
+    keys, _ = cache.update(states([3.0], [4.0]), states([5.0], [6.0]), 0)
+    keys.sum().backward()
+    assert kept.grad.item() == 2
+
+
+def test_a_spread_beginning_and_a_few_tokens_for_some_slots():
+    cache = SlotCache(slots=3, capacity=6)
+    cache.fill(0)
+    cache.update(states([1.0, 2.0]), states([1.0, 2.0]), 0)
+    cache.spread(0, 3, 2)
+    cache.fill(0, offset=2)
+    keys, _ = cache.update(states([3.0], [4.0], [5.0]), states([3.0], [4.0], [5.0]), 0)
+    assert keys[:, 0, :, 0].tolist() == [[1, 2, 3], [1, 2, 4], [1, 2, 5]]
+    cache.extend(torch.tensor([[3, 4]]), seen=5, slots=[2])
+    keys, _ = cache.update(states([8.0, 9.0]), states([8.0, 9.0]), 0)
+    assert keys[:, 0, :, 0].tolist() == [[1, 2, 5, 8, 9]]
+    assert cache.get_seq_length() == 3

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from lm_eval.api.metrics import mean_stderr
+from lm_eval.api.metrics import bootstrap_stderr, mean_stderr
 
 from evomerge.errors import TaskError
 from evomerge.score.evaluation import aggregate, item_values, mean_estimate, plain
@@ -48,3 +48,13 @@ def test_plain_values_can_be_stored():
     value = plain((np.int64(3), np.array([0.5, 0.25]), [np.float32(1.0)]))
     assert value == (3, [0.5, 0.25], [1.0])
     assert type(value[0]) is int
+
+
+def test_bootstrap_is_lm_evals_without_its_noise(llama, capsys, monkeypatch):
+    (leaf,) = llama.items("said").leaves("said", "search")
+    values = [-1.0, -2.5, -0.5, -4.0, -2.0]
+    estimate = aggregate(leaf.task, "perplexity", values, bootstrap_iterations=1000)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    expected = bootstrap_stderr(leaf.task.aggregation()["perplexity"], values, 1000)
+    assert estimate.stderr == pytest.approx(expected)
