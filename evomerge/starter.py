@@ -78,7 +78,9 @@ def write(
 
 def _metric(task: str, tasks_path: Path | None) -> str:
     """Return the first metric that the task states, lm-eval's main one."""
-    return next(iter(task_metrics(task, tasks_path=None if tasks_path is None else str(tasks_path))))
+    return next(
+        iter(task_metrics(task, tasks_path=None if tasks_path is None else str(tasks_path)))
+    )
 
 
 def _from(output: Path, model: str) -> str:
