@@ -137,7 +137,7 @@ try:
 except KeyboardInterrupt:
     start = time.monotonic()
     pool.close(force=True)
-    print("closed", time.monotonic() - start < 15, flush=True)
+    print("closed", time.monotonic() - start < 45, flush=True)
     sys.exit(130)
 """
 
@@ -161,7 +161,7 @@ def test_no_worker_outlives_its_driver(tmp_path: Path, ending: signal.Signals) -
         os.killpg(driver.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
     else:
         driver.kill()
-    output, _ = driver.communicate(timeout=60)
+    output, _ = driver.communicate(timeout=120)
     assert driver.returncode == (130 if ending is signal.SIGINT else -signal.SIGKILL)
     assert output.strip() == ("closed True" if ending is signal.SIGINT else "")
     wait_for(lambda: not any(map(alive, workers)), 30)
