@@ -157,6 +157,11 @@ def test_a_campaign_whose_first_candidates_all_fail_alike_stops_and_says_why(
     assert len(numbers(tmp_path / "out")) == 5
 
 
+def heed_ctrl_c():
+    """A test run in the background ignores Ctrl-C, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
 def test_interrupted_and_resumed_it_asks_for_the_same_trials(result, folder, tmp_path, kill):
     out = tmp_path / "out"
@@ -176,6 +181,7 @@ def test_interrupted_and_resumed_it_asks_for_the_same_trials(result, folder, tmp
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=heed_ctrl_c,
     )
     for line in driver.stderr:
         if '"stage": "search", "done": 3' in line:

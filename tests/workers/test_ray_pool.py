@@ -154,6 +154,7 @@ def test_no_worker_outlives_its_driver(tmp_path: Path, ending: signal.Signals) -
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
     wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 4, 120)
     workers = [int(word) for word in pids.read_text().split() if word != "pid"]
@@ -165,6 +166,11 @@ def test_no_worker_outlives_its_driver(tmp_path: Path, ending: signal.Signals) -
     assert driver.returncode == (130 if ending is signal.SIGINT else -signal.SIGKILL)
     assert output.strip() == ("closed True" if ending is signal.SIGINT else "")
     wait_for(lambda: not any(map(alive, workers)), 30)
+
+
+def heed_ctrl_c() -> None:
+    """A test run in the background ignores Ctrl-C, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
