@@ -6,6 +6,7 @@ Campaign files and recipes are both read here, so that an error in either names 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -16,10 +17,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from evomerge.errors import UserError
 
 Location = Sequence[str | int]
+
+_PLAIN = re.compile(r"[\w./~](?:[\w ./:~+-]*\w)?")  # texts that ruamel itself quotes rightly
 
 
 @dataclass(frozen=True)
@@ -140,4 +144,6 @@ def _styled(value: Any) -> Any:  # noqa: ANN401 - YAML is any
         if all(not isinstance(item, list | tuple | Mapping) for item in value):
             styled.fa.set_flow_style()
         return styled
+    if isinstance(value, str) and value.isprintable() and not _PLAIN.fullmatch(value):
+        return SingleQuotedScalarString(value)  # ruamel writes `[?0]` bare, and reads a key
     return value

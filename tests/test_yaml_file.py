@@ -33,6 +33,11 @@ def test_what_is_dumped_is_read_back(data):
     assert repr(read) == repr(data)  # 1 and 1.0 and True are equal, but not the same
 
 
+def test_a_text_that_looks_like_a_key_is_read_back():
+    data = {"a": ["?0", "? x"], "b": "?0"}
+    assert parse(yaml_file.dump(data)).data == data
+
+
 def test_yaml_1_2_scalars():
     assert parse("a: 1e-3\nb: no\nc: 0x10\n").data == {"a": 0.001, "b": "no", "c": 16}
 
