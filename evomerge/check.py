@@ -15,6 +15,7 @@ from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError, RecipeError, TaskError, UserError, nearest
 from evomerge.family import OpenFamily, open_family
 from evomerge.merge import METHODS, ParameterSpec, check_recipe, load_tokenizer
+from evomerge.sampler_choice import with_sampler
 from evomerge.score import (
     BackendScorer,
     Items,
@@ -23,7 +24,7 @@ from evomerge.score import (
     TaskRequest,
     load_items,
 )
-from evomerge.space import Space, layer_groups
+from evomerge.space import Space, unused
 from evomerge.trial import SPLITS
 
 OVERHEAD = 2.5
@@ -115,7 +116,6 @@ def _preflight(campaign: Campaign) -> Preflight:
     check_methods(campaign)
     check_sampler(campaign)
     family = open_family(campaign.models)
-    layer_groups(campaign.space.layers, family.family.num_layers)
     space = Space.build(campaign.space, family.family, METHODS, campaign.search.seed)
     if not space.distributions:
         raise CampaignError(
@@ -123,15 +123,16 @@ def _preflight(campaign: Campaign) -> Preflight:
             "weight: {low: 0.0, high: 1.0}",
             field="space.parameters",
         )
-    middle = {name: (d.low + d.high) / 2 for name, d in space.distributions.items()}
-    try:
-        check_recipe(space.recipe(middle))
-    except RecipeError as error:
-        raise CampaignError(error.message, field="space.parameters") from error
+    for name in campaign.space.method:
+        try:
+            check_recipe(space.recipe(space.middle(name)))
+        except RecipeError as error:
+            raise CampaignError(error.message, field="space.parameters") from error
     requests = tuple(TaskRequest(goal.task, goal.num_fewshot) for goal in campaign.objectives)
     plan = split_plan(campaign)
     prompt = PromptStyle(**campaign.prompt.model_dump())
     items = _load_items(campaign, family.family.base, requests, plan, prompt)
+    campaign = with_sampler(campaign, space, items)
     return Preflight(campaign, family, space, requests, plan, prompt, items)
 
 
@@ -223,11 +224,19 @@ def check_methods(campaign: Campaign) -> None:
                 )
 
 
-def _check_range(key: str, value: settings.Parameter, spec: ParameterSpec, field: str) -> None:
+def _check_range(key: str, value: settings.Searched, spec: ParameterSpec, field: str) -> None:
     if isinstance(value, settings.Range):
         if spec.kind == "boolean":
             raise CampaignError(f"{key} is true or false, it has no range", field=field)
         ends = [("low", value.low), ("high", value.high)]
+        if value.sum is not None:
+            ends.append(("sum", value.sum))  # one expert may get all of it
+        for expert, own in value.experts.items():
+            place = f"experts.{expert}"
+            if isinstance(own, settings.Bounds):
+                ends += [(f"{place}.low", own.low), (f"{place}.high", own.high)]
+            else:
+                ends.append((place, float(own)))
     elif isinstance(value, bool) != (spec.kind == "boolean"):
         expected = "true or false" if spec.kind == "boolean" else "a number"
         raise CampaignError(f"found {value}, expected {expected}", field=field)
@@ -340,6 +349,7 @@ def _warnings(ready: Preflight, results: int, free: int) -> tuple[str, ...]:
             f"{trials} trials are few for {dimensions} dimensions; fewer layer groups or "
             "components, or more trials, would help"
         )
+    found += unused(ready.space, ready.campaign.search.sampler)
     if results > free:
         found.append(
             f"the results need {results / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"

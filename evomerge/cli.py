@@ -173,20 +173,44 @@ def compare(
 
 @app.command()
 def merge(
-    recipe_file: Annotated[
-        Path, typer.Argument(metavar="RECIPE.yaml", help="A recipe, or any mergekit file.")
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE.yaml|DIR", help="A recipe, any mergekit file, or a results folder."
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder of the merged model.")],
+    trial: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Of a results folder: which trial, or best: the winner."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to compute.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="Of the file, such as bfloat16.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Let models run their code.")] = False,
     allow_pickle: Annotated[bool, typer.Option(help="Accept PyTorch pickles.")] = False,
 ) -> None:
-    """Build one merged model from a recipe and save it."""
+    """Build one merged model from a recipe, or from a trial of a campaign, and save it."""
+    if trial is not None:
+        from evomerge.materialise import materialise
+
+        number = materialise(
+            source,
+            trial,
+            out,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+        print(f"saved the merged model of trial {number} to {out}")
+        return
+    if source.is_dir():
+        raise UserError("is a folder; say which trial: --trial N, or --trial best", file=source)
+
     from evomerge import merge as merging
     from evomerge import recipe
 
-    loaded = recipe.load(recipe_file)
+    loaded = recipe.load(source)
     try:
         merging.save(
             loaded,
@@ -197,7 +221,7 @@ def merge(
             allow_pickle=allow_pickle,
         )
     except RecipeError as error:
-        raise recipe.located(error, recipe_file) from error
+        raise recipe.located(error, source) from error
     print(f"saved the merged model to {out}")
 
 

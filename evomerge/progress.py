@@ -69,6 +69,11 @@ class Pace:
         self._failed += failed
         self._show(best)
 
+    def reach(self, done: int, failed: int, best: float | None) -> None:
+        """Say how much is finished by now."""
+        self._done, self._failed = done, failed
+        self._show(best)
+
     def _show(self, best: float | None) -> None:
         minutes = (time.monotonic() - self._start) / 60
         here = self._done - self._before

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +11,19 @@ from typing import Any
 from evomerge import merge, report
 from evomerge.campaign import Campaign
 from evomerge.check import Preflight, preflight
-from evomerge.errors import CampaignStopped, ResultsError
+from evomerge.errors import CampaignStopped
+from evomerge.exploring import explore
+from evomerge.facts import facts_of, refuse_changes
+from evomerge.goals import Judge
 from evomerge.progress import Display, NoDisplay, Pace
 from evomerge.recipe import Recipe
-from evomerge.search import Study, directions, objective_values
+from evomerge.score import has_gold
+from evomerge.search import Known, Study, directions, finalists, race_of
 from evomerge.space import Baseline
 from evomerge.store import Direction, Store
-from evomerge.trial import Candidate, Job, Outcome, Split
+from evomerge.trial import Candidate, Job, Outcome, Race, Split
+from evomerge.warm_start import first_points
 from evomerge.workers import Assignment, Pool, open_pool
-
-FIRST_CANDIDATES = 5
-"""A campaign whose first candidates all fail alike stops and says why."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ def search(
     folder = Path(campaign.out)
     Store.refuse_existing(folder, force=force)
     ready = preflight(campaign, file)
+    facts = facts_of(ready, first_points(ready))
     with Store.create(
-        folder, campaign, _facts(ready), directions=_directions(ready), force=force
+        folder, ready.campaign, facts, directions=_directions(ready), force=force
     ) as store:
         return _run(store, ready, address, display)
 
@@ -113,7 +114,7 @@ def resume(
             settings = campaign.workers.model_copy(update={"count": workers})
             campaign = campaign.model_copy(update={"workers": settings})
         ready = preflight(campaign)
-        _refuse_changes(store, _facts(ready))
+        refuse_changes(store, facts_of(ready))
         return _run(store, ready, address, display)
 
 
@@ -127,22 +128,32 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
             cpus=workers.cpus,
             gpus=workers.gpus,
             address=address,
+            retries=workers.retries,
+            ordered=campaign.search.deterministic,
         )
     ) as pool:
         bench = _Bench(store, campaign, pool, display)
         baselines = ready.space.baselines()
-        better = ready.items.higher_is_better
-        study = Study(ready.space, campaign.search, _directions(ready), store, better=better)
         bench.score("parents and baselines", baselines, "search")
-        for baseline in baselines:
-            outcome = store.evaluation(baseline.name, "search")
-            if baseline.params is not None and outcome is not None and outcome.failure is None:
-                values = objective_values(campaign, outcome, "search", better)
-                study.add_baseline(baseline.params, values)
-        _explore(bench, study)
-        finalists = _finalists(study, campaign.search.finalists)
-        bench.score("select", [*baselines, *finalists], "select")
-        winner = _winner(store, finalists)
+        judge = Judge.of(campaign, store.facts, store.evaluations(), "search")
+        judge.check()
+        study = Study(
+            ready.space,
+            judge,
+            store,
+            known=_known(store, baselines),
+            first=store.facts["first"],
+            counts=_gold_counts(ready),
+            race=_race(ready, judge),
+        )
+        explore(campaign, store, study, pool, display)
+        if study.tally.slope_failure is not None:
+            display.say(f"a descent ended early: {study.tally.slope_failure}")
+        chosen = _finalists(study, judge, campaign.search.finalists)
+        bench.score("select", [*baselines, *chosen], "select")
+        winner = report.choose_winner(store, [entry.candidate for entry in chosen])
+        if winner is None:
+            raise CampaignStopped("every finalist failed on the select items")
         compared = report.compared_baselines(store, baselines)
         bench.score("holdout", [*compared, _Entry(winner.name, "winner", winner)], "holdout")
     leaderboard = report.leaderboard(store)
@@ -150,56 +161,30 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
     return Result(Path(store.folder), winner, leaderboard)
 
 
-def _explore(bench: _Bench, study: Study) -> None:
-    """Keep every worker busy until the budget is spent; tell each outcome as it comes."""
-    settings, store, pool = bench.campaign.search, bench.store, bench.pool
-    deadline = None if settings.hours is None else time.monotonic() + 3600 * settings.hours
-    waiting = list(study.interrupted())
-    pace = Pace(bench.display, "search", settings.trials, study.told, study.failed)
-    running = 0
-    while True:
-        while pool.free:
-            if waiting:
-                candidate = waiting.pop(0)
-            elif _spent(bench.campaign, study, deadline):
-                break
-            else:
-                candidate = study.ask()
-            pool.submit(Job(candidate, "search", bench.metrics("search")))
-            running += 1
-        if not running:
-            return
-        job, outcome = pool.next()
-        running -= 1
-        failed = study.failed
-        study.tell(job.candidate, outcome)  # a score that is no finite number is a failure, too
-        pace.step(failed=study.failed > failed, best=study.best_value)
-        if study.told == FIRST_CANDIDATES:
-            _stop_if_all_fail(store)
+def _known(store: Store, baselines: Sequence[Baseline]) -> list[Known]:
+    """Return parents and naive merges that were scored, each with its point where it has one."""
+    scored = [(row, store.evaluation(row.name, "search")) for row in baselines]
+    return [
+        Known(outcome, row.params)
+        for row, outcome in scored
+        if outcome is not None and outcome.failure is None
+    ]
 
 
-def _spent(campaign: Campaign, study: Study, deadline: float | None) -> bool:
-    budget = campaign.search
-    items = len(campaign.objectives) * campaign.items.search
-    return (
-        study.asked >= budget.trials
-        or (deadline is not None and time.monotonic() >= deadline)
-        or (
-            budget.item_evaluations is not None
-            and (study.asked + 1) * items > budget.item_evaluations
-        )
-    )
+def _gold_counts(ready: Preflight) -> dict[str, int]:
+    """Return the number of search items of each task that has a gold text."""
+    tasks = [goal.task for goal in ready.campaign.objectives]
+    return {
+        task: len(ready.items.ids(task, "search")) for task in tasks if has_gold(ready.items, task)
+    }
 
 
-def _stop_if_all_fail(store: Store) -> None:
-    outcomes = [trial.outcome for trial in store.trials() if trial.outcome is not None]
-    failures = [outcome.failure for outcome in outcomes]
-    kinds = {failure.kind for failure in failures if failure is not None}
-    if None not in failures and len(kinds) == 1 and failures[0] is not None:
-        raise CampaignStopped(
-            f"the first {FIRST_CANDIDATES} candidates all failed alike ({failures[0].kind}): "
-            f"{failures[0].reason}"
-        )
+def _race(ready: Preflight, judge: Judge) -> Race | None:
+    campaign = ready.campaign
+    if campaign.search.pruner == "none":
+        return None
+    ids = {goal.task: ready.items.ids(goal.task, "search") for goal in campaign.objectives}
+    return race_of(judge, ids)
 
 
 @dataclass(frozen=True)
@@ -215,23 +200,11 @@ class _Entry:
         return self.candidate.recipe
 
 
-def _finalists(study: Study, count: int) -> list[_Entry]:
-    ranked = [ranked.candidate for ranked in study.ranking()]
-    if not ranked:
+def _finalists(study: Study, judge: Judge, count: int) -> list[_Entry]:
+    chosen = finalists(judge, study.ranking(), count)
+    if not chosen:
         raise CampaignStopped("no trial was scored, so there is no model to save; see the failures")
-    return [_Entry(candidate.name, "finalist", candidate) for candidate in ranked[:count]]
-
-
-def _winner(store: Store, finalists: Iterable[_Entry]) -> Candidate:
-    """Return the finalist with the best weighted mean on `select`, the earlier of equals."""
-    scored: list[tuple[float, Candidate]] = []
-    for entry in finalists:
-        outcome = store.evaluation(entry.name, "select")
-        if outcome is not None and outcome.failure is None:
-            scored.append((report.selection_value(store, outcome), entry.candidate))
-    if not scored:
-        raise CampaignStopped("every finalist failed on the select items")
-    return max(scored, key=lambda pair: pair[0])[1]
+    return [_Entry(candidate.name, "finalist", candidate) for candidate in chosen]
 
 
 class _Bench:
@@ -270,8 +243,10 @@ def _in_turn(pool: Pool, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome]]:
             running += 1
         if not running:
             return
-        yield pool.next()
+        done, outcome = pool.next()
         running -= 1
+        if isinstance(done, Job) and isinstance(outcome, Outcome):
+            yield done, outcome
 
 
 def _save(store: Store, winner: Candidate, board: report.Leaderboard, display: Display) -> None:
@@ -289,6 +264,8 @@ def _save(store: Store, winner: Candidate, board: report.Leaderboard, display: D
     )
     store.write_file("leaderboard.json", report.render(board, "json"))
     store.write_file("leaderboard.md", report.render(board, "markdown"))
+    if campaign.mode == "pareto":
+        store.write_file("front.json", report.front_json(store))
 
 
 def _assignment(ready: Preflight) -> Assignment:
@@ -310,53 +287,8 @@ def _assignment(ready: Preflight) -> Assignment:
     )
 
 
-def _facts(ready: Preflight) -> dict[str, Any]:
-    """What a result depends on beside the campaign: versions, models, prompts, items, directions."""
-    names = ("evomerge", "torch", "transformers", "lm_eval", "optuna")
-    return {
-        "versions": {name: importlib.metadata.version(name) for name in names},
-        "models": dict(ready.family.hashes),
-        "prompts": dict(ready.items.digests),
-        "higher_is_better": {
-            goal.task: {
-                metric: ready.items.higher_is_better(goal.task, metric)
-                for metric in (goal.metric, goal.report)
-            }
-            for goal in ready.campaign.objectives
-        },
-        "items": {
-            goal.task: {
-                split: list(ready.items.ids(goal.task, split))
-                for split in ("search", "select", "holdout")
-            }
-            for goal in ready.campaign.objectives
-        },
-    }
-
-
 def _directions(ready: Preflight) -> tuple[Direction, ...]:
     return directions(ready.campaign, ready.items.higher_is_better)
-
-
-def _refuse_changes(store: Store, now: Mapping[str, Any]) -> None:
-    """Refuse to mix results of unlike models, prompts, items, or major versions."""
-    before = store.facts
-    for what in ("models", "prompts", "items"):
-        for name, value in before[what].items():
-            if now[what].get(name) != value:
-                raise ResultsError(
-                    f'the {what} changed since the campaign began: "{name}" is not what it was; '
-                    "start a new campaign with another --out",
-                    file=store.folder,
-                )
-    for library in ("optuna", "lm_eval"):
-        old, new = before["versions"][library], now["versions"][library]
-        if old.split(".")[0] != new.split(".")[0] or (library == "lm_eval" and old != new):
-            raise ResultsError(
-                f"the campaign ran with {library} {old}, found {new}; install {library}=={old} to "
-                "resume it",
-                file=store.folder,
-            )
 
 
 @contextmanager

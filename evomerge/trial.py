@@ -1,7 +1,8 @@
 """What travels between the driver and its workers: frozen values, and nothing that computes.
 
 A `Job` asks for a candidate's scores on one split; an `Outcome` answers with per-item scores or with
-a typed failure. Everything pickles small: recipes and numbers, never tensors.
+a typed failure. A `SlopeJob` asks for the slope of a recipe's loss by the recipe's numbers; `Slopes`
+answer. Everything pickles small: recipes and numbers, never tensors.
 """
 
 from __future__ import annotations
@@ -33,18 +34,52 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Race:
+    """What a candidate is up against: it is scored block by block, and given up once it cannot win.
+
+    Attributes:
+        blocks: In order of scoring, task → which of its search items, by position; together all of them.
+        metrics: Task → the searched metric.
+        weights: Task → share in the weighted mean.
+        signs: Task → 1 where a higher value is better, -1 where a lower one is.
+        disagreement: Task → per item, how far models differ on it (mean absolute difference).
+        rivals: Task → per-item values of the metric, one mapping for each incumbent.
+        pareto: Whether each task is an objective of its own, not the weighted mean.
+        alpha: Probability of giving up a candidate that is as good as its rivals on all items.
+    """
+
+    blocks: tuple[Mapping[str, tuple[int, ...]], ...]
+    metrics: Mapping[str, str]
+    weights: Mapping[str, float]
+    signs: Mapping[str, int]
+    disagreement: Mapping[str, tuple[float, ...]]
+    rivals: tuple[Mapping[str, tuple[float, ...]], ...] = ()
+    pareto: bool = False
+    alpha: float = 0.1
+
+
+@dataclass(frozen=True)
 class Job:
-    """One evaluation: a candidate, scored on all items of one split.
+    """One evaluation: a candidate, scored on the items of one split.
 
     Attributes:
         candidate: What to build.
         split: Which items to score it on.
         metrics: Per task, the metrics wanted; empty: those that the objectives search or report.
+        race: None: all items are scored. Only on `search`: the other splits stay unbiased.
+
+    Raises:
+        ValueError: A race on another split.
     """
 
     candidate: Candidate
     split: Split
     metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    race: Race | None = None
+
+    def __post_init__(self) -> None:
+        if self.race is not None and self.split != "search":
+            raise ValueError(f"{self.candidate.name}: no race on {self.split}, only on search")
 
 
 @dataclass(frozen=True)
@@ -121,17 +156,94 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Pruned:
+    """Why a race was stopped before all items were scored.
+
+    Attributes:
+        reason: One line that says what happened.
+        blocks: Blocks that were scored.
+        rival: Which of the race's rivals is better beyond doubt.
+    """
+
+    reason: str
+    blocks: int
+    rival: int = 0
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of a job: `scores` of every task, or a `failure`.
 
     Attributes:
-        scores: Task → scores; empty after a failure.
+        scores: Task → scores; empty after a failure; of the items scored so far when `pruned`.
         failure: None when all went well.
         cost: What it took, failures too.
         worker: Who did it, such as `node/pid`.
+        pruned: None when all items were scored.
     """
 
     scores: Mapping[str, TaskScores] = field(default_factory=dict)
+    failure: Failure | None = None
+    cost: Cost = field(default_factory=Cost)
+    worker: str = ""
+    pruned: Pruned | None = None
+
+
+@dataclass(frozen=True)
+class SlopeJob:
+    """One loss, and its slope by every number of a recipe.
+
+    Attributes:
+        name: What messages call it: `descent 0, step 12`.
+        recipe: Where the slope is taken.
+        items: Task → which of its search items, by position, rising. A task without items is left out.
+        shares: Task → share of its mean item loss in the total.
+    """
+
+    name: str
+    recipe: Recipe
+    items: Mapping[str, tuple[int, ...]]
+    shares: Mapping[str, float]
+
+    @property
+    def count(self) -> int:
+        """How many items it reads."""
+        return sum(map(len, self.items.values()))
+
+
+@dataclass(frozen=True)
+class TensorSlopes:
+    """The slope of a loss by the numbers behind one tensor.
+
+    Attributes:
+        slice: Which of the recipe's slices made the tensor (0 for a recipe without slices).
+        models: The sources, in the order of the recipe.
+        own: Parameter → one slope a source; 0 for a source that has no such number (the base).
+        shared: Parameter → slope, for numbers that hold for all sources.
+    """
+
+    slice: int
+    models: tuple[str, ...]
+    own: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    shared: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """What came of a slope job: a loss with its slopes, or a `failure`.
+
+    Attributes:
+        loss: Σ share · mean item loss, in nats.
+        losses: Task → mean item loss.
+        tensors: Name of a merged tensor → slopes; empty after a failure.
+        failure: None when all went well.
+        cost: What it took.
+        worker: Who did it.
+    """
+
+    loss: float = 0.0
+    losses: Mapping[str, float] = field(default_factory=dict)
+    tensors: Mapping[str, TensorSlopes] = field(default_factory=dict)
     failure: Failure | None = None
     cost: Cost = field(default_factory=Cost)
     worker: str = ""

@@ -19,7 +19,8 @@ def first_error(
     Args:
         document: The file.
         error: What pydantic found.
-        sections: Key of a section → its model, to name the known fields; "" is the whole file.
+        sections: Key of a section → its model, to name the known fields; "" is the whole file. Where a
+            key has two meanings, `OUTER.KEY` is the one within the section `OUTER`.
     """
     errors = error.errors()
     unknown = (one for one in errors if one["type"] == "extra_forbidden")
@@ -58,6 +59,7 @@ def _in_file(
 def _known_fields(
     location: tuple[int | str, ...], sections: Mapping[str, type[BaseModel]]
 ) -> list[str]:
-    parents = [part for part in location[:-1] if part in sections]
-    model = sections[str(parents[-1]) if parents else ""]
+    parents = [str(part) for part in location[:-1] if part in sections]
+    within = ".".join(parents[-2:])
+    model = sections[within if within in sections else parents[-1] if parents else ""]
     return [field.alias or name for name, field in model.model_fields.items()]

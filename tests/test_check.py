@@ -98,6 +98,29 @@ def test_the_plan_states_dimensions_items_memory_disk_and_time(write):
         ),
         ("{low: 0.0, high: 1.2}", "true", "c.yaml:10: space.parameters.weight: found True, expected"),
         ("layers: 2", "layers: 9", "c.yaml:8: space.layers: found 9 groups, but the models have 4 layers"),
+        ("layers: 2", "layers: 2\n  coarse: 2", "c.yaml:9: space.coarse: found 2 groups to begin with"),
+        ("layers: 2", "layers: 2\n  mask_seed: true", "c.yaml:9: space.mask_seed: task_arithmetic draws no"),
+        (
+            "task_arithmetic\n  layers: 2\n  parameters:\n    weight: {low: 0.0, high: 1.2}",
+            "slerp\n  subsets: true\n  parameters:\n    t: {low: 0.0, high: 1.0}",
+            "c.yaml:8: space.subsets: an expert is left out by weight 0, and slerp has no weight",
+        ),
+        ("high: 1.2}", "high: 1.2, profile: 3}", "c.yaml:10: space.parameters.weight.profile: found 3"),
+        (
+            "task_arithmetic\n  layers: 2\n  parameters:",
+            "ties\n  layers: 2\n  parameters:\n    density: {low: 0, high: 1, experts: {tools: 2}}",
+            "c.yaml:10: space.parameters.density.experts.tools: found 2, expected density in [0, 1]",
+        ),
+        (
+            "task_arithmetic\n  layers: 2\n  parameters:",
+            "ties\n  layers: 2\n  parameters:\n    density: {low: 0, high: 1, sum: 3}",
+            "c.yaml:10: space.parameters.density.sum: found 3, expected density in [0, 1]",
+        ),
+        (
+            "task_arithmetic\n",
+            "[task_arithmetic, passthrough]\n",
+            "space.parameters: passthrough takes exactly 1 model(s), found 2",
+        ),
         ("zoo_tools", "zoo_tolls", 'c.yaml:13: objectives.1.task: unknown task "zoo_tolls"'),
         ("metric: exact_match}", "metric: exact}", 'c.yaml:12: objectives.0.metric: task "zoo_facts" has no'),
         ("zoo:tools", "zoo:tolls", "c.yaml:4: models.experts.1: the zoo has no model"),
@@ -116,6 +139,18 @@ def test_what_models_and_tasks_refute_is_one_line_with_its_place(write, old, new
     assert message in text
     assert "\n" not in text
     assert list(path.parent.iterdir()) == [path]  # nothing written
+
+
+def test_a_sampler_without_slopes_by_some_dimensions_is_a_warning_by_all_an_error(write):
+    text = "dare_linear\n  mask_seed: true\n  parameters:"
+    path = write("task_arithmetic\n  layers: 2\n  parameters:", text)
+    path.write_text(path.read_text().replace("sampler: cmaes", "sampler: slope"))
+    slope, masks = check.plan(preflight(path)).warnings[-2:]
+    assert "slope has no slope by 1 of 3 dimensions (mask_seed)" in slope
+    assert masks.startswith("mask_seed: neighbouring values are unrelated masks")
+    path.write_text(path.read_text().replace("{low: 0.0, high: 1.2}", "1.0"))
+    with pytest.raises(UserError, match=r"c\.yaml:16: search\.sampler: found slope, but none"):
+        preflight(path)
 
 
 def test_more_items_than_the_task_has_names_both_numbers(write):

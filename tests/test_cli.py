@@ -44,6 +44,8 @@ def test_help_names_every_command_and_imports_nothing_heavy():
         (["search", "x", "--trials", "0"], "'--trials'"),
         (["check", "none.yaml"], "none.yaml: no such file; expected a YAML file"),
         (["score", "zoo:base"], "give either --tasks A,B or --campaign DIR"),
+        (["merge", ".", "out"], ".: is a folder; say which trial: --trial N, or --trial best"),
+        (["merge", ".", "out", "--trial", "7"], ".: holds no campaign"),
     ],
 )
 def test_wrong_usage_is_status_2_and_one_line(capsys, arguments, message):

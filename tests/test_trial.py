@@ -3,7 +3,17 @@ import pickle
 import pytest
 
 from evomerge.recipe import Recipe, Source
-from evomerge.trial import Candidate, Estimate, Failure, FailureKind, Job, Outcome, TaskScores
+from evomerge.trial import (
+    Candidate,
+    Estimate,
+    Failure,
+    FailureKind,
+    Job,
+    Outcome,
+    Pruned,
+    Race,
+    TaskScores,
+)
 
 
 def test_a_job_and_its_outcome_survive_the_way_to_a_worker_and_back():
@@ -12,6 +22,16 @@ def test_a_job_and_its_outcome_survive_the_way_to_a_worker_and_back():
     scores = TaskScores(("i1", "i2"), {"acc": (1.0, 0.0)}, {"acc": Estimate(0.5, 0.1)})
     outcome = Outcome(scores={"t": scores})
     assert pickle.loads(pickle.dumps((job, outcome))) == (job, outcome)
+
+
+def test_a_race_travels_too_and_only_on_search():
+    race = Race(({"t": (0, 1)},), {"t": "acc"}, {"t": 1.0}, {"t": 1}, {"t": (0.5, 0.1)})
+    candidate = Candidate("trial 3", Recipe(method="linear"), 3)
+    pair = Job(candidate, "search", race=race), Outcome(pruned=Pruned("behind", 1))
+    assert pickle.loads(pickle.dumps(pair)) == pair
+    for split in ("select", "holdout"):
+        with pytest.raises(ValueError, match=f"trial 3: no race on {split}"):
+            Job(candidate, split, race=race)
 
 
 def test_values_are_frozen():

@@ -41,3 +41,22 @@ def test_a_missing_field_is_named_where_it_should_stand():
 def test_union_branches_do_not_show_in_the_field():
     found = message("name: x\nparts:\n  - {size: [1]}\n")
     assert found.startswith("f.yaml:3: parts.0.size: found [1], expected: a valid integer")
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    parts: dict[str, Part] = {}
+
+
+class Twice(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    outer: Outer = Outer()
+
+
+def test_a_key_of_two_meanings_is_told_apart_by_what_it_stands_in():
+    document = yaml_file.parse("outer: {parts: {x: {sise: 1}}}\n", path=Path("f.yaml"))
+    with pytest.raises(ValidationError) as caught:
+        Twice.model_validate(document.data)
+    sections = {"": Twice, "outer": Outer, "parts": Whole, "outer.parts": Part}
+    error = first_error(document, caught.value, sections)
+    assert 'unknown key "sise"; did you mean "size"?' in str(error)

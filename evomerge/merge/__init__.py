@@ -8,6 +8,7 @@ from evomerge.merge.live import LiveModel
 from evomerge.merge.methods import METHODS, Method, ParameterSpec, method
 from evomerge.merge.resident import Memory
 from evomerge.merge.saving import save
+from evomerge.merge.slopes import SlopeTape
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.validation import check_recipe
 
@@ -19,6 +20,7 @@ __all__ = [
     "Memory",
     "Method",
     "ParameterSpec",
+    "SlopeTape",
     "TensorHeader",
     "check_family",
     "check_recipe",

@@ -72,28 +72,50 @@ def run_plan(
     """Compute a plan; arguments, results and errors are those of `merged_tensors`."""
     memory = memory or Memory()
     device = torch.device(device)
-    positions = {name: position for position, name in enumerate(recipe.model_names())}
     with torch.no_grad():
         for piece in plan.tensors:
             out = out_dtype(piece, recipe, checkpoints, dtype)
             if not out.is_floating_point:
                 yield piece.name, _copied(piece, checkpoints).to(device)
                 continue
-            inputs = Inputs(
-                name=piece.name,
-                sources=tuple(
-                    (checkpoints[model], tensor, positions[model])
-                    for model, tensor in zip(piece.models, piece.tensors, strict=True)
-                ),
-                base=piece.base,
-                shared=piece.shared,
-                own=piece.own,
-                seed=recipe.seed,
-                memory=memory,
-                device=device,
-                dtype=torch.float64 if out == torch.float64 else torch.float32,
-            )
+            inputs = inputs_of(piece, recipe, checkpoints, out=out, device=device, memory=memory)
             yield piece.name, plan.method.merge(inputs).to(out)
+
+
+def inputs_of(
+    piece: TensorPlan,
+    recipe: Recipe,
+    checkpoints: Mapping[str, Checkpoint],
+    *,
+    out: torch.dtype,
+    device: torch.device,
+    memory: Memory,
+) -> Inputs:
+    """Return what a merge method sees of one tensor.
+
+    Args:
+        piece: How the tensor comes to be; of floating-point numbers.
+        recipe: That it was planned from.
+        checkpoints: Every model by its name.
+        out: What `out_dtype` says of it.
+        device: Where the maths is done.
+        memory: What is kept between merges.
+    """
+    positions = {name: position for position, name in enumerate(recipe.model_names())}
+    return Inputs(
+        name=piece.name,
+        sources=tuple(
+            (checkpoints[model], tensor, positions[model])
+            for model, tensor in zip(piece.models, piece.tensors, strict=True)
+        ),
+        base=piece.base,
+        shared=piece.shared,
+        own=piece.own,
+        seed=recipe.seed,
+        memory=memory,
+        device=device,
+        dtype=torch.float64 if out == torch.float64 else torch.float32,
+    )
 
 
 def out_dtype(

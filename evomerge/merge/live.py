@@ -15,8 +15,10 @@ from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.engine import run_plan, torch_dtype
 from evomerge.merge.family import check_family
-from evomerge.merge.plan import plan_merge
+from evomerge.merge.layout import Layout
+from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.resident import Memory
+from evomerge.merge.slopes import SlopeTape, recomputed, recorded
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.validation import check_recipe
 from evomerge.recipe import Recipe
@@ -36,7 +38,7 @@ class LiveModel:
 
     Args:
         models: Names as in recipes, the base first.
-        dtype: Of the live weights: float32, bfloat16 or float16.
+        dtype: Of the live weights: float32, bfloat16, float16 or float64.
         device: Of the live weights and of the maths.
         trust_remote_code: Let the models run code of their own.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
@@ -88,6 +90,40 @@ class LiveModel:
             MergeError: The maths has no answer, or the recipe makes another number of layers. The module
                 then holds a mix of old and new weights, and the next write gives a whole model again.
         """
+        self._write(self._plan(recipe), recipe)
+
+    @contextmanager
+    def slopes(self, recipe: Recipe, *, recompute: bool = False) -> Iterator[SlopeTape]:
+        """Write a recipe's weights, and take the slopes of losses by the recipe's numbers.
+
+        Within the context the parameters require gradients; `loss.backward()`, as often as wanted, adds to
+        what the tape holds and leaves no gradient behind. What the model's dtype rounds away has no
+        part in a slope.
+
+        Args:
+            recipe: As for `write`.
+            recompute: Compute the layers anew in the backward pass instead of keeping what it needs
+                (gradient checkpointing): the same slopes, less memory, a third more time. Nothing may
+                be cached meanwhile.
+
+        Raises:
+            RecipeError: As `write` does.
+            MergeError: As `write` does; or the method has no slopes, or the module's tensors are not
+                those of the files (experts fused at loading).
+        """
+        plan = self._plan(recipe)
+        if not self._is_by_name(plan):
+            raise MergeError(
+                "slopes are not available: transformers converts the files' tensors when it loads them "
+                "(experts fused at loading); choose a sampler that needs none"
+            )
+        tape = SlopeTape(plan, recipe, self.checkpoints, device=self._device, memory=self._memory)
+        self._write(plan, recipe)
+        layers = self._layers() if recompute else ()
+        with recorded(tape, plan, self._targets), recomputed(layers):
+            yield tape
+
+    def _plan(self, recipe: Recipe) -> Plan:
         check_recipe(recipe)
         for name in recipe.model_names():
             if name not in self.checkpoints:
@@ -97,13 +133,22 @@ class LiveModel:
         own_layers = self.module.config.get_text_config().num_hidden_layers
         if layers != own_layers:
             raise MergeError(f"the recipe makes {layers} layers, the live model has {own_layers}")
+        return plan
+
+    def _write(self, plan: Plan, recipe: Recipe) -> None:
         tensors = run_plan(plan, recipe, self.checkpoints, device=self._device, memory=self._memory)
-        names = {piece.name for piece in plan.tensors}
-        if names <= self._targets.keys():
-            self._check_complete(names)
+        if self._is_by_name(plan):
+            self._check_complete({piece.name for piece in plan.tensors})
             self._write_by_name(tensors)
         else:
             self._write_converted(tensors)
+
+    def _is_by_name(self, plan: Plan) -> bool:
+        return all(piece.name in self._targets for piece in plan.tensors)
+
+    def _layers(self) -> tuple[torch.nn.Module, ...]:
+        stack = Layout.of(next(iter(self.checkpoints.values()))).prefix.rstrip(".")
+        return tuple(self.module.get_submodule(stack).children())
 
     def _write_by_name(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
         with torch.no_grad():

@@ -28,6 +28,7 @@ class TensorPlan:
         base: Which input is the base; None where the method knows none.
         shared: Parameters that hold for all inputs.
         own: Parameters per input.
+        slice: Which of the recipe's slices it is made by; 0 for a recipe without slices.
     """
 
     name: str
@@ -36,6 +37,7 @@ class TensorPlan:
     base: int | None
     shared: Values
     own: tuple[Values, ...]
+    slice: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,9 @@ def _tensors(
     recipe: Recipe, chosen: Method, slices: Sequence[Slice], layout: Layout
 ) -> Iterator[TensorPlan]:
     for name in layout.first:
-        yield _tensor(recipe, chosen, slices[0], name, None, 0.0)
+        yield _tensor(recipe, chosen, slices, 0, name, None, 0.0)
     out = 0
-    for piece in slices:
+    for number, piece in enumerate(slices):
         starts = [_range(source)[0] for source in piece.sources]
         start, stop = _range(piece.sources[0])
         for step in range(stop - start):
@@ -162,20 +164,22 @@ def _tensors(
                             "cannot be merged with each other",
                             field="slices",
                         )
-                yield _tensor(recipe, chosen, piece, layout.name(out, suffix), names, t)
+                yield _tensor(recipe, chosen, slices, number, layout.name(out, suffix), names, t)
             out += 1
     for name in layout.last:
-        yield _tensor(recipe, chosen, slices[-1], name, None, 0.0)
+        yield _tensor(recipe, chosen, slices, len(slices) - 1, name, None, 0.0)
 
 
 def _tensor(
     recipe: Recipe,
     chosen: Method,
-    piece: Slice,
+    slices: Sequence[Slice],
+    number: int,
     name: str,
     names: tuple[str, ...] | None,
     t: float,
 ) -> TensorPlan:
+    piece = slices[number]
     models = tuple(source.model for source in piece.sources)
     tensors = names or (name,) * len(models)
     base = (piece.base_model or recipe.base_model) if chosen.uses_base else None
@@ -199,4 +203,5 @@ def _tensor(
         base=models.index(base) if base is not None else None,
         shared=resolve(chosen, wider, tensor=name, t=t, per_source=False),
         own=own,
+        slice=number,
     )

@@ -3,10 +3,11 @@
 from evomerge.report.card import model_card
 from evomerge.report.comparison import Comparison, comparison
 from evomerge.report.folders import compare_folders
-from evomerge.report.leaderboard import Leaderboard, leaderboard
+from evomerge.report.front import front_json
+from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
 from evomerge.report.render import FORMATS, Format, compare, render
 from evomerge.report.rows import Row, Value
-from evomerge.report.selection import compared_baselines, selection_value
+from evomerge.report.selection import choose_winner, compared_baselines, selection_value
 
 __all__ = [
     "FORMATS",
@@ -15,12 +16,15 @@ __all__ = [
     "Leaderboard",
     "Row",
     "Value",
+    "choose_winner",
     "compare",
     "compare_folders",
     "compared_baselines",
     "comparison",
+    "front_json",
     "leaderboard",
     "model_card",
     "render",
     "selection_value",
+    "with_trial",
 ]

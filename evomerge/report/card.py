@@ -17,6 +17,7 @@ from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.render import markdown
 from evomerge.report.rows import Row
 from evomerge.report.summary import Summary
+from evomerge.trial import SPLITS
 
 if TYPE_CHECKING:
     from evomerge.store import Store
@@ -30,10 +31,11 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
     Args:
         store: The campaign's results.
         leaderboard: Its leaderboard.
-        row: The model saved; default the (first) winner.
+        row: The model saved, one of the leaderboard's; default the (first) winner.
 
     Returns:
-        Markdown under a YAML front matter. Everything that comes from outside is escaped.
+        Markdown under a YAML front matter, with the leaderboard on the last split that the model was scored
+        on. Everything that comes from outside is escaped.
 
     Raises:
         ResultsError: No `row` is given and there is no winner yet.
@@ -43,6 +45,7 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
             raise ResultsError("the campaign has no winner yet, so there is no model to describe")
         row = leaderboard.winners[0]
     campaign = leaderboard.campaign
+    split = next((one for one in reversed(SPLITS) if one in row.splits), leaderboard.latest_split())
     template = _environment().get_template("card.md.jinja")
     return template.render(
         front_matter=_front_matter(campaign),
@@ -53,8 +56,8 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
         search=store.campaign.search,
         base=shown_model(campaign.base),
         experts={name: shown_model(model) for name, model in campaign.experts.items()},
-        leaderboard=markdown(layout(leaderboard)),
-        split=leaderboard.latest_split(),
+        leaderboard=markdown(layout(leaderboard, split)),
+        split=split,
         recipe=fenced(recipes.dumps(row.recipe), "yaml"),
         versions=campaign.versions,
     )

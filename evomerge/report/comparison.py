@@ -171,7 +171,7 @@ def _common_split(leaderboards: Sequence[Leaderboard]) -> Split:
 def _entry(label: str, leaderboard: Leaderboard, goals: Sequence[Goal], split: Split) -> Entry:
     row = _standing_for(leaderboard, split)
     campaign = leaderboard.campaign
-    trials = campaign.complete + campaign.failed
+    trials = campaign.done
     if row is None:
         return Entry(label, "no merge scored", None, {goal.task: None for goal in goals}, trials)
     outcome = row.splits[split].outcome

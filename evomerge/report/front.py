@@ -1,42 +1,106 @@
-"""The Pareto front: merges that no other merge beats in every objective."""
+"""The Pareto front: merges that no other merge beats in every objective and cost."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from evomerge import recipe as recipes
+from evomerge.goals import Judge, feasible, fronts
 from evomerge.report.rows import Goal, Row
 from evomerge.trial import Split
 
+if TYPE_CHECKING:
+    from evomerge.store import Store
+
 MERGES = ("baseline", "finalist", "winner")
+SCHEMA = 1
 
 
 def mark_front(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:
     """Return the rows with `front` set for merges scored on the split that chooses.
 
-    That split is `select`, or `search` as long as nothing was scored on `select`.
+    That split is `select`, or `search` as long as nothing was scored on `select`. A merge that misses a
+    condition is not on the front.
     """
     split: Split = "select" if any("select" in row.splits for row in rows) else "search"
     points = [_point(row, goals, split) if row.kind in MERGES else None for row in rows]
-    others = [point for point in points if point is not None]
+    met = [
+        point is not None and _meets(row, split) for row, point in zip(rows, points, strict=True)
+    ]
+    meeting = [point for point, ok in zip(points, met, strict=True) if ok and point is not None]
+    found = iter(fronts(np.asarray(meeting, dtype=np.float64)).tolist())
     return [
-        row
-        if point is None
-        else replace(row, front=not any(_dominates(other, point) for other in others))
-        for row, point in zip(rows, points, strict=True)
+        row if point is None else replace(row, front=ok and next(found) == 0)
+        for row, point, ok in zip(rows, points, met, strict=True)
     ]
 
 
+def front_json(store: Store) -> str:
+    """Write the front of a Pareto campaign: the trials that no other beats on the search items.
+
+    A finished campaign's finalists carry their values on `select` too. Any member is built by
+    `evomerge merge DIR --trial N OUT_DIR`.
+
+    Returns:
+        JSON: `schema`, `campaign`, `objectives` (name and direction), and `members` (trial, name,
+        `values` split → objective → value, recipe), best mean first.
+    """
+    campaign = store.campaign
+    evaluations = store.evaluations()
+    judges: dict[Split, Judge] = {
+        "search": Judge.of(campaign, store.facts, evaluations, "search"),
+        "select": Judge.of(campaign, store.facts, evaluations, "select"),
+    }
+    judge = judges["search"]
+    names = [goal.task for goal in campaign.objectives] + [cost.cost for cost in campaign.costs]
+    selected = {one.number: one.outcome for one in evaluations if one.split == "select"}
+    trials = [
+        (trial, trial.values, judge.violations(trial.outcome))
+        for trial in store.trials()
+        if trial.state == "complete" and trial.values is not None and trial.outcome is not None
+    ]
+    members: list[dict[str, Any]] = []
+    for row, front in judge.order([v for _, v, _ in trials], [missing for *_, missing in trials]):
+        trial, values, missing = trials[row]
+        if front > 0 or not feasible(missing):
+            break
+        shown = {"search": dict(zip(names, values, strict=True))}
+        outcome = selected.get(trial.number)
+        if outcome is not None and outcome.failure is None:
+            again = judges["select"].values(outcome, trial.recipe)
+            shown["select"] = dict(zip(names, again, strict=True))
+        members.append(
+            {
+                "trial": trial.number,
+                "name": trial.candidate.name,
+                "values": shown,
+                "recipe": recipes.dumps(trial.recipe),
+            }
+        )
+    objectives = [
+        {"name": name, "direction": direction}
+        for name, direction in zip(names, judge.directions, strict=True)
+    ]
+    data = {"schema": SCHEMA, "campaign": campaign.name, "objectives": objectives}
+    return json.dumps({**data, "members": members}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _meets(row: Row, split: Split) -> bool:
+    scores = row.splits.get(split)
+    return scores is not None and feasible(scores.violations)
+
+
 def _point(row: Row, goals: Sequence[Goal], split: Split) -> tuple[float, ...] | None:
-    """Return the reported values, more always better; None where one is missing."""
+    """Return the reported values and the costs, more always better; None where one is missing."""
     values: list[float] = []
     for goal in goals:
         value = row.reported(split, goal)
         if value is None:
             return None
         values.append(value.value if goal.higher_is_better else -value.value)
-    return tuple(values)
-
-
-def _dominates(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
-    return first != second and all(a >= b for a, b in zip(first, second, strict=True))
+    return (*values, *(-cost for cost in row.splits[split].costs.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -49,6 +50,14 @@ def _scores_to_json(scores: SplitScores) -> dict[str, Any]:
         data["searched"] = _ends(scores.searched)
     if scores.failure is not None:
         data["failure"] = scores.failure
+    if scores.costs:
+        data["costs"] = dict(scores.costs)
+    if scores.net is not None:
+        data["net"] = scores.net
+    if scores.violations:
+        data["violations"] = [one if math.isfinite(one) else None for one in scores.violations]
+    if scores.estimated:
+        data["estimated"] = True
     return data
 
 
@@ -66,4 +75,10 @@ def _scores_from_json(data: Mapping[str, Any]) -> SplitScores:
             for task, metrics in data["tasks"].items()
         },
         failure=data.get("failure"),
+        costs=data.get("costs", {}),
+        net=data.get("net"),
+        violations=tuple(
+            math.inf if one is None else float(one) for one in data.get("violations", ())
+        ),
+        estimated=data.get("estimated", False),
     )

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evomerge.report.conditions import condition_notes, misses
 from evomerge.report.leaderboard import Leaderboard
-from evomerge.report.rows import Kind, Row, Value, higher_is_better
+from evomerge.report.rows import Goal, Kind, Row, Value, higher_is_better
 from evomerge.report.significance import FINAL, Contrast, Shrinkage
 from evomerge.report.statistics import PairedTest
+from evomerge.report.summary import Summary
 from evomerge.trial import Split
 
 ALWAYS_SHOWN: tuple[Kind, ...] = ("base", "expert", "winner")
+NET = "net"
+MISSES = "†"
 
 
 @dataclass(frozen=True)
@@ -77,16 +81,21 @@ def layout(leaderboard: Leaderboard, split: Split | None = None) -> Grid:
     searched = any(
         row.splits[split].searched is not None for row in shown if split in row.splits
     )  # fmt: skip
-    columns = [Column("mean", higher_is_better(goals), interval=True)] if len(goals) > 1 else []
+    mean = _has_mean(goals)
+    columns = [Column("mean", higher_is_better(goals), interval=True)] if mean else []
     if searched:
         columns.append(Column("searched", higher_is_better(goals, searched=True)))
+    costs = leaderboard.campaign.costs
+    if costs and leaderboard.campaign.mode == "mean":
+        columns.append(Column(NET))
     headers = _task_headers(leaderboard)
     columns += [
-        Column(header, goal.higher_is_better, interval=len(goals) == 1)
+        Column(header, goal.higher_is_better, interval=not mean)
         for header, goal in zip(headers, goals, strict=True)
     ]
+    columns += [Column(cost.replace("_", " "), higher_is_better=False) for cost in costs]
     lines = tuple(
-        Line(_shown_name(row), row.kind, _values(row, leaderboard, split, searched))
+        Line(_shown_name(row, split), row.kind, _values(row, leaderboard, split, searched))
         for row in shown
     )
     return Grid(
@@ -127,8 +136,16 @@ def short_names(tasks: Sequence[str]) -> list[str]:
     return ["_".join(words[cut:]) for words in parts]
 
 
-def _shown_name(row: Row) -> str:
-    return f"{row.name} (winner)" if row.kind == "winner" else row.name
+def _has_mean(goals: Sequence[Goal]) -> bool:
+    return len(goals) > 1 or any(goal.normalized for goal in goals)
+
+
+def _shown_name(row: Row, split: Split) -> str:
+    scores = row.splits.get(split)
+    name = f"{row.name} (winner)" if row.kind == "winner" else row.name
+    if scores is not None and scores.estimated:
+        name += " (estimate)"
+    return f"{name} {MISSES}" if misses(row, split) else name
 
 
 def _task_headers(leaderboard: Leaderboard) -> list[str]:
@@ -145,11 +162,17 @@ def _values(
     goals = leaderboard.campaign.goals
     scores = row.splits.get(split)
     values: list[Value | None] = []
-    if len(goals) > 1:
+    if _has_mean(goals):
         values.append(None if scores is None else scores.objective)
     if searched:
         values.append(None if scores is None else scores.searched)
-    return (*values, *(row.reported(split, goal) for goal in goals))
+    costs = leaderboard.campaign.costs
+    if costs and leaderboard.campaign.mode == "mean":
+        values.append(None if scores is None or scores.net is None else Value(scores.net))
+    values += [row.reported(split, goal) for goal in goals]
+    spent = {} if scores is None else scores.costs
+    values += [Value(spent[cost]) if cost in spent else None for cost in costs]
+    return tuple(values)
 
 
 def _title(leaderboard: Leaderboard, split: Split) -> str:
@@ -171,6 +194,17 @@ def _notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list
     if len({goal.weight for goal in campaign.goals}) > 1:
         weights = ", ".join(f"{goal.task} {goal.weight:g}" for goal in campaign.goals)
         notes.append(f"mean: weighted by {weights}")
+    if campaign.normalize == "best_expert":
+        notes.append(
+            "mean: of every task's value as a share of the best expert's on the same items"
+        )
+    if campaign.costs:
+        notes.append(_cost_note(campaign))
+    notes += condition_notes(leaderboard.conditions, leaderboard.rows)
+    if any(misses(row, split) for row in shown):
+        notes.append(f"{MISSES} misses a condition on the {split} items")
+    if any(split in row.splits and row.splits[split].estimated for row in shown):
+        notes.append("estimate: the trial was given up before its last item")
     front = [row.name for row in leaderboard.rows if row.front]
     if front:
         notes.append(f"Pareto front: {', '.join(front)}")
@@ -186,10 +220,20 @@ def _notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list
 
 def _progress(leaderboard: Leaderboard) -> str:
     campaign = leaderboard.campaign
-    done = f"{campaign.complete + campaign.failed} of {campaign.trials} trials done"
+    done = f"{campaign.done} of {campaign.trials} trials done"
+    pruned = f", {campaign.pruned} of them given up early" if campaign.pruned else ""
     failed = f", {campaign.failed} of them failed" if campaign.failed else ""
     running = "" if leaderboard.winners else "; no winner chosen yet"
-    return done + failed + running
+    return done + pruned + failed + running
+
+
+def _cost_note(campaign: Summary) -> str:
+    if campaign.mode == "pareto":
+        return "costs: relative to the base's; objectives of their own"
+    terms = ", ".join(
+        f"{weight:g} × {cost.replace('_', ' ')}" for cost, weight in campaign.costs.items()
+    )
+    return f"{NET}: the mean less {terms}; costs are relative to the base's"
 
 
 def contrast_note(contrast: Contrast) -> str:
@@ -203,7 +247,10 @@ def contrast_note(contrast: Contrast) -> str:
 
 
 def _shrinkage_note(one: Shrinkage) -> str:
+    steps = [("search", one.search), ("select", one.select), ("holdout", one.holdout)]
+    known = [(split, value) for split, value in steps if value is not None]
     return (
-        f"{one.row} from search to holdout items ({one.metric} metric): {number(one.search)} to "
-        f"{number(one.holdout)}, a shrinkage of {number(one.difference)}"
+        f"{one.row} from {' to '.join(split for split, _ in known)} items ({one.metric} metric): "
+        f"{' to '.join(number(value) for _, value in known)}, "
+        f"a shrinkage of {number(one.difference)}"
     )

@@ -6,23 +6,34 @@ Read from a finished or running study; `leaderboard.json` is its `to_json`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evomerge.errors import ResultsError
+from evomerge.goals import Judge, total_violation
 from evomerge.recipe import Recipe
+from evomerge.report.conditions import Condition, conditions_of
+from evomerge.report.estimates import estimated_scores
 from evomerge.report.front import mark_front
 from evomerge.report.interchange import row_from_json, row_to_json
 from evomerge.report.paths import portable
-from evomerge.report.rows import KINDS, Goal, Kind, Row, higher_is_better, split_scores
+from evomerge.report.rows import (
+    KINDS,
+    Goal,
+    Kind,
+    Row,
+    SplitScores,
+    higher_is_better,
+    split_scores,
+)
 from evomerge.report.selection import in_lambda_grid
-from evomerge.report.significance import Evidence, best, weigh
-from evomerge.report.summary import Summary, summarise
+from evomerge.report.significance import FINAL, Evidence, best, weigh
+from evomerge.report.summary import Summary, measured_goals, summarise
 from evomerge.trial import SPLITS, Cost, Outcome, Split
 
 if TYPE_CHECKING:
-    from evomerge.store import Store
+    from evomerge.store import Evaluation, Store, StoredTrial
 
 SCHEMA = 1
 TUNED = " (tuned)"
@@ -36,11 +47,13 @@ class Leaderboard:
         campaign: What was searched.
         rows: Base, experts, baselines, finalists (best first), winner.
         tests: Paired tests of the winner, and its shrinkage.
+        conditions: What the winner must not lose.
     """
 
     campaign: Summary
     rows: tuple[Row, ...]
     tests: Evidence
+    conditions: tuple[Condition, ...] = ()
 
     def row(self, name: str) -> Row:
         """Return the row of that name.
@@ -70,6 +83,7 @@ class Leaderboard:
             "campaign": self.campaign.to_json(),
             "rows": [row_to_json(row) for row in self.rows],
             "tests": self.tests.to_json(),
+            "conditions": [condition.to_json() for condition in self.conditions],
         }
 
     @classmethod
@@ -88,6 +102,7 @@ class Leaderboard:
             campaign=Summary.from_json(data["campaign"]),
             rows=tuple(row_from_json(row) for row in data["rows"]),
             tests=Evidence.from_json(data["tests"]),
+            conditions=tuple(Condition(**one) for one in data.get("conditions", ())),
         )
 
 
@@ -96,14 +111,38 @@ def leaderboard(store: Store) -> Leaderboard:
 
     While there are no finalists yet, the best trials so far stand in their place, on the search items.
     """
+    return _leaderboard(store, None)
+
+
+def with_trial(store: Store, number: int) -> tuple[Leaderboard, Row]:
+    """Build the leaderboard with a row for one trial, whether or not it was a finalist; return both.
+
+    Raises:
+        KeyError: There is no such trial.
+    """
+    board = _leaderboard(store, number)
+    return board, next(row for row in board.rows if row.trial == number)
+
+
+def _leaderboard(store: Store, wanted: int | None) -> Leaderboard:
     summary = summarise(store)
-    found = _collect(store, summary).values()
-    rows = [_row(one, summary.goals, Path(store.folder)) for one in found]
+    evaluations = store.evaluations()
+    judges = {
+        split: Judge.of(store.campaign, store.facts, evaluations, split)
+        for split in SPLITS
+        if any(one.split == split for one in evaluations) or split == "search"
+    }
+    goals = {
+        split: measured_goals(summary.goals, judge.yardsticks) for split, judge in judges.items()
+    }
+    found = _collect(store, evaluations, judges["search"], wanted)
+    rows = [_row(one, goals, judges, Path(store.folder)) for one in found]
     rows = _mark_tuned(rows, summary.goals)
     if summary.mode == "pareto":
         rows = mark_front(rows, summary.goals)
     rows = _in_order(rows, summary.goals)
-    return Leaderboard(summary, tuple(rows), weigh(rows, summary.goals))
+    tests = weigh(rows, goals.get(FINAL, summary.goals))
+    return Leaderboard(summary, tuple(rows), tests, conditions_of(store.campaign, judges))
 
 
 @dataclass
@@ -113,43 +152,58 @@ class _Found:
     trial: int | None
     recipe: Recipe
     outcomes: dict[Split, Outcome]
+    estimates: tuple[float, ...] | None = None
 
 
-def _collect(store: Store, summary: Summary) -> dict[str | int, _Found]:
+def _collect(
+    store: Store, evaluations: Sequence[Evaluation], judge: Judge, wanted: int | None
+) -> list[_Found]:
     """Join what is known of each model: a trial by its number, everything else by its name."""
     found: dict[str | int, _Found] = {}
-    for one in store.evaluations():
+    for one in evaluations:
         key = one.name if one.number is None else one.number
         kind = cast(Kind, one.kind)
         entry = found.setdefault(key, _Found(one.name, kind, one.number, one.recipe, {}))
         entry.kind = max(entry.kind, kind, key=KINDS.index)
         entry.outcomes[one.split] = one.outcome
-    trials = {trial.number: trial for trial in store.trials() if trial.outcome is not None}
+    trials = {trial.number: trial for trial in store.trials()}
+    shown = [] if wanted is None else [wanted]
     if not any(isinstance(key, int) for key in found):
-        for number in _leading(store, summary):
-            recipe = trials[number].recipe
-            found[number] = _Found(f"trial {number}", "finalist", number, recipe, {})
+        count = store.campaign.search.finalists
+        shown += _leading(list(trials.values()), judge)[:count]
+    for number in shown:
+        recipe = trials[number].recipe
+        found.setdefault(number, _Found(f"trial {number}", "finalist", number, recipe, {}))
     for key, entry in found.items():
-        outcome = trials[key].outcome if isinstance(key, int) and key in trials else None
-        if outcome is not None:
-            entry.outcomes.setdefault("search", outcome)
-    return found
+        trial = trials.get(key) if isinstance(key, int) else None
+        if trial is None or trial.outcome is None:
+            continue
+        entry.outcomes.setdefault("search", trial.outcome)
+        if trial.state == "pruned":
+            entry.estimates = trial.values
+    return list(found.values())
 
 
-def _leading(store: Store, summary: Summary) -> list[int]:
-    """Return the numbers of the trials with the best values so far, as many as finalists are asked."""
-    sign = 1.0 if higher_is_better(summary.goals, searched=True) else -1.0
-    scored = []
-    for trial in store.trials():
-        if trial.state == "complete" and trial.outcome is not None:
-            scores = split_scores(trial.outcome, summary.goals)
-            value = scores.searched or scores.objective
-            if value is not None:
-                scored.append((-sign * value.value, trial.number))
-    return [number for _, number in sorted(scored)[: store.campaign.search.finalists]]
+def _leading(trials: Sequence[StoredTrial], judge: Judge) -> list[int]:
+    """Return the numbers of the trials, best so far first; behind them those that were given up."""
+    leading: list[int] = []
+    for state in ("complete", "pruned"):
+        scored = [
+            (trial.number, trial.values, judge.violations(trial.outcome))
+            for trial in trials
+            if trial.state == state and trial.values is not None and trial.outcome is not None
+        ]
+        ordered = judge.order([values for _, values, _ in scored], [v for *_, v in scored])
+        leading += [scored[row][0] for row, _ in ordered]
+    return leading
 
 
-def _row(found: _Found, goals: Sequence[Goal], folder: Path) -> Row:
+def _row(
+    found: _Found,
+    goals: Mapping[Split, Sequence[Goal]],
+    judges: Mapping[Split, Judge],
+    folder: Path,
+) -> Row:
     costs = [outcome.cost for outcome in found.outcomes.values()]
     cost = Cost(
         merge_seconds=sum(cost.merge_seconds for cost in costs),
@@ -158,12 +212,32 @@ def _row(found: _Found, goals: Sequence[Goal], folder: Path) -> Row:
         generated_tokens=sum(cost.generated_tokens for cost in costs),
     )
     splits = {
-        split: split_scores(found.outcomes[split], goals)
+        split: _split_scores(found, split, goals[split], judges[split])
         for split in SPLITS
         if split in found.outcomes
     }
     recipe = found.recipe.renamed(lambda name: portable(name, folder))
     return Row(found.name, found.kind, found.trial, recipe, splits, cost)
+
+
+def _split_scores(found: _Found, split: Split, goals: Sequence[Goal], judge: Judge) -> SplitScores:
+    outcome = found.outcomes[split]
+    if split == "search" and found.estimates is not None:
+        return estimated_scores(judge, goals, found.estimates, outcome)
+    scores = split_scores(outcome, goals)
+    if outcome.failure is not None:
+        return scores
+    costs = judge.costs(outcome, found.recipe)
+    net = None
+    if costs and judge.campaign.mode == "mean" and scores.objective is not None:
+        sign = 1.0 if higher_is_better(goals) else -1.0
+        net = sign * scores.objective.value - judge.charge(costs)
+    return replace(
+        scores,
+        costs={one.cost: c for one, c in zip(judge.campaign.costs, costs, strict=True)},
+        net=net,
+        violations=judge.violations(outcome),
+    )
 
 
 def _mark_tuned(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:
@@ -174,11 +248,14 @@ def _mark_tuned(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:
 
 
 def _in_order(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:
-    """Sort by kind; finalists best first, the others as they were recorded."""
+    """Sort by kind; finalists best first, as the winner is chosen; the others as they were recorded."""
     sign = 1.0 if higher_is_better(goals) else -1.0
 
-    def place(row: Row) -> tuple[int, float]:
-        value = row.objective("select") if row.kind == "finalist" else None
-        return KINDS.index(row.kind), 0.0 if value is None else -sign * value
+    def place(row: Row) -> tuple[int, float, float]:
+        scores = row.splits.get("select") if row.kind == "finalist" else None
+        if scores is None or scores.objective is None:
+            return KINDS.index(row.kind), 0.0, 0.0
+        value = sign * scores.objective.value if scores.net is None else scores.net
+        return KINDS.index(row.kind), total_violation(scores.violations), -value
 
     return sorted(rows, key=place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from evomerge.errors import ResultsError
 from evomerge.report.leaderboard import Leaderboard
@@ -14,6 +15,8 @@ def common_goals(
     leaderboards: Sequence[Leaderboard], labels: Sequence[str]
 ) -> tuple[tuple[Goal, ...], tuple[str, ...]]:
     """Return the objectives that all campaigns share, as the first has them, and the tasks left out.
+
+    Values count as they are, not as shares of the best expert's, who may differ between campaigns.
 
     Args:
         leaderboards: Two or more.
@@ -38,7 +41,9 @@ def common_goals(
         for task in sorted(first.keys() & other.keys()):
             _refuse(f'the hash of the prompts of task "{task}"', first[task], other[task], pair)
     every = dict.fromkeys(task for known in reports for task in known)
-    goals = tuple(goal for goal in campaigns[0].goals if goal.task in shared)
+    goals = tuple(
+        replace(goal, normalized=False) for goal in campaigns[0].goals if goal.task in shared
+    )
     return goals, tuple(task for task in every if task not in shared)
 
 

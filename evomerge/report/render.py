@@ -147,6 +147,10 @@ def _csv(leaderboard: Leaderboard, split: Split) -> str:
     header = ["name", "kind", "trial", "split", *(f"objective{end}" for end in ends)]
     for task, metric in metrics:
         header += [f"{task}.{metric}{end}" for end in (*ends, "_n")]
+    costs, conditions = leaderboard.campaign.costs, leaderboard.conditions
+    header += ["net"] if costs else []
+    header += [f"cost.{cost}" for cost in costs]
+    header += [f"missed.{condition.task}" for condition in conditions]
     stream = StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([spreadsheet_cell(text) for text in header])
@@ -158,6 +162,12 @@ def _csv(leaderboard: Leaderboard, split: Split) -> str:
         for task, metric in metrics:
             value = None if scores is None else scores.tasks.get(task, {}).get(metric)
             cells += [*_full(value), "" if value is None else str(value.n)]
+        if costs:
+            spent = {} if scores is None else scores.costs
+            cells.append(_exact(None if scores is None else scores.net))
+            cells += [_exact(spent.get(cost)) for cost in costs]
+        missed = () if scores is None else scores.violations
+        cells += [_exact(one) for one in (missed or (None,) * len(conditions))]
         writer.writerow(cells)
     return stream.getvalue()
 
@@ -192,4 +202,8 @@ def _comparison_csv(compared: Comparison) -> str:
 
 def _full(value: Value | None) -> list[str]:
     parts = (None,) * 3 if value is None else (value.value, value.low, value.high)
-    return ["" if part is None else repr(part) for part in parts]
+    return [_exact(part) for part in parts]
+
+
+def _exact(number: float | None) -> str:
+    return "" if number is None else repr(number)

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from evomerge.goals import is_proportional, ratio
 from evomerge.recipe import Recipe
 from evomerge.report.statistics import Floats, Stratum, interval
 from evomerge.trial import Cost, Estimate, Outcome, Split, TaskScores
@@ -33,6 +34,9 @@ class Goal:
         weight: Share in the weighted mean.
         higher_is_better: Direction of `report`.
         searched_higher_is_better: Direction of `metric`.
+        normalized: Whether the mean takes values as shares of the best expert's.
+        best: The best expert's value of `report` on the split at hand; None where there is none.
+        searched_best: The same of `metric`.
     """
 
     task: str
@@ -41,6 +45,15 @@ class Goal:
     weight: float = 1.0
     higher_is_better: bool = True
     searched_higher_is_better: bool = True
+    normalized: bool = False
+    best: float | None = None
+    searched_best: float | None = None
+
+    def side(self, *, searched: bool) -> tuple[str, bool, float | None]:
+        """Return metric, direction and the best expert's value: what was searched, or what is reported."""
+        if searched:
+            return self.metric, self.searched_higher_is_better, self.searched_best
+        return self.report, self.higher_is_better, self.best
 
 
 @dataclass(frozen=True)
@@ -67,11 +80,16 @@ class SplitScores:
     """One model on one split.
 
     Attributes:
-        objective: Weighted mean of the reported metrics; None where one of them is missing.
+        objective: Weighted mean of the reported metrics, as shares of the best expert's where the campaign
+            says so; None where one of them is missing.
         searched: The same of the metrics that the sampler saw; None also where they are the reported ones.
         tasks: Task → metric → value.
         failure: Why there are no scores.
         outcome: The per-item scores behind the values; None for a row read back from JSON.
+        costs: Cost → relative to the base's, for the costs that are objectives.
+        net: The mean less weight · cost: what ranks models where costs come off the mean; else None.
+        violations: By how much each condition is missed; met where at most 0.
+        estimated: The model was given up before its last item: the values are estimates.
     """
 
     objective: Value | None
@@ -79,6 +97,10 @@ class SplitScores:
     tasks: Mapping[str, Mapping[str, Value]]
     failure: str | None = None
     outcome: Outcome | None = field(default=None, repr=False, compare=False)
+    costs: Mapping[str, float] = field(default_factory=dict)
+    net: float | None = None
+    violations: tuple[float, ...] = ()
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,15 +143,32 @@ class Row:
 def higher_is_better(goals: Sequence[Goal], *, searched: bool = False) -> bool:
     """Tell the direction of the weighted mean: lower is better only where it is so of every goal.
 
-    Where both directions meet, those metrics of which less is better count negative.
+    Where both directions meet, those metrics of which less is better count negative; of shares of the best
+    expert's values more is always better.
     """
-    return any(_upward(goal, searched) for goal in goals)
+    return any(goal.normalized or goal.side(searched=searched)[1] for goal in goals)
 
 
 def signed(goal: Goal, goals: Sequence[Goal], *, searched: bool = False) -> float:
     """Return -1 for a metric of which less is better among others of which more is, else 1."""
-    opposed = higher_is_better(goals, searched=searched) and not _upward(goal, searched)
-    return -1.0 if opposed else 1.0
+    upward = goal.side(searched=searched)[1]
+    return -1.0 if higher_is_better(goals, searched=searched) and not upward else 1.0
+
+
+def factor(goal: Goal, goals: Sequence[Goal], *, searched: bool = False) -> float | None:
+    """Return what an item's score counts in the weighted mean, such as 1 / the best expert's value.
+
+    Returns:
+        None where a share is not proportional to the score, as of metrics of which less is better.
+    """
+    metric, upward, best = goal.side(searched=searched)
+    if (
+        goal.normalized
+        and best is not None
+        and ratio(best, best, metric, higher=upward) is not None
+    ):
+        return 1.0 / best if is_proportional(metric, higher=upward) else None
+    return signed(goal, goals, searched=searched)
 
 
 def split_scores(outcome: Outcome, goals: Sequence[Goal]) -> SplitScores:
@@ -167,30 +206,34 @@ def item_scores(scores: TaskScores, metric: str) -> Floats | None:
     return array if bool(np.isfinite(array).all() and agrees) else None
 
 
-def _upward(goal: Goal, searched: bool) -> bool:
-    return goal.searched_higher_is_better if searched else goal.higher_is_better
-
-
 def _objective(outcome: Outcome, goals: Sequence[Goal], *, searched: bool) -> Value | None:
     total = value = 0.0
     items = 0
     strata: list[Stratum] = []
     for goal in goals:
-        metric = goal.metric if searched else goal.report
+        metric = goal.side(searched=searched)[0]
         scores = outcome.scores.get(goal.task)
         estimate = None if scores is None else scores.values.get(metric)
         if scores is None or estimate is None or not math.isfinite(estimate.value):
             return None
-        sign = signed(goal, goals, searched=searched)
         total += goal.weight
-        value += goal.weight * sign * estimate.value
+        value += goal.weight * _counted(goal, goals, estimate.value, searched)
         items += len(scores.items)
-        array = item_scores(scores, metric)
-        if array is not None:
-            strata.append(Stratum(array * sign, goal.weight))
+        array, scale = item_scores(scores, metric), factor(goal, goals, searched=searched)
+        if array is not None and scale is not None:
+            strata.append(Stratum(array * scale, goal.weight))
     ends = interval(strata) if len(strata) == len(goals) else None
     low, high = ends or (None, None)
     return Value(value / total, low, high, n=items)
+
+
+def _counted(goal: Goal, goals: Sequence[Goal], value: float, searched: bool) -> float:
+    """Return what a task's value counts in the weighted mean."""
+    metric, upward, best = goal.side(searched=searched)
+    share = None
+    if goal.normalized and best is not None:
+        share = ratio(value, best, metric, higher=upward)
+    return signed(goal, goals, searched=searched) * value if share is None else share
 
 
 def _task_values(scores: TaskScores) -> dict[str, Value]:

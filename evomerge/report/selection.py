@@ -5,14 +5,12 @@ Whatever is scored on `holdout` is settled here, before anything was read there.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from evomerge.report.rows import higher_is_better, split_scores
-from evomerge.report.summary import goals_of
-from evomerge.trial import Outcome
+from evomerge.goals import Judge
+from evomerge.trial import Candidate, Outcome
 
 if TYPE_CHECKING:
     from evomerge.store import Store
@@ -31,27 +29,39 @@ Row = TypeVar("Row", bound=Named)
 _LAMBDA_GRID = re.compile(r"task arithmetic λ=")
 
 
-def selection_value(store: Store, outcome: Outcome) -> float:
-    """Return what finalists are ranked by on `select`: the weighted mean of the reported metrics.
+def choose_winner(store: Store, candidates: Iterable[Candidate]) -> Candidate | None:
+    """Return the finalist that the select items pick.
+
+    One that meets every condition, and of those the one with the best mean of the reported metrics (less
+    the costs that come off it), the earlier of equals; where none meets them, the one that misses them
+    least.
+
+    Args:
+        store: Holds the finalists' outcomes on `select`.
+        candidates: The finalists, in the order in which equals shall stand.
 
     Returns:
-        A number of which more is better, whatever the metrics' direction; -inf where one of them is
-        missing or not finite.
+        None where no finalist has scores there.
     """
-    goals = goals_of(store.campaign, store.facts)
-    objective = split_scores(outcome, goals).objective
-    if objective is None:
-        return -math.inf
-    return objective.value if higher_is_better(goals) else -objective.value
+    judge = Judge.of(store.campaign, store.facts, store.evaluations(), "select")
+    ranked = []
+    for candidate in candidates:
+        outcome = store.evaluation(candidate.name, "select")
+        if outcome is not None and outcome.failure is None:
+            ranked.append((judge.rank(outcome, candidate.recipe), candidate))
+    return max(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+
+def selection_value(store: Store, outcome: Outcome) -> float:
+    """Return the mean of the reported metrics on `select`, conditions and costs apart; more is better."""
+    return Judge.of(store.campaign, store.facts, store.evaluations(), "select").quality(outcome)
 
 
 def tuned(store: Store, names: Iterable[str]) -> str | None:
     """Return the name of the λ grid's best member on `select` among `names`, the first of equals."""
-    scored = []
-    for name in names:
-        outcome = store.evaluation(name, "select") if in_lambda_grid(name) else None
-        if outcome is not None and outcome.failure is None:
-            scored.append((selection_value(store, outcome), name))
+    judge = Judge.of(store.campaign, store.facts, store.evaluations(), "select")
+    grid = [(name, store.evaluation(name, "select")) for name in names if in_lambda_grid(name)]
+    scored = [(judge.quality(outcome), name) for name, outcome in grid if outcome is not None]
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 

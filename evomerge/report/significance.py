@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evomerge.report.rows import Goal, Row, higher_is_better, item_scores, signed
+from evomerge.report.rows import Goal, Row, factor, higher_is_better, item_scores
 from evomerge.report.statistics import PairedTest, Stratum, holm, is_binary, paired_test
-from evomerge.trial import Outcome, Split
+from evomerge.trial import SPLITS, Outcome, Split
 
 FINAL: Split = "holdout"
 
@@ -41,12 +41,14 @@ class Shrinkage:
         metric: `reported` or, where the search did not compute that, `searched`.
         search: Weighted mean on the search items.
         holdout: The same on the holdout items.
+        select: The same on the select items, which picked it; None where they lack it.
     """
 
     row: str
     metric: str
     search: float
     holdout: float
+    select: float | None = None
 
     @property
     def difference(self) -> float:
@@ -89,7 +91,7 @@ class Evidence:
             for one in data["paired"]
         )
         shrinkage = tuple(
-            Shrinkage(one["row"], one["metric"], one["search"], one["holdout"])
+            Shrinkage(one["row"], one["metric"], one["search"], one["holdout"], one.get("select"))
             for one in data["shrinkage"]
         )
         return cls(contrasts, shrinkage)
@@ -126,7 +128,8 @@ def paired(first: Outcome, second: Outcome, goals: Sequence[Goal]) -> PairedTest
     """Test the weighted mean of the reported metrics, first minus second, item by item.
 
     Returns:
-        None where a task is missing, the items differ, or a metric is no mean of per-item scores.
+        None where a task is missing, the items differ, or a task's part in the mean is no mean of per-item
+        scores.
     """
     strata: list[Stratum] = []
     binary = True
@@ -135,12 +138,13 @@ def paired(first: Outcome, second: Outcome, goals: Sequence[Goal]) -> PairedTest
         if mine is None or theirs is None or set(mine.items) != set(theirs.items):
             return None
         left, right = item_scores(mine, goal.report), item_scores(theirs, goal.report)
-        if left is None or right is None:
+        scale = factor(goal, goals)
+        if left is None or right is None or scale is None:
             return None
         place = {item: index for index, item in enumerate(theirs.items)}
         aligned = right[[place[item] for item in mine.items]]
         binary = binary and is_binary(left) and is_binary(right)
-        strata.append(Stratum((left - aligned) * signed(goal, goals), goal.weight))
+        strata.append(Stratum((left - aligned) * scale, goal.weight))
     return paired_test(strata, binary=binary)
 
 
@@ -152,13 +156,13 @@ def _row_test(winner: Row, opponent: Row, goals: Sequence[Goal]) -> PairedTest |
 
 
 def _shrinkage(winner: Row) -> Shrinkage | None:
-    search, final = winner.splits.get("search"), winner.splits.get(FINAL)
-    if search is None or final is None:
-        return None
-    if search.objective is not None and final.objective is not None:
-        return Shrinkage(winner.name, "reported", search.objective.value, final.objective.value)
-    if search.searched is not None and final.searched is not None:
-        return Shrinkage(winner.name, "searched", search.searched.value, final.searched.value)
+    reported = {split: scores.objective for split, scores in winner.splits.items()}
+    searched = {split: scores.searched for split, scores in winner.splits.items()}
+    for metric, values in (("reported", reported), ("searched", searched)):
+        first, middle, last = (values.get(split) for split in SPLITS)
+        if first is not None and last is not None:
+            select = None if middle is None else middle.value
+            return Shrinkage(winner.name, metric, first.value, last.value, select)
     return None
 
 

@@ -2,16 +2,17 @@
 
 The facts read from the store are those recorded when it was created: `versions` (package → version),
 `prompts` (task → hash over every prompt) and `higher_is_better` (task → metric → bool); one that is
-missing is unknown, and higher is taken to be better.
+missing is unknown, and lm-eval's own direction of the metric is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from evomerge.campaign import Campaign
+from evomerge.goals import Yardsticks, recorded_directions
 from evomerge.report.paths import portable
 from evomerge.report.rows import Goal
 from evomerge.trial import Split
@@ -34,6 +35,9 @@ class Summary:
         trials: Trials in the budget.
         complete: Trials with scores.
         failed: Trials without.
+        pruned: Trials given up before their last item.
+        normalize: `none`, or whose values the mean takes shares of.
+        costs: Cost that is an objective → its weight.
         versions: Package → version, as recorded.
         prompts: Task → hash over every prompt, as recorded.
     """
@@ -49,6 +53,14 @@ class Summary:
     failed: int
     versions: Mapping[str, str]
     prompts: Mapping[str, str]
+    pruned: int = 0
+    normalize: str = "none"
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        """Trials with an outcome of any kind."""
+        return self.complete + self.pruned + self.failed
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts and lists."""
@@ -81,6 +93,9 @@ def summarise(store: Store) -> Summary:
         trials=campaign.search.trials,
         complete=states.count("complete"),
         failed=states.count("failed"),
+        pruned=states.count("pruned"),
+        normalize=campaign.normalize,
+        costs={cost.cost: cost.weight for cost in campaign.costs},
         versions=_texts(facts.get("versions")),
         prompts=_texts(facts.get("prompts")),
     )
@@ -88,21 +103,37 @@ def summarise(store: Store) -> Summary:
 
 def goals_of(campaign: Campaign, facts: Mapping[str, Any]) -> tuple[Goal, ...]:
     """Return a campaign's objectives with the directions recorded in `facts`."""
-    directions = facts.get("higher_is_better") or {}
-    goals = []
-    for objective in campaign.objectives:
-        known = directions.get(objective.task, {})
-        goals.append(
-            Goal(
-                task=objective.task,
-                metric=objective.metric,
-                report=objective.report,
-                weight=objective.weight,
-                higher_is_better=bool(known.get(objective.report, True)),
-                searched_higher_is_better=bool(known.get(objective.metric, True)),
-            )
+    better = recorded_directions(facts)
+    return tuple(
+        Goal(
+            task=objective.task,
+            metric=objective.metric,
+            report=objective.report,
+            weight=objective.weight,
+            higher_is_better=better(objective.task, objective.report),
+            searched_higher_is_better=better(objective.task, objective.metric),
+            normalized=campaign.normalize == "best_expert",
         )
-    return tuple(goals)
+        for objective in campaign.objectives
+    )
+
+
+def measured_goals(goals: Sequence[Goal], yardsticks: Yardsticks) -> tuple[Goal, ...]:
+    """Return the objectives with what their values are shares of on one split, where they are any."""
+    return tuple(
+        replace(
+            goal,
+            best=yardsticks.best_value(
+                "best_expert", goal.task, goal.report, higher=goal.higher_is_better
+            ),
+            searched_best=yardsticks.best_value(
+                "best_expert", goal.task, goal.metric, higher=goal.searched_higher_is_better
+            ),
+        )
+        if goal.normalized
+        else goal
+        for goal in goals
+    )
 
 
 def _texts(mapping: object) -> dict[str, str]:

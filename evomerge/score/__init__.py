@@ -2,6 +2,7 @@
 
 from evomerge.score.backend import BackendScorer, scratch_folder
 from evomerge.score.failures import Collapsed, NotFinite
+from evomerge.score.gold_loss import GoldLoss, Losses, has_gold
 from evomerge.score.items import Items, load_items
 from evomerge.score.metrics import task_metrics
 from evomerge.score.requested import PromptStyle, SplitPlan, TaskRequest
@@ -13,7 +14,9 @@ from evomerge.score.tasks import list_tasks
 __all__ = [
     "BackendScorer",
     "Collapsed",
+    "GoldLoss",
     "Items",
+    "Losses",
     "NotFinite",
     "PromptStyle",
     "ResidentLM",
@@ -21,6 +24,7 @@ __all__ = [
     "Scorer",
     "SplitPlan",
     "TaskRequest",
+    "has_gold",
     "list_tasks",
     "lm_eval_results",
     "lm_eval_table",

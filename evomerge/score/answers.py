@@ -49,10 +49,12 @@ def gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool)
         return Gold(None, (0,))
     context = str(requests[0].args[0])
     answer = target_text(task, doc)
-    if not answer:
+    # A number in the task file itself stands for "there is none": its metric looks at the text alone.
+    is_placeholder = isinstance(task.get_config("doc_to_target"), int)
+    if not answer or (is_placeholder and task.get_config("doc_to_choice") is None):
         raise TaskError(
             f'task "{name_of(task)}": a document has an empty gold answer; '
-            "gold_* metrics need a text (doc_to_target)"
+            "gold_* metrics and slopes need a text (doc_to_target)"
         )
     return Gold((context, _delimiter(task, doc, context, templated) + answer), ())
 

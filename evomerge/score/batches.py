@@ -19,7 +19,7 @@ from torch import Tensor
 from evomerge.score.encoding import Reading, Tokens
 from evomerge.score.preambles import begin_alike, common_length
 
-_LOGITS_IN_MEMORY = 2**26  # entries: a quarter of a GiB in float32
+LOGITS_IN_MEMORY = 2**26  # entries: a quarter of a GiB in float32
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,17 @@ class Batch:
     ends: tuple[Tensor, ...]
     reading: Tensor
 
-    def visible(self) -> Tensor | None:
+    def visible(self, *, preamble: bool = True) -> Tensor | None:
         """Return `[B, 1, L, P + L]`, bool: which tokens (last axis) each sees; None: plainly causal.
 
-        Made anew at every pass: kept, the masks of a campaign's few-shot prompts would fill memory.
+        Without the `preamble`, `[B, 1, L, L]`. Made anew at every pass: kept, the masks of a campaign's few-shot prompts would fill memory.
         """
         if self.reach is None:
             return None
         columns = torch.arange(self.reach.shape[1], device=self.reach.device)
         seen = (columns <= columns[:, None]) & (columns[:, None] < self.reach[:, None, :])
+        if not preamble:
+            return seen[:, None]
         before = seen.new_ones(()).expand(*seen.shape[:2], self.preamble.shape[1])
         return torch.cat([before, seen], dim=2)[:, None]
 
@@ -84,6 +86,7 @@ def plan(
     share: bool,
     device: torch.device,
     longest_shared: int | None = None,
+    preambles: bool = True,
 ) -> list[Batch]:
     """Lay readings out in batches.
 
@@ -94,6 +97,7 @@ def plan(
         share: Whether readings may share rows and preambles.
         device: Where the batches are kept.
         longest_shared: Longest reading that may share anything; None: any.
+        preambles: Whether what many rows begin with is computed once; needs a cache.
     """
     end_sets = tuple(dict.fromkeys(reading.ends for reading in readings if reading.ends))
     number = {ends: -1 - k for k, ends in enumerate(end_sets)}
@@ -109,8 +113,9 @@ def plan(
         else:
             alone += [_row([(i, readings[i])], number) for i in members]
     batches: list[Batch] = []
-    most_reads = max(1, _LOGITS_IN_MEMORY // vocabulary)
-    for alike in begin_alike([row.tokens[: row.stem] for row in sharing]):
+    most_reads = max(1, LOGITS_IN_MEMORY // vocabulary)
+    stems = [row.tokens[: row.stem] if preambles else [] for row in sharing]
+    for alike in begin_alike(stems):
         rows = [sharing[index] for index in alike.members]
         preamble = rows[0].tokens[: alike.shared]
         if not preamble:

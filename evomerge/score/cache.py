@@ -29,6 +29,15 @@ class PreambleCache(Cache):  # type: ignore[misc]
         """Say that the preamble, of `length` tokens, is read; rows come next."""
         self._length = length
 
+    @property
+    def layers_read(self) -> tuple[int, ...]:
+        """The layers that kept something."""
+        return tuple(self._states)
+
+    def states(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Return a layer's keys and values, each `[1, K, P, D]`."""
+        return self._states[layer]
+
     def update(
         self,
         key_states: Tensor,
@@ -73,6 +82,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._columns: Tensor | None = None
         self._chosen: Tensor | None = None
         self._seen = 0
+        self._preambles: list[PreambleCache] = []
+        self._preamble_of = torch.full((slots,), -1)
 
     def fill(self, first: int, offset: int = 0) -> None:
         """Say that prompts come next, for the slots from `first` on.
@@ -83,11 +94,26 @@ class SlotCache(Cache):  # type: ignore[misc]
         """
         self._first, self._offset, self._columns, self._seen = first, offset, None, offset
 
-    def spread(self, first: int, count: int, length: int) -> None:
-        """Copy the first `length` tokens of slot `first` to the `count` slots from there on."""
-        for store in (self._keys, self._values):
-            for layer in store.values():
-                layer[first : first + count, :, :length] = layer[first, :, :length].clone()
+    def spread(self, first: int, count: int, preamble: PreambleCache) -> None:
+        """Let the `count` slots from `first` on begin with copies of a preamble."""
+        for layer in preamble.layers_read:
+            keys, values = preamble.states(layer)
+            for store, states in zip(self._stores(layer, keys, values), (keys, values), strict=True):
+                store[first : first + count, :, : states.shape[2]] = states
+
+    def attach(self, first: int, count: int, preamble: PreambleCache) -> None:
+        """Let the `count` slots from `first` on begin with a preamble that is kept apart."""
+        self._preamble_of[first : first + count] = len(self._preambles)
+        self._preambles.append(preamble)
+
+    def attached(self, slots: Sequence[int]) -> list[tuple[PreambleCache, Tensor | None]]:
+        """Return each preamble of some slots, and which of them begin with it; None: all."""
+        numbers = self._preamble_of[torch.tensor(slots)]
+        found: list[tuple[PreambleCache, Tensor | None]] = []
+        for number in set(numbers.tolist()) - {-1}:
+            (rows,) = (numbers == number).nonzero(as_tuple=True)
+            found.append((self._preambles[number], None if len(rows) == len(slots) else rows))
+        return found
 
     def extend(self, columns: Tensor, seen: int, slots: Sequence[int] | None = None) -> None:
         """Say that a few tokens come next for some slots.
@@ -105,6 +131,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         for store in (self._keys, self._values):
             for layer in store.values():
                 layer.index_copy_(0, targets, layer.index_select(0, sources))
+        self._preamble_of[targets.cpu()] = self._preamble_of[sources.cpu()]
 
     def update(
         self,
@@ -115,18 +142,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         **kwargs: object,
     ) -> tuple[Tensor, Tensor]:
         """Keep what was announced; return all keys and values that it may attend to."""
-        if layer_idx not in self._keys:
-            for store, states in ((self._keys, key_states), (self._values, value_states)):
-                _, heads, _, width = states.shape
-                store[layer_idx] = torch.zeros(
-                    self._slots,
-                    heads,
-                    self._capacity,
-                    width,
-                    dtype=states.dtype,
-                    device=states.device,
-                )
-        keys, values = self._keys[layer_idx], self._values[layer_idx]
+        keys, values = self._stores(layer_idx, key_states, value_states)
         count, _, length, _ = key_states.shape
         if self._columns is None:
             slots, stop = slice(self._first, self._first + count), self._offset + length
@@ -150,6 +166,14 @@ class SlotCache(Cache):  # type: ignore[misc]
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """Return how many tokens the next ones may attend to, and at which the first of them stands."""
         return self._before() + query_length, 0
+
+    def _stores(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if layer not in self._keys:
+            for kept, states in ((self._keys, keys), (self._values, values)):
+                _, heads, _, width = states.shape
+                # Zeros, since what a mask hides must still be a number.
+                kept[layer] = states.new_zeros(self._slots, heads, self._capacity, width)
+        return self._keys[layer], self._values[layer]
 
     def _before(self) -> int:
         return self._seen if self._columns is None else self._seen - self._columns.shape[1]

@@ -10,14 +10,14 @@ from torch import nn
 from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 
 from evomerge.errors import ModelError
-from evomerge.score.batches import Batch, plan
+from evomerge.score.batches import LOGITS_IN_MEMORY, Batch, plan
 from evomerge.score.drafts import Drafts
 from evomerge.score.encoding import Encoder, Reading, Tokens
 from evomerge.score.forward import Forward
 from evomerge.score.generation import Prompt, generate
 from evomerge.score.loglikelihood import TokenScores, score_batches
 from evomerge.score.processors import processors
-from evomerge.score.sizing import batch_tokens_of, cache_tokens_of
+from evomerge.score.sizing import batch_tokens_of, cache_tokens_of, gradient_room
 from evomerge.score.stopping import Stopping
 
 
@@ -32,6 +32,9 @@ class Engine:
     Attributes:
         encoder: Text → tokens.
         stopping: Stop rules.
+        batch_tokens: Most tokens of one forward pass.
+        most_reads: Most positions whose logits one pass returns.
+        gradients: How much one backward pass may hold.
 
     Raises:
         ModelError: The module is recurrent: its state cannot be shared, cut or gone back to.
@@ -57,18 +60,33 @@ class Engine:
         self.batch_tokens = (
             batch_tokens_of(config, dtype, device) if batch_tokens == "auto" else batch_tokens
         )
+        self.most_reads = max(1, LOGITS_IN_MEMORY // self._forward.vocabulary)
+        self.gradients = gradient_room(config, dtype, device, self.batch_tokens)
         self._cache_tokens = cache_tokens_of(config, dtype, device)
         self._drafts = Drafts()
 
-    def plan(self, readings: Sequence[Reading]) -> list[Batch]:
-        """Lay readings out in batches, for any number of `read`s."""
+    def plan(
+        self,
+        readings: Sequence[Reading],
+        *,
+        batch_tokens: int | None = None,
+        preambles: bool = True,
+    ) -> list[Batch]:
+        """Lay readings out in batches, for any number of `read`s.
+
+        Args:
+            readings: What to score.
+            batch_tokens: Most tokens of one pass; None: the engine's own.
+            preambles: Whether what many begin with may be computed once and cached.
+        """
         return plan(
             readings,
-            batch_tokens=self.batch_tokens,
+            batch_tokens=batch_tokens or self.batch_tokens,
             vocabulary=self._forward.vocabulary,
             share=self._forward.takes_masks,
             device=self._forward.device,
             longest_shared=self._forward.window,
+            preambles=preambles,
         )
 
     def read(self, batches: Sequence[Batch], count: int) -> TokenScores:

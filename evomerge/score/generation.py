@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
+from evomerge.score.attention import Share
 from evomerge.score.cache import SlotCache
 from evomerge.score.drafts import Drafts, guess
 from evomerge.score.encoding import Tokens
@@ -136,6 +137,7 @@ class _Decoding:
         self._processors = processors
         self._written: list[Tokens] = [[] for _ in prompts]
         self._strikes = [0 if own else _PATIENCE for own in drafts]
+        self._apart = [0 for _ in prompts]  # tokens of a preamble that the cache keeps apart
         rules = list({id(prompt.rule): prompt.rule for prompt in prompts}.values())
         number = {id(rule): index for index, rule in enumerate(rules)}
         self._ends = torch.stack([rule.ends for rule in rules])
@@ -186,14 +188,13 @@ class _Decoding:
             first += len(slots)
 
     def _read_preamble(self, slots: Sequence[int], tokens: Tokens) -> None:
-        self._cache.fill(slots[0])
-        device = self._forward.device
-        self._forward(
-            torch.tensor([tokens], device=device),
-            torch.zeros(0, dtype=torch.int64, device=device),
-            cache=self._cache,
-        )
-        self._cache.spread(slots[0], len(slots), len(tokens))
+        preamble = self._forward.read_preamble(torch.tensor([tokens], device=self._forward.device))
+        if self._forward.cascades:
+            self._cache.attach(slots[0], len(slots), preamble)
+            for slot in slots:
+                self._apart[self._owner[slot]] = len(tokens)
+        else:
+            self._cache.spread(slots[0], len(slots), preamble)
 
     def _read_rests(self, slots: Sequence[int], shared: int, first_guess: Sequence[Tokens]) -> None:
         guesses = [first_guess[self._owner[slot]] for slot in slots]
@@ -201,15 +202,16 @@ class _Decoding:
             self._prompts[self._owner[slot]].tokens[shared:] + guessed
             for slot, guessed in zip(slots, guesses, strict=True)
         ]
+        before = shared - self._apart[self._owner[slots[0]]]  # tokens in front of them in their slots
         start = 0
         while start < len(slots):
             stop = start + max(1, self._batch_tokens // len(fed[start]))
             chunk, part = slots[start:stop], fed[start:stop]
-            self._cache.fill(chunk[0], shared)
+            self._cache.fill(chunk[0], before)
             visible = None
             if shared:
-                columns = torch.arange(shared + len(part[0]), device=self._forward.device)
-                visible = (columns <= columns[shared:, None])[None, None]
+                columns = torch.arange(before + len(part[0]), device=self._forward.device)
+                visible = (columns <= columns[before:, None])[None, None]
             self._feed(chunk, part, guesses[start:stop], [shared] * len(chunk), visible)
             start = stop
         for slot in slots:
@@ -230,16 +232,18 @@ class _Decoding:
 
     def _step(self, slots: Sequence[int], guesses: Sequence[Tokens]) -> None:
         fed = [[self._written[self._owner[slot]][-1], *guesses[slot]] for slot in slots]
-        length = torch.tensor([self._length[slot] for slot in slots], device=self._forward.device)
+        starts = [self._length[slot] for slot in slots]
+        apart = [self._apart[self._owner[slot]] for slot in slots]
+        kept = [length - before for length, before in zip(starts, apart, strict=True)]
         width = max(map(len, fed))
-        columns = length[:, None] + torch.arange(width, device=length.device)
-        seen = int(columns.max()) + 1
+        first = torch.tensor(kept, device=self._forward.device)
+        columns = first[:, None] + torch.arange(width, device=first.device)
+        seen = max(kept) + width
         self._cache.extend(columns, seen, None if len(slots) == len(self._owner) else slots)
         visible = None
-        if width > 1 or not bool((length == length[0]).all()):
-            everything = torch.arange(seen, device=length.device)
+        if width > 1 or any(apart) or min(kept) < max(kept):
+            everything = torch.arange(seen, device=first.device)
             visible = (everything <= columns[:, :, None])[:, None]
-        starts = [self._length[slot] for slot in slots]
         self._feed(slots, fed, [guesses[slot] for slot in slots], starts, visible)
 
     def _feed(
@@ -269,6 +273,7 @@ class _Decoding:
             visible=visible,
             positions=positions,
             cache=self._cache,
+            preambles=[Share(*each) for each in self._cache.attached(slots)],
         )
         if self._processors is not None:
             logits = self._processed(slots, guesses, logits, self._processors)

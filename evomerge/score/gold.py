@@ -10,17 +10,22 @@ import torch
 from torch import Tensor
 
 
+def wide(logits: Tensor) -> Tensor:
+    """Return logits in the dtype of the maths on them: float32, or float64 where they are that."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def token_loglikelihood(logits: Tensor, tokens: Tensor) -> Tensor:
     """Return the log-likelihood of one token in each row.
 
     Args:
-        logits: `[R, V]`, any floating dtype; the maths is float32.
+        logits: `[R, V]`, any floating dtype; the maths is float32, of float64 logits float64.
         tokens: `[R]`, int64.
 
     Returns:
-        `[R]`, float32, in nats.
+        `[R]`, in nats.
     """
-    logits = logits.float()
+    logits = wide(logits)
     return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)
 
 
@@ -32,9 +37,9 @@ def end_loglikelihood(logits: Tensor, ends: Tensor) -> Tensor:
         ends: `[E]`, int64.
 
     Returns:
-        `[R]`, float32, in nats.
+        `[R]`, in nats.
     """
-    logits = logits.float()
+    logits = wide(logits)
     return logits[:, ends].logsumexp(dim=1) - logits.logsumexp(dim=1)
 
 

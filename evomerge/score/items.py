@@ -15,7 +15,7 @@ from xxhash import xxh3_128
 
 from evomerge.errors import TaskError
 from evomerge.score.answers import target_text
-from evomerge.score.metrics import directions, resolve
+from evomerge.score.metrics import directions, is_item_mean, resolve
 from evomerge.score.rendering import Leaf, build_leaf, chat_template
 from evomerge.score.requested import PromptStyle, Source, SplitPlan, TaskRequest
 from evomerge.score.splits import Drawn, document_ids, draw, share_out
@@ -103,6 +103,20 @@ class Items:
     def check_metric(self, task: str, metric: str) -> None:
         """Raise as `higher_is_better` does, unless the task has the metric."""
         self.higher_is_better(task, metric)
+
+    def race_fault(self, task: str, metric: str) -> str | None:
+        """Say why candidates cannot be given up by this metric before all items are scored.
+
+        Returns:
+            One line; None for the plain mean of one number an item.
+
+        Raises:
+            TaskError: No such task, or the task has no such metric.
+        """
+        self.check_metric(task, metric)
+        if is_item_mean(self._loaded[task], metric):
+            return None
+        return f'{metric} of task "{task}" is no plain mean of one number an item'
 
     def tokens(self, split: Split) -> int:
         """Return how many tokens a module reads and writes to score a split once, about.

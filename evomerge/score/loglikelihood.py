@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evomerge.score import gold
+from evomerge.score.attention import Share
 from evomerge.score.batches import Batch
 from evomerge.score.cache import PreambleCache
 from evomerge.score.failures import NotFinite
@@ -20,7 +21,7 @@ class TokenScores:
     """The scored tokens of all readings, in no fixed order.
 
     Attributes:
-        loglikelihood: `[T]`, float32.
+        loglikelihood: `[T]`, float32; of a float64 module float64.
         hit: `[T]`, bool: the token was the most likely one.
         reading: `[T]`, int64: the reading that it belongs to.
         count: Number of readings.
@@ -59,8 +60,9 @@ def score_batches(forward: Forward, batches: Sequence[Batch], count: int) -> Tok
     preamble, cache = None, None
     for batch in batches:
         if batch.preamble is not preamble:
-            preamble, cache = batch.preamble, _read_preamble(forward, batch.preamble)
-        values, hit = _score(forward, batch, cache)
+            preamble = batch.preamble
+            cache = forward.read_preamble(preamble) if preamble.shape[1] else None
+        values, hit = _score(_logits(forward, batch, cache), batch)
         loglikelihoods.append(values)
         hits.append(hit)
         readings.append(batch.reading)
@@ -70,23 +72,21 @@ def score_batches(forward: Forward, batches: Sequence[Batch], count: int) -> Tok
     return TokenScores(torch.cat(loglikelihoods), torch.cat(hits), torch.cat(readings), count)
 
 
-def _read_preamble(forward: Forward, tokens: Tensor) -> PreambleCache | None:
-    if not tokens.shape[1]:
-        return None
-    cache = PreambleCache()
-    forward(tokens, tokens.new_zeros(0), cache=cache)
-    cache.close(tokens.shape[1])
-    return cache
+def _logits(forward: Forward, batch: Batch, cache: PreambleCache | None) -> Tensor:
+    apart = cache is not None and forward.cascades
+    return gold.wide(
+        forward(
+            batch.tokens,
+            batch.rows,
+            visible=batch.visible(preamble=not apart),
+            positions=batch.positions,
+            cache=None if apart else cache,
+            preambles=[Share(cache, None)] if cache is not None and apart else (),
+        )
+    )
 
 
-def _score(forward: Forward, batch: Batch, cache: PreambleCache | None) -> tuple[Tensor, Tensor]:
-    logits = forward(
-        batch.tokens,
-        batch.rows,
-        visible=batch.visible(),
-        positions=batch.positions,
-        cache=cache,
-    ).float()
+def _score(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     best = logits.argmax(dim=1)
     normaliser = logits.logsumexp(dim=1)
     if not bool(normaliser.isfinite().all()):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lm_eval.api.group import Group
+from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
 from evomerge.errors import TaskError, nearest
@@ -72,6 +73,26 @@ def resolve(name: str, loaded: Task | Group, metric: str) -> tuple[str, str]:
         return base, wanted
     _check(name, known, metric)
     return base, wanted or filters[0]
+
+
+def is_item_mean(loaded: Task | Group, metric: str) -> bool:
+    """Whether a metric is the plain mean of one number an item.
+
+    Perplexity, F1 or BLEU over a whole corpus are not, nor is a group that counts each of its tasks
+    alike whatever their sizes.
+
+    Args:
+        loaded: The task or group.
+        metric: By a name that `resolve` takes, or one of ours.
+    """
+    if is_gold(metric):
+        return True
+    base = metric.partition(",")[0]
+    if isinstance(loaded, Group) and not all(
+        each.weight_by_size for each in loaded.aggregate_metric_list or () if each.metric == base
+    ):
+        return False
+    return all(task.aggregation().get(base) is mean for task in leaves(loaded))
 
 
 def filter_names(loaded: Task | Group) -> tuple[str, ...]:

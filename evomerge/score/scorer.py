@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -11,16 +12,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.score import gold
-from evomerge.score.assembly import Asked, asked_metrics, assemble
+from evomerge.score.assembly import (
+    Asked,
+    LeafValues,
+    asked_metrics,
+    assemble,
+    leaf_scores,
+    union,
+)
 from evomerge.score.batches import Batch
 from evomerge.score.engine import Engine
-from evomerge.score.evaluation import (
-    Named,
-    aggregate,
-    item_values,
-    mean_estimate,
-    plain,
-)
+from evomerge.score.evaluation import Named, item_values
+from evomerge.score.gold_loss import GoldLoss
 from evomerge.score.items import Items
 from evomerge.score.loglikelihood import TokenScores
 from evomerge.score.metrics import (
@@ -30,7 +33,7 @@ from evomerge.score.metrics import (
 )
 from evomerge.score.rendering import Leaf
 from evomerge.score.workload import Need, Part, Workload, lay_out
-from evomerge.trial import Estimate, Split, TaskScores
+from evomerge.trial import Split, TaskScores
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Scorer:
         self._items = items
         self._engine = Engine(module, tokenizer, batch_tokens)
         self._plans: dict[Any, tuple[Workload, list[Batch]]] = {}
+        self._blocks: dict[Any, tuple[_Share, ...]] = {}
 
     def score(
         self,
@@ -96,8 +100,84 @@ class Scorer:
             NotFinite: The logits are NaN or infinite.
             Collapsed: The module writes the same token over and over, whatever it is asked.
         """
+        whole = {task: range(len(self._items.ids(task, split))) for task in metrics}
+        (scored,) = self._scored(split, metrics, [whole], bootstrap_iterations)
+        return scored
+
+    def score_in_blocks(
+        self,
+        split: Split,
+        metrics: Mapping[str, tuple[str, ...]],
+        blocks: Sequence[Mapping[str, Sequence[int]]],
+    ) -> Iterator[Scored]:
+        """Score the module block by block, for a caller that may stop in between.
+
+        Each block is tokenised and planned once. Raises as `score` does.
+
+        Args:
+            split: Which items.
+            metrics: Requested task or group → its metrics.
+            blocks: Task → which of its items, by position among `Items.ids`, rising; no item twice.
+
+        Yields:
+            The scores on all items so far, in the order of `Items.ids`, aggregated as if they were
+            scored in one go; a task without any is left out. Tokens and items count all blocks so far.
+        """
+        yield from self._scored(split, metrics, blocks, 0)
+
+    def forget_drafts(self) -> None:
+        """Forget what earlier candidates wrote; scores stay the same, the next one takes longer."""
+        self._engine.forget_drafts()
+
+    @cached_property
+    def gold_loss(self) -> GoldLoss:
+        """Differentiable losses of the same module on the same items."""
+        return GoldLoss(self._items, self._engine)
+
+    def _scored(
+        self,
+        split: Split,
+        metrics: Mapping[str, tuple[str, ...]],
+        blocks: Sequence[Mapping[str, Sequence[int]]],
+        iterations: int,
+    ) -> Iterator[Scored]:
         asked = {task: asked_metrics(self._items, task, names) for task, names in metrics.items()}
-        work, batches = self._plan(split, asked)
+        wanted = [asked[task] for task in asked for _ in self._items.leaves(task, split)]
+        whole = [leaf for task in asked for leaf in self._items.leaves(task, split)]
+        found: list[list[LeafValues]] = [[] for _ in whole]
+        generated = items = 0
+        for block in blocks:
+            shares = [
+                share
+                for task in asked
+                for share in self._shares(task, split, tuple(block.get(task, ())))
+            ]
+            here = [number for number, share in enumerate(shares) if share.positions]
+            answers = self._answers([shares[n] for n in here], [wanted[n] for n in here])
+            for number, part in zip(here, answers.parts, strict=True):
+                share, names = shares[number], wanted[number]
+                found[number].append(answers.leaf(part, share.positions, *names))
+            scores = [
+                leaf_scores(leaf, union(values), names, iterations) if values else None
+                for leaf, values, names in zip(whole, found, wanted, strict=True)
+            ]
+            generated += answers.generated_tokens
+            items += sum(len(share.positions) for share in shares)
+            yield Scored(*assemble(self._items, split, asked, scores), generated, items)
+
+    def _shares(self, task: str, split: Split, positions: tuple[int, ...]) -> tuple[_Share, ...]:
+        """Return a block's documents of each leaf of a task, the same objects each time."""
+        key = (task, split, positions)
+        if key not in self._blocks:
+            self._blocks[key] = _cut(self._items.leaves(task, split), positions)
+        return self._blocks[key]
+
+    def _answers(self, shares: Sequence[_Share], wanted: Sequence[Asked]) -> _Answers:
+        needs = [
+            Need(share.leaf, bool(names) or GOLD_PROBABILITY in golds, bool(golds))
+            for share, (names, golds) in zip(shares, wanted, strict=True)
+        ]
+        work, batches = self._plan(needs)
         with torch.inference_mode():
             tokens = self._engine.read(batches, len(work.readings))
             written = self._engine.write(work.prompts)
@@ -105,30 +185,9 @@ class Scorer:
             self._engine.stopping.text(each, prompt.rule)
             for each, prompt in zip(written, work.prompts, strict=True)
         ]
-        answers = _Answers(work, tokens, texts)
-        per_leaf = [asked[task] for task in asked for _ in self._items.leaves(task, split)]
-        scored = [
-            answers.leaf(part, *wanted, bootstrap_iterations)
-            for part, wanted in zip(work.parts, per_leaf, strict=True)
-        ]
-        tasks, subtasks = assemble(self._items, split, asked, scored)
-        return Scored(
-            tasks,
-            subtasks,
-            generated_tokens=sum(map(len, written)),
-            items=sum(len(part.leaf.docs) for part in work.parts),
-        )
+        return _Answers(work, tokens, texts, sum(map(len, written)))
 
-    def forget_drafts(self) -> None:
-        """Forget what earlier candidates wrote; scores stay the same, the next one takes longer."""
-        self._engine.forget_drafts()
-
-    def _plan(self, split: Split, asked: Mapping[str, Asked]) -> tuple[Workload, list[Batch]]:
-        needs = [
-            Need(leaf, bool(names) or GOLD_PROBABILITY in golds, bool(golds))
-            for task, (names, golds) in asked.items()
-            for leaf in self._items.leaves(task, split)
-        ]
+    def _plan(self, needs: Sequence[Need]) -> tuple[Workload, list[Batch]]:
         key = tuple((id(need.leaf), need.requests, need.gold) for need in needs)
         if key not in self._plans:
             work = lay_out(needs, self._engine.encoder, self._engine.stopping)
@@ -136,31 +195,39 @@ class Scorer:
         return self._plans[key]
 
 
+@dataclass(frozen=True)
+class _Share:
+    """A block's documents of one leaf, as a leaf of their own, and where they stand in it."""
+
+    leaf: Leaf
+    positions: Sequence[int]
+
+
 class _Answers:
     """What the module answered, by reading and prompt."""
 
-    def __init__(self, work: Workload, tokens: TokenScores, texts: Sequence[str]) -> None:
+    def __init__(
+        self, work: Workload, tokens: TokenScores, texts: Sequence[str], generated_tokens: int
+    ) -> None:
+        self.parts, self.generated_tokens = work.parts, generated_tokens
         self._texts = texts
         count = len(work.readings)
         self._sums, self._greedy = tokens.sums(), tokens.greedy()
         self._tokens = torch.bincount(tokens.reading, minlength=count)
 
     def leaf(
-        self, part: Part, names: Mapping[str, Named], golds: Sequence[str], iterations: int
-    ) -> TaskScores:
-        leaf = part.leaf
+        self,
+        part: Part,
+        positions: Sequence[int],
+        names: Mapping[str, Named],
+        golds: Sequence[str],
+    ) -> LeafValues:
         values: dict[str, Sequence[Any]] = {}
-        estimates: dict[str, Estimate] = {}
         if names:
-            computed = item_values(leaf, self._responses(part), list(names.values()))
-            for name, pair in names.items():
-                estimates[name] = aggregate(leaf.task, pair[0], computed[pair], iterations)
-                values[name] = [plain(value) for value in computed[pair]]
-        for name in golds:
-            values[name] = self._gold(part, name).tolist()
-            estimates[name] = mean_estimate(values[name])
-        metrics = {name: tuple(each) for name, each in values.items()}
-        return TaskScores(leaf.ids, metrics, estimates, part.truncated)
+            computed = item_values(part.leaf, self._responses(part), list(names.values()))
+            values |= {name: computed[pair] for name, pair in names.items()}
+        values |= {name: self._gold(part, name).tolist() for name in golds}
+        return LeafValues(positions, values, part.truncated)
 
     def _responses(self, part: Part) -> list[list[Any]]:
         if part.first_prompt is not None:
@@ -213,6 +280,25 @@ class _Answers:
             (missed == 0).float(),
             gold.summed_loglikelihood(self._tokens[part].float(), index, count),
         )
+
+
+def _cut(leaves: Sequence[Leaf], positions: Sequence[int]) -> tuple[_Share, ...]:
+    """Share a task's positions out among its leaves; all of a leaf is the leaf itself."""
+    shares = []
+    first = 0
+    for leaf in leaves:
+        stop = first + len(leaf.docs)
+        own = [position - first for position in positions if first <= position < stop]
+        first = stop
+        if len(own) < len(leaf.docs):
+            leaf = replace(
+                leaf,
+                ids=tuple(leaf.ids[each] for each in own),
+                docs=tuple(leaf.docs[each] for each in own),
+                requests=tuple(leaf.requests[each] for each in own),
+            )
+        shares.append(_Share(leaf, own))
+    return tuple(shares)
 
 
 def _requests(leaf: Leaf) -> int:

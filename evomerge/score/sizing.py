@@ -7,6 +7,7 @@ that. A GPU gains up to some 65,000.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,11 @@ _PASSES_SHARE = (
     8  # a pass may take this part of the memory, so that several workers have room beside it
 )
 _CACHE_SHARE = 8
+_GRADIENTS_SHARE = 8
+_MOST_TOKENS_WITH_GRADIENTS = {
+    "cpu": 512
+}  # a sixth faster than 4096: what is kept stays in the cache
+_FEWEST_KEPT = 512  # tokens; where fewer fit, computing layers anew costs less than small passes
 _MOST_CACHE = {"cpu": 2**30}
 _UNKNOWN_MEMORY = 2**33
 
@@ -39,6 +45,53 @@ def batch_tokens_of(config: Any, dtype: torch.dtype, device: torch.device) -> in
     fits = _memory(device) // _PASSES_SHARE // token
     most = min(fits, _MOST_TOKENS.get(device.type, _MOST_TOKENS_ELSEWHERE))
     return max(_FEWEST_TOKENS, 1 << (int(most).bit_length() - 1) if most else 0)
+
+
+@dataclass(frozen=True)
+class GradientRoom:
+    """How much one backward pass may hold.
+
+    Attributes:
+        tokens: Most tokens of the forward passes behind it.
+        pass_tokens: Most tokens of one of those.
+        recompute: Whether layers are to be computed anew in the backward pass, as too few tokens would fit
+            otherwise.
+    """
+
+    tokens: int
+    pass_tokens: int
+    recompute: bool
+
+
+def gradient_room(
+    config: Any,  # noqa: ANN401 - any model's configuration
+    dtype: torch.dtype,
+    device: torch.device,
+    batch_tokens: int,
+) -> GradientRoom:
+    """Size backward passes: as large as forward passes where what they keep fits into memory.
+
+    Args:
+        config: As for `batch_tokens_of`.
+        dtype: Of the passes.
+        device: Where they run.
+        batch_tokens: Most tokens of one forward pass.
+    """
+    text = _text(config)
+    hidden = int(getattr(text, "hidden_size", 4096))
+    inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
+    layers = int(getattr(text, "num_hidden_layers", 32))
+    # Of each layer: what its products read, and the float32 copies of its two norms.
+    layer = dtype.itemsize * (10 * hidden + 4 * inner) + 4 * 4 * hidden
+    room = _memory(device) // _GRADIENTS_SHARE
+    kept = room // (layers * layer)
+    if kept >= min(batch_tokens, _FEWEST_KEPT):
+        tokens = min(kept, batch_tokens)
+    else:
+        entering = room // (layers * dtype.itemsize * hidden + layer)
+        tokens = max(_FEWEST_TOKENS, min(entering, batch_tokens))
+    most = min(tokens, _MOST_TOKENS_WITH_GRADIENTS.get(device.type, tokens))
+    return GradientRoom(tokens, most, recompute=kept < min(batch_tokens, _FEWEST_KEPT))
 
 
 def cache_tokens_of(config: Any, dtype: torch.dtype, device: torch.device) -> int:  # noqa: ANN401

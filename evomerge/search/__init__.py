@@ -1,7 +1,27 @@
 """The study: samplers by name, ask and tell, nothing lost and nothing done twice."""
 
-from evomerge.search.objectives import directions, higher_is_better, objective_values
-from evomerge.search.ranking import Ranked
-from evomerge.search.study import Study
+from evomerge.search.objectives import (
+    directions,
+    higher_is_better,
+    objective_values,
+    reached,
+)
+from evomerge.search.racing import race_faults, race_of
+from evomerge.search.ranking import Ranked, finalists
+from evomerge.search.study import Known, Study, Work
+from evomerge.search.tally import Tally
 
-__all__ = ["Ranked", "Study", "directions", "higher_is_better", "objective_values"]
+__all__ = [
+    "Known",
+    "Ranked",
+    "Study",
+    "Tally",
+    "Work",
+    "directions",
+    "finalists",
+    "higher_is_better",
+    "objective_values",
+    "race_faults",
+    "race_of",
+    "reached",
+]

@@ -1,72 +1,55 @@
-"""An outcome's scores → the values that a study optimises."""
+"""What a study optimises, and when it has enough: a campaign's aims as the search room calls them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from evomerge.campaign import Campaign, Objective
+from evomerge.campaign import Campaign
+from evomerge.goals import Better, Judge, higher_is_better, weighted_mean
 from evomerge.store import Direction
 from evomerge.trial import Outcome, Split
 
-Better = Callable[[str, str], bool]
-"""(task, metric) → whether a higher value is better."""
-
-LOWER_IS_BETTER = frozenset(
-    {"bits_per_byte", "brier_score", "byte_perplexity", "perplexity", "ter", "word_perplexity"}
-)
-"""Those of lm-eval's registered metrics that are better when lower."""
-
-
-def higher_is_better(task: str, metric: str) -> bool:
-    """Return lm-eval's own direction of a metric, for tasks that state none."""
-    return metric.split(",")[0] not in LOWER_IS_BETTER
+__all__ = [
+    "Better",
+    "directions",
+    "higher_is_better",
+    "objective_values",
+    "reached",
+    "weighted_mean",
+]
 
 
 def directions(campaign: Campaign, better: Better = higher_is_better) -> tuple[Direction, ...]:
-    """Return the study's directions: one of the weighted mean, or one an objective (Pareto).
+    """Return the study's directions: one of the weighted mean; or (Pareto) one an objective and a cost.
 
     Args:
-        campaign: Its `mode` and objectives.
+        campaign: Its `mode`, objectives and costs.
         better: Direction of each task's metric, such as `Items.higher_is_better`.
     """
-    if campaign.mode == "mean":
-        return ("maximize",)
-    return tuple(
-        "maximize" if better(goal.task, goal.metric) else "minimize" for goal in campaign.objectives
-    )
+    return Judge(campaign, better=better).directions
 
 
 def objective_values(
     campaign: Campaign, outcome: Outcome, split: Split = "search", better: Better = higher_is_better
 ) -> tuple[float, ...]:
-    """Return what the study is told of an outcome.
+    """Return what the study is told of an outcome when nothing is measured by the parents.
 
     Args:
-        campaign: Its `mode` and objectives.
+        campaign: Without `normalize`, `keep` and `costs`; with them, ask a `Judge`.
         outcome: Without a failure.
-        split: `search`: the searched metrics; `select` and `holdout`: those that are reported.
+        split: Of the items.
         better: Direction of each task's metric.
 
     Returns:
-        The weighted mean, a metric that is better when lower counted negatively; or in Pareto mode one
-        value an objective, as it is. Either may be NaN or infinite where a metric is.
+        As `Judge.values`.
     """
-    metrics = [goal.metric if split == "search" else goal.report for goal in campaign.objectives]
-    values = [
-        outcome.scores[goal.task].values[metric].value
-        for goal, metric in zip(campaign.objectives, metrics, strict=True)
-    ]
-    if campaign.mode == "pareto":
-        return tuple(values)
-    signs = [
-        1 if better(goal.task, metric) else -1
-        for goal, metric in zip(campaign.objectives, metrics, strict=True)
-    ]
-    upward = [sign * value for sign, value in zip(signs, values, strict=True)]
-    return (weighted_mean(campaign.objectives, upward),)
+    return Judge(campaign, split=split, better=better).values(outcome)
 
 
-def weighted_mean(objectives: tuple[Objective, ...], values: list[float]) -> float:
-    """Return Σ weight · value / Σ weight."""
-    total = sum(goal.weight for goal in objectives)
-    return sum(goal.weight * value for goal, value in zip(objectives, values, strict=True)) / total
+def reached(campaign: Campaign, best_value: float | None) -> bool:
+    """Tell whether the search has what it was asked for, `search.target`.
+
+    Args:
+        campaign: Its target; None is never reached.
+        best_value: The best value so far of a trial that meets every condition; None: there is none yet.
+    """
+    target = campaign.search.target
+    return target is not None and best_value is not None and best_value >= target

@@ -1,14 +1,40 @@
-"""Trials from best to worst: by value, or by fronts where there are several values."""
+"""Trials from best to worst: by conditions, then by value, or by fronts where there are several values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from evomerge.goals import Judge, feasible, order, total_violation
+from evomerge.store import Direction
 from evomerge.trial import Candidate
+
+__all__ = [
+    "Ranked",
+    "Scored",
+    "best_value",
+    "feasible",
+    "finalists",
+    "order",
+    "ranked_loss",
+    "ranking",
+    "total_violation",
+]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A completed trial.
+
+    Attributes:
+        candidate: What was evaluated.
+        values: Its objective values.
+        violations: By how much it misses each condition; met where at most 0.
+    """
+
+    candidate: Candidate
+    values: tuple[float, ...]
+    violations: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -19,45 +45,83 @@ class Ranked:
         candidate: What was evaluated.
         values: Its objective values.
         front: 0: no other trial is better in one value and as good in all; 1: none once those are
-            taken away; and so on.
+            taken away; and so on. Behind the last front stand those that miss a condition.
+        violations: By how much it misses each condition; met where at most 0.
     """
 
     candidate: Candidate
     values: tuple[float, ...]
     front: int
+    violations: tuple[float, ...] = ()
 
 
-def fronts(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the front of every row (non-dominated sorting, Deb et al. 2002).
+def ranking(judge: Judge, trials: Iterable[Scored]) -> list[Ranked]:
+    """Rank completed trials, best first.
 
     Args:
-        values: Shape [trials, objectives], higher is better.
+        judge: Of the `search` items.
+        trials: In the order in which equals shall stand.
+    """
+    found = list(trials)
+    ordered = judge.order([one.values for one in found], [one.violations for one in found])
+    return [
+        Ranked(found[row].candidate, found[row].values, front, found[row].violations)
+        for row, front in ordered
+    ]
+
+
+def best_value(judge: Judge, trials: Iterable[Scored]) -> float | None:
+    """Return the best value of a trial that meets every condition; None: there is none, or a front."""
+    if judge.campaign.mode == "pareto":
+        return None
+    return max((one.values[0] for one in trials if feasible(one.violations)), default=None)
+
+
+def finalists(judge: Judge, ranked: Sequence[Ranked], count: int) -> list[Candidate]:
+    """Return the trials to be scored again on `select`.
+
+    The first `count` of the ranking; of a Pareto front the one with the best mean, then the best in each
+    objective and cost, so that its ends are among them, then the others by mean.
+
+    Args:
+        judge: Of the `search` items.
+        ranked: As `ranking` returns it.
+        count: How many.
+    """
+    if judge.campaign.mode == "mean":
+        return [one.candidate for one in ranked[:count]]
+    front = [one for one in ranked if one.front == 0]
+    ends = [
+        _end(front, position, direction)
+        for position, direction in enumerate(judge.directions)
+        if front
+    ]
+    in_turn = {one.candidate.number: one.candidate for one in (*front[:1], *ends, *ranked)}
+    return list(in_turn.values())[:count]
+
+
+def ranked_loss(value: float, violations: Sequence[float]) -> float:
+    """Return one number to minimise, for samplers that know no conditions.
+
+    Every trial that misses a condition stands behind all that miss none, the nearer ones first (the
+    feasibility rules of Deb 2000). Samplers that go by rank, as CMA-ES does, see nothing else of it.
+
+    Args:
+        value: The objective, more is better.
+        violations: By how much each condition is missed; empty: no conditions.
 
     Returns:
-        Shape [trials], from 0; equal rows share a front.
+        `-value` without conditions; with them -value / (1 + |value|), within (-1, 1), where all are met,
+        else 1 + the total violation.
     """
-    result = np.full(len(values), -1)
-    front = 0
-    while (result < 0).any():
-        left = np.flatnonzero(result < 0)
-        rows = values[left]
-        dominated = [
-            bool(((rows >= row).all(axis=1) & (rows > row).any(axis=1)).any()) for row in rows
-        ]
-        result[left[~np.array(dominated)]] = front
-        front += 1
-    return result
+    if not violations:
+        return -value
+    if feasible(violations):
+        return -value / (1 + abs(value))
+    return 1 + total_violation(violations)
 
 
-def order(values: Sequence[Sequence[float]], means: Sequence[float]) -> list[tuple[int, int]]:
-    """Return (row, front) from best to worst: by front, within it by mean, the earlier of equals.
-
-    Args:
-        values: Rows of objective values, higher is better.
-        means: The weighted mean of each row.
-    """
-    if not values:
-        return []
-    found = fronts(np.asarray(values, dtype=np.float64))
-    rows = sorted(range(len(values)), key=lambda row: (found[row], -means[row], row))
-    return [(row, int(found[row])) for row in rows]
+def _end(front: Sequence[Ranked], position: int, direction: Direction) -> Ranked:
+    """Return the first of those with the best value of one objective."""
+    sign = 1.0 if direction == "maximize" else -1.0
+    return max(front, key=lambda one: sign * one.values[position])

@@ -1,125 +1,114 @@
-"""Samplers by name, every argument stated, every random number a function of (seed, trial number).
-
-A sampler is built anew for each trial, so that none has a state beside what the study tells it. The
-one exception, CMA-ES, has a state that depends only on what it was told, in which order.
-"""
+"""Samplers by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from optuna.distributions import FloatDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.samplers.nsgaii import UniformCrossover
 
-from evomerge.campaign import Search
+from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError
-from evomerge.search.cmaes_sampler import CmaEsSampler
-from evomerge.search.sobol_sampler import SobolSampler
+from evomerge.search.cmaes_proposer import SIGMA, CmaEsProposer
+from evomerge.search.coarse_proposer import CoarseProposer
+from evomerge.search.optuna_proposer import OptunaProposer
+from evomerge.search.proposer import Proposer
+from evomerge.search.slope_proposer import AROUND, SlopeProposer
+from evomerge.search.sobol_proposer import SobolProposer
+from evomerge.space import Space
+from evomerge.store import Direction
 
-RANDOM_TRIALS = 10
-"""Drawn at random by `tpe` and `gp` before they trust a model of the baselines and these."""
-
-BASELINE_ATTRS = {"NSGAIISampler:generation": 0}
-"""Optuna's mark of a trial of the first generation: the baselines take part in the evolution."""
-
-Build = Callable[[int, int], BaseSampler]
+_PATHS_TO_A_FRONT = 4
 
 
-class Samplers:
-    """The sampler of a campaign, trial by trial.
+def open_proposer(
+    campaign: Campaign, space: Space, directions: Sequence[Direction], counts: Mapping[str, int]
+) -> Proposer:
+    """Set up the campaign's sampler.
 
     Args:
-        settings: Name, seed and budget.
-        distributions: The whole space.
-        values: How many objective values a trial has.
+        campaign: Its `search` names the sampler, the seed and the budget.
+        space: Where to search.
+        directions: One an objective value.
+        counts: Task → number of its search items, for the tasks with a gold text; only for `slope`.
 
     Raises:
-        CampaignError: Nothing is searched, or the sampler cannot handle several objectives.
+        CampaignError: Nothing is searched, the sampler cannot handle several objectives, or nothing has a
+            slope.
     """
+    if not space.distributions:
+        raise CampaignError(
+            "nothing is searched; give a parameter as a range, such as "
+            "weight: {low: 0.0, high: 1.0}",
+            field="space.parameters",
+        )
+    name = campaign.search.sampler
+    if name == "slope":
+        return _slope(campaign, space, directions, counts)
+    coarse = space.coarse()
+    if coarse is None:
+        return _plain(name, campaign, space, directions)
+    return CoarseProposer(
+        space,
+        campaign.search.trials,
+        _plain(name, campaign, coarse, directions),
+        lambda: _plain(name, campaign, space, directions),
+    )
 
-    def __init__(
-        self, settings: Search, distributions: Mapping[str, FloatDistribution], values: int
-    ) -> None:
-        if not distributions:
+
+def _plain(
+    name: str,
+    campaign: Campaign,
+    space: Space,
+    directions: Sequence[Direction],
+    sigma: float = SIGMA,
+) -> Proposer:
+    settings = campaign.search
+    if name == "cmaes":
+        if len(directions) > 1:
             raise CampaignError(
-                "nothing is searched; give a parameter as a range, such as "
-                "weight: {low: 0.0, high: 1.0}",
-                field="space.parameters",
-            )
-        if settings.sampler == "cmaes" and values > 1:
-            raise CampaignError(
-                "cmaes searches for one best value, found mode: pareto; use nsga2, tpe, gp, random or "
-                "qmc, or mode: mean",
+                "cmaes searches for one best value, found mode: pareto; use slope, nsga2, tpe, gp, "
+                "random or qmc, or mode: mean",
                 field="search.sampler",
             )
-        self._settings, self._distributions = settings, distributions
-        self._cmaes = CmaEsSampler(distributions, settings.trials)
-        self._build: Mapping[str, Build] = {
-            "cmaes": self._reseeded_cmaes,
-            "tpe": self._tpe,
-            "nsga2": self._nsga2,
-            "gp": self._gp,
-            "random": self._random,
-            "qmc": self._qmc,
-        }
+        return CmaEsProposer(space.distributions, settings.trials, settings.seed, sigma)
+    if name == "qmc":
+        return SobolProposer(space.distributions, settings.seed)
+    return OptunaProposer(name, space.distributions, directions, settings.trials, settings.seed)
 
-    def at(self, number: int, baselines: int) -> BaseSampler:
-        """Return the sampler for one trial.
 
-        Args:
-            number: The trial's number.
-            baselines: How many points were told that no trial asked for.
-        """
-        return self._build[self._settings.sampler](number, baselines)
-
-    def _reseeded_cmaes(self, number: int, _baselines: int) -> BaseSampler:
-        self._cmaes.reseed(self._seed(number))
-        return self._cmaes
-
-    def _tpe(self, number: int, baselines: int) -> BaseSampler:
-        return TPESampler(
-            n_startup_trials=RANDOM_TRIALS + baselines,
-            n_ei_candidates=24,
-            multivariate=True,
-            group=False,
-            constant_liar=True,
-            constraints_func=None,
-            seed=self._seed(number),
+def _slope(
+    campaign: Campaign, space: Space, directions: Sequence[Direction], counts: Mapping[str, int]
+) -> Proposer:
+    if not space.sloped or not counts:
+        what = "no searched number" if not space.sloped else "no task"
+        raise CampaignError(
+            f"{what} has a slope (weights and factors do, by the gold answers of tasks); use cmaes",
+            field="search.sampler",
         )
+    weights = {goal.task: goal.weight for goal in campaign.objectives if goal.task in counts}
+    several = len(directions) > 1
+    rest = "nsga2" if several else "cmaes"
+    return SlopeProposer(
+        space.distributions,
+        space.sloped,
+        {task: counts[task] for task in weights},
+        _shares(weights, campaign.search.seed, several=several),
+        campaign.search.trials,
+        campaign.search.seed,
+        lambda last: _plain(rest, campaign, space, directions, AROUND if last else SIGMA),
+    )
 
-    def _nsga2(self, number: int, _baselines: int) -> BaseSampler:
-        return NSGAIISampler(
-            population_size=min(50, max(10, self._settings.trials // 10)),
-            mutation=None,
-            mutation_prob=None,  # 1 / dimensions
-            crossover=UniformCrossover(swapping_prob=0.5),
-            crossover_prob=0.9,
-            swapping_prob=0.5,
-            constraints_func=None,
-            elite_population_selection_strategy=None,
-            child_generation_strategy=None,
-            after_trial_strategy=None,
-            seed=self._seed(number),
+
+def _shares(weights: Mapping[str, float], seed: int, *, several: bool) -> list[dict[str, float]]:
+    """Return the shares of the tasks' losses, one mapping a path.
+
+    To a Pareto front lead paths of other shares: the weights' own, then draws from the simplex.
+    """
+    total = sum(weights.values())
+    shares = [{task: weight / total for task, weight in weights.items()}]
+    if several:
+        draws = np.random.default_rng((seed, len(weights))).dirichlet(
+            np.full(len(weights), 0.5), size=max(_PATHS_TO_A_FRONT, len(weights)) - 1
         )
-
-    def _gp(self, number: int, baselines: int) -> BaseSampler:
-        return GPSampler(
-            independent_sampler=RandomSampler(seed=self._seed(number)),
-            n_startup_trials=RANDOM_TRIALS + baselines,
-            deterministic_objective=False,
-            constraints_func=None,
-            warn_independent_sampling=False,
-            seed=self._seed(number),
-        )
-
-    def _random(self, number: int, _baselines: int) -> BaseSampler:
-        return RandomSampler(seed=self._seed(number))
-
-    def _qmc(self, number: int, _baselines: int) -> BaseSampler:
-        return SobolSampler(self._distributions, self._settings.seed, number)
-
-    def _seed(self, number: int) -> int:
-        sequence = np.random.SeedSequence((self._settings.seed, number))
-        return int(sequence.generate_state(1)[0])
+        shares += [dict(zip(weights, draw.tolist(), strict=True)) for draw in draws]
+    return shares

@@ -1,8 +1,7 @@
 """The study: what to try next, what came of it, and both on disk before anything else happens.
 
-The sampler works on an Optuna study in memory (Optuna's database storage takes up to seconds a
-trial); the store holds the events, asked and told, in their order. Replaying them rebuilds the study
-in memory exactly, whatever was in flight when the last driver died.
+The store holds the events (asked, told, steps of descents) in their order. Hearing them again rebuilds
+the sampler exactly, whatever was in flight when the last driver died.
 """
 
 from __future__ import annotations
@@ -10,216 +9,364 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import optuna
-from optuna.samplers import NSGAIISampler
-from optuna.trial import TrialState, create_trial
-
-from evomerge import campaign
-from evomerge.search.objectives import (
-    Better,
-    higher_is_better,
-    objective_values,
-    weighted_mean,
-)
-from evomerge.search.ranking import Ranked, order
-from evomerge.search.samplers import BASELINE_ATTRS, Samplers
+from evomerge.goals import Judge
+from evomerge.racing import completed
+from evomerge.search.descent import Step
+from evomerge.search.flights import Flights
+from evomerge.search.history import Event, events
+from evomerge.search.incumbents import Incumbents
+from evomerge.search.proposer import Params, Proposer, Result
+from evomerge.search.racing import against
+from evomerge.search.ranking import Ranked, ranked_loss, ranking
+from evomerge.search.samplers import open_proposer
+from evomerge.search.slope_proposer import SlopeProposer
+from evomerge.search.tally import Tally
 from evomerge.space import Space
-from evomerge.store import Direction, Store, StoredBaseline, StoredTrial
-from evomerge.trial import Candidate, Failure, FailureKind, Outcome
+from evomerge.store import Asked, Store, StoredBaseline, StoredTrial, Told
+from evomerge.trial import (
+    Candidate,
+    Cost,
+    Failure,
+    FailureKind,
+    Job,
+    Outcome,
+    Race,
+    SlopeJob,
+    Slopes,
+)
+
+SLOPE_COST = 3
+"""A step reads its items forward and backward; the latter counts as two more item evaluations."""
+
+_ATTEMPTS = 3  # draws before a candidate near one in flight is let pass
+
+Work = Job | SlopeJob
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model scored on `search` that no trial asked for: a parent or a naive merge.
+
+    Attributes:
+        outcome: Of its search items, without a failure.
+        params: Its point of the space; None where it does not lie in it.
+    """
+
+    outcome: Outcome
+    params: Mapping[str, float] | None = None
 
 
 class Study:
-    """Ask and tell, in any order of tells, several candidates in flight.
+    """Ask and tell, in any order of tells, several jobs in flight.
+
+    Attributes:
+        tally: How far it is.
 
     Args:
         space: Where to search.
-        settings: Sampler, seed and budget.
-        directions: One an objective value (`objectives.directions`).
-        store: Open for writing; what it holds is replayed.
-        better: Direction of each task's metric, for the weighted mean.
+        judge: Of the campaign, on the `search` items.
+        store: Open for writing; what it holds is heard again.
+        known: Parents and naive merges; the sampler hears of those that lie in the space.
+        first: Points to try before the sampler's own, such as those of an earlier campaign.
+        counts: Task → number of its search items, for the tasks with a gold text.
+        race: What candidates are raced by; None: every candidate is scored in full.
 
     Raises:
-        CampaignError: Nothing is searched, or the sampler cannot handle several objectives.
+        CampaignError: Nothing is searched, or the sampler cannot do what is asked.
     """
 
     def __init__(
         self,
         space: Space,
-        settings: campaign.Search,
-        directions: Sequence[Direction],
+        judge: Judge,
         store: Store,
         *,
-        better: Better = higher_is_better,
+        known: Sequence[Known] = (),
+        first: Sequence[Params] = (),
+        counts: Mapping[str, int] | None = None,
+        race: Race | None = None,
     ) -> None:
         logging.getLogger("optuna").setLevel(logging.ERROR)
-        self._space, self._store, self._better = space, store, better
-        self._signs = tuple(1.0 if direction == "maximize" else -1.0 for direction in directions)
-        self._distributions = dict(space.distributions)
-        self._samplers = Samplers(settings, self._distributions, len(directions))
-        self._study = optuna.create_study(
-            directions=list(directions), sampler=self._samplers.at(0, 0)
-        )
-        self._numbers: dict[int, int] = {}  # ours → that of the study in memory
-        self._asked: dict[int, Candidate] = {}
-        self._complete: dict[int, tuple[Candidate, tuple[float, ...]]] = {}
-        self._failed = 0
-        self._baselines: list[dict[str, float]] = []
-        self._replay()
-        self._interrupted = tuple(self._asked.values())
+        self.tally = Tally()
+        self._space, self._judge, self._store = space, judge, store
+        self._first, self._race = [dict(point) for point in first], race
+        campaign = store.campaign
+        self._metrics = {goal.task: (goal.metric,) for goal in campaign.objectives}
+        self._proposer: Proposer = open_proposer(campaign, space, judge.directions, counts or {})
+        self._flights = Flights(space.distributions)
+        self._incumbents = Incumbents(judge.directions)
+        self._params: dict[int, dict[str, float]] = {}
+        self._flying: dict[int, Candidate] = {}
+        self._steps: dict[str, Step] = {}  # by the name of the job in flight
+        self._interrupted: list[Candidate | Step] = []
+        self._hear_again(known)
 
     @property
-    def asked(self) -> int:
-        """Candidates asked for so far; baselines do not count."""
-        return len(self._numbers)
+    def best(self) -> Ranked | None:
+        """The first of the ranking; None before anything is complete."""
+        return next(iter(self.ranking()), None)
 
     @property
-    def told(self) -> int:
-        """Candidates with an outcome, failures included."""
-        return len(self._complete) + self._failed
+    def spent(self) -> bool:
+        """Whether the budget of trials or item evaluations is used up, or the target reached."""
+        return self.tally.is_spent(self._store.campaign, len(self._flying))
 
-    @property
-    def finished(self) -> int:
-        """Candidates with scores."""
-        return len(self._complete)
+    def ask(self) -> Work | None:
+        """Return one job, as `ask_many` does; None: the budget is spent, or a result must come first."""
+        return next(iter(self.ask_many(1)), None)
 
-    @property
-    def failed(self) -> int:
-        """Candidates that failed."""
-        return self._failed
+    def ask_many(self, count: int) -> list[Work]:
+        """Return new jobs, recorded in the store before they are handed out.
 
-    @property
-    def best(self) -> tuple[Candidate, tuple[float, ...]] | None:
-        """The first of the ranking and its values; None before anything is complete."""
-        ranked = self.ranking()
-        return (ranked[0].candidate, ranked[0].values) if ranked else None
-
-    @property
-    def best_value(self) -> float | None:
-        """The best value; None before there is one, and in Pareto mode."""
-        if not self._complete or len(self._signs) > 1:
-            return None
-        sign = self._signs[0]
-        return sign * max(sign * values[0] for _, values in self._complete.values())
-
-    def add_baseline(self, params: Mapping[str, float], values: Sequence[float]) -> None:
-        """Tell the sampler of a point that it did not ask for; again the same point: nothing happens.
+        A candidate whose recipe was scored before is answered from the study and costs nothing; one whose
+        recipe is in flight waits for it. Neither is returned.
 
         Args:
-            params: A value for each dimension of the space.
-            values: Its objective values; a point with one that is not finite is left out.
+            count: How many at most; fewer where the budget is spent or a result must come first.
         """
-        if dict(params) in self._baselines or not all(map(math.isfinite, values)):
-            return
-        self._store.add_baseline(params, values)
-        self._take_baseline(params, values)
+        jobs: list[Work] = []
+        asked: list[Asked] = []
+        while len(jobs) < count and not self.spent:
+            step = self._next_step()
+            if step is not None:
+                self._record_asked(asked)
+                self._store.slope_asked(step.descent, step.number, step.items, step.params)
+                self._take_step(step)
+                jobs.append(self._slope_job(step))
+                continue
+            if self._must_wait():
+                break
+            number = self.tally.asked
+            params = self._point(number)
+            candidate = Candidate(f"trial {number}", self._space.recipe(params), number)
+            asked.append(Asked(candidate, params, self._space.distributions))
+            answer = self._take_asked(candidate, params)
+            if answer is not None:
+                self._record_asked(asked)
+                self._tell_trials([(candidate, replace(answer, cost=Cost()), None)])
+            elif not self._flights.is_twin(number):
+                jobs.append(self._job(candidate))
+        self._record_asked(asked)
+        return jobs
 
-    def ask(self) -> Candidate:
-        """Return a new candidate, recorded in the store before it is handed out."""
-        number = self.asked
-        self._study.sampler = self._samplers.at(number, len(self._baselines))
-        trial = self._study.ask(fixed_distributions=self._distributions)
-        candidate = Candidate(f"trial {number}", self._space.recipe(trial.params), number)
-        self._store.asked(candidate, trial.params, self._distributions)
-        self._numbers[number] = trial.number
-        self._asked[number] = candidate
-        return candidate
+    def tell(self, work: Work, outcome: Outcome | Slopes) -> None:
+        """Record what came of one job; see `tell_many`."""
+        self.tell_many([(work, outcome)])
 
-    def tell(self, candidate: Candidate, outcome: Outcome) -> None:
-        """Record an outcome durably, then let the sampler learn from it.
+    def tell_many(self, results: Sequence[tuple[Work, Outcome | Slopes]]) -> None:
+        """Record results durably, then let the sampler learn from them.
 
         A score that is not a finite number is no score: the trial fails as `not finite`.
 
         Args:
-            candidate: One that was asked for, or interrupted, and not told yet.
-            outcome: What came of it on the `search` items.
+            results: Jobs that were asked for, or interrupted, and not told yet; with what came of them.
 
         Raises:
-            ValueError: The candidate is not waiting for an outcome.
+            ValueError: A job is not waiting for a result.
         """
-        number = candidate.number
-        if number is None or number not in self._asked:
-            raise ValueError(f"{candidate.name} is not waiting for an outcome")
-        values: tuple[float, ...] | None = None
-        if outcome.failure is None:
-            values = objective_values(self._store.campaign, outcome, "search", self._better)
-            if not all(map(math.isfinite, values)):
-                shown = ", ".join(f"{value:g}" for value in values)
-                failure = Failure(FailureKind.NOT_FINITE, f"the objective's value is {shown}")
-                outcome, values = replace(outcome, failure=failure), None
-        self._store.told(candidate, outcome, values)
-        self._take_told(candidate, values)
+        trials: list[tuple[Candidate, Outcome, Race | None]] = []
+        for work, outcome in results:
+            if isinstance(work, Job) and isinstance(outcome, Outcome):
+                trials.append((work.candidate, outcome, work.race))
+            elif isinstance(work, SlopeJob) and isinstance(outcome, Slopes):
+                self._tell_trials(trials)
+                trials = []
+                self._tell_step(work, outcome)
+            else:
+                raise ValueError(f"{type(outcome).__name__} is no result of {type(work).__name__}")
+        self._tell_trials(trials)
 
-    def interrupted(self) -> tuple[Candidate, ...]:
-        """Return what was asked and not told by an earlier run, and has not been told since."""
-        return tuple(c for c in self._interrupted if c.number in self._asked)
+    def interrupted(self) -> list[Work]:
+        """Return the jobs that an earlier run left in flight, in the order in which they were asked."""
+        jobs: list[Work] = []
+        for one in self._interrupted:
+            if isinstance(one, Step):
+                jobs.append(self._slope_job(one))
+            elif not self._flights.is_twin(_number(one)):
+                jobs.append(self._job(one))
+        self._interrupted = []
+        return jobs
 
     def ranking(self) -> list[Ranked]:
-        """Return the completed trials, best first; with several objectives front by front."""
-        found = list(self._complete.values())
-        upward = [
-            [sign * value for sign, value in zip(self._signs, values, strict=True)]
-            for _, values in found
-        ]
-        goals = self._store.campaign.objectives
-        means = [weighted_mean(goals, row) if len(row) > 1 else row[0] for row in upward]
-        return [Ranked(*found[row], front) for row, front in order(upward, means)]
+        """Return the trials scored in full, best first; with several objectives front by front."""
+        return ranking(self._judge, self.tally.scored.values())
 
-    def _replay(self) -> None:
-        """Do again what the store recorded, in the order in which it happened."""
-        trials = self._store.trials()
-        events: list[tuple[int, StoredTrial | StoredBaseline, bool]] = []
-        for baseline in self._store.baselines():
-            events.append((baseline.seq, baseline, True))
-        for trial in trials:
-            events.append((trial.asked_seq, trial, False))
-            if trial.told_seq is not None:
-                events.append((trial.told_seq, trial, True))
-        for _, what, told in sorted(events, key=lambda event: event[0]):
-            if isinstance(what, StoredBaseline):
-                self._take_baseline(what.params, what.values)
-            elif told:
-                self._take_told(what.candidate, what.values)
+    def _next_step(self) -> Step | None:
+        proposer = self._proposer
+        if not isinstance(proposer, SlopeProposer) or self.tally.asked < len(self._first):
+            return None
+        return None if self._must_wait() else proposer.next_step()
+
+    def _must_wait(self) -> bool:
+        """Descents begin at the best of the given points, so these are heard of first."""
+        given = range(len(self._first))
+        return (
+            isinstance(self._proposer, SlopeProposer)
+            and self.tally.asked >= len(self._first)
+            and any(number in self._flying for number in given)
+        )
+
+    def _point(self, number: int) -> dict[str, float]:
+        if number < len(self._first):
+            return self._first[number]
+        for attempt in range(_ATTEMPTS):
+            params = self._proposer.propose(number, attempt)
+            if not self._flights.is_near(params):
+                break
+        return params
+
+    def _job(self, candidate: Candidate) -> Job:
+        race = None if self._race is None else against(self._race, self._incumbents.outcomes)
+        return Job(candidate, "search", self._metrics, race)
+
+    def _slope_job(self, step: Step) -> SlopeJob:
+        recipe = self._space.recipe(step.params)
+        return SlopeJob(_step_name(step), recipe, step.items, step.shares)
+
+    def _record_asked(self, asked: list[Asked]) -> None:
+        if asked:
+            self._store.asked_many(asked)
+            asked.clear()
+
+    def _tell_trials(self, results: Sequence[tuple[Candidate, Outcome, Race | None]]) -> None:
+        judged = [self._judged(*result) for result in results]
+        entries = list(judged)
+        for entry in judged:
+            for number in self._flights.land(_number(entry.candidate), entry.outcome):
+                outcome = replace(entry.outcome, cost=Cost())  # its recipe waited for this one
+                self._flights.land(number, outcome)
+                entries.append(Told(self._flying[number], outcome, entry.values, entry.pruned))
+        if entries:
+            self._store.told_many(entries)
+        for entry in entries:
+            self._take_told(entry.candidate, entry.outcome, entry.values)
+
+    def _judged(self, candidate: Candidate, outcome: Outcome, race: Race | None) -> Told:
+        if candidate.number not in self._flying:
+            raise ValueError(f"{candidate.name} is not waiting for an outcome")
+        if outcome.failure is not None:
+            return Told(candidate, outcome, None)
+        values = self._judge.values(_in_full(race, outcome), candidate.recipe)
+        if all(map(math.isfinite, values)):
+            return Told(candidate, outcome, values, outcome.pruned is not None)
+        shown = ", ".join(f"{value:g}" for value in values)
+        failure = Failure(FailureKind.NOT_FINITE, f"the objective's value is {shown}")
+        return Told(candidate, replace(outcome, failure=failure), None)
+
+    def _tell_step(self, job: SlopeJob, found: Slopes) -> None:
+        step = self._steps.get(job.name)
+        if step is None:
+            raise ValueError(f"{job.name} is not waiting for its slopes")
+        slopes: dict[str, float] | None = None
+        reason = None if found.failure is None else f"{found.failure.kind}: {found.failure.reason}"
+        if reason is None:
+            slopes = self._space.gradient(step.params, found)
+            if not all(map(math.isfinite, [found.loss, *slopes.values()])):
+                slopes, reason = None, f"{FailureKind.NOT_FINITE}: the slopes are not finite"
+        loss = None if slopes is None else found.loss
+        cost = SLOPE_COST * job.count
+        self._store.slope_told(step.descent, step.number, loss, slopes or {}, reason, cost)
+        self._take_slopes(step, slopes, reason, cost)
+
+    def _hear_again(self, known: Sequence[Known]) -> None:
+        """Do again what the store recorded, in the order in which it happened; then add what is new."""
+        inside: dict[_Point, Result] = {}
+        for one in known:
+            result = self._result(self._judge.values(one.outcome), one.outcome)
+            if not all(map(math.isfinite, result.values)):
+                continue
+            self._incumbents.hear(result.values, result.violations, one.outcome)
+            if one.params is not None:
+                inside.setdefault(_point_of(one.params), result)
+        for event in events(self._store):
+            self._hear(event, inside)
+        for point, result in inside.items():
+            self._store.add_baseline(dict(point), result.values)
+            self._proposer.known(dict(point), result)
+
+    def _hear(self, event: Event, inside: dict[_Point, Result]) -> None:
+        what, told = event.what, event.kind == "told"
+        if isinstance(what, StoredBaseline):
+            self._take_baseline(what, inside)
+        elif isinstance(what, StoredTrial):
+            if not told:
+                self._take_asked(what.candidate, what.params)
+                self._interrupted += [what.candidate] * (what.told_seq is None)
+            elif what.outcome is not None:
+                self._flights.land(what.number, what.outcome)
+                self._take_told(what.candidate, what.outcome, what.values)
+        elif isinstance(self._proposer, SlopeProposer):
+            step = self._proposer.step(what.descent, what.step, what.params, what.items)
+            if told:
+                slopes = None if what.loss is None else what.slopes
+                self._take_slopes(step, slopes, what.failure, what.cost_items)
             else:
-                self._ask_again(what)
+                self._take_step(step)
+                self._interrupted += [step] * (what.told_seq is None)
 
-    def _ask_again(self, trial: StoredTrial) -> None:
-        """Put a trial that was asked into the study in memory, with all that asking leaves behind."""
-        sampler = self._samplers.at(trial.number, len(self._baselines))
-        self._study.sampler = sampler
-        running = create_trial(
-            state=TrialState.RUNNING,
-            params=dict(trial.params),
-            distributions=self._distributions,
-        )
-        sampler.before_trial(self._study, running)
-        self._study.add_trial(running)
-        added = self._study.get_trials(deepcopy=False)[-1]
-        if isinstance(sampler, NSGAIISampler):  # it fixes the parents when a generation begins
-            generation = sampler.get_trial_generation(self._study, added)
-            sampler.get_parent_population(self._study, generation)
-        self._numbers[trial.number] = added.number
-        self._asked[trial.number] = trial.candidate
+    def _take_baseline(self, baseline: StoredBaseline, inside: dict[_Point, Result]) -> None:
+        result = inside.pop(_point_of(baseline.params), None)
+        loss = -self._judge.mean(baseline.values)
+        self._proposer.known(baseline.params, result or Result(baseline.values, loss))
 
-    def _take_told(self, candidate: Candidate, values: tuple[float, ...] | None) -> None:
-        number = candidate.number
-        assert number is not None
-        del self._asked[number]
-        if values is None:
-            self._failed += 1
-            self._study.tell(self._numbers[number], state=TrialState.FAIL)
-        else:
-            self._complete[number] = (candidate, values)
-            self._study.tell(self._numbers[number], values)
+    def _take_asked(self, candidate: Candidate, params: Params) -> Outcome | None:
+        """Hear that a trial was asked; return the outcome of an earlier one with the same recipe."""
+        number = _number(candidate)
+        self._proposer.asked(number, params)
+        self._params[number] = dict(params)
+        self.tally.asked += 1
+        self._flying[number] = candidate
+        return self._flights.start(number, params, candidate.recipe)
 
-    def _take_baseline(self, params: Mapping[str, float], values: Sequence[float]) -> None:
-        self._baselines.append(dict(params))
-        self._study.add_trial(
-            create_trial(
-                params=dict(params),
-                distributions=self._distributions,
-                values=list(values),
-                system_attrs=BASELINE_ATTRS,
-            )
-        )
+    def _take_told(
+        self, candidate: Candidate, outcome: Outcome, values: Sequence[float] | None
+    ) -> None:
+        number = _number(candidate)
+        del self._flying[number]
+        result = None if values is None else self._result(values, outcome)
+        self.tally.take(candidate, number, outcome, result)
+        if result is not None:
+            self._incumbents.hear(result.values, result.violations, outcome)
+        self._proposer.told(number, self._params[number], result)
+
+    def _take_step(self, step: Step) -> None:
+        assert isinstance(self._proposer, SlopeProposer)  # nothing else takes steps
+        self._proposer.step_asked(step)
+        self._steps[_step_name(step)] = step
+
+    def _take_slopes(
+        self, step: Step, slopes: Mapping[str, float] | None, failure: str | None, cost: int
+    ) -> None:
+        assert isinstance(self._proposer, SlopeProposer)
+        del self._steps[_step_name(step)]
+        self.tally.items += cost
+        self.tally.slope_failure = failure or self.tally.slope_failure
+        self._proposer.step_told(step.descent, slopes)
+
+    def _result(self, values: Sequence[float], outcome: Outcome) -> Result:
+        violations = self._judge.violations(outcome)
+        return Result(tuple(values), ranked_loss(self._judge.mean(values), violations), violations)
+
+
+_Point = tuple[tuple[str, float], ...]
+
+
+def _point_of(params: Params) -> _Point:
+    return tuple(sorted(params.items()))
+
+
+def _number(candidate: Candidate) -> int:
+    if candidate.number is None:
+        raise ValueError(f"{candidate.name} is no trial: it has no number")
+    return candidate.number
+
+
+def _step_name(step: Step) -> str:
+    return f"descent {step.descent}, step {step.number}"
+
+
+def _in_full(race: Race | None, outcome: Outcome) -> Outcome:
+    """Estimate what a candidate that was given up is worth on all items."""
+    return outcome if race is None else completed(race, outcome)

@@ -1,7 +1,21 @@
-"""The search space: settings → Optuna distributions, parameters → Recipe."""
+"""The search space: settings → Optuna distributions, parameters → Recipe, slopes → gradient."""
 
-from evomerge.space.baselines import Baseline
+from evomerge.space.advice import check_slope_sampler, unused
+from evomerge.space.baselines import Baseline, Wanted
+from evomerge.space.facts import Family, MethodFacts, ParameterFacts
 from evomerge.space.groups import layer_groups
-from evomerge.space.space import Family, MethodFacts, ParameterFacts, Space
+from evomerge.space.space import Space
+from evomerge.space.transfer import transfer
 
-__all__ = ["Baseline", "Family", "MethodFacts", "ParameterFacts", "Space", "layer_groups"]
+__all__ = [
+    "Baseline",
+    "Family",
+    "MethodFacts",
+    "ParameterFacts",
+    "Space",
+    "Wanted",
+    "check_slope_sampler",
+    "layer_groups",
+    "transfer",
+    "unused",
+]

@@ -77,9 +77,9 @@ def baselines(
         found.append(Baseline(name, "expert", family.alone(model), _plain(locate, one)))
     share = dict.fromkeys(experts, 1 / len(experts))
     average = family.merged("linear", {"weight": 1.0}, with_base=False)
-    point = _plain(locate, share) or locate(
-        "linear", Wanted(dict.fromkeys(experts, 1.0), {"normalize": True})
-    )
+    point = _plain(locate, share)
+    for weights in (dict.fromkeys(experts, 1.0), share):  # normalised, both are the same
+        point = point or locate("linear", Wanted(weights, {"normalize": True}))
     found.append(Baseline("uniform average", "baseline", average, point))
     for scale in LAMBDAS:
         recipe = family.merged("task_arithmetic", {"weight": scale})

@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evomerge.errors import CampaignError
 
 LayerGroups = tuple[tuple[int, int], ...]
@@ -37,6 +40,30 @@ def layer_groups(
         return tuple(pairwise(edges))
     _check_pairs(layers, num_layers)
     return tuple(layers)
+
+
+def mean_overlap(old: LayerGroups, new: LayerGroups) -> NDArray[np.float64]:
+    """Return the share of each old group in each new one, by layers; shape [new, old], rows sum to 1."""
+    layers = _common_layers(old, new)
+    shares: NDArray[np.float64] = layers / layers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def largest_overlap(old: LayerGroups, new: LayerGroups) -> NDArray[np.float64]:
+    """Return 1 for the old group that has most layers of a new one, the first of equals; [new, old]."""
+    chosen = _common_layers(old, new).argmax(axis=1)
+    shares: NDArray[np.float64] = np.eye(len(old))[chosen]
+    return shares
+
+
+def _common_layers(old: LayerGroups, new: LayerGroups) -> NDArray[np.float64]:
+    return np.array(
+        [
+            [max(0, min(stop, o_stop) - max(start, o_start)) for o_start, o_stop in old]
+            for start, stop in new
+        ],
+        dtype=np.float64,
+    )
 
 
 def _check_pairs(pairs: tuple[tuple[int, int], ...], num_layers: int) -> None:

@@ -1,76 +1,31 @@
-"""The searched space as a fixed rectangle of numbers, and the way from its points to recipes.
+"""The searched space as a fixed rectangle of numbers, and the way from its points to recipes and back.
 
-Every dimension is a float that is present in every trial, a searched method included: each method
-has a score in [0, 1] and the highest is taken. So no sampler falls back to independent or random
-sampling for a parameter that is not always there, and no order of the methods is made up.
+Every dimension is a float that is present in every trial, a searched method included (`genes`), so
+samplers never meet a parameter that is not always there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
 
 from optuna.distributions import FloatDistribution
 
 from evomerge import campaign
-from evomerge.recipe import Conditional, Recipe, Scalar, Setting, Slice, Source
+from evomerge.recipe import Recipe
+from evomerge.space import genes
 from evomerge.space.baselines import Baseline, Wanted, baselines
-from evomerge.space.groups import LayerGroups, layer_groups
-
-REST = "rest"
-
-
-class ParameterFacts(Protocol):
-    """What the space must know of a method's parameter: does it differ by model?"""
-
-    @property
-    def per_source(self) -> bool:
-        """Whether each model has a value of its own."""
-
-
-class MethodFacts(Protocol):
-    """What the space must know of a method."""
-
-    @property
-    def parameters(self) -> Mapping[str, ParameterFacts]:
-        """The parameters that it takes."""
-
-    @property
-    def needs_base(self) -> bool:
-        """Whether it merges task vectors, or anything else that needs the base."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """The models, as recipes name them.
-
-    Attributes:
-        base: A folder or a Hub id.
-        experts: Name → folder, Hub id, or `MODEL+ADAPTER`.
-        num_layers: Layers of each.
-        dtype: Of the merged weights.
-    """
-
-    base: str
-    experts: Mapping[str, str]
-    num_layers: int
-    dtype: str
-
-
-@dataclass(frozen=True)
-class _Dimension:
-    """One searched number: a parameter in one group, for one expert or (None) for all."""
-
-    parameter: str
-    expert: str | None
-    layers: tuple[int, int] | None
-    component: str | None
-
-    @property
-    def name(self) -> str:
-        parts = [self.parameter, self.expert, self.layers and "-".join(map(str, self.layers))]
-        return "/".join(part for part in [*parts, self.component] if part)
+from evomerge.space.dimensions import Searched, searched
+from evomerge.space.facts import WEIGHT, Family, MethodFacts
+from evomerge.space.gradient import gradient, is_sloped
+from evomerge.space.groups import LayerGroups, largest_overlap, layer_groups, mean_overlap
+from evomerge.space.locating import located
+from evomerge.space.profiles import Numbers
+from evomerge.space.recipes import written
+from evomerge.space.rules import check_settings
+from evomerge.space.transfer import moved
+from evomerge.trial import Slopes
 
 
 @dataclass(frozen=True)
@@ -82,14 +37,16 @@ class Space:
         family: The models.
         methods: Facts on each method of `settings.method`.
         groups: [start, stop) of each group of layers.
+        searched: The searched parameters.
         distributions: Dimension → distribution, in a fixed order.
-        seed: Of the random masks, the same in all trials.
+        seed: Of the random masks; the same in all trials unless it is searched.
     """
 
     settings: campaign.Space
     family: Family
     methods: Mapping[str, MethodFacts]
     groups: LayerGroups
+    searched: tuple[Searched, ...]
     distributions: Mapping[str, FloatDistribution]
     seed: int
 
@@ -110,27 +67,45 @@ class Space:
             seed: Of the random masks.
 
         Raises:
-            CampaignError: The layer groups do not fit the models.
+            CampaignError: The settings do not fit the models or the methods.
         """
         groups = layer_groups(settings.layers, family.num_layers)
-        space = cls(settings, family, methods, groups, {}, seed)
+        methods = {name: methods[name] for name in settings.method}
+        check_settings(settings, family, methods, groups)
+        parameters = searched(settings, family, methods, groups)
+        optional = family.experts if settings.subsets else ()
         distributions = {
-            f"method/{method}": FloatDistribution(0.0, 1.0)
-            for method in settings.method
-            if len(settings.method) > 1
+            name: FloatDistribution(0.0, 1.0)
+            for name in genes.names(settings.method, optional, settings.mask_seed)
         }
-        for parameter, setting in settings.parameters.items():
-            if isinstance(setting, campaign.Range):
-                for dimension in space._dimensions(parameter, setting):
-                    distributions[dimension.name] = FloatDistribution(
-                        setting.low, setting.high, log=setting.log
-                    )
-        return cls(settings, family, methods, groups, distributions, seed)
+        for one in parameters:
+            distributions |= one.distributions()
+        return cls(settings, family, methods, groups, parameters, distributions, seed)
+
+    @classmethod
+    def of(
+        cls, settings: campaign.Campaign, num_layers: int, methods: Mapping[str, MethodFacts]
+    ) -> Space:
+        """Build the space of a campaign whose models are not at hand, to read its points.
+
+        Its recipes name the models as the campaign file does.
+
+        Args:
+            settings: The campaign, such as a stored one.
+            num_layers: Layers of its models.
+            methods: Facts on (at least) each method that it searched.
+
+        Raises:
+            CampaignError: As `build` does.
+        """
+        models = settings.models
+        experts = {expert.name: expert.model for expert in models.experts}
+        family = Family(models.base, experts, num_layers, models.dtype)
+        return cls.build(settings.space, family, methods, settings.search.seed)
 
     def method(self, params: Mapping[str, float]) -> str:
         """Return the method at a point: the one with the highest score, the first of equals."""
-        names = self.settings.method
-        return names[0] if len(names) == 1 else max(names, key=lambda m: params[f"method/{m}"])
+        return genes.chosen(self.settings.method, params)
 
     def recipe(self, params: Mapping[str, float]) -> Recipe:
         """Return the recipe of a point.
@@ -138,105 +113,108 @@ class Space:
         Args:
             params: A value for each of `distributions`.
         """
-        method = self.method(params)
-        takes = self.methods[method].parameters
-        fixed = {
-            name: value
-            for name, value in self.settings.parameters.items()
-            if name in takes and not isinstance(value, campaign.Range)
-        }
-        slices = tuple(self._slice(method, group, params) for group in self.groups)
-        return Recipe(
-            method=method,
-            slices=slices,
-            base_model=self.family.base if self.methods[method].needs_base else None,
-            parameters=fixed,
-            dtype=self.family.dtype,
-            seed=self.seed,
-        )
+        return written(self, params)
+
+    def middle(self, method: str) -> dict[str, float]:
+        """Return the middle of all ranges, with a method chosen."""
+        middle = {name: (one.low + one.high) / 2 for name, one in self.distributions.items()}
+        return middle | genes.choosing(self.settings.method, method)
 
     def baselines(self) -> tuple[Baseline, ...]:
         """Return parents and naive merges, each with its point where it lies in this space."""
         family = self.family
-        return baselines(family.base, family.experts, family.dtype, self._locate)
+        return baselines(family.base, family.experts, family.dtype, self.locate)
 
-    def _dimensions(self, parameter: str, setting: campaign.Range) -> Iterator[_Dimension]:
-        by_layer = "layer" in setting.per and len(self.groups) > 1
-        by_component = "component" in setting.per and bool(self.settings.components)
-        by_expert = "expert" in setting.per and self._per_source(parameter)
-        for group in self.groups if by_layer else (None,):
-            for component in (*self.settings.components, REST) if by_component else (None,):
-                for expert in self.family.experts if by_expert else (None,):
-                    yield _Dimension(parameter, expert, group, component)
-
-    def _per_source(self, parameter: str) -> bool:
-        facts = [method.parameters.get(parameter) for method in self.methods.values()]
-        return any(fact.per_source for fact in facts if fact is not None)
-
-    def _slice(self, method: str, group: tuple[int, int], params: Mapping[str, float]) -> Slice:
-        facts = self.methods[method]
-        sources = [Source(self.family.base, group)] if facts.needs_base else []
-        for expert, model in self.family.experts.items():
-            own = self._settings_of(method, group, params, expert)
-            sources.append(Source(model, group, own))
-        shared = self._settings_of(method, group, params, None)
-        return Slice(sources=tuple(sources), parameters=shared)
-
-    def _settings_of(
-        self, method: str, group: tuple[int, int], params: Mapping[str, float], expert: str | None
-    ) -> dict[str, Setting]:
-        """Return the searched settings of one expert, or (None) those shared by all sources."""
-        own: dict[str, Setting] = {}
-        for parameter, setting in self.settings.parameters.items():
-            facts = self.methods[method].parameters.get(parameter)
-            if facts is None or not isinstance(setting, campaign.Range):
-                continue
-            if facts.per_source == (expert is not None):
-                own[parameter] = self._setting(parameter, setting, group, params, expert)
-        return own
-
-    def _setting(
-        self,
-        parameter: str,
-        setting: campaign.Range,
-        group: tuple[int, int],
-        params: Mapping[str, float],
-        expert: str | None,
-    ) -> Setting:
-        layers = group if "layer" in setting.per and len(self.groups) > 1 else None
-        who = expert if "expert" in setting.per else None
-        if "component" not in setting.per or not self.settings.components:
-            return params[_Dimension(parameter, who, layers, None).name]
-        values = [
-            Conditional(params[_Dimension(parameter, who, layers, component).name], component)
-            for component in self.settings.components
-        ]
-        rest = params[_Dimension(parameter, who, layers, REST).name]
-        return (*values, Conditional(rest))
-
-    def _locate(self, method: str, wanted: Wanted) -> dict[str, float] | None:
+    def locate(self, method: str, wanted: Wanted) -> dict[str, float] | None:
         """Return the point whose model is `method` with the `wanted` values; None if there is none."""
-        if method not in self.settings.method:
+        return located(self, method, wanted)
+
+    @cached_property
+    def sloped(self) -> tuple[str, ...]:
+        """The dimensions that have a slope, in the order of `distributions`.
+
+        They are those of the weights and factors: not densities, the method's scores, which experts take
+        part, or the masks.
+        """
+        return tuple(
+            name
+            for one in self.searched
+            if is_sloped(one.name, self.methods)
+            for name in one.places
+        )
+
+    def gradient(self, params: Mapping[str, float], slopes: Slopes) -> dict[str, float]:
+        """Return the slope of a loss by each dimension of `sloped`.
+
+        It is the derivative by the dimension's own value, of logarithmic ranges too; 0 where the model at
+        this point does not depend on it (another method is chosen, the expert takes no part, the curve
+        has left its range).
+
+        Args:
+            params: The point.
+            slopes: By the numbers of its recipe, from a job that did not fail.
+
+        Raises:
+            ValueError: `slopes` holds none by a parameter that should have some.
+        """
+        return gradient(self, params, slopes)
+
+    def coarse(self) -> Space | None:
+        """Return the space that the search begins in; None where it begins in this one.
+
+        It has `coarse` groups of layers, and curves over depth of no more coefficients than that.
+        """
+        groups = self.settings.coarse
+        if groups is None:
             return None
-        point: dict[str, float] = {}
-        if len(self.settings.method) > 1:
-            point = {f"method/{name}": float(name == method) for name in self.settings.method}
-        for parameter, setting in self.settings.parameters.items():
-            if not isinstance(setting, campaign.Range):
-                takes = parameter in self.methods[method].parameters
-                if takes and not _is(wanted, parameter, setting, self.family.experts):
-                    return None
-                continue
-            for dimension in self._dimensions(parameter, setting):
-                value = wanted.value(parameter, dimension.expert)
-                if parameter not in self.methods[method].parameters:
-                    value = (setting.low + setting.high) / 2  # not read by this method
-                if value is None or not setting.low <= value <= setting.high:
-                    return None
-                point[dimension.name] = value
-        return point
+        parameters = {
+            name: setting.model_copy(update={"profile": min(setting.profile, groups)})
+            if isinstance(setting, campaign.Range) and setting.profile is not None
+            else setting
+            for name, setting in self.settings.parameters.items()
+        }
+        changes = {"layers": groups, "coarse": None, "parameters": parameters}
+        settings = self.settings.model_copy(update=changes)
+        return Space.build(settings, self.family, self.methods, self.seed)
 
+    def lift(self, params: Mapping[str, float]) -> dict[str, float]:
+        """Return the point of this space for one of the coarse space.
 
-def _is(wanted: Wanted, parameter: str, fixed: Scalar, experts: Mapping[str, str]) -> bool:
-    values = [wanted.value(parameter, expert) for expert in experts]
-    return all(value is not None and value == fixed for value in values)
+        A group takes the values of the coarse one that has most of its layers: the same model where the
+        groups nest. A curve over depth keeps its coefficients.
+
+        Raises:
+            ValueError: There is no coarse space.
+        """
+        return moved(self._coarse(), self, params, largest_overlap)
+
+    def lower(self, params: Mapping[str, float]) -> dict[str, float]:
+        """Return the point of the coarse space for one of this space: means over the layers covered.
+
+        Raises:
+            ValueError: There is no coarse space.
+        """
+        return moved(self, self._coarse(), params, mean_overlap)
+
+    def part(self, one: Searched, params: Mapping[str, float]) -> Numbers | None:
+        """Return which experts take part in a parameter, 1 or 0, [experts]; None: no one is left out."""
+        if not self.settings.subsets or one.name != WEIGHT:
+            return None
+        return genes.taking_part(self.family.experts, params)
+
+    def seed_of_masks(self, params: Mapping[str, float]) -> int:
+        """Return the seed of the random masks at a point."""
+        if not self.settings.mask_seed:
+            return self.seed
+        return genes.seed_of_masks(self.seed, params[genes.MASK_SEED])
+
+    @cached_property
+    def named(self) -> Mapping[str, Searched]:
+        """The searched parameters by name."""
+        return {one.name: one for one in self.searched}
+
+    def _coarse(self) -> Space:
+        coarse = self.coarse()
+        if coarse is None:
+            raise ValueError("this space has no coarse one; space.coarse is not set")
+        return coarse

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from evomerge import yaml_file
 from evomerge.campaign import Campaign
+from evomerge.errors import ResultsError
+from evomerge.store.folder import CAMPAIGN, write_whole
 
 
 def with_facts(campaign: Campaign, facts: Mapping[str, Any]) -> str:
@@ -25,6 +28,32 @@ def with_trials(campaign: Campaign, trials: int) -> Campaign:
 def difference(run: Campaign, now: Campaign) -> str | None:
     """Return the dotted path of the first field in which two campaigns differ; None if in none."""
     return _difference(run.model_dump(mode="json"), now.model_dump(mode="json"), ())
+
+
+def as_run(folder: Path, text: str, facts: Mapping[str, Any], *, write: bool) -> Campaign:
+    """Return the campaign that a results folder's database holds.
+
+    Args:
+        folder: The results folder.
+        text: What the database says.
+        facts: Recorded with it.
+        write: Refuse a file in the folder that says something else; write it anew where it is gone.
+
+    Raises:
+        ResultsError: The file was changed.
+    """
+    file = folder / CAMPAIGN
+    run = Campaign.from_document(yaml_file.parse(text, path=file))
+    if write and not file.exists():
+        write_whole(file, with_facts(run, facts))
+    elif write and (changed := difference(run, Campaign.load(file))) is not None:
+        raise ResultsError(
+            "was changed since the campaign began; undo the change (evomerge resume takes "
+            "--trials and --workers), or start a new campaign",
+            file=file,
+            field=changed,
+        )
+    return run
 
 
 def _difference(old: Any, new: Any, place: tuple[str, ...]) -> str | None:  # noqa: ANN401 - JSON

@@ -9,13 +9,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from sqlalchemy import Connection, Engine, create_engine, event, select
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event, select, update
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from evomerge.errors import EvomergeError, ResultsError
+from evomerge.store.backup import how_to_restore
+from evomerge.store.folder import BACKUP, is_full
 from evomerge.store.tables import META, METADATA, SCHEMA_VERSION
 
 SECONDS_TO_WAIT_FOR_ANOTHER = 60
@@ -27,15 +30,23 @@ def create_database(path: Path, study_name: str, directions: Sequence[str]) -> i
 
     Returns:
         The study's id.
+
+    Raises:
+        EvomergeError: The disk is full, or the file cannot be written.
     """
-    storage = open_optuna_storage(path, create=True)
-    study_id: int = storage.create_new_study(
-        [StudyDirection[direction.upper()] for direction in directions], study_name
-    )
-    METADATA.create_all(storage.engine)
-    close_optuna_storage(storage)
-    with closing(_connect(path, "rw")) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
+    try:
+        storage = open_optuna_storage(path, create=True)
+        study_id: int = storage.create_new_study(
+            [StudyDirection[direction.upper()] for direction in directions], study_name
+        )
+        METADATA.create_all(storage.engine)
+        close_optuna_storage(storage)
+        with closing(_connect(path, "rw")) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        raise trouble(error, path) from None
+    except StorageInternalError as error:
+        raise EvomergeError(f"{path}: {error.__cause__ or error}") from None
     return study_id
 
 
@@ -93,6 +104,8 @@ def check_database(engine: Engine, path: Path, *, thorough: bool) -> None:
     """
     with transaction(engine, path) as connection:
         names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
+        if META.name not in names and path.with_name(BACKUP).exists():
+            raise _damaged("its tables are gone", path)
         if META.name not in names:
             raise ResultsError("holds no campaign of evomerge", file=path)
         found = connection.execute(select(META.c.value).where(META.c.key == "schema")).scalar()
@@ -105,7 +118,22 @@ def check_database(engine: Engine, path: Path, *, thorough: bool) -> None:
         if thorough:
             verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
             if verdict != "ok":
-                raise ResultsError(_damaged(verdict), file=path)
+                raise _damaged(verdict, path)
+
+
+def bring_up_to_date(engine: Engine, path: Path) -> None:
+    """Add to a file of an older evomerge the tables that it lacks; what is in it stays.
+
+    Args:
+        engine: The file, opened for writing, and checked.
+        path: Its name, for the messages.
+    """
+    with transaction(engine, path) as connection:
+        schema = META.c.key == "schema"
+        found = connection.execute(select(META.c.value).where(schema)).scalar_one()
+        if int(found) < SCHEMA_VERSION:
+            METADATA.create_all(connection)
+            connection.execute(update(META).where(schema).values(value=str(SCHEMA_VERSION)))
 
 
 @contextmanager
@@ -119,13 +147,34 @@ def transaction(engine: Engine, path: Path) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             yield connection
-    except OperationalError as error:
-        raise EvomergeError(
-            f"{path}: {error.orig}; what was finished is kept: make room or free the file, then "
-            f"`evomerge resume {path.parent}`"
-        ) from None
-    except DatabaseError as error:
-        raise ResultsError(_damaged(error.orig), file=path) from None
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        raise trouble(error, path) from None
+
+
+def plain(connection: Connection) -> sqlite3.Connection:
+    """Return SQLite's own connection under a transaction, for what every trial pays for."""
+    found = connection.connection.driver_connection
+    assert isinstance(found, sqlite3.Connection)
+    return found
+
+
+def trouble(error: DatabaseError | sqlite3.DatabaseError, path: Path) -> EvomergeError:
+    """Return what to tell the user of an error of SQLite's.
+
+    Args:
+        error: As SQLite or SQLAlchemy raised it.
+        path: The database.
+    """
+    found = error.orig if isinstance(error, DatabaseError) else error
+    if not isinstance(found, sqlite3.OperationalError):
+        return _damaged(found, path)
+    says = str(found)
+    if found.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR and is_full(path.parent):
+        says = f"the disk is full ({says})"
+    return EvomergeError(
+        f"{path}: {says}; what was finished is kept: make room or free the file, then "
+        f"`evomerge resume {path.parent}`"
+    )
 
 
 def _connect(path: Path, mode: str, *, autocommit: bool = True) -> sqlite3.Connection:
@@ -144,5 +193,5 @@ def _connect(path: Path, mode: str, *, autocommit: bool = True) -> sqlite3.Conne
     return connection
 
 
-def _damaged(finding: object) -> str:
-    return f"is damaged: {finding}; restore it from a copy, or start anew with --force"
+def _damaged(finding: object, path: Path) -> ResultsError:
+    return ResultsError(f"is damaged: {finding}; {how_to_restore(path)}", file=path)

@@ -1,12 +1,14 @@
 """Recipes, params and per-item values as text and bytes that read back exactly as they were.
 
-JSON throughout: Python writes a float by its shortest exact form, so that every bit survives. What
-JSON lacks (tuples, arrays, keys that are no text) is tagged; nothing is ever pickled.
+Plain floats as they are in memory; the rest as JSON: Python writes a float by its shortest exact form, so
+that every bit survives. What JSON lacks (tuples, arrays, keys that are no text) is tagged; nothing is
+ever pickled.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,9 +18,13 @@ import numpy as np
 from evomerge.errors import ResultsError
 from evomerge.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
 
+_FLOATS, _BITS = b"d", b"b"
+"""First byte of packed floats; that of compressed JSON is `x`."""
+_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
 
 def encode_items(values: Sequence[Any]) -> bytes:
-    """Pack one value an item.
+    """Pack one value an item: floats as float64, or as bits where all are 0 or 1; else JSON.
 
     Args:
         values: Numbers; or what lm-eval hands to an aggregation: text, tuples, lists, dicts, sets and
@@ -27,17 +33,32 @@ def encode_items(values: Sequence[Any]) -> bytes:
     Raises:
         ResultsError: A value of any other type.
     """
+    if set(map(type, values)) == {float}:
+        packed = struct.pack(f"<{len(values)}d", *values)
+        if set(values) <= {0.0, 1.0} and b"\x80" not in packed:  # the sign of a negative zero
+            bits = np.packbits(np.array(values, dtype=np.bool_))
+            return _BITS + struct.pack("<I", len(values)) + bits.tobytes()
+        return _FLOATS + packed
     return zlib.compress(encode_json([_tagged(value) for value in values]).encode())
 
 
 def decode_items(packed: bytes) -> tuple[Any, ...]:
     """Unpack what `encode_items` packed."""
+    if packed[:1] == _BITS:
+        (count,) = struct.unpack_from("<I", packed, 1)
+        return tuple(
+            np.unpackbits(np.frombuffer(packed, np.uint8, offset=5), count=count)
+            .astype(float)
+            .tolist()
+        )
+    if packed[:1] == _FLOATS:
+        return struct.unpack(f"<{len(packed) // 8}d", packed[1:])
     return tuple(_untagged(value) for value in json.loads(zlib.decompress(packed)))
 
 
 def encode_json(value: Any) -> str:  # noqa: ANN401 - JSON is any
     """Write JSON on one line."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _COMPACT.encode(value)
 
 
 def encode_recipe(recipe: Recipe) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,8 +19,13 @@ CAMPAIGN = "campaign.yaml"
 LOCK = ".lock"
 OWNER = ".lock.owner"
 UNFINISHED = f".{DATABASE}.new"
+BACKUP = "study.backup.db"
+ROOM = 2**18
+"""Bytes; what SQLite asks for at once is less."""
+UNFINISHED_BACKUP = f".{BACKUP}.new"
 
 _OURS = (
+    *(BACKUP, UNFINISHED_BACKUP, f"{UNFINISHED_BACKUP}-journal"),
     *(f"{name}{suffix}" for name in (DATABASE, UNFINISHED) for suffix in ("", "-wal", "-shm")),
     *(CAMPAIGN, "leaderboard.json", "leaderboard.md", "report.html", "best"),
 )
@@ -104,9 +111,14 @@ class FolderLock:
                 file=folder,
             ) from None
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise unwritable(folder / LOCK, error) from None
             raise ResultsError(f"cannot be locked: {error}", file=folder) from None
         owner = {"host": socket.gethostname(), "pid": os.getpid()}
-        write_whole(self._owner, json.dumps(owner))
+        with ExitStack() as undo:
+            undo.callback(self._lock.release)
+            write_whole(self._owner, json.dumps(owner))
+            undo.pop_all()
 
     def release(self) -> None:
         """Let others write; harmless when called again."""
@@ -134,14 +146,28 @@ def write_whole(path: Path, text: str) -> None:
             file.write(text)
         rename_whole(aside, path)
     except OSError as error:
-        raise EvomergeError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise unwritable(path, error) from None
 
 
 def rename_whole(aside: Path, path: Path) -> None:
-    """Put a finished file in its place, durably."""
+    """Put a finished file in its place, durably.
+
+    Raises:
+        OSError: The disk is full or not writable; the old file, if any, is untouched.
+    """
     _sync(aside)
     aside.replace(path)
     _sync(path.parent)
+
+
+def is_full(folder: Path) -> bool:
+    """Return whether the folder's file system has no room for anything that matters."""
+    return shutil.disk_usage(folder).free < ROOM
+
+
+def unwritable(path: Path, error: OSError) -> EvomergeError:
+    """Return what to tell the user of a file that the disk does not take."""
+    return EvomergeError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def _sync(path: Path) -> None:

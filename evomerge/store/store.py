@@ -8,42 +8,47 @@ loses only the work that was then in flight.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import optuna
 from optuna.distributions import BaseDistribution
-from sqlalchemy import Connection, Engine, func, insert, select, true, update
+from sqlalchemy import Connection, Engine, func, select, true, update
 
-from evomerge import yaml_file
 from evomerge.campaign import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store import folder as folders
-from evomerge.store import optuna_tables
-from evomerge.store.campaign_file import difference, with_facts, with_trials
+from evomerge.store.backup import Backups
+from evomerge.store.campaign_file import as_run, with_facts, with_trials
+from evomerge.store.creation import create_study
 from evomerge.store.database import (
+    bring_up_to_date,
     check_database,
     close_optuna_storage,
-    create_database,
     open_engine,
     open_optuna_storage,
+    plain,
     transaction,
 )
-from evomerge.store.encoding import decode_recipe, encode_json, encode_recipe
+from evomerge.store.encoding import encode_json
+from evomerge.store.optuna_tables import DistributionTexts
+from evomerge.store.outcomes import ItemSets, PackedOutcome, insert_evaluation, read_evaluations
 from evomerge.store.records import (
+    Asked,
     Evaluation,
-    ItemSets,
-    PackedOutcome,
     StoredBaseline,
+    StoredSlope,
     StoredTrial,
-    insert_evaluation,
-    read_evaluations,
-    read_trial_outcomes,
+    Told,
 )
-from evomerge.store.tables import BASELINES, EVALUATIONS, META, SCHEMA_VERSION, TRIALS
+from evomerge.store.slope_rows import insert_step, read_steps, update_step
+from evomerge.store.tables import BASELINES, EVALUATIONS, META, SLOPE_STEPS, TRIALS
+from evomerge.store.trial_rows import insert_asked, read_trials, update_told
 from evomerge.trial import Candidate, Job, Outcome, Split
 
 Direction = Literal["maximize", "minimize"]
@@ -63,16 +68,23 @@ class Store:
         self.folder = folder
         self._path = folder / folders.DATABASE
         self._engine, self._lock = engine, lock
-        self._item_sets = ItemSets()
+        self._item_sets, self._texts = ItemSets(), DistributionTexts()
         with self._transaction() as connection:
             meta = {row.key: row.value for row in connection.execute(select(META))}
+            self._schema = int(meta["schema"])
             latest = [TRIALS.c.asked_seq, TRIALS.c.told_seq, BASELINES.c.seq]
+            if self._schema >= 2:
+                latest += [SLOPE_STEPS.c.asked_seq, SLOPE_STEPS.c.told_seq]
             used = [connection.execute(select(func.max(column))).scalar() for column in latest]
         self._next_seq = 1 + max((seq for seq in used if seq is not None), default=-1)
         self._study_id = int(meta["study_id"])
         self.facts: Mapping[str, Any] = json.loads(meta["facts"])
         self.directions: tuple[Direction, ...] = tuple(json.loads(meta["directions"]))
-        self.campaign = with_trials(self._load_campaign(meta["campaign"]), int(meta["trials"]))
+        self.campaign = with_trials(
+            as_run(folder, meta["campaign"], self.facts, write=lock is not None),
+            int(meta["trials"]),
+        )
+        self._backups = Backups(folder, self.campaign.search.trials)
 
     @staticmethod
     def refuse_existing(folder: Path, *, force: bool) -> None:
@@ -114,7 +126,7 @@ class Store:
             undo.callback(lock.release)
             folders.clear(folder)
             folders.write_whole(folder / folders.CAMPAIGN, with_facts(campaign, facts))
-            _create_database(folder, campaign, facts, directions)
+            create_study(folder, campaign, facts, directions)
             store = cls._open(folder, lock)
             undo.pop_all()
         return store
@@ -159,71 +171,119 @@ class Store:
             params: Its point of the space.
             distributions: Of each of `params`.
         """
-        recipe, text = encode_recipe(candidate.recipe), encode_json(dict(params))
-        attrs = {"method": candidate.recipe.method}
-        with self._transaction() as connection:
-            trial_id = optuna_tables.insert_running(
-                connection, self._study_id, _number(candidate), params, distributions, attrs
-            )
-            connection.execute(
-                insert(TRIALS).values(
-                    number=candidate.number,
-                    trial_id=trial_id,
-                    name=candidate.name,
-                    recipe=recipe,
-                    params=text,
-                    state="asked",
-                    asked_seq=self._next_seq,
-                )
-            )
-        self._next_seq += 1
+        self.asked_many([Asked(candidate, params, distributions)])
 
-    def told(self, candidate: Candidate, outcome: Outcome, values: Sequence[float] | None) -> None:
+    def asked_many(self, entries: Sequence[Asked]) -> None:
+        """Record several trials, in their order, before they are handed out; one transaction for all."""
+        with self._events() as (connection, next_seq):
+            for entry in entries:
+                insert_asked(connection, self._study_id, entry, self._texts, next_seq())
+
+    def told(
+        self,
+        candidate: Candidate,
+        outcome: Outcome,
+        values: Sequence[float] | None,
+        *,
+        pruned: bool = False,
+    ) -> None:
         """Record what came of a trial, state, values and per-item scores together; one transaction.
 
         Args:
             candidate: As it was asked.
-            outcome: Its search scores, or its failure.
-            values: Finite objective values; None after a failure.
+            outcome: Its search scores (of a pruned trial: those of the items it was scored on), or its
+                failure.
+            values: Finite objective values (of a pruned trial: their estimates); None after a failure.
+            pruned: It was stopped before its last item.
 
         Raises:
             ValueError: The trial was not asked, or was told already.
         """
-        packed = PackedOutcome.of(outcome)
-        number = _number(candidate)
+        self.told_many([Told(candidate, outcome, values, pruned)])
+
+    def told_many(self, entries: Sequence[Told]) -> None:
+        """Record what came of several trials, in their order; one transaction for all, or none of them.
+
+        Raises:
+            ValueError: One of them was not asked, or was told already.
+        """
+        packed = [PackedOutcome.of(entry.outcome) for entry in entries]
+        with self._events() as (connection, next_seq):
+            for entry, outcome in zip(entries, packed, strict=True):
+                update_told(connection, self._item_sets, entry, outcome, next_seq())
+        if self._backups.due(len(entries)):
+            self.backup()
+
+    def slope_asked(
+        self,
+        descent: int,
+        step: int,
+        items: Mapping[str, tuple[int, ...]],
+        params: Mapping[str, float],
+    ) -> int:
+        """Record a step of a descent before anybody works on it; one transaction.
+
+        Args:
+            descent: Which descent, from 0.
+            step: Which step of it, from 0.
+            items: Task → which of its search items.
+            params: Where the slope is taken.
+
+        Returns:
+            Its place in the order of events.
+
+        Raises:
+            ValueError: The step was asked before.
+        """
+        with self._events() as (connection, next_seq):
+            seq = next_seq()
+            insert_step(connection, descent, step, items, params, seq)
+        return seq
+
+    def slope_told(
+        self,
+        descent: int,
+        step: int,
+        loss: float | None,
+        slopes: Mapping[str, float],
+        failure: str | None = None,
+        cost_items: int = 0,
+    ) -> int:
+        """Record what came of a step; one transaction.
+
+        Args:
+            descent: Which descent.
+            step: Which step of it.
+            loss: A finite number; None after a failure.
+            slopes: Dimension → slope; empty after a failure.
+            failure: Why there is no loss.
+            cost_items: Items that it cost.
+
+        Returns:
+            Its place in the order of events.
+
+        Raises:
+            ValueError: The step was not asked, or was told already, or the loss is not finite.
+        """
+        with self._events() as (connection, next_seq):
+            seq = next_seq()
+            update_step(connection, descent, step, loss, slopes, failure, cost_items, seq)
+        return seq
+
+    def slope_steps(self) -> tuple[StoredSlope, ...]:
+        """Return every step of every descent, in the order in which they were asked."""
+        if self._schema < 2:
+            return ()
         with self._transaction() as connection:
-            row = connection.execute(
-                select(TRIALS.c.trial_id, TRIALS.c.state).where(TRIALS.c.number == number)
-            ).first()
-            if row is None or row.state != "asked":
-                raise ValueError(f"trial {number} is {row.state if row else 'unknown'}, not asked")
-            optuna_tables.finish(connection, row.trial_id, values)
-            if outcome.failure is not None:
-                reason = f"{outcome.failure.kind}: {outcome.failure.reason}"
-                optuna_tables.set_user_attrs(connection, row.trial_id, {"failure": reason})
-            connection.execute(
-                update(TRIALS)
-                .where(TRIALS.c.number == number)
-                .values(
-                    state="failed" if values is None else "complete",
-                    objectives=None if values is None else encode_json(list(values)),
-                    told_seq=self._next_seq,
-                )
-            )
-            insert_evaluation(connection, self._item_sets, candidate, "trial", "search", packed)
-        self._next_seq += 1
+            return read_steps(connection)
 
     def add_baseline(self, params: Mapping[str, float], values: Sequence[float]) -> None:
         """Record a point that is told to the sampler but was asked for by no trial."""
-        with self._transaction() as connection:
+        with self._events() as (connection, next_seq):
             connection.execute(
-                insert(BASELINES).values(
-                    seq=self._next_seq,
-                    params=encode_json(dict(params)),
-                    objectives=encode_json(list(values)),
-                )
+                "INSERT INTO evomerge_baselines (seq, params, objectives) VALUES (?, ?, ?)",
+                (next_seq(), encode_json(dict(params)), encode_json(list(values))),
             )
-        self._next_seq += 1
 
     def record(self, job: Job, outcome: Outcome, kind: str) -> None:
         """Record what is no trial's search score: parents, baselines, finalists, the winner.
@@ -235,26 +295,14 @@ class Store:
         """
         packed = PackedOutcome.of(outcome)
         with self._transaction() as connection:
-            insert_evaluation(connection, self._item_sets, job.candidate, kind, job.split, packed)
+            insert_evaluation(
+                plain(connection), self._item_sets, job.candidate, kind, job.split, packed
+            )
 
     def trials(self) -> tuple[StoredTrial, ...]:
         """Return every trial, in the order of their numbers."""
         with self._transaction() as connection:
-            rows = connection.execute(select(TRIALS).order_by(TRIALS.c.number)).all()
-            outcomes = read_trial_outcomes(connection, self._item_sets)
-        return tuple(
-            StoredTrial(
-                number=row.number,
-                params=json.loads(row.params),
-                recipe=decode_recipe(row.recipe),
-                state=row.state,
-                outcome=outcomes.get(row.number),
-                values=None if row.objectives is None else tuple(json.loads(row.objectives)),
-                asked_seq=row.asked_seq,
-                told_seq=row.told_seq,
-            )
-            for row in rows
-        )
+            return read_trials(connection, self._item_sets)
 
     def baselines(self) -> tuple[StoredBaseline, ...]:
         """Return what `add_baseline` recorded, in order."""
@@ -289,6 +337,11 @@ class Store:
         """Write a file of the folder so that it is never seen half-written."""
         folders.write_whole(self.folder / name, text)
 
+    def backup(self) -> None:
+        """Copy the database to `study.backup.db`; `told` does it now and then."""
+        with self._engine.connect() as connection:
+            self._backups.write(plain(connection))
+
     def optuna_study(self) -> optuna.Study:
         """Return the Optuna study as Optuna's own storage reads it; for looking only."""
         storage = open_optuna_storage(self._path)
@@ -320,55 +373,23 @@ class Store:
             undo.callback(engine.dispose)
             check_database(engine, path, thorough=write)
             if write:
+                bring_up_to_date(engine, path)
                 close_optuna_storage(open_optuna_storage(path))
             undo.pop_all()
         return cls(folder, engine, lock)
 
-    def _transaction(self) -> AbstractContextManager[Connection]:
-        return transaction(self._engine, self._path)
+    @contextmanager
+    def _events(self) -> Iterator[tuple[sqlite3.Connection, Callable[[], int]]]:
+        """Give the places of the events of one transaction, which count only once it is on the disk."""
+        seqs = count(self._next_seq)
+        with self._transaction() as connection:
+            yield plain(connection), seqs.__next__
+        self._next_seq = next(seqs)
 
-    def _load_campaign(self, as_run: str) -> Campaign:
-        """Read the campaign from the database; a file that says something else is refused."""
-        file = self.folder / folders.CAMPAIGN
-        run = Campaign.from_document(yaml_file.parse(as_run, path=file))
-        if self._lock is not None:
-            if not file.exists():
-                self.write_file(folders.CAMPAIGN, with_facts(run, self.facts))
-            elif (changed := difference(run, Campaign.load(file))) is not None:
-                raise ResultsError(
-                    "was changed since the campaign began; undo the change (evomerge resume takes "
-                    "--trials and --workers), or start a new campaign",
-                    file=file,
-                    field=changed,
-                )
-        return run
-
-
-def _create_database(
-    folder: Path, campaign: Campaign, facts: Mapping[str, Any], directions: Sequence[Direction]
-) -> None:
-    """Fill a database aside, then put it in place: a folder with `study.db` is a whole campaign."""
-    aside = folder / folders.UNFINISHED
-    study_id = create_database(aside, campaign.name, directions)
-    meta = {
-        "schema": str(SCHEMA_VERSION),
-        "study_id": str(study_id),
-        "trials": str(campaign.search.trials),
-        "directions": encode_json(list(directions)),
-        "facts": encode_json(facts),
-        "campaign": campaign.to_yaml(),
-    }
-    engine = open_engine(aside, write=True)
-    try:
-        with transaction(engine, aside) as connection:
-            rows = [{"key": key, "value": value} for key, value in meta.items()]
-            connection.execute(insert(META), rows)
-    finally:
-        engine.dispose()
-    folders.rename_whole(aside, folder / folders.DATABASE)
-
-
-def _number(candidate: Candidate) -> int:
-    if candidate.number is None:
-        raise ValueError(f"{candidate.name} is no trial: it has no number")
-    return candidate.number
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with ExitStack() as undo:
+            undo.callback(self._item_sets.forget)
+            with transaction(self._engine, self._path) as connection:
+                yield connection
+            undo.pop_all()

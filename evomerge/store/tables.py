@@ -19,7 +19,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: slope steps. An older file is brought up to date when it is opened for writing."""
+
 METADATA = MetaData()
 
 META = Table(
@@ -53,6 +55,33 @@ BASELINES = Table(
     Column("objectives", Text, nullable=False),
 )
 """Points told to the sampler that no trial asked for, in the same order of events."""
+
+DIMENSION_SETS = Table(
+    "evomerge_dimension_sets",
+    METADATA,
+    Column("dimension_set_id", Integer, primary_key=True),
+    Column("names", Text, nullable=False, unique=True),
+)
+"""Sorted names of dimensions, stored once for all points and slopes that have them."""
+
+SLOPE_STEPS = Table(
+    "evomerge_slope_steps",
+    METADATA,
+    Column("descent", Integer, primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("items", Text, nullable=False),
+    Column("dimension_set_id", ForeignKey(DIMENSION_SETS.c.dimension_set_id), nullable=False),
+    Column("params", LargeBinary, nullable=False),
+    Column("asked_seq", Integer, nullable=False, unique=True),
+    Column("loss", Float),
+    Column("slope_set_id", ForeignKey(DIMENSION_SETS.c.dimension_set_id)),
+    Column("slopes", LargeBinary),
+    Column("failure", Text),
+    Column("cost_items", Integer),
+    Column("told_seq", Integer, unique=True),
+)
+"""Steps of the descents, in the same order of events; numbers as little-endian float64, in the order of
+the dimension set."""
 
 EVALUATIONS = Table(
     "evomerge_evaluations",

@@ -30,6 +30,7 @@ class Assignment:
             over live weights.
         backend_arguments: Of that type.
         allow_unsafe_code: Let tasks run code that a model writes.
+        neighbours: Workers that share a node's free memory, this one included.
     """
 
     models: tuple[str, ...]
@@ -46,3 +47,4 @@ class Assignment:
     backend: str | None = None
     backend_arguments: Mapping[str, Any] = field(default_factory=dict)
     allow_unsafe_code: bool = False
+    neighbours: int = 1

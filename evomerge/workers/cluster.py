@@ -9,12 +9,13 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from evomerge.errors import CampaignError, EvomergeError
+from evomerge.workers.scratch import own_folder
 
 NAMESPACE = "evomerge"
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -59,13 +60,26 @@ class Cluster:
             if not ray.is_initialized():
                 self._joined = True
                 self._start(count, cpus, address)
+        self._wanted, self._cpus, self._gpus, self._alone = count, cpus, gpus, address is None
         try:
-            self.count = workers_that_fit(
-                count, cpus, gpus, ray.cluster_resources(), may_share_cores=address is None
-            )
+            nodes = list(self.nodes().values())
+            self.count = workers_that_fit(count, cpus, gpus, nodes, may_share_cores=self._alone)
         except CampaignError:
             self.close()
             raise
+
+    def nodes(self) -> dict[str, Mapping[str, float]]:
+        """Return the nodes that are alive: id → Ray's resources."""
+        import ray
+
+        return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+    def room(self) -> int:
+        """Return how many workers there should be now, as nodes join and leave."""
+        if self._alone:
+            return self.count
+        fit = capacity(self._cpus, self._gpus, self.nodes().values())
+        return fit if self._wanted == "auto" else min(self._wanted, fit)
 
     def close(self) -> None:
         """Stop what was started here, or leave what was joined; harmless when called again."""
@@ -90,7 +104,7 @@ class Cluster:
                 return
             wanted = 0 if count == "auto" else math.ceil(count * cpus)
             # The paths of Ray's sockets must stay below some 100 characters, which TMPDIR may not.
-            self._folder = Path(tempfile.mkdtemp(prefix="evomerge-", dir=_short_folder()))
+            self._folder = own_folder(_short_folder())
             ray.init(
                 address="local",
                 num_cpus=max(wanted, _cores()),
@@ -113,7 +127,7 @@ def workers_that_fit(
     count: int | Literal["auto"],
     cpus: float,
     gpus: float,
-    resources: Mapping[str, float],
+    nodes: Sequence[Mapping[str, float]],
     *,
     may_share_cores: bool,
 ) -> int:
@@ -123,24 +137,39 @@ def workers_that_fit(
         count: Workers asked for; `auto`: as many as fit, at least one.
         cpus: Cores of each.
         gpus: GPUs of each.
-        resources: Ray's `CPU` and `GPU`.
+        nodes: Ray's `CPU` and `GPU` of each node; a worker does not span two.
         may_share_cores: On one machine more workers than cores are allowed.
 
     Raises:
         CampaignError: Too few GPUs, or too few cores.
     """
-    found = {"cpus": resources.get("CPU", 0.0), "gpus": resources.get("GPU", 0.0)}
-    each = {"cpus": cpus, "gpus": gpus}
-    fits = {name: math.floor(found[name] / share) for name, share in each.items() if share > 0}
-    wanted = max(1, min(fits.values(), default=1)) if count == "auto" else count
-    for name, most in fits.items():
-        if most < wanted and not (name == "cpus" and may_share_cores):
+    wanted = max(1, capacity(cpus, gpus, nodes)) if count == "auto" else count
+    for name, key, share in (("cpus", "CPU", cpus), ("gpus", "GPU", gpus)):
+        if name == "cpus" and may_share_cores:
+            continue
+        found = [node.get(key, 0.0) for node in nodes]
+        if share > 0 and sum(_floor(of_node / share) for of_node in found) < wanted:
             raise CampaignError(
-                f"{wanted} workers of {each[name]:g} {name} need {wanted * each[name]:g}, found "
-                f"{found[name]:g}; lower workers.count or workers.{name}",
+                f"{wanted} workers of {share:g} {name} need {wanted * share:g}, found "
+                f"{sum(found):g}; lower workers.count or workers.{name}",
                 field=f"workers.{name}",
             )
     return wanted
+
+
+def capacity(cpus: float, gpus: float, nodes: Iterable[Mapping[str, float]]) -> int:
+    """Return how many workers fit, node by node.
+
+    Args:
+        cpus: Cores of each.
+        gpus: GPUs of each.
+        nodes: Ray's `CPU` and `GPU` of each node.
+    """
+    shares = [(key, share) for key, share in (("CPU", cpus), ("GPU", gpus)) if share > 0]
+    return sum(
+        min((_floor(node.get(key, 0.0) / share) for key, share in shares), default=1)
+        for node in nodes
+    )
 
 
 def _check_reachable(address: str) -> None:
@@ -166,8 +195,12 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _short_folder() -> str | None:
-    return "/tmp" if os.access("/tmp", os.W_OK) else None
+def _floor(number: float) -> int:
+    return math.floor(number + 1e-9)  # 0.3 / 0.1 is three
+
+
+def _short_folder() -> Path:
+    return Path("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
 
 
 def _cores() -> int:

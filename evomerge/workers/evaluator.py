@@ -1,26 +1,51 @@
-"""One worker's models and items, joined: Candidate → Outcome."""
+"""One worker's models and items, joined: Candidate → Outcome, SlopeJob → Slopes."""
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import chain
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from evomerge.errors import TaskError
 from evomerge.merge import LiveModel, load_tokenizer, save
+from evomerge.merge.live import free_memory
+from evomerge.racing import give_up
 from evomerge.recipe import Recipe
-from evomerge.score import BackendScorer, Items, Scored, Scorer, load_items, scratch_folder
-from evomerge.trial import Cost, FailureKind, Job, Outcome, Split
+from evomerge.score import (
+    BackendScorer,
+    Items,
+    Losses,
+    NotFinite,
+    Scored,
+    Scorer,
+    load_items,
+    scratch_folder,
+)
+from evomerge.trial import (
+    Cost,
+    Failure,
+    FailureKind,
+    Job,
+    Outcome,
+    Pruned,
+    Race,
+    SlopeJob,
+    Slopes,
+    TensorSlopes,
+)
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
 
-Score = Callable[[Split, Mapping[str, tuple[str, ...]]], Scored]
+Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
+Sloped = tuple[Losses, Mapping[str, TensorSlopes]]
 
 
 class Evaluator:
@@ -46,18 +71,42 @@ class Evaluator:
             with self._scoring.built(job.candidate.recipe) as score:
                 clock.merged()
                 step = FailureKind.TASK
-                scored = score(job.split, job.metrics)
+                scored, pruned = _run(score(job), job.race if self._scoring.races else None)
         except CANDIDATE_ERRORS as error:
-            failure = failure_of(error, step)
-            if failure.kind is FailureKind.OUT_OF_MEMORY and torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            failure = _failure(error, step)
             return Outcome(failure=failure, cost=clock.cost(), worker=self._name)
         cost = clock.cost(scored.items, scored.generated_tokens)
-        return Outcome(scored.tasks, None, cost, self._name)
+        return Outcome(scored.tasks, None, cost, self._name, pruned)
+
+    def slope(self, job: SlopeJob) -> Slopes:
+        """Build a recipe and take the slope of its loss; failures are typed as `evaluate` types them."""
+        clock = _Clock()
+        step = FailureKind.MERGE
+        try:
+            with self._scoring.differentiable(job.recipe) as differentiate:
+                clock.merged()
+                step = FailureKind.TASK
+                losses, tensors = differentiate(job)
+        except CANDIDATE_ERRORS as error:
+            failure = _failure(error, step)
+            return Slopes(failure=failure, cost=clock.cost(), worker=self._name)
+        cost = clock.cost(losses.items)
+        return Slopes(losses.total, losses.tasks, tensors, None, cost, self._name)
+
+
+def _run(blocks: Iterator[Scored], race: Race | None) -> tuple[Scored, Pruned | None]:
+    """Score block after block, until all are scored or the candidate cannot win."""
+    for done, scored in enumerate(blocks, start=1):
+        pruned = None if race is None else give_up(race, scored.tasks, done)
+        if pruned is not None:
+            break
+    return scored, pruned
 
 
 class _Resident:
     """Candidates in the live weights."""
+
+    races = True
 
     def __init__(self, assignment: Assignment) -> None:
         self._model = LiveModel(
@@ -66,6 +115,7 @@ class _Resident:
             device=assignment.device,
             trust_remote_code=assignment.trust_remote_code,
             allow_pickle=assignment.allow_pickle,
+            resident_bytes=free_memory(torch.device(assignment.device)) // assignment.neighbours,
         )
         self._scorer = Scorer(
             self._model.module,
@@ -77,11 +127,32 @@ class _Resident:
     @contextmanager
     def built(self, recipe: Recipe) -> Iterator[Score]:
         self._model.write(recipe)
-        yield self._scorer.score
+        yield self._score
+
+    def _score(self, job: Job) -> Iterator[Scored]:
+        if job.race is None:
+            yield self._scorer.score(job.split, job.metrics)
+        else:
+            yield from self._scorer.score_in_blocks(job.split, job.metrics, job.race.blocks)
+
+    @contextmanager
+    def differentiable(self, recipe: Recipe) -> Iterator[Callable[[SlopeJob], Sloped]]:
+        loss = self._scorer.gold_loss
+        with self._model.slopes(recipe, recompute=loss.recompute) as tape:
+
+            def differentiate(job: SlopeJob) -> Sloped:
+                losses = loss.run(job.items, job.shares)
+                tensors = tape.slopes()
+                _check_finite(tensors)
+                return losses, tensors
+
+            yield differentiate
 
 
 class _Folders:
-    """Candidates as folders, which a backend of lm-eval's loads."""
+    """Candidates as folders, which a backend of lm-eval's loads, and scores in one go."""
+
+    races = False
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -103,7 +174,17 @@ class _Folders:
                 trust_remote_code=self._assignment.trust_remote_code,
                 allow_pickle=self._assignment.allow_pickle,
             )
-            yield partial(self._scorer.score, folder / "model")
+            yield lambda job: iter([self._scorer.score(folder / "model", job.split, job.metrics)])
+
+    @contextmanager
+    def differentiable(self, recipe: Recipe) -> Iterator[Callable[[SlopeJob], Sloped]]:
+        def refuse(job: SlopeJob) -> Sloped:
+            raise TaskError(
+                f"{job.name}: slopes need the resident scorer, not a backend of lm-eval's; leave "
+                "scorer.backend out, or choose a sampler that needs none"
+            )
+
+        yield refuse
 
 
 def _items(assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> Items:
@@ -116,6 +197,20 @@ def _items(assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> Items:
         allow_unsafe_code=assignment.allow_unsafe_code,
         trust_remote_code=assignment.trust_remote_code,
     )
+
+
+def _failure(error: BaseException, step: FailureKind) -> Failure:
+    failure = failure_of(error, step)
+    if failure.kind is FailureKind.OUT_OF_MEMORY and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return failure
+
+
+def _check_finite(tensors: Mapping[str, TensorSlopes]) -> None:
+    for name, found in tensors.items():
+        numbers = chain(*found.own.values(), found.shared.values())
+        if not all(map(math.isfinite, numbers)):
+            raise NotFinite(f"the slopes of {name} are NaN or infinite")
 
 
 @dataclass

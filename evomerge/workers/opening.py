@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 from evomerge.workers.assignment import Assignment
+from evomerge.workers.cluster import capacity
 from evomerge.workers.pool import Evaluates, Pool
-from evomerge.workers.ray_pool import RayPool
+from evomerge.workers.ray_pool import RETRIES, RayPool
 from evomerge.workers.serial_pool import SerialPool
+from evomerge.workers.shelf import Shelf, Translated, local_names
 
 
 def open_pool(
@@ -19,24 +22,86 @@ def open_pool(
     cpus: float = 1,
     gpus: float = 0,
     address: str | None = None,
+    retries: int = RETRIES,
+    ordered: bool = False,
 ) -> Pool:
     """Start workers.
 
     Args:
         assignment: What each of them loads.
-        count: Number of Ray workers; `auto`: what the machine or cluster holds; 0: one, in this process.
+        count: Number of Ray workers; `auto`: what the machine or cluster holds, as nodes join and leave;
+            0: one, in this process.
         cpus: Cores of each, its threads too.
         gpus: GPUs of each, fractions too.
-        address: A Ray cluster to join; None: this machine.
+        address: A Ray cluster to join; None: this machine. Models and tasks that a node of it lacks are
+            sent there.
+        retries: How often work whose worker died is given to another one.
+        ordered: Hand work back in the order of submission.
 
     Raises:
         UserError: A model or task cannot be used, or there is no room for the workers.
         EvomergeError: Ray cannot be started or reached.
     """
-    build = partial(_evaluator, replace(assignment, threads=max(1, int(cpus))))
+    assignment = replace(assignment, threads=max(1, int(cpus)))
     if count == 0:
-        return SerialPool(build)
-    return RayPool(build, count=count, cpus=cpus, gpus=gpus, address=address)
+        return SerialPool(partial(_evaluator, assignment))
+    shelf = _shelf(assignment, address)
+    return RayPool(
+        partial(_on_a_node, assignment, shelf, count, cpus, gpus),
+        count=count,
+        cpus=cpus,
+        gpus=gpus,
+        address=address,
+        retries=retries,
+        ordered=ordered,
+        shelf=shelf,
+    )
+
+
+def _shelf(assignment: Assignment, address: str | None) -> Shelf | None:
+    """On a cluster whose driver is on one of its nodes, what that node can send to the others."""
+    if address is None or address.startswith("ray://"):
+        return None
+    parts = [part for model in assignment.models for part in model.split("+")]
+    tasks = [] if assignment.tasks_path is None else [assignment.tasks_path]
+    return Shelf(
+        f"evomerge-shelf-{uuid.uuid4().hex}",
+        tuple(dict.fromkeys([*parts, *tasks])),
+        assignment.trust_remote_code,
+        assignment.allow_pickle,
+    )
+
+
+def _on_a_node(
+    assignment: Assignment,
+    shelf: Shelf | None,
+    count: int | Literal["auto"],
+    cpus: float,
+    gpus: float,
+) -> Evaluates:
+    """Build an evaluator from what this node has, or gets."""
+    assignment = replace(assignment, neighbours=_neighbours(count, cpus, gpus))
+    names = {} if shelf is None else local_names(shelf)
+    if not names:
+        return _evaluator(assignment)
+    models = tuple(
+        "+".join(names.get(part, part) for part in model.split("+")) for model in assignment.models
+    )
+    tasks = assignment.tasks_path
+    local = replace(
+        assignment, models=models, tasks_path=None if tasks is None else names.get(tasks, tasks)
+    )
+    return Translated(_evaluator(local), names)
+
+
+def _neighbours(count: int | Literal["auto"], cpus: float, gpus: float) -> int:
+    """Return the most workers that share this node's memory."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    resources = [node["Resources"] for node in ray.nodes() if node["NodeID"] == here]
+    fit = max(1, capacity(cpus, gpus, resources))
+    return fit if count == "auto" else min(count, fit)
 
 
 def _evaluator(assignment: Assignment) -> Evaluates:

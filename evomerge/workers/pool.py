@@ -1,18 +1,27 @@
-"""What the driver sees of its workers: submit a job, take whichever finishes first."""
+"""What the driver sees of its workers: submit work, take whichever finishes first.
+
+Work is of two kinds: a `Job`, which an `Outcome` answers, and a `SlopeJob`, which `Slopes` answer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
 
-from evomerge.trial import Job, Outcome
+from evomerge.trial import Failure, Job, Outcome, SlopeJob, Slopes
+
+Work = Job | SlopeJob
+Answer = Outcome | Slopes
 
 
 class Evaluates(Protocol):
-    """Whatever turns a job into an outcome."""
+    """Whatever answers work."""
 
     def evaluate(self, job: Job) -> Outcome:
         """Evaluate; a candidate's failure is returned, never raised."""
+
+    def slope(self, job: SlopeJob) -> Slopes:
+        """Take a slope; a failure is returned, never raised."""
 
 
 Build = Callable[[], Evaluates]
@@ -20,38 +29,52 @@ Build = Callable[[], Evaluates]
 
 
 class Pool(Protocol):
-    """Workers, each busy with at most one job. Jobs come back in the order in which they finish."""
+    """Workers, each busy with at most one piece of work.
+
+    Work comes back in the order in which it finishes, or, from an ordered pool, in the order in which it
+    was submitted.
+    """
 
     @property
     def size(self) -> int:
-        """How many jobs may be in flight at once."""
+        """How much work may be in flight at once; it changes as workers join and leave."""
 
     @property
     def free(self) -> int:
-        """How many more jobs may be submitted now."""
+        """How much more work may be submitted now."""
 
-    def submit(self, job: Job) -> None:
-        """Give a job to an idle worker.
+    def submit(self, work: Work) -> None:
+        """Give work to the workers.
 
         Raises:
-            ValueError: None is idle.
+            ValueError: None is free.
         """
 
-    def next(self, timeout: float | None = None) -> tuple[Job, Outcome]:
-        """Wait for the first job to finish.
+    def next(self, timeout: float | None = None) -> tuple[Work, Answer]:
+        """Wait for work to finish.
 
         Args:
             timeout: Seconds to wait; None: as long as it takes.
 
         Raises:
-            EvomergeError: A worker cannot start; in its own words.
-            TimeoutError: None finished in time.
-            ValueError: No job is in flight.
+            EvomergeError: A worker cannot start; in its own words. Or every worker left, and none came.
+            TimeoutError: Nothing finished in time.
+            ValueError: Nothing is in flight.
         """
 
     def close(self, *, force: bool = False) -> None:
         """Let the workers go; harmless when called again.
 
         Args:
-            force: At once, without waiting for the jobs in flight.
+            force: At once, without waiting for the work in flight.
         """
+
+
+def answer(evaluator: Evaluates, work: Work) -> Answer:
+    """Return an evaluator's answer to work of either kind."""
+    return evaluator.slope(work) if isinstance(work, SlopeJob) else evaluator.evaluate(work)
+
+
+def failed(work: Work, failure: Failure) -> Answer:
+    """Return the answer that says that work failed."""
+    return Slopes(failure=failure) if isinstance(work, SlopeJob) else Outcome(failure=failure)

@@ -1,22 +1,29 @@
 """Workers as Ray actors: on this machine or on a cluster, the same code.
 
-A worker that dies is replaced and its job given to the new one; a job that takes several workers with
-it becomes a failure. Workers load their models while the driver goes on.
+A worker that dies is replaced where there is room for another one, and its work goes to whichever is
+idle first; work that takes several workers with it becomes a failure. Nodes may join and leave. Workers
+load their models while the driver goes on.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from evomerge.errors import EvomergeError
-from evomerge.trial import Failure, FailureKind, Job, Outcome
+from evomerge.trial import Failure, FailureKind
 from evomerge.workers.cluster import Cluster
-from evomerge.workers.pool import Build, Evaluates
+from evomerge.workers.pool import Answer, Build, Evaluates, Work, answer, failed
+from evomerge.workers.shelf import Shelf, start_shelf
 
 RETRIES = 2
-"""How often a job whose worker died is given to another one."""
+"""How often work whose worker died is given to another one."""
+SECONDS_BETWEEN_LOOKS = 3.0
+"""At the cluster's nodes."""
+SECONDS_WITHOUT_WORKERS = 600.0
+"""After so long without a single node, the pool gives up."""
 
 
 class Worker:
@@ -24,24 +31,37 @@ class Worker:
 
     def __init__(self, build: Build) -> None:
         self._evaluator: Evaluates | None = None
-        self._error: EvomergeError | None = None
+        self._error = EvomergeError("a worker has no evaluator")
         try:
             self._evaluator = build()
         except EvomergeError as error:
             self._error = error
 
-    def evaluate(self, job: Job) -> Outcome | EvomergeError:
-        """Evaluate a job, or say why this worker could not start."""
-        if self._evaluator is not None:
-            return self._evaluator.evaluate(job)
-        return self._error or EvomergeError("a worker has no evaluator")
+    def ready(self) -> str | EvomergeError:
+        """Return the id of the worker's node, or say why it could not start."""
+        import ray
+
+        node: str = ray.get_runtime_context().get_node_id()
+        return self._error if self._evaluator is None else node
+
+    def answer(self, work: Work) -> Answer:
+        """Do the work."""
+        assert self._evaluator is not None, "not ready"
+        return answer(self._evaluator, work)
 
 
 @dataclass(frozen=True)
-class _Flight:
-    job: Job
-    actor: Any
-    attempt: int
+class _Actor:
+    handle: Any
+    node: str | None = None
+    """None until it has started."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    order: int
+    work: Work
+    deaths: int = 0
 
 
 class RayPool:
@@ -49,10 +69,15 @@ class RayPool:
 
     Args:
         build: Builds a worker's evaluator, in the worker.
-        count: Workers; `auto`: as many as the machine or cluster holds.
+        count: Workers; `auto`: as many as the machine or cluster holds, as it grows and shrinks.
         cpus: Cores of each.
         gpus: GPUs of each, fractions too.
         address: A Ray cluster to join; None: this machine.
+        retries: How often work whose worker died is given to another one. Work on a node that left is
+            not counted.
+        ordered: Hand work back in the order of submission. What waits for its turn counts as in flight,
+            so that what is submitted when depends on nothing but that order.
+        shelf: Folders that a node may lack.
 
     Raises:
         CampaignError: There is no room for the workers.
@@ -67,50 +92,63 @@ class RayPool:
         cpus: float = 1,
         gpus: float = 0,
         address: str | None = None,
+        retries: int = RETRIES,
+        ordered: bool = False,
+        shelf: Shelf | None = None,
     ) -> None:
         self._cluster = Cluster(count=count, cpus=cpus, gpus=gpus, address=address)
         import ray
 
         self._ray = ray
+        self._retries, self._ordered = retries, ordered
+        self._shelf = None if shelf is None else start_shelf(shelf)
         self._build = ray.put(build)
         self._actor_class = ray.remote(Worker).options(
             num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0
         )
-        self._idle = [self._new_actor() for _ in range(self._cluster.count)]
-        self._size = len(self._idle)
-        self._flying: dict[Any, _Flight] = {}
+        self._starting: dict[Any, _Actor] = {}
+        self._idle: deque[_Actor] = deque()
+        self._flying: dict[Any, tuple[_Task, _Actor]] = {}
+        self._queue: deque[_Task] = deque()
+        self._done: dict[int, tuple[Work, Answer]] = {}
+        self._submitted = self._returned = self._deaths_at_start = 0
+        self._looked = self._last_seen = time.monotonic()
         self._closed = False
+        for _ in range(self._cluster.count):
+            self._start()
 
     @property
     def size(self) -> int:
-        """How many jobs may be in flight at once."""
-        return self._size
+        """How much work may be in flight at once; a worker that is still loading counts."""
+        return len(self._starting) + len(self._idle) + len(self._flying)
 
     @property
     def free(self) -> int:
-        """How many more jobs may be submitted now; a worker that is still loading takes one too."""
-        return len(self._idle)
+        """How much more work may be submitted now."""
+        return max(0, self.size - self._in_flight)
 
-    def submit(self, job: Job) -> None:
-        """Give a job to an idle worker."""
-        if not self._idle:
+    def submit(self, work: Work) -> None:
+        """Give work to whichever worker is idle first."""
+        if not self.free:
             raise ValueError("every worker is busy; take a finished job with next first")
-        self._send(job, self._idle.pop(0), attempt=0)
+        self._queue.append(_Task(self._submitted, work))
+        self._submitted += 1
+        self._dispatch()
 
-    def next(self, timeout: float | None = None) -> tuple[Job, Outcome]:
-        """Wait for the first job to finish, through deaths of workers."""
-        if not self._flying:
+    def next(self, timeout: float | None = None) -> tuple[Work, Answer]:
+        """Wait for work to finish, through deaths of workers."""
+        if not self._in_flight:
             raise ValueError("no job is in flight")
         end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            ready, _ = self._ray.wait(list(self._flying), num_returns=1, timeout=left)
-            if not ready:
+        while (found := self._take()) is None:
+            now = time.monotonic()
+            if end is not None and now > end:
                 raise TimeoutError(f"no job finished within {timeout:g} s")
-            flight = self._flying.pop(ready[0])
-            outcome = self._outcome(ready[0], flight)
-            if outcome is not None:
-                return flight.job, outcome
+            if now - self._looked >= SECONDS_BETWEEN_LOOKS:
+                self._match_cluster()
+            left = SECONDS_BETWEEN_LOOKS
+            self._wait(left if end is None else min(left, end - now))
+        return found
 
     def close(self, *, force: bool = False) -> None:
         """Let the workers go."""
@@ -119,49 +157,122 @@ class RayPool:
         self._closed = True
         if self._flying and not force:
             self._ray.wait(list(self._flying), num_returns=len(self._flying))
-        for actor in [*self._idle, *(flight.actor for flight in self._flying.values())]:
-            self._ray.kill(actor, no_restart=True)
-        self._idle, self._flying = [], {}
+        flying = [actor for _, actor in self._flying.values()]
+        for actor in [*self._idle, *self._starting.values(), *flying]:
+            self._kill(actor)
+        if self._shelf is not None:
+            self._ray.kill(self._shelf, no_restart=True)
+        self._starting, self._idle, self._flying = {}, deque(), {}
+        self._queue, self._done = deque(), {}
         self._cluster.close()
 
-    def _outcome(self, reference: Any, flight: _Flight) -> Outcome | None:  # noqa: ANN401 - a Ray reference
-        """Return what came of a flight that ended, None if its job is in flight again."""
+    @property
+    def _in_flight(self) -> int:
+        return len(self._queue) + len(self._flying) + len(self._done)
+
+    def _take(self) -> tuple[Work, Answer] | None:
+        order = self._returned if self._ordered else next(iter(self._done), None)
+        if order not in self._done:
+            return None
+        self._returned += 1
+        return self._done.pop(order)
+
+    def _wait(self, seconds: float) -> None:
+        """Take note of everything that ended or started; wait for the first such thing."""
+        references = [*self._flying, *self._starting]
+        if not references:
+            self._wait_for_a_node(seconds)
+            return
+        self._last_seen = time.monotonic()
+        ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        if not ready:
+            ready, _ = self._ray.wait(references, num_returns=1, timeout=seconds)
+        for reference in ready:
+            if reference in self._flying:
+                self._landed(reference, *self._flying.pop(reference))
+            elif reference in self._starting:  # and was not let go meanwhile
+                self._started(reference, self._starting.pop(reference))
+        self._dispatch()
+
+    def _wait_for_a_node(self, seconds: float) -> None:
+        if time.monotonic() - self._last_seen > SECONDS_WITHOUT_WORKERS:
+            raise EvomergeError(
+                f"every node left the cluster, and none came within {SECONDS_WITHOUT_WORKERS:g} s"
+            )
+        time.sleep(seconds)
+
+    def _landed(self, reference: Any, task: _Task, actor: _Actor) -> None:  # noqa: ANN401 - Ray's
         exceptions = self._ray.exceptions
         try:
-            result = self._ray.get(reference)
+            found: Answer = self._ray.get(reference)
         except exceptions.RayTaskError as error:
-            self._idle.append(flight.actor)
-            return Outcome(
-                failure=Failure(FailureKind.WORKER, f"{type(error.cause).__name__}: {error.cause}")
-            )
+            reason = f"{type(error.cause).__name__}: {error.cause}"
+            found = failed(task.work, Failure(FailureKind.WORKER, reason))
         except exceptions.RayError as error:
-            return self._after_death(flight, error)
-        self._idle.append(flight.actor)
-        if isinstance(result, EvomergeError):
-            raise result
-        return result  # type: ignore[no-any-return]
-
-    def _after_death(self, flight: _Flight, error: Any) -> Outcome | None:  # noqa: ANN401 - a RayError
-        """Replace a dead worker; try its job again, or give it up."""
-        if getattr(error, "actor_init_failed", False):
-            self._size -= 1
-            raise EvomergeError(f"a worker cannot start: {_last_line(error)}")
-        self._ray.kill(flight.actor, no_restart=True)
-        actor = self._new_actor()
-        if flight.attempt < RETRIES:
-            self._send(flight.job, actor, flight.attempt + 1)
-            return None
+            self._after_death(task, actor, error)
+            return
         self._idle.append(actor)
-        out_of_memory = isinstance(error, self._ray.exceptions.OutOfMemoryError)
-        kind = FailureKind.OUT_OF_MEMORY if out_of_memory else FailureKind.WORKER
-        reason = f"{flight.attempt + 1} workers died of it, the last one: {_why(error)}"
-        return Outcome(failure=Failure(kind, reason))
+        self._done[task.order] = (task.work, found)
 
-    def _send(self, job: Job, actor: Any, attempt: int) -> None:  # noqa: ANN401 - a Ray actor
-        self._flying[actor.evaluate.remote(job)] = _Flight(job, actor, attempt)
+    def _started(self, reference: Any, actor: _Actor) -> None:  # noqa: ANN401 - a Ray reference
+        try:
+            node: str | EvomergeError = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            if getattr(error, "actor_init_failed", False):
+                raise EvomergeError(f"a worker cannot start: {_last_line(error)}") from None
+            self._deaths_at_start += actor.node is None
+            if self._deaths_at_start > self._retries + self._cluster.count:
+                raise EvomergeError(
+                    f"workers die while they start, the last one: {_why(error)}"
+                ) from None
+            self._replace(actor)
+            return
+        if isinstance(node, EvomergeError):
+            raise node
+        self._deaths_at_start = 0
+        self._idle.append(replace(actor, node=node))
 
-    def _new_actor(self) -> Any:  # noqa: ANN401 - a Ray actor
-        return self._actor_class.remote(self._build)
+    def _after_death(self, task: _Task, actor: _Actor, error: Any) -> None:  # noqa: ANN401 - a RayError
+        """Give a dead worker's work to another one, or give it up."""
+        deaths = task.deaths + (actor.node in self._cluster.nodes())
+        if deaths <= self._retries:
+            self._queue.appendleft(replace(task, deaths=deaths))
+        else:
+            out_of_memory = isinstance(error, self._ray.exceptions.OutOfMemoryError)
+            kind = FailureKind.OUT_OF_MEMORY if out_of_memory else FailureKind.WORKER
+            reason = f"{deaths} workers died of it, the last one: {_why(error)}"
+            self._done[task.order] = (task.work, failed(task.work, Failure(kind, reason)))
+        while self._idle:  # no work may find out that these died, too
+            idle = self._idle.popleft()
+            self._starting[idle.handle.ready.remote()] = idle
+        self._replace(actor)
+
+    def _replace(self, actor: _Actor) -> None:
+        self._kill(actor)
+        self._match_cluster()
+
+    def _match_cluster(self) -> None:
+        """Start workers where there is room, and let go those that wait for room which is gone."""
+        self._looked = time.monotonic()
+        room = self._cluster.room()
+        for _ in range(self.size, room):
+            self._start()
+        unplaced = [ref for ref, actor in self._starting.items() if actor.node is None]
+        for _ in range(room, self.size):
+            if unplaced:
+                self._kill(self._starting.pop(unplaced.pop()))
+
+    def _dispatch(self) -> None:
+        while self._queue and self._idle:
+            task, actor = self._queue.popleft(), self._idle.popleft()
+            self._flying[actor.handle.answer.remote(task.work)] = (task, actor)
+
+    def _start(self) -> None:
+        actor = _Actor(self._actor_class.remote(self._build))
+        self._starting[actor.handle.ready.remote()] = actor
+
+    def _kill(self, actor: _Actor) -> None:
+        self._ray.kill(actor.handle, no_restart=True)
 
 
 def _last_line(error: Exception) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from evomerge.trial import Job, Outcome
-from evomerge.workers.pool import Build
+from evomerge.workers.pool import Answer, Build, Work, answer
 
 
 class SerialPool:
-    """A pool of one that works while `next` waits.
+    """A pool of one that works while `next` waits, and so in the order of submission.
 
     Args:
         build: Builds the evaluator, at once.
@@ -18,7 +17,7 @@ class SerialPool:
 
     def __init__(self, build: Build) -> None:
         self._evaluator = build()
-        self._job: Job | None = None
+        self._work: Work | None = None
 
     @property
     def size(self) -> int:
@@ -27,24 +26,24 @@ class SerialPool:
 
     @property
     def free(self) -> int:
-        """One, or none while a job waits."""
-        return int(self._job is None)
+        """One, or none while work waits."""
+        return int(self._work is None)
 
-    def submit(self, job: Job) -> None:
-        """Keep a job until `next`."""
-        if self._job is not None:
+    def submit(self, work: Work) -> None:
+        """Keep work until `next`."""
+        if self._work is not None:
             raise ValueError("every worker is busy; take a finished job with next first")
-        self._job = job
+        self._work = work
 
-    def next(self, timeout: float | None = None) -> tuple[Job, Outcome]:
-        """Evaluate the job; the time-out does not matter, as there is nobody to wait for."""
-        if self._job is None:
+    def next(self, timeout: float | None = None) -> tuple[Work, Answer]:
+        """Do the work; the time-out does not matter, as there is nobody to wait for."""
+        if self._work is None:
             raise ValueError("no job is in flight")
-        job = self._job
-        outcome = self._evaluator.evaluate(job)
-        self._job = None
-        return job, outcome
+        work = self._work
+        found = answer(self._evaluator, work)
+        self._work = None
+        return work, found
 
     def close(self, *, force: bool = False) -> None:
-        """Forget the job."""
-        self._job = None
+        """Forget the work."""
+        self._work = None

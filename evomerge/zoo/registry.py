@@ -8,7 +8,7 @@ from evomerge.errors import ModelError, nearest
 
 PREFIX = "zoo:"
 BASE = "base"
-NAMES = (BASE, "extraction", "dialogue", "tools", "translation", "facts")
+NAMES = (BASE, "extraction", "dialogue", "tools", "translation", "facts", "formats")
 MODELS = Path(__file__).parent / "models"
 
 

@@ -107,13 +107,18 @@ def record(store: Store, name: str, split: Split, kind: str, found: Outcome | No
     store.record(job, found or outcome(name, split), kind)
 
 
-def tell(store: Store, number: int, found: Outcome) -> None:
+def tell(
+    store: Store, number: int, found: Outcome, estimates: Sequence[float] | None = None
+) -> None:
+    """Ask for a trial and tell what came of it; `estimates`: it was given up early."""
     candidate = Candidate(f"trial {number}", recipe(number / 10), number)
     store.asked(candidate, {"weight": number / 10}, {"weight": FloatDistribution(0.0, 1.0)})
-    values = None
-    if found.failure is None:
-        values = [float(np.mean([s.values["exact_match"].value for s in found.scores.values()]))]
-    store.told(candidate, found, values)
+    values = estimates
+    if found.failure is None and values is None:
+        values = [s.values["exact_match"].value for s in found.scores.values()]
+        if store.campaign.mode == "mean":
+            values = [float(np.mean(values))]
+    store.told(candidate, found, values, pruned=estimates is not None)
 
 
 def fill(store: Store, *, until: Split = "holdout") -> None:

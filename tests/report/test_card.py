@@ -10,6 +10,7 @@ from evomerge.errors import ResultsError
 from evomerge.recipe import dumps
 from evomerge.report import Leaderboard, leaderboard, model_card
 from evomerge.report.card import shown_model
+from evomerge.report.leaderboard import with_trial
 from evomerge.store import Store
 
 
@@ -31,7 +32,7 @@ def test_it_says_what_the_winner_is_and_how_sure_that_is(store: Store, board: Le
     assert "method `task_arithmetic`, trial 1 of 4 (sampler cmaes, seed 0)" in text
     assert "| **trial 1 (winner)** |" in text
     assert "trial 1 against best expert" in text
-    assert "from search to holdout items" in text
+    assert "from search to select to holdout items" in text
     assert dumps(board.row("trial 1").recipe).rstrip() in text
     assert 'AutoModelForCausalLM.from_pretrained("PATH_OR_ID_OF_THIS_MODEL")' in text
     assert "lm_eval 0.4.13" in text
@@ -59,6 +60,15 @@ def test_what_comes_from_outside_is_escaped(
 def test_any_row_can_be_described(store: Store, board: Leaderboard) -> None:
     text = model_card(store, board, board.row("ties"))
     assert "method `task_arithmetic`, ties." in text
+
+
+def test_a_trial_that_was_no_finalist_is_described_on_the_search_items(store: Store) -> None:
+    board, row = with_trial(store, 0)
+    text = model_card(store, board, row)
+    assert "trial 0 of 4 (sampler" in text
+    assert "| trial 0 | 0." in text
+    assert "These are search items, on which choices were made" in text
+    assert dumps(row.recipe).rstrip() in text
 
 
 def test_without_a_winner_there_is_no_card(make_store: Callable[..., Store]) -> None:

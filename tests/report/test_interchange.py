@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 from types import SimpleNamespace
 
 from evomerge.recipe import loads
@@ -42,3 +44,18 @@ def test_searched_failure_and_front_come_back(lab: SimpleNamespace) -> None:
         front=True,
     )
     assert row_from_json(row_to_json(row)) == row
+
+
+def test_costs_conditions_and_estimates_come_back(lab: SimpleNamespace) -> None:
+    scores = SplitScores(
+        Value(0.5, n=4),
+        None,
+        {},
+        costs={"parameters": 1.5},
+        net=0.35,
+        violations=(0.25, math.inf, -1.0),
+        estimated=True,
+    )
+    row = Row("trial 3", "finalist", 3, lab.recipe(), {"search": scores})
+    data = json.loads(json.dumps(row_to_json(row), allow_nan=False))
+    assert row_from_json(data) == row

@@ -108,6 +108,67 @@ def test_the_front_is_named(board: Leaderboard) -> None:
     assert "Pareto front: trial 2" in layout(replace(board, rows=rows)).notes
 
 
+def test_conditions_and_costs_are_shown(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store(
+        keep=[{"task": "zoo_tools", "at_least": 0.98}],
+        costs=[{"cost": "parameters", "weight": 0.1}, {"cost": "generated_tokens"}],
+    )
+    lab.fill(store)
+    grid = layout(leaderboard(store), "select")
+    assert [column.header for column in grid.columns] == [
+        "mean",
+        "net",
+        "extraction",
+        "tools",
+        "facts",
+        "parameters",
+        "generated tokens",
+    ]
+    assert [column.higher_is_better for column in grid.columns][-2:] == [False, False]
+    lines = {line.name: line for line in grid.lines}
+    assert {"trial 1 (winner)", "trial 2 †", "ties †", "extraction"} <= set(lines)
+    mean, net, *_, parameters, tokens = (value and value.value for value in lines["base"].values)
+    assert (parameters, tokens) == (1.0, 1.0)
+    assert net == pytest.approx((mean or 0) - 0.2)
+    notes = " ".join(grid.notes)
+    assert "† misses a condition on the select items" in notes
+    assert "net: the mean less 0.1 × parameters, 0.1 × generated tokens" in notes
+    assert "keep zoo_tools: at least 0.98 of best expert (select 0." in notes
+    assert "no finalist meets every condition" not in notes
+
+
+def test_shares_have_a_mean_even_of_one_task(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    objective = {"task": "zoo_tools", "metric": "exact_match"}
+    store = make_store(objectives=[objective], normalize="best_expert")
+    scores = {"tools": [1.0] * 8 + [0.0] * 2, "trial 0": [1.0] * 4 + [0.0] * 6}
+    for name, kind in (("tools", "expert"), ("trial 0", "finalist")):
+        found = Outcome({"zoo_tools": lab.task_scores(scores[name])})
+        lab.record(store, name, "select", kind, found)
+    grid = layout(leaderboard(store))
+    assert [column.header for column in grid.columns] == ["mean", "zoo_tools"]
+    assert [line.values[0] and line.values[0].value for line in grid.lines] == [1.0, 0.5]
+    assert [line.values[1] and line.values[1].value for line in grid.lines] == [0.8, 0.4]
+    assert any("share of the best expert's" in note for note in grid.notes)
+
+
+def test_estimates_are_marked(make_store: Callable[..., Store], lab: SimpleNamespace) -> None:
+    store = make_store()
+    part = Outcome({task: lab.task_scores([1.0]) for task in lab.tasks})
+    lab.tell(store, 0, part, estimates=[0.3])
+    lab.tell(store, 1, lab.outcome("trial 0", "search", (0.1,) * 3))
+    grid = layout(leaderboard(store))
+    assert [line.name for line in grid.lines] == ["trial 1", "trial 0 (estimate)"]
+    assert grid.lines[1].values[0] is not None
+    assert grid.lines[1].values[0].value == 0.3
+    assert grid.lines[1].values[1:] == (None,) * 3
+    assert "2 of 4 trials done, 1 of them given up early; no winner chosen yet" in grid.notes
+    assert "estimate: the trial was given up before its last item" in grid.notes
+
+
 @pytest.mark.parametrize(
     ("names", "short"),
     [

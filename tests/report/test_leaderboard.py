@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from evomerge.errors import ResultsError
-from evomerge.report.leaderboard import Leaderboard, leaderboard
+from evomerge.goals import Judge
+from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
 from evomerge.store import Store
-from evomerge.trial import Failure, FailureKind, Outcome
+from evomerge.trial import SPLITS, Failure, FailureKind, Outcome
 
 
 def test_the_rows_of_a_finished_campaign(board: Leaderboard) -> None:
@@ -95,6 +96,59 @@ def test_a_pareto_campaign_marks_its_front(
         lab.record(store, f"trial {number}", "select", "finalist", found)
     fronts = {row.name: row.front for row in leaderboard(store).rows}
     assert fronts == {"trial 0": True, "trial 1": True, "trial 2": False}
+
+
+def test_finalists_that_meet_the_conditions_stand_first(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store(keep=[{"task": "zoo_tools", "at_least": 0.9}])
+    lab.record(store, "tools", "select", "expert", lab.outcome("tools", "select", (0.0, 1.0, 0.0)))
+    for number, rates in enumerate([(1.0, 0.5, 1.0), (1.0, 0.0, 1.0), (0.2, 1.0, 0.2)]):
+        found = lab.outcome(f"trial {number}", "select", rates)
+        lab.record(store, f"trial {number}", "select", "finalist", found)
+    names = [row.name for row in leaderboard(store).rows if row.kind == "finalist"]
+    assert names == ["trial 2", "trial 0", "trial 1"]
+
+
+def test_its_means_are_those_that_choose(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    """The rows' means and nets are what the judge ranks by."""
+    settings = {"normalize": "best_expert", "costs": [{"cost": "generated_tokens"}]}
+    store = make_store(**settings)
+    lab.fill(store)
+    for split in SPLITS:
+        judge = Judge.of(store.campaign, store.facts, store.evaluations(), split)
+        for row in leaderboard(store).rows:
+            scores = row.splits.get(split)
+            if scores is not None:
+                assert scores.outcome is not None
+                assert row.objective(split) == judge.quality(scores.outcome)
+                assert scores.net == judge.values(scores.outcome)[0]
+
+
+def test_pruned_trials_stand_behind_those_scored_in_full(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store(search={"trials": 9, "finalists": 3})
+    part = Outcome({task: lab.task_scores([1.0]) for task in lab.tasks})
+    lab.tell(store, 0, part, estimates=[0.9])
+    for number, rate in ((1, 0.2), (2, 0.6)):
+        lab.tell(store, number, lab.outcome("trial 0", "search", (rate,) * 3))
+    board = leaderboard(store)
+    assert [row.trial for row in board.rows] == [2, 1, 0]
+    assert [row.splits["search"].estimated for row in board.rows] == [False, False, True]
+
+
+def test_any_trial_can_have_a_row(store: Store, board: Leaderboard) -> None:
+    wider, row = with_trial(store, 0)
+    assert (row.trial, row.kind, list(row.splits)) == (0, "finalist", ["search"])
+    assert len(wider.rows) == len(board.rows) + 1
+    again, winner = with_trial(store, 1)
+    assert again == board
+    assert winner.kind == "winner"
+    with pytest.raises(KeyError):
+        with_trial(store, 99)
 
 
 def test_it_comes_back_from_json(board: Leaderboard) -> None:

@@ -45,6 +45,12 @@ def test_tasks_that_not_all_have_are_left_out(board: Leaderboard) -> None:
     assert left_out == ("zoo_extraction", "own")
 
 
+def test_shares_of_unlike_experts_are_not_compared(board: Leaderboard) -> None:
+    goals = tuple(replace(goal, normalized=True) for goal in board.campaign.goals)
+    common, _ = common_goals([changed(board, goals=goals), board], ["a", "b"])
+    assert common == board.campaign.goals
+
+
 def test_nothing_in_common_is_refused(board: Leaderboard) -> None:
     other = changed(board, goals=(replace(board.campaign.goals[0], task="own"),))
     with pytest.raises(ResultsError, match="a and b have no task in common"):

@@ -37,7 +37,7 @@ def test_markdown_escapes_names(make_store: Callable[..., Store], lab: SimpleNam
 
 def test_json_holds_all_splits_and_comes_back(board: Leaderboard) -> None:
     data = json.loads(render(board, "json", "search"))
-    assert list(data) == ["schema", "campaign", "rows", "tests"]
+    assert list(data) == ["schema", "campaign", "rows", "tests", "conditions"]
     assert set(data["rows"][0]["splits"]) == {"search", "select", "holdout"}
     assert Leaderboard.from_json(data) == board
 
@@ -83,3 +83,20 @@ def test_a_comparison_in_every_format(board: Leaderboard) -> None:
     assert (second["campaign"], second["difference"], second["p"]) == ("results/b", "0.0", "1.0")
     with pytest.raises(UserError, match="unknown format"):
         compare([board, board], "html")  # type: ignore[arg-type]
+
+
+def test_csv_has_costs_and_conditions_where_the_campaign_has_them(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store(
+        keep=[{"task": "zoo_tools", "at_least": 0.98}],
+        costs=[{"cost": "parameters", "weight": 0.1}],
+    )
+    lab.fill(store)
+    rows = list(csv.DictReader(StringIO(render(leaderboard(store), "csv", "holdout"))))
+    winner = rows[-1]
+    assert float(winner["net"]) == pytest.approx(float(winner["objective"]) - 0.1)
+    assert winner["cost.parameters"] == "1.0"
+    assert float(winner["missed.zoo_tools"]) <= 0
+    finalist = next(one for one in rows if one["kind"] == "finalist")
+    assert (finalist["net"], finalist["cost.parameters"], finalist["missed.zoo_tools"]) == ("",) * 3

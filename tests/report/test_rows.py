@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from evomerge.report.rows import Goal, Row, higher_is_better, item_scores, signed, split_scores
+from evomerge.report.rows import (
+    Goal,
+    Row,
+    factor,
+    higher_is_better,
+    item_scores,
+    signed,
+    split_scores,
+)
 from evomerge.report.statistics import wilson
 from evomerge.trial import Estimate, Failure, FailureKind, Outcome, TaskScores
 
@@ -105,3 +114,33 @@ def test_a_row_answers_by_split(lab: SimpleNamespace) -> None:
     assert reported is not None
     assert reported.value == 0.5
     assert row.renamed("other").name == "other"
+
+
+def test_shares_of_the_best_expert_are_what_is_meant(lab: SimpleNamespace) -> None:
+    goals = [
+        replace(UP, normalized=True, best=0.5, weight=3.0),
+        replace(DOWN, normalized=True, best=2.0),
+    ]
+    found = {
+        "up": lab.task_scores([1.0, 0.0] * 4, "acc"),
+        "down": lab.task_scores([4.0] * 8, "ppl"),
+    }
+    both = split_scores(Outcome(found), goals).objective
+    assert both is not None
+    assert both.value == pytest.approx((3 * 1.0 + 2 / 4) / 4)
+    assert (both.low, both.high) == (None, None)  # 2 / value is no mean over items
+    (alone,) = (split_scores(Outcome(found), goals[:1]).objective,)
+    assert alone is not None
+    assert alone.value == 1.0
+    assert alone.low is not None
+    assert alone.low < 1.0
+    assert higher_is_better(goals[1:])
+
+
+def test_what_an_item_counts() -> None:
+    share = replace(UP, normalized=True, best=0.5)
+    assert factor(share, [share]) == 2.0
+    assert factor(replace(share, best=None), [share]) == 1.0
+    assert factor(replace(share, best=0.0), [share]) == 1.0
+    assert factor(DOWN, [UP, DOWN]) == -1.0
+    assert factor(replace(DOWN, normalized=True, best=2.0), [share]) is None

@@ -1,25 +1,37 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 
-from evomerge.report.selection import compared_baselines, in_lambda_grid, selection_value, tuned
+from evomerge.report.selection import choose_winner, compared_baselines, in_lambda_grid, tuned
 from evomerge.space import Baseline
 from evomerge.store import Store
-from evomerge.trial import Outcome
+from evomerge.trial import Candidate, Cost, Failure, FailureKind, Outcome
 
 NAMES = ("base", "extraction", "uniform average", "task arithmetic λ=0.4", "task arithmetic λ=0.8")
 
 
-def test_finalists_rank_by_the_weighted_mean(store: Store, lab: SimpleNamespace) -> None:
-    better = lab.outcome("trial 1", "select")
-    worse = lab.outcome("trial 0", "select")
-    assert selection_value(store, better) > selection_value(store, worse)
-    mean = sum(s.values["exact_match"].value for s in better.scores.values()) / 3
-    assert selection_value(store, better) == pytest.approx(mean)
+def finalists(store: Store, lab: SimpleNamespace, *outcomes: Outcome) -> list[Candidate]:
+    """Record outcomes on `select` as those of trial 0, 1, 2, …"""
+    found = []
+    for number, outcome in enumerate(outcomes):
+        lab.record(store, f"trial {number}", "select", "finalist", outcome)
+        found.append(Candidate(f"trial {number}", lab.recipe(), number))
+    return found
+
+
+def number(chosen: Candidate | None) -> int | None:
+    return None if chosen is None else chosen.number
+
+
+def test_the_best_weighted_mean_wins_the_earlier_of_equals(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store()
+    low, high = (lab.outcome("trial 0", "select", (rate,) * 3) for rate in (0.2, 0.9))
+    assert number(choose_winner(store, finalists(store, lab, low, high, high))) == 1
 
 
 def test_less_is_better_where_the_task_says_so(
@@ -27,13 +39,62 @@ def test_less_is_better_where_the_task_says_so(
 ) -> None:
     facts = {"higher_is_better": {"t": {"ppl": False}}}
     store = make_store(facts=facts, objectives=[{"task": "t", "metric": "ppl"}])
-    low = Outcome({"t": lab.task_scores([2.0, 3.0], "ppl")})
-    high = Outcome({"t": lab.task_scores([7.0, 9.0], "ppl")})
-    assert selection_value(store, low) > selection_value(store, high)
+    high, low = (Outcome({"t": lab.task_scores(v, "ppl")}) for v in ([7.0, 9.0], [2.0, 3.0]))
+    assert number(choose_winner(store, finalists(store, lab, high, low))) == 1
 
 
-def test_what_misses_a_metric_cannot_win(store: Store) -> None:
-    assert selection_value(store, Outcome()) == -math.inf
+def test_what_fails_or_misses_a_metric_cannot_win(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store()
+    failed = Outcome(failure=Failure(FailureKind.MERGE, "no"))
+    poor = lab.outcome("trial 0", "select", (0.0,) * 3)
+    assert number(choose_winner(store, finalists(store, lab, failed, Outcome(), poor))) == 2
+    assert choose_winner(store, [Candidate("trial 0", lab.recipe(), 0)]) is None
+    assert choose_winner(store, [Candidate("trial 9", lab.recipe(), 9)]) is None
+
+
+def test_conditions_come_first_then_how_nearly_they_are_met(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store(keep=[{"task": "zoo_tools", "at_least": 0.98}])
+    lab.record(store, "tools", "select", "expert", lab.outcome("tools", "select", (0.0, 1.0, 0.0)))
+    far, near, kept = (
+        lab.outcome("trial 0", "select", rates)
+        for rates in ((1.0, 0.0, 1.0), (1.0, 0.6, 1.0), (0.1, 1.0, 0.1))
+    )
+    assert number(choose_winner(store, finalists(store, lab, far, near, kept))) == 2
+    assert number(choose_winner(store, finalists(store, lab, far, near))) == 1
+
+
+def test_values_are_shares_of_the_best_experts(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    """By plain means the second is better; the first does all that anybody can do at a hard task."""
+    objectives = [{"task": task, "metric": "exact_match"} for task in ("easy", "hard")]
+    for normalize, expected in (("none", 1), ("best_expert", 0)):
+        store = make_store(objectives=objectives, normalize=normalize)
+        rows = [
+            Outcome({"easy": lab.task_scores([1.0] * 10), "hard": lab.task_scores(hard)})
+            for hard in ([1.0] + [0.0] * 9, [0.0] * 10)
+        ]
+        lab.record(store, "tools", "select", "expert", rows[0])
+        first = Outcome(
+            {"easy": lab.task_scores([1.0] * 7 + [0.0] * 3), "hard": rows[0].scores["hard"]}
+        )
+        assert number(choose_winner(store, finalists(store, lab, first, rows[1]))) == expected
+
+
+def test_costs_come_off_the_mean(make_store: Callable[..., Store], lab: SimpleNamespace) -> None:
+    store = make_store(costs=[{"cost": "generated_tokens", "weight": 0.2}])
+    scores = lab.outcome("base", "select", (0.5,) * 3).scores
+    lab.record(
+        store, "base", "select", "base", Outcome(scores, cost=Cost(items=10, generated_tokens=50))
+    )
+    better = lab.outcome("trial 0", "select", (0.6,) * 3).scores
+    long = Outcome(better, cost=Cost(items=10, generated_tokens=500))
+    short = Outcome(scores, cost=Cost(items=10, generated_tokens=40))
+    assert number(choose_winner(store, finalists(store, lab, long, short))) == 1
 
 
 def test_the_tuned_lambda_is_the_best_on_select(store: Store) -> None:
@@ -49,6 +110,8 @@ def test_of_the_grid_only_the_tuned_one_is_read_on_holdout(
     assert kept == ["base", "extraction", "uniform average", "task arithmetic λ=0.4"]
 
 
-def test_the_grid_is_known_by_its_names() -> None:
-    assert in_lambda_grid("task arithmetic λ=0.4")
-    assert not in_lambda_grid("uniform average")
+@pytest.mark.parametrize(
+    ("name", "inside"), [("task arithmetic λ=0.4", True), ("uniform average", False)]
+)
+def test_the_grid_is_known_by_its_names(name: str, inside: bool) -> None:
+    assert in_lambda_grid(name) is inside

@@ -38,6 +38,10 @@ def test_shrinkage_is_search_minus_holdout(board: Leaderboard) -> None:
     )
 
 
+def test_shrinkage_passes_by_what_picked_the_winner(board: Leaderboard) -> None:
+    assert board.tests.shrinkage[0].select == board.row("trial 1").objective("select")
+
+
 def test_shrinkage_of_the_searched_metric_where_search_saw_no_other(board: Leaderboard) -> None:
     winner = board.row("trial 1")
     splits = {
@@ -86,6 +90,20 @@ def test_one_binary_task_is_mcnemar(lab: SimpleNamespace) -> None:
     assert test is not None
     assert test.method == "exact McNemar"
     assert test.p == pytest.approx(2 / 2**9)
+
+
+def test_shares_of_the_best_expert_are_paired_as_they_count(lab: SimpleNamespace) -> None:
+    """One item of a task of which the best expert does half weighs as two of one that it does all of."""
+    goals = [
+        Goal(t, "acc", "acc", normalized=True, best=best) for t, best in (("a", 0.5), ("b", 1.0))
+    ]
+    first = Outcome({t: lab.task_scores([1.0, 1.0], "acc") for t in "ab"})
+    second = Outcome({t: lab.task_scores([0.0, 1.0], "acc") for t in "ab"})
+    test = paired(first, second, goals)
+    assert test is not None
+    assert test.difference == pytest.approx((0.5 / 0.5 + 0.5) / 2)
+    losses = [Goal("a", "acc", "acc", 1.0, False, False, normalized=True, best=0.5)]
+    assert paired(first, second, losses) is None  # best / value is no mean over items
 
 
 def test_the_best_row_obeys_the_direction(board: Leaderboard) -> None:

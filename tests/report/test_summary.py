@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from evomerge.report.summary import Summary, goals_of, summarise
+from evomerge.goals import Yardsticks
+from evomerge.report.summary import Summary, goals_of, measured_goals, summarise
 from evomerge.store import Store
 
 
@@ -29,6 +30,34 @@ def test_directions_come_from_the_facts(make_store: Callable[..., Store]) -> Non
     (goal,) = goals_of(store.campaign, store.facts)
     assert (goal.higher_is_better, goal.searched_higher_is_better) == (False, True)
     assert (goal.metric, goal.report, goal.weight) == ("gold_loglikelihood", "ppl", 2.0)
+
+
+def test_trials_given_up_early_are_counted(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store(costs=[{"cost": "parameters", "weight": 0.5}], normalize="best_expert")
+    lab.fill(store, until="search")
+    lab.tell(store, 4, lab.outcome("trial 0", "search"), estimates=[0.1])
+    summary = summarise(store)
+    assert (summary.complete, summary.pruned, summary.failed, summary.done) == (3, 1, 1, 5)
+    assert (summary.normalize, summary.costs) == ("best_expert", {"parameters": 0.5})
+    assert all(goal.normalized for goal in summary.goals)
+    assert Summary.from_json(summary.to_json()) == summary
+
+
+def test_shares_are_of_the_best_experts_on_the_split_at_hand(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    experts = {name: lab.outcome(name, "select") for name in ("extraction", "tools")}
+    plain = make_store()
+    goals = goals_of(plain.campaign, plain.facts)
+    assert measured_goals(goals, Yardsticks(experts=experts)) == goals
+    store = make_store(normalize="best_expert")
+    goals = measured_goals(goals_of(store.campaign, store.facts), Yardsticks(experts=experts))
+    values = [experts[name].scores[task].values["exact_match"].value for name, task in (
+        ("extraction", "zoo_extraction"), ("tools", "zoo_tools"))]  # fmt: skip
+    assert [goal.best for goal in goals[:2]] == values
+    assert [goal.searched_best for goal in goals[:2]] == values
 
 
 def test_unknown_facts_are_not_invented(make_store: Callable[..., Store]) -> None:

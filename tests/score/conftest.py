@@ -134,6 +134,13 @@ metric_list:
   - {metric: byte_perplexity}
   - {metric: bits_per_byte}
 """,
+    "several": """
+task: several
+include: choice.yaml
+doc_to_target: "{{[label, (label + 1) % 4]}}"
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+""",
     "both": """
 group: both
 task: [choice, choice_shots]

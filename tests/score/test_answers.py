@@ -43,6 +43,9 @@ def test_no_answer(llama):
     task, doc, requests = first(llama, "written")
     with pytest.raises(TaskError, match="empty gold answer"):
         gold_of(task, {**doc, "answer": ""}, requests, False)
+    task.set_config("doc_to_target", 0)  # IFEval's way to say that there is none
+    with pytest.raises(TaskError, match="slopes need a text"):
+        gold_of(task, doc, requests, False)
 
 
 def test_others_have_one_answer(llama):

@@ -7,6 +7,13 @@ def states(*values):
     return torch.tensor(values, dtype=torch.float32).reshape(len(values), 1, -1, 1)
 
 
+def preamble(values):
+    cache = PreambleCache()
+    cache.update(states(values), states(values), 0)
+    cache.close(len(values))
+    return cache
+
+
 def test_prompts_then_one_token_each():
     cache = SlotCache(slots=2, capacity=4)
     cache.fill(0)
@@ -59,9 +66,7 @@ def test_gradients_flow_through_a_preamble():
 
 def test_a_spread_beginning_and_a_few_tokens_for_some_slots():
     cache = SlotCache(slots=3, capacity=6)
-    cache.fill(0)
-    cache.update(states([1.0, 2.0]), states([1.0, 2.0]), 0)
-    cache.spread(0, 3, 2)
+    cache.spread(0, 3, preamble([1.0, 2.0]))
     cache.fill(0, offset=2)
     keys, _ = cache.update(states([3.0], [4.0], [5.0]), states([3.0], [4.0], [5.0]), 0)
     assert keys[:, 0, :, 0].tolist() == [[1, 2, 3], [1, 2, 4], [1, 2, 5]]
@@ -69,3 +74,18 @@ def test_a_spread_beginning_and_a_few_tokens_for_some_slots():
     keys, _ = cache.update(states([8.0, 9.0]), states([8.0, 9.0]), 0)
     assert keys[:, 0, :, 0].tolist() == [[1, 2, 5, 8, 9]]
     assert cache.get_seq_length() == 3
+
+
+def test_preambles_kept_apart_follow_their_slots():
+    cache = SlotCache(slots=4, capacity=2)
+    one, other = preamble([1.0]), preamble([2.0, 3.0])
+    cache.attach(0, 1, one)
+    cache.attach(1, 2, other)
+    shares = {id(kept): rows.tolist() for kept, rows in cache.attached([0, 1, 2, 3])}
+    assert shares == {id(one): [0], id(other): [1, 2]}
+    assert cache.attached([3]) == []
+    cache.move(torch.tensor([2, 3]), torch.tensor([0, 1]))
+    ((kept, rows),) = cache.attached([0, 1])
+    assert (kept, rows.tolist()) == (other, [0])
+    ((kept, rows),) = cache.attached([0])
+    assert (kept, rows) == (other, None)

@@ -73,3 +73,13 @@ def test_wrong_requests(llama):
         load(llama, "choice", counts={"search": 1}, drawn_from={"search": "validation"})
     with pytest.raises(TaskError, match=r"no items of task .* for holdout"):
         load(llama, "choice", counts={"search": 1}).ids("choice", "holdout")
+
+
+def test_why_a_metric_cannot_race(llama):
+    items = llama.items("said", search=3)
+    assert items.race_fault("said", "acc") is None
+    assert items.race_fault("said", "perplexity") == (
+        'perplexity of task "said" is no plain mean of one number an item'
+    )
+    with pytest.raises(TaskError, match="no metric"):
+        items.race_fault("said", "accuracy")

@@ -1,7 +1,14 @@
 import pytest
 
 from evomerge.errors import TaskError
-from evomerge.score.metrics import directions, filter_names, is_gold, resolve, task_metrics
+from evomerge.score.metrics import (
+    directions,
+    filter_names,
+    is_gold,
+    is_item_mean,
+    resolve,
+    task_metrics,
+)
 from evomerge.score.requested import TaskRequest
 from evomerge.score.tasks import load_task
 
@@ -60,3 +67,24 @@ def test_unknown_metric_names_the_known_ones(llama):
 def test_gold_names():
     assert is_gold("gold_exact_match")
     assert not is_gold("exact_match")
+
+
+def test_which_metrics_are_means_over_items(llama):
+    means = {
+        (name, metric): is_item_mean(loaded(llama, name), metric)
+        for name, metrics in {
+            "choice": ("acc", "acc,none", "brier_score", "gold_probability"),
+            "written": ("exact_match,first",),
+            "said": ("acc", "perplexity"),
+            "rolling": ("word_perplexity", "gold_loglikelihood"),
+            "both": ("acc", "acc_norm"),  # the second counts the group's tasks alike
+        }.items()
+        for metric in metrics
+    }
+    refused = [pair for pair, mean in means.items() if not mean]
+    assert refused == [
+        ("choice", "brier_score"),
+        ("said", "perplexity"),
+        ("rolling", "word_perplexity"),
+        ("both", "acc_norm"),
+    ]

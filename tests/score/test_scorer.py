@@ -184,3 +184,68 @@ def test_wrong_questions(llama):
         scorer.score("search", {"written": ("exact_match",)})
     with pytest.raises(TaskError, match="for holdout; there are: choice"):
         scorer.score("holdout", {"choice": ("acc",)})
+
+
+def test_all_blocks_together_are_the_whole(llama):
+    names = ("both", "written", "said", "rolling")
+    items = llama.items(*names, search=16)
+    metrics = {
+        "both": ("acc", "acc_norm", "gold_probability"),
+        "written": ("exact_match,whole", "gold_exact_match"),
+        "said": ("perplexity", "acc"),
+        "rolling": ("word_perplexity",),
+    }
+    whole = llama.scorer(items).score("search", metrics)
+    blocks = (
+        {"both": (0, 1, 9), "written": (5, 7, 15), "rolling": (3,)},
+        {"both": (2, 3, 8, 15), "written": (0, 1), "said": (2, 4)},
+        {
+            "both": (4, 5, 6, 7, 10, 11, 12, 13, 14),
+            "written": (2, 3, 4, 6, 8, 9, 10, 11, 12, 13, 14),
+            "said": (0, 1, 3, *range(5, 16)),
+            "rolling": (0, 1, 2, *range(4, 16)),
+        },
+    )
+    scorer = llama.scorer(items)
+    first, second, last = scorer.score_in_blocks("search", metrics, blocks)
+    assert list(first.tasks) == ["both", "written", "rolling"]
+    assert (first.items, second.items, last.items) == (7, 15, 64)
+    assert 0 < first.generated_tokens < last.generated_tokens == whole.generated_tokens
+    ids = items.ids("both", "search")
+    assert second.tasks["both"].items == tuple(ids[n] for n in (0, 1, 2, 3, 8, 9, 15))
+    assert second.tasks["written"].items == tuple(
+        items.ids("written", "search")[n] for n in (0, 1, 5, 7, 15)
+    )
+    for found, expected in ((last.tasks, whole.tasks), (last.subtasks, whole.subtasks)):
+        assert list(found) == list(expected)
+        for task, scores in expected.items():
+            assert found[task].items == scores.items
+            assert found[task].truncated == scores.truncated
+            for metric, values in scores.metrics.items():
+                assert found[task].metrics[metric] == pytest.approx(values, rel=1e-5)
+                estimate = found[task].values[metric]
+                assert estimate.value == pytest.approx(scores.values[metric].value, rel=1e-5)
+    for task, metric in (("both", "acc"), ("written", "exact_match,whole"), ("said", "acc")):
+        assert last.tasks[task].metrics[metric] == whole.tasks[task].metrics[metric]
+        assert last.tasks[task].values[metric] == whole.tasks[task].values[metric]
+
+
+def test_blocks_are_tokenised_once_and_scored_only_when_asked_for(llama, monkeypatch):
+    items = llama.items("choice", "written")
+    scorer = llama.scorer(items)
+    metrics = {"choice": ("acc",), "written": ("exact_match,whole",)}
+    half = tuple(range(6)), tuple(range(6, 12))
+    blocks = tuple({"choice": part, "written": part} for part in half)
+    expected = list(scorer.score_in_blocks("search", metrics, blocks))
+
+    def refuse(*_, **__):
+        raise AssertionError("tokenised again")
+
+    monkeypatch.setattr("evomerge.score.scorer.lay_out", refuse)
+    monkeypatch.setattr(type(llama.tokenizer), "__call__", refuse)
+    assert list(scorer.score_in_blocks("search", metrics, blocks)) == expected
+    found = scorer.score_in_blocks("search", metrics, blocks)
+    assert next(found) == expected[0]
+    monkeypatch.setattr(type(scorer._engine), "read", refuse)
+    with pytest.raises(AssertionError):
+        next(found)

@@ -32,6 +32,26 @@ def test_keys_and_values_are_counted():
     assert tokens == min(sizing._memory(CPU) // 8, 2**30) // (2 * 3 * 2 * 16 * 4)
 
 
+def test_backward_passes_are_as_large_as_memory_lets_them(monkeypatch):
+    assert sizing.gradient_room(SMALL, torch.float32, CPU, 4096) == sizing.GradientRoom(
+        4096, 512, False
+    )
+    assert sizing.gradient_room(SMALL, torch.float32, CPU, 300) == sizing.GradientRoom(
+        300, 300, False
+    )
+    monkeypatch.setattr(sizing, "_memory", lambda _: 2**36)
+    kept = sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096)
+    assert 512 <= kept.tokens < 4096
+    assert not kept.recompute
+    monkeypatch.setattr(sizing, "_memory", lambda _: 2**34)
+    anew = sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096)
+    assert anew.recompute
+    assert anew.tokens == 4096
+    monkeypatch.setattr(sizing, "_memory", lambda _: 2**20)
+    assert sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096).tokens == 256
+
+
 def test_a_model_that_states_nothing():
     assert sizing.batch_tokens_of(None, torch.float32, CPU) >= 256
     assert sizing.cache_tokens_of(None, torch.float32, CPU) >= 1
+    assert sizing.gradient_room(None, torch.float32, CPU, 4096).tokens >= 256

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from evomerge.search import directions, higher_is_better, objective_values
+from evomerge.search import directions, objective_values, reached
 from evomerge.trial import Estimate, Outcome, TaskScores
 
 
@@ -18,9 +18,7 @@ def outcome(acc: float, perplexity: float) -> Outcome:
     )
 
 
-def test_the_mean_is_weighted_and_counts_a_loss_negatively(
-    driver: ModuleType, tmp_path: Path
-) -> None:
+def test_one_value_is_always_maximised(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out")
     assert directions(campaign) == ("maximize",)
     assert objective_values(campaign, outcome(0.5, 2.0)) == ((3 * 0.5 - 2.0) / 4,)
@@ -46,8 +44,17 @@ def test_other_splits_use_the_reported_metric(driver: ModuleType, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("metric", "better"),
-    [("acc", True), ("exact_match,strict-match", True), ("bits_per_byte", False), ("ter,x", False)],
+    ("target", "best", "enough"),
+    [
+        (0.8, 0.8, True),
+        (0.8, 0.9, True),
+        (0.8, 0.79, False),
+        (0.8, None, False),
+        (None, 9.0, False),
+    ],
 )
-def test_lm_eval_knows_which_metrics_are_losses(metric: str, better: bool) -> None:
-    assert higher_is_better("any", metric) is better
+def test_a_target_ends_the_search_once_it_is_reached(
+    driver: ModuleType, tmp_path: Path, target: float | None, best: float | None, enough: bool
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", target=target)
+    assert reached(campaign, best) is enough

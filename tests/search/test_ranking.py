@@ -1,29 +1,92 @@
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+from types import ModuleType
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from evomerge.search.ranking import fronts, order
+from evomerge.goals import Judge
+from evomerge.recipe import Recipe
+from evomerge.search.ranking import Scored, best_value, finalists, ranked_loss, ranking
+from evomerge.trial import Candidate
 
-
-@given(
-    arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 3)), elements=st.integers(0, 4))
-)
-def test_a_row_stands_one_front_behind_those_that_dominate_it(values: np.ndarray) -> None:
-    found = fronts(values)
-    for row, front in zip(values, found, strict=True):
-        better = (values >= row).all(axis=1) & (values > row).any(axis=1)
-        assert front == (found[better].max() + 1 if better.any() else 0)
+MISSING = st.lists(st.floats(-1, 1), min_size=2, max_size=2).map(tuple)
 
 
-def test_a_known_front() -> None:
-    values = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.4, 0.4], [0.5, 0.5], [0.0, 0.0]])
-    assert fronts(values).tolist() == [0, 0, 0, 1, 0, 2]
+def scored(number: int, values: tuple[float, ...], violations: tuple[float, ...] = ()) -> Scored:
+    return Scored(Candidate(f"trial {number}", Recipe("linear"), number), values, violations)
 
 
-def test_order_is_by_front_then_mean_then_age() -> None:
-    values = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 0.0)]
-    assert order(values, [0.0, 0.6, 0.9, 0.6]) == [(2, 0), (1, 0), (3, 0), (0, 1)]
-    assert order([], []) == []
+@pytest.fixture
+def mean(driver: ModuleType, tmp_path: Path) -> Judge:
+    return Judge(driver.fake_campaign(tmp_path / "out"))
+
+
+@pytest.fixture
+def pareto(driver: ModuleType, tmp_path: Path) -> Judge:
+    """Up in `near`, three times as heavy as down in `text`."""
+    return Judge(driver.fake_campaign(tmp_path / "out", "pareto"))
+
+
+def test_trials_that_meet_the_conditions_stand_first(mean: Judge) -> None:
+    trials = [scored(0, (9.0,), (0.5,)), scored(1, (1.0,), (0.0,)), scored(2, (2.0,), (-1.0,))]
+    ranked = ranking(mean, trials)
+    assert [one.candidate.number for one in ranked] == [2, 1, 0]
+    assert ranked[0].values == (2.0,)
+    assert ranked[2].violations == (0.5,)
+    assert best_value(mean, trials) == 2.0
+
+
+def test_the_best_value_is_nobodys_who_misses_a_condition(mean: Judge, pareto: Judge) -> None:
+    assert best_value(mean, [scored(0, (9.0,), (0.5,))]) is None
+    assert best_value(mean, []) is None
+    assert best_value(pareto, [scored(0, (9.0, 1.0))]) is None
+
+
+def test_a_front_heeds_each_direction(pareto: Judge) -> None:
+    trials = [scored(0, (0.5, 3.0)), scored(1, (0.9, 3.0)), scored(2, (0.5, 2.0))]
+    found = [(one.candidate.number, one.front) for one in ranking(pareto, trials)]
+    assert found == [(1, 0), (2, 0), (0, 1)]
+
+
+def test_finalists_of_a_front_include_its_ends(pareto: Judge) -> None:
+    trials = [
+        scored(0, (0.2, 1.0)),  # the end of `text`
+        scored(1, (0.8, 2.5)),
+        scored(2, (1.0, 9.0)),  # the end of `near`
+        scored(3, (0.9, 2.6)),  # the best mean
+        scored(4, (0.1, 9.0)),
+    ]
+    ranked = ranking(pareto, trials)
+    assert ranked[0].candidate.number == 3
+    assert [one.number for one in finalists(pareto, ranked, 4)] == [3, 2, 0, 1]
+    assert [one.number for one in finalists(pareto, ranked, 9)] == [3, 2, 0, 1, 4]
+    assert finalists(pareto, [], 3) == []
+
+
+def test_finalists_of_a_mean_are_the_first(mean: Judge) -> None:
+    ranked = ranking(mean, [scored(0, (1.0,)), scored(1, (3.0,)), scored(2, (2.0,))])
+    assert [one.number for one in finalists(mean, ranked, 2)] == [1, 2]
+
+
+@given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), MISSING, MISSING)
+def test_the_loss_orders_as_the_ranking_does(
+    first: float, second: float, mine: tuple[float, ...], theirs: tuple[float, ...]
+) -> None:
+    """Feasible by value, before infeasible by what is missing."""
+    totals = [sum(max(one, 0.0) for one in missing) for missing in (mine, theirs)]
+    losses = ranked_loss(first, mine), ranked_loss(second, theirs)
+    if totals[0] == 0 < totals[1]:
+        assert losses[0] < losses[1]
+    elif totals[0] == totals[1] == 0:
+        assert (losses[0] <= losses[1]) or first < second
+    elif 0 < totals[0] < totals[1]:
+        assert losses[0] <= losses[1]
+
+
+def test_without_conditions_the_loss_is_the_value() -> None:
+    assert ranked_loss(0.7, ()) == -0.7
+    assert -1 < ranked_loss(1e6, (0.0,)) < ranked_loss(-1e6, (0.0,)) < 1
+    assert ranked_loss(1e6, (0.25, 0.5)) == 1.75

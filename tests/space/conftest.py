@@ -1,36 +1,76 @@
+import random
 from dataclasses import dataclass, field
 
 import pytest
 
 from evomerge import campaign
+from evomerge.recipe import Conditional
 from evomerge.space import Family, Space
 
 
 @dataclass(frozen=True)
 class Parameter:
     per_source: bool
+    sloped: bool = False
+    default: bool | float | None = None
 
 
 @dataclass(frozen=True)
 class Method:
     parameters: dict = field(default_factory=dict)
     needs_base: bool = True
+    draws_masks: bool = False
+    slopes: object = "some"
 
 
-WEIGHT, SHARED = Parameter(True), Parameter(False)
+WEIGHT, NORMALIZE = Parameter(True, sloped=True), Parameter(False, default=False)
+DENSITY, LAMBDA = Parameter(True, default=1.0), Parameter(False, sloped=True, default=1.0)
+SUMMED = {"weight": WEIGHT, "lambda": LAMBDA, "normalize": NORMALIZE}
+SPARSE = {**SUMMED, "density": DENSITY}
 METHODS = {
-    "linear": Method({"weight": WEIGHT, "normalize": SHARED}, needs_base=False),
-    "task_arithmetic": Method({"weight": WEIGHT, "lambda": SHARED, "normalize": SHARED}),
-    "ties": Method({"weight": WEIGHT, "density": WEIGHT, "lambda": SHARED, "normalize": SHARED}),
-    "dare_linear": Method({"weight": WEIGHT, "density": WEIGHT, "lambda": SHARED}),
+    "linear": Method({"weight": WEIGHT, "normalize": NORMALIZE}, needs_base=False),
+    "task_arithmetic": Method(SUMMED),
+    "ties": Method(SPARSE),
+    "dare_linear": Method(SPARSE, draws_masks=True),
+    "slerp": Method({"t": Parameter(False, sloped=True)}),
+    "unsloped": Method({"weight": WEIGHT}, slopes=None),
+    "odd": Method({"lambda": Parameter(True)}),
 }
-FAMILY = Family("/base", {"a": "/a", "b": "/b"}, num_layers=4, dtype="float32")
+NUM_LAYERS = 4
 
 
 @pytest.fixture
 def make_space():
-    def make(**settings):
-        space = campaign.Space.model_validate(settings)
-        return Space.build(space, FAMILY, {name: METHODS[name] for name in space.method}, seed=7)
+    def make(experts=("a", "b"), num_layers=NUM_LAYERS, **settings):
+        family = Family("/base", {name: f"/{name}" for name in experts}, num_layers, "float32")
+        return Space.build(campaign.Space.model_validate(settings), family, METHODS, seed=7)
 
     return make
+
+
+@pytest.fixture
+def draw():
+    """Draw a point of a space, each dimension uniformly."""
+
+    def draw(space, seed=0):
+        rng = random.Random(seed)
+        return {name: rng.uniform(d.low, d.high) for name, d in space.distributions.items()}
+
+    return draw
+
+
+def numbers(recipe):
+    """Yield (slice, model or None, parameter, filter or None) → number of a recipe."""
+    for place, piece in enumerate(recipe.slices):
+        scopes = [(None, piece.parameters)]
+        scopes += [(source.model, source.parameters) for source in piece.sources]
+        for model, parameters in scopes:
+            for name, setting in parameters.items():
+                listed = setting if isinstance(setting, tuple) else (Conditional(setting),)
+                for one in listed:
+                    yield (place, model, name, one.filter), one.value
+
+
+@pytest.fixture(name="numbers")
+def numbers_of():
+    return lambda recipe: dict(numbers(recipe))

@@ -60,3 +60,36 @@ def test_with_a_searched_method_the_point_chooses_it(make_space):
     found = by_name(space)
     assert space.method(found["ties"].params) == "ties"
     assert found["ties"].params["method/linear"] == 0.0
+
+
+def test_wherever_a_baseline_has_a_point_the_point_is_the_same_model(make_space, numbers):
+    spaces = [
+        {"layers": "each", "parameters": {"weight": {**WEIGHT, "profile": 3}}},
+        {"layers": 2, "subsets": True, "parameters": {"weight": WEIGHT}},
+        {"components": ["mlp"], "parameters": {"weight": {**WEIGHT, "experts": {"a": 0.5}}}},
+        {"parameters": {"weight": {"low": 0.0, "high": 1.0, "sum": 1.0}}},
+    ]
+    expected = {
+        0: {"base", "a", "b", "uniform average", *(f"task arithmetic λ={s:g}" for s in LAMBDAS)},
+        1: {"base", "a", "b", "uniform average", *(f"task arithmetic λ={s:g}" for s in LAMBDAS)},
+        2: {"uniform average", "task arithmetic λ=0.5"},
+        3: {"a", "b", "uniform average", "task arithmetic λ=0.5"},
+    }
+    weights = {"base": (0, 0), "a": (1, 0), "b": (0, 1), "uniform average": (0.5, 0.5)}
+    for place, settings in enumerate(spaces):
+        space = make_space(method="task_arithmetic", **settings)
+        found = {b.name: b for b in space.baselines() if b.params is not None}
+        assert set(found) == expected[place]
+        for name, baseline in found.items():
+            pair = weights.get(name, (baseline.scale, baseline.scale))
+            values = numbers(space.recipe(baseline.params))
+            for (_, model, _, _), value in values.items():
+                assert value == pytest.approx(pair["/a/b".index(model) // 2])
+
+
+def test_the_average_of_a_normalised_linear_space_is_found_at_either_scale(make_space):
+    linear = {"method": "linear"}
+    low = {"weight": {"low": 0.0, "high": 0.6}, "normalize": True}
+    assert by_name(make_space(**linear, parameters=low))["uniform average"].params == {
+        "weight/a": 0.5, "weight/b": 0.5,
+    }  # fmt: skip

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from evomerge.errors import CampaignError
 from evomerge.space import layer_groups
+from evomerge.space.groups import largest_overlap, mean_overlap
 
 
 @given(st.integers(1, 80), st.data())
@@ -37,3 +38,19 @@ def test_explicit_pairs_are_kept():
 def test_what_does_not_fit_is_refused(layers, message):
     with pytest.raises(CampaignError, match=message):
         layer_groups(layers, 4)
+
+
+@given(st.integers(1, 30), st.data())
+def test_overlaps_are_shares_of_the_old_groups(layers, data):
+    old, new = (layer_groups(data.draw(st.integers(1, layers)), layers) for _ in range(2))
+    for overlap in (mean_overlap(old, new), largest_overlap(old, new)):
+        assert overlap.shape == (len(new), len(old))
+        assert overlap.sum(axis=1) == pytest.approx(1.0)
+    assert (mean_overlap(old, old) == largest_overlap(old, old)).all()
+
+
+def test_the_largest_overlap_wins_the_first_of_equals():
+    old = ((0, 2), (2, 6))
+    assert largest_overlap(old, ((0, 3), (3, 6))).tolist() == [[1, 0], [0, 1]]
+    assert largest_overlap(old, ((0, 4), (4, 6))).tolist() == [[1, 0], [0, 1]]
+    assert mean_overlap(old, ((0, 3), (3, 6)))[0] == pytest.approx([2 / 3, 1 / 3])

@@ -13,6 +13,7 @@ from evomerge.store.database import (
     create_database,
     open_engine,
     open_optuna_storage,
+    plain,
     transaction,
 )
 
@@ -29,9 +30,13 @@ def test_optuna_reads_what_we_wrote(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     study_id = create_database(path, "ours", ["maximize", "minimize"])
     engine = open_engine(path, write=True)
-    with transaction(engine, path) as connection:
+    texts = optuna_tables.DistributionTexts()
+    with transaction(engine, path) as opened:
+        connection = plain(opened)
         ids = [
-            optuna_tables.insert_running(connection, study_id, n, PARAMS, SPACE, {"method": "ties"})
+            optuna_tables.insert_running(
+                connection, study_id, n, PARAMS, SPACE, texts, {"method": "ties"}
+            )
             for n in range(3)
         ]
         optuna_tables.finish(connection, ids[1], [0.1 + 0.2, -1.0])
@@ -56,8 +61,10 @@ def test_rows_are_those_that_optuna_writes_itself(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     study_id = create_database(path, "ours", ["maximize"])
     engine = open_engine(path, write=True)
-    with transaction(engine, path) as connection:
-        ours = optuna_tables.insert_running(connection, study_id, 0, PARAMS, SPACE, {})
+    texts = optuna_tables.DistributionTexts()
+    with transaction(engine, path) as opened:
+        connection = plain(opened)
+        ours = optuna_tables.insert_running(connection, study_id, 0, PARAMS, SPACE, texts, {})
         optuna_tables.finish(connection, ours, [1.5])
     engine.dispose()
     storage = open_optuna_storage(path)

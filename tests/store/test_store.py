@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
+from sqlalchemy import event
 
 from evomerge.campaign import Campaign
 from evomerge.errors import EvomergeError, ResultsError
-from evomerge.store import Store, folder
+from evomerge.store import Asked, Store, StoredSlope, Told, folder
 from evomerge.trial import Candidate, Job, Outcome
 
 SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(3)}
@@ -20,6 +23,14 @@ Make = Callable[..., Candidate]
 
 def point(number: int) -> dict[str, float]:
     return {name: (number + 1) / (index + 7) % 1.0 for index, name in enumerate(SPACE)}
+
+
+@pytest.fixture
+def commits(store: Store) -> list[str]:
+    """Grows with every transaction."""
+    found: list[str] = []
+    event.listen(store._engine, "commit", lambda connection: found.append("commit"))
+    return found
 
 
 def ask(store: Store, candidate: Candidate) -> None:
@@ -87,13 +98,94 @@ def test_a_trial_is_told_once(store: Store, candidate: Make, scored: Outcome) ->
     assert store.trials()[0].values == (1.0,)
 
 
-def test_each_event_is_one_transaction(
-    store: Store, candidate: Make, scored: Outcome, monkeypatch: pytest.MonkeyPatch
+def test_a_pruned_trial_keeps_its_estimate_and_its_partial_scores(
+    store: Store, candidate: Make, scored: Outcome
 ) -> None:
-    commits: list[str] = []
-    from sqlalchemy import event
+    ask(store, candidate(0))
+    store.told(candidate(0), scored, [0.25], pruned=True)
+    (trial,) = store.trials()
+    assert (trial.state, trial.values, trial.outcome) == ("pruned", (0.25,), scored)
+    (shown,) = store.optuna_study().trials
+    assert shown.state is TrialState.PRUNED
+    assert (shown.values, shown.intermediate_values) == ([0.25], {scored.cost.items: 0.25})
+    assert shown.user_attrs["estimate"] == [0.25]
+    assert shown.user_attrs["pruned after items"] == scored.cost.items
 
-    event.listen(store._engine, "commit", lambda connection: commits.append("commit"))
+
+def test_several_trials_in_one_transaction_all_or_none(
+    store: Store, candidate: Make, scored: Outcome, failed: Outcome, commits: list[str]
+) -> None:
+    store.asked_many([Asked(candidate(n), point(n), SPACE) for n in range(4)])
+    assert len(commits) == 1
+    tolds = [
+        Told(candidate(2), scored, [0.5]),
+        Told(candidate(0), failed, None),
+        Told(candidate(1), scored, [0.25], pruned=True),
+    ]
+    with pytest.raises(ValueError, match="trial 9 is unknown"):
+        store.told_many([*tolds, Told(candidate(9), scored, [1.0])])
+    assert {trial.state for trial in store.trials()} == {"asked"}
+    commits.clear()
+    store.told_many(tolds)
+    assert len(commits) == 1
+    trials = store.trials()
+    assert [t.state for t in trials] == ["failed", "pruned", "complete", "asked"]
+    assert [(t.asked_seq, t.told_seq) for t in trials] == [(0, 5), (1, 6), (2, 4), (3, None)]
+
+
+def test_slope_steps_come_back_exactly_and_in_the_order_of_all_events(
+    store: Store, candidate: Make, scored: Outcome
+) -> None:
+    params, slopes = {"b": 0.1 + 0.2, "a": -1e-300}, {"a": 2.0**-1074, "b": 1 / 3}
+    ask(store, candidate(0))
+    assert store.slope_asked(0, 0, {"first": (0, 3), "second": (1,)}, params) == 1
+    assert store.slope_asked(1, 0, {"first": (2,)}, params) == 2
+    store.told(candidate(0), scored, [1.0])
+    assert store.slope_told(0, 0, 0.1 + 0.7, slopes, None, 3) == 4
+    store.close()
+    with Store.open(store.folder, write=True) as again:
+        assert again.slope_told(1, 0, None, {}, "not finite: NaN", 1) == 5
+        assert again.slope_asked(0, 1, {"first": (5,)}, params) == 6
+        one, two, three = again.slope_steps()
+    assert one == StoredSlope(
+        0, 0, {"first": (0, 3), "second": (1,)}, params, 0.1 + 0.7, slopes, None, 3, 1, 4
+    )
+    assert (two.loss, two.slopes, two.failure, two.told_seq) == (None, {}, "not finite: NaN", 5)
+    assert (three.step, three.loss, three.slopes, three.told_seq) == (1, None, {}, None)
+
+
+def test_a_slope_step_is_asked_once_and_told_once(store: Store) -> None:
+    store.slope_asked(0, 0, {"first": (0,)}, {"a": 1.0})
+    with pytest.raises(ValueError, match="step 0 of descent 0 was asked before"):
+        store.slope_asked(0, 0, {"first": (0,)}, {"a": 1.0})
+    with pytest.raises(ValueError, match="step 1 of descent 0 is unknown, not asked"):
+        store.slope_told(0, 1, 1.0, {"a": 1.0})
+    with pytest.raises(ValueError, match="a loss of nan is none"):
+        store.slope_told(0, 0, float("nan"), {"a": 1.0})
+    store.slope_told(0, 0, 1.0, {"a": 1.0})
+    with pytest.raises(ValueError, match="step 0 of descent 0 is told, not asked"):
+        store.slope_told(0, 0, 1.0, {"a": 1.0})
+
+
+def test_a_file_from_before_the_slopes_is_read_and_brought_up_to_date(
+    store: Store, candidate: Make
+) -> None:
+    ask(store, candidate(0))
+    store.close()
+    with closing(sqlite3.connect(store.folder / "study.db")) as connection:
+        connection.execute("DROP TABLE evomerge_slope_steps")
+        connection.execute("UPDATE evomerge_meta SET value = '1' WHERE key = 'schema'")
+        connection.commit()
+    with Store.open(store.folder, write=False) as reader:
+        assert reader.slope_steps() == ()
+        assert len(reader.trials()) == 1
+    with Store.open(store.folder, write=True) as again:
+        assert again.slope_asked(0, 0, {}, {"a": 1.0}) == 1
+
+
+def test_each_event_is_one_transaction(
+    store: Store, candidate: Make, scored: Outcome, commits: list[str]
+) -> None:
     ask(store, candidate(0))
     assert len(commits) == 1
     store.told(candidate(0), scored, [1.0])

@@ -19,7 +19,10 @@ from evomerge.trial import (
     FailureKind,
     Job,
     Outcome,
+    SlopeJob,
+    Slopes,
     TaskScores,
+    TensorSlopes,
 )
 from evomerge.workers import Pool, RayPool, SerialPool
 from evomerge.workers.cluster import Cluster
@@ -48,8 +51,22 @@ class FakeEvaluator:
                 os.kill(os.getpid(), 9)
         elif command == "bug":
             raise KeyError("a bug")
+        elif command == "node":
+            return Outcome(worker=ray_node())
         scores = TaskScores(("a", "b"), {"acc": (0.1 + 0.2, number)}, {"acc": Estimate(number)})
         return Outcome({"task": scores}, None, Cost(items=2), f"pid/{os.getpid()}")
+
+    def slope(self, job: SlopeJob) -> Slopes:
+        if job.recipe.method == "die":
+            os.kill(os.getpid(), 9)
+        tensors = {"w": TensorSlopes(0, job.recipe.model_names(), {"weight": (0.0, 0.1 + 0.2)})}
+        return Slopes(float(job.count), {"task": 1.0}, tensors, None, Cost(items=job.count))
+
+
+def ray_node() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
 
 
 @pytest.fixture

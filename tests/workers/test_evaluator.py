@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,10 @@ import pytest
 import torch
 
 from evomerge.errors import ModelError
+from evomerge.merge import SlopeTape
 from evomerge.recipe import Recipe, Source
 from evomerge.score import PromptStyle, SplitPlan, TaskRequest
-from evomerge.trial import Candidate, FailureKind, Job
+from evomerge.trial import Candidate, FailureKind, Job, Race, SlopeJob, TensorSlopes
 from evomerge.workers import Assignment, RayPool, SerialPool, open_pool
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.evaluator import Evaluator
@@ -106,6 +108,42 @@ def test_splits_share_no_item(assignment: Assignment, evaluator: Evaluator) -> N
     assert not set(search) & set(holdout)
 
 
+def race_against(values: tuple[float, ...]) -> Race:
+    return Race(
+        blocks=tuple({"letters": (n, n + 4)} for n in range(4)),
+        metrics={"letters": "gold_loglikelihood"},
+        weights={"letters": 1.0},
+        signs={"letters": 1},
+        disagreement={"letters": (1.0,) * 8},
+        rivals=({"letters": values},),
+        alpha=0.5,
+    )
+
+
+def test_a_race_is_stopped_when_the_candidate_cannot_win(
+    assignment: Assignment, evaluator: Evaluator
+) -> None:
+    asked = job(assignment, 0.4)
+    full = evaluator.evaluate(asked)
+    values = full.scores["letters"].metrics["gold_loglikelihood"]
+    behind = race_against(tuple(value + 1.0 for value in values))
+    stopped = evaluator.evaluate(replace(asked, race=behind))
+    assert stopped.failure is None
+    assert stopped.pruned is not None
+    done = stopped.pruned.blocks
+    assert stopped.cost.items == len(stopped.scores["letters"].items) == 2 * done < 8
+    assert "behind the best so far by about 1" in stopped.pruned.reason
+    expected = [full.scores["letters"].items[n] for n in range(8) if n % 4 < done]
+    assert list(stopped.scores["letters"].items) == expected
+
+    ahead = race_against(tuple(value - 1.0 for value in values))
+    finished = evaluator.evaluate(replace(asked, race=ahead))
+    assert finished.pruned is None
+    assert finished.cost.items == 8
+    assert finished.scores["letters"].items == full.scores["letters"].items
+    assert finished.scores["letters"].metrics["acc"] == full.scores["letters"].metrics["acc"]
+
+
 def test_a_backend_of_lm_evals_scores_the_same(
     assignment: Assignment, evaluator: Evaluator
 ) -> None:
@@ -115,6 +153,7 @@ def test_a_backend_of_lm_evals_scores_the_same(
     outcome = Evaluator(other).evaluate(asked)
     assert outcome.failure is None
     expected, found = resident.scores["letters"], outcome.scores["letters"]
+    assert Evaluator(other).evaluate(replace(asked, race=race_against((9.0,) * 8))).pruned is None
     assert found.items == expected.items
     assert found.metrics["acc"] == expected.metrics["acc"]
     assert found.metrics["gold_probability"] == pytest.approx(
@@ -166,6 +205,69 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
         "foreign": FailureKind.TASK,
     }
     assert evaluator.evaluate(job(assignment, 0.4)).scores == good
+
+
+def slope_job(assignment: Assignment, weight: float = 0.4, **recipe: Any) -> SlopeJob:
+    merged = job(assignment, weight, **recipe).candidate.recipe
+    return SlopeJob("descent 0, step 1", merged, {"letters": (0, 3, 7)}, {"letters": 1.0})
+
+
+def test_a_slope_job_is_answered(assignment: Assignment, evaluator: Evaluator) -> None:
+    before = evaluator.evaluate(job(assignment, 0.4)).scores
+    slopes = evaluator.slope(slope_job(assignment))
+    assert slopes.failure is None
+    assert slopes.loss == pytest.approx(slopes.losses["letters"])
+    assert slopes.cost.items == 3
+    assert min(slopes.cost.merge_seconds, slopes.cost.score_seconds) > 0
+    assert slopes.worker.endswith(f"/{os.getpid()}")
+    assert all(len(each.own["weight"]) == 4 for each in slopes.tensors.values())
+    assert evaluator.slope(slope_job(assignment)).tensors == slopes.tensors
+    assert evaluator.evaluate(job(assignment, 0.4)).scores == before
+
+
+def test_the_loss_is_that_of_the_scores(assignment: Assignment, evaluator: Evaluator) -> None:
+    asked = replace(job(assignment, 0.4), metrics={"letters": ("gold_probability",)})
+    values = evaluator.evaluate(asked).scores["letters"].metrics["gold_probability"]
+    expected = -sum(math.log(values[position]) for position in (0, 3, 7)) / 3
+    assert evaluator.slope(slope_job(assignment)).loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_failures_of_slopes_are_typed(
+    assignment: Assignment, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = evaluator.slope(slope_job(assignment))
+    resident = evaluator._scoring
+    found = {"method": evaluator.slope(slope_job(assignment, method="no_such_method"))}
+    found["item"] = evaluator.slope(replace(slope_job(assignment), items={"letters": (99,)}))
+    found["nan"] = evaluator.slope(slope_job(assignment, 1e30))
+    with monkeypatch.context() as patch:
+
+        def full(*_: object, **__: object) -> None:
+            raise torch.OutOfMemoryError("no room")
+
+        patch.setattr(resident._scorer.gold_loss, "run", full)
+        found["memory"] = evaluator.slope(slope_job(assignment))
+    with monkeypatch.context() as patch:
+        infinite = TensorSlopes(0, ("a",), {"weight": (float("inf"),)})
+        patch.setattr(SlopeTape, "slopes", lambda _: {"w": infinite})
+        found["overflow"] = evaluator.slope(slope_job(assignment))
+    assert {name: each.failure and each.failure.kind for name, each in found.items()} == {
+        "method": FailureKind.MERGE,
+        "item": FailureKind.TASK,
+        "nan": FailureKind.NOT_FINITE,
+        "memory": FailureKind.OUT_OF_MEMORY,
+        "overflow": FailureKind.NOT_FINITE,
+    }
+    assert not any(each.tensors for each in found.values())
+    assert evaluator.slope(slope_job(assignment)).tensors == good.tensors
+
+
+def test_a_backend_of_lm_evals_has_no_slopes(assignment: Assignment) -> None:
+    other = replace(assignment, backend="hf", backend_arguments={"device": "cpu"})
+    failure = Evaluator(other).slope(slope_job(assignment)).failure
+    assert failure is not None
+    assert failure.kind is FailureKind.TASK
+    assert "slopes need the resident scorer" in failure.reason
 
 
 def test_a_worker_that_cannot_start_says_why(assignment: Assignment) -> None:

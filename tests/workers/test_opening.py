@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,26 +15,45 @@ ASSIGNMENT = Assignment(
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Which pool was opened, with which threads and arguments."""
+    """Which pool was opened, with which assignment and arguments."""
     calls: list[Any] = []
     for name in ("SerialPool", "RayPool"):
         monkeypatch.setattr(
             opening,
             name,
-            lambda build, name=name, **rest: calls.append((name, build.args[0].threads, rest)),
+            lambda build, name=name, **rest: calls.append((name, build.args[0], rest)),
         )
     return calls
 
 
 def test_no_workers_means_this_process(opened: list[Any]) -> None:
     opening.open_pool(ASSIGNMENT, count=0, cpus=4)
-    assert opened == [("SerialPool", 4, {})]
+    assert opened == [("SerialPool", replace(ASSIGNMENT, threads=4), {})]
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (3.9, 3)])
 def test_a_worker_has_as_many_threads_as_cores(
     opened: list[Any], cpus: float, threads: int
 ) -> None:
-    opening.open_pool(ASSIGNMENT, count="auto", cpus=cpus, gpus=0.5, address="auto")
-    rest = {"count": "auto", "cpus": cpus, "gpus": 0.5, "address": "auto"}
-    assert opened == [("RayPool", threads, rest)]
+    opening.open_pool(ASSIGNMENT, count="auto", cpus=cpus, gpus=0.5, retries=5, ordered=True)
+    ((name, assignment, rest),) = opened
+    assert (name, assignment.threads) == ("RayPool", threads)
+    assert rest == {
+        "count": "auto",
+        "cpus": cpus,
+        "gpus": 0.5,
+        "address": None,
+        "retries": 5,
+        "ordered": True,
+        "shelf": None,
+    }
+
+
+def test_on_a_cluster_models_adapters_and_tasks_are_on_the_shelf(opened: list[Any]) -> None:
+    models = ("/m/base", "/m/base+/m/adapter", "org/name")
+    assignment = replace(ASSIGNMENT, models=models, tasks_path="/tasks")
+    opening.open_pool(assignment, count=2, address="10.0.0.1:6379")
+    shelf = opened[0][2]["shelf"]
+    assert shelf.folders == ("/m/base", "/m/adapter", "org/name", "/tasks")
+    opening.open_pool(assignment, count=2, address="ray://10.0.0.1:10001")
+    assert opened[1][2]["shelf"] is None

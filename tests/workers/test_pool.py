@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from evomerge.trial import FailureKind, Job
+from evomerge.recipe import Recipe
+from evomerge.trial import Failure, FailureKind, Job, Outcome, SlopeJob, Slopes
 from evomerge.workers import Pool
+from evomerge.workers.pool import failed
 
 MakeJob = Callable[..., Job]
 
@@ -58,3 +60,23 @@ def test_closing_twice_is_harmless(pool: Pool, job: MakeJob, force: bool) -> Non
     pool.submit(job(1))
     pool.close(force=force)
     pool.close(force=force)
+
+
+def test_slopes_come_back_beside_outcomes(pool: Pool, job: MakeJob) -> None:
+    slope_job = SlopeJob(
+        "step", Recipe("linear", base_model="base"), {"task": (0, 3)}, {"task": 1.0}
+    )
+    pool.submit(slope_job)
+    back, slopes = pool.next()
+    assert back == slope_job
+    assert isinstance(slopes, Slopes)
+    assert slopes.loss == 2.0
+    assert slopes.tensors["w"].own == {"weight": (0.0, 0.1 + 0.2)}
+    pool.submit(job(1))
+    assert isinstance(pool.next()[1], Outcome)
+
+
+def test_a_failure_is_of_the_kind_of_its_work(job: MakeJob) -> None:
+    failure = Failure(FailureKind.WORKER, "gone")
+    assert failed(job(0), failure) == Outcome(failure=failure)
+    assert failed(SlopeJob("step", Recipe("linear"), {}, {}), failure) == Slopes(failure=failure)

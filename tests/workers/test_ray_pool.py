@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import EvomergeError, ModelError
-from evomerge.trial import FailureKind, Job
+from evomerge.recipe import Recipe
+from evomerge.trial import FailureKind, Job, SlopeJob, Slopes
 from evomerge.workers import Evaluates, RayPool
 from evomerge.workers.cluster import Cluster
+from evomerge.workers.pool import Build
 
 MakeJob = Callable[..., Job]
 
@@ -60,7 +62,7 @@ def test_the_job_of_a_dead_worker_is_done_by_another(
     assert outcome.failure is None
     assert outcome.scores["task"].values["acc"].value == 4.0
     assert back.candidate.number == 4
-    assert ray_pool.free == ray_pool.size == 2
+    assert ray_pool.free == ray_pool.size == 2  # one of them is still starting
     assert capfd.readouterr() == ("", "")  # Ray says nothing of it to the user
 
 
@@ -79,6 +81,56 @@ def test_a_job_that_kills_every_worker_fails_and_the_pool_lives(
     for number in (2, 3):
         ray_pool.submit(job(number))
     assert all(ray_pool.next(timeout=60)[1].failure is None for _ in range(2))
+
+
+def test_the_number_of_retries_is_set(
+    ray_cluster: Cluster, build: Build, job: MakeJob, tmp_path: Path
+) -> None:
+    pool = RayPool(build, count=1, retries=0)
+    pool.submit(job(0, "die:99"))
+    _, outcome = pool.next(timeout=60)
+    pool.close(force=True)
+    assert outcome.failure is not None
+    assert "1 workers died of it" in outcome.failure.reason
+    assert (tmp_path / "deaths").read_text() == "x"
+
+
+def test_a_slope_whose_workers_die_is_a_failed_slope(ray_pool: RayPool) -> None:
+    ray_pool.submit(SlopeJob("step", Recipe("die"), {}, {}))
+    _, slopes = ray_pool.next(timeout=60)
+    assert isinstance(slopes, Slopes)
+    assert slopes.failure is not None
+    assert slopes.failure.kind is FailureKind.WORKER
+
+
+def test_an_ordered_pool_gives_back_in_the_order_of_submission(
+    ray_cluster: Cluster, build: Build, job: MakeJob
+) -> None:
+    pool = RayPool(build, count=2, ordered=True)
+    pool.submit(job(0, "sleep:2"))
+    pool.submit(job(1))
+    with pytest.raises(TimeoutError):
+        pool.next(timeout=1)
+    assert pool.free == 0  # what waits for its turn is in flight
+    assert [pool.next(timeout=60)[0].candidate.number for _ in range(2)] == [0, 1]
+    assert pool.free == 2
+    pool.close()
+
+
+def test_idle_workers_that_died_cost_no_work_its_retries(
+    ray_cluster: Cluster, build: Build, job: MakeJob
+) -> None:
+    pool = RayPool(build, count=2, retries=1)
+    for _ in range(2):
+        for number in range(2):
+            pool.submit(job(number, "sleep:0.5"))
+        pids = {int(pool.next(timeout=60)[1].worker.split("/")[1]) for _ in range(2)}
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(1)
+    pool.submit(job(7))
+    assert pool.next(timeout=60)[1].failure is None
+    pool.close()
 
 
 def test_a_bug_is_a_failure_of_the_job_only(ray_pool: RayPool, job: MakeJob) -> None:

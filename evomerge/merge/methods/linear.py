@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from evomerge.errors import MergeError
-from evomerge.merge.methods.method import Group, Method, ParameterSpec
+from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec
+from evomerge.merge.methods.reductions import inner
 
 
 def linear(group: Group) -> torch.Tensor:
@@ -30,15 +31,28 @@ def linear(group: Group) -> torch.Tensor:
     return total.div_(divisor)
 
 
+def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
+    """Return ⟨g, θ_i⟩ by the weight of model i; where `normalize`, (⟨g, θ_i⟩ - ⟨g, merged⟩) / Σ w."""
+    weights = [float(values["weight"]) for values in group.own]
+    along = [inner(gradient, group.tensor(index)) for index in range(len(weights))]
+    if group.shared["normalize"]:
+        total = sum(weights)
+        merged = sum(w * a for w, a in zip(weights, along, strict=True)) / total
+        along = [(each - merged) / total for each in along]
+    return NumberSlopes({"weight": tuple(along)})
+
+
 LINEAR = Method(
     name="linear",
     merge=linear,
+    slopes=slopes,
     parameters={
         "weight": ParameterSpec(
             "number",
             "share of this model, the base included, in the average",
             required=True,
             per_source=True,
+            sloped=True,
         ),
         "normalize": ParameterSpec("boolean", "divide by the sum of the weights", default=True),
     },

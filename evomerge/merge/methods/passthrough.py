@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from evomerge.merge.methods.method import Group, Method, ParameterSpec
+from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec
+from evomerge.merge.methods.reductions import inner
 
 
 def passthrough(group: Group) -> torch.Tensor:
@@ -13,11 +14,21 @@ def passthrough(group: Group) -> torch.Tensor:
     return group.tensor(0) if scale is None else group.tensor(0) * float(scale)
 
 
+def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
+    """Return ⟨g, θ⟩ by `scale`, where one is given."""
+    if "scale" not in group.own[0]:
+        return NumberSlopes()
+    return NumberSlopes({"scale": (inner(gradient, group.tensor(0)),)})
+
+
 PASSTHROUGH = Method(
     name="passthrough",
     merge=passthrough,
+    slopes=slopes,
     parameters={
-        "scale": ParameterSpec("number", "factor of the tensor; none leaves it", per_source=True),
+        "scale": ParameterSpec(
+            "number", "factor of the tensor; none leaves it", per_source=True, sloped=True
+        ),
     },
     max_models=1,
 )

@@ -8,6 +8,8 @@ import torch
 
 MIN_NORM = 1e-8
 CHUNK = 1 << 20  # elements; bounds the float64 copies
+PIECES = {"cpu": 1 << 16}  # elements whose products stay in the cache
+PIECE_ELSEWHERE = 1 << 24
 
 
 def l1_norm(tensor: torch.Tensor) -> torch.Tensor:
@@ -30,3 +32,17 @@ def dot(a: torch.Tensor, b: torch.Tensor) -> float:
         piece = slice(start, start + CHUNK)
         total += float((x[piece].double() * y[piece].double()).sum())
     return total
+
+
+def inner(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the inner product of two tensors of one shape: products in their dtype, summed in float64.
+
+    Some times faster than `dot`, and a float32 product's last bit less exact.
+    """
+    x, y = a.reshape(-1), b.reshape(-1)
+    piece = PIECES.get(x.device.type, PIECE_ELSEWHERE)
+    total = x.new_zeros((), dtype=torch.float64)
+    for start in range(0, x.numel(), piece):
+        part = slice(start, start + piece)
+        total += (x[part] * y[part]).sum(dtype=torch.float64)
+    return float(total)

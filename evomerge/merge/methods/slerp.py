@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from evomerge.merge.methods.method import Group, Method, ParameterSpec
-from evomerge.merge.methods.reductions import cosine
+from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec
+from evomerge.merge.methods.reductions import cosine, inner
 
 PARALLEL = 0.9995  # |cos| above this: straight interpolation
 
@@ -32,11 +32,35 @@ def coefficients(cos: float, t: float) -> tuple[float, float]:
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
 
 
+def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
+    """Return a'(t) ⟨g, start⟩ + b'(t) ⟨g, end⟩ by `t`, where a and b are the two vectors' factors."""
+    assert group.base is not None  # needs_base
+    start, end = group.tensor(group.base), group.tensor(group.others[0])
+    by_start, by_end = coefficient_slopes(cosine(start, end), float(group.shared["t"]))
+    slope = by_start * inner(gradient, start) + by_end * inner(gradient, end)
+    return NumberSlopes(shared={"t": slope})
+
+
+def coefficient_slopes(cos: float, t: float) -> tuple[float, float]:
+    """Return the derivatives of `coefficients` by `t`.
+
+    With ω the angle, -ω cos((1 - t) ω) / sin ω and ω cos(t ω) / sin ω.
+    """
+    if abs(cos) > PARALLEL:
+        return -1.0, 1.0
+    angle = math.acos(cos)
+    pace = angle / math.sin(angle)
+    return -pace * math.cos((1 - t) * angle), pace * math.cos(t * angle)
+
+
 SLERP = Method(
     name="slerp",
     merge=slerp,
+    slopes=slopes,
     parameters={
-        "t": ParameterSpec("number", "0 gives the base, 1 the other model", required=True),
+        "t": ParameterSpec(
+            "number", "0 gives the base, 1 the other model", required=True, sloped=True
+        ),
     },
     needs_base=True,
     uses_base=True,

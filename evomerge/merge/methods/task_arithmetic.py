@@ -9,12 +9,12 @@ product: the result is the same to the bit on any device and with any number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from evomerge.merge.methods.method import Group, Method, ParameterSpec
-from evomerge.merge.methods.reductions import l1_norm
+from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec
+from evomerge.merge.methods.reductions import inner, l1_norm
 
 Sparsifier = Callable[[Group, int, float], torch.Tensor]
 
@@ -26,6 +26,7 @@ WEIGHT = ParameterSpec(
     "factor of this model's task vector; 0 leaves it out, 1 adds all of it; 0.2 to 1 is usual",
     required=True,
     per_source=True,
+    sloped=True,
 )
 DENSITY = ParameterSpec(
     "number",
@@ -35,7 +36,9 @@ DENSITY = ParameterSpec(
     high=1.0,
     per_source=True,
 )
-LAMBDA = ParameterSpec("number", "factor of the merged task vector as a whole", default=1.0)
+LAMBDA = ParameterSpec(
+    "number", "factor of the merged task vector as a whole", default=1.0, sloped=True
+)
 
 
 def family_member(
@@ -68,9 +71,13 @@ def family_member(
     def merge(group: Group) -> torch.Tensor:
         return _merge(group, sparsifier, elect)
 
+    def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
+        return _slopes(group, gradient, sparsifier, elect)
+
     return Method(
         name=name,
         merge=merge,
+        slopes=slopes,
         parameters=parameters,
         needs_base=True,
         uses_base=True,
@@ -117,19 +124,24 @@ def weighted_sum(deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> to
     return total
 
 
+def elected_signs(deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """Return the sign, 1 or -1, of each entry of the sum of weighted deltas; 1 where the sum is 0."""
+    signs = torch.empty_like(deltas[0])
+    torch.ge(weighted_sum(deltas, weights), 0, out=signs)
+    return signs.mul_(2).sub_(1)
+
+
 def elected_sum(
     deltas: Sequence[torch.Tensor], weights: Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Elect a sign for each entry and sum what agrees with it (TIES' elect and disjoint merge).
 
-    The sign is that of the sum of weighted deltas, + where the sum is 0; exact zeros agree with neither.
+    Exact zeros agree with neither sign.
 
     Returns:
         The sum of the agreeing weighted deltas, and the sum of their weights; both shaped as a delta.
     """
-    signs = torch.empty_like(deltas[0])
-    torch.ge(weighted_sum(deltas, weights), 0, out=signs)
-    signs.mul_(2).sub_(1)
+    signs = elected_signs(deltas, weights)
     total, agreeing = torch.zeros_like(signs), torch.zeros_like(signs)
     along, agrees = torch.empty_like(signs), torch.empty_like(signs)
     for delta, weight in zip(deltas, weights, strict=True):
@@ -168,3 +180,77 @@ def _sparsified(group: Group, index: int, sparsifier: Sparsifier | None) -> torc
         return group.delta(index)
     sparse = sparsifier(group, index, density)
     return rescaled(sparse, group.norm(index)) if group.shared["rescale"] else sparse
+
+
+def _slopes(
+    group: Group, gradient: torch.Tensor, sparsifier: Sparsifier | None, elect: bool
+) -> NumberSlopes:
+    """Slopes by the weights and by lambda; the masks stand as drawn, and no rescaling knows of weights.
+
+    A weight of 0 counts like any other, though the merge leaves its model out.
+    """
+    weights = [float(group.own[index]["weight"]) for index in group.others]
+    deltas = (_sparsified(group, index, sparsifier) for index in group.others)
+    normalize = bool(group.shared["normalize"])
+    take = _elected_slopes if elect else _summed_slopes
+    by_weight, by_factor = take(gradient, deltas, weights, normalize)
+    factor = float(group.shared["lambda"])
+    own = [0.0] * len(group.models)
+    for index, slope in zip(group.others, by_weight, strict=True):
+        own[index] = factor * slope
+    return NumberSlopes({"weight": tuple(own)}, {"lambda": by_factor})
+
+
+def _summed_slopes(
+    gradient: torch.Tensor,
+    deltas: Iterable[torch.Tensor],
+    weights: Sequence[float],
+    normalize: bool,
+) -> tuple[list[float], float]:
+    """With m = Σ w δ / W, W being Σ w or 1: (⟨g, δ_i⟩ - ⟨g, m⟩) / W, or ⟨g, δ_i⟩; by lambda ⟨g, m⟩."""
+    along = [inner(gradient, delta) for delta in deltas]
+    mixed = sum(w * a for w, a in zip(weights, along, strict=True))
+    total = sum(weights)
+    if normalize and abs(total) >= MIN_WEIGHTS:
+        mixed /= total
+        along = [(each - mixed) / total for each in along]
+    return along, mixed
+
+
+def _elected_slopes(
+    gradient: torch.Tensor,
+    deltas: Iterable[torch.Tensor],
+    weights: Sequence[float],
+    normalize: bool,
+) -> tuple[list[float], float]:
+    """As `_summed_slopes`, entry by entry over the deltas that agree with the elected sign.
+
+    The elected signs are held fixed, so the slopes are exact wherever no entry is about to change its
+    sign, and say nothing of what such a change would bring. A weight of 0 is taken to be about to rise: its
+    model agrees where its delta has the elected sign, and where no other model has a say.
+    """
+    everything = list(deltas)
+    active = [index for index, weight in enumerate(weights) if weight]
+    chosen = [everything[index] for index in active]
+    if active:
+        own = [weights[index] for index in active]
+        signs = elected_signs(chosen, own)
+        mixed, divisor = elected_sum(chosen, own)
+    else:
+        signs, mixed = torch.ones_like(gradient), torch.zeros_like(gradient)
+        divisor = mixed
+    unopposed = mixed == 0
+    pull, average = gradient, torch.zeros_like(mixed)
+    if normalize:
+        indivisible = divisor == 0
+        average = mixed.masked_fill(indivisible, 0)
+        divisor = divisor.masked_fill(indivisible, 1)
+        pull, average = gradient / divisor, average.div_(divisor)
+        mixed = mixed / divisor
+    slopes = []
+    for delta, weight in zip(everything, weights, strict=True):
+        agrees = (delta * signs) * (weight or 1.0) > 0
+        if not weight:
+            agrees |= unopposed & (delta != 0)
+        slopes.append(inner(pull, (delta - average).mul_(agrees)))
+    return slopes, inner(gradient, mixed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from evomerge.zoo.jobs import dialogue, extraction, facts, tools, translation
+from evomerge.zoo.jobs import dialogue, extraction, facts, formats, tools, translation
 from evomerge.zoo.jobs.draft import Draft
 
 JOBS: dict[str, Callable[[Random], Draft]] = {
@@ -14,6 +14,7 @@ JOBS: dict[str, Callable[[Random], Draft]] = {
     "tools": tools.draw,
     "translation": translation.draw,
     "facts": facts.draw,
+    "formats": formats.draw,
 }
 
 __all__ = ["JOBS", "Draft"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 import torch
 
 from evomerge.merge import method
 from evomerge.merge.masks import largest, mask_key, uniform
+from evomerge.merge.methods import NumberSlopes
 from evomerge.merge.methods.reductions import l1_norm
 
 
@@ -41,9 +43,39 @@ class Tensors:
         return uniform(mask_key(0, index, "w"), tensor.numel()).view_as(tensor)
 
 
+def grouped(
+    name: str,
+    tensors: Sequence[torch.Tensor],
+    own: Sequence[Mapping[str, float]],
+    base: int | None = 0,
+    **shared: float,
+) -> Tensors:
+    """Parameters not given take their defaults."""
+    chosen = method(name)
+    specs = chosen.parameters.items()
+    defaults = {k: s.default for k, s in specs if s.default is not None and not s.per_source}
+    own_defaults = {k: s.default for k, s in specs if s.default is not None and s.per_source}
+    return Tensors(
+        tensors,
+        base if chosen.uses_base else None,
+        defaults | shared,
+        tuple(own_defaults | dict(values) for values in own),
+    )
+
+
+@pytest.fixture
+def slopes() -> Callable[..., NumberSlopes]:
+    """`slopes(method, gradient, tensors, own, base=0, **shared)`."""
+
+    def run(name: str, gradient: torch.Tensor, *inputs: Any, **shared: Any) -> NumberSlopes:
+        return method(name).slopes(grouped(name, *inputs, **shared), gradient)
+
+    return run
+
+
 @pytest.fixture
 def merge() -> Callable[..., torch.Tensor]:
-    """`merge(method, tensors, own, base=0, **shared)`; parameters not given take their defaults."""
+    """`merge(method, tensors, own, base=0, **shared)`."""
 
     def run(
         name: str,
@@ -52,18 +84,9 @@ def merge() -> Callable[..., torch.Tensor]:
         base: int | None = 0,
         **shared: float,
     ) -> torch.Tensor:
-        chosen = method(name)
-        specs = chosen.parameters.items()
-        defaults = {k: s.default for k, s in specs if s.default is not None and not s.per_source}
-        own_defaults = {k: s.default for k, s in specs if s.default is not None and s.per_source}
-        group = Tensors(
-            tensors,
-            base if chosen.uses_base else None,
-            defaults | shared,
-            tuple(own_defaults | dict(values) for values in own),
-        )
+        group = grouped(name, tensors, own, base, **shared)
         before = [tensor.clone() for tensor in tensors]
-        merged = chosen.merge(group)
+        merged = method(name).merge(group)
         for tensor, old in zip(tensors, before, strict=True):
             assert torch.equal(tensor, old), "a method wrote into its input"
         return merged

@@ -20,3 +20,19 @@ def test_weights_that_sum_to_0(merge):
     with pytest.raises(MergeError, match=r"w: the weights \[1\.0, -1\.0\] sum to 0"):
         merge("linear", tensors, own)
     assert torch.equal(merge("linear", tensors, own, normalize=False), torch.zeros(2))
+
+
+def test_slopes_by_hand(slopes):
+    a, b, gradient = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0]), torch.tensor([1.0, 0.0])
+    own = [{"weight": 1}, {"weight": 3}]
+    assert slopes("linear", gradient, [a, b], own, normalize=False).own["weight"] == (1.0, 3.0)
+    # the average is 2.5: (1 - 2.5) / 4 and (3 - 2.5) / 4
+    assert slopes("linear", gradient, [a, b], own).own["weight"] == (-0.375, 0.125)
+
+
+def test_a_weight_of_0_has_a_slope(slopes):
+    a, b, gradient = torch.tensor([1.0]), torch.tensor([3.0]), torch.tensor([1.0])
+    assert slopes("linear", gradient, [a, b], [{"weight": 1}, {"weight": 0}]).own["weight"] == (
+        0,
+        2,
+    )

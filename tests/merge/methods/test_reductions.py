@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evomerge.merge.methods import reductions
-from evomerge.merge.methods.reductions import cosine, dot, l1_norm
+from evomerge.merge.methods.reductions import cosine, dot, inner, l1_norm
 
 
 def test_l1_norm():
@@ -29,3 +29,13 @@ def test_cosine():
     assert cosine(a, 3 * a) == pytest.approx(1, abs=1e-6)
     assert cosine(a, -a) >= -1
     assert cosine(a, torch.zeros(50)) == 0
+
+
+def test_inner_product_over_all_pieces(monkeypatch):
+    a, b = torch.randn(1000), torch.randn(1000)
+    expected = float(a.double() @ b.double())
+    assert inner(a, b) == pytest.approx(expected, rel=1e-5)
+    monkeypatch.setattr(reductions, "PIECES", {"cpu": 7})
+    assert inner(a.view(10, 100).T, b.view(10, 100).T) == pytest.approx(expected, rel=1e-5)
+    assert inner(a.double(), b.double()) == pytest.approx(expected, rel=1e-12)
+    assert inner(torch.empty(0), torch.empty(0)) == 0

@@ -1,0 +1,146 @@
+"""Searches as trajectories: what was spent by the time each better candidate was known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import cmaes
+import numpy as np
+
+from benchmarks.speed._judge import Judge
+from evomerge import recipe
+from evomerge.recipe import Recipe
+from evomerge.space import Space
+from evomerge.store import Store
+from evomerge.trial import Outcome
+
+SLOPE = 3
+"""Item evaluations of an item whose slope is taken: a backward pass costs about two forward ones."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A candidate that was scored.
+
+    Attributes:
+        items: Item evaluations spent by then, slopes among them.
+        seconds: Since the search began; 0 where only items are counted.
+        value: On the search items.
+        recipe: Of the candidate.
+    """
+
+    items: int
+    seconds: float
+    value: float
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Reached:
+    """When a trajectory's best candidate first held a score on `holdout`.
+
+    Attributes:
+        items: Item evaluations by then; None: never.
+        seconds: By then.
+    """
+
+    items: int | None = None
+    seconds: float | None = None
+
+
+def incumbents(steps: Iterable[Step]) -> list[Step]:
+    """Return the steps that were better than all before them on the search items."""
+    best: list[Step] = []
+    for step in steps:
+        if not best or step.value > best[-1].value:
+            best.append(step)
+    return best
+
+
+def reached(steps: Iterable[Step], goal: float, holdout: Callable[[Recipe], float]) -> Reached:
+    """Find when the best candidate so far first scored `goal` on `holdout`.
+
+    Args:
+        steps: In order.
+        goal: A score on `holdout`.
+        holdout: Scores a recipe.
+    """
+    for step in incumbents(steps):
+        if holdout(step.recipe) >= goal:
+            return Reached(step.items, step.seconds)
+    return Reached()
+
+
+def with_mergekit_settings(judge: Judge, space: Space, evaluations: int, seed: int) -> list[Step]:
+    """Search as mergekit-evolve does, each candidate scored in full by our own engine.
+
+    CMA-ES without bounds from x0 = 1/experts with σ = 1/6 and the default population; a weight is the
+    absolute value of its coordinate (mergekit 0.1.4, `evo/genome.py`).
+
+    Args:
+        judge: Scores the candidates.
+        space: One that has weights only.
+        evaluations: Budget.
+        seed: Of CMA-ES, which mergekit-evolve leaves unset.
+    """
+    names = list(space.distributions)
+    start = np.full(len(names), 1 / len(space.family.experts))
+    population = 4 + math.floor(3 * math.log(len(names)))
+    optimizer = cmaes.CMA(start, 1 / 6, population_size=population, seed=seed)
+    items = judge.items("search")
+    steps: list[Step] = []
+    while len(steps) < evaluations:
+        told = []
+        for _ in range(population):
+            point = optimizer.ask()
+            made = space.recipe(dict(zip(names, np.abs(point).tolist(), strict=True)))
+            value = judge.score(made, "search")
+            steps.append(Step((len(steps) + 1) * items, 0.0, value, made))
+            told.append((point, -value))
+        optimizer.tell(told)
+    return steps[:evaluations]
+
+
+def of_campaign(folder: Path, seconds: Sequence[float], *, baselines: bool) -> list[Step]:
+    """Read the trajectory of a finished campaign.
+
+    Args:
+        folder: Its results.
+        seconds: When each trial was told, in that order.
+        baselines: Count the items of parents and baselines too, which were scored before.
+    """
+    with Store.open(folder, write=False) as store:
+        trials = [trial for trial in store.trials() if trial.told_seq is not None]
+        slopes = store.slope_steps()
+        before = [one for one in store.evaluations() if one.split == "search"]
+    spent = {
+        step.told_seq: SLOPE * sum(map(len, step.items.values()))
+        for step in slopes
+        if step.told_seq is not None
+    }
+    steps = []
+    items = sum(one.outcome.cost.items for one in before) if baselines else 0
+    for trial, at in zip(sorted(trials, key=lambda trial: trial.told_seq), seconds, strict=False):
+        items += trial.outcome.cost.items
+        slopes_by_then = sum(cost for seq, cost in spent.items() if seq < trial.told_seq)
+        if trial.state == "complete":
+            steps.append(Step(items + slopes_by_then, at, trial.values[0], trial.recipe))
+    return steps
+
+
+def best_of_campaign(folder: Path) -> tuple[Recipe, Recipe]:
+    """Return the recipes of a finished campaign's winner, and of its best naive merge on `select`."""
+    with Store.open(folder, write=False) as store:
+        found = [one for one in store.evaluations() if one.split == "select"]
+        naive = [one for one in found if one.kind == "baseline" and one.outcome.failure is None]
+    best = max(naive, key=lambda one: _mean(one.outcome))
+    return recipe.load(folder / "best" / "recipe.yaml"), best.recipe
+
+
+def _mean(outcome: Outcome) -> float:
+    """Return the mean over tasks of the one metric that was searched."""
+    return fmean(next(iter(scores.values.values())).value for scores in outcome.scores.values())

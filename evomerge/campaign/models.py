@@ -1,0 +1,53 @@
+"""The family: base and experts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from evomerge.campaign.settings import DType, NonEmpty, Settings
+from evomerge.model_names import with_name
+
+
+class Expert(Settings):
+    """A model fine-tuned from the base.
+
+    Attributes:
+        model: A local folder (full checkpoint or PEFT adapter), a Hub id, or `zoo:NAME`.
+        name: What reports call it; by default the last part of `model`.
+    """
+
+    model: NonEmpty
+    name: NonEmpty
+
+
+class Models(Settings):
+    """The family.
+
+    Attributes:
+        base: The common ancestor: a local folder, a Hub id, or `zoo:NAME`.
+        experts: One or more models fine-tuned from it; a bare text, or `{model, name}`.
+        dtype: Of the merged weights and of the forward passes.
+        trust_remote_code: Let models and tasks run code of their own.
+        allow_pickle: Accept PyTorch pickles where there is no safetensors file.
+    """
+
+    base: NonEmpty
+    experts: tuple[Annotated[Expert, BeforeValidator(with_name)], ...] = Field(min_length=1)
+    dtype: DType = "bfloat16"
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    @field_validator("experts")
+    @classmethod
+    def _unique(cls, experts: tuple[Expert, ...]) -> tuple[Expert, ...]:
+        names = [expert.name for expert in experts]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f'two experts are called "{twice[0]}"; give one of them as {{model: ..., name: ...}}'
+            )
+        if "base" in names:
+            raise ValueError('no expert may be called "base"; give it as {model: ..., name: ...}')
+        return experts

@@ -1,0 +1,45 @@
+"""How the search goes: sampler, budget, racing, and where it starts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from evomerge.campaign.settings import Count, NonEmpty, Settings
+
+Sampler = Literal["auto", "slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc"]
+Pruner = Literal["none", "wilcoxon"]
+
+
+class Search(Settings):
+    """The study.
+
+    Attributes:
+        sampler: By name: `slope` goes down the slope of the gold answers' loss, then on as CMA-ES; `cmaes`,
+            `tpe`, `nsga2`, `gp`, `random` and `qmc` as in Optuna. `auto`: `slope` wherever it can be used,
+            else `cmaes` (`mode: pareto`: `nsga2`).
+        trials: Budget: candidates that the sampler may ask for.
+        hours: Budget: wall time; whichever comes first.
+        item_evaluations: Budget: items scored for trials, an item of a slope counting as three;
+            whichever comes first.
+        target: Budget: stop once the searched value reaches this (`mode: mean`).
+        seed: Makes the search repeatable.
+        finalists: How many of the best trials are scored again on `select`.
+        pruner: `wilcoxon`: items are scored in blocks, and a candidate that is worse than the best so
+            far beyond doubt is given up; `none`: every candidate is scored in full.
+        deterministic: Hear results in the order of asking, so that several workers ask for the very
+            same trials whichever is faster.
+        warm_start: The results folder of an earlier campaign, whose best trials this one begins with.
+    """
+
+    sampler: Sampler = "auto"
+    trials: Count = 200
+    hours: float | None = Field(default=None, gt=0)
+    item_evaluations: Count | None = None
+    target: float | None = None
+    seed: int = Field(default=0, ge=0)
+    finalists: Count = 8
+    pruner: Pruner = "none"
+    deterministic: bool = False
+    warm_start: NonEmpty | None = None

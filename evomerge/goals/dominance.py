@@ -1,0 +1,60 @@
+"""Who stands before whom: fronts of several values, and conditions before values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def fronts(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the front of every row (non-dominated sorting, Deb et al. 2002).
+
+    Args:
+        values: Shape [rows, objectives], higher is better.
+
+    Returns:
+        Shape [rows], from 0; equal rows share a front.
+    """
+    result = np.full(len(values), -1)
+    front = 0
+    while (result < 0).any():
+        left = np.flatnonzero(result < 0)
+        rows = values[left]
+        dominated = [
+            bool(((rows >= row).all(axis=1) & (rows > row).any(axis=1)).any()) for row in rows
+        ]
+        result[left[~np.array(dominated)]] = front
+        front += 1
+    return result
+
+
+def order(
+    values: Sequence[Sequence[float]], means: Sequence[float], missing: Sequence[float] = ()
+) -> list[tuple[int, int]]:
+    """Return (row, front) from best to worst.
+
+    What meets its conditions stands before what does not, by front, within it by mean, the earlier of
+    equals; behind it the others, the nearer to meeting them first, a front for each distance (the
+    feasibility rules of Deb 2000, "An efficient constraint handling method for genetic algorithms").
+
+    Args:
+        values: Rows of objective values, higher is better.
+        means: The weighted mean of each row.
+        missing: The total violation of each row's conditions, 0 where all are met; empty: no conditions.
+    """
+    totals = [max(total, 0.0) for total in missing] or [0.0] * len(values)
+    meeting = [row for row, total in enumerate(totals) if total == 0]
+    found: list[tuple[int, int]] = []
+    if meeting:
+        sorted_fronts = fronts(np.asarray([values[row] for row in meeting], dtype=np.float64))
+        ranked = zip(sorted_fronts.tolist(), meeting, strict=True)
+        found = [
+            (row, front)
+            for front, row in sorted(ranked, key=lambda pair: (pair[0], -means[pair[1]], pair[1]))
+        ]
+    behind = 1 + max((front for _, front in found), default=-1)
+    distances = sorted({total for total in totals if total > 0})
+    rest = sorted((totals[row], row) for row in range(len(values)) if totals[row] > 0)
+    return found + [(row, behind + distances.index(total)) for total, row in rest]

@@ -1,0 +1,42 @@
+"""Which sampler a campaign gets where it leaves that open."""
+
+from __future__ import annotations
+
+from evomerge.campaign import Campaign
+from evomerge.errors import CampaignError
+from evomerge.score import Items, has_gold
+from evomerge.space import Space
+
+
+def with_sampler(campaign: Campaign, space: Space, items: Items) -> Campaign:
+    """Choose the sampler where the campaign leaves it open; refuse `slope` where nothing has a slope.
+
+    Args:
+        campaign: The settings.
+        space: Its space.
+        items: Its items.
+
+    Returns:
+        The campaign with a sampler other than `auto`.
+
+    Raises:
+        CampaignError: It asks for `slope`, and there is none to go down.
+    """
+    search = campaign.search
+    if search.sampler not in ("auto", "slope"):
+        return campaign
+    if campaign.scorer.backend != "resident":
+        fault = f"the backend {campaign.scorer.backend} takes none"
+    elif not space.sloped:
+        fault = "no searched number has one (weights and factors do)"
+    elif not any(has_gold(items, goal.task) for goal in campaign.objectives):
+        fault = "no task has a gold text"
+    else:
+        fault = None
+    other = "cmaes" if campaign.mode == "mean" else "nsga2"
+    if fault is not None and search.sampler == "slope":
+        raise CampaignError(
+            f'found "slope", but {fault}; use {other}, or auto', field="search.sampler"
+        )
+    chosen = search.model_copy(update={"sampler": "slope" if fault is None else other})
+    return campaign.model_copy(update={"search": chosen})

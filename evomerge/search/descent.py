@@ -1,0 +1,169 @@
+"""One path down the slope of the gold answers' loss, in mini-batches of search items.
+
+A path's state is a function of its start, its seed and the slopes that it heard, so hearing the recorded
+ones again rebuilds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from optuna.distributions import FloatDistribution
+
+from evomerge.search.unit_cube import Vector
+
+BATCH = 16
+"""Items of each task that one step reads; all of them where a task has fewer."""
+
+FIRST_STEP = 0.05
+"""How far each number moves at the first step (in its own unit; of a log range, in its logarithm).
+
+Adam's steps do not depend on the scale of the loss, and a weight's unit is a whole task vector. A path whose
+checkpoint scores worse than the one before goes on with steps half as long.
+"""
+
+CHECKPOINTS = (5, 10, 20, 40)
+"""After so many steps the point is scored in full, as a trial; the last one ends the path."""
+
+_MEAN_DECAY, _SQUARE_DECAY = 0.9, 0.999  # Adam's own
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Step:
+    """One slope to be taken.
+
+    Attributes:
+        descent: Which path, from 0.
+        number: Which step of it, from 0.
+        params: Where.
+        items: Task → positions of the items among the task's search items, rising.
+        shares: Task → share of its mean loss in the total.
+    """
+
+    descent: int
+    number: int
+    params: Mapping[str, float]
+    items: Mapping[str, tuple[int, ...]]
+    shares: Mapping[str, float]
+
+
+@dataclass
+class Descent:
+    """Adam (Kingma and Ba 2014, 1412.6980) on those numbers of a point that have a slope.
+
+    Numbers that leave their range are put back on its end; the others of the point stay as they are.
+
+    Attributes:
+        index: Which path of the search.
+        start: A value for each dimension of the space.
+        distributions: The dimensions that have a slope.
+        counts: Task → number of its search items.
+        shares: Task → share of its mean loss.
+        seed: Of the mini-batches.
+        steps: How many were taken.
+        busy: A step is in flight.
+        due: The point is to be scored in full.
+        over: It ended, at its last checkpoint or because a step failed.
+        length: Of the steps to come, as `FIRST_STEP`.
+    """
+
+    index: int
+    start: Mapping[str, float]
+    distributions: Mapping[str, FloatDistribution]
+    counts: Mapping[str, int]
+    shares: Mapping[str, float]
+    seed: int
+    steps: int = 0
+    busy: bool = False
+    due: bool = False
+    over: bool = False
+    length: float = FIRST_STEP
+    _last_loss: float = math.inf
+    _at: Vector = field(init=False)
+    _mean: Vector = field(init=False)
+    _square: Vector = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._at = self._inward([self.start[name] for name in self.distributions])
+        self._mean = np.zeros_like(self._at)
+        self._square = np.zeros_like(self._at)
+
+    @property
+    def point(self) -> dict[str, float]:
+        """A value for each dimension of the space."""
+        moved = {
+            name: self._outward(value, self.distributions[name])
+            for name, value in zip(self.distributions, self._at.tolist(), strict=True)
+        }
+        return {**self.start, **(moved if self.steps else {})}
+
+    def next_step(self) -> Step:
+        """Return the step to be taken now."""
+        items = {task: self._batch(task) for task in self.counts}
+        return Step(self.index, self.steps, self.point, items, self.shares)
+
+    def learn(self, slopes: Mapping[str, float] | None) -> None:
+        """Go a step down.
+
+        Args:
+            slopes: Dimension → slope of the loss; None where it could not be taken: the path ends.
+        """
+        self.busy = False
+        if slopes is None or not all(map(math.isfinite, slopes.values())):
+            self.over = True
+            return
+        along = np.array(
+            [self._chained(name, slopes.get(name, 0.0)) for name in self.distributions]
+        )
+        self.steps += 1
+        self._mean = _MEAN_DECAY * self._mean + (1 - _MEAN_DECAY) * along
+        self._square = _SQUARE_DECAY * self._square + (1 - _SQUARE_DECAY) * along**2
+        mean = self._mean / (1 - _MEAN_DECAY**self.steps)
+        square = self._square / (1 - _SQUARE_DECAY**self.steps)
+        moved = self._at - self.length * mean / (np.sqrt(square) + _TINY)
+        self._at = np.clip(moved, *self._ends())
+        self.due = self.steps in CHECKPOINTS
+        self.over = self.steps >= CHECKPOINTS[-1]
+
+    def judge(self, loss: float) -> None:
+        """Hear the loss of a checkpoint, scored in full."""
+        if loss > self._last_loss:
+            self.length /= 2
+        self._last_loss = loss
+
+    def _batch(self, task: str) -> tuple[int, ...]:
+        """Draw from a task's items without replacement, anew once they are used up."""
+        count = self.counts[task]
+        size = min(BATCH, count)
+        per_epoch = count // size
+        epoch, position = divmod(self.steps, per_epoch)
+        order = np.random.default_rng((self.seed, self.index, epoch)).permutation(count)
+        return tuple(sorted(order[position * size : (position + 1) * size].tolist()))
+
+    def _ends(self) -> tuple[Vector, Vector]:
+        low = self._inward([one.low for one in self.distributions.values()])
+        high = self._inward([one.high for one in self.distributions.values()])
+        return low, high
+
+    def _inward(self, values: Sequence[float]) -> Vector:
+        return np.array(
+            [
+                math.log(value) if distribution.log else float(value)
+                for value, distribution in zip(values, self.distributions.values(), strict=True)
+            ]
+        )
+
+    def _chained(self, name: str, slope: float) -> float:
+        if not self.distributions[name].log:
+            return slope
+        position = list(self.distributions).index(name)
+        return slope * math.exp(float(self._at[position]))
+
+    @staticmethod
+    def _outward(value: float, distribution: FloatDistribution) -> float:
+        value = math.exp(value) if distribution.log else value
+        return min(max(value, float(distribution.low)), float(distribution.high))

@@ -1,0 +1,52 @@
+"""What a sampler is to the study: it proposes points, and hears what came of them.
+
+A proposer's state is a function of what it heard, in the order in which it heard it; every random number
+is one of (seed, trial number). So hearing the recorded events again rebuilds it exactly, with no pickles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+Params = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a point.
+
+    Attributes:
+        values: Objective values, in the study's directions; estimates where a trial was pruned.
+        loss: One number to minimise that orders points as the campaign does, conditions included.
+        violations: By how much each condition is missed; met where at most 0.
+    """
+
+    values: tuple[float, ...]
+    loss: float
+    violations: tuple[float, ...] = ()
+
+
+class Proposer(Protocol):
+    """A source of points. `asked`, `told` and `known` are repeated at a replay, `propose` is not."""
+
+    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        """Return a point for trial `number`; another `attempt` may give another point."""
+
+    def asked(self, number: int, params: Params) -> None:
+        """Hear that trial `number` is in flight, at the point proposed or another."""
+
+    def told(self, number: int, params: Params, result: Result | None) -> None:
+        """Hear what came of a trial; None: it failed."""
+
+    def known(self, params: Params, result: Result) -> None:
+        """Hear of a point that no trial asked for, such as a baseline's."""
+
+
+def seed_of(seed: int, number: int, attempt: int = 0) -> int:
+    """Return a 32-bit seed of its own for each trial (and attempt) of a study."""
+    entropy = (seed, number) if attempt == 0 else (seed, number, attempt)
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])

@@ -1,0 +1,146 @@
+"""Descents from the best points known, then another sampler around what they found.
+
+Paths are followed side by side, as many as there are idle workers for (`_MOST_PATHS` at most); their
+checkpoints are ordinary trials. What has no slope (densities, methods, mask seeds, subsets) stays as it is
+along a path, and is searched by the sampler that goes on around the best point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from optuna.distributions import FloatDistribution
+
+from evomerge.search.descent import Descent, Step
+from evomerge.search.proposer import Params, Proposer, Result
+
+AROUND = 0.05
+"""First step size of CMA-ES around what the descents found, as a share of each range."""
+
+_MOST_PATHS = 8
+_PATHS_IN_TURN = 2
+_SHORT_BUDGET = 50  # trials; below, one path in turn
+
+
+class SlopeProposer:
+    """Paths down the slope, then `rest`.
+
+    Args:
+        distributions: The whole space.
+        sloped: Its dimensions that have a slope; at least one.
+        counts: Task → number of its search items, for the tasks that have a gold text.
+        shares: Task → share of its loss, one mapping a path in turn: a single one for one objective value,
+            several to go to several places of a Pareto front.
+        trials: The budget.
+        seed: Of the mini-batches.
+        rest: Makes the sampler beside the paths (False) and after them (True).
+    """
+
+    def __init__(
+        self,
+        distributions: Mapping[str, FloatDistribution],
+        sloped: Sequence[str],
+        counts: Mapping[str, int],
+        shares: Sequence[Mapping[str, float]],
+        trials: int,
+        seed: int,
+        rest: Callable[[bool], Proposer],
+    ) -> None:
+        self._distributions = dict(distributions)
+        self._sloped = {name: distributions[name] for name in sloped}
+        self._counts, self._shares, self._seed = dict(counts), list(shares), seed
+        self._in_turn = max(len(shares), 1 if trials < _SHORT_BUDGET else _PATHS_IN_TURN)
+        self._build_rest = rest
+        self._rest, self._rest_is_last = rest(False), False
+        self._paths: list[Descent] = []
+        self._mine: dict[int, Descent] = {}  # trials that are checkpoints
+        self._heard: list[tuple[float, dict[str, float], Result]] = []  # every point, in order
+
+    def next_step(self) -> Step | None:
+        """Return a step for an idle worker; None: ask for a trial instead."""
+        if any(path.due for path in self._paths):
+            return None
+        idle = [path for path in self._paths if not (path.busy or path.over)]
+        if idle:
+            return min(idle, key=lambda path: path.steps).next_step()
+        going = any(not path.over for path in self._paths)
+        if len(self._paths) < (_MOST_PATHS if going else self._in_turn):
+            return self._path(self._start()).next_step()
+        return None
+
+    def step_asked(self, step: Step) -> None:
+        """Hear that a step is in flight."""
+        if step.descent == len(self._paths):
+            self._paths.append(self._path(step.params))
+        self._paths[step.descent].busy = True
+
+    def step_told(self, descent: int, slopes: Mapping[str, float] | None) -> None:
+        """Hear the slopes of a path's step in flight; None: it failed."""
+        self._paths[descent].learn(slopes)
+
+    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        """Return the point of a checkpoint, or what the sampler beside the paths or after them proposes."""
+        for path in self._paths:
+            if path.due:
+                return path.point
+        self._turn()
+        return self._rest.propose(number, attempt)
+
+    def asked(self, number: int, params: Params) -> None:
+        """Hear that a trial is in flight, a checkpoint or one of the other sampler's."""
+        for path in self._paths:
+            if path.due and path.point == params:
+                path.due = False
+                self._mine[number] = path
+                return
+        self._turn()
+        self._rest.asked(number, params)
+
+    def told(self, number: int, params: Params, result: Result | None) -> None:
+        """Hear what came of a trial."""
+        if result is not None:
+            self._heard.append((result.loss, dict(params), result))
+        if number not in self._mine:
+            self._rest.told(number, params, result)
+        elif result is not None:
+            self._mine[number].judge(result.loss)
+            self._rest.known(params, result)
+
+    def known(self, params: Params, result: Result) -> None:
+        """Hear of a point that no trial asked for."""
+        self._heard.append((result.loss, dict(params), result))
+        self._rest.known(params, result)
+
+    def step(
+        self, descent: int, number: int, params: Params, items: Mapping[str, tuple[int, ...]]
+    ) -> Step:
+        """Return a step as it was asked for before."""
+        return Step(descent, number, dict(params), dict(items), self._shares_of(descent))
+
+    def _shares_of(self, descent: int) -> Mapping[str, float]:
+        return self._shares[descent % len(self._shares)]
+
+    def _path(self, start: Params) -> Descent:
+        index = len(self._paths)
+        return Descent(
+            index, dict(start), self._sloped, self._counts, self._shares_of(index), self._seed
+        )
+
+    def _start(self) -> dict[str, float]:
+        """Return the best point from which no path began; the middle of the space if there is none."""
+        begun = [path.start for path in self._paths]
+        fresh = [(loss, params) for loss, params, _ in self._heard if params not in begun]
+        if fresh and len(self._shares) == 1:
+            return min(fresh, key=lambda pair: pair[0])[1]
+        if self._heard:
+            return min(self._heard, key=lambda heard: heard[0])[1]
+        return {name: float(np.mean([d.low, d.high])) for name, d in self._distributions.items()}
+
+    def _turn(self) -> None:
+        """Once every path is over, go on around the best point."""
+        over = len(self._paths) >= self._in_turn and all(path.over for path in self._paths)
+        if over and not self._rest_is_last:
+            self._rest, self._rest_is_last = self._build_rest(True), True
+            for _, params, result in self._heard:
+                self._rest.known(params, result)

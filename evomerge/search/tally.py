@@ -1,0 +1,70 @@
+"""How far a study is: what was asked, told and spent, and the best so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from evomerge.campaign import Campaign
+from evomerge.goals import feasible
+from evomerge.search.objectives import reached
+from evomerge.search.proposer import Result
+from evomerge.search.ranking import Scored
+from evomerge.trial import Candidate, Outcome
+
+
+@dataclass
+class Tally:
+    """Counts of trials; parents, baselines and steps of descents are none.
+
+    Attributes:
+        asked: Candidates asked for.
+        failed: Candidates that failed.
+        pruned: Candidates given up before their last item.
+        items: Items scored for trials, an item of a slope counting as three.
+        best_value: The best value that meets the conditions; None before there is one, and in Pareto mode.
+        scored: Number → trial scored in full.
+        slope_failure: Why the last step that failed did; None: none failed.
+    """
+
+    asked: int = 0
+    failed: int = 0
+    pruned: int = 0
+    items: int = 0
+    best_value: float | None = None
+    scored: dict[int, Scored] = field(default_factory=dict)
+    slope_failure: str | None = None
+
+    @property
+    def told(self) -> int:
+        """Candidates with an outcome, failures included."""
+        return len(self.scored) + self.failed + self.pruned
+
+    def take(
+        self, candidate: Candidate, number: int, outcome: Outcome, result: Result | None
+    ) -> None:
+        """Count a trial's outcome; None as its result: it failed."""
+        self.items += outcome.cost.items
+        if result is None:
+            self.failed += 1
+        elif outcome.pruned is not None:
+            self.pruned += 1
+        else:
+            self.scored[number] = Scored(candidate, result.values, result.violations)
+            if len(result.values) == 1 and feasible(result.violations):
+                before = self.best_value
+                self.best_value = max(
+                    result.values[0], before if before is not None else -float("inf")
+                )
+
+    def is_spent(self, campaign: Campaign, flying: int) -> bool:
+        """Tell whether the budget of trials or item evaluations is used up, or the target reached.
+
+        Args:
+            campaign: Its budget.
+            flying: Candidates in flight, each of which may score all its items.
+        """
+        budget = campaign.search
+        if self.asked >= budget.trials or reached(campaign, self.best_value):
+            return True
+        items = (flying + 1) * len(campaign.objectives) * campaign.items.search
+        return budget.item_evaluations is not None and self.items + items > budget.item_evaluations

@@ -1,0 +1,48 @@
+"""What a sampler cannot make use of in a space: legal, but good to know before time is spent."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from evomerge import campaign
+from evomerge.errors import CampaignError
+from evomerge.space import genes
+from evomerge.space.space import Space
+
+LEARNING = {"slope", "cmaes", "tpe", "gp"}
+"""Samplers that learn from where good trials lie."""
+
+
+def check_slope_sampler(space: Space) -> None:
+    """Check that the sampler `slope` has something to descend along.
+
+    Raises:
+        CampaignError: No dimension has a slope.
+    """
+    if not space.sloped:
+        raise CampaignError(
+            "found slope, but none of the searched dimensions has a slope (weights, lambda, t and scale "
+            "have); take cmaes, tpe or gp, or give a weight as a range",
+            field="search.sampler",
+        )
+
+
+def unused(space: Space, sampler: campaign.Sampler) -> tuple[str, ...]:
+    """Return a warning for each kind of dimension that a sampler cannot use as it uses the others."""
+    found = []
+    flat = [name for name in space.distributions if name not in space.sloped]
+    if sampler == "slope" and flat:
+        kinds = Counter(name.split("/")[0] for name in flat)
+        listed = ", ".join(
+            name if count == 1 else f"{name} ×{count}" for name, count in kinds.items()
+        )
+        found.append(
+            f"slope has no slope by {len(flat)} of {len(space.distributions)} dimensions ({listed}): its "
+            "CMA-ES part searches them"
+        )
+    if sampler in LEARNING and space.settings.mask_seed:
+        found.append(
+            f"{genes.MASK_SEED}: neighbouring values are unrelated masks, so {sampler} can learn nothing "
+            "from them and finds a good one by luck only"
+        )
+    return tuple(found)

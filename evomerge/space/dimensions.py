@@ -1,0 +1,235 @@
+"""One searched parameter: its dimensions, the values that they stand for, and slopes the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from optuna.distributions import FloatDistribution
+
+from evomerge import campaign
+from evomerge.space.facts import WEIGHT, Family, MethodFacts
+from evomerge.space.groups import LayerGroups
+from evomerge.space.profiles import Numbers, basis, coefficient_range
+from evomerge.space.shares import scaled, scaled_slopes
+
+REST = "rest"
+
+Place = tuple[int, int, int]
+"""Row, component, expert. An axis by which a parameter does not differ has length 1."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A parameter of the method as the space sees it.
+
+    Its coordinates are an array [rows, components, experts], where a row is a group of layers or a
+    coefficient of the curve over them. From coordinates to values: the curve is evaluated and put back
+    into its range, experts that take no part get 0, then the experts' values are scaled to their sum.
+
+    Attributes:
+        name: Of the parameter.
+        groups: Groups of layers that it differs by; one over all layers where it does not.
+        components: Groups of components that it differs by, `rest` the last; (None,) where it does not.
+        experts: Experts that it differs by; (None,) where it does not.
+        spans: Per expert smallest and largest value; equal: fixed, without a dimension.
+        log: The range is logarithmic.
+        profile: Number of coefficients of the curve over depth; None: one value a group.
+        total: What the experts' values add up to; None: they are free.
+    """
+
+    name: str
+    groups: LayerGroups
+    components: tuple[str | None, ...]
+    experts: tuple[str | None, ...]
+    spans: tuple[tuple[float, float], ...]
+    log: bool = False
+    profile: int | None = None
+    total: float | None = None
+
+    @cached_property
+    def places(self) -> Mapping[str, Place]:
+        """Dimension → its place among the coordinates, in a fixed order."""
+        found: dict[str, Place] = {}
+        for r, row in enumerate(self._rows()):
+            for c, component in enumerate(self.components):
+                for e, expert in enumerate(self.experts):
+                    if self.spans[e][0] < self.spans[e][1]:
+                        parts = (self.name, expert, row, component)
+                        found["/".join(part for part in parts if part)] = (r, c, e)
+        return found
+
+    def distributions(self) -> dict[str, FloatDistribution]:
+        """Return the range of each dimension."""
+        return {
+            name: FloatDistribution(*self._range(row, expert), log=self.log)
+            for name, (row, _, expert) in self.places.items()
+        }
+
+    def coordinates(self, params: Mapping[str, float]) -> Numbers:
+        """Return the coordinates of a point, the fixed ones among them; [rows, components, experts]."""
+        found = self.constant(self.low)
+        for name, place in self.places.items():
+            found[place] = params[name]
+        return found
+
+    def constant(self, values: Numbers) -> Numbers:
+        """Return the coordinates of values that are the same in all groups and components.
+
+        Args:
+            values: Shape [experts].
+        """
+        shape = (len(self._rows()), len(self.components), len(self.experts))
+        found = np.broadcast_to(values, shape).copy()
+        if self.profile is not None:
+            found[1:] = 0.0
+        return found
+
+    def params(self, coordinates: Numbers) -> dict[str, float]:
+        """Return the point of coordinates, each put back into its range."""
+        return {
+            name: float(np.clip(coordinates[place], *self._range(place[0], place[2])))
+            for name, place in self.places.items()
+        }
+
+    def evaluated(self, coordinates: Numbers) -> Numbers:
+        """Return the values of coordinates before any scaling, [groups, components, experts]."""
+        if self.profile is None:
+            return coordinates
+        return np.clip(self._curve(coordinates), self.low, self.high)
+
+    def values(self, params: Mapping[str, float], part: Numbers | None = None) -> Numbers:
+        """Return the values at a point, [groups, components, experts].
+
+        Args:
+            params: A value for each dimension.
+            part: 1 for each expert that takes part, 0 for another, shape [experts]; None: all do. With
+                it the values have an axis of experts even if the parameter does not differ by them.
+        """
+        found = self.evaluated(self.coordinates(params))
+        found = found if part is None else found * part
+        return found if self.total is None else scaled(found, self.total, self._part(part))
+
+    def slopes(
+        self, params: Mapping[str, float], part: Numbers | None, by_value: Numbers
+    ) -> dict[str, float]:
+        """Return the slope by each dimension from the slopes by the values.
+
+        Args:
+            params: The point.
+            part: As for `values`.
+            by_value: Over all of the space's groups and components, and the experts (one for a parameter
+                that all models share); axes that the values do not have are summed over.
+        """
+        coordinates = self.coordinates(params)
+        free = self.evaluated(coordinates)
+        found = free if part is None else free * part
+        slopes = _summed(by_value, found.shape)
+        if self.total is not None:
+            slopes = scaled_slopes(found, self.total, self._part(part), slopes)
+        if part is not None:
+            slopes = _summed(slopes * part, free.shape)
+        if self.profile is not None:
+            curve = self._curve(coordinates)
+            slopes = np.where((curve < self.low) | (curve > self.high), 0.0, slopes)
+            slopes = np.einsum("gj,gce->jce", basis(self.groups, self.profile), slopes)
+        return {name: float(slopes[place]) for name, place in self.places.items()}
+
+    @cached_property
+    def low(self) -> Numbers:
+        """Smallest value of each expert, shape [experts]."""
+        return np.array([low for low, _ in self.spans], dtype=np.float64)
+
+    @cached_property
+    def high(self) -> Numbers:
+        """Largest value of each expert, shape [experts]."""
+        return np.array([high for _, high in self.spans], dtype=np.float64)
+
+    def _rows(self) -> tuple[str | None, ...]:
+        if self.profile is not None:
+            return tuple(f"cos{j}" for j in range(self.profile))
+        if len(self.groups) == 1:
+            return (None,)
+        return tuple(f"{start}-{stop}" for start, stop in self.groups)
+
+    def _range(self, row: int, expert: int) -> tuple[float, float]:
+        low, high = self.spans[expert]
+        return (low, high) if self.profile is None else coefficient_range(low, high, row)
+
+    def _curve(self, coefficients: Numbers) -> Numbers:
+        assert self.profile is not None  # the callers ask
+        curve: Numbers = np.einsum("gj,jce->gce", basis(self.groups, self.profile), coefficients)
+        return curve
+
+    def _part(self, part: Numbers | None) -> Numbers:
+        return np.ones(len(self.experts)) if part is None else part
+
+
+def searched(
+    settings: campaign.Space,
+    family: Family,
+    methods: Mapping[str, MethodFacts],
+    groups: LayerGroups,
+) -> tuple[Searched, ...]:
+    """Return the parameters that have a value in each place of their own: all but plain fixed ones.
+
+    Args:
+        settings: The campaign's `space`.
+        family: The models.
+        methods: Facts on each method of `settings.method`.
+        groups: Groups of layers.
+    """
+    found = []
+    for name, setting in settings.parameters.items():
+        if isinstance(setting, campaign.Range):
+            found.append(_of_range(name, setting, settings, family, methods, groups))
+        elif settings.subsets and name == WEIGHT:  # 0 for an expert that takes no part
+            spans = ((float(setting), float(setting)),) * len(family.experts)
+            whole = ((0, family.num_layers),)
+            found.append(Searched(name, whole, (None,), tuple(family.experts), spans))
+    return tuple(found)
+
+
+def is_per_source(name: str, methods: Mapping[str, MethodFacts]) -> bool:
+    """Tell whether each model has a value of its own for a parameter, in any of the methods."""
+    facts = [method.parameters.get(name) for method in methods.values()]
+    return any(fact.per_source for fact in facts if fact is not None)
+
+
+def _of_range(
+    name: str,
+    setting: campaign.Range,
+    settings: campaign.Space,
+    family: Family,
+    methods: Mapping[str, MethodFacts],
+    groups: LayerGroups,
+) -> Searched:
+    by_expert = "expert" in setting.per and is_per_source(name, methods)
+    by_component = "component" in setting.per and bool(settings.components)
+    experts: tuple[str | None, ...] = tuple(family.experts) if by_expert else (None,)
+    return Searched(
+        name=name,
+        groups=groups if "layer" in setting.per else ((0, family.num_layers),),
+        components=(*settings.components, REST) if by_component else (None,),
+        experts=experts,
+        spans=tuple(_span(setting, expert) for expert in experts),
+        log=setting.log,
+        profile=setting.profile,
+        total=setting.sum,
+    )
+
+
+def _span(setting: campaign.Range, expert: str | None) -> tuple[float, float]:
+    own = setting.experts.get(expert, setting) if expert is not None else setting
+    if isinstance(own, campaign.Range | campaign.Bounds):
+        return own.low, own.high
+    return float(own), float(own)
+
+
+def _summed(table: Numbers, shape: tuple[int, ...]) -> Numbers:
+    """Sum over the axes that have length 1 in `shape`."""
+    axes = tuple(axis for axis, length in enumerate(shape) if length == 1)
+    found: Numbers = table.sum(axis=axes, keepdims=True)
+    return found

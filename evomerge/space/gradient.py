@@ -1,0 +1,72 @@
+"""Slopes by a recipe's numbers → slopes by the dimensions of the space that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evomerge.space.dimensions import Searched
+from evomerge.space.facts import MethodFacts
+from evomerge.space.profiles import Numbers
+from evomerge.trial import Slopes
+
+if TYPE_CHECKING:
+    from evomerge.space.space import Space
+
+
+def gradient(space: Space, params: Mapping[str, float], slopes: Slopes) -> dict[str, float]:
+    """Return the slope by each dimension that has one.
+
+    Raises:
+        ValueError: `slopes` holds none by a parameter that should have some.
+    """
+    method = space.methods[space.method(params)]
+    found: dict[str, float] = {}
+    for one in space.searched:
+        if not is_sloped(one.name, space.methods):
+            continue
+        if one.name not in method.parameters:  # the model does not depend on it
+            found |= dict.fromkeys(one.places, 0.0)
+            continue
+        by_value = _table(space, one, method, slopes)
+        found |= one.slopes(params, space.part(one, params), by_value)
+    return found
+
+
+def is_sloped(name: str, methods: Mapping[str, MethodFacts]) -> bool:
+    """Tell whether every method that takes a parameter has slopes by it."""
+    takers = [method for method in methods.values() if name in method.parameters]
+    return bool(takers) and all(
+        method.slopes is not None and method.parameters[name].sloped for method in takers
+    )
+
+
+def component_of(components: Sequence[str], tensor: str) -> int:
+    """Return which component a tensor belongs to: the first whose text its name contains, else the rest."""
+    places = (place for place, text in enumerate(components) if text in tensor)
+    return next(places, len(components))
+
+
+def _table(space: Space, one: Searched, method: MethodFacts, slopes: Slopes) -> Numbers:
+    """Sum the tensors' slopes by place, [groups, components, experts or 1]."""
+    per_source = method.parameters[one.name].per_source
+    components = space.settings.components
+    experts = {model: place for place, model in enumerate(space.family.experts.values())}
+    width = len(experts) if per_source else 1
+    table = np.zeros((len(space.groups), len(components) + 1, width))
+    known = False
+    for name, tensor in slopes.tensors.items():
+        row = table[tensor.slice, component_of(components, name)]
+        if not per_source and one.name in tensor.shared:
+            known = True
+            row[0] += tensor.shared[one.name]
+        elif per_source and one.name in tensor.own:
+            known = True
+            for model, slope in zip(tensor.models, tensor.own[one.name], strict=True):
+                if model in experts:
+                    row[experts[model]] += slope
+    if not known:
+        raise ValueError(f"no tensor has a slope by {one.name}")
+    return table

@@ -1,0 +1,91 @@
+"""What the settings of a space ask for, against what the models and the methods can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evomerge import campaign
+from evomerge.errors import CampaignError
+from evomerge.space.dimensions import is_per_source
+from evomerge.space.facts import WEIGHT, Family, MethodFacts
+from evomerge.space.groups import LayerGroups
+
+
+def check_settings(
+    settings: campaign.Space,
+    family: Family,
+    methods: Mapping[str, MethodFacts],
+    groups: LayerGroups,
+) -> None:
+    """Refuse what would have no meaning.
+
+    Args:
+        settings: The campaign's `space`.
+        family: The models.
+        methods: Facts on each method of `settings.method`.
+        groups: The groups of layers that `settings.layers` makes.
+
+    Raises:
+        CampaignError: Naming the field, what was found and what was expected.
+    """
+    for name, setting in settings.parameters.items():
+        if isinstance(setting, campaign.Range):
+            _check_range(name, setting, methods, groups)
+    _check_genes(settings, family, methods)
+    if settings.coarse is not None and settings.coarse >= len(groups):
+        expected = f"1 to {len(groups) - 1}" if len(groups) > 1 else "none, for there is one group"
+        raise CampaignError(
+            f"found {settings.coarse} groups to begin with, but `layers` makes {len(groups)} of "
+            f"{family.num_layers} layers; expected {expected}",
+            field="space.coarse",
+        )
+
+
+def _check_range(
+    name: str, setting: campaign.Range, methods: Mapping[str, MethodFacts], groups: LayerGroups
+) -> None:
+    field = f"space.parameters.{name}"
+    kinds = {m.parameters[name].per_source for m in methods.values() if name in m.parameters}
+    if len(kinds) > 1:
+        raise CampaignError(
+            f"{name} is a number of each model in one of the methods and of all in another; search "
+            "these methods apart",
+            field=field,
+        )
+    for key, given in (("sum", setting.sum is not None), ("experts", bool(setting.experts))):
+        if given and not is_per_source(name, methods):
+            raise CampaignError(
+                f"{name} is one number for all models, not one an expert; leave {key} out",
+                field=f"{field}.{key}",
+            )
+    if setting.profile is not None and setting.profile > len(groups):
+        raise CampaignError(
+            f"found {setting.profile} coefficients for {len(groups)} groups of layers; expected 1 to "
+            f"{len(groups)}, or more groups, such as layers: each",
+            field=f"{field}.profile",
+        )
+
+
+def _check_genes(
+    settings: campaign.Space, family: Family, methods: Mapping[str, MethodFacts]
+) -> None:
+    if settings.subsets and (
+        WEIGHT not in settings.parameters
+        or not any(WEIGHT in method.parameters for method in methods.values())
+    ):
+        raise CampaignError(
+            f"an expert is left out by weight 0, and {' or '.join(methods)} has no weight here; leave "
+            "subsets out, or give a weight",
+            field="space.subsets",
+        )
+    if settings.subsets and len(family.experts) < 2:
+        raise CampaignError(
+            "one expert always takes part, and there is one only; leave subsets out",
+            field="space.subsets",
+        )
+    if settings.mask_seed and not any(method.draws_masks for method in methods.values()):
+        raise CampaignError(
+            f"{' or '.join(methods)} draws no random masks; leave mask_seed out, or take a method that "
+            "does, such as dare_linear",
+            field="space.mask_seed",
+        )

@@ -1,0 +1,154 @@
+"""A point of one space → the point of another whose model is as near to the same as can be.
+
+For campaigns that begin where an earlier one ended, though experts came or went, layers are grouped
+otherwise, or other parameters are searched; and for a space that is refined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evomerge import campaign
+from evomerge.space import genes
+from evomerge.space.dimensions import Searched
+from evomerge.space.facts import WEIGHT
+from evomerge.space.gradient import component_of
+from evomerge.space.groups import LayerGroups, mean_overlap
+from evomerge.space.profiles import Numbers, fitted
+from evomerge.space.shares import within
+
+if TYPE_CHECKING:
+    from evomerge.space.space import Space
+
+Regroup = Callable[[LayerGroups, LayerGroups], Numbers]
+"""(old groups, new groups) → share of each old group in each new one, [new, old]."""
+
+
+def transfer(old: Space, new: Space, params: Mapping[str, float]) -> dict[str, float] | None:
+    """Return the point of `new` that comes closest to a point of `old`.
+
+    Experts are matched by name: one that is new starts at weight 0, one that is gone is dropped.
+    Groups of layers are matched by the layers that they share, components by name, or else by what
+    they belonged to. A curve over depth is fitted to values, or evaluated. A parameter that was not
+    searched starts at the value that it had: the fixed one, or the method's default; at its range's
+    middle if there is none. What leaves its range is put back on the end of it.
+
+    Args:
+        old: The earlier space.
+        new: Of the same base.
+        params: A point of `old`.
+
+    Returns:
+        A value for each dimension of `new`; None if it does not search the point's method, or its models
+        have another number of layers.
+    """
+    same_height = old.family.num_layers == new.family.num_layers
+    if old.method(params) not in new.settings.method or not same_height:
+        return None
+    return moved(old, new, params, mean_overlap)
+
+
+def moved(
+    old: Space, new: Space, params: Mapping[str, float], regroup: Regroup
+) -> dict[str, float]:
+    """Return the point as `transfer` does, with groups of layers matched by `regroup`."""
+    found = _genes(old, new, params)
+    for one in new.searched:
+        found |= one.params(_coordinates(old, new, one, params, regroup))
+    return {name: found[name] for name in new.distributions}
+
+
+def _genes(old: Space, new: Space, params: Mapping[str, float]) -> dict[str, float]:
+    names = (*map(genes.score, new.settings.method), *map(genes.use, new.family.experts))
+    found = {name: params.get(name, 1.0) for name in (*names, genes.MASK_SEED)}
+    found[genes.MASK_SEED] = params.get(genes.MASK_SEED, 0.0)
+    if old.settings.method != new.settings.method:
+        found |= genes.choosing(new.settings.method, old.method(params))
+    return found
+
+
+def _coordinates(
+    old: Space, new: Space, one: Searched, params: Mapping[str, float], regroup: Regroup
+) -> Numbers:
+    """Return the coordinates of one of the new space's parameters."""
+    before = old.named.get(one.name) or _unsearched(old, new, one)
+    values, is_curve = _values(old, new, before, one, params)
+    start = np.full(len(values), 0.0 if one.name == WEIGHT else _start(new, one))
+    if is_curve:
+        start[1:] = 0.0
+    values = _by_expert(values, before, one, old, start)
+    values = values[:, _components(before.components, one.components)].mean(axis=2)
+    if is_curve:
+        assert one.profile is not None  # _values asked
+        found = np.zeros((one.profile, *values.shape[1:]))
+        kept = min(len(values), one.profile)
+        found[:kept] = values[:kept]
+        return found
+    values = np.einsum("no,oce->nce", regroup(before.groups, one.groups), values)
+    if one.total is not None:
+        values = within(values, one.high)
+    return values if one.profile is None else fitted(values, one.groups, one.profile)
+
+
+def _values(
+    old: Space, new: Space, before: Searched, one: Searched, params: Mapping[str, float]
+) -> tuple[Numbers, bool]:
+    """Return what is carried over of the old parameter, and whether it is the coefficients of a curve.
+
+    Where both spaces scale to a sum, or both can leave experts out, that is done again in the new one.
+    """
+    part = old.part(before, params)
+    if before.total is not None and one.total is None:
+        return before.values(params, part), False
+    coordinates = before.coordinates(params)
+    if part is not None and not new.settings.subsets:
+        return before.evaluated(coordinates) * part, False
+    if before.profile is not None and one.profile is not None:
+        return coordinates, True
+    return before.evaluated(coordinates), False
+
+
+def _by_expert(
+    values: Numbers, before: Searched, one: Searched, old: Space, start: Numbers
+) -> Numbers:
+    """Match the axis of experts; those that the old space did not know get `start`, [rows]."""
+    shared = values.shape[2] == 1 and before.experts == (None,)
+    places = {name: 0 if shared else place for place, name in enumerate(old.family.experts)}
+    if one.experts == (None,):
+        mean: Numbers = values.mean(axis=2, keepdims=True)
+        return mean
+    unknown = np.broadcast_to(start[:, None], values.shape[:2])
+    columns = [
+        unknown if name not in places else values[:, :, places[name]]
+        for name in map(str, one.experts)
+    ]
+    found: Numbers = np.stack(columns, axis=2)
+    return found
+
+
+def _components(old: Sequence[str | None], new: Sequence[str | None]) -> list[list[int]]:
+    """Return, for each new component, the old ones whose mean it takes: its own, or (None) all."""
+    if old == (None,):
+        return [[0] for _ in new]
+    if new == (None,):
+        return [list(range(len(old)))]
+    texts = [str(text) for text in old[:-1]]
+    return [[component_of(texts, str(text))] for text in new[:-1]] + [[len(texts)]]
+
+
+def _unsearched(old: Space, new: Space, one: Searched) -> Searched:
+    """Return a parameter that the old space did not search, fixed at the value that it had there."""
+    fixed = old.settings.parameters.get(one.name)
+    value = _start(new, one) if fixed is None or isinstance(fixed, campaign.Range) else float(fixed)
+    whole = ((0, old.family.num_layers),)
+    return Searched(one.name, whole, (None,), (None,), ((value, value),))
+
+
+def _start(new: Space, one: Searched) -> float:
+    """Return the value that a method takes where it is given none; the middle of the range if it has none."""
+    facts = [method.parameters.get(one.name) for method in new.methods.values()]
+    defaults = [fact.default for fact in facts if fact is not None and fact.default is not None]
+    return float(defaults[0]) if defaults else float((one.low + one.high).mean() / 2)

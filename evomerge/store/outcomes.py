@@ -1,0 +1,248 @@
+"""An outcome's rows: written in plain SQL, which every trial pays for, and read back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, select
+
+from evomerge.store.encoding import (
+    decode_items,
+    decode_recipe,
+    encode_items,
+    encode_json,
+    encode_recipe,
+)
+from evomerge.store.records import Evaluation
+from evomerge.store.tables import EVALUATIONS, ITEM_SETS, METRICS, TASK_SCORES
+from evomerge.trial import (
+    Candidate,
+    Cost,
+    Estimate,
+    Failure,
+    FailureKind,
+    Outcome,
+    Split,
+    TaskScores,
+)
+
+
+class ItemSets:
+    """Ids of items ↔ the number under which they are stored once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, ...], int] = {}
+        self._ids: dict[int, tuple[str, ...]] = {}
+
+    def number(self, connection: sqlite3.Connection, ids: tuple[str, ...]) -> int:
+        """Return the number of `ids`, storing them if they are new."""
+        if ids not in self._numbers:
+            packed = encode_json(ids)
+            known = "SELECT item_set_id FROM evomerge_item_sets WHERE ids = ?"
+            row = connection.execute(known, (packed,)).fetchone()
+            if row is None:
+                insert = "INSERT INTO evomerge_item_sets (ids) VALUES (?)"
+                row = (_row_id(connection.execute(insert, (packed,))),)
+            self._numbers[ids] = int(row[0])
+        return self._numbers[ids]
+
+    def forget(self) -> None:
+        """Forget all numbers: those of a transaction that failed are nobody's."""
+        self._numbers, self._ids = {}, {}
+
+    def ids(self, connection: Connection, number: int) -> tuple[str, ...]:
+        """Return the ids stored under `number`."""
+        if number not in self._ids:
+            query = select(ITEM_SETS.c.ids).where(ITEM_SETS.c.item_set_id == number)
+            self._ids[number] = tuple(json.loads(connection.execute(query).scalar_one()))
+        return self._ids[number]
+
+
+@dataclass(frozen=True)
+class PackedOutcome:
+    """An outcome with its per-item values already packed, so that no transaction waits for it."""
+
+    outcome: Outcome
+    per_item: Mapping[tuple[str, str], bytes]
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> PackedOutcome:
+        """Pack an outcome.
+
+        Raises:
+            ResultsError: A metric's values are of a type that cannot be stored.
+        """
+        return cls(
+            outcome,
+            {
+                (task, metric): encode_items(values)
+                for task, scores in outcome.scores.items()
+                for metric, values in scores.metrics.items()
+            },
+        )
+
+
+def insert_evaluation(
+    connection: sqlite3.Connection,
+    item_sets: ItemSets,
+    candidate: Candidate,
+    kind: str,
+    split: Split,
+    packed: PackedOutcome,
+) -> None:
+    """Write an outcome's rows; an earlier one of the same name and split is replaced.
+
+    The recipe of a `trial` already stands in the trial's row.
+    """
+    _delete_evaluation(connection, candidate.name, split)
+    outcome, cost, failure = packed.outcome, packed.outcome.cost, packed.outcome.failure
+    evaluation_id = _row_id(
+        connection.execute(
+            "INSERT INTO evomerge_evaluations (name, kind, number, split, recipe, failure_kind, "
+            "failure_reason, merge_seconds, score_seconds, items, generated_tokens, worker) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                candidate.name,
+                kind,
+                candidate.number,
+                split,
+                None if kind == "trial" else encode_recipe(candidate.recipe),
+                None if failure is None else failure.kind.value,
+                None if failure is None else failure.reason,
+                cost.merge_seconds,
+                cost.score_seconds,
+                cost.items,
+                cost.generated_tokens,
+                outcome.worker,
+            ),
+        )
+    )
+    for task, scores in outcome.scores.items():
+        task_score_id = _row_id(
+            connection.execute(
+                "INSERT INTO evomerge_task_scores (evaluation_id, task, item_set_id, truncated) "
+                "VALUES (?, ?, ?, ?)",
+                (
+                    evaluation_id,
+                    task,
+                    item_sets.number(connection, scores.items),
+                    scores.truncated,
+                ),
+            )
+        )
+        connection.executemany(
+            "INSERT INTO evomerge_metrics (task_score_id, metric, estimate, per_item) "
+            "VALUES (?, ?, ?, ?)",
+            [
+                (
+                    task_score_id,
+                    name,
+                    _packed_estimate(scores.values.get(name)),
+                    packed.per_item.get((task, name)),
+                )
+                for name in dict.fromkeys([*scores.metrics, *scores.values])
+            ],
+        )
+
+
+def read_evaluations(
+    connection: Connection, item_sets: ItemSets, condition: ColumnElement[bool]
+) -> list[Evaluation]:
+    """Read evaluations other than the search scores of trials, oldest first.
+
+    Args:
+        connection: With an open transaction.
+        item_sets: Cache of ids.
+        condition: On the columns of `tables.EVALUATIONS`.
+    """
+    condition = and_(EVALUATIONS.c.kind != "trial", condition)
+    return [
+        Evaluation(row.name, row.kind, row.number, row.split, decode_recipe(row.recipe), outcome)
+        for row, outcome in _read_outcomes(connection, item_sets, condition)
+    ]
+
+
+def read_trial_outcomes(connection: Connection, item_sets: ItemSets) -> dict[int, Outcome]:
+    """Read the search scores of all trials: number → outcome."""
+    found = _read_outcomes(connection, item_sets, EVALUATIONS.c.kind == "trial")
+    return {row.number: outcome for row, outcome in found}
+
+
+def _delete_evaluation(connection: sqlite3.Connection, name: str, split: Split) -> None:
+    known = "SELECT evaluation_id FROM evomerge_evaluations WHERE name = ? AND split = ?"
+    row = connection.execute(known, (name, split)).fetchone()
+    if row is None:
+        return
+    connection.execute(
+        "DELETE FROM evomerge_metrics WHERE task_score_id IN "
+        "(SELECT task_score_id FROM evomerge_task_scores WHERE evaluation_id = ?)",
+        row,
+    )
+    connection.execute("DELETE FROM evomerge_task_scores WHERE evaluation_id = ?", row)
+    connection.execute("DELETE FROM evomerge_evaluations WHERE evaluation_id = ?", row)
+
+
+def _row_id(cursor: sqlite3.Cursor) -> int:
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _packed_estimate(estimate: Estimate | None) -> str | None:
+    return None if estimate is None else encode_json([estimate.value, estimate.stderr])
+
+
+def _read_outcomes(
+    connection: Connection, item_sets: ItemSets, condition: ColumnElement[bool]
+) -> list[tuple[Row[Any], Outcome]]:
+    query = select(EVALUATIONS).where(condition).order_by(EVALUATIONS.c.evaluation_id)
+    rows = connection.execute(query).all()
+    scores = _read_scores(connection, item_sets, condition)
+    return [(row, _outcome(row, scores.get(row.evaluation_id, {}))) for row in rows]
+
+
+def _read_scores(
+    connection: Connection, item_sets: ItemSets, condition: ColumnElement[bool]
+) -> dict[int, dict[str, TaskScores]]:
+    tasks = connection.execute(
+        select(TASK_SCORES)
+        .join(EVALUATIONS, EVALUATIONS.c.evaluation_id == TASK_SCORES.c.evaluation_id)
+        .where(condition)
+        .order_by(TASK_SCORES.c.task_score_id)
+    ).all()
+    metrics = connection.execute(
+        select(METRICS)
+        .join(TASK_SCORES, TASK_SCORES.c.task_score_id == METRICS.c.task_score_id)
+        .join(EVALUATIONS, EVALUATIONS.c.evaluation_id == TASK_SCORES.c.evaluation_id)
+        .where(condition)
+        .order_by(METRICS.c.metric_id)
+    ).all()
+    by_task: dict[int, list[Row[Any]]] = {}
+    for row in metrics:
+        by_task.setdefault(row.task_score_id, []).append(row)
+    scores: dict[int, dict[str, TaskScores]] = {}
+    for row in tasks:
+        ids = item_sets.ids(connection, row.item_set_id)
+        found = by_task.get(row.task_score_id, [])
+        scores.setdefault(row.evaluation_id, {})[row.task] = _task_scores(row, ids, found)
+    return scores
+
+
+def _task_scores(row: Row[Any], ids: tuple[str, ...], metrics: Iterable[Row[Any]]) -> TaskScores:
+    return TaskScores(
+        items=ids,
+        metrics={m.metric: decode_items(m.per_item) for m in metrics if m.per_item is not None},
+        values={m.metric: Estimate(*json.loads(m.estimate)) for m in metrics if m.estimate},
+        truncated=row.truncated,
+    )
+
+
+def _outcome(row: Row[Any], scores: Mapping[str, TaskScores]) -> Outcome:
+    failure = None
+    if row.failure_kind is not None:
+        failure = Failure(FailureKind(row.failure_kind), row.failure_reason)
+    cost = Cost(row.merge_seconds, row.score_seconds, row.items, row.generated_tokens)
+    return Outcome(scores, failure, cost, row.worker)

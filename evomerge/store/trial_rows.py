@@ -1,0 +1,130 @@
+"""A trial's rows in both sets of tables, Optuna's and ours: asked, told, and read back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from sqlalchemy import Connection, select
+
+from evomerge.store import optuna_tables
+from evomerge.store.encoding import decode_recipe, encode_json, encode_recipe
+from evomerge.store.outcomes import ItemSets, PackedOutcome, insert_evaluation, read_trial_outcomes
+from evomerge.store.records import Asked, State, StoredTrial, Told
+from evomerge.store.tables import TRIALS
+from evomerge.trial import Candidate
+
+
+def insert_asked(
+    connection: sqlite3.Connection,
+    study_id: int,
+    entry: Asked,
+    texts: optuna_tables.DistributionTexts,
+    seq: int,
+) -> None:
+    """Write a trial that begins.
+
+    Args:
+        connection: With an open transaction.
+        study_id: Optuna's id of the study.
+        entry: The trial.
+        texts: Cache of distributions.
+        seq: Its place in the order of events.
+    """
+    candidate, number = entry.candidate, _number(entry.candidate)
+    trial_id = optuna_tables.insert_running(
+        connection,
+        study_id,
+        number,
+        entry.params,
+        entry.distributions,
+        texts,
+        {"method": candidate.recipe.method},
+    )
+    connection.execute(
+        "INSERT INTO evomerge_trials (number, trial_id, name, recipe, params, state, asked_seq) "
+        "VALUES (?, ?, ?, ?, ?, 'asked', ?)",
+        (
+            number,
+            trial_id,
+            candidate.name,
+            encode_recipe(candidate.recipe),
+            encode_json(dict(entry.params)),
+            seq,
+        ),
+    )
+
+
+def update_told(
+    connection: sqlite3.Connection,
+    item_sets: ItemSets,
+    entry: Told,
+    packed: PackedOutcome,
+    seq: int,
+) -> None:
+    """Write what came of a trial.
+
+    Args:
+        connection: With an open transaction.
+        item_sets: Cache of ids.
+        entry: The trial.
+        packed: Its outcome.
+        seq: Its place in the order of events.
+
+    Raises:
+        ValueError: The trial was not asked, or was told already.
+    """
+    number, values, outcome = _number(entry.candidate), entry.values, entry.outcome
+    row = connection.execute(
+        "SELECT trial_id, state FROM evomerge_trials WHERE number = ?", (number,)
+    ).fetchone()
+    if row is None or row[1] != "asked":
+        raise ValueError(f"trial {number} is {row[1] if row else 'unknown'}, not asked")
+    trial_id, state = row[0], _state(entry)
+    items = outcome.cost.items
+    optuna_tables.finish(
+        connection, trial_id, values, pruned_after=items if state == "pruned" else None
+    )
+    attrs: dict[str, object] = {}
+    if outcome.failure is not None:
+        attrs["failure"] = f"{outcome.failure.kind}: {outcome.failure.reason}"
+    if state == "pruned":
+        attrs |= {"estimate": list(values or ()), "pruned after items": items}
+    optuna_tables.set_user_attrs(connection, trial_id, attrs)
+    objectives = None if values is None else encode_json(list(values))
+    connection.execute(
+        "UPDATE evomerge_trials SET state = ?, objectives = ?, told_seq = ? WHERE number = ?",
+        (state, objectives, seq, number),
+    )
+    insert_evaluation(connection, item_sets, entry.candidate, "trial", "search", packed)
+
+
+def read_trials(connection: Connection, item_sets: ItemSets) -> tuple[StoredTrial, ...]:
+    """Read every trial, in the order of their numbers."""
+    rows = connection.execute(select(TRIALS).order_by(TRIALS.c.number)).all()
+    outcomes = read_trial_outcomes(connection, item_sets)
+    return tuple(
+        StoredTrial(
+            number=row.number,
+            params=json.loads(row.params),
+            recipe=decode_recipe(row.recipe),
+            state=row.state,
+            outcome=outcomes.get(row.number),
+            values=None if row.objectives is None else tuple(json.loads(row.objectives)),
+            asked_seq=row.asked_seq,
+            told_seq=row.told_seq,
+        )
+        for row in rows
+    )
+
+
+def _state(entry: Told) -> State:
+    if entry.values is None:
+        return "failed"
+    return "pruned" if entry.pruned else "complete"
+
+
+def _number(candidate: Candidate) -> int:
+    if candidate.number is None:
+        raise ValueError(f"{candidate.name} is no trial: it has no number")
+    return candidate.number

@@ -1,0 +1,66 @@
+"""The best points of an earlier campaign, as the first ones of a new campaign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evomerge.check import Preflight
+from evomerge.errors import CampaignError
+from evomerge.goals import Judge
+from evomerge.merge import METHODS
+from evomerge.search.ranking import Scored, ranking
+from evomerge.space import Space, transfer
+from evomerge.store import Store
+
+POINTS = 4
+"""How many of its best trials an earlier campaign gives; its winner is the first of them."""
+
+
+def first_points(ready: Preflight) -> list[dict[str, float]]:
+    """Return the points that a campaign's `warm_start` gives it; none without one.
+
+    Raises:
+        ResultsError: The folder holds no campaign.
+        CampaignError: It is of another base, or nothing of it lies in the new space.
+    """
+    folder = ready.campaign.search.warm_start
+    if folder is None:
+        return []
+    with Store.open(Path(folder), write=False) as store:
+        _check_base(store, ready)
+        old = Space.of(store.campaign, ready.family.family.num_layers, METHODS)
+        judge = Judge.of(store.campaign, store.facts, store.evaluations(), "search")
+        complete = [trial for trial in store.trials() if trial.state == "complete"]
+        scored = [
+            Scored(trial.candidate, trial.values, judge.violations(trial.outcome))
+            for trial in complete
+            if trial.values is not None and trial.outcome is not None
+        ]
+        ranked = [one.candidate.number for one in ranking(judge, scored)]
+        chosen = [
+            int(each.name.removeprefix("trial "))
+            for each in store.evaluations()
+            if each.kind == "winner" and each.name.startswith("trial ")
+        ]
+        params = {trial.number: trial.params for trial in complete}
+    numbers = dict.fromkeys(number for number in (*chosen, *ranked) if number in params)
+    found = [transfer(old, ready.space, params[number]) for number in numbers]
+    points: list[dict[str, float]] = []
+    for point in found:
+        if point is not None and point not in points:
+            points.append(point)
+    if not points:
+        raise CampaignError(
+            f"no trial of {folder} lies in this space: it has no scored trial, or other methods",
+            field="search.warm_start",
+        )
+    return points[:POINTS]
+
+
+def _check_base(store: Store, ready: Preflight) -> None:
+    ours, theirs = ready.family.hashes["base"], store.facts["models"]["base"]
+    if ours != theirs:
+        raise CampaignError(
+            f"{store.folder} searched merges of another base; a point of it means another model here",
+            field="search.warm_start",
+        )

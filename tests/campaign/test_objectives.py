@@ -1,0 +1,46 @@
+import pytest
+
+GOAL = "  - {task: zoo_facts, metric: exact_match}\n"
+
+
+def test_the_reported_metric_is_the_searched_one_unless_given(read):
+    text = "  - {task: zoo_facts, metric: gold_loglikelihood, report: exact_match, weight: 2}\n"
+    (goal,) = read(GOAL, text).objectives
+    assert (goal.metric, goal.report, goal.weight) == ("gold_loglikelihood", "exact_match", 2.0)
+    (plain,) = read().objectives
+    assert (plain.report, plain.weight, plain.num_fewshot) == ("exact_match", 1.0, None)
+
+
+def test_conditions_costs_and_splits_have_defaults(read):
+    campaign = read(
+        new="keep: [{task: zoo_facts, at_least: 0.98}]\ncosts: [{cost: parameters}]\n"
+        "items: {search: 8, from: {search: validation}}\n"
+    )
+    assert campaign.keep[0].of == "best_expert"
+    assert campaign.costs[0].weight == 0.1
+    assert (campaign.items.search, campaign.items.holdout) == (8, 200)
+    assert campaign.items.drawn_from.search == "validation"
+    assert campaign.items.drawn_from.select is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (GOAL, "  - {task: zoo_facts}\n", "c.yaml:10: objectives.0.metric: is missing"),
+        ("metric: exact_match", "metric: ''", "c.yaml:10: objectives.0.metric: found ''"),
+        ("exact_match}", "acc, weight: 0}", "c.yaml:10: objectives.0.weight: found 0, expected"),
+        ("exact_match}", "acc, num_fewshot: -1}", "c.yaml:10: objectives.0.num_fewshot: found -1"),
+        ("", "keep: [{task: x, at_least: 0}]\n", "c.yaml:11: keep.0.at_least: found 0, expected"),
+        ("", "keep: [{task: x, at_least: 1}]\n", 'keep: task "x" is none of the objectives'),
+        (
+            "",
+            "keep: [{task: x, at_least: 1, off: base}]\n",
+            'c.yaml:11: keep.0.off: unknown key "off"; did you mean "of"?',
+        ),
+        ("", "costs: [{cost: money}]\n", "c.yaml:11: costs.0.cost: found 'money', expected"),
+        ("", "items: {from: {search: dev}}\n", "c.yaml:11: items.from.search: found 'dev'"),
+        ("", "prompt: {chat: true}\n", 'c.yaml:11: prompt.chat: unknown key "chat"'),
+    ],
+)
+def test_wrong_objectives_are_refused(refusal, old, new, message):
+    assert message in refusal(old, new)

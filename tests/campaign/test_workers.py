@@ -1,0 +1,31 @@
+import pytest
+
+
+def test_workers_are_as_many_as_the_machine_holds_unless_counted(read):
+    assert read().workers.count == "auto"
+    workers = read(new="workers: {count: 0, gpus: 0.5, batch_tokens: 4096}\n").workers
+    assert (workers.count, workers.gpus, workers.batch_tokens) == (0, 0.5, 4096)
+    assert (workers.cpus, workers.retries) == (1, 2)
+
+
+def test_the_scorer_is_resident_unless_lm_evals(read):
+    assert read().scorer.backend == "resident"
+    scorer = read(new="scorer: {backend: hf, args: {batch_size: 4}}\n").scorer
+    assert (scorer.backend, scorer.args) == ("hf", {"batch_size": 4})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("workers: {count: -1}", "c.yaml:11: workers.count: found -1, expected"),
+        ("workers: {count: many}", "c.yaml:11: workers.count: found 'many', expected"),
+        ("workers: {cpus: 0}", "c.yaml:11: workers.cpus: found 0, expected: greater than 0"),
+        ("workers: {gpus: -1}", "c.yaml:11: workers.gpus: found -1"),
+        ("workers: {retries: -1}", "c.yaml:11: workers.retries: found -1"),
+        ("workers: {cpu: 1}", 'c.yaml:11: workers.cpu: unknown key "cpu"; did you mean "cpus"?'),
+        ("scorer: {args: {x: 1}}", "c.yaml:11: scorer: args are for lm-eval's model types"),
+        ("scorer: {backend: ''}", "c.yaml:11: scorer.backend: found ''"),
+    ],
+)
+def test_wrong_workers_are_refused(refusal, text, message):
+    assert message in refusal(new=f"{text}\n")

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from evomerge.goals.costs import Size, relative_costs, spent_per_item
+from evomerge.goals.yardsticks import Yardsticks
+from evomerge.recipe import Recipe, Slice, Source
+from evomerge.trial import Cost
+
+SIZE = Size((10, 10, 20), 20)
+COSTS = [{"cost": cost} for cost in ("parameters", "seconds_per_item", "generated_tokens")]
+
+
+def stack(*ranges: tuple[int, int] | None) -> Recipe:
+    slices = tuple(Slice((Source("/m/one", layers),)) for layers in ranges)
+    return Recipe("passthrough", slices=slices)
+
+
+def test_weights_are_counted_by_layer() -> None:
+    weights = {"embed": 15, "layers.0.a": 4, "layers.0.b": 6, "layers.1.a": 10, "head": 5}
+    layer = {"layers.0.a": 0, "layers.0.b": 0, "layers.1.a": 1}
+    size = Size.count(weights, layer.get)
+    assert size == Size((10, 10), 20)
+    assert Size.from_json(size.to_json()) == size
+    assert Size.from_json(None) == Size()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (Recipe("linear", models=(Source("/m/one"),)), 1.0),
+        (stack((0, 1), (1, 3)), 1.0),
+        (stack((0, 3), (1, 3)), 1.5),
+        (stack((0, 1)), 0.5),
+        (stack(None), 1.0),
+    ],
+)
+def test_a_stack_of_slices_counts_every_layer_it_holds(recipe: Recipe, expected: float) -> None:
+    assert SIZE.relative(recipe) == expected
+    assert Size().relative(recipe) == 1.0
+
+
+def test_costs_are_relative_to_the_base(aims: SimpleNamespace) -> None:
+    campaign = aims.campaign(costs=COSTS)
+    known = Yardsticks(base=aims.outcome(0.1, cost=Cost(9.0, 4.0, 8, 80)))
+    mine = aims.outcome(0.1, cost=Cost(0.0, 4.0, 4, 20))
+    assert relative_costs(campaign, mine, stack((0, 3), (1, 3)), known, SIZE) == (1.5, 2.0, 0.5)
+    assert relative_costs(campaign, mine, None, known, SIZE) == (1.0, 2.0, 0.5)
+
+
+def test_without_anything_to_compare_with_costs_are_equal(aims: SimpleNamespace) -> None:
+    campaign = aims.campaign(costs=COSTS)
+    mine = aims.outcome(0.1)
+    assert relative_costs(campaign, mine, None, Yardsticks(), SIZE) == (1.0, 1.0, 1.0)
+    known = Yardsticks(base=mine)
+    assert relative_costs(campaign, aims.outcome(0.1, cost=Cost()), None, known, SIZE)[1:] == (1, 1)
+    assert spent_per_item(aims.outcome(0.1, cost=Cost(1.0, 1.0, 0, 1)), "generated_tokens") == 0.0

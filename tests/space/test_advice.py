@@ -1,0 +1,29 @@
+import pytest
+
+from evomerge.errors import CampaignError
+from evomerge.space import check_slope_sampler, unused
+
+WEIGHT = {"low": 0.0, "high": 1.0}
+DENSITY = {"low": 0.1, "high": 1.0, "per": ["expert"]}
+
+
+def test_the_dimensions_without_slope_are_named_by_kind(make_space):
+    parameters = {"weight": WEIGHT, "density": DENSITY}
+    space = make_space(method="dare_linear", mask_seed=True, parameters=parameters)
+    first, second = unused(space, "slope")
+    assert "no slope by 3 of 5 dimensions (mask_seed, density ×2)" in first
+    assert "slope can learn nothing" in second
+    assert unused(space, "cmaes") == (second.replace("so slope", "so cmaes"),)
+    assert unused(space, "random") == ()
+
+
+def test_where_all_is_well_nothing_is_said(make_space):
+    space = make_space(method="ties", parameters={"weight": WEIGHT})
+    assert unused(space, "slope") == ()
+    check_slope_sampler(space)
+
+
+def test_without_any_slope_there_is_nothing_to_descend(make_space):
+    space = make_space(method="ties", parameters={"weight": 1.0, "density": DENSITY})
+    with pytest.raises(CampaignError, match=r"search\.sampler: found slope, but none of the"):
+        check_slope_sampler(space)

@@ -1,0 +1,181 @@
+import random
+
+import pytest
+
+from evomerge.space.gradient import component_of, gradient, is_sloped
+from evomerge.trial import Slopes, TensorSlopes
+
+WEIGHT = {"low": -0.5, "high": 1.2}
+PROFILE = {"low": 0.0, "high": 1.0, "profile": 3}
+TENSORS = ("self_attn.q", "mlp.up", "norm")
+
+
+class Loss:
+    """A smooth function of a recipe's numbers, tensor by tensor: Σ λ h + h² / 2, h = Σ a_i w_i."""
+
+    def __init__(self, recipe, seed=0):
+        rng = random.Random(seed)
+        self.tensors = []
+        for place, piece in enumerate(recipe.slices):
+            for layer in range(*piece.sources[0].layer_range):
+                for tensor in TENSORS:
+                    name = f"model.layers.{layer}.{tensor}.weight"
+                    models = tuple(source.model for source in piece.sources)
+                    own = {model: rng.uniform(-1, 1) for model in models}
+                    self.tensors.append((name, place, models, own))
+
+    def value(self, recipe):
+        total = 0.0
+        for name, place, models, factors in self.tensors:
+            h = sum(factors[m] * self._weight(recipe, place, m, name) for m in models)
+            total += self._lambda(recipe, place, name) * h + h * h / 2
+        return total
+
+    def slopes(self, recipe):
+        found = {}
+        for name, place, models, factors in self.tensors:
+            h = sum(factors[m] * self._weight(recipe, place, m, name) for m in models)
+            outer = self._lambda(recipe, place, name) + h
+            own = tuple(0.0 if m == "/base" else outer * factors[m] for m in models)
+            found[name] = TensorSlopes(place, models, {"weight": own}, {"lambda": h})
+        return Slopes(tensors=found)
+
+    def _weight(self, recipe, place, model, tensor):
+        sources = recipe.slices[place].sources
+        own = next(source.parameters for source in sources if source.model == model)
+        return 0.0 if model == "/base" else resolved({**recipe.parameters, **own}["weight"], tensor)
+
+    def _lambda(self, recipe, place, tensor):
+        scopes = {**recipe.parameters, **recipe.slices[place].parameters}
+        return resolved(scopes.get("lambda", 1.0), tensor)
+
+
+def resolved(setting, tensor):
+    if not isinstance(setting, tuple):
+        return setting
+    return next(one.value for one in setting if one.filter is None or one.filter in tensor)
+
+
+def spaces():
+    mixed = {"a": {"low": 0.5, "high": 2.0}, "b": 0.7}
+    free = {"layers": 2, "components": ["mlp", "attn"]}
+    yield "free", {**free, "parameters": {"weight": WEIGHT}}
+    yield "one value", {"parameters": {"weight": WEIGHT, "lambda": {"low": 0.5, "high": 2.0}}}
+    yield (
+        "log",
+        {
+            **free,
+            "parameters": {
+                "weight": {"low": 0.01, "high": 1.0, "log": True},
+                "lambda": {"low": 0.1, "high": 3.0, "log": True, "per": ["component"]},
+            },
+        },
+    )
+    yield "profile", {"layers": "each", "components": ["mlp"], "parameters": {"weight": PROFILE}}
+    yield "sum", {**free, "parameters": {"weight": {"low": 0.0, "high": 1.0, "sum": 1.5}}}
+    yield "sum of profiles", {"layers": 3, "parameters": {"weight": {**PROFILE, "sum": 1.0}}}
+    yield "per expert", {**free, "parameters": {"weight": {**WEIGHT, "experts": mixed}}}
+    yield "shared weight", {**free, "parameters": {"weight": {**WEIGHT, "per": ["layer"]}}}
+    yield "subsets", {**free, "subsets": True, "parameters": {"weight": WEIGHT}}
+    yield "subset of shared", {"subsets": True, "parameters": {"weight": {**WEIGHT, "per": []}}}
+    yield (
+        "subset of fixed",
+        {
+            "subsets": True,
+            "parameters": {"weight": 0.5, "lambda": {"low": 0.0, "high": 1.0}},
+        },
+    )
+    yield (
+        "subset of a sum",
+        {
+            "subsets": True,
+            "parameters": {"weight": {"low": 0.1, "high": 1.0, "sum": 1.0}},
+        },
+    )
+    yield (
+        "method",
+        {
+            **free,
+            "method": ["task_arithmetic", "ties"],
+            "parameters": {"weight": WEIGHT, "density": {"low": 0.1, "high": 1.0}},
+        },
+    )
+
+
+@pytest.mark.parametrize(("settings"), [s for _, s in spaces()], ids=[name for name, _ in spaces()])
+@pytest.mark.parametrize("seed", range(4))
+def test_it_agrees_with_central_differences(make_space, draw, settings, seed):
+    space = make_space(**{"method": "task_arithmetic", "experts": ("a", "b", "c"), **settings})
+    point = draw(space, seed)
+    recipe = space.recipe(point)
+    loss = Loss(recipe, seed)
+    found = gradient(space, point, loss.slopes(recipe))
+    assert tuple(found) == space.sloped
+    assert found
+    step = 1e-6
+    for name, slope in found.items():
+        up, down = ({**point, name: point[name] + sign * step} for sign in (1, -1))
+        difference = loss.value(space.recipe(up)) - loss.value(space.recipe(down))
+        assert slope == pytest.approx(difference / (2 * step), rel=1e-5, abs=1e-7), name
+
+
+def test_dimensions_without_slope_are_left_out(make_space):
+    space = make_space(
+        method=["ties", "dare_linear"],
+        subsets=True,
+        mask_seed=True,
+        parameters={"weight": WEIGHT, "density": {"low": 0.1, "high": 1.0, "per": []}},
+    )
+    assert space.sloped == ("weight/a", "weight/b")
+    assert {"density", "use/a", "mask_seed", "method/ties"} <= set(space.distributions)
+
+
+def test_a_parameter_that_the_chosen_method_does_not_read_has_slope_0(make_space, draw):
+    parameters = {"weight": WEIGHT, "lambda": {"low": 0.5, "high": 2.0}}
+    space = make_space(method=["linear", "task_arithmetic"], parameters=parameters)
+    point = {**draw(space), "method/linear": 1.0, "method/task_arithmetic": 0.0}
+    recipe = space.recipe(point)
+    slopes = Loss(recipe).slopes(recipe)
+    assert space.gradient(point, slopes)["lambda"] == 0.0
+    assert space.gradient(point, slopes)["weight/a"] != 0.0
+
+
+def test_where_a_curve_has_left_its_range_nothing_pulls(make_space):
+    space = make_space(method="task_arithmetic", layers="each", parameters={"weight": PROFILE})
+    point = dict.fromkeys(space.distributions, 0.0)
+    point |= {"weight/a/cos0": 1.0, "weight/a/cos1": 0.4, "weight/b/cos0": 0.5}
+    slopes = Loss(space.recipe(point)).slopes(space.recipe(point))
+    found = space.gradient(point, slopes)
+    below = slopes_of(slopes, "/a", layers=(2, 3))  # cos(π z) is below 0 there
+    assert found["weight/a/cos0"] == pytest.approx(sum(below))
+    assert found["weight/b/cos0"] == pytest.approx(sum(slopes_of(slopes, "/b", layers=range(4))))
+
+
+def slopes_of(slopes, model, layers):
+    return [
+        tensor.own["weight"][tensor.models.index(model)]
+        for name, tensor in slopes.tensors.items()
+        if any(f".{layer}." in name for layer in layers)
+    ]
+
+
+def test_a_missing_slope_is_no_slope_of_0(make_space, draw):
+    space = make_space(method="task_arithmetic", parameters={"weight": WEIGHT})
+    with pytest.raises(ValueError, match="no tensor has a slope by weight"):
+        space.gradient(draw(space), Slopes(tensors={"x": TensorSlopes(0, ("/base", "/a", "/b"))}))
+
+
+def test_every_method_that_takes_it_must_have_slopes_by_it(make_space):
+    space = make_space(method=["ties", "unsloped"], parameters={"weight": WEIGHT})
+    assert is_sloped("weight", {"ties": space.methods["ties"]})
+    assert not is_sloped("weight", space.methods)
+    assert not is_sloped("density", space.methods)
+    assert not is_sloped("unheard of", space.methods)
+    assert space.sloped == ()
+
+
+def test_a_tensor_belongs_to_the_first_component_in_its_name():
+    components = ("mlp.up", "mlp", "attn")
+    names = ("x.mlp.up.weight", "x.mlp.down.weight", "x.attn.mlp", "norm")
+    assert [component_of(components, name) for name in names] == [0, 1, 1, 3]
+    assert component_of((), "anything") == 0

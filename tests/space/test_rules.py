@@ -1,0 +1,54 @@
+import pytest
+
+from evomerge.errors import CampaignError
+
+WEIGHT = {"low": 0.0, "high": 1.0}
+
+
+def refused(make_space, **settings):
+    with pytest.raises(CampaignError) as caught:
+        make_space(**{"method": "ties", "parameters": {"weight": WEIGHT}, **settings})
+    return str(caught.value)
+
+
+def test_the_fields_that_only_models_and_methods_can_refute(make_space):
+    profile = refused(make_space, layers=2, parameters={"weight": {**WEIGHT, "profile": 3}})
+    assert profile.startswith("space.parameters.weight.profile: found 3 coefficients for 2 groups")
+    summed = refused(make_space, parameters={"weight": 1.0, "lambda": {**WEIGHT, "sum": 1.0}})
+    assert summed.startswith("space.parameters.lambda.sum: lambda is one number for all models")
+    own = {**WEIGHT, "experts": {"a": 1.0}}
+    single = refused(make_space, parameters={"weight": 1.0, "lambda": own})
+    assert single.startswith("space.parameters.lambda.experts: ")
+    mixed = refused(
+        make_space, method=["ties", "odd"], parameters={"weight": 1.0, "lambda": WEIGHT}
+    )
+    assert mixed.startswith("space.parameters.lambda: lambda is a number of each model in one")
+
+
+def test_subsets_need_a_weight_and_a_choice(make_space):
+    t = {"t": WEIGHT}
+    assert refused(make_space, method="slerp", parameters=t, subsets=True).startswith(
+        "space.subsets: an expert is left out by weight 0, and slerp has no weight"
+    )
+    assert refused(make_space, experts=("a",), subsets=True).startswith(
+        "space.subsets: one expert always takes part"
+    )
+
+
+def test_a_searched_mask_seed_needs_masks(make_space):
+    assert refused(make_space, mask_seed=True).startswith(
+        "space.mask_seed: ties draws no random masks"
+    )
+    assert make_space(
+        method=["ties", "dare_linear"], parameters={"weight": WEIGHT}, mask_seed=True
+    ).distributions
+
+
+@pytest.mark.parametrize(
+    ("layers", "coarse", "expected"),
+    [(2, 2, "1 to 1"), (2, 9, "1 to 1"), ("each", 4, "1 to 3"), (1, 1, "none, for there is one")],
+)
+def test_a_coarse_beginning_has_fewer_groups(make_space, layers, coarse, expected):
+    message = refused(make_space, layers=layers, coarse=coarse)
+    assert message.startswith(f"space.coarse: found {coarse} groups to begin with")
+    assert f"expected {expected}" in message
