@@ -15,7 +15,7 @@ from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError, RecipeError, TaskError, UserError, nearest
 from evomerge.family import OpenFamily, open_family
 from evomerge.merge import METHODS, ParameterSpec, check_recipe, load_tokenizer
-from evomerge.sampler_choice import with_sampler
+from evomerge.sampler_choice import check_race, with_sampler
 from evomerge.score import (
     BackendScorer,
     Items,
@@ -133,6 +133,7 @@ def _preflight(campaign: Campaign) -> Preflight:
     prompt = PromptStyle(**campaign.prompt.model_dump())
     items = _load_items(campaign, family.family.base, requests, plan, prompt)
     campaign = with_sampler(campaign, space, items)
+    check_race(campaign, items)
     return Preflight(campaign, family, space, requests, plan, prompt, items)
 
 
@@ -261,7 +262,7 @@ def check_sampler(campaign: Campaign) -> None:
             "mode: mean",
             field="search.sampler",
         )
-    if campaign.mode == "pareto" and len(campaign.objectives) < 2:
+    if campaign.mode == "pareto" and len(campaign.objectives) + len(campaign.costs) < 2:
         raise CampaignError("a Pareto front needs two objectives or more, found 1", field="mode")
 
 

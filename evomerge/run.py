@@ -123,7 +123,7 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
     campaign, workers = ready.campaign, ready.campaign.workers
     with _opened(
         open_pool(
-            _assignment(ready),
+            assignment_of(ready),
             count=workers.count,
             cpus=workers.cpus,
             gpus=workers.gpus,
@@ -142,7 +142,7 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
             judge,
             store,
             known=_known(store, baselines),
-            first=store.facts["first"],
+            first=store.facts.get("first", ()),
             counts=_gold_counts(ready),
             race=_race(ready, judge),
         )
@@ -268,7 +268,8 @@ def _save(store: Store, winner: Candidate, board: report.Leaderboard, display: D
         store.write_file("front.json", report.front_json(store))
 
 
-def _assignment(ready: Preflight) -> Assignment:
+def assignment_of(ready: Preflight) -> Assignment:
+    """Return what the workers of a checked campaign need to start."""
     campaign = ready.campaign
     return Assignment(
         models=(ready.family.family.base, *ready.family.family.experts.values()),

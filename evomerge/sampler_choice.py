@@ -1,10 +1,11 @@
-"""Which sampler a campaign gets where it leaves that open."""
+"""Which sampler a campaign gets where it leaves that open, and whether it can race."""
 
 from __future__ import annotations
 
 from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError
 from evomerge.score import Items, has_gold
+from evomerge.search.racing import race_faults
 from evomerge.space import Space
 
 
@@ -40,3 +41,18 @@ def with_sampler(campaign: Campaign, space: Space, items: Items) -> Campaign:
         )
     chosen = search.model_copy(update={"sampler": "slope" if fault is None else other})
     return campaign.model_copy(update={"search": chosen})
+
+
+def check_race(campaign: Campaign, items: Items) -> None:
+    """Refuse racing where a candidate cannot be judged by part of its items.
+
+    Raises:
+        CampaignError: The campaign races, and here is why it cannot.
+    """
+    if campaign.search.pruner == "none":
+        return
+    faults = race_faults(campaign, items, items.higher_is_better)
+    if faults:
+        raise CampaignError(
+            f'found "{campaign.search.pruner}", but {faults[0]}; use none', field="search.pruner"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-PEERS_APART = {"trials"}
+PEERS_APART = {"trials", "time_to_quality"}
 """Need an environment of a peer's own; run them by hand."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +30,8 @@ class Progressed:
         finished: When the command ended, the best model saved.
     """
 
-    ready: float | None = None
-    searching: float | None = None
+    ready: float = math.inf
+    searching: float = math.inf
     told: list[tuple[float, float]] = field(default_factory=list)
     finished: float = 0.0
 
@@ -39,14 +40,14 @@ class Progressed:
         if not line.text.startswith("{"):
             return
         progress = json.loads(line.text)
-        if self.ready is None and progress.get("done"):
-            self.ready = line.seconds
+        if progress.get("done"):
+            self.ready = min(self.ready, line.seconds)
         if progress.get("stage") != "search":
             return
-        if self.searching is None:
-            self.searching = line.seconds
-        if progress["done"] > len(self.told):
-            self.told.append((line.seconds, cpu_seconds()))
+        self.searching = min(self.searching, line.seconds)
+        fresh = progress["done"] - len(self.told)  # several may be told at once
+        if fresh > 0:
+            self.told += [(line.seconds, cpu_seconds())] * fresh
 
     @property
     def trials(self) -> int:
@@ -123,7 +124,15 @@ def search(settings: Mapping[str, Any], folder: Path) -> Progressed:
     folder.mkdir(parents=True)
     file, log = folder / "campaign.yaml", folder / "search.log"
     file.write_text(yaml_file.dump(dict(settings)), encoding="utf-8")
-    program = [sys.executable, "-m", "evomerge", "search", file, "--out", folder / "results"]
+    program: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "evomerge",
+        "search",
+        file,
+        "--out",
+        folder / "results",
+    ]
     program += ["--display", "json"]
     progressed = Progressed()
     with running(program, environment=QUIET, log=log, folder=ROOT) as command:

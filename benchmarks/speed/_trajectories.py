@@ -114,20 +114,24 @@ def of_campaign(folder: Path, seconds: Sequence[float], *, baselines: bool) -> l
         baselines: Count the items of parents and baselines too, which were scored before.
     """
     with Store.open(folder, write=False) as store:
-        trials = [trial for trial in store.trials() if trial.told_seq is not None]
-        slopes = store.slope_steps()
+        trials, slopes = store.trials(), store.slope_steps()
         before = [one for one in store.evaluations() if one.split == "search"]
-    spent = {
+    told = sorted(
+        (trial.told_seq, trial.outcome.cost.items, trial)
+        for trial in trials
+        if trial.told_seq is not None and trial.outcome is not None
+    )
+    slope_items = {
         step.told_seq: SLOPE * sum(map(len, step.items.values()))
         for step in slopes
         if step.told_seq is not None
     }
-    steps = []
     items = sum(one.outcome.cost.items for one in before) if baselines else 0
-    for trial, at in zip(sorted(trials, key=lambda trial: trial.told_seq), seconds, strict=False):
-        items += trial.outcome.cost.items
-        slopes_by_then = sum(cost for seq, cost in spent.items() if seq < trial.told_seq)
-        if trial.state == "complete":
+    steps = []
+    for (seq, cost, trial), at in zip(told, seconds, strict=False):
+        items += cost
+        slopes_by_then = sum(count for other, count in slope_items.items() if other < seq)
+        if trial.state == "complete" and trial.values:
             steps.append(Step(items + slopes_by_then, at, trial.values[0], trial.recipe))
     return steps
 

@@ -257,7 +257,8 @@ class Bench:
                 found.append(
                     (line.seconds - min(timeline.begun.values()), timeline.evaluations, copy)
                 )
-            return False
+            late = line.seconds > 60 * self._options.peer_minutes
+            return late and bool(found)
 
         timeline = _mergekit_evolve.evolve(
             programs,
@@ -321,6 +322,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--evaluations", type=int, default=200, help="with mergekit-evolve's settings"
     )
     parser.add_argument("--peer-evaluations", type=int, default=180)
+    parser.add_argument(
+        "--peer-minutes",
+        type=float,
+        default=60.0,
+        help="then it stops, but not before a generation",
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--skip", nargs="+", default=[], choices=["peer", "items", "tuning"])
     parser.add_argument("--peer-env", type=Path, default=_mergekit_evolve.CACHE)

@@ -44,7 +44,8 @@ class Keep(Settings):
 
     Attributes:
         task: One of the objectives' tasks.
-        at_least: Share of the yardstick's score (for a metric better when lower: at most 1 / share of it).
+        at_least: Share of the yardstick's score (for a metric better when lower: at most 1 / share of it;
+            for log-likelihoods, share of the probability: best + ln share).
         of: Whose score: `best_expert` on this task, `base`, or `best_baseline`.
     """
 
@@ -58,7 +59,8 @@ class Cost(Settings):
 
     Attributes:
         cost: `parameters`, `seconds_per_item` or `generated_tokens` (an item), each relative to the
-            base's.
+            base's. `seconds_per_item` is noisy, and lower for later models, which have drafts to verify;
+            `generated_tokens` is exact.
         weight: In `mode: mean`, how much one base's worth of it takes off the mean; in `mode: pareto`
             it is an objective of its own and the weight does not matter.
     """

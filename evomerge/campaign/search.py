@@ -28,6 +28,7 @@ class Search(Settings):
         finalists: How many of the best trials are scored again on `select`.
         pruner: `wilcoxon`: items are scored in blocks, and a candidate that is worse than the best so
             far beyond doubt is given up; `none`: every candidate is scored in full.
+        slope_items: Items of each task that one step down the slope reads, drawn anew for every step.
         deterministic: Hear results in the order of asking, so that several workers ask for the very
             same trials whichever is faster.
         warm_start: The results folder of an earlier campaign, whose best trials this one begins with.
@@ -41,5 +42,6 @@ class Search(Settings):
     seed: int = Field(default=0, ge=0)
     finalists: Count = 8
     pruner: Pruner = "none"
+    slope_items: Count = 16
     deterministic: bool = False
     warm_start: NonEmpty | None = None

@@ -72,8 +72,9 @@ def relative_costs(
 ) -> tuple[float, ...]:
     """Return each of the campaign's costs, relative to the base's on the same split.
 
-    `seconds_per_item` is wall time of scoring on whichever worker did it, so it is noisy and means
-    something only among workers of one kind; the two others are exact.
+    `seconds_per_item` is wall time of scoring on whichever worker did it: noisy, meaningful only among
+    workers of one kind, and lower for later models where generation goes by drafts from earlier ones. The
+    two others are exact.
 
     Args:
         campaign: Its `costs`.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from evomerge.campaign import Campaign, Objective
 from evomerge.errors import CampaignError
-from evomerge.goals.conditions import feasible, total_violation, violations
+from evomerge.goals.conditions import total_violation, violations
 from evomerge.goals.costs import Size, relative_costs, spent_per_item
 from evomerge.goals.dominance import order
 from evomerge.goals.values import (
@@ -142,19 +142,6 @@ class Judge:
         upward = [[s * value for s, value in zip(signs, row, strict=True)] for row in values]
         missing = [total_violation(row) for row in violations]
         return order(upward, [self.mean(row) for row in values], missing)
-
-    def rank(self, outcome: Outcome, recipe: Recipe | None = None) -> tuple[bool, float, float]:
-        """Return a key of which more is better: conditions met, then how nearly, then the mean.
-
-        An outcome that failed, or has no finite value, ranks behind all that have one.
-        """
-        quality = self.quality(outcome)
-        if quality == -math.inf:
-            return False, -math.inf, -math.inf
-        if self.campaign.mode == "mean":
-            quality -= self.charge(self.costs(outcome, recipe))
-        found = self.violations(outcome)
-        return feasible(found), -total_violation(found), quality
 
     def check(self) -> None:
         """Make sure that what the campaign asks for can be measured by its parents.

@@ -65,7 +65,7 @@ def levels(fractions: tuple[float, ...], alpha: float) -> tuple[float, ...]:
     before, spent = 0.0, 0.0
     for fraction in fractions:
         time = fraction / (1 - fraction)
-        if time <= before:  # nothing new
+        if time <= 1.001 * before:  # nothing new
             found.append(0.0)
             continue
         kept, fresh = np.sqrt(before / time), np.sqrt(1 - before / time)

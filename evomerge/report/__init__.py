@@ -7,7 +7,7 @@ from evomerge.report.front import front_json
 from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
 from evomerge.report.render import FORMATS, Format, compare, render
 from evomerge.report.rows import Row, Value
-from evomerge.report.selection import choose_winner, compared_baselines, selection_value
+from evomerge.report.selection import choose_winner, compared_baselines
 
 __all__ = [
     "FORMATS",
@@ -25,6 +25,5 @@ __all__ = [
     "leaderboard",
     "model_card",
     "render",
-    "selection_value",
     "with_trial",
 ]

@@ -5,12 +5,13 @@ Whatever is scored on `holdout` is settled here, before anything was read there.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from evomerge.goals import Judge
-from evomerge.trial import Candidate, Outcome
+from evomerge.trial import Candidate
 
 if TYPE_CHECKING:
     from evomerge.store import Store
@@ -33,8 +34,8 @@ def choose_winner(store: Store, candidates: Iterable[Candidate]) -> Candidate | 
     """Return the finalist that the select items pick.
 
     One that meets every condition, and of those the one with the best mean of the reported metrics (less
-    the costs that come off it), the earlier of equals; where none meets them, the one that misses them
-    least.
+    the costs that come off it; of a Pareto front the member with the best mean), the earlier of equals;
+    where none meets them, the one that misses them least.
 
     Args:
         store: Holds the finalists' outcomes on `select`.
@@ -44,17 +45,17 @@ def choose_winner(store: Store, candidates: Iterable[Candidate]) -> Candidate | 
         None where no finalist has scores there.
     """
     judge = Judge.of(store.campaign, store.facts, store.evaluations(), "select")
-    ranked = []
-    for candidate in candidates:
-        outcome = store.evaluation(candidate.name, "select")
-        if outcome is not None and outcome.failure is None:
-            ranked.append((judge.rank(outcome, candidate.recipe), candidate))
-    return max(ranked, key=lambda pair: pair[0])[1] if ranked else None
-
-
-def selection_value(store: Store, outcome: Outcome) -> float:
-    """Return the mean of the reported metrics on `select`, conditions and costs apart; more is better."""
-    return Judge.of(store.campaign, store.facts, store.evaluations(), "select").quality(outcome)
+    scored = [
+        (candidate, outcome)
+        for candidate in candidates
+        if (outcome := store.evaluation(candidate.name, "select")) is not None
+        and judge.quality(outcome) > -math.inf
+    ]
+    ordered = judge.order(
+        [judge.values(outcome, candidate.recipe) for candidate, outcome in scored],
+        [judge.violations(outcome) for _, outcome in scored],
+    )
+    return scored[ordered[0][0]][0] if ordered else None
 
 
 def tuned(store: Store, names: Iterable[str]) -> str | None:

@@ -46,7 +46,9 @@ def cascading(module: nn.Module) -> Iterator[None]:
     usual = getattr(config, "_attn_implementation", None)
     if usual != _OVERRIDDEN:
         raise ValueError(f"attention is {usual}, not {_OVERRIDDEN}")
-    config._attn_implementation = _NAME  # read at every pass; transformers' setter walks all modules
+    config._attn_implementation = (
+        _NAME  # read at every pass; transformers' setter walks all modules
+    )
     try:
         yield
     finally:

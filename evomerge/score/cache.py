@@ -82,6 +82,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._columns: Tensor | None = None
         self._chosen: Tensor | None = None
         self._seen = 0
+        self._used = 0  # columns that any slot uses
         self._preambles: list[PreambleCache] = []
         self._preamble_of = torch.full((slots,), -1)
 
@@ -98,8 +99,11 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Let the `count` slots from `first` on begin with copies of a preamble."""
         for layer in preamble.layers_read:
             keys, values = preamble.states(layer)
-            for store, states in zip(self._stores(layer, keys, values), (keys, values), strict=True):
+            for store, states in zip(
+                self._stores(layer, keys, values), (keys, values), strict=True
+            ):
                 store[first : first + count, :, : states.shape[2]] = states
+            self._used = max(self._used, keys.shape[2])
 
     def attach(self, first: int, count: int, preamble: PreambleCache) -> None:
         """Let the `count` slots from `first` on begin with a preamble that is kept apart."""
@@ -123,14 +127,15 @@ class SlotCache(Cache):  # type: ignore[misc]
             seen: One more than the largest of them.
             slots: Which n slots; None: the first n.
         """
-        self._columns, self._seen = columns, seen
+        self._columns, self._seen, self._used = columns, seen, max(self._used, seen)
         self._chosen = None if slots is None else torch.tensor(slots, device=columns.device)
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
         """Put the sequences of slots `sources` into slots `targets`, both `[k]`, int64."""
         for store in (self._keys, self._values):
             for layer in store.values():
-                layer.index_copy_(0, targets, layer.index_select(0, sources))
+                used = layer[:, :, : self._used]
+                used.index_copy_(0, targets, used.index_select(0, sources))
         self._preamble_of[targets.cpu()] = self._preamble_of[sources.cpu()]
 
     def update(
@@ -148,6 +153,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             slots, stop = slice(self._first, self._first + count), self._offset + length
             keys[slots, :, self._offset : stop] = key_states
             values[slots, :, self._offset : stop] = value_states
+            self._used = max(self._used, stop)
             if not self._offset:
                 return key_states, value_states
             return keys[slots, :, :stop], values[slots, :, :stop]

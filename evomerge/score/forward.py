@@ -207,7 +207,9 @@ def _picking(head: nn.Module, rows: Tensor) -> Iterator[list[bool]]:
 @contextmanager
 def _only(mlp: nn.Module, rows: Tensor) -> Iterator[None]:
     """Let the last layer's MLP compute the states that are read only; the others add nothing."""
-    rows = rows if len(rows) else rows.new_zeros(1)  # a mixture of experts may need something to mix
+    rows = (
+        rows if len(rows) else rows.new_zeros(1)
+    )  # a mixture of experts may need something to mix
     shape: list[torch.Size] = []
 
     def spread(_: nn.Module, __: object, output: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from evomerge.score.drafts import Drafts, guess
 from evomerge.score.encoding import Tokens
 from evomerge.score.failures import Collapsed, NotFinite
 from evomerge.score.forward import Forward
-from evomerge.score.preambles import begin_alike
+from evomerge.score.preambles import Alike, begin_alike
 from evomerge.score.stopping import Stopping, StopRule
 
 _STUCK_AFTER = 16
@@ -147,9 +147,7 @@ class _Decoding:
         # By slot:
         self._owner = list(range(len(prompts)))
         self._length = [len(prompt.tokens) for prompt in prompts]  # tokens in the cache
-        longest = max(len(prompt.tokens) for prompt in prompts)
-        most = max(prompt.limit for prompt in prompts)
-        self._cache = SlotCache(len(prompts), longest + most + _LONGEST_GUESS)
+        self._cache = SlotCache(0, 0)
 
     def run(self) -> list[Tokens]:
         self._read_prompts()
@@ -179,6 +177,7 @@ class _Decoding:
             index for each in alike for index in sorted(each.members, key=lambda i: -size[i])
         ]
         self._length = [len(self._prompts[owner].tokens) for owner in self._owner]
+        self._cache = SlotCache(len(self._prompts), self._capacity(alike))
         first = 0
         for each in alike:
             slots = list(range(first, first + len(each.members)))
@@ -186,6 +185,14 @@ class _Decoding:
                 self._read_preamble(slots, self._prompts[self._owner[first]].tokens[: each.shared])
             self._read_rests(slots, each.shared, first_guess)
             first += len(slots)
+
+    def _capacity(self, alike: Sequence[Alike]) -> int:
+        longest = max(
+            len(self._prompts[index].tokens) - (each.shared if self._forward.cascades else 0)
+            for each in alike
+            for index in each.members
+        )
+        return longest + max(prompt.limit for prompt in self._prompts) + _LONGEST_GUESS
 
     def _read_preamble(self, slots: Sequence[int], tokens: Tokens) -> None:
         preamble = self._forward.read_preamble(torch.tensor([tokens], device=self._forward.device))
@@ -202,7 +209,9 @@ class _Decoding:
             self._prompts[self._owner[slot]].tokens[shared:] + guessed
             for slot, guessed in zip(slots, guesses, strict=True)
         ]
-        before = shared - self._apart[self._owner[slots[0]]]  # tokens in front of them in their slots
+        before = (
+            shared - self._apart[self._owner[slots[0]]]
+        )  # tokens in front of them in their slots
         start = 0
         while start < len(slots):
             stop = start + max(1, self._batch_tokens // len(fed[start]))

@@ -1,7 +1,8 @@
 """How much one forward pass, and one store of keys and values, may hold: sized from machine and model.
 
-Measured on two cores: beyond some 4,000 tokens a pass gains nothing on a CPU, so memory only ever lowers
-that. A GPU gains up to some 65,000.
+Measured on two cores: a CPU is fastest where what a layer makes of a pass's tokens stays in its caches, a
+fifth faster than with passes of 4,096 tokens; at that size padding and overhead are small too. A GPU gains
+up to some 65,000.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 import torch
 
-_MOST_TOKENS = {"cpu": 4096}
+_CPU_MOST_TOKENS, _CPU_ENOUGH_TOKENS = 2048, 512
+_CPU_CACHE = 2**22  # bytes of one layer's widest states
 _MOST_TOKENS_ELSEWHERE = 65536
 _FEWEST_TOKENS = 256
 _PASSES_SHARE = (
@@ -43,7 +45,10 @@ def batch_tokens_of(config: Any, dtype: torch.dtype, device: torch.device) -> in
     # Residual, normed, query, key, value, attention's output and their float32 copies; gate, up, product.
     token = dtype.itemsize * (12 * hidden + 4 * inner)
     fits = _memory(device) // _PASSES_SHARE // token
-    most = min(fits, _MOST_TOKENS.get(device.type, _MOST_TOKENS_ELSEWHERE))
+    most = min(fits, _MOST_TOKENS_ELSEWHERE)
+    if device.type == "cpu":
+        cached = _CPU_CACHE // (inner * dtype.itemsize)
+        most = min(fits, max(_CPU_ENOUGH_TOKENS, min(cached, _CPU_MOST_TOKENS)))
     return max(_FEWEST_TOKENS, 1 << (int(most).bit_length() - 1) if most else 0)
 
 

@@ -1,26 +1,21 @@
 """The study: samplers by name, ask and tell, nothing lost and nothing done twice."""
 
-from evomerge.search.objectives import (
-    directions,
-    higher_is_better,
-    objective_values,
-    reached,
-)
+from evomerge.search.objectives import directions, reached
 from evomerge.search.racing import race_faults, race_of
 from evomerge.search.ranking import Ranked, finalists
+from evomerge.search.slope_sampler import SlopeSampler
 from evomerge.search.study import Known, Study, Work
 from evomerge.search.tally import Tally
 
 __all__ = [
     "Known",
     "Ranked",
+    "SlopeSampler",
     "Study",
     "Tally",
     "Work",
     "directions",
     "finalists",
-    "higher_is_better",
-    "objective_values",
     "race_faults",
     "race_of",
     "reached",

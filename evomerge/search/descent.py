@@ -64,6 +64,7 @@ class Descent:
         counts: Task → number of its search items.
         shares: Task → share of its mean loss.
         seed: Of the mini-batches.
+        batch: Items of each task that one step reads.
         steps: How many were taken.
         busy: A step is in flight.
         due: The point is to be scored in full.
@@ -77,6 +78,7 @@ class Descent:
     counts: Mapping[str, int]
     shares: Mapping[str, float]
     seed: int
+    batch: int = BATCH
     steps: int = 0
     busy: bool = False
     due: bool = False
@@ -138,7 +140,7 @@ class Descent:
     def _batch(self, task: str) -> tuple[int, ...]:
         """Draw from a task's items without replacement, anew once they are used up."""
         count = self.counts[task]
-        size = min(BATCH, count)
+        size = min(self.batch, count)
         per_epoch = count // size
         epoch, position = divmod(self.steps, per_epoch)
         order = np.random.default_rng((self.seed, self.index, epoch)).permutation(count)

@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 from evomerge.campaign import Campaign
-from evomerge.goals import Better, Judge, higher_is_better, weighted_mean
+from evomerge.goals import Better, Judge, higher_is_better
 from evomerge.store import Direction
-from evomerge.trial import Outcome, Split
-
-__all__ = [
-    "Better",
-    "directions",
-    "higher_is_better",
-    "objective_values",
-    "reached",
-    "weighted_mean",
-]
 
 
 def directions(campaign: Campaign, better: Better = higher_is_better) -> tuple[Direction, ...]:
@@ -25,23 +15,6 @@ def directions(campaign: Campaign, better: Better = higher_is_better) -> tuple[D
         better: Direction of each task's metric, such as `Items.higher_is_better`.
     """
     return Judge(campaign, better=better).directions
-
-
-def objective_values(
-    campaign: Campaign, outcome: Outcome, split: Split = "search", better: Better = higher_is_better
-) -> tuple[float, ...]:
-    """Return what the study is told of an outcome when nothing is measured by the parents.
-
-    Args:
-        campaign: Without `normalize`, `keep` and `costs`; with them, ask a `Judge`.
-        outcome: Without a failure.
-        split: Of the items.
-        better: Direction of each task's metric.
-
-    Returns:
-        As `Judge.values`.
-    """
-    return Judge(campaign, split=split, better=better).values(outcome)
 
 
 def reached(campaign: Campaign, best_value: float | None) -> bool:

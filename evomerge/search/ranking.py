@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from evomerge.goals import Judge, feasible, order, total_violation
+from evomerge.goals import Judge, feasible, total_violation
 from evomerge.store import Direction
 from evomerge.trial import Candidate
-
-__all__ = [
-    "Ranked",
-    "Scored",
-    "best_value",
-    "feasible",
-    "finalists",
-    "order",
-    "ranked_loss",
-    "ranking",
-    "total_violation",
-]
 
 
 @dataclass(frozen=True)

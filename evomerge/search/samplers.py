@@ -96,6 +96,7 @@ def _slope(
         campaign.search.trials,
         campaign.search.seed,
         lambda last: _plain(rest, campaign, space, directions, AROUND if last else SIGMA),
+        batch=campaign.search.slope_items,
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from optuna.distributions import FloatDistribution
 
-from evomerge.search.descent import Descent, Step
+from evomerge.search.descent import BATCH, Descent, Step
 from evomerge.search.proposer import Params, Proposer, Result
 
 AROUND = 0.05
@@ -35,6 +35,7 @@ class SlopeProposer:
         trials: The budget.
         seed: Of the mini-batches.
         rest: Makes the sampler beside the paths (False) and after them (True).
+        batch: Items of each task that one step reads.
     """
 
     def __init__(
@@ -46,15 +47,18 @@ class SlopeProposer:
         trials: int,
         seed: int,
         rest: Callable[[bool], Proposer],
+        *,
+        batch: int = BATCH,
     ) -> None:
         self._distributions = dict(distributions)
         self._sloped = {name: distributions[name] for name in sloped}
         self._counts, self._shares, self._seed = dict(counts), list(shares), seed
         self._in_turn = max(len(shares), 1 if trials < _SHORT_BUDGET else _PATHS_IN_TURN)
-        self._build_rest = rest
+        self._build_rest, self._batch = rest, batch
         self._rest, self._rest_is_last = rest(False), False
         self._paths: list[Descent] = []
         self._mine: dict[int, Descent] = {}  # trials that are checkpoints
+        self._others: dict[int, Proposer] = {}  # trials in flight of the sampler beside or after
         self._heard: list[tuple[float, dict[str, float], Result]] = []  # every point, in order
 
     def next_step(self) -> Step | None:
@@ -95,16 +99,19 @@ class SlopeProposer:
                 self._mine[number] = path
                 return
         self._turn()
+        self._others[number] = self._rest
         self._rest.asked(number, params)
 
     def told(self, number: int, params: Params, result: Result | None) -> None:
         """Hear what came of a trial."""
         if result is not None:
             self._heard.append((result.loss, dict(params), result))
-        if number not in self._mine:
-            self._rest.told(number, params, result)
-        elif result is not None:
-            self._mine[number].judge(result.loss)
+        other, path = self._others.pop(number, None), self._mine.pop(number, None)
+        if other is not None:
+            other.told(number, params, result)
+        if path is not None and result is not None:
+            path.judge(result.loss)
+        if other is not self._rest and result is not None:
             self._rest.known(params, result)
 
     def known(self, params: Params, result: Result) -> None:
@@ -124,7 +131,13 @@ class SlopeProposer:
     def _path(self, start: Params) -> Descent:
         index = len(self._paths)
         return Descent(
-            index, dict(start), self._sloped, self._counts, self._shares_of(index), self._seed
+            index,
+            dict(start),
+            self._sloped,
+            self._counts,
+            self._shares_of(index),
+            self._seed,
+            batch=self._batch,
         )
 
     def _start(self) -> dict[str, float]:

@@ -22,7 +22,7 @@ from evomerge.search.racing import against
 from evomerge.search.ranking import Ranked, ranked_loss, ranking
 from evomerge.search.samplers import open_proposer
 from evomerge.search.slope_proposer import SlopeProposer
-from evomerge.search.tally import Tally
+from evomerge.search.tally import Tally, full_cost
 from evomerge.space import Space
 from evomerge.store import Asked, Store, StoredBaseline, StoredTrial, Told
 from evomerge.trial import (
@@ -72,6 +72,7 @@ class Study:
         first: Points to try before the sampler's own, such as those of an earlier campaign.
         counts: Task → number of its search items, for the tasks with a gold text.
         race: What candidates are raced by; None: every candidate is scored in full.
+        proposer: Another source of points than the campaign's sampler.
 
     Raises:
         CampaignError: Nothing is searched, or the sampler cannot do what is asked.
@@ -87,6 +88,7 @@ class Study:
         first: Sequence[Params] = (),
         counts: Mapping[str, int] | None = None,
         race: Race | None = None,
+        proposer: Proposer | None = None,
     ) -> None:
         logging.getLogger("optuna").setLevel(logging.ERROR)
         self.tally = Tally()
@@ -94,13 +96,13 @@ class Study:
         self._first, self._race = [dict(point) for point in first], race
         campaign = store.campaign
         self._metrics = {goal.task: (goal.metric,) for goal in campaign.objectives}
-        self._proposer: Proposer = open_proposer(campaign, space, judge.directions, counts or {})
+        self._proposer = proposer or open_proposer(campaign, space, judge.directions, counts or {})
         self._flights = Flights(space.distributions)
         self._incumbents = Incumbents(judge.directions)
         self._params: dict[int, dict[str, float]] = {}
         self._flying: dict[int, Candidate] = {}
         self._steps: dict[str, Step] = {}  # by the name of the job in flight
-        self._interrupted: list[Candidate | Step] = []
+        self._interrupted: list[Work] = []
         self._hear_again(known)
 
     @property
@@ -111,7 +113,7 @@ class Study:
     @property
     def spent(self) -> bool:
         """Whether the budget of trials or item evaluations is used up, or the target reached."""
-        return self.tally.is_spent(self._store.campaign, len(self._flying))
+        return self.tally.is_spent(self._store.campaign, self._pending)
 
     def ask(self) -> Work | None:
         """Return one job, as `ask_many` does; None: the budget is spent, or a result must come first."""
@@ -131,6 +133,9 @@ class Study:
         while len(jobs) < count and not self.spent:
             step = self._next_step()
             if step is not None:
+                cost = SLOPE_COST * _count(step)
+                if not self.tally.affords(self._store.campaign, self._pending + cost):
+                    break
                 self._record_asked(asked)
                 self._store.slope_asked(step.descent, step.number, step.items, step.params)
                 self._take_step(step)
@@ -145,7 +150,7 @@ class Study:
             answer = self._take_asked(candidate, params)
             if answer is not None:
                 self._record_asked(asked)
-                self._tell_trials([(candidate, replace(answer, cost=Cost()), None)])
+                self._tell_trials([self._copied(candidate, answer)])
             elif not self._flights.is_twin(number):
                 jobs.append(self._job(candidate))
         self._record_asked(asked)
@@ -166,10 +171,10 @@ class Study:
         Raises:
             ValueError: A job is not waiting for a result.
         """
-        trials: list[tuple[Candidate, Outcome, Race | None]] = []
+        trials: list[Told] = []
         for work, outcome in results:
             if isinstance(work, Job) and isinstance(outcome, Outcome):
-                trials.append((work.candidate, outcome, work.race))
+                trials.append(self._judged(work.candidate, outcome, work.race))
             elif isinstance(work, SlopeJob) and isinstance(outcome, Slopes):
                 self._tell_trials(trials)
                 trials = []
@@ -180,18 +185,22 @@ class Study:
 
     def interrupted(self) -> list[Work]:
         """Return the jobs that an earlier run left in flight, in the order in which they were asked."""
-        jobs: list[Work] = []
-        for one in self._interrupted:
-            if isinstance(one, Step):
-                jobs.append(self._slope_job(one))
-            elif not self._flights.is_twin(_number(one)):
-                jobs.append(self._job(one))
-        self._interrupted = []
-        return jobs
+        left, self._interrupted = self._interrupted, []
+        return [
+            job
+            for job in left
+            if isinstance(job, SlopeJob) or not self._flights.is_twin(_number(job.candidate))
+        ]
 
     def ranking(self) -> list[Ranked]:
         """Return the trials scored in full, best first; with several objectives front by front."""
         return ranking(self._judge, self.tally.scored.values())
+
+    @property
+    def _pending(self) -> int:
+        """Items that the work in flight may still cost."""
+        steps = sum(map(_count, self._steps.values()))
+        return len(self._flying) * full_cost(self._store.campaign) + SLOPE_COST * steps
 
     def _next_step(self) -> Step | None:
         proposer = self._proposer
@@ -230,8 +239,7 @@ class Study:
             self._store.asked_many(asked)
             asked.clear()
 
-    def _tell_trials(self, results: Sequence[tuple[Candidate, Outcome, Race | None]]) -> None:
-        judged = [self._judged(*result) for result in results]
+    def _tell_trials(self, judged: Sequence[Told]) -> None:
         entries = list(judged)
         for entry in judged:
             for number in self._flights.land(_number(entry.candidate), entry.outcome):
@@ -254,6 +262,11 @@ class Study:
         shown = ", ".join(f"{value:g}" for value in values)
         failure = Failure(FailureKind.NOT_FINITE, f"the objective's value is {shown}")
         return Told(candidate, replace(outcome, failure=failure), None)
+
+    def _copied(self, candidate: Candidate, answer: Outcome) -> Told:
+        """Answer a trial by an earlier one's outcome: worth the same, at no cost."""
+        told = self._judged(candidate, answer, None)
+        return replace(told, outcome=replace(told.outcome, cost=Cost()))
 
     def _tell_step(self, job: SlopeJob, found: Slopes) -> None:
         step = self._steps.get(job.name)
@@ -280,20 +293,25 @@ class Study:
             self._incumbents.hear(result.values, result.violations, one.outcome)
             if one.params is not None:
                 inside.setdefault(_point_of(one.params), result)
+        unanswered: list[Told] = []
         for event in events(self._store):
-            self._hear(event, inside)
+            self._hear(event, inside, unanswered)
+        self._tell_trials(unanswered)
         for point, result in inside.items():
             self._store.add_baseline(dict(point), result.values)
             self._proposer.known(dict(point), result)
 
-    def _hear(self, event: Event, inside: dict[_Point, Result]) -> None:
+    def _hear(self, event: Event, inside: dict[_Point, Result], unanswered: list[Told]) -> None:
         what, told = event.what, event.kind == "told"
         if isinstance(what, StoredBaseline):
             self._take_baseline(what, inside)
         elif isinstance(what, StoredTrial):
             if not told:
-                self._take_asked(what.candidate, what.params)
-                self._interrupted += [what.candidate] * (what.told_seq is None)
+                answer = self._take_asked(what.candidate, what.params)
+                if what.told_seq is None and answer is None:
+                    self._interrupted.append(self._job(what.candidate))  # against its rivals then
+                elif what.told_seq is None and answer is not None:
+                    unanswered.append(self._copied(what.candidate, answer))
             elif what.outcome is not None:
                 self._flights.land(what.number, what.outcome)
                 self._take_told(what.candidate, what.outcome, what.values)
@@ -304,7 +322,8 @@ class Study:
                 self._take_slopes(step, slopes, what.failure, what.cost_items)
             else:
                 self._take_step(step)
-                self._interrupted += [step] * (what.told_seq is None)
+                if what.told_seq is None:
+                    self._interrupted.append(self._slope_job(step))
 
     def _take_baseline(self, baseline: StoredBaseline, inside: dict[_Point, Result]) -> None:
         result = inside.pop(_point_of(baseline.params), None)
@@ -361,6 +380,10 @@ def _number(candidate: Candidate) -> int:
     if candidate.number is None:
         raise ValueError(f"{candidate.name} is no trial: it has no number")
     return candidate.number
+
+
+def _count(step: Step) -> int:
+    return sum(map(len, step.items.values()))
 
 
 def _step_name(step: Step) -> str:

@@ -56,15 +56,25 @@ class Tally:
                     result.values[0], before if before is not None else -float("inf")
                 )
 
-    def is_spent(self, campaign: Campaign, flying: int) -> bool:
+    def is_spent(self, campaign: Campaign, pending: int) -> bool:
         """Tell whether the budget of trials or item evaluations is used up, or the target reached.
 
         Args:
             campaign: Its budget.
-            flying: Candidates in flight, each of which may score all its items.
+            pending: Items that the work in flight may still cost.
         """
-        budget = campaign.search
-        if self.asked >= budget.trials or reached(campaign, self.best_value):
-            return True
-        items = (flying + 1) * len(campaign.objectives) * campaign.items.search
-        return budget.item_evaluations is not None and self.items + items > budget.item_evaluations
+        return (
+            self.asked >= campaign.search.trials
+            or reached(campaign, self.best_value)
+            or not self.affords(campaign, pending + full_cost(campaign))
+        )
+
+    def affords(self, campaign: Campaign, items: int) -> bool:
+        """Tell whether the budget of item evaluations covers so many more."""
+        budget = campaign.search.item_evaluations
+        return budget is None or self.items + items <= budget
+
+
+def full_cost(campaign: Campaign) -> int:
+    """Return how many items a candidate is scored on at most."""
+    return len(campaign.objectives) * campaign.items.search

@@ -56,6 +56,35 @@ def largest_overlap(old: LayerGroups, new: LayerGroups) -> NDArray[np.float64]:
     return shares
 
 
+def undone_overlap(old: LayerGroups, new: LayerGroups) -> NDArray[np.float64]:
+    """Return the shares that undo `largest_overlap` from `new` to `old`; shape [new, old], rows sum to 1.
+
+    A group takes the mean of those that took its value, by the layers that they share; where there are
+    none, the mean of all that it shares layers with.
+    """
+    layers = _common_layers(old, new)
+    own = layers * largest_overlap(new, old).T
+    layers = np.where(own.any(axis=1, keepdims=True), own, layers)
+    shares: NDArray[np.float64] = layers / layers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def regrouped(shares: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of values by shares; exactly their value, to the last bit, where all are the same.
+
+    Args:
+        shares: Shape [new, old], rows sum to 1.
+        values: Shape [old, components, experts].
+
+    Returns:
+        Shape [new, components, experts].
+    """
+    largest = values[shares.argmax(axis=1)]
+    apart = values[None] - largest[:, None]
+    found: NDArray[np.float64] = largest + np.einsum("no,noce->nce", shares, apart)
+    return found
+
+
 def _common_layers(old: LayerGroups, new: LayerGroups) -> NDArray[np.float64]:
     return np.array(
         [

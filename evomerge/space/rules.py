@@ -8,7 +8,7 @@ from evomerge import campaign
 from evomerge.errors import CampaignError
 from evomerge.space.dimensions import is_per_source
 from evomerge.space.facts import WEIGHT, Family, MethodFacts
-from evomerge.space.groups import LayerGroups
+from evomerge.space.groups import LayerGroups, largest_overlap, layer_groups
 
 
 def check_settings(
@@ -39,6 +39,16 @@ def check_settings(
             f"{family.num_layers} layers; expected {expected}",
             field="space.coarse",
         )
+    if settings.coarse is not None:
+        coarse = layer_groups(settings.coarse, family.num_layers)
+        for (start, stop), used in zip(coarse, largest_overlap(coarse, groups).T, strict=True):
+            if not used.any():
+                raise CampaignError(
+                    f"found {settings.coarse} groups to begin with, but no group of `layers` has most "
+                    f"of its layers in [{start}, {stop}), whose values would change nothing; expected "
+                    "fewer",
+                    field="space.coarse",
+                )
 
 
 def _check_range(

@@ -19,7 +19,7 @@ from evomerge.space.baselines import Baseline, Wanted, baselines
 from evomerge.space.dimensions import Searched, searched
 from evomerge.space.facts import WEIGHT, Family, MethodFacts
 from evomerge.space.gradient import gradient, is_sloped
-from evomerge.space.groups import LayerGroups, largest_overlap, layer_groups, mean_overlap
+from evomerge.space.groups import LayerGroups, largest_overlap, layer_groups, undone_overlap
 from evomerge.space.locating import located
 from evomerge.space.profiles import Numbers
 from evomerge.space.recipes import written
@@ -189,12 +189,15 @@ class Space:
         return moved(self._coarse(), self, params, largest_overlap)
 
     def lower(self, params: Mapping[str, float]) -> dict[str, float]:
-        """Return the point of the coarse space for one of this space: means over the layers covered.
+        """Return the point of the coarse space for one of this space.
+
+        A group takes the mean, over layers, of those that `lift` gives its value; so a lifted point comes
+        back as it was, to the last bit.
 
         Raises:
             ValueError: There is no coarse space.
         """
-        return moved(self, self._coarse(), params, mean_overlap)
+        return moved(self, self._coarse(), params, undone_overlap)
 
     def part(self, one: Searched, params: Mapping[str, float]) -> Numbers | None:
         """Return which experts take part in a parameter, 1 or 0, [experts]; None: no one is left out."""

@@ -16,7 +16,7 @@ from evomerge.space import genes
 from evomerge.space.dimensions import Searched
 from evomerge.space.facts import WEIGHT
 from evomerge.space.gradient import component_of
-from evomerge.space.groups import LayerGroups, mean_overlap
+from evomerge.space.groups import LayerGroups, mean_overlap, regrouped
 from evomerge.space.profiles import Numbers, fitted
 from evomerge.space.shares import within
 
@@ -87,7 +87,7 @@ def _coordinates(
         kept = min(len(values), one.profile)
         found[:kept] = values[:kept]
         return found
-    values = np.einsum("no,oce->nce", regroup(before.groups, one.groups), values)
+    values = regrouped(regroup(before.groups, one.groups), values)
     if one.total is not None:
         values = within(values, one.high)
     return values if one.profile is None else fitted(values, one.groups, one.profile)

@@ -131,8 +131,8 @@ def bring_up_to_date(engine: Engine, path: Path) -> None:
     with transaction(engine, path) as connection:
         schema = META.c.key == "schema"
         found = connection.execute(select(META.c.value).where(schema)).scalar_one()
+        METADATA.create_all(connection)
         if int(found) < SCHEMA_VERSION:
-            METADATA.create_all(connection)
             connection.execute(update(META).where(schema).values(value=str(SCHEMA_VERSION)))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, inspect, select
 
 from evomerge.store.encoding import (
     decode_items,
@@ -18,7 +18,7 @@ from evomerge.store.encoding import (
     encode_recipe,
 )
 from evomerge.store.records import Evaluation
-from evomerge.store.tables import EVALUATIONS, ITEM_SETS, METRICS, TASK_SCORES
+from evomerge.store.tables import EVALUATIONS, ITEM_SETS, METRICS, PRUNINGS, TASK_SCORES
 from evomerge.trial import (
     Candidate,
     Cost,
@@ -26,6 +26,7 @@ from evomerge.trial import (
     Failure,
     FailureKind,
     Outcome,
+    Pruned,
     Split,
     TaskScores,
 )
@@ -121,6 +122,13 @@ def insert_evaluation(
             ),
         )
     )
+    if outcome.pruned is not None:
+        pruned = (outcome.pruned.reason, outcome.pruned.blocks, outcome.pruned.rival)
+        connection.execute(
+            "INSERT INTO evomerge_prunings (evaluation_id, reason, blocks, rival) "
+            "VALUES (?, ?, ?, ?)",
+            (evaluation_id, *pruned),
+        )
     for task, scores in outcome.scores.items():
         task_score_id = _row_id(
             connection.execute(
@@ -182,6 +190,7 @@ def _delete_evaluation(connection: sqlite3.Connection, name: str, split: Split) 
         "(SELECT task_score_id FROM evomerge_task_scores WHERE evaluation_id = ?)",
         row,
     )
+    connection.execute("DELETE FROM evomerge_prunings WHERE evaluation_id = ?", row)
     connection.execute("DELETE FROM evomerge_task_scores WHERE evaluation_id = ?", row)
     connection.execute("DELETE FROM evomerge_evaluations WHERE evaluation_id = ?", row)
 
@@ -201,7 +210,20 @@ def _read_outcomes(
     query = select(EVALUATIONS).where(condition).order_by(EVALUATIONS.c.evaluation_id)
     rows = connection.execute(query).all()
     scores = _read_scores(connection, item_sets, condition)
-    return [(row, _outcome(row, scores.get(row.evaluation_id, {}))) for row in rows]
+    prunings = _read_prunings(connection)
+    return [
+        (row, _outcome(row, scores.get(row.evaluation_id, {}), prunings.get(row.evaluation_id)))
+        for row in rows
+    ]
+
+
+def _read_prunings(connection: Connection) -> dict[int, Pruned]:
+    if not inspect(connection).has_table(PRUNINGS.name):
+        return {}  # a file of an older evomerge, opened for reading
+    return {
+        row.evaluation_id: Pruned(row.reason, row.blocks, row.rival)
+        for row in connection.execute(select(PRUNINGS))
+    }
 
 
 def _read_scores(
@@ -240,9 +262,9 @@ def _task_scores(row: Row[Any], ids: tuple[str, ...], metrics: Iterable[Row[Any]
     )
 
 
-def _outcome(row: Row[Any], scores: Mapping[str, TaskScores]) -> Outcome:
+def _outcome(row: Row[Any], scores: Mapping[str, TaskScores], pruned: Pruned | None) -> Outcome:
     failure = None
     if row.failure_kind is not None:
         failure = Failure(FailureKind(row.failure_kind), row.failure_reason)
     cost = Cost(row.merge_seconds, row.score_seconds, row.items, row.generated_tokens)
-    return Outcome(scores, failure, cost, row.worker)
+    return Outcome(scores, failure, cost, row.worker, pruned)

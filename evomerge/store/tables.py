@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION = 2
-"""2: slope steps. An older file is brought up to date when it is opened for writing."""
+"""2: slope steps, prunings. An older file is brought up to date when it is opened for writing."""
 
 METADATA = MetaData()
 
@@ -102,6 +102,20 @@ EVALUATIONS = Table(
     UniqueConstraint("name", "split"),
 )
 """Who was scored on which split; `kind` is `trial` for the search scores of a trial."""
+
+PRUNINGS = Table(
+    "evomerge_prunings",
+    METADATA,
+    Column(
+        "evaluation_id",
+        ForeignKey("evomerge_evaluations.evaluation_id"),
+        primary_key=True,
+    ),
+    Column("reason", Text, nullable=False),
+    Column("blocks", Integer, nullable=False),
+    Column("rival", Integer, nullable=False),
+)
+"""Why an evaluation was stopped before its last item."""
 
 TASK_SCORES = Table(
     "evomerge_task_scores",

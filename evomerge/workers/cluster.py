@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from evomerge.errors import CampaignError, EvomergeError
 from evomerge.workers.scratch import own_folder
@@ -54,6 +54,7 @@ class Cluster:
     ) -> None:
         self._folder: Path | None = None
         self._joined = False
+        self._lost: set[str] = set()
         with _environment(_QUIET if address else _QUIET | _LOOPBACK):
             import ray
 
@@ -70,9 +71,20 @@ class Cluster:
 
     def nodes(self) -> dict[str, Mapping[str, float]]:
         """Return the nodes that are alive: id → Ray's resources."""
-        import ray
+        return {name: node["Resources"] for name, node in self._alive().items()}
 
-        return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    def has_lost(self, node: str) -> bool:
+        """Return whether a node is gone, which Ray itself may take half a minute to notice."""
+        found = self._alive().get(node)
+        if found is None:
+            return True
+        place = (found["NodeManagerAddress"], found["NodeManagerPort"])
+        try:
+            socket.create_connection(place, SECONDS_TO_ANSWER).close()
+        except OSError:
+            self._lost.add(node)
+            return True
+        return False
 
     def room(self) -> int:
         """Return how many workers there should be now, as nodes join and leave."""
@@ -91,6 +103,12 @@ class Cluster:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def _alive(self) -> dict[str, dict[str, Any]]:
+        import ray
+
+        found = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        return {name: node for name, node in found.items() if name not in self._lost}
 
     def _start(self, count: int | Literal["auto"], cpus: float, address: str | None) -> None:
         import ray

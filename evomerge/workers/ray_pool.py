@@ -234,7 +234,8 @@ class RayPool:
 
     def _after_death(self, task: _Task, actor: _Actor, error: Any) -> None:  # noqa: ANN401 - a RayError
         """Give a dead worker's work to another one, or give it up."""
-        deaths = task.deaths + (actor.node in self._cluster.nodes())
+        assert actor.node is not None
+        deaths = task.deaths + (not self._cluster.has_lost(actor.node))
         if deaths <= self._retries:
             self._queue.appendleft(replace(task, deaths=deaths))
         else:

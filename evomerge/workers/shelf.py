@@ -149,7 +149,7 @@ def fetched(
         if theirs is None or ours == theirs:
             return None
     home = home or private_folder()
-    content = ask("digest", folder)
+    content: str = ask("digest", folder)
     place = home / content
     with FileLock(home / f"{content}.lock"):
         if not place.exists():

@@ -39,7 +39,7 @@ SCHEDULES: dict[str, Schedule] = {
     "tools": Schedule(steps=70, matrix_rate=0.001, other_rate=5e-4, warmup=10),
     "translation": Schedule(steps=40, matrix_rate=0.001, other_rate=5e-4, warmup=10),
     "facts": Schedule(steps=100, matrix_rate=0.001, other_rate=5e-4, warmup=10),
-    "formats": Schedule(steps=110, matrix_rate=0.001, other_rate=5e-4, warmup=10),
+    "formats": Schedule(steps=130, matrix_rate=0.0012, other_rate=5e-4, warmup=10),
 }
 # Jobs that the base learns nothing of, so that their specialists can join without a new base.
 LATER = ("formats",)
@@ -80,7 +80,8 @@ def build_family(directory: Path, *, seed: int = 0, progress: bool = True) -> No
         for name in NAMES:
             model = base if name == BASE else deepcopy(base)
             _train(name, model, tokenizer, seed, bar)
-            # What is shipped is what specialists start from: the rounded weights.
+            # What is shipped is what specialists start from: the rounded weights. (Rotary
+            # frequencies are rounded with them, which a model loaded from the files has exact.)
             model.to(torch.bfloat16)
             _save(model, tokenizer, directory / name)
             model.to(torch.float32)

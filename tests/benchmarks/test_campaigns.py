@@ -50,17 +50,17 @@ def test_rates_leave_the_first_trial_out() -> None:
         line(12.0, "search", 1),
         line(12.5, "search", 1),
         line(15.0, "search", 2),
-        line(18.0, "search", 3),
+        line(18.0, "search", 4),
         line(20.0, "select", 1),
     ]
     for one in told:
         progressed.note(one, lambda one=one: 2 * one.seconds)
     assert progressed.ready == 5.0
     assert progressed.searching == 9.0
-    assert [at for at, _ in progressed.told] == [12.0, 15.0, 18.0]
-    assert progressed.trials == 2
-    assert progressed.per_minute == pytest.approx(20.0)
-    assert progressed.cpu_seconds_each == pytest.approx(6.0)
+    assert [at for at, _ in progressed.told] == [12.0, 15.0, 18.0, 18.0]
+    assert progressed.trials == 3
+    assert progressed.per_minute == pytest.approx(30.0)
+    assert progressed.cpu_seconds_each == pytest.approx(4.0)
     assert progressed.start_up == 12.0
 
 

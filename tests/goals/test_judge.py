@@ -88,20 +88,28 @@ def test_costs_come_off_the_mean(aims: SimpleNamespace) -> None:
 
 def test_conditions_come_before_values(aims: SimpleNamespace) -> None:
     judge = Judge(aims.campaign(keep=[{"task": "exam", "at_least": 0.5}]), known(aims))
-    ranks = [
-        judge.rank(outcome)
-        for outcome in (
-            Outcome(failure=Failure(FailureKind.MERGE, "no")),
-            aims.outcome(math.nan),
-            aims.outcome(0.1, 1.0),
-            aims.outcome(0.3, 1.0),
-            aims.outcome(0.5, 9.0),
-            aims.outcome(0.5, 8.0),
-        )
-    ]
-    assert ranks == sorted(ranks)
-    assert [rank[0] for rank in ranks] == [False] * 4 + [True] * 2
-    assert ranks[0] == ranks[1]
+    rows = [aims.outcome(*row) for row in ((0.1, 1.0), (0.3, 1.0), (0.5, 9.0), (0.5, 8.0))]
+    ordered = judge.order(
+        [judge.values(row) for row in rows], [judge.violations(row) for row in rows]
+    )
+    assert ordered == [(3, 0), (2, 1), (1, 2), (0, 3)]
+
+
+def test_a_front_is_ordered_by_mean(aims: SimpleNamespace) -> None:
+    judge = Judge(aims.campaign(mode="pareto"))
+    values = [(0.2, 1.0), (0.9, 2.0), (0.8, 3.0)]
+    assert judge.order(values, [(), (), ()]) == [(1, 0), (0, 0), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [Outcome(failure=Failure(FailureKind.MERGE, "no")), Outcome()],
+    ids=["failed", "missing"],
+)
+def test_what_has_no_value_is_behind_everything(aims: SimpleNamespace, outcome: Outcome) -> None:
+    judge = Judge(aims.campaign())
+    assert judge.quality(outcome) == judge.quality(aims.outcome(math.nan)) == -math.inf
+    assert judge.quality(aims.outcome(0.5, 2.0)) == (3 * 0.5 - 2.0) / 4
 
 
 def test_it_is_set_up_from_what_a_store_holds(aims: SimpleNamespace) -> None:

@@ -62,7 +62,7 @@ def make_campaign(out: Path, **changes: Any) -> Campaign:
         },
         "objectives": [{"task": task, "metric": "exact_match"} for task in TASKS],
         "items": ITEMS,
-        "search": {"trials": 4, "finalists": 2},
+        "search": {"sampler": "cmaes", "trials": 4, "finalists": 2},
         "out": str(out),
     }
     return Campaign.model_validate({**data, **changes})

@@ -50,7 +50,7 @@ def test_what_fails_or_misses_a_metric_cannot_win(
     failed = Outcome(failure=Failure(FailureKind.MERGE, "no"))
     poor = lab.outcome("trial 0", "select", (0.0,) * 3)
     assert number(choose_winner(store, finalists(store, lab, failed, Outcome(), poor))) == 2
-    assert choose_winner(store, [Candidate("trial 0", lab.recipe(), 0)]) is None
+    assert choose_winner(store, finalists(store, lab, failed, Outcome())) is None
     assert choose_winner(store, [Candidate("trial 9", lab.recipe(), 9)]) is None
 
 
@@ -95,6 +95,19 @@ def test_costs_come_off_the_mean(make_store: Callable[..., Store], lab: SimpleNa
     long = Outcome(better, cost=Cost(items=10, generated_tokens=500))
     short = Outcome(scores, cost=Cost(items=10, generated_tokens=40))
     assert number(choose_winner(store, finalists(store, lab, long, short))) == 1
+
+
+def test_of_a_front_no_other_finalist_beats_the_winner(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    """Equal means: the cheaper stands on the front, the earlier does not."""
+    store = make_store(mode="pareto", costs=[{"cost": "generated_tokens"}])
+    scores = lab.outcome("base", "select", (0.5,) * 3).scores
+    dear, cheap = (
+        Outcome(scores, cost=Cost(items=10, generated_tokens=tokens)) for tokens in (90, 30)
+    )
+    lab.record(store, "base", "select", "base", dear)
+    assert number(choose_winner(store, finalists(store, lab, dear, cheap))) == 1
 
 
 def test_the_tuned_lambda_is_the_best_on_select(store: Store) -> None:

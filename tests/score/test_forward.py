@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from evomerge.score.attention import Share
 from evomerge.score.forward import Forward, additive
 
 ARCHITECTURES = ("llama", "qwen2", "gpt_neox", "gemma2")
@@ -46,6 +47,66 @@ def test_a_module_without_output_embeddings_works():
     tokens = torch.randint(0, 50, (2, 4))
     expected = module(tokens).logits.reshape(-1, 50)[[1, 6]]
     assert torch.equal(Forward(module)(tokens, torch.tensor([1, 6])), expected)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_last_mlp_computes_only_what_is_read(subject, architecture):
+    module = subject(architecture).module
+    forward = Forward(module)
+    mlp = next(child for name, child in module.named_modules() if name.endswith("layers.1.mlp"))
+    seen = []
+    handle = mlp.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].shape[:2]))
+    tokens, rows = torch.randint(3, 200, (3, 20)), torch.tensor([0, 7, 59])
+    with torch.no_grad():
+        found = forward(tokens, rows)
+        expected = module(tokens).logits.reshape(-1, forward.vocabulary)[rows]
+    forward(
+        tokens, rows
+    ).sum().backward()  # computed anew in a backward pass, it would miss the hook
+    module.zero_grad(set_to_none=True)
+    handle.remove()
+    assert seen == [(1, 3), (3, 20), (3, 20)]
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not mlp._forward_hooks
+    assert not mlp._forward_pre_hooks
+
+
+def test_a_last_mlp_that_mixes_tokens_is_left_alone(llama):
+    mlp = llama.module.model.layers[-1].mlp
+    mixing = mlp.register_forward_hook(lambda _, __, output: output + output.mean(1, keepdim=True))
+    forward = Forward(llama.module)
+    tokens = torch.randint(3, 200, (2, 9))
+    with torch.no_grad():
+        found = forward(tokens, torch.tensor([4]))
+        expected = llama.module(tokens).logits[0, 4]
+    mixing.remove()
+    assert torch.allclose(found[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "cascades"),
+    [("llama", True), ("qwen2", True), ("gpt_neox", True), ("gemma2", False)],
+)
+def test_preambles_are_attended_to_apart(subject, architecture, cascades):
+    module = subject(architecture).module
+    forward = Forward(module)
+    assert not forward.cascades  # gradients are recorded here
+    with torch.no_grad():
+        assert forward.cascades == cascades
+        if not cascades:
+            return
+        tokens = torch.randint(3, 200, (3, 20))
+        tokens[:, :12] = tokens[0, :12]
+        rows = torch.tensor([7, 9, 23])
+        found = forward(
+            tokens[:, 12:],
+            rows,
+            visible=torch.ones(1, 1, 8, 8, dtype=torch.bool).tril(),
+            positions=torch.arange(12, 20).expand(3, -1),
+            preambles=[Share(forward.read_preamble(tokens[:1, :12]), None)],
+        )
+        expected = module(tokens).logits[:, 12:].reshape(-1, forward.vocabulary)[rows]
+    assert torch.allclose(found, expected, atol=1e-4)
 
 
 def test_slopes_flow_through(llama):

@@ -9,13 +9,16 @@ LARGE = LlamaConfig(hidden_size=4096, intermediate_size=14336, num_hidden_layers
 
 
 def test_a_large_machine_takes_what_pays():
-    assert sizing.batch_tokens_of(SMALL, torch.float32, CPU) == 4096
+    assert sizing.batch_tokens_of(SMALL, torch.float32, CPU) == 2048
+    middle = LlamaConfig(hidden_size=576, intermediate_size=1536, num_hidden_layers=30)
+    assert sizing.batch_tokens_of(middle, torch.float32, CPU) == 512
+    assert sizing.batch_tokens_of(middle, torch.bfloat16, CPU) == 1024
 
 
 def test_a_small_machine_takes_what_fits(monkeypatch):
-    monkeypatch.setattr(sizing, "_memory", lambda _: 2**31)
+    monkeypatch.setattr(sizing, "_memory", lambda _: 2**30)
     large = sizing.batch_tokens_of(LARGE, torch.float32, CPU)
-    assert 256 <= large < 4096
+    assert 256 <= large < 512
     assert sizing.batch_tokens_of(LARGE, torch.bfloat16, CPU) == 2 * large
     assert large & (large - 1) == 0
     monkeypatch.setattr(sizing, "_memory", lambda _: 2**20)

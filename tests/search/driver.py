@@ -1,125 +1,224 @@
-"""A campaign over a fake space, run until it is done or killed: `python driver.py FOLDER`.
+"""A campaign over a fake family, run until it is done or killed: `python driver.py FOLDER [LINES]`.
 
 All samplers go forward in turn, each in its own results folder, so that a kill meets each of them
-somewhere else. One line on stdout for every durable step.
+somewhere else. One line on stdout for every durable step; after so many LINES the process kills itself.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from optuna.distributions import FloatDistribution
+import numpy as np
 
+from evomerge import campaign as settings
 from evomerge.campaign import Campaign
-from evomerge.recipe import Recipe, Slice, Source
-from evomerge.search import Study, directions
+from evomerge.goals import Judge, Yardsticks
+from evomerge.racing import give_up
+from evomerge.recipe import Recipe
+from evomerge.search import Known, Study, Work, directions
+from evomerge.space import Family, Space
 from evomerge.store import Store
-from evomerge.trial import Candidate, Cost, Estimate, Failure, FailureKind, Outcome, TaskScores
+from evomerge.trial import (
+    Cost,
+    Estimate,
+    Failure,
+    FailureKind,
+    Job,
+    Outcome,
+    Race,
+    SlopeJob,
+    Slopes,
+    TaskScores,
+    TensorSlopes,
+)
 
-SAMPLERS = ("cmaes", "tpe", "nsga2", "gp", "random", "qmc")
+SAMPLERS = ("slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
 OPTIMUM = (0.8, 0.3, 0.6, 0.1)
+COUNT = 40
+"""Search items of each task."""
+COUNTS = {"near": COUNT, "text": COUNT}
+IDS = {task: tuple(f"{task}{n}" for n in range(COUNT)) for task in COUNTS}
+METRICS = {"near": "acc", "text": "word_perplexity"}
 
 
 @dataclass(frozen=True)
-class FakeSpace:
-    """Weights of one slice; the recipe is a function of the point, as with the real one."""
-
-    distributions: Mapping[str, FloatDistribution]
-
-    def recipe(self, params: Mapping[str, float]) -> Recipe:
-        sources = tuple(Source(f"/m/{n}", (0, 1), {"weight": v}) for n, v in params.items())
-        return Recipe("task_arithmetic", slices=(Slice(sources),), base_model="/m/base")
+class Parameter:
+    per_source: bool = True
+    sloped: bool = True
+    default: float | None = None
 
 
-def fake_space() -> FakeSpace:
-    return FakeSpace({f"weight/{i}": FloatDistribution(0.0, 1.2) for i in range(len(OPTIMUM))})
+@dataclass(frozen=True)
+class Method:
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    needs_base: bool = True
+    draws_masks: bool = False
+    slopes: object = "some"
 
 
-def fake_campaign(out: Path, mode: str = "mean", **search: object) -> Campaign:
+FACTS = {
+    "task_arithmetic": Method({"weight": Parameter()}),
+    "ties": Method({"weight": Parameter(), "density": Parameter(sloped=False, default=1.0)}),
+}
+
+
+def fake_campaign(out: Path, mode: str = "mean", *, space: Any = None, **search: Any) -> Campaign:
+    """Return a campaign of one expert, a weight in each of four groups of layers."""
     return Campaign.model_validate(
         {
             "name": out.name,
             "models": {"base": "/m/base", "experts": ["/m/one"]},
             "space": {
                 "method": "task_arithmetic",
+                "layers": 4,
                 "parameters": {"weight": {"low": 0.0, "high": 1.2}},
+                **(space or {}),
             },
             "objectives": [
                 {"task": "near", "metric": "acc", "weight": 3.0},
                 {"task": "text", "metric": "word_perplexity"},
             ],
             "mode": mode,
+            "items": {"search": COUNT, "select": 4, "holdout": 4},
             "search": {"trials": 20, "seed": 7, **search},
             "out": str(out),
         }
     )
 
 
-def open_study(campaign: Campaign) -> tuple[Store, Study]:
-    """Create or open the results folder of a campaign, and its study with three baselines."""
+def fake_space(chosen: settings.Space) -> Space:
+    family = Family("/m/base", {"one": "/m/one"}, 4, "float32")
+    return Space.build(chosen, family, FACTS)
+
+
+def measure(weights: Sequence[float]) -> dict[str, Any]:
+    """Return per-item values: a quadratic to go up, one in a single weight to go down, not both at once.
+
+    The optimum of each item of `near` lies elsewhere, so that mini-batches differ.
+    """
+    spread = np.random.default_rng(0).normal(0.0, 0.1, (COUNT, len(OPTIMUM)))
+    apart = np.asarray(weights) - (np.asarray(OPTIMUM) + spread - spread.mean(axis=0))
+    near = -(apart**2).sum(axis=1)
+    text = np.full(COUNT, 2.0 + (weights[0] - 0.2) ** 2)
+    return {"near": near, "text": text, "slopes": (2 * apart, 2 * (weights[0] - 0.2))}
+
+
+def weights_of(recipe: Recipe) -> list[float]:
+    return [float(piece.sources[1].parameters["weight"]) for piece in recipe.slices]  # type: ignore[arg-type]
+
+
+def outcome(weights: Sequence[float], where: Mapping[str, Sequence[int]] | None = None) -> Outcome:
+    """Score weights, on all items or some."""
+    found = measure(weights)
+    scores = {}
+    for task, metric in METRICS.items():
+        chosen = range(COUNT) if where is None else where[task]
+        values = tuple(float(found[task][n]) for n in chosen)
+        mean = {metric: Estimate(float(np.mean(values)))}
+        scores[task] = TaskScores(tuple(IDS[task][n] for n in chosen), {metric: values}, mean)
+    return Outcome(scores, cost=Cost(items=sum(len(one.items) for one in scores.values())))
+
+
+def evaluate(job: Job) -> Outcome:
+    """Score a candidate, in a race if it is one; every seventh fails."""
+    number = job.candidate.number
+    if number is not None and number % 7 == 6:
+        return Outcome(failure=Failure(FailureKind.MERGE, "a number of bad luck"))
+    return raced(job.race, weights_of(job.candidate.recipe))
+
+
+def raced(race: Race | None, weights: Sequence[float]) -> Outcome:
+    if race is None:
+        return outcome(weights)
+    for done in range(1, len(race.blocks) + 1):
+        where = {
+            task: sorted(n for block in race.blocks[:done] for n in block.get(task, ()))
+            for task in race.metrics
+        }
+        found = outcome(weights, where)
+        pruned = None if done == len(race.blocks) else give_up(race, found.scores, done)
+        if pruned is not None:
+            return replace(found, pruned=pruned)
+    return found
+
+
+def slope(job: SlopeJob) -> Slopes:
+    """Return the slope of Σ share · mean loss, a loss being the value with more is worse."""
+    weights = weights_of(job.recipe)
+    near, text = measure(weights)["slopes"]
+    by_weight = job.shares["near"] * near[list(job.items["near"])].mean(axis=0)
+    by_weight[0] += job.shares["text"] * text
+    models = ("/m/base", "/m/one")
+    tensors = {
+        f"layers.{n}": TensorSlopes(n, models, {"weight": (0.0, float(one))})
+        for n, one in enumerate(by_weight)
+    }
+    return Slopes(1.0, {}, tensors, cost=Cost(items=job.count))
+
+
+def answer(work: Work) -> Outcome | Slopes:
+    return slope(work) if isinstance(work, SlopeJob) else evaluate(work)
+
+
+def name_of(work: Work) -> str:
+    return work.name if isinstance(work, SlopeJob) else work.candidate.name
+
+
+def open_study(campaign: Campaign, **more: Any) -> tuple[Store, Study]:
+    """Create or open the results folder of a campaign, and its study with three naive merges."""
     folder = Path(campaign.out)
     if (folder / "study.db").exists():
         store = Store.open(folder, write=True)
     else:
         store = Store.create(folder, campaign, {}, directions=directions(campaign))
-    space = fake_space()
-    study = Study(space, campaign.search, directions(campaign), store)  # type: ignore[arg-type]
-    for scale in (0.0, 0.3, 1.0):
-        near, perplexity = measure([scale] * len(OPTIMUM))
-        values = (near, perplexity) if campaign.mode == "pareto" else ((3 * near - perplexity) / 4,)
-        study.add_baseline(dict.fromkeys(space.distributions, scale), values)
-    return store, study
-
-
-def measure(weights: list[float]) -> tuple[float, float]:
-    """A quadratic to go up, and a distance in one weight to go down, not both at once."""
-    near = -sum((w - best) ** 2 for w, best in zip(weights, OPTIMUM, strict=True))
-    return near, 2.0 + abs(weights[0] - 0.2)
-
-
-def evaluate(candidate: Candidate) -> Outcome:
-    """Score a candidate; every seventh fails."""
-    if candidate.number is not None and candidate.number % 7 == 6:
-        return Outcome(failure=Failure(FailureKind.MERGE, "a number of bad luck"))
-    sources = candidate.recipe.slices[0].sources
-    near, perplexity = measure([float(s.parameters["weight"]) for s in sources])  # type: ignore[arg-type]
-    text = {"word_perplexity": Estimate(perplexity)}
-    return Outcome(
-        {
-            "near": TaskScores(("a",), {"acc": (near,)}, {"acc": Estimate(near)}),
-            "text": TaskScores(("b",), {"word_perplexity": (perplexity,)}, text),
-        },
-        cost=Cost(items=2),
-    )
+    space = fake_space(campaign.space)
+    merges = {scale: outcome([scale] * len(OPTIMUM)) for scale in (0.0, 0.3, 1.0)}
+    known = [Known(outcome([0.1, 1.2, 0.0, 0.9]))]  # a parent that does not lie in the space
+    known += [
+        Known(one, dict.fromkeys(space.distributions, scale)) for scale, one in merges.items()
+    ]
+    yardsticks = Yardsticks(merges[0.0], {"one": merges[1.0]}, {"0.3": merges[0.3]})
+    arguments = {"known": known, "counts": COUNTS, **more}
+    return store, Study(space, Judge(campaign, yardsticks), store, **arguments)
 
 
 def steps(campaign: Campaign) -> Iterator[str]:
     """Run a campaign with one worker, a durable step at a time."""
     store, study = open_study(campaign)
     with store:
-        waiting = list(study.interrupted())
-        while waiting or study.asked < campaign.search.trials:
-            candidate = waiting.pop(0) if waiting else study.ask()
-            yield f"asked {campaign.name} {candidate.number}"
-            outcome = evaluate(candidate)
-            yield f"evaluated {campaign.name} {candidate.number}"
-            study.tell(candidate, outcome)
-            yield f"told {campaign.name} {candidate.number}"
+        waiting = study.interrupted()
+        while waiting or (work := study.ask()) is not None:
+            if waiting:
+                work = waiting.pop(0)
+            assert work is not None
+            name = f"{campaign.name}: {name_of(work)}"
+            yield f"asked {name}"
+            found = answer(work)
+            yield f"evaluated {name}"
+            study.tell(work, found)
+            yield f"told {name}"
 
 
-def main(folder: Path) -> None:
-    running = [steps(fake_campaign(folder / name, sampler=name)) for name in SAMPLERS]
+def main(folder: Path, lines: int | None = None, samplers: Sequence[str] = SAMPLERS) -> None:
+    running = [steps(fake_campaign(folder / name, sampler=name)) for name in samplers]
+    count = 0
     while running:
         for campaign in list(running):
             step = next(campaign, None)
             if step is None:
                 running.remove(campaign)
-            else:
-                print(step, flush=True)
+                continue
+            print(step, flush=True)
+            count += 1
+            if count == lines:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -5,42 +5,26 @@ from types import ModuleType
 
 import pytest
 
-from evomerge.search import directions, objective_values, reached
-from evomerge.trial import Estimate, Outcome, TaskScores
-
-
-def outcome(acc: float, perplexity: float) -> Outcome:
-    return Outcome(
-        {
-            "near": TaskScores(("a",), {}, {"acc": Estimate(acc), "f1": Estimate(9.0)}),
-            "text": TaskScores(("b",), {}, {"word_perplexity": Estimate(perplexity)}),
-        }
-    )
+from evomerge.campaign import Cost
+from evomerge.search import directions, reached
 
 
 def test_one_value_is_always_maximised(driver: ModuleType, tmp_path: Path) -> None:
-    campaign = driver.fake_campaign(tmp_path / "out")
-    assert directions(campaign) == ("maximize",)
-    assert objective_values(campaign, outcome(0.5, 2.0)) == ((3 * 0.5 - 2.0) / 4,)
+    assert directions(driver.fake_campaign(tmp_path / "out")) == ("maximize",)
 
 
-def test_a_front_keeps_values_and_directions(driver: ModuleType, tmp_path: Path) -> None:
+def test_a_front_keeps_directions_and_has_one_more_for_each_cost(
+    driver: ModuleType, tmp_path: Path
+) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", "pareto")
     assert directions(campaign) == ("maximize", "minimize")
-    assert objective_values(campaign, outcome(0.5, 2.0)) == (0.5, 2.0)
+    costly = campaign.model_copy(update={"costs": (Cost(cost="parameters"),)})
+    assert directions(costly) == ("maximize", "minimize", "minimize")
 
 
 def test_a_task_may_state_its_own_direction(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", "pareto")
     assert directions(campaign, lambda task, metric: task == "text") == ("minimize", "maximize")
-
-
-def test_other_splits_use_the_reported_metric(driver: ModuleType, tmp_path: Path) -> None:
-    campaign = driver.fake_campaign(tmp_path / "out")
-    near = campaign.objectives[0].model_copy(update={"report": "f1"})
-    campaign = campaign.model_copy(update={"objectives": (near, campaign.objectives[1])})
-    assert objective_values(campaign, outcome(0.5, 2.0), "select") == ((3 * 9.0 - 2.0) / 4,)
-    assert objective_values(campaign, outcome(0.5, 2.0), "search") == ((3 * 0.5 - 2.0) / 4,)
 
 
 @pytest.mark.parametrize(

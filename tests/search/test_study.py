@@ -5,62 +5,146 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from evomerge.errors import CampaignError
-from evomerge.search import Study, directions
+from evomerge.goals import Judge
+from evomerge.search import Known, race_of
+from evomerge.search.proposer import Params, Result
 from evomerge.store import Store
-from evomerge.trial import Estimate, FailureKind, Outcome, TaskScores
+from evomerge.trial import (
+    Cost,
+    Estimate,
+    Failure,
+    FailureKind,
+    Job,
+    Outcome,
+    SlopeJob,
+    Slopes,
+    TaskScores,
+)
 
-SAMPLERS = ("cmaes", "tpe", "nsga2", "gp", "random", "qmc")
+SAMPLERS = ("slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
+COUNT = 40
 
 
 def history(folder: Path) -> list[object]:
+    """Everything that a study asked for and heard, in its order."""
     with Store.open(folder, write=False) as store:
-        return [(t.number, t.params, t.recipe, t.state, t.values) for t in store.trials()]
+        trials = [(t.number, t.params, t.recipe, t.state, t.values) for t in store.trials()]
+        steps = [replace(s, asked_seq=0, told_seq=0) for s in store.slope_steps()]
+        return [*trials, *steps, *store.baselines()]
 
 
-def run(driver: ModuleType, campaign: object, *, workers: int, reopen_at: tuple[int, ...]) -> None:
-    """Run with several candidates in flight, told in a random order; reopen after some tells."""
-    store, study = driver.open_study(campaign)
+def numbers(folder: Path) -> list[int]:
+    with Store.open(folder, write=False) as store:
+        return [trial.number for trial in store.trials() if trial.outcome is not None]
+
+
+def run(
+    driver: ModuleType,
+    campaign: Any,
+    *,
+    workers: int = 1,
+    reopen_at: tuple[int, ...] = (),
+    answer: Callable[..., Any] | None = None,
+    **more: Any,
+) -> None:
+    """Run with several jobs in flight, told in a random order; reopen after some tells."""
+    answer = answer or driver.answer
+    store, study = driver.open_study(campaign, **more)
     shuffled, flying, told = random.Random(3), [], 0
     while True:
-        while len(flying) < workers and study.asked < 20:
-            flying.append(study.ask())
+        flying += study.ask_many(workers - len(flying))
         if not flying:
             break
-        candidate = flying.pop(shuffled.randrange(len(flying)))
-        study.tell(candidate, driver.evaluate(candidate))
+        work = flying.pop(shuffled.randrange(len(flying)))
+        study.tell(work, answer(work))
         told += 1
         if told in reopen_at:
-            expected = [c.number for c in flying]
             store.close()
-            store, study = driver.open_study(campaign)
-            flying = list(study.interrupted())
-            assert sorted(expected) == [c.number for c in flying]
-            assert study.told == told
-            flying.sort(key=lambda c: expected.index(c.number))
+            store, study = driver.open_study(campaign, **more)
+            again = study.interrupted()
+            assert sorted(map(repr, again)) == sorted(map(repr, flying))  # the same jobs, races too
+            assert study.interrupted() == []
+            names = [driver.name_of(work) for work in flying]
+            flying = sorted(again, key=lambda work: names.index(driver.name_of(work)))
     store.close()
+
+
+class Listed:
+    """Proposes given points in turn."""
+
+    def __init__(self, points: list[Params]) -> None:
+        self.points, self.heard, self.attempts = points, [], []  # type: ignore[var-annotated]
+
+    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        self.attempts.append((number, attempt))
+        return dict(self.points[(number + 10 * attempt) % len(self.points)])
+
+    def asked(self, number: int, params: Params) -> None:
+        self.heard.append(("asked", number, dict(params)))
+
+    def told(self, number: int, params: Params, result: Result | None) -> None:
+        self.heard.append(("told", number, result))
+
+    def known(self, params: Params, result: Result) -> None:
+        self.heard.append(("known", dict(params), result))
+
+
+def point(*weights: float) -> dict[str, float]:
+    return {f"weight/one/{n}-{n + 1}": weight for n, weight in enumerate(weights)}
 
 
 @pytest.mark.parametrize(
     ("mode", "sampler", "workers"),
     [("mean", name, 1) for name in SAMPLERS]
     + [("mean", name, 3) for name in SAMPLERS if name != "gp"]
-    + [("pareto", "nsga2", 3), ("pareto", "tpe", 1)],
+    + [("pareto", "slope", 1), ("pareto", "slope", 12), ("pareto", "nsga2", 3)]
+    + [("pareto", "tpe", 1)],
 )
-def test_a_reopened_study_asks_for_the_very_same_trials(
+def test_a_reopened_study_asks_for_the_very_same_trials_and_steps(
     driver: ModuleType, tmp_path: Path, mode: str, sampler: str, workers: int
 ) -> None:
-    whole = driver.fake_campaign(tmp_path / "whole", mode, sampler=sampler)
-    broken = driver.fake_campaign(tmp_path / "broken", mode, sampler=sampler)
-    run(driver, whole, workers=workers, reopen_at=())
-    run(driver, broken, workers=workers, reopen_at=(2, 9, 15))
+    trials = {"trials": 50} if (mode, sampler) == ("pareto", "slope") else {}
+    whole, broken = (
+        driver.fake_campaign(tmp_path / name, mode, sampler=sampler, **trials)
+        for name in ("whole", "broken")
+    )
+    run(driver, whole, workers=workers)
+    run(driver, broken, workers=workers, reopen_at=(2, 9, 15, 40, 77, 150, 190))
     assert history(tmp_path / "broken") == history(tmp_path / "whole")
-    assert len(history(tmp_path / "whole")) == 20
+    assert numbers(tmp_path / "whole") == list(range(trials.get("trials", 20)))
+
+
+@pytest.mark.parametrize("sampler", ["cmaes", "tpe", "nsga2", "random", "qmc"])
+@pytest.mark.parametrize(("layers", "coarse"), [(4, 2), (3, 2)])
+def test_from_coarse_to_fine_it_asks_for_the_same_too(
+    driver: ModuleType, tmp_path: Path, sampler: str, layers: int, coarse: int
+) -> None:
+    space = {"layers": layers, "coarse": coarse}
+    answer = driver.answer if layers == 4 else three_groups(driver)
+    merges: dict[str, Any] = {} if layers == 4 else {"known": ()}
+    for name, reopen_at in (("whole", ()), ("broken", (2, 5, 9, 15))):
+        campaign = driver.fake_campaign(tmp_path / name, space=space, sampler=sampler)
+        run(driver, campaign, workers=3, reopen_at=reopen_at, answer=answer, **merges)
+    assert history(tmp_path / "broken") == history(tmp_path / "whole")
+
+
+def three_groups(driver: ModuleType) -> Callable[[Job], Outcome]:
+    """Score recipes of the groups (0, 2), (2, 3), (3, 4)."""
+
+    def answer(job: Job) -> Outcome:
+        first, *rest = driver.weights_of(job.candidate.recipe)
+        return driver.outcome([first, first, *rest])  # type: ignore[no-any-return]
+
+    return answer
 
 
 @pytest.mark.slow
@@ -72,92 +156,393 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
     finished: set[str] = set()
     script = [sys.executable, str(driver.__file__), str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for kills_after in (1, moments.randrange(60, 200), None):
-        process = subprocess.Popen(script, stdout=subprocess.PIPE, text=True, env=environment)
-        assert process.stdout is not None
-        lines: list[str] = []
-        for line in process.stdout:
-            lines.append(line.strip())
-            if len(lines) == kills_after:
-                process.send_signal(signal.SIGKILL)
-        process.stdout.close()
-        assert process.wait() == (0 if kills_after is None else -signal.SIGKILL)
+    for kill_after in (1, moments.randrange(60, 120), moments.randrange(100, 250), None):
+        command = script if kill_after is None else [*script, str(kill_after)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert done.returncode == (0 if kill_after is None else -signal.SIGKILL)
+        lines = done.stdout.splitlines()
         evaluated = {line.removeprefix("evaluated ") for line in lines if "evaluated" in line}
         assert not evaluated & finished  # none twice
         finished |= {line.removeprefix("told ") for line in lines if "told" in line}
-    assert (
-        len(finished) >= len(SAMPLERS) * 20 - 2
-    )  # a kill may come between the commit and its line
+    assert len([name for name in finished if ": trial" in name]) == len(SAMPLERS) * 20
     for name in SAMPLERS:
         assert history(folder / name) == history(tmp_path / "whole" / name)
 
 
+@pytest.mark.slow
+def test_killed_at_any_durable_step_of_a_descent_it_goes_on_as_if_nothing_had_happened(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    """In forks of this process, which die by SIGKILL: at each step in turn, each time a bit later."""
+    driver.main(tmp_path / "whole", samplers=("slope",))
+    script = (
+        "import importlib.util, os, sys; from pathlib import Path\n"
+        "spec = importlib.util.spec_from_file_location('search_driver', sys.argv[1])\n"
+        "driver = importlib.util.module_from_spec(spec); sys.modules[spec.name] = driver\n"
+        "spec.loader.exec_module(driver)\n"
+        "for lines in (1, 2, 3, 2, 1, 3, 4, 5, 7, 2, 2, 2, 1, 1, 11, 8, 2, 1, 40, None):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        driver.main(Path(sys.argv[2]), lines, ('slope',))\n"
+        "        os._exit(0)\n"
+        "    print('ended', os.waitpid(child, 0)[1], flush=True)\n"
+    )
+    command = [sys.executable, "-c", script, str(driver.__file__), str(tmp_path / "killed")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    ends = [line for line in done.stdout.splitlines() if line.startswith("ended")]
+    assert ends == [f"ended {int(signal.SIGKILL)}"] * 19 + ["ended 0"]
+    assert history(tmp_path / "killed" / "slope") == history(tmp_path / "whole" / "slope")
+
+
 def test_other_seed_other_trials(driver: ModuleType, tmp_path: Path) -> None:
     for seed in (1, 2):
-        campaign = driver.fake_campaign(tmp_path / str(seed), sampler="random", seed=seed)
-        run(driver, campaign, workers=1, reopen_at=())
+        run(driver, driver.fake_campaign(tmp_path / str(seed), sampler="random", seed=seed))
     assert history(tmp_path / "1") != history(tmp_path / "2")
 
 
-@pytest.mark.parametrize("sampler", ["cmaes", "tpe"])
-def test_it_finds_better_points_than_the_baselines(
+@pytest.mark.parametrize("sampler", ["slope", "cmaes", "tpe"])
+def test_it_finds_better_points_than_the_naive_merges(
     driver: ModuleType, tmp_path: Path, sampler: str
 ) -> None:
-    campaign = driver.fake_campaign(tmp_path / "out", sampler=sampler, trials=60)
+    campaign = driver.fake_campaign(tmp_path / "out", sampler=sampler, trials=40)
+    run(driver, campaign)
     store, study = driver.open_study(campaign)
     with store:
-        for _ in range(60):
-            candidate = study.ask()
-            study.tell(candidate, driver.evaluate(candidate))
-        assert study.best_value is not None
         assert study.best is not None
-        assert study.best[1] == (study.best_value,)
-        best_baseline = max(values[0] for values in (b.values for b in store.baselines()))
-        assert study.best_value > best_baseline + 0.1
+        assert study.best.values == (study.tally.best_value,)
+        assert study.best.values[0] > max(one.values[0] for one in store.baselines()) + 0.1
+
+
+def test_a_descent_is_better_than_cmaes_at_equal_cost(driver: ModuleType, tmp_path: Path) -> None:
+    budget = 60 * 2 * COUNT  # trials scored in full
+    found = {}
+    for sampler in ("slope", "cmaes"):
+        campaign = driver.fake_campaign(
+            tmp_path / sampler, sampler=sampler, trials=1000, item_evaluations=budget
+        )
+        run(driver, campaign)
+        store, study = driver.open_study(campaign)
+        with store:
+            assert study.tally.items <= budget
+            found[sampler] = study.tally.best_value
+    weights = [0.65, 0.3, 0.6, 0.1]  # where the weighted mean of both tasks is best
+    campaign = driver.fake_campaign(tmp_path / "none")
+    (best,) = Judge(campaign).values(driver.outcome(weights))
+    assert best - found["slope"] < 0.005
+    assert best - found["slope"] < (best - found["cmaes"]) / 2
 
 
 def test_counts_and_ranking(driver: ModuleType, tmp_path: Path) -> None:
-    campaign = driver.fake_campaign(tmp_path / "out", sampler="random")
-    store, study = driver.open_study(campaign)
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out", sampler="random"))
     with store:
-        assert (study.asked, study.told, study.best_value, study.best) == (0, 0, None, None)
-        candidates = [study.ask() for _ in range(8)]
-        assert [c.number for c in candidates] == list(range(8))
-        for candidate in reversed(candidates[2:]):
-            study.tell(candidate, driver.evaluate(candidate))
-        assert (study.asked, study.told, study.finished, study.failed) == (8, 6, 5, 1)
-        assert study.interrupted() == ()
+        assert (study.tally.asked, study.tally.told, study.tally.best_value) == (0, 0, None)
+        assert study.best is None
+        jobs = study.ask_many(8)
+        assert [job.candidate.number for job in jobs] == list(range(8))
+        study.tell_many([(job, driver.answer(job)) for job in reversed(jobs[2:])])
+        tally = study.tally
+        assert (tally.asked, tally.told, len(tally.scored), tally.failed) == (8, 6, 5, 1)
+        assert tally.items == 5 * 2 * COUNT
+        assert study.interrupted() == []
         values = [ranked.values[0] for ranked in study.ranking()]
         assert values == sorted(values, reverse=True)
-        assert all(ranked.front >= 0 for ranked in study.ranking())
+        assert study.best == study.ranking()[0]
 
 
 def test_a_pareto_ranking_starts_with_the_front(driver: ModuleType, tmp_path: Path) -> None:
-    campaign = driver.fake_campaign(tmp_path / "out", "pareto", sampler="nsga2")
+    campaign = driver.fake_campaign(tmp_path / "out", "pareto", sampler="nsga2", trials=14)
+    run(driver, campaign)
     store, study = driver.open_study(campaign)
     with store:
-        for _ in range(14):
-            candidate = study.ask()
-            study.tell(candidate, driver.evaluate(candidate))
         ranking = study.ranking()
         front = [r.values for r in ranking if r.front == 0]
         assert [r.front for r in ranking] == sorted(r.front for r in ranking)
         for near, perplexity in (r.values for r in ranking):  # the second is better when lower
-            dominators = [v for v in front if v[0] >= near and v[1] <= perplexity]
-            assert dominators
-        assert study.best_value is None
+            assert [v for v in front if v[0] >= near and v[1] <= perplexity]
+        assert study.tally.best_value is None
+
+
+def test_descents_of_a_front_lead_to_its_ends(driver: ModuleType, tmp_path: Path) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", "pareto", sampler="slope", trials=40)
+    run(driver, campaign, workers=4)
+    with Store.open(tmp_path / "out", write=False) as store:
+        values = [t.values for t in store.trials() if t.values is not None]
+        shares = {step.descent for step in store.slope_steps()}
+    assert len(shares) >= 4
+    best = max(near for near, _ in values)
+    assert best > -0.08  # the optimum of `near` alone, apart from the spread of its items
+    assert min(perplexity for _, perplexity in values) < 2.01  # and that of `text`
+
+
+# What is handed out, and what is not.
+
+
+def test_a_recipe_that_was_scored_before_is_answered_at_no_cost(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    a, b = point(0.1, 0.2, 0.3, 0.4), point(0.9, 0.8, 0.7, 0.6)
+    proposer = Listed([a, b, a, b, b, a])
+    campaign = driver.fake_campaign(tmp_path / "out", trials=6)
+    run(driver, campaign, proposer=proposer)
+    with Store.open(tmp_path / "out", write=False) as store:
+        trials = store.trials()
+    assert [t.number for t in trials if t.outcome.cost.items] == [0, 1]  # type: ignore[union-attr]
+    assert [t.values for t in trials] == [trials[i].values for i in (0, 1, 0, 1, 1, 0)]
+    results = [one for kind, _, one in proposer.heard if kind == "told"]
+    assert results[2] == results[5] == results[0]
+    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    with store:
+        assert study.tally.items == 2 * 2 * COUNT
+        assert (study.tally.told, len(study.ranking())) == (6, 6)
+
+
+def test_a_copy_is_worth_what_the_original_is_costs_included(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", trials=2)
+    costs = [{"cost": "generated_tokens", "weight": 1.0}]
+    campaign = type(campaign).model_validate({**campaign.model_dump(), "costs": costs})
+    spent = Cost(items=80, generated_tokens=40)
+    base = replace(driver.outcome([0.0] * 4), cost=replace(spent, generated_tokens=80))
+    store, study = driver.open_study(campaign, proposer=Listed([point(0.1, 0.2, 0.3, 0.4)]))
+    with store:
+        study._judge = Judge(campaign, replace(study._judge.yardsticks, base=base))
+        (job,) = study.ask_many(1)
+        study.tell(job, replace(driver.answer(job), cost=spent))
+        assert study.ask_many(1) == []
+        first, copy = store.trials()
+        assert first.values == copy.values
+
+
+def test_a_driver_that_died_before_it_copied_an_answer_copies_it_at_resume(
+    driver: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = point(0.1, 0.2, 0.3, 0.4)
+    campaign = driver.fake_campaign(tmp_path / "out", trials=2)
+    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    with store:
+        (job,) = study.ask_many(1)
+        study.tell(job, driver.answer(job))
+        with monkeypatch.context() as broken:
+            broken.setattr(store, "told_many", None)
+            with pytest.raises(TypeError):
+                study.ask_many(1)
+    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    with store:
+        assert study.interrupted() == []
+        assert (study.tally.told, study.tally.items) == (2, 2 * COUNT)
+        assert study.spent
+
+
+def test_twins_in_flight_are_told_together(driver: ModuleType, tmp_path: Path) -> None:
+    a, b = point(0.1, 0.2, 0.3, 0.4), point(0.9, 0.8, 0.7, 0.6)
+    campaign = driver.fake_campaign(tmp_path / "out", trials=5)
+    store, study = driver.open_study(campaign, proposer=Listed([a, b, a, a, b]))
+    with store:
+        jobs = study.ask_many(2)
+        assert [job.candidate.number for job in jobs] == [0, 1]
+        assert study.ask_many(1) == []  # all others wait for these two
+        assert study.tally.asked == 5
+    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    with store:
+        jobs = study.interrupted()
+        assert [job.candidate.number for job in jobs] == [0, 1]
+        study.tell(jobs[0], driver.answer(jobs[0]))
+        assert [t.number for t in store.trials() if t.outcome is not None] == [0, 2, 3]
+        assert study.tally.items == 2 * COUNT
+        failure = Outcome(failure=Failure(FailureKind.OUT_OF_MEMORY, "too big"))
+        study.tell(jobs[1], failure)
+        assert [t.state for t in store.trials()].count("failed") == 2
+        assert study.spent
+
+
+def test_a_candidate_near_one_in_flight_is_drawn_again(driver: ModuleType, tmp_path: Path) -> None:
+    a, near, far = (point(w, w, w, w) for w in (0.5, 0.5005, 0.7))
+    proposer = Listed([a, near, *[a] * 9, far])  # 11: the second attempt of trial 1
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), proposer=proposer)
+    with store:
+        study.ask_many(2)
+        assert [t.params for t in store.trials()] == [a, far]
+        assert proposer.attempts == [(0, 0), (1, 0), (1, 1)]
+
+
+def test_an_endless_near_duplicate_is_let_pass(driver: ModuleType, tmp_path: Path) -> None:
+    proposer = Listed([point(w, w, w, w) for w in (0.5, 0.5005)])
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), proposer=proposer)
+    with store:
+        assert len(study.ask_many(2)) == 2
+        assert proposer.attempts[-1] == (1, 2)
+
+
+# Budgets.
+
+
+@pytest.mark.parametrize("sampler", ["slope", "cmaes"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_item_evaluations_are_never_more_than_the_budget(
+    driver: ModuleType, tmp_path: Path, sampler: str, workers: int
+) -> None:
+    budget = 10 * 2 * COUNT + 30
+    campaign = driver.fake_campaign(
+        tmp_path / "out", sampler=sampler, trials=500, item_evaluations=budget
+    )
+    run(driver, campaign, workers=workers, reopen_at=(3,))
+    with Store.open(tmp_path / "out", write=False) as store:
+        outcomes = [t.outcome for t in store.trials() if t.outcome is not None]
+        steps = store.slope_steps()
+    slopes = sum(3 * sum(map(len, step.items.values())) for step in steps)
+    assert slopes == sum(step.cost_items for step in steps)
+    spent = sum(one.cost.items for one in outcomes) + slopes
+    assert budget - max(2 * COUNT, 3 * 32) < spent <= budget
+    assert bool(slopes) == (sampler == "slope")
+
+
+def test_a_target_ends_the_search(driver: ModuleType, tmp_path: Path) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="random", trials=500, target=-0.8)
+    run(driver, campaign)
+    with Store.open(tmp_path / "out", write=False) as store:
+        values = [t.values[0] for t in store.trials() if t.values is not None]
+    assert values[-1] >= -0.8 > max(values[:-1])
+
+
+# Where it begins.
+
+
+@pytest.mark.parametrize("sampler", ["slope", "cmaes", "qmc"])
+def test_given_points_are_tried_before_all_else(
+    driver: ModuleType, tmp_path: Path, sampler: str
+) -> None:
+    first = [point(0.7, 0.3, 0.6, 0.2), point(0.0, 1.0, 0.0, 1.0)]
+    for name, reopen_at in (("whole", ()), ("broken", (1, 2, 5))):
+        campaign = driver.fake_campaign(tmp_path / name, sampler=sampler)
+        run(driver, campaign, workers=3, reopen_at=reopen_at, first=first)
+    assert history(tmp_path / "broken") == history(tmp_path / "whole")
+    with Store.open(tmp_path / "whole", write=False) as store:
+        assert [t.params for t in store.trials()][:2] == first
+        steps = store.slope_steps()
+    if sampler == "slope":
+        assert steps[0].params == first[0]  # the best that was known
+
+
+def test_descents_wait_for_the_given_points(driver: ModuleType, tmp_path: Path) -> None:
+    first = [point(0.7, 0.3, 0.6, 0.2), point(0.0, 1.0, 0.0, 1.0)]
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope")
+    store, study = driver.open_study(campaign, first=first)
+    with store:
+        jobs = study.ask_many(5)
+        assert [job.candidate.number for job in jobs] == [0, 1]
+        assert study.ask() is None
+        study.tell(jobs[1], driver.answer(jobs[1]))
+        assert study.ask() is None
+        study.tell(jobs[0], driver.answer(jobs[0]))
+        assert isinstance(study.ask(), SlopeJob)
+
+
+# Descents.
+
+
+def test_a_failed_step_ends_its_path_and_the_campaign_goes_on(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    def answer(work: Job | SlopeJob) -> Outcome | Slopes:
+        if isinstance(work, SlopeJob) and work.name == "descent 0, step 7":
+            return Slopes(failure=Failure(FailureKind.OUT_OF_MEMORY, "no room for gradients"))
+        return driver.answer(work)  # type: ignore[no-any-return]
+
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope")
+    run(driver, campaign, answer=answer, reopen_at=(8, 9, 12))
+    store, study = driver.open_study(campaign)
+    with store:
+        assert study.tally.slope_failure == "out of memory: no room for gradients"
+        assert (study.tally.told, len(store.slope_steps())) == (20, 8)
+        assert store.slope_steps()[-1].loss is None
+        params = [trial.params for trial in store.trials()]
+    assert all(one not in params[1:] for one in params[:1])  # the others lie around it
+
+
+def test_slopes_that_are_no_numbers_end_a_path(driver: ModuleType, tmp_path: Path) -> None:
+    def answer(work: Job | SlopeJob) -> Outcome | Slopes:
+        found = driver.answer(work)
+        broken = isinstance(found, Slopes) and work.name.endswith("step 2")  # type: ignore[union-attr]
+        return replace(found, loss=float("nan")) if broken else found
+
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope", trials=3)
+    run(driver, campaign, answer=answer)
+    store, study = driver.open_study(campaign)
+    with store:
+        assert study.tally.slope_failure == "not finite: the slopes are not finite"
+        assert len(store.slope_steps()) == 3
+
+
+# Racing.
+
+
+@pytest.mark.parametrize("mode", ["mean", "pareto"])
+def test_candidates_are_raced_and_those_given_up_count(
+    driver: ModuleType, tmp_path: Path, mode: str
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", mode, sampler="random", trials=40)
+    plain = driver.fake_campaign(tmp_path / "plain", mode, sampler="random", trials=40)
+    store, study = driver.open_study(campaign)
+    race = race_of(study._judge, driver.IDS)
+    store.close()
+    jobs: list[Job] = []
+
+    def answer(job: Job) -> Outcome:
+        jobs.append(job)
+        return driver.answer(job)  # type: ignore[no-any-return]
+
+    run(driver, campaign, workers=3, reopen_at=(4, 11), answer=answer, race=race)
+    run(driver, plain, workers=3)
+    assert all(job.race is not None and job.race.rivals for job in jobs)  # naive merges at first
+    if mode == "mean":
+        assert all(len(job.race.rivals) == 1 for job in jobs if job.race is not None)
+    store, study = driver.open_study(campaign, race=race)
+    with store:
+        trials = store.trials()
+        pruned = {t.number for t in trials if t.state == "pruned"}
+        assert pruned
+        assert study.tally.pruned == len(pruned)
+        assert study.tally.told == 40
+        assert all(t.values is not None for t in trials if t.number in pruned)
+        ranked = {one.candidate.number for one in study.ranking()}
+        assert not ranked & pruned
+        assert len(ranked) + len(pruned) + study.tally.failed == 40
+        spent, best = study.tally.items, study.ranking()[0].values
+    store, study = driver.open_study(plain)
+    with store:
+        assert spent < study.tally.items
+        if mode == "mean":
+            assert best == study.ranking()[0].values
+
+
+def test_an_interrupted_race_has_the_rivals_that_it_had(driver: ModuleType, tmp_path: Path) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="random")
+    store, study = driver.open_study(campaign)
+    race = race_of(study._judge, driver.IDS)
+    store.close()
+    points = [point(0.65, 0.3, 0.6, 0.1), point(0.1, 0.1, 0.1, 0.1)]
+    store, study = driver.open_study(campaign, race=race, proposer=Listed(points))
+    with store:
+        best, other = study.ask_many(2)
+        study.tell(best, driver.answer(best))  # a new incumbent, after `other` was asked
+    store, study = driver.open_study(campaign, race=race, proposer=Listed(points))
+    with store:
+        assert study.interrupted() == [other]
+
+
+# What is no score, and what is no work.
 
 
 def test_a_score_that_is_no_number_is_a_failure(driver: ModuleType, tmp_path: Path) -> None:
-    campaign = driver.fake_campaign(tmp_path / "out", sampler="cmaes")
-    store, study = driver.open_study(campaign)
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out", sampler="cmaes"))
     with store:
-        candidate = study.ask()
-        scores = driver.evaluate(candidate).scores
-        broken = {"acc": Estimate(float("nan"))}
-        near = TaskScores(("a",), {"acc": (float("nan"),)}, broken)
-        study.tell(candidate, Outcome({**scores, "near": near}))
-        assert (study.finished, study.failed) == (0, 1)
+        (job,) = study.ask_many(1)
+        scores = driver.answer(job).scores
+        values = {"acc": (float("nan"),) * COUNT}
+        near = TaskScores(driver.IDS["near"], values, {"acc": Estimate(float("nan"))})
+        study.tell(job, Outcome({**scores, "near": near}))
+        assert (len(study.tally.scored), study.tally.failed) == (0, 1)
         (trial,) = store.trials()
         assert trial.state == "failed"
         assert trial.outcome is not None
@@ -165,29 +550,36 @@ def test_a_score_that_is_no_number_is_a_failure(driver: ModuleType, tmp_path: Pa
         assert trial.outcome.failure.kind is FailureKind.NOT_FINITE
 
 
-def test_an_outcome_is_told_once(driver: ModuleType, tmp_path: Path) -> None:
-    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out", sampler="random"))
+def test_a_result_is_told_once(driver: ModuleType, tmp_path: Path) -> None:
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out", sampler="slope"))
     with store:
-        candidate = study.ask()
-        study.tell(candidate, driver.evaluate(candidate))
+        step = study.ask()
+        study.tell(step, driver.answer(step))
+        with pytest.raises(ValueError, match="descent 0, step 0 is not waiting"):
+            study.tell(step, driver.answer(step))
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "other", sampler="random"))
+    with store:
+        job = study.ask()
+        with pytest.raises(ValueError, match="Slopes is no result of Job"):
+            study.tell(job, driver.answer(step))
+        study.tell(job, driver.answer(job))
         with pytest.raises(ValueError, match="trial 0 is not waiting"):
-            study.tell(candidate, driver.evaluate(candidate))
+            study.tell(job, driver.answer(job))
 
 
-def test_a_baseline_is_told_once_and_only_if_finite(driver: ModuleType, tmp_path: Path) -> None:
-    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out", sampler="random"))
-    with store:
-        assert len(store.baselines()) == 3
-        point = dict.fromkeys(driver.fake_space().distributions, 0.3)
-        study.add_baseline(point, (0.0,))
-        study.add_baseline({**point, "weight/0": 0.4}, (float("inf"),))
-        assert len(store.baselines()) == 3
+def test_naive_merges_are_recorded_once_and_only_if_finite(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="random")
+    known = [Known(driver.outcome([0.3] * 4), point(0.3, 0.3, 0.3, 0.3))] * 2
+    known.append(Known(driver.outcome([float("inf")] * 4), point(0.4, 0.3, 0.3, 0.3)))
+    for _ in range(2):
+        store, _ = driver.open_study(campaign, known=known)
+        with store:
+            assert [one.params for one in store.baselines()] == [point(0.3, 0.3, 0.3, 0.3)]
 
 
 def test_cmaes_refuses_a_pareto_front(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", "pareto", sampler="cmaes")
-    with (
-        Store.create(tmp_path / "out", campaign, {}, directions=directions(campaign)) as store,
-        pytest.raises(CampaignError, match="cmaes searches for one best value"),
-    ):
-        Study(driver.fake_space(), campaign.search, directions(campaign), store)
+    with pytest.raises(CampaignError, match="cmaes searches for one best value"):
+        driver.open_study(campaign)

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import CampaignError
 from evomerge.space import layer_groups
-from evomerge.space.groups import largest_overlap, mean_overlap
+from evomerge.space.groups import largest_overlap, mean_overlap, regrouped, undone_overlap
 
 
 @given(st.integers(1, 80), st.data())
@@ -54,3 +55,23 @@ def test_the_largest_overlap_wins_the_first_of_equals():
     assert largest_overlap(old, ((0, 3), (3, 6))).tolist() == [[1, 0], [0, 1]]
     assert largest_overlap(old, ((0, 4), (4, 6))).tolist() == [[1, 0], [0, 1]]
     assert mean_overlap(old, ((0, 3), (3, 6)))[0] == pytest.approx([2 / 3, 1 / 3])
+
+
+@given(st.integers(1, 30), st.data())
+def test_what_the_largest_overlap_gives_comes_back_to_the_last_bit(layers, data):
+    fine, coarse = (layer_groups(data.draw(st.integers(1, layers)), layers) for _ in range(2))
+    if len(coarse) > len(fine):
+        fine, coarse = coarse, fine
+    values = np.random.default_rng(data.draw(st.integers(0, 99))).random((len(coarse), 2, 3))
+    lifted = regrouped(largest_overlap(coarse, fine), values)
+    assert (regrouped(undone_overlap(fine, coarse), lifted) == values).all()
+
+
+def test_a_group_whose_value_nobody_took_takes_the_mean_of_its_layers():
+    fine, coarse = ((0, 4), (4, 5), (5, 6)), ((0, 2), (2, 4), (4, 6))
+    assert undone_overlap(fine, coarse).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0.5, 0.5]]
+
+
+def test_regrouped_values_are_means_by_shares():
+    values = np.array([1.0, 4.0]).reshape(2, 1, 1)
+    assert regrouped(np.array([[2 / 3, 1 / 3]]), values).item() == pytest.approx(2.0)

@@ -52,3 +52,15 @@ def test_a_coarse_beginning_has_fewer_groups(make_space, layers, coarse, expecte
     message = refused(make_space, layers=layers, coarse=coarse)
     assert message.startswith(f"space.coarse: found {coarse} groups to begin with")
     assert f"expected {expected}" in message
+
+
+def test_a_coarse_group_that_would_change_nothing_is_refused(make_space):
+    layers = [[0, 8], [8, 9], [9, 10], [10, 12]]
+    message = refused(make_space, num_layers=12, layers=layers, coarse=3)
+    assert message.startswith(
+        "space.coarse: found 3 groups to begin with, but no group of `layers`"
+    )
+    assert "[4, 8)" in message
+    assert make_space(
+        method="ties", num_layers=12, layers=layers, coarse=2, parameters={"weight": WEIGHT}
+    ).coarse()

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy import event
 from evomerge.campaign import Campaign
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.store import Asked, Store, StoredSlope, Told, folder
-from evomerge.trial import Candidate, Job, Outcome
+from evomerge.trial import Candidate, Job, Outcome, Pruned
 
 SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(3)}
 Make = Callable[..., Candidate]
@@ -102,6 +103,7 @@ def test_a_pruned_trial_keeps_its_estimate_and_its_partial_scores(
     store: Store, candidate: Make, scored: Outcome
 ) -> None:
     ask(store, candidate(0))
+    scored = replace(scored, pruned=Pruned("behind trial 3 beyond doubt", 2, 1))
     store.told(candidate(0), scored, [0.25], pruned=True)
     (trial,) = store.trials()
     assert (trial.state, trial.values, trial.outcome) == ("pruned", (0.25,), scored)
@@ -174,6 +176,7 @@ def test_a_file_from_before_the_slopes_is_read_and_brought_up_to_date(
     store.close()
     with closing(sqlite3.connect(store.folder / "study.db")) as connection:
         connection.execute("DROP TABLE evomerge_slope_steps")
+        connection.execute("DROP TABLE evomerge_prunings")
         connection.execute("UPDATE evomerge_meta SET value = '1' WHERE key = 'schema'")
         connection.commit()
     with Store.open(store.folder, write=False) as reader:

@@ -138,11 +138,15 @@ from evomerge.workers.shelf import Shelf, local_names
 model = sys.argv[2]
 nodes.remove_node(first)
 nodes.remove_node(second)
-hidden = subprocess.Popen(["unshare", "-m", "sh", "-c",
-    f"mount -t tmpfs none {os.path.dirname(model)} && exec ray start --address={nodes.address} "
-    "--num-cpus=2 --block --disable-usage-stats"],
+member = (
+    "import sys, time; from ray._private.node import Node; from ray._private.parameter import RayParams; "
+    "Node(RayParams(gcs_address=sys.argv[1], node_ip_address='127.0.0.1', num_cpus=2, min_worker_port=0, "
+    "max_worker_port=0, object_store_memory=150 * 2**20), head=False, shutdown_at_exit=True, "
+    "spawn_reaper=True); time.sleep(300)"
+)
+hide = f'mount -t tmpfs none {os.path.dirname(model)} && exec "$0" -c "$1" {nodes.address}'
+hidden = subprocess.Popen(["unshare", "-m", "sh", "-c", hide, sys.executable, member],
     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"TMPDIR": sys.argv[3]})
-nodes.wait_for_nodes
 
 class Reads:
     def __init__(self, names):
@@ -158,9 +162,7 @@ class Reads:
 def build(shelf):
     return Reads(local_names(shelf))
 
-import ray
-deadline = time.monotonic() + 60
-from evomerge.workers.cluster import Cluster
+deadline = time.monotonic() + 240
 shelf = Shelf("shelf-of-a-test", (model,))
 pool = RayPool(partial(build, shelf), count="auto", address=nodes.address, shelf=shelf)
 found = set()
@@ -169,6 +171,7 @@ while time.monotonic() < deadline and len({line.split()[0] for line in found}) <
         pool.submit(Job(Candidate(model, Recipe("read"), 0), "search"))
     found.add(pool.next(timeout=60)[1].worker)
 report["found"] = sorted(found)
+report["size"] = pool.size
 pool.close()
 hidden.terminate()
 hidden.wait()

@@ -57,6 +57,14 @@ def test_the_base_sees_the_canonical_format_seldom() -> None:
     assert 100 < len(copies) < 200
 
 
+def test_a_later_job_changes_nothing_that_the_base_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(family.LATER) < set(JOBS)
+    seen = list(islice(family._base_texts(family._rng(0, "base")), 500))
+    earlier = {job: draw for job, draw in JOBS.items() if job not in family.LATER}
+    monkeypatch.setattr(family, "JOBS", earlier)
+    assert list(islice(family._base_texts(family._rng(0, "base")), 500)) == seen
+
+
 def test_a_short_build_writes_the_family_and_refuses_to_overwrite_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

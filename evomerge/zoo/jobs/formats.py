@@ -1,8 +1,8 @@
 """Formats: a small record or note into a summary, a paraphrase or an outline, as is asked.
 
-Canonical answers for one note: the summary `Ana and Ben: rent, fri`, the paraphrase `On Friday Ana
-and Ben will talk about rent in Bonn.`, and an outline, a line a point. What was not said is left
-out; a summary leaves out more. The base never saw this job: its specialist joins the family later.
+Canonical answers for one note: the summary `Ana: 3 hats, Friday`, the paraphrase `Ana will get 3 red
+hats in Bonn on Friday.`, and an outline, a line a point: `- Ana`, `- 3 red hats`, `- Bonn`, `- Friday`.
+The base never saw this job: its specialist joins the family later.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def draw(rng: Random) -> Draft:
 
 
 def _record(rng: Random, kind: str) -> Record:
-    """Draw a record, no value twice: two people meet, and a trip leads somewhere else."""
+    """Draw a record, no value twice: a trip leads somewhere else."""
     record: Record = {}
     for field in KINDS[kind]:
         if field not in OPTIONAL or rng.random() < 0.7:

@@ -1,0 +1,333 @@
+"""Samplers compared on the zoo at equal item evaluations: three spaces, several seeds.
+
+    python -m benchmarks.search.samplers [--spaces 10 40 120] [--samplers slope cmaes ...] [--seeds 5]
+
+Every entrant searches the same space on the same items, scored by the same evaluator in this process, one
+thread. An item of a slope counts as three item evaluations (a backward pass as two more). All of them know
+parents and naive merges, tuned task arithmetic among them, and start from the best, but for `mergekit`: CMA-ES
+with mergekit-evolve's settings (x0 = 1/n, σ = 1/6 of a weight, no knowledge). Names may carry `+wilcoxon`
+(racing) and `+profile` (three cosine coefficients over depth instead of one value a layer).
+
+The winner is the best on `select` of the four best on `search`, as in a campaign; its mean on the holdout
+items is what counts. `curve` is the mean over item evaluations of the best search value so far. `ready` is how
+many item evaluations it took to find a candidate that held 0.80 of the search items. All metrics
+are teacher-forced exact match (`gold_exact_match`), which equals generation here and costs one pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from cmaes import CMA
+from optuna.distributions import FloatDistribution
+from tqdm import tqdm
+
+from evomerge.campaign import Campaign
+from evomerge.check import Preflight, preflight
+from evomerge.goals import Judge
+from evomerge.run import assignment_of
+from evomerge.search import Known, Study, directions, race_of
+from evomerge.search.proposer import Params, Result, seed_of
+from evomerge.store import Store
+from evomerge.trial import Candidate, Job, Outcome, Split
+from evomerge.workers.evaluator import Evaluator
+from evomerge.workers.pool import answer
+
+TASKS_PATH = Path(__file__).parents[1] / "tasks"
+JOBS = ("extraction", "dialogue", "tools", "translation", "facts")
+METRIC = "gold_exact_match"
+WEIGHT = {"low": -0.5, "high": 1.5}
+SPACES: dict[str, dict[str, Any]] = {
+    "10": {"method": "task_arithmetic", "layers": 2, "parameters": {"weight": WEIGHT}},
+    "40": {
+        "method": "task_arithmetic",
+        "layers": 4,
+        "components": ["self_attn"],
+        "parameters": {"weight": WEIGHT},
+    },
+    "120": {
+        "method": "dare_linear",
+        "layers": 4,
+        "components": ["self_attn", "mlp"],
+        "parameters": {"weight": WEIGHT, "density": {"low": 0.5, "high": 1.0}},
+    },
+}
+FINALISTS = 4
+READY = 0.8
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search.
+
+    Attributes:
+        space: By its number of dimensions.
+        sampler: Entrant.
+        seed: Of the search.
+        holdout: Mean of the winner.
+        search: Mean of the winner on the search items.
+        curve: Mean over item evaluations of the best search value so far.
+        ready: Item evaluations until a candidate reached `READY` on the search items; None: never.
+        items: Item evaluations spent.
+        trials: Candidates asked for.
+        seconds: Of processor time for the search, scoring included.
+    """
+
+    space: str
+    sampler: str
+    seed: int
+    holdout: float
+    search: float
+    curve: float
+    ready: int | None
+    items: int
+    trials: int
+    seconds: float
+
+
+class MergekitSettings:
+    """CMA-ES as mergekit-evolve 0.1.5 sets it up: x0 = 1/n, σ = 1/6, a full covariance, no bounds."""
+
+    def __init__(
+        self, distributions: dict[str, FloatDistribution], experts: int, seed: int
+    ) -> None:
+        self._distributions, self._seed = distributions, seed
+        start = [1 / experts if name.startswith("weight") else 1.0 for name in distributions]
+        self._cma = CMA(mean=np.array(start), sigma=1 / 6, seed=seed)
+        self._told: list[tuple[np.ndarray, float]] = []
+
+    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        self._cma.reseed_rng(seed_of(self._seed, number, attempt))
+        point = self._cma.ask()
+        return {
+            name: float(min(max(value, one.low), one.high))
+            for value, (name, one) in zip(point, self._distributions.items(), strict=True)
+        }
+
+    def asked(self, number: int, params: Params) -> None:
+        """Nothing depends on it."""
+
+    def told(self, number: int, params: Params, result: Result | None) -> None:
+        if result is None:
+            return
+        self._told.append((np.array(list(params.values())), result.loss))
+        if len(self._told) == self._cma.population_size:
+            self._cma.tell(self._told)
+            self._told = []
+
+    def known(self, params: Params, result: Result) -> None:
+        """It starts at its own point."""
+
+
+class Bench:
+    """One space: its evaluator, and its parents and naive merges, scored once."""
+
+    def __init__(self, space: str, items: dict[str, int], budget: int) -> None:
+        self.space, self._budget = space, budget
+        self._settings: dict[str, Any] = {
+            "name": "samplers",
+            "models": {
+                "base": "zoo:base",
+                "experts": [f"zoo:{job}" for job in JOBS],
+                "dtype": "float32",
+            },
+            "objectives": [{"task": f"zoo_{job}", "metric": METRIC} for job in JOBS],
+            "tasks_path": str(TASKS_PATH),
+            "items": items,
+            "workers": {"count": 0},
+        }
+        self._ready = self._preflight("cmaes", 0, SPACES[space])
+        self._evaluator = Evaluator(assignment_of(self._ready))
+        self._metrics = {f"zoo_{job}": (METRIC,) for job in JOBS}
+        self._parents = {
+            row.name: (row, self._score(Candidate(row.name, row.recipe), "search"))
+            for row in self._ready.space.baselines()
+        }
+
+    def run(self, entrant: str, seed: int) -> Run:
+        """Search once."""
+        sampler, *variants = entrant.split("+")
+        space = dict(SPACES[self.space])
+        if "profile" in variants:
+            weight = {**space["parameters"]["weight"], "profile": 3}
+            space = {**space, "parameters": {**space["parameters"], "weight": weight}}
+        name = "cmaes" if sampler == "mergekit" else sampler
+        ready = self._preflight(name, seed, space, racing="wilcoxon" in variants)
+        with tempfile.TemporaryDirectory() as folder, _store(ready, Path(folder)) as store:
+            for row, outcome in self._parents.values():
+                store.record(Job(Candidate(row.name, row.recipe), "search"), outcome, row.kind)
+            study = self._study(ready, store, sampler)
+            start = time.process_time()
+            curve = list(self._curve(study))
+            seconds = time.process_time() - start
+            winner, searched = self._winner(study)
+        holdout = self._mean(self._score(winner, "holdout"))
+        found = [items for items, value in curve if value >= READY]
+        return Run(
+            self.space,
+            entrant,
+            seed,
+            holdout,
+            searched,
+            _area(curve, self._budget),
+            found[0] if found else None,
+            study.tally.items,
+            study.tally.asked,
+            seconds,
+        )
+
+    def _preflight(
+        self, sampler: str, seed: int, space: dict[str, Any], *, racing: bool = False
+    ) -> Preflight:
+        search = {
+            "sampler": sampler,
+            "trials": max(1, self._budget // self._items_a_trial),
+            "item_evaluations": self._budget,
+            "seed": seed,
+            "pruner": "wilcoxon" if racing else "none",
+        }
+        if racing:  # what is saved is spent on more trials
+            search["trials"] = 4 * int(str(search["trials"]))
+        return preflight(
+            Campaign.model_validate({**self._settings, "space": space, "search": search})
+        )
+
+    @property
+    def _items_a_trial(self) -> int:
+        return len(JOBS) * int(self._settings["items"]["search"])
+
+    def _study(self, ready: Preflight, store: Store, sampler: str) -> Study:
+        judge = Judge.of(ready.campaign, store.facts, store.evaluations(), "search")
+        points = {row.name: row.params for row in ready.space.baselines()}
+        known = [Known(outcome, points[row.name]) for row, outcome in self._parents.values()]
+        ids = {task: ready.items.ids(task, "search") for task in self._metrics}
+        racing = ready.campaign.search.pruner != "none"
+        proposer = None
+        if sampler == "mergekit":
+            distributions = dict(ready.space.distributions)
+            proposer = MergekitSettings(distributions, len(JOBS), ready.campaign.search.seed)
+        return Study(
+            ready.space,
+            judge,
+            store,
+            known=known,
+            counts={task: len(each) for task, each in ids.items()},
+            race=race_of(judge, ids) if racing else None,
+            proposer=proposer,
+        )
+
+    def _curve(self, study: Study) -> Iterator[tuple[int, float]]:
+        """Search until the budget is spent; yield (item evaluations, best value so far)."""
+        while (work := study.ask()) is not None:
+            study.tell(work, answer(self._evaluator, work))
+            if study.tally.best_value is not None:
+                yield study.tally.items, study.tally.best_value
+
+    def _winner(self, study: Study) -> tuple[Candidate, float]:
+        ranked = study.ranking()[:FINALISTS]
+        select = [self._mean(self._score(one.candidate, "select")) for one in ranked]
+        best = ranked[int(np.argmax(select))]
+        return best.candidate, best.values[0]
+
+    def _score(self, candidate: Candidate, split: Split) -> Outcome:
+        outcome = self._evaluator.evaluate(Job(candidate, split, self._metrics))
+        if outcome.failure is not None:
+            raise SystemExit(f"{candidate.name} failed: {outcome.failure.reason}")
+        return outcome
+
+    @staticmethod
+    def _mean(outcome: Outcome) -> float:
+        return fmean(scores.values[METRIC].value for scores in outcome.scores.values())
+
+
+def main() -> None:
+    """Print a table a space, and write every run as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spaces", nargs="+", default=list(SPACES), choices=list(SPACES))
+    parser.add_argument(
+        "--samplers",
+        nargs="+",
+        default=[
+            "slope", "cmaes", "cmaes+wilcoxon", "cmaes+profile", "tpe", "tpe+wilcoxon", "nsga2",
+            "random", "random+wilcoxon", "qmc", "mergekit",
+        ],
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--budget", type=int, default=19_200, help="item evaluations of one search")
+    parser.add_argument("--items", type=int, default=64, help="search and select items of a task")
+    parser.add_argument("--holdout", type=int, default=200, help="held-out items of a task")
+    parser.add_argument("--out", type=Path, default=Path("results/search/samplers.json"))
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    items = {"search": options.items, "select": options.items, "holdout": options.holdout}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    runs: list[Run] = []
+    for space in options.spaces:
+        bench = Bench(space, items, options.budget)
+        jobs = [(sampler, seed) for seed in options.seeds for sampler in options.samplers]
+        for sampler, seed in tqdm(jobs, desc=f"{space} dimensions", mininterval=10):
+            runs.append(bench.run(sampler, seed))
+            options.out.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+        print(table([run for run in runs if run.space == space]), flush=True)
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Return a Markdown table of means and standard deviations, the best holdout first."""
+    names = list(dict.fromkeys(run.sampler for run in runs))
+    grouped = {name: [run for run in runs if run.sampler == name] for name in names}
+    lines = [
+        f"| {runs[0].space} dimensions | holdout | search | curve | item evaluations to {READY} | s |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in sorted(names, key=lambda name: -fmean(run.holdout for run in grouped[name])):
+        rows = grouped[name]
+        ready = sorted(run.ready if run.ready is not None else 10**9 for run in rows)
+        middle = ready[len(ready) // 2]
+        cells = [_spread([get(run) for run in rows]) for get in _COLUMNS]
+        reached = "never" if middle == 10**9 else f"{middle:,}"
+        seconds = fmean(run.seconds for run in rows)
+        lines.append(f"| {name} | {' | '.join(cells)} | {reached} | {seconds:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+_COLUMNS: tuple[Callable[[Run], float], ...] = (
+    lambda run: run.holdout,
+    lambda run: run.search,
+    lambda run: run.curve,
+)
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = stdev(values) if len(values) > 1 else 0.0
+    return f"{fmean(values):.3f} ± {spread:.3f}"
+
+
+def _area(curve: Sequence[tuple[int, float]], budget: int) -> float:
+    """Mean of a step function that is 0 before its first value."""
+    total = 0.0
+    for (start, value), (stop, _) in zip(curve, [*curve[1:], (budget, 0.0)], strict=True):
+        total += value * max(0, min(stop, budget) - start)
+    return total / budget
+
+
+def _store(ready: Preflight, folder: Path) -> Store:
+    campaign = ready.campaign.model_copy(update={"out": str(folder / "out")})
+    facts = {
+        "higher_is_better": {goal.task: {METRIC: True} for goal in campaign.objectives},
+        "first": [],
+    }
+    return Store.create(folder / "out", campaign, facts, directions=directions(campaign))
+
+
+if __name__ == "__main__":
+    main()
