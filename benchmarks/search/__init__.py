@@ -1,0 +1,1 @@
+"""Samplers compared: quality by item evaluations and by time."""

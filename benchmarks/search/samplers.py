@@ -1,17 +1,18 @@
 """Samplers compared on the zoo at equal item evaluations: three spaces, several seeds.
 
-    python -m benchmarks.search.samplers [--spaces 10 40 120] [--samplers slope cmaes ...] [--seeds 5]
+    python -m benchmarks.search.samplers [--spaces 10 40 120] [--samplers slope cmaes ...] [--seeds 0 1]
 
 Every entrant searches the same space on the same items, scored by the same evaluator in this process, one
-thread. An item of a slope counts as three item evaluations (a backward pass as two more). All of them know
-parents and naive merges, tuned task arithmetic among them, and start from the best, but for `mergekit`: CMA-ES
-with mergekit-evolve's settings (x0 = 1/n, σ = 1/6 of a weight, no knowledge). Names may carry `+wilcoxon`
-(racing) and `+profile` (three cosine coefficients over depth instead of one value a layer).
+thread. An item of a slope counts as three item evaluations (a backward pass as two more). All of them
+know parents and naive merges, tuned task arithmetic among them, and start from the best, but for
+`mergekit`: CMA-ES with mergekit-evolve's settings (x0 = 1/n, σ = 1/6 of a weight, no knowledge). Names may
+carry `+profile` (three cosine coefficients over depth instead of one value a layer) and `+wilcoxon` (racing:
+as many trials, and what they save shows in the item evaluations).
 
 The winner is the best on `select` of the four best on `search`, as in a campaign; its mean on the holdout
-items is what counts. `curve` is the mean over item evaluations of the best search value so far. `ready` is how
-many item evaluations it took to find a candidate that held 0.80 of the search items. All metrics
-are teacher-forced exact match (`gold_exact_match`), which equals generation here and costs one pass.
+items is what counts. `curve` is the mean over item evaluations of the best search value so far. `ready` is
+how many item evaluations it took to find a candidate that held 0.80 of the search items. All metrics are
+teacher-forced exact match (`gold_exact_match`), which equals generation here and costs one pass.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class MergekitSettings:
         self._told: list[tuple[np.ndarray, float]] = []
 
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        """Draw a point; one outside the ranges is put back on their ends."""
         self._cma.reseed_rng(seed_of(self._seed, number, attempt))
         point = self._cma.ask()
         return {
@@ -118,6 +120,7 @@ class MergekitSettings:
         """Nothing depends on it."""
 
     def told(self, number: int, params: Params, result: Result | None) -> None:
+        """Wait for the whole generation, then move."""
         if result is None:
             return
         self._told.append((np.array(list(params.values())), result.loss))
@@ -196,8 +199,6 @@ class Bench:
             "seed": seed,
             "pruner": "wilcoxon" if racing else "none",
         }
-        if racing:  # what is saved is spent on more trials
-            search["trials"] = 4 * int(str(search["trials"]))
         return preflight(
             Campaign.model_validate({**self._settings, "space": space, "search": search})
         )
@@ -286,8 +287,9 @@ def table(runs: Sequence[Run]) -> str:
     names = list(dict.fromkeys(run.sampler for run in runs))
     grouped = {name: [run for run in runs if run.sampler == name] for name in names}
     lines = [
-        f"| {runs[0].space} dimensions | holdout | search | curve | item evaluations to {READY} | s |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"| {runs[0].space} dimensions | holdout | search | curve | evaluations to {READY} "
+        "| all evaluations | s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in sorted(names, key=lambda name: -fmean(run.holdout for run in grouped[name])):
         rows = grouped[name]
@@ -296,7 +298,8 @@ def table(runs: Sequence[Run]) -> str:
         cells = [_spread([get(run) for run in rows]) for get in _COLUMNS]
         reached = "never" if middle == 10**9 else f"{middle:,}"
         seconds = fmean(run.seconds for run in rows)
-        lines.append(f"| {name} | {' | '.join(cells)} | {reached} | {seconds:.0f} |")
+        items = fmean(run.items for run in rows)
+        lines.append(f"| {name} | {' | '.join(cells)} | {reached} | {items:,.0f} | {seconds:.0f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -135,7 +135,8 @@ def search(settings: Mapping[str, Any], folder: Path) -> Progressed:
     ]
     program += ["--display", "json"]
     progressed = Progressed()
-    with running(program, environment=QUIET, log=log, folder=ROOT) as command:
+    variables = {**QUIET, "HF_DATASETS_CACHE": str(folder / "cache")}
+    with running(program, environment=variables, log=log, folder=ROOT) as command:
         for line in command.lines():
             progressed.note(line, command.cpu_seconds)
             progressed.finished = line.seconds

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 def main(model: str, tasks_path: str, limit: str, *tasks: str) -> None:
     """Print the tokens and last logits of the first task's first request, and a digest of all requests."""
-    manager = TaskManager(include_path=tasks_path)
+    manager = TaskManager(include_path=tasks_path, include_defaults=False)
     loaded = get_task_dict(list(tasks), manager)
     digest, first = hashlib.sha256(), ""
     for name in tasks:

@@ -9,9 +9,16 @@ fastest of the batch sizes that `--batch-sizes` names, without loading tasks (sh
 sample logs. Ours is a trial after the worker's first: nothing is tokenised or built again; what that
 first trial takes longer is shown apart. Neither side's time holds the loading of models.
 
+`bound` is the arithmetic: stock's multiply-adds in linear layers over ours, what the ratio would be if both
+ran at the machine's peak and did nothing else. `again` counts what the later trials tokenised or built.
+
 The 5-shot tasks show the same five examples to every item, as MMLU, BBH and GSM8K do; `drawn` draws them
-anew for each item, lm-eval's default. The items are the zoo's, for other models too (answers are then
-noise; the passes are the same).
+anew for each item, lm-eval's default. The items are the zoo's, for other models too, unless `--rows` names
+a folder. With the models and items that benchmarks/smollm2 builds:
+
+    M=results/smollm2_models; python -m benchmarks.speed.score --base $M/base --experts $M/extraction \
+        $M/dialogue $M/tools $M/formats --rows $M/tasks --end '<|im_end|>' --items 8 --rounds 1 \
+        --batch-sizes 8 16 --trials 0 --out results/speed/score_smollm2.json
 """
 
 from __future__ import annotations
@@ -20,15 +27,12 @@ import argparse
 import json
 import logging
 import resource
-import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import datasets
 import torch
@@ -37,20 +41,14 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
+from benchmarks.speed._counting import multiply_adds_of, passes_of, prepared, timed
+from benchmarks.speed._score_tasks import write_tasks
 from evomerge import zoo
 from evomerge.merge import LiveModel
 from evomerge.recipe import Recipe, Source
 from evomerge.score import Scorer, SplitPlan, TaskRequest, load_items
 
-ZOO_TASKS = Path(__file__).parents[1] / "tasks" / "zoo"
 SPECIALISTS = ("extraction", "dialogue", "tools", "translation", "facts")
-SHOTS = """
-task: {name}
-include: {include}
-dataset_kwargs: {{job: {job}}}
-num_fewshot: {shots}
-"""
-FIXED = "fewshot_config: {sampler: first_n}\n"
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,22 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; seconds of processor time."""
+    """One line of the table; seconds of processor time.
+
+    Attributes:
+        title: The case.
+        stock: lm-eval's seconds, at `batch_size`.
+        batch_size: The fastest that was tried.
+        loading: What stock takes besides, to load the tasks.
+        first: Our first trial's seconds.
+        ours: A later trial's seconds.
+        forward: Which part of them is spent in forward passes.
+        prepared_first: Tokeniser calls and requests built in the first trial.
+        prepared_later: In all later trials together.
+        bound: Stock's multiply-adds over ours.
+        ratio: stock / ours.
+        target: What the ratio should be.
+    """
 
     title: str
     stock: float
@@ -76,30 +89,50 @@ class Row:
     first: float
     ours: float
     forward: float
+    prepared_first: int
+    prepared_later: int
+    bound: float
     ratio: float
     target: float | None
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class _Stock:
+    seconds: float
+    batch_size: int
+    loading: float
+    multiply_adds: int
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table of medians and ratios, and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", default="zoo:base")
     parser.add_argument("--experts", nargs="+", default=[f"zoo:{name}" for name in SPECIALISTS])
     parser.add_argument("--jobs", nargs="+", default=["extraction", "tools"])
+    parser.add_argument(
+        "--rows", type=Path, help="JOB_validation.jsonl and JOB_test.jsonl, for zoo"
+    )
+    parser.add_argument("--end", default="<|end|>", help="what ends an answer")
+    parser.add_argument("--cases", nargs="+", help="only those whose titles begin like this")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--items", type=int, default=200, help="of each task")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64, 200])
     parser.add_argument("--trials", type=int, default=300, help="for memory; 0: not measured")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=Path("results/speed/score.json"))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
     _quiet()
     models = tuple(_folder(name) for name in (options.base, *options.experts))
     live = LiveModel(models, dtype=options.dtype)
     with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(live, models, _write_tasks(Path(folder), options.jobs), options)
-        rows = [bench.row(case) for case in _cases(options.jobs)]
+        write_tasks(Path(folder), options.jobs, options.rows, options.end)
+        bench = _Bench(live, models, Path(folder), options)
+        chosen = tuple(options.cases or [""])
+        cases = [case for case in _cases(options.jobs) if case.title.startswith(chosen)]
+        rows = [bench.row(case) for case in cases]
         memory = bench.memory(options.trials) if options.trials else []
     _show(rows, memory)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +140,7 @@ def main() -> None:
         "base": options.base,
         "items": options.items,
         "dtype": options.dtype,
+        "threads": options.threads,
         "rows": [asdict(row) for row in rows],
         "rss_mib": memory,
     }
@@ -150,24 +184,21 @@ class _Bench:
         self, live: LiveModel, models: tuple[str, ...], tasks: Path, options: argparse.Namespace
     ) -> None:
         self._live, self._models, self._tasks, self._options = live, models, tasks, options
-        self._stock: dict[tuple[str, ...], tuple[float, int, float]] = {}
+        self._stock: dict[tuple[str, ...], _Stock] = {}
 
     def row(self, case: Case) -> Row:
         """Time one case."""
         self._live.write(self._recipe(0.4))
         if case.tasks not in self._stock:
             self._stock[case.tasks] = self._time_stock(case.tasks)
-        stock, batch_size, loading = self._stock[case.tasks]
-        first, ours, forward = self._time_ours(case)
-        row = Row(
-            case.title, stock, batch_size, loading, first, ours, forward, stock / ours, case.target
-        )
+        row = self._time_ours(case, self._stock[case.tasks])
         print(_line(row), flush=True)
         return row
 
     def memory(self, trials: int) -> list[tuple[int, float]]:
         """Resident memory, in MiB, while the same worker scores one candidate after the other."""
-        tasks = ("bench_extraction_mc0", "bench_extraction_gen0")
+        job = self._options.jobs[0]
+        tasks = (f"bench_{job}_mc0", f"bench_{job}_gen0")
         scorer = self._scorer(tasks, 32)
         metrics = {tasks[0]: ("acc",), tasks[1]: ("exact_match", "gold_loglikelihood")}
         seen = []
@@ -178,54 +209,82 @@ class _Bench:
                 seen.append((trial, _resident_mib()))
         return seen
 
-    def _time_stock(self, tasks: Sequence[str]) -> tuple[float, int, float]:
-        """Median seconds at the best batch size, that size, and seconds for loading the tasks."""
+    def _time_stock(self, tasks: Sequence[str]) -> _Stock:
+        """Medians at the best batch size."""
         trials = {size: self._stock_once(tasks, size) for size in self._options.batch_sizes}
-        best = min(trials, key=lambda size: trials[size][0])
+        best = min(trials, key=lambda size: trials[size].seconds)
         rounds = [trials[best]]
         rounds += [self._stock_once(tasks, best) for _ in range(self._options.rounds - 1)]
-        seconds, loading = zip(*rounds, strict=True)
-        return statistics.median(seconds), best, statistics.median(loading)
+        return _Stock(
+            statistics.median(each.seconds for each in rounds),
+            best,
+            statistics.median(each.loading for each in rounds),
+            rounds[0].multiply_adds,
+        )
 
-    def _stock_once(self, tasks: Sequence[str], batch_size: int) -> tuple[float, float]:
+    def _stock_once(self, tasks: Sequence[str], batch_size: int) -> _Stock:
         model = HFLM(
             pretrained=self._live.module, tokenizer=self._live.tokenizer, batch_size=batch_size
         )
         manager = TaskManager(include_path=str(self._tasks), include_defaults=False)
         loading = [0.0]
-        manager.load = _timed(manager.load, loading)  # type: ignore[method-assign]
-        start = time.process_time()
-        simple_evaluate(
-            model=model,
-            tasks=list(tasks),
-            task_manager=manager,
-            limit=self._options.items,
-            bootstrap_iters=0,
-            log_samples=False,
-        )
-        return time.process_time() - start - loading[0], loading[0]
+        manager.load = timed(manager.load, loading)  # type: ignore[method-assign]
+        with multiply_adds_of(self._live.module) as arithmetic:
+            start = time.process_time()
+            simple_evaluate(
+                model=model,
+                tasks=list(tasks),
+                task_manager=manager,
+                limit=self._options.items,
+                bootstrap_iters=0,
+                log_samples=False,
+            )
+            seconds = time.process_time() - start - loading[0]
+        return _Stock(seconds, batch_size, loading[0], arithmetic[0])
 
-    def _time_ours(self, case: Case) -> tuple[float, float, float]:
-        """Seconds of the first trial, median seconds of later ones, and their share in forward passes."""
+    def _time_ours(self, case: Case, stock: _Stock) -> Row:
+        """Time a worker's first trial and later ones."""
         scorer = self._scorer(case.tasks, self._options.items)
         metrics = dict.fromkeys(case.tasks, (case.ours,))
-        start = time.process_time()
-        scorer.score("search", metrics)
-        first = time.process_time() - start
+        with prepared(self._live.tokenizer) as prepared_first:
+            start = time.process_time()
+            scorer.score("search", metrics)
+            first = time.process_time() - start
         rounds = []
-        for _ in range(self._options.rounds):
-            scorer.forget_drafts()
-            if case.drafts == "relative":
-                self._live.write(self._recipe(0.36))
+        with prepared(self._live.tokenizer) as prepared_later:
+            for _ in range(self._options.rounds):
+                self._set_drafts(scorer, case)
+                with passes_of(self._live.module) as passes:
+                    start = time.process_time()
+                    scorer.score("search", metrics)
+                    seconds = time.process_time() - start
+                rounds.append((seconds, passes.seconds / seconds))
+            self._set_drafts(scorer, case)
+            with multiply_adds_of(self._live.module) as arithmetic:
                 scorer.score("search", metrics)
-                self._live.write(self._recipe(0.4))
-            with _forward_seconds(self._live.module) as forward:
-                start = time.process_time()
-                scorer.score("search", metrics)
-                seconds = time.process_time() - start
-            rounds.append((seconds, forward[0] / seconds))
-        seconds, shares = zip(*rounds, strict=True)
-        return first, statistics.median(seconds), statistics.median(shares)
+        all_seconds, shares = zip(*rounds, strict=True)
+        ours = statistics.median(all_seconds)
+        return Row(
+            title=case.title,
+            stock=stock.seconds,
+            batch_size=stock.batch_size,
+            loading=stock.loading,
+            first=first,
+            ours=ours,
+            forward=statistics.median(shares),
+            prepared_first=prepared_first[0],
+            prepared_later=prepared_later[0],
+            bound=stock.multiply_adds / arithmetic[0],
+            ratio=stock.seconds / ours,
+            target=case.target,
+        )
+
+    def _set_drafts(self, scorer: Scorer, case: Case) -> None:
+        scorer.forget_drafts()
+        if case.drafts == "relative":
+            self._live.write(self._recipe(0.36))
+            scorer.score("search", dict.fromkeys(case.tasks, (case.ours,)))
+            self._live.write(self._recipe(0.4))
 
     def _scorer(self, tasks: Sequence[str], items: int) -> Scorer:
         chosen = load_items(
@@ -245,49 +304,6 @@ class _Bench:
             base_model=base,
             dtype=self._options.dtype,
         )
-
-
-def _write_tasks(folder: Path, jobs: Sequence[str]) -> Path:
-    shutil.copy(ZOO_TASKS / "docs.py", folder)
-    for name in ("_choose_yaml", "_generate_yaml"):
-        shutil.copy(ZOO_TASKS / name, folder)
-    for job in jobs:
-        for kind, include in (("mc", "_choose_yaml"), ("gen", "_generate_yaml")):
-            for suffix, shots, more in (("0", 0, ""), ("5", 5, FIXED), ("5_drawn", 5, "")):
-                name = f"bench_{job}_{kind}{suffix}"
-                text = SHOTS.format(name=name, include=include, job=job, shots=shots) + more
-                (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    return folder
-
-
-@contextmanager
-def _forward_seconds(module: torch.nn.Module) -> Iterator[list[float]]:
-    """Count the processor seconds spent inside a module's forward passes."""
-    spent, started = [0.0], [0.0]
-
-    def before(*_: Any) -> None:
-        started[0] = time.process_time()
-
-    def after(*_: Any) -> None:
-        spent[0] += time.process_time() - started[0]
-
-    handles = [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    try:
-        yield spent
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
-    def timed(*arguments: Any, **named: Any) -> Any:
-        start = time.process_time()
-        try:
-            return function(*arguments, **named)
-        finally:
-            spent[0] += time.process_time() - start
-
-    return timed
 
 
 def _resident_mib() -> float:
@@ -313,13 +329,14 @@ def _line(row: Row) -> str:
     target = "" if row.target is None else f"   (aim: {row.target:g})"
     return (
         f"{row.title:32} {row.stock:8.2f} ({row.batch_size:3d}) {row.loading:8.2f} {row.first:8.2f} "
-        f"{row.ours:8.3f} {row.forward:8.0%} {row.ratio:7.1f} ×{target}"
+        f"{row.ours:8.3f} {row.forward:8.0%} {row.prepared_later:6d} {row.bound:7.1f} "
+        f"{row.ratio:7.1f} ×{target}"
     )
 
 
 def _show(rows: Sequence[Row], memory: Sequence[tuple[int, float]]) -> None:
-    head = ("", "stock (batch)", "+loading", "first", "ours", "forward", "ratio")
-    print("\n{:32} {:>14} {:>8} {:>8} {:>8} {:>8} {:>9}".format(*head))
+    head = ("", "stock (batch)", "+loading", "first", "ours", "forward", "again", "bound", "ratio")
+    print("\n{:32} {:>14} {:>8} {:>8} {:>8} {:>8} {:>6} {:>7} {:>9}".format(*head))
     for row in rows:
         print(_line(row))
     for trial, resident in memory:

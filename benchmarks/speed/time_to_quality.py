@@ -32,6 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import datasets
 import torch
 
 from benchmarks.speed import _campaigns, _mergekit_evolve
@@ -97,6 +98,7 @@ class Bench:
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self._folder, self._options = folder, options
+        datasets.config.HF_DATASETS_CACHE = folder / "cache"  # so that it goes with the files
         self._tasks_path = folder / "tasks"
         self._tasks_path.mkdir()
         validation = ITEMS["select"] + ITEMS["holdout"]

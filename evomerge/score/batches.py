@@ -53,7 +53,9 @@ class Batch:
     def visible(self, *, preamble: bool = True) -> Tensor | None:
         """Return `[B, 1, L, P + L]`, bool: which tokens (last axis) each sees; None: plainly causal.
 
-        Without the `preamble`, `[B, 1, L, L]`. Made anew at every pass: kept, the masks of a campaign's few-shot prompts would fill memory.
+        Without the `preamble`, `[B, 1, L, L]`.
+
+        Made anew at every pass: kept, the masks of a campaign's few-shot prompts would fill memory.
         """
         if self.reach is None:
             return None

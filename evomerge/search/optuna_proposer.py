@@ -77,6 +77,7 @@ class OptunaProposer:
         running = create_trial(
             state=TrialState.RUNNING, params=dict(params), distributions=self._distributions
         )
+        self._study._thread_local.cached_all_trials = None  # as `ask` does, or it would miss `known`
         sampler.before_trial(self._study, running)
         self._study.add_trial(running)
         added = self._study.get_trials(deepcopy=False)[-1]

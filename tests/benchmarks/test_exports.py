@@ -44,10 +44,7 @@ def test_models_are_copied_and_their_originals_left_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("kind", "shots"), [("choice", 0), ("choice", 5), ("generation", 0)])
-def test_tasks_hold_the_zoos_items(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, shots: int
-) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def test_tasks_hold_the_zoos_items(tmp_path: Path, kind: str, shots: int) -> None:
     (name,) = write_tasks(tmp_path, kind, ["extraction"], COUNTS, shots)
     items = load_items(
         [TaskRequest(name)],

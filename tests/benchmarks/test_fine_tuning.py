@@ -20,8 +20,7 @@ START = Recipe(method="passthrough", models=(Source(BASE),), dtype="float32")
 
 
 @pytest.fixture
-def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def judge(tmp_path: Path) -> Judge:
     counts = {"train": 2, "validation": 24, "test": 12}
     tasks = write_tasks(tmp_path, "generation", ["tools"], counts)
     return Judge([BASE], tasks, tmp_path, "exact_match", ITEMS)

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 
 from benchmarks.speed._exports import write_tasks
@@ -22,13 +20,11 @@ def alone(model: str) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     folder = tmp_path_factory.mktemp("judge")
     counts = {"train": 2, "validation": 14, "test": 12}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
-        tasks = write_tasks(folder, "generation", ["tools"], counts)
-        yield Judge([BASE, EXPERT], tasks, folder, "exact_match", ITEMS)
+    tasks = write_tasks(folder, "generation", ["tools"], counts)
+    return Judge([BASE, EXPERT], tasks, folder, "exact_match", ITEMS)
 
 
 def test_an_expert_beats_its_base_on_its_own_job(judge: Judge) -> None:

@@ -22,9 +22,8 @@ def probed(
 
 
 def test_the_digest_sees_every_request_and_the_logits_every_weight(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (bare,) = write_tasks(tmp_path, "choice", ["tools"], COUNTS)
     (shown,) = write_tasks(tmp_path, "choice", ["tools"], COUNTS, shots=2)
     first = probed(capsys, tmp_path, "zoo:base", 5, bare)

@@ -1,82 +1,109 @@
 from __future__ import annotations
 
-import inspect
+from pathlib import Path
+from types import ModuleType
 
-import optuna
 import pytest
-from optuna.distributions import FloatDistribution
-from optuna.trial import create_trial
 
-from evomerge.campaign import Search
 from evomerge.errors import CampaignError
-from evomerge.search.samplers import BASELINE_ATTRS, Samplers
+from evomerge.search.cmaes_proposer import SIGMA, CmaEsProposer
+from evomerge.search.coarse_proposer import CoarseProposer
+from evomerge.search.optuna_proposer import OptunaProposer
+from evomerge.search.proposer import Proposer
+from evomerge.search.samplers import open_proposer
+from evomerge.search.slope_proposer import AROUND, SlopeProposer
+from evomerge.search.sobol_proposer import SobolProposer
 
-SPACE = {name: FloatDistribution(0.0, 1.0) for name in "abcd"}
-NAMES = ("cmaes", "tpe", "nsga2", "gp", "random", "qmc")
-
-
-def draw(name: str, number: int, seed: int = 0) -> dict[str, float]:
-    samplers = Samplers(Search(sampler=name, seed=seed), SPACE, 1)  # type: ignore[arg-type]
-    study = optuna.create_study(sampler=samplers.at(number, 0))
-    return study.ask(fixed_distributions=SPACE).params
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_draw_is_a_function_of_seed_and_number(name: str) -> None:
-    assert draw(name, 3) == draw(name, 3)
-    assert draw(name, 3) != draw(name, 4)
-    assert draw(name, 3) != draw(name, 3, seed=1)
-
-
-def test_a_new_number_repeats_no_point_of_an_old_seed() -> None:
-    points = {tuple(draw("random", n, seed).values()) for n in range(10) for seed in range(10)}
-    assert len(points) == 100
+KINDS = {
+    "slope": SlopeProposer,
+    "cmaes": CmaEsProposer,
+    "qmc": SobolProposer,
+    "tpe": OptunaProposer,
+    "nsga2": OptunaProposer,
+    "gp": OptunaProposer,
+    "random": OptunaProposer,
+}
+ONE, TWO = ("maximize",), ("maximize", "minimize")
 
 
-def test_nothing_to_search_is_refused() -> None:
-    with pytest.raises(CampaignError, match="nothing is searched"):
-        Samplers(Search(), {}, 1)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_several_objectives(name: str) -> None:
-    settings = Search(sampler=name)  # type: ignore[arg-type]
-    if name == "cmaes":
-        with pytest.raises(CampaignError, match="use nsga2"):
-            Samplers(settings, SPACE, 2)
-    else:
-        sampler = Samplers(settings, SPACE, 2).at(0, 0)
-        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-        assert set(study.ask(fixed_distributions=SPACE).params) == set(SPACE)
-
-
-def test_baselines_belong_to_the_first_generation() -> None:
-    sampler = Samplers(Search(sampler="nsga2"), SPACE, 1).at(0, 0)
-    assert isinstance(sampler, optuna.samplers.NSGAIISampler)
-    study = optuna.create_study(sampler=sampler)
-    study.add_trial(
-        create_trial(
-            params=dict.fromkeys(SPACE, 0.5),
-            distributions=SPACE,
-            values=[1.0],
-            system_attrs=BASELINE_ATTRS,
+@pytest.fixture
+def opened(driver: ModuleType, tmp_path: Path):  # noqa: ANN201
+    def open_one(
+        sampler: str,
+        directions: tuple[str, ...] = ONE,
+        counts: dict[str, int] | None = None,
+        space: dict[str, object] | None = None,
+        **search: object,
+    ) -> Proposer:
+        mode = "mean" if len(directions) == 1 else "pareto"
+        campaign = driver.fake_campaign(
+            tmp_path / "out", mode, sampler=sampler, space=space, **search
         )
-    )
-    assert [t.params for t in sampler.get_population(study, 0)] == [dict.fromkeys(SPACE, 0.5)]
+        found = {"near": 40, "text": 40} if counts is None else counts
+        return open_proposer(campaign, driver.fake_space(campaign.space), directions, found)  # type: ignore[arg-type]
+
+    return open_one
 
 
-@pytest.mark.parametrize(
-    "kind", [optuna.samplers.TPESampler, optuna.samplers.NSGAIISampler, optuna.samplers.GPSampler]
-)
-def test_every_argument_is_stated(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optuna's defaults change between versions; only deprecated arguments may be left out."""
-    stated: dict[str, object] = {}
-    monkeypatch.setattr(kind, "__init__", lambda self, **arguments: stated.update(arguments))
-    name = {"TPESampler": "tpe", "NSGAIISampler": "nsga2", "GPSampler": "gp"}[kind.__name__]
-    monkeypatch.undo()
-    known = set(inspect.signature(kind.__init__).parameters) - {"self"}
-    monkeypatch.setattr(kind, "__init__", lambda self, **arguments: stated.update(arguments))
-    Samplers(Search(sampler=name), SPACE, 1).at(0, 0)  # type: ignore[arg-type]
-    deprecated = {"consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints"}
-    deprecated |= {"gamma", "weights", "warn_independent_sampling"} if name == "tpe" else set()
-    assert known - set(stated) <= deprecated
+@pytest.mark.parametrize("name", KINDS)
+def test_every_name_is_a_proposer_of_the_campaigns_space(opened, name: str) -> None:  # noqa: ANN001
+    found = opened(name)
+    assert type(found) is KINDS[name]
+    names = {f"weight/one/{n}-{n + 1}" for n in range(4)}
+    assert set(found.propose(0)) == names
+    assert found.propose(0) == opened(name).propose(0)
+    if name != "slope":
+        assert found.propose(0) != opened(name, seed=8).propose(0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_several_objectives(opened, name: str) -> None:  # noqa: ANN001
+    if name == "cmaes":
+        with pytest.raises(CampaignError, match="use slope, nsga2"):
+            opened(name, TWO)
+    else:
+        assert len(opened(name, TWO).propose(0)) == 4
+
+
+def test_nothing_to_search_is_refused(opened) -> None:  # noqa: ANN001
+    with pytest.raises(CampaignError, match="nothing is searched"):
+        opened("random", space={"parameters": {"weight": 0.5}})
+
+
+def test_a_coarse_space_comes_first(opened) -> None:  # noqa: ANN001
+    found = opened("tpe", space={"coarse": 2})
+    assert type(found) is CoarseProposer
+    assert len(set(found.propose(0).values())) == 2
+
+
+def test_slope_is_refused_where_there_is_none(opened) -> None:  # noqa: ANN001
+    with pytest.raises(CampaignError, match="no task has a slope") as caught:
+        opened("slope", counts={})
+    assert caught.value.field == "search.sampler"
+    density = {"weight": 0.5, "density": {"low": 0.1, "high": 1.0}}
+    with pytest.raises(CampaignError, match="no searched number has a slope"):
+        opened("slope", space={"method": "ties", "parameters": density})
+
+
+def test_slope_shares_the_loss_as_the_objectives_weigh(opened) -> None:  # noqa: ANN001
+    step = opened("slope").next_step()
+    assert step.shares == {"near": 0.75, "text": 0.25}
+    assert {task: len(chosen) for task, chosen in step.items.items()} == {"near": 16, "text": 16}
+    alone = opened("slope", counts={"text": 5}).next_step()  # the other has no gold text
+    assert (alone.shares, alone.items) == ({"text": 1.0}, {"text": (0, 1, 2, 3, 4)})
+
+
+def test_to_a_front_lead_paths_of_other_shares(opened) -> None:  # noqa: ANN001
+    shares = opened("slope", TWO)._shares
+    assert shares[0] == {"near": 0.75, "text": 0.25}
+    assert len({tuple(one.values()) for one in shares}) == 4
+    assert all(sum(one.values()) == pytest.approx(1.0) for one in shares)
+    assert shares == opened("slope", TWO)._shares
+    assert shares != opened("slope", TWO, seed=8)._shares
+
+
+def test_after_the_paths_cmaes_takes_smaller_steps_and_on_a_front_nsga2(opened) -> None:  # noqa: ANN001
+    found = opened("slope")
+    beside, after = found._build_rest(False), found._build_rest(True)
+    assert (beside._sigma, after._sigma) == (SIGMA, AROUND)
+    assert type(opened("slope", TWO)._build_rest(True)) is OptunaProposer

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import inspect
+import random
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from evomerge.search.optuna_proposer import OptunaProposer
+from evomerge.search.proposer import Params, Result
+
+SPACE = {name: FloatDistribution(0.0, 1.0) for name in "abcd"}
+NAMES = ("tpe", "nsga2", "gp", "random")
+
+
+def proposer(name: str, seed: int = 0, several: bool = False, trials: int = 100) -> OptunaProposer:
+    directions = ["maximize", "minimize"] if several else ["maximize"]
+    return OptunaProposer(name, SPACE, directions, trials, seed)  # type: ignore[arg-type]
+
+
+def result(params: Params, several: bool = False) -> Result:
+    value = -sum((one - 0.3) ** 2 for one in params.values())
+    values = (value, params["a"]) if several else (value,)
+    return Result(values, -value)
+
+
+def known(one: OptunaProposer, several: bool = False) -> None:
+    for at in (0.0, 0.5, 1.0):
+        point = dict.fromkeys(SPACE, at)
+        one.known(point, result(point, several))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_draw_is_a_function_of_seed_and_number(name: str) -> None:
+    assert proposer(name).propose(3) == proposer(name).propose(3)
+    assert proposer(name).propose(3) != proposer(name).propose(4)
+    assert proposer(name).propose(3) != proposer(name, seed=1).propose(3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_attempt_is_the_same_and_leaves_one_trial(name: str) -> None:
+    one = proposer(name)
+    assert one.propose(0) == one.propose(0, 1)
+    assert len(one._study.trials) == 1
+
+
+def test_a_new_number_repeats_no_point_of_an_old_seed() -> None:
+    points = {
+        tuple(proposer("random", s).propose(n).values()) for n in range(10) for s in range(10)
+    }
+    assert len(points) == 100
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("name", "trials"), [("tpe", 40), ("nsga2", 60), ("random", 10), ("gp", 16)]
+)
+def test_hearing_it_all_again_rebuilds_it(name: str, trials: int, several: bool) -> None:
+    """With several in flight, told in any order, one of them known from elsewhere in between."""
+    live, again = proposer(name, several=several), proposer(name, several=several)
+    order, flying = random.Random(4), {}
+    known(live, several)
+    known(again, several)
+    for number in range(trials):
+        flying[number] = params = live.propose(number)
+        live.asked(number, params)
+        again.asked(number, params)
+        if number == trials // 3:
+            for one in (live, again):
+                known(one, several)
+        while len(flying) >= 3:
+            done = order.choice(sorted(flying))
+            found = None if done % 7 == 6 else result(flying[done], several)
+            for one in (live, again):
+                one.told(done, flying[done], found)
+            del flying[done]
+    if name == "nsga2":
+        assert max(t.system_attrs["NSGAIISampler:generation"] for t in live._study.trials) >= 3
+    assert again.propose(trials) == live.propose(trials)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_objectives(name: str) -> None:
+    assert set(proposer(name, several=True).propose(0)) == set(SPACE)
+
+
+def test_known_points_belong_to_the_first_generation() -> None:
+    one = proposer("nsga2")
+    known(one)
+    sampler = one._build(0)
+    assert isinstance(sampler, optuna.samplers.NSGAIISampler)
+    assert len(sampler.get_population(one._study, 0)) == 3
+
+
+def test_a_failed_trial_is_a_failed_trial() -> None:
+    one = proposer("random")
+    one.asked(0, one.propose(0))
+    one.told(0, one.propose(0), None)
+    assert [trial.state for trial in one._study.trials] == [TrialState.FAIL]
+
+
+def test_conditions_are_told_as_constraints() -> None:
+    one = proposer("random")
+    one.known(dict.fromkeys(SPACE, 0.5), Result((1.0,), -1.0, (-0.5, 0.25)))
+    one.asked(0, one.propose(0))
+    one.told(0, one.propose(0), Result((1.0,), -1.0, (0.0, 1.0)))
+    found = [trial.constraints for trial in one._study.trials]
+    assert found == [{"0": -0.5, "1": 0.25}, {"0": 0.0, "1": 1.0}]
+
+
+@pytest.mark.parametrize(
+    "kind", [optuna.samplers.TPESampler, optuna.samplers.NSGAIISampler, optuna.samplers.GPSampler]
+)
+def test_every_argument_is_stated(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna's defaults change between versions; only deprecated arguments may be left out."""
+    stated: dict[str, object] = {}
+    name = {"TPESampler": "tpe", "NSGAIISampler": "nsga2", "GPSampler": "gp"}[kind.__name__]
+    known = set(inspect.signature(kind.__init__).parameters) - {"self"}
+    one = proposer(name)
+    monkeypatch.setattr(kind, "__init__", lambda self, **arguments: stated.update(arguments))
+    one._build(0)
+    deprecated = {"consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints"}
+    deprecated |= {"gamma", "weights", "warn_independent_sampling"} if name == "tpe" else set()
+    assert known - set(stated) <= deprecated

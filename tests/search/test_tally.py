@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from evomerge.recipe import Recipe
+from evomerge.search import Tally
+from evomerge.search.proposer import Result
+from evomerge.search.tally import full_cost
+from evomerge.trial import Candidate, Cost, Failure, FailureKind, Outcome, Pruned
+
+CANDIDATE = Candidate("trial 0", Recipe("linear"), 0)
+
+
+def take(tally: Tally, number: int, *values: float, missing: float = 0.0) -> None:
+    tally.take(CANDIDATE, number, Outcome(cost=Cost(items=10)), Result(values, 0.0, (missing,)))
+
+
+def test_what_is_counted() -> None:
+    tally = Tally()
+    take(tally, 0, 0.5)
+    take(tally, 1, 0.4)
+    failed = Outcome(failure=Failure(FailureKind.MERGE, "no"), cost=Cost(items=3))
+    tally.take(CANDIDATE, 2, failed, None)
+    pruned = Outcome(cost=Cost(items=4), pruned=Pruned("behind", 1))
+    tally.take(CANDIDATE, 3, pruned, Result((9.0,), -9.0))
+    assert (tally.told, tally.failed, tally.pruned, tally.items) == (4, 1, 1, 27)
+    assert list(tally.scored) == [0, 1]
+    assert tally.best_value == 0.5  # an estimate is nobody's best
+
+
+def test_the_best_meets_the_conditions_and_is_one_number() -> None:
+    tally = Tally()
+    take(tally, 0, 0.9, missing=0.1)
+    assert tally.best_value is None
+    take(tally, 1, -0.5)
+    assert tally.best_value == -0.5
+    several = Tally()
+    take(several, 0, 0.5, 0.5)
+    assert several.best_value is None
+
+
+def test_trials_are_a_budget(driver: ModuleType, tmp_path: Path) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", trials=3)
+    assert not Tally(asked=2).is_spent(campaign, 0)
+    assert Tally(asked=3).is_spent(campaign, 0)
+
+
+@pytest.mark.parametrize(
+    ("items", "pending", "spent"),
+    [(120, 0, False), (121, 0, True), (80, 40, False), (80, 41, True)],
+)
+def test_items_are_a_budget_that_covers_what_is_in_flight(
+    driver: ModuleType, tmp_path: Path, items: int, pending: int, spent: bool
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", item_evaluations=200)
+    assert full_cost(campaign) == 80
+    assert Tally(items=items).is_spent(campaign, pending) is spent
+    assert Tally(items=items).affords(campaign, 80 + pending) is not spent
+
+
+def test_a_target_is_a_budget(driver: ModuleType, tmp_path: Path) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", target=0.8)
+    assert not Tally(best_value=0.79).is_spent(campaign, 0)
+    assert Tally(best_value=0.8).is_spent(campaign, 0)
