@@ -283,7 +283,7 @@ def zoo_build(
     ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and training.")] = 0,
 ) -> None:
-    """Train the family from nothing: a base and five specialists."""
+    """Train the family from nothing: a base and six specialists."""
     from evomerge import zoo
 
     zoo.build(directory, seed=seed)

@@ -202,6 +202,12 @@ class _Entry:
 
 def _finalists(study: Study, judge: Judge, count: int) -> list[_Entry]:
     chosen = finalists(judge, study.ranking(), count)
+    if not chosen and study.tally.pruned:
+        raise CampaignStopped(
+            f"all {study.tally.pruned} trials that did not fail were given up as worse than the best "
+            "parent or naive merge, so there is no model to save; resume with more --trials, or begin "
+            "anew with pruner: none"
+        )
     if not chosen:
         raise CampaignStopped("no trial was scored, so there is no model to save; see the failures")
     return [_Entry(candidate.name, "finalist", candidate) for candidate in chosen]

@@ -55,7 +55,7 @@ IN_ORDER = (
     "zoo",
 )
 FOLDERS = {
-    "zoo/models": "the shipped family: a base and five specialists, bfloat16",
+    "zoo/models": "the shipped family: a base and six specialists, bfloat16",
     "report/templates": "the model card's text",
 }
 OUTSIDE = {

@@ -52,6 +52,17 @@ def test_pace_counts_failures_and_estimates_the_time_left(monkeypatch):
     assert last.seconds_left == pytest.approx(150.0)
 
 
+def test_pace_may_be_told_how_far_it_is(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    recorder = Recorder()
+    pace = Pace(recorder, "search", total=10, done=4)
+    now[0] += 60.0
+    pace.reach(7, 2, 0.5)
+    last = recorder.shown[-1]
+    assert (last.done, last.failed, last.best, last.per_minute) == (7, 2, 0.5, pytest.approx(3.0))
+
+
 def test_without_a_terminal_auto_is_plain():
     assert isinstance(open_display("auto", io.StringIO()), PlainDisplay)
     assert not isinstance(open_display("none"), PlainDisplay)

@@ -13,6 +13,7 @@ import evomerge
 from evomerge import run
 from evomerge.campaign import Campaign
 from evomerge.errors import CampaignStopped, ResultsError
+from evomerge.progress import NoDisplay
 from evomerge.single import score_on_campaign
 from evomerge.store import Store
 from evomerge.trial import Failure, FailureKind, Outcome
@@ -162,20 +163,9 @@ def heed_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
-def test_interrupted_and_resumed_it_asks_for_the_same_trials(result, folder, tmp_path, kill):
-    out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "evomerge",
-        "search",
-        folder / "c.yaml",
-        "--out",
-        out,
-        "--trials",
-        "60",
-    ]
+def interrupted_search(file, out, kill, after, *options):
+    """Search in a process of its own, interrupted after so many trials; return its last lines."""
+    command = [sys.executable, "-m", "evomerge", "search", file, "--out", out, *options]
     driver = subprocess.Popen(
         [*map(str, command), "--display", "json"],
         stderr=subprocess.PIPE,
@@ -184,16 +174,127 @@ def test_interrupted_and_resumed_it_asks_for_the_same_trials(result, folder, tmp
         preexec_fn=heed_ctrl_c,
     )
     for line in driver.stderr:
-        if '"stage": "search", "done": 3' in line:
+        if f'"stage": "search", "done": {after}' in line:
             break
     driver.send_signal(kill)
     rest = driver.communicate(timeout=60)[1]
-    if kill == signal.SIGINT:
-        assert driver.returncode == 130
-        assert rest.splitlines()[-1].endswith(f"interrupted; go on with: evomerge resume {out}")
-    done = numbers(out)
-    assert 3 <= len(done) < 60
+    assert driver.returncode == (130 if kill == signal.SIGINT else -kill)
+    return rest.splitlines()
+
+
+def test_interrupted_by_ctrl_c_and_resumed_it_asks_for_the_same_trials(result, folder, tmp_path):
+    out = tmp_path / "out"
+    said = interrupted_search(folder / "c.yaml", out, signal.SIGINT, 3, "--trials", "60")
+    assert said[-1].endswith(f"interrupted; go on with: evomerge resume {out}")
+    assert 3 <= len(numbers(out)) < 60
     resumed = run.resume(out)
     assert numbers(out) == list(range(60))
     assert points(out)[:6] == points(result.folder)[:6]
     assert resumed.best.number is not None
+
+
+def steps(folder):
+    """The steps of descents, apart from when and how exactly they came."""
+    with Store.open(folder, write=False) as store:
+        return [(s.descent, s.step, s.params, s.items, s.loss) for s in store.slope_steps()]
+
+
+def values(folder):
+    with Store.open(folder, write=False) as store:
+        return [trial.values for trial in store.trials()]
+
+
+def changed(campaign, out, **settings):
+    """A campaign with other settings of its search."""
+    search = campaign.search.model_copy(update=settings)
+    return campaign.model_copy(update={"search": search, "out": str(out)})
+
+
+def test_down_the_slope_killed_and_resumed_it_asks_for_the_same_steps_and_trials(
+    campaign, folder, tmp_path
+):
+    file = folder / "slope.yaml"
+    file.write_text(TEXT.replace("sampler: cmaes", "sampler: auto"))
+    whole = evomerge.search(Campaign.load(file).override(out=tmp_path / "whole"))
+    with Store.open(whole.folder, write=False) as store:
+        assert store.campaign.search.sampler == "slope"
+        naive = max(baseline.values[0] for baseline in store.baselines())
+    assert len(steps(whole.folder)) == 40
+    assert max(value for (value,) in values(whole.folder)) > naive
+    assert whole.best.number is not None
+    out = tmp_path / "killed"
+    interrupted_search(file, out, signal.SIGKILL, 1)
+    assert 1 <= len(numbers(out)) < 6
+    run.resume(out)
+    assert steps(out) == steps(whole.folder)
+    assert points(out) == points(whole.folder)
+    assert values(out) == values(whole.folder)
+    assert numbers(out) == list(range(6))
+
+
+@pytest.mark.parametrize("experts", ["facts, translation, tools", "translation"])
+def test_a_family_that_changed_starts_where_the_old_one_ended(result, folder, tmp_path, experts):
+    """An expert joins: at or above the old best, on the same items. One leaves: it works."""
+    named = ", ".join(f"zoo:{name}" for name in experts.split(", "))
+    text = TEXT.replace("zoo:facts, zoo:translation", named)
+    text = text.replace("trials: 6", f"trials: 5, warm_start: {result.folder}")
+    (folder / "warm.yaml").write_text(text)
+    evomerge.search(Campaign.load(folder / "warm.yaml").override(out=tmp_path / "out"))
+    found = [value for (value,) in values(tmp_path / "out")]
+    assert len(found) == 5
+    if "tools" in experts:
+        with Store.open(result.folder, write=False) as store:
+            old = {trial.number: trial.values[0] for trial in store.trials()}
+        assert found[0] == pytest.approx(old[result.best.number], abs=1e-5)
+        assert max(found[:4]) >= max(old.values()) - 1e-5
+        weights = [value for name, value in points(tmp_path / "out")[0].items() if "tools" in name]
+        assert weights == [0.0, 0.0]
+
+
+def racing(campaign, out, **settings):
+    raced = changed(campaign, out, pruner="wilcoxon", **settings)
+    return raced.model_copy(update={"items": raced.items.model_copy(update={"search": 24})})
+
+
+def test_where_every_candidate_is_given_up_it_stops_and_says_so(campaign, tmp_path):
+    raced = racing(campaign, tmp_path / "out", sampler="random", trials=2)
+    with pytest.raises(CampaignStopped, match=r"all 2 trials .* were given up as worse than"):
+        evomerge.search(raced)
+
+
+def test_candidates_that_cannot_win_are_given_up(campaign, tmp_path):
+    raced = evomerge.search(racing(campaign, tmp_path / "out", sampler="cmaes", trials=20))
+    with Store.open(raced.folder, write=False) as store:
+        trials = store.trials()
+        board = {row.name for row in store.evaluations() if row.kind == "finalist"}
+    pruned = [trial for trial in trials if trial.state == "pruned"]
+    assert pruned
+    assert len(trials) == 20
+    for trial in pruned:
+        assert trial.outcome.cost.items < 2 * 24
+        assert trial.values is not None
+        assert f"trial {trial.number}" not in board
+
+
+@pytest.mark.slow
+def test_two_workers_in_turn_ask_for_the_same_trials_interrupted_or_not(campaign, tmp_path):
+    class Impatient(NoDisplay):
+        def show(self, progress):
+            if progress.stage == "search" and progress.done == 1:
+                raise KeyboardInterrupt
+
+    workers = campaign.workers.model_copy(update={"count": 2})
+    both = [
+        changed(campaign, tmp_path / name, deterministic=True, sampler="slope").model_copy(
+            update={"workers": workers}
+        )
+        for name in ("whole", "broken")
+    ]
+    evomerge.search(both[0])
+    with pytest.raises(KeyboardInterrupt):
+        evomerge.search(both[1], display=Impatient())
+    assert len(numbers(tmp_path / "broken")) < 6
+    run.resume(tmp_path / "broken")
+    assert len({step[0] for step in steps(tmp_path / "whole")}) > 1  # a path a worker
+    for found in (numbers, points, values, steps):
+        assert found(tmp_path / "broken") == found(tmp_path / "whole")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +50,13 @@ def preload() -> None:
     torch.set_num_threads(1)
 
 
-def write(folder: Path, *, sampler: str, trials: int, workers: int) -> Path:
-    """Write a campaign file; its results folder is `folder/out`."""
+def write(
+    folder: Path, *, sampler: str, trials: int, workers: int, out: Path | None = None
+) -> Path:
+    """Write a campaign file; its results folder is `folder/out` unless named."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "campaign.yaml"
-    out = folder / "out"
+    out = out or folder / "out"
     file.write_text(
         TEXT.format(root=ROOT, sampler=sampler, trials=trials, workers=workers, out=out)
     )
@@ -107,6 +111,24 @@ def told(out: Path) -> set[str]:
     if not (out / "study.db").exists():
         return set()
     return {f"trial {number}" for number, state, *_ in points(out) if state != "asked"}
+
+
+def written(out: Path) -> int:
+    """Return how many durable steps have left their mark: rows of the database, and files."""
+    files = ("study.db", "leaderboard.json", "leaderboard.md", "best")
+    count = sum((out / name).exists() for name in files)
+    if not (out / "study.db").exists():
+        return count
+    with closing(sqlite3.connect(f"{(out / 'study.db').as_uri()}?mode=ro", uri=True)) as connection:
+        for rows in (
+            "evomerge_evaluations",
+            "evomerge_baselines",
+            "evomerge_trials",
+            "evomerge_slope_steps",
+            "evomerge_slope_steps WHERE told_seq IS NOT NULL",
+        ):
+            count += connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0]
+    return count
 
 
 def winner(out: Path) -> Any:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder = Path(name)
         report = {}
-        if options.random or options.steps:
+        if options.random or options.steps != "0":
             seconds = uninterrupted(folder / "whole", options.sampler)
             print(f"uninterrupted: {seconds:.1f} s", flush=True)
         if options.random:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report["random moments"] = killed(
                 folder, "random", options.sampler, options.random, moments=moments
             )
-        if options.steps:
+        if options.steps != "0":
             most = None if options.steps == "all" else int(options.steps)
             report["durable steps"] = killed(folder, "steps", options.sampler, most)
         if options.workers:
@@ -83,12 +83,12 @@ def killed(
         kills: How many; None: until every durable step of one campaign was met.
         moments: Seconds after which the driver is killed; None: before the next durable step.
     """
-    done, campaigns, wrong = 0, 0, list[str]()
+    done, campaigns, passed_by, wrong = 0, 0, 0, list[str]()
     while kills is None or done < kills:
         here = folder / f"{name}-{campaigns}"
         file = _campaign.write(here, sampler=sampler, trials=TRIALS, workers=0)
         log, out, step, finished = here / "log", here / "out", 0, set[str]()
-        begun = 0
+        begun, marks = 0, 0
         while True:
             command = ["resume", str(out)] if (out / "study.db").exists() else ["search", str(file)]
             last = kills is not None and done >= kills
@@ -105,21 +105,26 @@ def killed(
             wrong += [f"{here.name}: {one} was evaluated again" for one in sorted(again)]
             lost = finished - _campaign.told(out)
             wrong += [f"{here.name}: {one} was lost" for one in sorted(lost)]
-            before, finished = finished, _campaign.told(out)
+            finished = _campaign.told(out)
             if status == 0:
                 break
             if status != -signal.SIGKILL:
                 wrong.append(f"{here.name}: {command[0]} ended with status {status}: {_end(log)}")
                 break
             done += 1
-            # A resumed driver meets the steps of its own start first: go on behind those.
-            step = step + 1 if before == finished or die_at is None else max(0, step - 1)
+            # One new mark a run: a resumed driver first meets the steps of its own start.
+            new, marks = _campaign.written(out) - marks, _campaign.written(out)
+            step = max(0, step + 1 - min(new, 2))
+            passed_by += max(0, new - 1)
         campaigns += 1
-        wrong += _compared(folder / "whole", here)
+        wrong += compared(folder / "whole" / "out", here / "out")
         if kills is None:
             break
-    print(f"{name}: {done} kills, {campaigns} campaigns, wrong: {wrong or 'nothing'}", flush=True)
-    return {"kills": done, "campaigns": campaigns, "wrong": wrong}
+    found = {"kills": done, "campaigns": campaigns, "wrong": wrong}
+    if moments is None:
+        found["steps passed by"] = passed_by
+    print(f"{name}: {found}", flush=True)
+    return found
 
 
 def workers_killed(folder: Path, kills: int) -> dict[str, object]:
@@ -160,17 +165,17 @@ def workers_killed(folder: Path, kills: int) -> dict[str, object]:
     return {"kills": done, "trials": dict(states), "wrong": wrong}
 
 
-def _compared(whole: Path, here: Path) -> list[str]:
-    """Say in what a campaign that was killed differs from the one that was not."""
-    wrong = []
-    if not (here / "out" / "leaderboard.json").exists():
-        return [f"{here.name}: not finished"]
-    ours, theirs = _campaign.points(here / "out"), _campaign.points(whole / "out")
+def compared(whole: Path, other: Path) -> list[str]:
+    """Say in what a results folder differs from that of an uninterrupted campaign."""
+    name, wrong = other.parent.name, []
+    if not (other / "leaderboard.json").exists():
+        return [f"{name}: not finished"]
+    ours, theirs = _campaign.points(other), _campaign.points(whole)
     if ours != theirs:
         numbers = [a[0] for a, b in zip(ours, theirs, strict=False) if a != b]
-        wrong.append(f"{here.name}: {len(ours)} trials for {len(theirs)}, unlike: {numbers}")
-    if _campaign.winner(here / "out") != _campaign.winner(whole / "out"):
-        wrong.append(f"{here.name}: another winner")
+        wrong.append(f"{name}: {len(ours)} trials for {len(theirs)}, unlike: {numbers}")
+    if _campaign.winner(other) != _campaign.winner(whole):
+        wrong.append(f"{name}: another winner")
     return wrong
 
 

@@ -85,7 +85,7 @@ def _trained(
     for share in SHARES:
         start = time.monotonic()
         while spent + time.monotonic() - start < share * seconds:
-            answer_loss(model, next(drawn)).backward()
+            answer_loss(model, next(drawn)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             steps += 1

@@ -217,7 +217,13 @@ def evolve(
     storage.mkdir(parents=True)
     config = storage / "evolve.yaml"
     config.write_text(json.dumps(settings), encoding="utf-8")
-    command = [programs / "mergekit-evolve", config, "--storage-path", storage, "--in-memory"]
+    command: list[str | Path] = [
+        programs / "mergekit-evolve",
+        config,
+        "--storage-path",
+        storage,
+        "--in-memory",
+    ]
     command += ["--strategy", "pool", "--num-gpus", str(workers), "--max-fevals", str(evaluations)]
     command += ["--task-search-path", tasks_path, "--batch-size", "64", "--no-merge-cuda"]
     command += ["--no-reshard", "--no-wandb", "--no-vllm", "--no-save-final-model"]
@@ -244,7 +250,13 @@ def _ray(programs: Path, workers: int, storage: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(
         prefix="peer-", dir="/tmp", ignore_cleanup_errors=True
     ) as folder:
-        command = [programs / "ray", "start", "--head", "--block", "--disable-usage-stats"]
+        command: list[str | Path] = [
+            programs / "ray",
+            "start",
+            "--head",
+            "--block",
+            "--disable-usage-stats",
+        ]
         command += ["--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={folder}"]
         command += [f"--num-gpus={workers}", f"--num-cpus={workers}", "--include-dashboard=false"]
         command += [f"--object-store-memory={OBJECT_STORE_BYTES}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -134,6 +135,11 @@ def running(
             yield running_command
         finally:
             running_command.end()
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM unwind this process, so that `running` ends what it started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def cpu_seconds_of(process: int) -> float:

@@ -125,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     _quiet()
-    models = tuple(_folder(name) for name in (options.base, *options.experts))
+    base = _folder(options.base)
+    models = (base, *(_expert(base, name) for name in options.experts))
     live = LiveModel(models, dtype=options.dtype)
     with tempfile.TemporaryDirectory() as folder:
         write_tasks(Path(folder), options.jobs, options.rows, options.end)
@@ -151,31 +152,17 @@ def _cases(jobs: Sequence[str]) -> list[Case]:
     def named(kind: str) -> tuple[str, ...]:
         return tuple(f"bench_{job}_{kind}" for job in jobs)
 
-    golds = "gold_loglikelihood"
+    golds, both = "gold_loglikelihood", ("exact_match", "exact_match")
     return [
         Case("multiple choice, 0-shot", named("mc0"), "acc", "acc", 3),
         Case("multiple choice, 5-shot", named("mc5"), "acc", "acc", 10),
         Case("multiple choice, 5-shot, drawn", named("mc5_drawn"), "acc", "acc"),
         Case("gold likelihood for generation", named("gen0"), "exact_match", golds, 20),
-        Case("the same, 5-shot", named("gen5"), "exact_match", golds),
-        Case("generation, cold", named("gen0"), "exact_match", "exact_match", 2),
-        Case(
-            "the same, a relative's drafts",
-            named("gen0"),
-            "exact_match",
-            "exact_match",
-            5,
-            "relative",
-        ),
-        Case("generation, 5-shot, cold", named("gen5"), "exact_match", "exact_match", 2),
-        Case(
-            "the same, a relative's drafts",
-            named("gen5"),
-            "exact_match",
-            "exact_match",
-            5,
-            "relative",
-        ),
+        Case("gold likelihood, 5-shot", named("gen5"), "exact_match", golds),
+        Case("generation, cold", named("gen0"), *both, 2),
+        Case("generation, drafts", named("gen0"), *both, 5, "relative"),
+        Case("generation, 5-shot, cold", named("gen5"), *both, 2),
+        Case("generation, 5-shot, drafts", named("gen5"), *both, 5, "relative"),
     ]
 
 
@@ -316,6 +303,11 @@ def _resident_mib() -> float:
 
 def _folder(name: str) -> str:
     return str(zoo.resolve(name)) if name.startswith("zoo:") else name
+
+
+def _expert(base: str, name: str) -> str:
+    folder = _folder(name)
+    return f"{base}+{folder}" if (Path(folder) / "adapter_config.json").exists() else folder
 
 
 def _quiet() -> None:

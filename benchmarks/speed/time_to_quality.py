@@ -39,7 +39,7 @@ from benchmarks.speed import _campaigns, _mergekit_evolve
 from benchmarks.speed._exports import export_models, write_tasks
 from benchmarks.speed._fine_tuning import fine_tune
 from benchmarks.speed._judge import Judge
-from benchmarks.speed._processes import Line
+from benchmarks.speed._processes import Line, end_on_sigterm
 from benchmarks.speed._trajectories import (
     Step,
     best_of_campaign,
@@ -338,4 +338,5 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     main()

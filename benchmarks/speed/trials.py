@@ -25,7 +25,7 @@ from pathlib import Path
 
 from benchmarks.speed import _campaigns, _mergekit_evolve
 from benchmarks.speed._exports import export_models, write_tasks
-from benchmarks.speed._processes import Line
+from benchmarks.speed._processes import Line, end_on_sigterm
 
 AIMS = {0: 12.0, 5: 40.0}
 JOBS = ("extraction", "tools")
@@ -205,4 +205,5 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     main()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from evomerge.errors import MergeError, ResultsError, UserError
@@ -104,6 +105,8 @@ def save(
         _move(aside, out)
     except OSError as error:
         raise MergeError(f"{out} cannot be written: {error.strerror or error}") from None
+    except SafetensorError as error:  # what a full disk makes of `save_file`
+        raise MergeError(f"{out} cannot be written: {error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

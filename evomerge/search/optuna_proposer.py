@@ -77,7 +77,8 @@ class OptunaProposer:
         running = create_trial(
             state=TrialState.RUNNING, params=dict(params), distributions=self._distributions
         )
-        self._study._thread_local.cached_all_trials = None  # as `ask` does, or it would miss `known`
+        # As `ask` does: Optuna's list of finished trials would miss those that became known since.
+        self._study._thread_local.cached_all_trials = None
         sampler.before_trial(self._study, running)
         self._study.add_trial(running)
         added = self._study.get_trials(deepcopy=False)[-1]
@@ -103,7 +104,7 @@ class OptunaProposer:
                 params=dict(params),
                 distributions=self._distributions,
                 values=list(result.values),
-                system_attrs=BASELINE_ATTRS,
+                system_attrs=dict(BASELINE_ATTRS),  # Optuna adds the constraints to it
                 constraints=as_constraints(result.violations),
             )
         )

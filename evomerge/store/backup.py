@@ -54,7 +54,7 @@ class Backups:
         return since >= SECONDS or self._told >= SHARE_OF_TRIALS * self._trials
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Copy the database; where there is no room for a copy the last one stays, and a warning says so.
+        """Copy the database; where there is no room for another copy, the last one stays.
 
         Args:
             connection: To the database, without an open transaction.
@@ -72,7 +72,7 @@ class Backups:
                     connection.backup(copy)
                 rename_whole(aside, self._folder / BACKUP)
             except (OSError, sqlite3.OperationalError) as error:
-                _LOG.warning("%s: not brought up to date: %s", self._folder / BACKUP, error)
+                _LOG.info("%s: not brought up to date: %s", self._folder / BACKUP, error)
         self._told, self._never = 0, False
         self._ended = time.monotonic()
         self._took = self._ended - start

@@ -24,9 +24,10 @@ ROOM = 2**18
 """Bytes; what SQLite asks for at once is less."""
 UNFINISHED_BACKUP = f".{BACKUP}.new"
 
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
 _OURS = (
     *(BACKUP, UNFINISHED_BACKUP, f"{UNFINISHED_BACKUP}-journal"),
-    *(f"{name}{suffix}" for name in (DATABASE, UNFINISHED) for suffix in ("", "-wal", "-shm")),
+    *(f"{name}{suffix}" for name in (DATABASE, UNFINISHED) for suffix in _SUFFIXES),
     *(CAMPAIGN, "leaderboard.json", "leaderboard.md", "report.html", "best"),
 )
 _LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, f"{OWNER}.new", CAMPAIGN, f".{CAMPAIGN}.new"} | {

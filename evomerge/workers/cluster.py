@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evomerge.errors import CampaignError, EvomergeError
-from evomerge.workers.scratch import own_folder
+from evomerge.workers.scratch import ScratchFolder
 
 NAMESPACE = "evomerge"
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -52,7 +51,7 @@ class Cluster:
     def __init__(
         self, *, count: int | Literal["auto"], cpus: float, gpus: float, address: str | None
     ) -> None:
-        self._folder: Path | None = None
+        self._folder: ScratchFolder | None = None
         self._joined = False
         self._lost: set[str] = set()
         with _environment(_QUIET if address else _QUIET | _LOOPBACK):
@@ -101,7 +100,7 @@ class Cluster:
             ray.shutdown()
             self._joined = False
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
     def _alive(self) -> dict[str, dict[str, Any]]:
@@ -122,13 +121,13 @@ class Cluster:
                 return
             wanted = 0 if count == "auto" else math.ceil(count * cpus)
             # The paths of Ray's sockets must stay below some 100 characters, which TMPDIR may not.
-            self._folder = own_folder(_short_folder())
+            self._folder = ScratchFolder(_short_folder())
             ray.init(
                 address="local",
                 num_cpus=max(wanted, _cores()),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(self._folder),
+                _temp_dir=str(self._folder.path),
                 **quiet,
             )
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:

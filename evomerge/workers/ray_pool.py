@@ -140,14 +140,17 @@ class RayPool:
         if not self._in_flight:
             raise ValueError("no job is in flight")
         end = None if timeout is None else time.monotonic() + timeout
-        while (found := self._take()) is None:
-            now = time.monotonic()
-            if end is not None and now > end:
-                raise TimeoutError(f"no job finished within {timeout:g} s")
-            if now - self._looked >= SECONDS_BETWEEN_LOOKS:
+        found = self._take()
+        while found is None:
+            if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
                 self._match_cluster()
             left = SECONDS_BETWEEN_LOOKS
-            self._wait(left if end is None else min(left, end - now))
+            if end is not None:
+                left = min(left, max(0.0, end - time.monotonic()))
+            self._wait(left)
+            found = self._take()
+            if found is None and end is not None and time.monotonic() >= end:
+                raise TimeoutError(f"no job finished within {timeout:g} s")
         return found
 
     def close(self, *, force: bool = False) -> None:
@@ -171,11 +174,10 @@ class RayPool:
         return len(self._queue) + len(self._flying) + len(self._done)
 
     def _take(self) -> tuple[Work, Answer] | None:
-        order = self._returned if self._ordered else next(iter(self._done), None)
-        if order not in self._done:
-            return None
-        self._returned += 1
-        return self._done.pop(order)
+        order = self._returned if self._ordered else next(iter(self._done), -1)
+        found = self._done.pop(order, None)
+        self._returned += found is not None
+        return found
 
     def _wait(self, seconds: float) -> None:
         """Take note of everything that ended or started; wait for the first such thing."""

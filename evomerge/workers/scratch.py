@@ -1,45 +1,64 @@
 """Folders of this process under the system's temporary folder; those of dead processes are removed.
 
-A process that is killed cannot clean up. The folder's name says whose it is, so that the next one can.
+A process that is killed cannot clean up. It holds a lock in its folder, which the system lets go when the
+process dies: so the next one can tell, from another container that shares the folder, too.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 PREFIX = "evomerge-"
-_OWNED = re.compile(rf"{PREFIX}(\d+)-")
+OWNER = ".owner"
+SECONDS_TO_LOCK = 60.0
+"""A folder that is younger is left alone: it may be about to be locked."""
 
 
-def own_folder(parent: Path) -> Path:
-    """Make a new folder of this process, after removing those whose process is gone.
+class ScratchFolder:
+    """A new folder of this process, made after those of dead processes are removed.
+
+    Attributes:
+        path: The folder.
 
     Args:
         parent: Where; the system's temporary folder.
     """
-    remove_stale(parent)
-    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
+
+    def __init__(self, parent: Path) -> None:
+        remove_stale(parent)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        self._lock = FileLock(self.path / OWNER)
+        self._lock.acquire()
+
+    def remove(self) -> None:
+        """Remove the folder; harmless when called again."""
+        self._lock.release()
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def remove_stale(parent: Path) -> None:
-    """Remove folders that `own_folder` made for processes of this user that are gone."""
+    """Remove what `ScratchFolder` made for processes of this user that are gone."""
     for folder in parent.glob(f"{PREFIX}*"):
-        owner = _OWNED.match(folder.name)
-        if owner is None or folder.is_symlink() or not folder.is_dir():
+        owner = folder / OWNER
+        if folder.is_symlink() or not owner.is_file():
             continue
-        if folder.stat().st_uid == os.getuid() and not _alive(int(owner.group(1))):
+        status = folder.stat()
+        young = time.time() - status.st_mtime < SECONDS_TO_LOCK
+        if status.st_uid == os.getuid() and not young and not _is_held(owner):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def _is_held(owner: Path) -> bool:
+    lock = FileLock(owner)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        lock.acquire(timeout=0)
+    except Timeout:
         return True
-    return True
+    lock.release()
+    return False

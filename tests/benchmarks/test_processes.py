@@ -1,4 +1,6 @@
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +23,18 @@ import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("here", flush=True)
 time.sleep(600)
+"""
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from benchmarks.speed._processes import end_on_sigterm, running
+end_on_sigterm()
+sleeper = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"]
+with running(sleeper, environment={}, log=Path(sys.argv[1])) as command:
+    for line in command.lines():
+        print(line.text, flush=True)
 """
 
 
@@ -85,3 +99,19 @@ def test_output_that_nobody_reads_goes_to_the_log(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="log only"):
             next(command.lines())
     assert log.read_text() == "x\n"
+
+
+def test_a_driver_that_is_told_to_end_ends_what_it_started(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, tmp_path / "log"],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    ) as driver:
+        assert driver.stdout is not None
+        sleeper = int(driver.stdout.readline())
+        assert alive(sleeper)
+        driver.terminate()
+        assert driver.wait(60) == 128 + signal.SIGTERM
+    assert not alive(sleeper)

@@ -107,3 +107,9 @@ def test_tokenising_is_counted(llama_family: Any) -> None:
     assert found[0] == before
     tokenizer("ab")
     assert found[0] == before
+
+
+def test_an_adapter_is_named_with_its_base(tmp_path: Path) -> None:
+    assert score._expert("base", str(tmp_path)) == str(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert score._expert("base", str(tmp_path)) == f"base+{tmp_path}"

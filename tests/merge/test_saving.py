@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.errors import MergeError, ModelError, RecipeError, ResultsError, UserError
-from evomerge.merge import merged_tensors, open_checkpoint, save
+from evomerge.merge import merged_tensors, open_checkpoint, save, saving
 from evomerge.recipe import Recipe, Slice, Source, load
 
 
@@ -175,6 +176,16 @@ def test_a_failure_leaves_the_old_folder_whole(llama_family, tmp_path):
         save(ties(llama_family, method="linear", parameters={"weight": 0}), out, replace=True)
     assert (out / "model.safetensors").read_bytes() == before
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_disk_that_does_not_take_the_weights(llama_family, tmp_path, monkeypatch):
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(saving, "save_file", full)
+    with pytest.raises(MergeError, match=r"out cannot be written: .*No space left on device"):
+        save(ties(llama_family), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_does_not_take_it(llama_family, tmp_path, monkeypatch):

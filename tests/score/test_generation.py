@@ -179,3 +179,23 @@ def test_what_prompts_begin_with_is_read_once(llama):
     assert shapes[0][0] == 1
     assert shapes[0][1] >= len(shared)
     assert shapes[1][1] <= max(len(prompt.tokens) for prompt in longer) - len(shared)
+
+
+@pytest.mark.parametrize("cascades", [True, False])
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
+def test_some_begin_with_this_some_with_that_some_with_nothing(subject, architecture, cascades):
+    one = subject(architecture)
+    forward, stopping, prompts = setting(one.module, one.tokenizer)
+    forward._cascades &= cascades
+    begin = ([40 + n % 50 for n in range(60)], [50 + n % 30 for n in range(90)], [])
+    mixed = [Prompt(begin[n % 3] + p.tokens, p.rule, p.limit, False) for n, p in enumerate(prompts)]
+    drafts = Drafts()
+    with torch.inference_mode():
+        expected = [alone(one.module, stopping, prompt) for prompt in mixed]
+        for number, text in enumerate(expected):  # some right, some wrong after a few tokens
+            drafts.add(mixed[number].key, [*text[: number % 4], 70, *text[5:]])
+        for known in (None, drafts):
+            found = generate(
+                forward, stopping, mixed, batch_tokens=500, cache_tokens=10**4, drafts=known
+            )
+            assert found == expected

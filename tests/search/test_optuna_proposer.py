@@ -53,9 +53,14 @@ def test_a_new_number_repeats_no_point_of_an_old_seed() -> None:
     assert len(points) == 100
 
 
-@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize(
-    ("name", "trials"), [("tpe", 40), ("nsga2", 60), ("random", 10), ("gp", 16)]
+    ("name", "trials", "several"),
+    [("gp", 14, False)]
+    + [
+        (name, n, s)
+        for name, n in (("tpe", 40), ("nsga2", 60), ("random", 9))
+        for s in (False, True)
+    ],
 )
 def test_hearing_it_all_again_rebuilds_it(name: str, trials: int, several: bool) -> None:
     """With several in flight, told in any order, one of them known from elsewhere in between."""
@@ -108,6 +113,29 @@ def test_conditions_are_told_as_constraints() -> None:
     one.told(0, one.propose(0), Result((1.0,), -1.0, (0.0, 1.0)))
     found = [trial.constraints for trial in one._study.trials]
     assert found == [{"0": -0.5, "1": 0.25}, {"0": 0.0, "1": 1.0}]
+    other = proposer("random")  # of a campaign without conditions
+    known(other)
+    assert [trial.constraints for trial in other._study.trials] == [{}, {}, {}]
+
+
+def test_a_generation_counts_what_became_known_after_the_last_question() -> None:
+    """Optuna keeps a list of the finished trials until it is asked again, which a replay never does."""
+    live, again = proposer("nsga2"), proposer("nsga2")
+    flying = {}
+    for number in range(4):
+        flying[number] = live.propose(number)
+        for one in (live, again):
+            one.asked(number, flying[number])
+    for one in (live, again):
+        for at in range(10):  # the first generation is full
+            point = dict.fromkeys(SPACE, at / 10)
+            one.known(point, result(point))
+    params = live.propose(4)
+    again.asked(4, params)
+    generations = [
+        one._study.trials[-1].system_attrs["NSGAIISampler:generation"] for one in (live, again)
+    ]
+    assert generations == [1, 1]
 
 
 @pytest.mark.parametrize(

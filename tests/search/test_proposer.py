@@ -13,7 +13,7 @@ def test_each_trial_and_attempt_has_a_seed_of_its_own() -> None:
 
 def test_seeds_stay_what_they_are_between_versions() -> None:
     """A stored campaign goes on with them."""
-    assert (seed_of(0, 0), seed_of(7, 3), seed_of(7, 3, 1)) == (2968811710, 1, 2)
+    assert (seed_of(0, 0), seed_of(7, 3), seed_of(7, 3, 1)) == (2968811710, 3466196061, 1060801321)
 
 
 def test_results_are_equal_by_value() -> None:

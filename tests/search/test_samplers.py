@@ -27,7 +27,7 @@ ONE, TWO = ("maximize",), ("maximize", "minimize")
 
 
 @pytest.fixture
-def opened(driver: ModuleType, tmp_path: Path):  # noqa: ANN201
+def opened(driver: ModuleType, tmp_path: Path):
     def open_one(
         sampler: str,
         directions: tuple[str, ...] = ONE,
@@ -46,7 +46,7 @@ def opened(driver: ModuleType, tmp_path: Path):  # noqa: ANN201
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_name_is_a_proposer_of_the_campaigns_space(opened, name: str) -> None:  # noqa: ANN001
+def test_every_name_is_a_proposer_of_the_campaigns_space(opened, name: str) -> None:
     found = opened(name)
     assert type(found) is KINDS[name]
     names = {f"weight/one/{n}-{n + 1}" for n in range(4)}
@@ -57,7 +57,7 @@ def test_every_name_is_a_proposer_of_the_campaigns_space(opened, name: str) -> N
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_several_objectives(opened, name: str) -> None:  # noqa: ANN001
+def test_several_objectives(opened, name: str) -> None:
     if name == "cmaes":
         with pytest.raises(CampaignError, match="use slope, nsga2"):
             opened(name, TWO)
@@ -65,18 +65,18 @@ def test_several_objectives(opened, name: str) -> None:  # noqa: ANN001
         assert len(opened(name, TWO).propose(0)) == 4
 
 
-def test_nothing_to_search_is_refused(opened) -> None:  # noqa: ANN001
+def test_nothing_to_search_is_refused(opened) -> None:
     with pytest.raises(CampaignError, match="nothing is searched"):
         opened("random", space={"parameters": {"weight": 0.5}})
 
 
-def test_a_coarse_space_comes_first(opened) -> None:  # noqa: ANN001
+def test_a_coarse_space_comes_first(opened) -> None:
     found = opened("tpe", space={"coarse": 2})
     assert type(found) is CoarseProposer
     assert len(set(found.propose(0).values())) == 2
 
 
-def test_slope_is_refused_where_there_is_none(opened) -> None:  # noqa: ANN001
+def test_slope_is_refused_where_there_is_none(opened) -> None:
     with pytest.raises(CampaignError, match="no task has a slope") as caught:
         opened("slope", counts={})
     assert caught.value.field == "search.sampler"
@@ -85,7 +85,7 @@ def test_slope_is_refused_where_there_is_none(opened) -> None:  # noqa: ANN001
         opened("slope", space={"method": "ties", "parameters": density})
 
 
-def test_slope_shares_the_loss_as_the_objectives_weigh(opened) -> None:  # noqa: ANN001
+def test_slope_shares_the_loss_as_the_objectives_weigh(opened) -> None:
     step = opened("slope").next_step()
     assert step.shares == {"near": 0.75, "text": 0.25}
     assert {task: len(chosen) for task, chosen in step.items.items()} == {"near": 16, "text": 16}
@@ -93,7 +93,7 @@ def test_slope_shares_the_loss_as_the_objectives_weigh(opened) -> None:  # noqa:
     assert (alone.shares, alone.items) == ({"text": 1.0}, {"text": (0, 1, 2, 3, 4)})
 
 
-def test_to_a_front_lead_paths_of_other_shares(opened) -> None:  # noqa: ANN001
+def test_to_a_front_lead_paths_of_other_shares(opened) -> None:
     shares = opened("slope", TWO)._shares
     assert shares[0] == {"near": 0.75, "text": 0.25}
     assert len({tuple(one.values()) for one in shares}) == 4
@@ -102,7 +102,7 @@ def test_to_a_front_lead_paths_of_other_shares(opened) -> None:  # noqa: ANN001
     assert shares != opened("slope", TWO, seed=8)._shares
 
 
-def test_after_the_paths_cmaes_takes_smaller_steps_and_on_a_front_nsga2(opened) -> None:  # noqa: ANN001
+def test_after_the_paths_cmaes_takes_smaller_steps_and_on_a_front_nsga2(opened) -> None:
     found = opened("slope")
     beside, after = found._build_rest(False), found._build_rest(True)
     assert (beside._sigma, after._sigma) == (SIGMA, AROUND)

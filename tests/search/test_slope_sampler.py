@@ -136,5 +136,5 @@ def test_what_it_refuses() -> None:
     with pytest.raises(ValueError, match="expected a study of one objective, found 2"):
         optuna.create_study(directions=["minimize"] * 2, sampler=sampler).ask()
     trial = study_of(Slope()).ask()
-    with pytest.raises(ValueError, match="y in FloatDistribution.* is not in the space"):
+    with pytest.raises(ValueError, match=r"y in FloatDistribution.* is not in the space"):
         trial.suggest_float("y", 0.0, 1.0)

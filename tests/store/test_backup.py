@@ -104,7 +104,7 @@ def test_no_room_for_a_copy_is_no_reason_to_stop(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(backup, "rename_whole", full)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         run(store, candidate, scored, range(2))
     assert "study.backup.db: not brought up to date: [Errno 28] No space left" in caplog.text
     assert len(store.trials()) == 2

@@ -37,7 +37,13 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_create_left_is_no_obstacle(tmp_path: Path) -> None:
-    for name in (".lock", "campaign.yaml", ".study.db.new", ".study.db.new-wal"):
+    for name in (
+        ".lock",
+        "campaign.yaml",
+        ".study.db.new",
+        ".study.db.new-wal",
+        ".study.db.new-journal",
+    ):
         (tmp_path / name).touch()
     refuse_existing(tmp_path, force=False)
 

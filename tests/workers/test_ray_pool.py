@@ -53,6 +53,18 @@ def test_a_time_out_leaves_the_job_in_flight(ray_pool: RayPool, job: MakeJob) ->
     assert (back.candidate.number, outcome.failure) == (1, None)
 
 
+def test_what_is_finished_can_be_taken_without_waiting(ray_pool: RayPool, job: MakeJob) -> None:
+    for _ in range(2):  # both workers have started
+        for number in range(2):
+            ray_pool.submit(job(number, "sleep:0.2"))
+        ray_pool.next(timeout=60)
+        ray_pool.next(timeout=60)
+    for number in range(2):
+        ray_pool.submit(job(number))
+    time.sleep(2)
+    assert {ray_pool.next(timeout=0)[0].candidate.number for _ in range(2)} == {0, 1}
+
+
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_the_job_of_a_dead_worker_is_done_by_another(
     ray_pool: RayPool, job: MakeJob, deaths: int, capfd: pytest.CaptureFixture[str]

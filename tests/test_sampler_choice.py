@@ -1,0 +1,71 @@
+from types import SimpleNamespace
+
+import pytest
+
+from evomerge import sampler_choice
+from evomerge.campaign import Campaign
+from evomerge.errors import CampaignError
+from evomerge.sampler_choice import with_sampler
+
+SLOPED, FLAT = SimpleNamespace(sloped=("weight/one",)), SimpleNamespace(sloped=())
+
+
+@pytest.fixture(autouse=True)
+def _gold(monkeypatch):
+    monkeypatch.setattr(sampler_choice, "has_gold", lambda items, task: task in items)
+
+
+def campaign(sampler="auto", **changes):
+    return Campaign.model_validate(
+        {
+            "name": "small",
+            "models": {"base": "/m/base", "experts": ["/m/one"]},
+            "space": {"method": "linear", "parameters": {"weight": {"low": 0.0, "high": 1.0}}},
+            "objectives": [{"task": "one", "metric": "acc"}, {"task": "two", "metric": "acc"}],
+            "search": {"sampler": sampler},
+            "out": "/out",
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("space", "gold", "changes", "expected"),
+    [
+        (SLOPED, ["one", "two"], {}, "slope"),
+        (SLOPED, ["two"], {}, "slope"),
+        (SLOPED, ["one"], {"mode": "pareto"}, "slope"),
+        (FLAT, ["one"], {}, "cmaes"),
+        (SLOPED, [], {}, "cmaes"),
+        (SLOPED, [], {"mode": "pareto"}, "nsga2"),
+        (FLAT, ["one"], {"mode": "pareto"}, "nsga2"),
+        (SLOPED, ["one"], {"scorer": {"backend": "hf"}}, "cmaes"),
+    ],
+)
+def test_auto_is_slope_wherever_there_is_one(space, gold, changes, expected):
+    before = campaign(**changes)
+    after = with_sampler(before, space, gold)
+    assert after.search.sampler == expected
+    assert after == before.model_copy(
+        update={"search": before.search.model_copy(update={"sampler": expected})}
+    )
+
+
+@pytest.mark.parametrize("sampler", ["cmaes", "tpe", "random", "slope"])
+def test_a_sampler_that_was_named_stays(sampler):
+    assert with_sampler(campaign(sampler), SLOPED, ["one"]) == campaign(sampler)
+
+
+@pytest.mark.parametrize(
+    ("space", "gold", "changes", "message"),
+    [
+        (FLAT, ["one"], {}, r'found "slope", but no searched number has one.*; use cmaes, or auto'),
+        (SLOPED, [], {}, "no task has a gold text; use cmaes"),
+        (SLOPED, [], {"mode": "pareto"}, "no task has a gold text; use nsga2"),
+        (SLOPED, ["one"], {"scorer": {"backend": "hf"}}, "the backend hf takes none"),
+    ],
+)
+def test_slope_is_refused_where_there_is_none(space, gold, changes, message):
+    with pytest.raises(CampaignError, match=message) as caught:
+        with_sampler(campaign("slope", **changes), space, gold)
+    assert caught.value.field == "search.sampler"
