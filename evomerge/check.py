@@ -258,8 +258,8 @@ def check_sampler(campaign: Campaign) -> None:
     """Check that the sampler fits the objectives. Raises CampaignError."""
     if campaign.mode == "pareto" and campaign.search.sampler == "cmaes":
         raise CampaignError(
-            "cmaes searches one value, not a Pareto front; take nsga2, tpe, gp, random or qmc, or "
-            "mode: mean",
+            "cmaes searches one value, not a Pareto front; take slope, nsga2, tpe, gp, random or "
+            "qmc, or mode: mean",
             field="search.sampler",
         )
     if campaign.mode == "pareto" and len(campaign.objectives) + len(campaign.costs) < 2:

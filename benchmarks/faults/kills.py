@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.faults import _campaign
@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seconds = uninterrupted(folder / "whole", options.sampler)
             print(f"uninterrupted: {seconds:.1f} s", flush=True)
         if options.random:
-            moments = (random.Random(options.seed).uniform(0, seconds) for _ in iter(int, 1))
+            draws = random.Random(options.seed)
             report["random moments"] = killed(
-                folder, "random", options.sampler, options.random, moments=moments
+                folder, "random", options.sampler, options.random, lambda: draws.uniform(0, seconds)
             )
         if options.steps != "0":
             most = None if options.steps == "all" else int(options.steps)
@@ -72,7 +72,7 @@ def killed(
     name: str,
     sampler: str,
     kills: int | None,
-    moments: Iterator[float] | None = None,
+    moment: Callable[[], float] | None = None,
 ) -> dict[str, object]:
     """Run the campaign again and again, killing and resuming it, until it was killed often enough.
 
@@ -81,9 +81,10 @@ def killed(
         name: Of the folder of these runs.
         sampler: Of the campaign.
         kills: How many; None: until every durable step of one campaign was met.
-        moments: Seconds after which the driver is killed; None: before the next durable step.
+        moment: Draws seconds after which the driver is killed; a run that is over by then makes them fewer,
+            one that is killed, more. None: it is killed before the next durable step.
     """
-    done, campaigns, passed_by, wrong = 0, 0, 0, list[str]()
+    done, campaigns, passed_by, share, wrong = 0, 0, 0, 1.0, list[str]()
     while kills is None or done < kills:
         here = folder / f"{name}-{campaigns}"
         file = _campaign.write(here, sampler=sampler, trials=TRIALS, workers=0)
@@ -92,12 +93,13 @@ def killed(
         while True:
             command = ["resume", str(out)] if (out / "study.db").exists() else ["search", str(file)]
             last = kills is not None and done >= kills
-            die_at = None if last or moments is not None else step
+            die_at = None if last or moment is not None else step
             child = _campaign.start(command, log, die_at)
-            if moments is not None and not last:
-                time.sleep(next(moments))
+            if moment is not None and not last:
+                time.sleep(moment() * share)
                 os.kill(child, signal.SIGKILL)
             status = _campaign.wait(child)
+            share = min(1.0, 1.1 * share) if status else 0.8 * share
             again = finished & {
                 n for n, split in _campaign.evaluated(log)[begun:] if split == "search"
             }
@@ -121,7 +123,7 @@ def killed(
         if kills is None:
             break
     found = {"kills": done, "campaigns": campaigns, "wrong": wrong}
-    if moments is None:
+    if moment is None:
         found["steps passed by"] = passed_by
     print(f"{name}: {found}", flush=True)
     return found
@@ -145,7 +147,7 @@ def workers_killed(folder: Path, kills: int) -> dict[str, object]:
         time.sleep(0.1)
         for process in psutil.Process(driver.pid).children(recursive=True):
             try:
-                working = process.name().startswith("ray::Worker") and process.cpu_percent() > 0
+                working = process.name().startswith("ray::Worker.ans")
             except psutil.Error:
                 continue
             since = time.monotonic() - seen.setdefault(process.pid, time.monotonic())

@@ -29,20 +29,6 @@ def token_loglikelihood(logits: Tensor, tokens: Tensor) -> Tensor:
     return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)
 
 
-def end_loglikelihood(logits: Tensor, ends: Tensor) -> Tensor:
-    """Return the log-likelihood that any of the tokens `ends` comes next.
-
-    Args:
-        logits: `[R, V]`.
-        ends: `[E]`, int64.
-
-    Returns:
-        `[R]`, in nats.
-    """
-    logits = wide(logits)
-    return logits[:, ends].logsumexp(dim=1) - logits.logsumexp(dim=1)
-
-
 def gold_loglikelihood(tokens: Tensor, answer: Tensor, count: int) -> Tensor:
     """Return the mean token log-likelihood of each answer.
 

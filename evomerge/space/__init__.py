@@ -1,6 +1,6 @@
 """The search space: settings → Optuna distributions, parameters → Recipe, slopes → gradient."""
 
-from evomerge.space.advice import check_slope_sampler, unused
+from evomerge.space.advice import unused
 from evomerge.space.baselines import Baseline, Wanted
 from evomerge.space.facts import Family, MethodFacts, ParameterFacts
 from evomerge.space.groups import layer_groups
@@ -14,7 +14,6 @@ __all__ = [
     "ParameterFacts",
     "Space",
     "Wanted",
-    "check_slope_sampler",
     "layer_groups",
     "transfer",
     "unused",

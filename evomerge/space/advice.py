@@ -5,26 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from evomerge import campaign
-from evomerge.errors import CampaignError
 from evomerge.space import genes
 from evomerge.space.space import Space
 
 LEARNING = {"slope", "cmaes", "tpe", "gp"}
 """Samplers that learn from where good trials lie."""
-
-
-def check_slope_sampler(space: Space) -> None:
-    """Check that the sampler `slope` has something to descend along.
-
-    Raises:
-        CampaignError: No dimension has a slope.
-    """
-    if not space.sloped:
-        raise CampaignError(
-            "found slope, but none of the searched dimensions has a slope (weights, lambda, t and scale "
-            "have); take cmaes, tpe or gp, or give a weight as a range",
-            field="search.sampler",
-        )
 
 
 def unused(space: Space, sampler: campaign.Sampler) -> tuple[str, ...]:
@@ -39,6 +24,10 @@ def unused(space: Space, sampler: campaign.Sampler) -> tuple[str, ...]:
         found.append(
             f"slope has no slope by {len(flat)} of {len(space.distributions)} dimensions ({listed}): its "
             "CMA-ES part searches them"
+        )
+    if sampler == "slope" and space.settings.coarse is not None:
+        found.append(
+            "slope begins in the whole space: coarse is for the other samplers, leave it out"
         )
     if sampler in LEARNING and space.settings.mask_seed:
         found.append(

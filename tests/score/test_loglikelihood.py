@@ -80,5 +80,18 @@ def test_nan_is_found(llama):
         weight.data.copy_(kept)
 
 
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_single_wrong_logit_is_found(llama, wrong):
+    place = torch.tensor([50])
+    handle = llama.module.get_output_embeddings().register_forward_hook(
+        lambda _, __, output: output.index_fill(-1, place, wrong)
+    )
+    try:
+        with torch.inference_mode(), pytest.raises(NotFinite, match="NaN or infinite"):
+            scored(llama.module)
+    finally:
+        handle.remove()
+
+
 def test_nothing_to_score(llama):
     assert scored(llama.module, readings=[]).sums().tolist() == []

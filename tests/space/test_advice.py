@@ -1,7 +1,4 @@
-import pytest
-
-from evomerge.errors import CampaignError
-from evomerge.space import check_slope_sampler, unused
+from evomerge.space import unused
 
 WEIGHT = {"low": 0.0, "high": 1.0}
 DENSITY = {"low": 0.1, "high": 1.0, "per": ["expert"]}
@@ -20,10 +17,10 @@ def test_the_dimensions_without_slope_are_named_by_kind(make_space):
 def test_where_all_is_well_nothing_is_said(make_space):
     space = make_space(method="ties", parameters={"weight": WEIGHT})
     assert unused(space, "slope") == ()
-    check_slope_sampler(space)
 
 
-def test_without_any_slope_there_is_nothing_to_descend(make_space):
-    space = make_space(method="ties", parameters={"weight": 1.0, "density": DENSITY})
-    with pytest.raises(CampaignError, match=r"search\.sampler: found slope, but none of the"):
-        check_slope_sampler(space)
+def test_a_coarse_beginning_is_not_for_descents(make_space):
+    space = make_space(method="ties", layers=4, coarse=2, parameters={"weight": WEIGHT})
+    (warning,) = unused(space, "slope")
+    assert "coarse is for the other samplers" in warning
+    assert unused(space, "cmaes") == ()
