@@ -51,6 +51,7 @@ IN_ORDER = (
     "search",
     "report",
     "run.py",
+    "sampler_choice.py",
     "check.py",
     "zoo",
 )
