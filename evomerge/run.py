@@ -18,7 +18,7 @@ from evomerge.goals import Judge
 from evomerge.progress import Display, NoDisplay, Pace
 from evomerge.recipe import Recipe
 from evomerge.score import has_gold
-from evomerge.search import Known, Study, directions, finalists, race_of
+from evomerge.search import Known, Study, directions, race_of
 from evomerge.space import Baseline
 from evomerge.store import Direction, Store
 from evomerge.trial import Candidate, Job, Outcome, Race, Split
@@ -149,7 +149,7 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
         explore(campaign, store, study, pool, display)
         if study.tally.slope_failure is not None:
             display.say(f"a descent ended early: {study.tally.slope_failure}")
-        chosen = _finalists(study, judge, campaign.search.finalists)
+        chosen = _finalists(study, campaign.search.finalists)
         bench.score("select", [*baselines, *chosen], "select")
         winner = report.choose_winner(store, [entry.candidate for entry in chosen])
         if winner is None:
@@ -200,14 +200,8 @@ class _Entry:
         return self.candidate.recipe
 
 
-def _finalists(study: Study, judge: Judge, count: int) -> list[_Entry]:
-    chosen = finalists(judge, study.ranking(), count)
-    if not chosen and study.tally.pruned:
-        raise CampaignStopped(
-            f"all {study.tally.pruned} trials that did not fail were given up as worse than the best "
-            "parent or naive merge, so there is no model to save; resume with more --trials, or begin "
-            "anew with pruner: none"
-        )
+def _finalists(study: Study, count: int) -> list[_Entry]:
+    chosen = study.finalists(count)
     if not chosen:
         raise CampaignStopped("no trial was scored, so there is no model to save; see the failures")
     return [_Entry(candidate.name, "finalist", candidate) for candidate in chosen]

@@ -256,10 +256,20 @@ def racing(campaign, out, **settings):
     return raced.model_copy(update={"items": raced.items.model_copy(update={"search": 24})})
 
 
-def test_where_every_candidate_is_given_up_it_stops_and_says_so(campaign, tmp_path):
-    raced = racing(campaign, tmp_path / "out", sampler="random", trials=2)
-    with pytest.raises(CampaignStopped, match=r"all 2 trials .* were given up as worse than"):
-        evomerge.search(raced)
+def test_where_every_candidate_is_given_up_the_likeliest_are_scored_on_select(campaign, tmp_path):
+    raced = evomerge.search(
+        racing(campaign, tmp_path / "out", sampler="random", trials=3, finalists=2)
+    )
+    with Store.open(raced.folder, write=False) as store:
+        states = {trial.state for trial in store.trials()}
+        estimates = {trial.number: trial.values[0] for trial in store.trials()}
+        finalists = [row for row in store.evaluations() if row.kind == "finalist"]
+    assert states == {"pruned"}
+    best = sorted(estimates, key=estimates.get, reverse=True)[:2]
+    assert sorted(row.name for row in finalists) == sorted(f"trial {number}" for number in best)
+    assert all(row.outcome.cost.items == 2 * 8 for row in finalists)  # in full
+    assert raced.best.number in best
+    assert (raced.folder / "best" / "model.safetensors").is_file()
 
 
 def test_candidates_that_cannot_win_are_given_up(campaign, tmp_path):

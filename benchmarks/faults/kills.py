@@ -29,9 +29,9 @@ from pathlib import Path
 from benchmarks.faults import _campaign
 
 TRIALS = 60
-TRIALS_WITH_WORKERS = 1500
-SECONDS_OF_WORK = 1.0
-"""A worker is killed after so long."""
+TRIALS_WITH_WORKERS = 3000
+SECONDS_OF_WORK = (1.0, 8.0)
+"""A worker is killed after so long, drawn for each."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,8 +81,8 @@ def killed(
         name: Of the folder of these runs.
         sampler: Of the campaign.
         kills: How many; None: until every durable step of one campaign was met.
-        moment: Draws seconds after which the driver is killed; a run that is over by then makes them fewer,
-            one that is killed, more. None: it is killed before the next durable step.
+        moment: Draws seconds after which the driver is killed; a run that is over by then makes the next
+            ones shorter, one that is killed, longer. None: it is killed before the next durable step.
     """
     done, campaigns, passed_by, share, wrong = 0, 0, 0, 1.0, list[str]()
     while kills is None or done < kills:
@@ -141,8 +141,8 @@ def workers_killed(folder: Path, kills: int) -> dict[str, object]:
         text=True,
         cwd=_campaign.ROOT,
     )
-    seen: dict[int, float] = {}
-    done = 0
+    end: dict[int, float] = {}
+    draws, done = random.Random(0), 0
     while done < kills and driver.poll() is None:
         time.sleep(0.1)
         for process in psutil.Process(driver.pid).children(recursive=True):
@@ -150,10 +150,11 @@ def workers_killed(folder: Path, kills: int) -> dict[str, object]:
                 working = process.name().startswith("ray::Worker.ans")
             except psutil.Error:
                 continue
-            since = time.monotonic() - seen.setdefault(process.pid, time.monotonic())
-            if working and since > SECONDS_OF_WORK and done < kills and _evaluates(folder / "out"):
+            if working and process.pid not in end and _evaluates(folder / "out"):
+                end[process.pid] = time.monotonic() + draws.uniform(*SECONDS_OF_WORK)
+            if done < kills and time.monotonic() > end.get(process.pid, float("inf")):
                 process.kill()
-                del seen[process.pid]
+                del end[process.pid]
                 done += 1
     output, _ = driver.communicate()
     found = _campaign.points(folder / "out")

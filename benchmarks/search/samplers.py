@@ -235,10 +235,10 @@ class Bench:
                 yield study.tally.items, study.tally.best_value
 
     def _winner(self, study: Study) -> tuple[Candidate, float]:
-        ranked = study.ranking()[:FINALISTS]
-        select = [self._mean(self._score(one.candidate, "select")) for one in ranked]
-        best = ranked[int(np.argmax(select))]
-        return best.candidate, best.values[0]
+        chosen = study.finalists(FINALISTS)
+        select = [self._mean(self._score(one, "select")) for one in chosen]
+        best = chosen[int(np.argmax(select))]
+        return best, self._mean(self._score(best, "search"))
 
     def _score(self, candidate: Candidate, split: Split) -> Outcome:
         outcome = self._evaluator.evaluate(Job(candidate, split, self._metrics))

@@ -1,10 +1,11 @@
 """The study: samplers by name, ask and tell, nothing lost and nothing done twice."""
 
+from evomerge.search.history import Known
 from evomerge.search.objectives import directions, reached
 from evomerge.search.racing import race_faults, race_of
 from evomerge.search.ranking import Ranked, finalists
 from evomerge.search.slope_sampler import SlopeSampler
-from evomerge.search.study import Known, Study, Work
+from evomerge.search.study import Study, Work
 from evomerge.search.tally import Tally
 
 __all__ = [

@@ -1,12 +1,26 @@
-"""What a store recorded of a study, as events in the order in which they happened."""
+"""What a study begins with: models known beforehand, and the events that a store recorded of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from evomerge.store import Store, StoredBaseline, StoredSlope, StoredTrial
+from evomerge.trial import Outcome
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model scored on `search` that no trial asked for: a parent or a naive merge.
+
+    Attributes:
+        outcome: Of its search items, without a failure.
+        params: Its point of the space; None where it does not lie in it.
+    """
+
+    outcome: Outcome
+    params: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

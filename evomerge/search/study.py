@@ -9,17 +9,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from evomerge.goals import Judge
 from evomerge.racing import completed
 from evomerge.search.descent import Step
 from evomerge.search.flights import Flights
-from evomerge.search.history import Event, events
+from evomerge.search.history import Event, Known, events
 from evomerge.search.incumbents import Incumbents
 from evomerge.search.proposer import Params, Proposer, Result
 from evomerge.search.racing import against
-from evomerge.search.ranking import Ranked, ranked_loss, ranking
+from evomerge.search.ranking import Ranked, finalists, ranked_loss, ranking
 from evomerge.search.samplers import open_proposer
 from evomerge.search.slope_proposer import SlopeProposer
 from evomerge.search.tally import Tally, full_cost
@@ -43,19 +43,6 @@ SLOPE_COST = 3
 _ATTEMPTS = 3  # draws before a candidate near one in flight is let pass
 
 Work = Job | SlopeJob
-
-
-@dataclass(frozen=True)
-class Known:
-    """A model scored on `search` that no trial asked for: a parent or a naive merge.
-
-    Attributes:
-        outcome: Of its search items, without a failure.
-        params: Its point of the space; None where it does not lie in it.
-    """
-
-    outcome: Outcome
-    params: Mapping[str, float] | None = None
 
 
 class Study:
@@ -195,6 +182,12 @@ class Study:
     def ranking(self) -> list[Ranked]:
         """Return the trials scored in full, best first; with several objectives front by front."""
         return ranking(self._judge, self.tally.scored.values())
+
+    def finalists(self, count: int) -> list[Candidate]:
+        """Return the trials to be scored again on `select`: those given up only where others are few."""
+        chosen = finalists(self._judge, self.ranking(), count)
+        given_up = ranking(self._judge, self.tally.given_up.values())
+        return [*chosen, *finalists(self._judge, given_up, count - len(chosen))]
 
     @property
     def _pending(self) -> int:

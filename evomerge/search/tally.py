@@ -19,20 +19,25 @@ class Tally:
     Attributes:
         asked: Candidates asked for.
         failed: Candidates that failed.
-        pruned: Candidates given up before their last item.
         items: Items scored for trials, an item of a slope counting as three.
         best_value: The best value that meets the conditions; None before there is one, and in Pareto mode.
         scored: Number → trial scored in full.
+        given_up: Number → trial given up before its last item, with estimates for values.
         slope_failure: Why the last step that failed did; None: none failed.
     """
 
     asked: int = 0
     failed: int = 0
-    pruned: int = 0
     items: int = 0
     best_value: float | None = None
     scored: dict[int, Scored] = field(default_factory=dict)
+    given_up: dict[int, Scored] = field(default_factory=dict)
     slope_failure: str | None = None
+
+    @property
+    def pruned(self) -> int:
+        """Candidates given up before their last item."""
+        return len(self.given_up)
 
     @property
     def told(self) -> int:
@@ -47,7 +52,7 @@ class Tally:
         if result is None:
             self.failed += 1
         elif outcome.pruned is not None:
-            self.pruned += 1
+            self.given_up[number] = Scored(candidate, result.values, result.violations)
         else:
             self.scored[number] = Scored(candidate, result.values, result.violations)
             if len(result.values) == 1 and feasible(result.violations):

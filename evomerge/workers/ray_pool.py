@@ -102,7 +102,7 @@ class RayPool:
         self._ray = ray
         self._retries, self._ordered = retries, ordered
         self._shelf = None if shelf is None else start_shelf(shelf)
-        self._build = ray.put(build)
+        self._build = build  # small: it travels with the request, and is never lost
         self._actor_class = ray.remote(Worker).options(
             num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0
         )
