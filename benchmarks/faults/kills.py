@@ -29,8 +29,8 @@ from pathlib import Path
 from benchmarks.faults import _campaign
 
 TRIALS = 60
-TRIALS_WITH_WORKERS = 3000
-SECONDS_OF_WORK = (1.0, 8.0)
+TRIALS_WITH_WORKERS = 5000
+SECONDS_OF_WORK = (1.0, 6.0)
 """A worker is killed after so long, drawn for each."""
 
 

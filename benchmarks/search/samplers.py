@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -318,7 +319,7 @@ def _spread(values: Sequence[float]) -> str:
 def _area(curve: Sequence[tuple[int, float]], budget: int) -> float:
     """Mean of a step function that is 0 before its first value."""
     total = 0.0
-    for (start, value), (stop, _) in zip(curve, [*curve[1:], (budget, 0.0)], strict=True):
+    for (start, value), (stop, _) in pairwise([*curve, (budget, 0.0)]):
         total += value * max(0, min(stop, budget) - start)
     return total / budget
 
