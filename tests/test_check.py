@@ -149,7 +149,7 @@ def test_a_sampler_without_slopes_by_some_dimensions_is_a_warning_by_all_an_erro
     assert "slope has no slope by 1 of 3 dimensions (mask_seed)" in slope
     assert masks.startswith("mask_seed: neighbouring values are unrelated masks")
     path.write_text(path.read_text().replace("{low: 0.0, high: 1.2}", "1.0"))
-    with pytest.raises(UserError, match=r"c\.yaml:16: search\.sampler: found slope, but none"):
+    with pytest.raises(UserError, match=r'c\.yaml:16: search\.sampler: found "slope", but no'):
         preflight(path)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from evomerge import campaign
 from evomerge.recipe import Conditional, Recipe, Setting, Slice, Source
 from evomerge.space.dimensions import Searched
@@ -49,9 +47,9 @@ def _slice(
         """The searched settings of one expert, or (None) those shared by all sources."""
         for name, (one, values) in tables.items():
             if facts.parameters[name].per_source == (expert is not None):
-                places = np.broadcast_to(values, (len(space.groups), *values.shape[1:]))
+                row = 0 if values.shape[0] == 1 else group
                 column = 0 if values.shape[2] == 1 else expert
-                yield name, _setting(one, [float(value) for value in places[group, :, column]])
+                yield name, _setting(one, values[row, :, column].tolist())
 
     sources = [Source(space.family.base, layers)] if facts.needs_base else []
     for position, model in enumerate(space.family.experts.values()):
