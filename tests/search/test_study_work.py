@@ -1,0 +1,396 @@
+"""The study's work: nothing twice, budgets, given points, failures, races."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from evomerge.goals import Judge
+from evomerge.search import Known, race_of
+from evomerge.search.proposer import Params, Result
+from evomerge.store import Store
+from evomerge.trial import (
+    Cost,
+    Estimate,
+    Failure,
+    FailureKind,
+    Job,
+    Outcome,
+    SlopeJob,
+    Slopes,
+    TaskScores,
+)
+
+SAMPLERS = ("slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
+COUNT = 40
+
+
+def history(folder: Path) -> list[object]:
+    """Everything that a study asked for and heard, in its order."""
+    with Store.open(folder, write=False) as store:
+        trials = [(t.number, t.params, t.recipe, t.state, t.values) for t in store.trials()]
+        steps = [replace(s, asked_seq=0, told_seq=0) for s in store.slope_steps()]
+        return [*trials, *steps, *store.baselines()]
+
+
+def run(
+    driver: ModuleType,
+    campaign: Any,
+    *,
+    workers: int = 1,
+    reopen_at: tuple[int, ...] = (),
+    answer: Callable[..., Any] | None = None,
+    **more: Any,
+) -> None:
+    """Run with several jobs in flight, told in a random order; reopen after some tells."""
+    answer = answer or driver.answer
+    store, study = driver.open_study(campaign, **more)
+    shuffled, flying, told = random.Random(3), [], 0
+    while True:
+        flying += study.ask_many(workers - len(flying))
+        if not flying:
+            break
+        work = flying.pop(shuffled.randrange(len(flying)))
+        study.tell(work, answer(work))
+        told += 1
+        if told in reopen_at:
+            store.close()
+            store, study = driver.open_study(campaign, **more)
+            again = study.interrupted()
+            assert sorted(map(repr, again)) == sorted(map(repr, flying))  # the same jobs, races too
+            assert study.interrupted() == []
+            names = [driver.name_of(work) for work in flying]
+            flying = sorted(again, key=lambda work: names.index(driver.name_of(work)))
+    store.close()
+
+
+class Listed:
+    """Proposes given points in turn."""
+
+    def __init__(self, points: list[Params]) -> None:
+        self.points, self.heard, self.attempts = points, [], []  # type: ignore[var-annotated]
+
+    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        self.attempts.append((number, attempt))
+        return dict(self.points[(number + 10 * attempt) % len(self.points)])
+
+    def asked(self, number: int, params: Params) -> None:
+        self.heard.append(("asked", number, dict(params)))
+
+    def told(self, number: int, params: Params, result: Result | None) -> None:
+        self.heard.append(("told", number, result))
+
+    def known(self, params: Params, result: Result) -> None:
+        self.heard.append(("known", dict(params), result))
+
+
+def point(*weights: float) -> dict[str, float]:
+    return {f"weight/one/{n}-{n + 1}": weight for n, weight in enumerate(weights)}
+
+
+def test_a_recipe_that_was_scored_before_is_answered_at_no_cost(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    a, b = point(0.1, 0.2, 0.3, 0.4), point(0.9, 0.8, 0.7, 0.6)
+    proposer = Listed([a, b, a, b, b, a])
+    campaign = driver.fake_campaign(tmp_path / "out", trials=6)
+    run(driver, campaign, proposer=proposer)
+    with Store.open(tmp_path / "out", write=False) as store:
+        trials = store.trials()
+    assert [t.number for t in trials if t.outcome.cost.items] == [0, 1]  # type: ignore[union-attr]
+    assert [t.values for t in trials] == [trials[i].values for i in (0, 1, 0, 1, 1, 0)]
+    results = [one for kind, _, one in proposer.heard if kind == "told"]
+    assert results[2] == results[5] == results[0]
+    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    with store:
+        assert study.tally.items == 2 * 2 * COUNT
+        assert (study.tally.told, len(study.ranking())) == (6, 6)
+
+
+def test_a_copy_is_worth_what_the_original_is_costs_included(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", trials=2)
+    costs = [{"cost": "generated_tokens", "weight": 1.0}]
+    campaign = type(campaign).model_validate({**campaign.model_dump(), "costs": costs})
+    spent = Cost(items=80, generated_tokens=40)
+    base = replace(driver.outcome([0.0] * 4), cost=replace(spent, generated_tokens=80))
+    store, study = driver.open_study(campaign, proposer=Listed([point(0.1, 0.2, 0.3, 0.4)]))
+    with store:
+        study._judge = Judge(campaign, replace(study._judge.yardsticks, base=base))
+        (job,) = study.ask_many(1)
+        study.tell(job, replace(driver.answer(job), cost=spent))
+        assert study.ask_many(1) == []
+        first, copy = store.trials()
+        assert first.values == copy.values
+
+
+def test_a_driver_that_died_before_it_copied_an_answer_copies_it_at_resume(
+    driver: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = point(0.1, 0.2, 0.3, 0.4)
+    campaign = driver.fake_campaign(tmp_path / "out", trials=2)
+    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    with store:
+        (job,) = study.ask_many(1)
+        study.tell(job, driver.answer(job))
+        with monkeypatch.context() as broken:
+            broken.setattr(store, "told_many", None)
+            with pytest.raises(TypeError):
+                study.ask_many(1)
+    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    with store:
+        assert study.interrupted() == []
+        assert (study.tally.told, study.tally.items) == (2, 2 * COUNT)
+        assert study.spent
+
+
+def test_twins_in_flight_are_told_together(driver: ModuleType, tmp_path: Path) -> None:
+    a, b = point(0.1, 0.2, 0.3, 0.4), point(0.9, 0.8, 0.7, 0.6)
+    campaign = driver.fake_campaign(tmp_path / "out", trials=5)
+    store, study = driver.open_study(campaign, proposer=Listed([a, b, a, a, b]))
+    with store:
+        jobs = study.ask_many(2)
+        assert [job.candidate.number for job in jobs] == [0, 1]
+        assert study.ask_many(1) == []  # all others wait for these two
+        assert study.tally.asked == 5
+    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    with store:
+        jobs = study.interrupted()
+        assert [job.candidate.number for job in jobs] == [0, 1]
+        study.tell(jobs[0], driver.answer(jobs[0]))
+        assert [t.number for t in store.trials() if t.outcome is not None] == [0, 2, 3]
+        assert study.tally.items == 2 * COUNT
+        failure = Outcome(failure=Failure(FailureKind.OUT_OF_MEMORY, "too big"))
+        study.tell(jobs[1], failure)
+        assert [t.state for t in store.trials()].count("failed") == 2
+        assert study.spent
+
+
+def test_a_candidate_near_one_in_flight_is_drawn_again(driver: ModuleType, tmp_path: Path) -> None:
+    a, near, far = (point(w, w, w, w) for w in (0.5, 0.5005, 0.7))
+    proposer = Listed([a, near, *[a] * 9, far])  # 11: the second attempt of trial 1
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), proposer=proposer)
+    with store:
+        study.ask_many(2)
+        assert [t.params for t in store.trials()] == [a, far]
+        assert proposer.attempts == [(0, 0), (1, 0), (1, 1)]
+
+
+def test_an_endless_near_duplicate_is_let_pass(driver: ModuleType, tmp_path: Path) -> None:
+    proposer = Listed([point(w, w, w, w) for w in (0.5, 0.5005)])
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), proposer=proposer)
+    with store:
+        assert len(study.ask_many(2)) == 2
+        assert proposer.attempts[-1] == (1, 2)
+
+
+# Budgets.
+
+
+@pytest.mark.parametrize("sampler", ["slope", "cmaes"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_item_evaluations_are_never_more_than_the_budget(
+    driver: ModuleType, tmp_path: Path, sampler: str, workers: int
+) -> None:
+    budget = 10 * 2 * COUNT + 30
+    campaign = driver.fake_campaign(
+        tmp_path / "out", sampler=sampler, trials=500, item_evaluations=budget
+    )
+    run(driver, campaign, workers=workers, reopen_at=(3,))
+    with Store.open(tmp_path / "out", write=False) as store:
+        outcomes = [t.outcome for t in store.trials() if t.outcome is not None]
+        steps = store.slope_steps()
+    slopes = sum(3 * sum(map(len, step.items.values())) for step in steps)
+    assert slopes == sum(step.cost_items for step in steps)
+    spent = sum(one.cost.items for one in outcomes) + slopes
+    assert budget - max(2 * COUNT, 3 * 32) < spent <= budget
+    assert bool(slopes) == (sampler == "slope")
+
+
+def test_a_target_ends_the_search(driver: ModuleType, tmp_path: Path) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="random", trials=500, target=-0.8)
+    run(driver, campaign)
+    with Store.open(tmp_path / "out", write=False) as store:
+        values = [t.values[0] for t in store.trials() if t.values is not None]
+    assert values[-1] >= -0.8 > max(values[:-1])
+
+
+# Where it begins.
+
+
+@pytest.mark.parametrize("sampler", ["slope", "cmaes", "qmc"])
+def test_given_points_are_tried_before_all_else(
+    driver: ModuleType, tmp_path: Path, sampler: str
+) -> None:
+    first = [point(0.7, 0.3, 0.6, 0.2), point(0.0, 1.0, 0.0, 1.0)]
+    for name, reopen_at in (("whole", ()), ("broken", (1, 2, 5))):
+        campaign = driver.fake_campaign(tmp_path / name, sampler=sampler)
+        run(driver, campaign, workers=3, reopen_at=reopen_at, first=first)
+    assert history(tmp_path / "broken") == history(tmp_path / "whole")
+    with Store.open(tmp_path / "whole", write=False) as store:
+        assert [t.params for t in store.trials()][:2] == first
+        steps = store.slope_steps()
+    if sampler == "slope":
+        assert steps[0].params == first[0]  # the best that was known
+
+
+def test_descents_wait_for_the_given_points(driver: ModuleType, tmp_path: Path) -> None:
+    first = [point(0.7, 0.3, 0.6, 0.2), point(0.0, 1.0, 0.0, 1.0)]
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope")
+    store, study = driver.open_study(campaign, first=first)
+    with store:
+        jobs = study.ask_many(5)
+        assert [job.candidate.number for job in jobs] == [0, 1]
+        assert study.ask() is None
+        study.tell(jobs[1], driver.answer(jobs[1]))
+        assert study.ask() is None
+        study.tell(jobs[0], driver.answer(jobs[0]))
+        assert isinstance(study.ask(), SlopeJob)
+
+
+# Descents.
+
+
+def test_a_failed_step_ends_its_path_and_the_campaign_goes_on(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    def answer(work: Job | SlopeJob) -> Outcome | Slopes:
+        if isinstance(work, SlopeJob) and work.name == "descent 0, step 7":
+            return Slopes(failure=Failure(FailureKind.OUT_OF_MEMORY, "no room for gradients"))
+        return driver.answer(work)  # type: ignore[no-any-return]
+
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope")
+    run(driver, campaign, answer=answer, reopen_at=(8, 9, 12))
+    store, study = driver.open_study(campaign)
+    with store:
+        assert study.tally.slope_failure == "out of memory: no room for gradients"
+        assert (study.tally.told, len(store.slope_steps())) == (20, 8)
+        assert store.slope_steps()[-1].loss is None
+        params = [trial.params for trial in store.trials()]
+    assert all(one not in params[1:] for one in params[:1])  # the others lie around it
+
+
+def test_slopes_that_are_no_numbers_end_a_path(driver: ModuleType, tmp_path: Path) -> None:
+    def answer(work: Job | SlopeJob) -> Outcome | Slopes:
+        found = driver.answer(work)
+        broken = isinstance(found, Slopes) and work.name.endswith("step 2")  # type: ignore[union-attr]
+        return replace(found, loss=float("nan")) if broken else found
+
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope", trials=3)
+    run(driver, campaign, answer=answer)
+    store, study = driver.open_study(campaign)
+    with store:
+        assert study.tally.slope_failure == "not finite: the slopes are not finite"
+        assert len(store.slope_steps()) == 3
+
+
+# Racing.
+
+
+@pytest.mark.parametrize("mode", ["mean", "pareto"])
+def test_candidates_are_raced_and_those_given_up_count(
+    driver: ModuleType, tmp_path: Path, mode: str
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", mode, sampler="random", trials=40)
+    plain = driver.fake_campaign(tmp_path / "plain", mode, sampler="random", trials=40)
+    store, study = driver.open_study(campaign)
+    race = race_of(study._judge, driver.IDS)
+    store.close()
+    jobs: list[Job] = []
+
+    def answer(job: Job) -> Outcome:
+        jobs.append(job)
+        return driver.answer(job)  # type: ignore[no-any-return]
+
+    run(driver, campaign, workers=3, reopen_at=(4, 11), answer=answer, race=race)
+    run(driver, plain, workers=3)
+    assert all(job.race is not None and job.race.rivals for job in jobs)  # naive merges at first
+    if mode == "mean":
+        assert all(len(job.race.rivals) == 1 for job in jobs if job.race is not None)
+    store, study = driver.open_study(campaign, race=race)
+    with store:
+        trials = store.trials()
+        pruned = {t.number for t in trials if t.state == "pruned"}
+        assert pruned
+        assert study.tally.pruned == len(pruned)
+        assert study.tally.told == 40
+        assert all(t.values is not None for t in trials if t.number in pruned)
+        ranked = {one.candidate.number for one in study.ranking()}
+        assert not ranked & pruned
+        assert len(ranked) + len(pruned) + study.tally.failed == 40
+        spent, best = study.tally.items, study.ranking()[0].values
+    store, study = driver.open_study(plain)
+    with store:
+        assert spent < study.tally.items
+        if mode == "mean":
+            assert best == study.ranking()[0].values
+
+
+def test_an_interrupted_race_has_the_rivals_that_it_had(driver: ModuleType, tmp_path: Path) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="random")
+    store, study = driver.open_study(campaign)
+    race = race_of(study._judge, driver.IDS)
+    store.close()
+    points = [point(0.65, 0.3, 0.6, 0.1), point(0.1, 0.1, 0.1, 0.1)]
+    store, study = driver.open_study(campaign, race=race, proposer=Listed(points))
+    with store:
+        best, other = study.ask_many(2)
+        study.tell(best, driver.answer(best))  # a new incumbent, after `other` was asked
+    store, study = driver.open_study(campaign, race=race, proposer=Listed(points))
+    with store:
+        assert study.interrupted() == [other]
+
+
+# What is no score, and what is no work.
+
+
+def test_a_score_that_is_no_number_is_a_failure(driver: ModuleType, tmp_path: Path) -> None:
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out", sampler="cmaes"))
+    with store:
+        (job,) = study.ask_many(1)
+        scores = driver.answer(job).scores
+        values = {"acc": (float("nan"),) * COUNT}
+        near = TaskScores(driver.IDS["near"], values, {"acc": Estimate(float("nan"))})
+        study.tell(job, Outcome({**scores, "near": near}))
+        assert (len(study.tally.scored), study.tally.failed) == (0, 1)
+        (trial,) = store.trials()
+        assert trial.state == "failed"
+        assert trial.outcome is not None
+        assert trial.outcome.failure is not None
+        assert trial.outcome.failure.kind is FailureKind.NOT_FINITE
+
+
+def test_a_result_is_told_once(driver: ModuleType, tmp_path: Path) -> None:
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out", sampler="slope"))
+    with store:
+        step = study.ask()
+        study.tell(step, driver.answer(step))
+        with pytest.raises(ValueError, match="descent 0, step 0 is not waiting"):
+            study.tell(step, driver.answer(step))
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "other", sampler="random"))
+    with store:
+        job = study.ask()
+        with pytest.raises(ValueError, match="Slopes is no result of Job"):
+            study.tell(job, driver.answer(step))
+        study.tell(job, driver.answer(job))
+        with pytest.raises(ValueError, match="trial 0 is not waiting"):
+            study.tell(job, driver.answer(job))
+
+
+def test_naive_merges_are_recorded_once_and_only_if_finite(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="random")
+    known = [Known(driver.outcome([0.3] * 4), point(0.3, 0.3, 0.3, 0.3))] * 2
+    known.append(Known(driver.outcome([float("inf")] * 4), point(0.4, 0.3, 0.3, 0.3)))
+    for _ in range(2):
+        store, _ = driver.open_study(campaign, known=known)
+        with store:
+            assert [one.params for one in store.baselines()] == [point(0.3, 0.3, 0.3, 0.3)]
