@@ -7,9 +7,10 @@ somewhere else. One line on stdout for every durable step; after so many LINES t
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,45 @@ def open_study(campaign: Campaign, **more: Any) -> tuple[Store, Study]:
     yardsticks = Yardsticks(merges[0.0], {"one": merges[1.0]}, {"0.3": merges[0.3]})
     arguments = {"known": known, "counts": COUNTS, **more}
     return store, Study(space, Judge(campaign, yardsticks), store, **arguments)
+
+
+def history(folder: Path) -> list[object]:
+    """Everything that a study asked for and heard, in its order."""
+    with Store.open(folder, write=False) as store:
+        trials = [(t.number, t.params, t.recipe, t.state, t.values) for t in store.trials()]
+        steps = [replace(s, asked_seq=0, told_seq=0) for s in store.slope_steps()]
+        return [*trials, *steps, *store.baselines()]
+
+
+def run(
+    campaign: Campaign,
+    *,
+    workers: int = 1,
+    reopen_at: tuple[int, ...] = (),
+    answers: Callable[[Work], Outcome | Slopes] | None = None,
+    **more: Any,
+) -> None:
+    """Run with several jobs in flight, told in a random order; reopen after some tells."""
+    reply = answers or answer
+    store, study = open_study(campaign, **more)
+    flying: list[Work] = []
+    shuffled, told = random.Random(3), 0
+    while True:
+        flying += study.ask_many(workers - len(flying))
+        if not flying:
+            break
+        work = flying.pop(shuffled.randrange(len(flying)))
+        study.tell(work, reply(work))
+        told += 1
+        if told in reopen_at:
+            store.close()
+            store, study = open_study(campaign, **more)
+            again = study.interrupted()
+            assert sorted(map(repr, again)) == sorted(map(repr, flying))  # the same jobs, races too
+            assert study.interrupted() == []
+            names = [name_of(work) for work in flying]
+            flying = sorted(again, key=lambda work: names.index(name_of(work)))
+    store.close()
 
 
 def steps(campaign: Campaign) -> Iterator[str]:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,48 +26,9 @@ SAMPLERS = ("slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
 COUNT = 40
 
 
-def history(folder: Path) -> list[object]:
-    """Everything that a study asked for and heard, in its order."""
-    with Store.open(folder, write=False) as store:
-        trials = [(t.number, t.params, t.recipe, t.state, t.values) for t in store.trials()]
-        steps = [replace(s, asked_seq=0, told_seq=0) for s in store.slope_steps()]
-        return [*trials, *steps, *store.baselines()]
-
-
 def numbers(folder: Path) -> list[int]:
     with Store.open(folder, write=False) as store:
         return [trial.number for trial in store.trials() if trial.outcome is not None]
-
-
-def run(
-    driver: ModuleType,
-    campaign: Any,
-    *,
-    workers: int = 1,
-    reopen_at: tuple[int, ...] = (),
-    answer: Callable[..., Any] | None = None,
-    **more: Any,
-) -> None:
-    """Run with several jobs in flight, told in a random order; reopen after some tells."""
-    answer = answer or driver.answer
-    store, study = driver.open_study(campaign, **more)
-    shuffled, flying, told = random.Random(3), [], 0
-    while True:
-        flying += study.ask_many(workers - len(flying))
-        if not flying:
-            break
-        work = flying.pop(shuffled.randrange(len(flying)))
-        study.tell(work, answer(work))
-        told += 1
-        if told in reopen_at:
-            store.close()
-            store, study = driver.open_study(campaign, **more)
-            again = study.interrupted()
-            assert sorted(map(repr, again)) == sorted(map(repr, flying))  # the same jobs, races too
-            assert study.interrupted() == []
-            names = [driver.name_of(work) for work in flying]
-            flying = sorted(again, key=lambda work: names.index(driver.name_of(work)))
-    store.close()
 
 
 @pytest.mark.parametrize(
@@ -86,9 +46,9 @@ def test_a_reopened_study_asks_for_the_very_same_trials_and_steps(
         driver.fake_campaign(tmp_path / name, mode, sampler=sampler, **trials)
         for name in ("whole", "broken")
     )
-    run(driver, whole, workers=workers)
-    run(driver, broken, workers=workers, reopen_at=(2, 9, 15, 40, 77, 150, 190))
-    assert history(tmp_path / "broken") == history(tmp_path / "whole")
+    driver.run(whole, workers=workers)
+    driver.run(broken, workers=workers, reopen_at=(2, 9, 15, 40, 77, 150, 190))
+    assert driver.history(tmp_path / "broken") == driver.history(tmp_path / "whole")
     assert numbers(tmp_path / "whole") == list(range(trials.get("trials", 20)))
 
 
@@ -102,8 +62,8 @@ def test_from_coarse_to_fine_it_asks_for_the_same_too(
     merges: dict[str, Any] = {} if layers == 4 else {"known": ()}
     for name, reopen_at in (("whole", ()), ("broken", (2, 5, 9, 15))):
         campaign = driver.fake_campaign(tmp_path / name, space=space, sampler=sampler)
-        run(driver, campaign, workers=3, reopen_at=reopen_at, answer=answer, **merges)
-    assert history(tmp_path / "broken") == history(tmp_path / "whole")
+        driver.run(campaign, workers=3, reopen_at=reopen_at, answers=answer, **merges)
+    assert driver.history(tmp_path / "broken") == driver.history(tmp_path / "whole")
 
 
 def three_groups(driver: ModuleType) -> Callable[[Job], Outcome]:
@@ -135,7 +95,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(
         finished |= {line.removeprefix("told ") for line in lines if "told" in line}
     assert len([name for name in finished if ": trial" in name]) == len(SAMPLERS) * 20
     for name in SAMPLERS:
-        assert history(folder / name) == history(tmp_path / "whole" / name)
+        assert driver.history(folder / name) == driver.history(tmp_path / "whole" / name)
 
 
 @pytest.mark.slow
@@ -160,13 +120,15 @@ def test_killed_at_any_durable_step_of_a_descent_it_goes_on_as_if_nothing_had_ha
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     ends = [line for line in done.stdout.splitlines() if line.startswith("ended")]
     assert ends == [f"ended {int(signal.SIGKILL)}"] * 13 + ["ended 0"]
-    assert history(tmp_path / "killed" / "slope") == history(tmp_path / "whole" / "slope")
+    assert driver.history(tmp_path / "killed" / "slope") == driver.history(
+        tmp_path / "whole" / "slope"
+    )
 
 
 def test_other_seed_other_trials(driver: ModuleType, tmp_path: Path) -> None:
     for seed in (1, 2):
-        run(driver, driver.fake_campaign(tmp_path / str(seed), sampler="random", seed=seed))
-    assert history(tmp_path / "1") != history(tmp_path / "2")
+        driver.run(driver.fake_campaign(tmp_path / str(seed), sampler="random", seed=seed))
+    assert driver.history(tmp_path / "1") != driver.history(tmp_path / "2")
 
 
 @pytest.mark.parametrize("sampler", ["slope", "cmaes", "tpe"])
@@ -174,7 +136,7 @@ def test_it_finds_better_points_than_the_naive_merges(
     driver: ModuleType, tmp_path: Path, sampler: str
 ) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", sampler=sampler, trials=40)
-    run(driver, campaign)
+    driver.run(campaign)
     store, study = driver.open_study(campaign)
     with store:
         assert study.best is not None
@@ -189,7 +151,7 @@ def test_a_descent_is_better_than_cmaes_at_equal_cost(driver: ModuleType, tmp_pa
         campaign = driver.fake_campaign(
             tmp_path / sampler, sampler=sampler, trials=1000, item_evaluations=budget
         )
-        run(driver, campaign)
+        driver.run(campaign)
         store, study = driver.open_study(campaign)
         with store:
             assert study.tally.items <= budget
@@ -220,7 +182,7 @@ def test_counts_and_ranking(driver: ModuleType, tmp_path: Path) -> None:
 
 def test_a_pareto_ranking_starts_with_the_front(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", "pareto", sampler="nsga2", trials=14)
-    run(driver, campaign)
+    driver.run(campaign)
     store, study = driver.open_study(campaign)
     with store:
         ranking = study.ranking()
@@ -233,7 +195,7 @@ def test_a_pareto_ranking_starts_with_the_front(driver: ModuleType, tmp_path: Pa
 
 def test_descents_of_a_front_lead_to_its_ends(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", "pareto", sampler="slope", trials=40)
-    run(driver, campaign, workers=4)
+    driver.run(campaign, workers=4)
     with Store.open(tmp_path / "out", write=False) as store:
         values = [t.values for t in store.trials() if t.values is not None]
         shares = {step.descent for step in store.slope_steps()}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -27,47 +24,7 @@ from evomerge.trial import (
     TaskScores,
 )
 
-SAMPLERS = ("slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
 COUNT = 40
-
-
-def history(folder: Path) -> list[object]:
-    """Everything that a study asked for and heard, in its order."""
-    with Store.open(folder, write=False) as store:
-        trials = [(t.number, t.params, t.recipe, t.state, t.values) for t in store.trials()]
-        steps = [replace(s, asked_seq=0, told_seq=0) for s in store.slope_steps()]
-        return [*trials, *steps, *store.baselines()]
-
-
-def run(
-    driver: ModuleType,
-    campaign: Any,
-    *,
-    workers: int = 1,
-    reopen_at: tuple[int, ...] = (),
-    answer: Callable[..., Any] | None = None,
-    **more: Any,
-) -> None:
-    """Run with several jobs in flight, told in a random order; reopen after some tells."""
-    answer = answer or driver.answer
-    store, study = driver.open_study(campaign, **more)
-    shuffled, flying, told = random.Random(3), [], 0
-    while True:
-        flying += study.ask_many(workers - len(flying))
-        if not flying:
-            break
-        work = flying.pop(shuffled.randrange(len(flying)))
-        study.tell(work, answer(work))
-        told += 1
-        if told in reopen_at:
-            store.close()
-            store, study = driver.open_study(campaign, **more)
-            again = study.interrupted()
-            assert sorted(map(repr, again)) == sorted(map(repr, flying))  # the same jobs, races too
-            assert study.interrupted() == []
-            names = [driver.name_of(work) for work in flying]
-            flying = sorted(again, key=lambda work: names.index(driver.name_of(work)))
-    store.close()
 
 
 class Listed:
@@ -100,7 +57,7 @@ def test_a_recipe_that_was_scored_before_is_answered_at_no_cost(
     a, b = point(0.1, 0.2, 0.3, 0.4), point(0.9, 0.8, 0.7, 0.6)
     proposer = Listed([a, b, a, b, b, a])
     campaign = driver.fake_campaign(tmp_path / "out", trials=6)
-    run(driver, campaign, proposer=proposer)
+    driver.run(campaign, proposer=proposer)
     with Store.open(tmp_path / "out", write=False) as store:
         trials = store.trials()
     assert [t.number for t in trials if t.outcome.cost.items] == [0, 1]  # type: ignore[union-attr]
@@ -203,7 +160,7 @@ def test_item_evaluations_are_never_more_than_the_budget(
     campaign = driver.fake_campaign(
         tmp_path / "out", sampler=sampler, trials=500, item_evaluations=budget
     )
-    run(driver, campaign, workers=workers, reopen_at=(3,))
+    driver.run(campaign, workers=workers, reopen_at=(3,))
     with Store.open(tmp_path / "out", write=False) as store:
         outcomes = [t.outcome for t in store.trials() if t.outcome is not None]
         steps = store.slope_steps()
@@ -216,7 +173,7 @@ def test_item_evaluations_are_never_more_than_the_budget(
 
 def test_a_target_ends_the_search(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", sampler="random", trials=500, target=-0.8)
-    run(driver, campaign)
+    driver.run(campaign)
     with Store.open(tmp_path / "out", write=False) as store:
         values = [t.values[0] for t in store.trials() if t.values is not None]
     assert values[-1] >= -0.8 > max(values[:-1])
@@ -232,8 +189,8 @@ def test_given_points_are_tried_before_all_else(
     first = [point(0.7, 0.3, 0.6, 0.2), point(0.0, 1.0, 0.0, 1.0)]
     for name, reopen_at in (("whole", ()), ("broken", (1, 2, 5))):
         campaign = driver.fake_campaign(tmp_path / name, sampler=sampler)
-        run(driver, campaign, workers=3, reopen_at=reopen_at, first=first)
-    assert history(tmp_path / "broken") == history(tmp_path / "whole")
+        driver.run(campaign, workers=3, reopen_at=reopen_at, first=first)
+    assert driver.history(tmp_path / "broken") == driver.history(tmp_path / "whole")
     with Store.open(tmp_path / "whole", write=False) as store:
         assert [t.params for t in store.trials()][:2] == first
         steps = store.slope_steps()
@@ -267,7 +224,7 @@ def test_a_failed_step_ends_its_path_and_the_campaign_goes_on(
         return driver.answer(work)  # type: ignore[no-any-return]
 
     campaign = driver.fake_campaign(tmp_path / "out", sampler="slope")
-    run(driver, campaign, answer=answer, reopen_at=(8, 9, 12))
+    driver.run(campaign, answers=answer, reopen_at=(8, 9, 12))
     store, study = driver.open_study(campaign)
     with store:
         assert study.tally.slope_failure == "out of memory: no room for gradients"
@@ -284,7 +241,7 @@ def test_slopes_that_are_no_numbers_end_a_path(driver: ModuleType, tmp_path: Pat
         return replace(found, loss=float("nan")) if broken else found
 
     campaign = driver.fake_campaign(tmp_path / "out", sampler="slope", trials=3)
-    run(driver, campaign, answer=answer)
+    driver.run(campaign, answers=answer)
     store, study = driver.open_study(campaign)
     with store:
         assert study.tally.slope_failure == "not finite: the slopes are not finite"
@@ -309,8 +266,8 @@ def test_candidates_are_raced_and_those_given_up_count(
         jobs.append(job)
         return driver.answer(job)  # type: ignore[no-any-return]
 
-    run(driver, campaign, workers=3, reopen_at=(4, 11), answer=answer, race=race)
-    run(driver, plain, workers=3)
+    driver.run(campaign, workers=3, reopen_at=(4, 11), answers=answer, race=race)
+    driver.run(plain, workers=3)
     assert all(job.race is not None and job.race.rivals for job in jobs)  # naive merges at first
     if mode == "mean":
         assert all(len(job.race.rivals) == 1 for job in jobs if job.race is not None)
