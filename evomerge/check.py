@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,8 +103,15 @@ def preflight(campaign: Campaign, file: Path | None = None) -> Preflight:
     Raises:
         UserError: Naming the field, what was found and what was expected.
     """
-    try:
+    with located(file):
         return _preflight(campaign)
+
+
+@contextmanager
+def located(file: Path | None) -> Iterator[None]:
+    """Let an error that names a field of a campaign name its file and line, too; None: leave it so."""
+    try:
+        yield
     except UserError as error:
         if error.field is None or file is None:
             raise

@@ -88,9 +88,12 @@ def check(
     """Say what is wrong with a campaign, and what it will cost."""
     from evomerge import check as checks
     from evomerge.campaign import Campaign
+    from evomerge.warm_start import first_points
 
     campaign = Campaign.load(campaign_file)
-    plan = checks.plan(checks.preflight(campaign, campaign_file))
+    ready = checks.preflight(campaign, campaign_file)
+    first_points(ready, campaign_file)
+    plan = checks.plan(ready)
     if print_:
         print(campaign.to_yaml(), end="")
     elif as_json:

@@ -79,7 +79,7 @@ def search(
     folder = Path(campaign.out)
     Store.refuse_existing(folder, force=force)
     ready = preflight(campaign, file)
-    facts = facts_of(ready, first_points(ready))
+    facts = facts_of(ready, first_points(ready, file))
     with Store.create(
         folder, ready.campaign, facts, directions=_directions(ready), force=force
     ) as store:

@@ -11,6 +11,19 @@ from evomerge.errors import CampaignError, nearest
 from evomerge.yaml_file import Document
 
 
+class FieldError(ValueError):
+    """A finding of a validator that sees several fields; it names the one at fault.
+
+    Args:
+        message: What was found and what was expected.
+        location: Of that field, from what the validator validates: `("experts", "facts", "low")`.
+    """
+
+    def __init__(self, message: str, *location: int | str) -> None:
+        self.message, self.location = message, location
+        super().__init__(": ".join([".".join(map(str, location)), message]))
+
+
 def first_error(
     document: Document, error: ValidationError, sections: Mapping[str, type[BaseModel]]
 ) -> CampaignError:
@@ -26,12 +39,16 @@ def first_error(
     unknown = (one for one in errors if one["type"] == "extra_forbidden")
     found = next(unknown, errors[0])  # a misspelt field is missing, too
     kind, message = found["type"], found["msg"]
-    location = _in_file(document, found["loc"], absent=kind == "missing")
+    cause = found.get("ctx", {}).get("error")
+    within = cause.location if isinstance(cause, FieldError) else ()
+    location = _in_file(document, (*found["loc"], *within), absent=kind == "missing")
     if kind == "extra_forbidden":
         hint = nearest(str(location[-1]), _known_fields(location, sections))
         message = f'unknown key "{location[-1]}"; {hint}'
     elif kind == "missing":
         message = f'is missing; expected the field "{location[-1]}"'
+    elif isinstance(cause, FieldError):
+        message = cause.message
     elif kind == "value_error":
         message = message.removeprefix("Value error, ")
     else:

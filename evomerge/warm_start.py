@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.check import Preflight
-from evomerge.errors import CampaignError
+from evomerge.check import Preflight, located
+from evomerge.errors import CampaignError, ResultsError
 from evomerge.goals import Judge
 from evomerge.merge import METHODS
 from evomerge.search.ranking import Scored, ranking
@@ -15,9 +15,15 @@ from evomerge.store import Store
 POINTS = 4
 """How many of its best trials an earlier campaign gives; its winner is the first of them."""
 
+_FIELD = "search.warm_start"
 
-def first_points(ready: Preflight) -> list[dict[str, float]]:
+
+def first_points(ready: Preflight, file: Path | None = None) -> list[dict[str, float]]:
     """Return the points that a campaign's `warm_start` gives it; none without one.
+
+    Args:
+        ready: The campaign.
+        file: Where it was read from; errors then name this file and the line of `warm_start`.
 
     Raises:
         ResultsError: The folder holds no campaign.
@@ -26,17 +32,22 @@ def first_points(ready: Preflight) -> list[dict[str, float]]:
     folder = ready.campaign.search.warm_start
     if folder is None:
         return []
-    with Store.open(Path(folder), write=False) as store:
+    with located(file):
+        return _points(ready, Path(folder))
+
+
+def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
+    with _opened(folder) as store:
         _check_base(store, ready)
         old = Space.of(store.campaign, ready.family.family.num_layers, METHODS)
         judge = Judge.of(store.campaign, store.facts, store.evaluations(), "search")
         complete = [trial for trial in store.trials() if trial.state == "complete"]
         scored = [
-            Scored(trial.candidate, trial.values, judge.violations(trial.outcome))
+            Scored(trial.number, trial.values, judge.violations(trial.outcome))
             for trial in complete
             if trial.values is not None and trial.outcome is not None
         ]
-        ranked = [one.candidate.number for one in ranking(judge, scored)]
+        ranked = [one.number for one in ranking(judge, scored)]
         chosen = [
             int(each.name.removeprefix("trial "))
             for each in store.evaluations()
@@ -52,9 +63,16 @@ def first_points(ready: Preflight) -> list[dict[str, float]]:
     if not points:
         raise CampaignError(
             f"no trial of {folder} lies in this space: it has no scored trial, or other methods",
-            field="search.warm_start",
+            field=_FIELD,
         )
     return points[:POINTS]
+
+
+def _opened(folder: Path) -> Store:
+    try:
+        return Store.open(folder, write=False)
+    except ResultsError as error:
+        raise ResultsError(error.message, file=error.file, field=_FIELD) from error
 
 
 def _check_base(store: Store, ready: Preflight) -> None:
@@ -62,5 +80,5 @@ def _check_base(store: Store, ready: Preflight) -> None:
     if ours != theirs:
         raise CampaignError(
             f"{store.folder} searched merges of another base; a point of it means another model here",
-            field="search.warm_start",
+            field=_FIELD,
         )

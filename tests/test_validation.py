@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from evomerge import yaml_file
-from evomerge.validation import first_error
+from evomerge.validation import FieldError, first_error
 
 
 class Part(BaseModel):
@@ -60,3 +60,37 @@ def test_a_key_of_two_meanings_is_told_apart_by_what_it_stands_in():
     sections = {"": Twice, "outer": Outer, "parts": Whole, "outer.parts": Part}
     error = first_error(document, caught.value, sections)
     assert 'unknown key "sise"; did you mean "size"?' in str(error)
+
+
+class Pair(BaseModel):
+    small: Part
+    large: Part
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.small.size > self.large.size:
+            raise FieldError("is above large.size", "small", "size")
+        return self
+
+
+def test_a_check_over_several_fields_names_one_of_them_and_its_line():
+    document = yaml_file.parse("large: {size: 1}\nsmall:\n  size: 2\n", path=Path("f.yaml"))
+    with pytest.raises(ValidationError) as caught:
+        Pair.model_validate(document.data)
+    assert str(first_error(document, caught.value, {"": Pair})) == (
+        "f.yaml:3: small.size: is above large.size"
+    )
+
+
+def test_a_field_left_to_its_default_is_named_by_its_section():
+    document = yaml_file.parse("large: {size: 0}\nsmall: {}\n", path=Path("f.yaml"))
+    with pytest.raises(ValidationError) as caught:
+        Pair.model_validate(document.data)
+    assert str(first_error(document, caught.value, {"": Pair})) == (
+        "f.yaml:2: small: is above large.size"
+    )
+
+
+def test_without_a_file_the_finding_names_its_field_itself():
+    with pytest.raises(ValidationError, match=r"small\.size: is above large\.size"):
+        Pair(small=Part(size=2), large=Part())

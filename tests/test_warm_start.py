@@ -4,6 +4,7 @@ import pytest
 
 from evomerge.campaign import Campaign
 from evomerge.check import preflight
+from evomerge.cli import run_command
 from evomerge.errors import CampaignError, ResultsError
 from evomerge.facts import facts_of
 from evomerge.search import directions
@@ -74,8 +75,8 @@ def test_the_winner_comes_first_then_the_best(tmp_path, earlier):
 
 
 def test_an_expert_that_joined_starts_at_weight_0(tmp_path, earlier):
-    found = points(tmp_path / "out", earlier, experts=("facts", "tools", "translation"))
-    assert found[0] == {"weight/facts": 0.2, "weight/tools": 0.0, "weight/translation": 0.5}
+    found = points(tmp_path / "out", earlier, experts=("facts", "formats", "translation"))
+    assert found[0] == {"weight/facts": 0.2, "weight/formats": 0.0, "weight/translation": 0.5}
 
 
 def test_an_expert_that_left_is_dropped_and_equal_points_are_tried_once(tmp_path, earlier):
@@ -97,6 +98,22 @@ def test_no_point_in_this_space_is_refused(tmp_path, earlier):
     assert caught.value.field == "search.warm_start"
 
 
-def test_a_folder_that_is_none_is_refused(tmp_path):
-    with pytest.raises(ResultsError, match="no such folder"):
+@pytest.mark.parametrize("command", ["check", "search"])
+def test_a_folder_that_is_none_is_refused_before_any_time_is_spent(tmp_path, capsys, command):
+    file, out = tmp_path / "c.yaml", tmp_path / "out"
+    file.write_text(campaign(out, warm_start=str(tmp_path / "nowhere")).to_yaml())
+    line = 1 + next(
+        i for i, text in enumerate(file.read_text().split("\n")) if "warm_start" in text
+    )
+    assert run_command([command, str(file)]) == 2
+    assert capsys.readouterr().err == (
+        f"evomerge: {file}:{line}: search.warm_start: {tmp_path}/nowhere: no such folder; expected a "
+        "results folder of `evomerge search`\n"
+    )
+    assert not out.exists()
+
+
+def test_without_a_file_the_refusal_names_the_field(tmp_path):
+    with pytest.raises(ResultsError, match="no such folder") as caught:
         points(tmp_path / "out", tmp_path / "nowhere")
+    assert (caught.value.field, caught.value.line) == ("search.warm_start", None)

@@ -1,4 +1,4 @@
-"""Samplers compared on the zoo at equal item evaluations: three spaces, several seeds.
+"""Samplers compared on the zoo at equal item evaluations: several spaces, several seeds.
 
     python -m benchmarks.search.samplers [--spaces 10 40 120] [--samplers slope cmaes ...] [--seeds 0 1]
 
@@ -7,11 +7,14 @@ thread. An item of a slope counts as three item evaluations (a backward pass as 
 know parents and naive merges, tuned task arithmetic among them, and start from the best, but for
 `mergekit`: CMA-ES with mergekit-evolve's settings (x0 = 1/n, σ = 1/6 of a weight, no knowledge). Names may
 carry `+profile` (three cosine coefficients over depth instead of one value a layer) and `+wilcoxon` (racing:
-as many trials, and what they save shows in the item evaluations).
+as many trials, and what they save shows in the item evaluations). Ideas that were tried and are no samplers
+of the package are entrants too: `catcmawm`, `cmaes-blocks`, `cmaes-norms`, `cmaes-screened` (`_variants`).
+The space `mixed` also searches the method, densities, and which experts take part.
 
 The winner is the best on `select` of the four best on `search`, as in a campaign; its mean on the holdout
 items is what counts. `curve` is the mean over item evaluations of the best search value so far. `ready` is
-how many item evaluations it took to find a candidate that held 0.80 of the search items. All metrics are
+how many item evaluations it took to find a candidate that held 0.80 of the search items. `equal time` is
+the best search value after as many processor seconds as the fastest entrant took in all. All metrics are
 teacher-forced exact match (`gold_exact_match`), which equals generation here and costs one pass.
 """
 
@@ -30,16 +33,14 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-from cmaes import CMA
-from optuna.distributions import FloatDistribution
 from tqdm import tqdm
 
+from benchmarks.search._variants import ENTRANTS
 from evomerge.campaign import Campaign
 from evomerge.check import Preflight, preflight
 from evomerge.goals import Judge
 from evomerge.run import assignment_of
 from evomerge.search import Known, Study, directions, race_of
-from evomerge.search.proposer import Params, Result, seed_of
 from evomerge.store import Store
 from evomerge.trial import Candidate, Job, Outcome, Split
 from evomerge.workers.evaluator import Evaluator
@@ -63,6 +64,12 @@ SPACES: dict[str, dict[str, Any]] = {
         "components": ["self_attn", "mlp"],
         "parameters": {"weight": WEIGHT, "density": {"low": 0.5, "high": 1.0}},
     },
+    "mixed": {
+        "method": ["task_arithmetic", "ties", "dare_linear"],
+        "layers": 4,
+        "subsets": True,
+        "parameters": {"weight": WEIGHT, "density": {"low": 0.5, "high": 1.0}},
+    },
 }
 FINALISTS = 4
 READY = 0.8
@@ -73,7 +80,7 @@ class Run:
     """One search.
 
     Attributes:
-        space: By its number of dimensions.
+        space: By its number of dimensions; `mixed` has methods, densities and who takes part.
         sampler: Entrant.
         seed: Of the search.
         holdout: Mean of the winner.
@@ -83,6 +90,7 @@ class Run:
         items: Item evaluations spent.
         trials: Candidates asked for.
         seconds: Of processor time for the search, scoring included.
+        rises: (processor seconds, value) whenever the best search value rose.
     """
 
     space: str
@@ -95,42 +103,11 @@ class Run:
     items: int
     trials: int
     seconds: float
+    rises: tuple[tuple[float, float], ...]
 
-
-class MergekitSettings:
-    """CMA-ES as mergekit-evolve 0.1.5 sets it up: x0 = 1/n, σ = 1/6, a full covariance, no bounds."""
-
-    def __init__(
-        self, distributions: dict[str, FloatDistribution], experts: int, seed: int
-    ) -> None:
-        self._distributions, self._seed = distributions, seed
-        start = [1 / experts if name.startswith("weight") else 1.0 for name in distributions]
-        self._cma = CMA(mean=np.array(start), sigma=1 / 6, seed=seed)
-        self._told: list[tuple[np.ndarray, float]] = []
-
-    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
-        """Draw a point; one outside the ranges is put back on their ends."""
-        self._cma.reseed_rng(seed_of(self._seed, number, attempt))
-        point = self._cma.ask()
-        return {
-            name: float(min(max(value, one.low), one.high))
-            for value, (name, one) in zip(point, self._distributions.items(), strict=True)
-        }
-
-    def asked(self, number: int, params: Params) -> None:
-        """Nothing depends on it."""
-
-    def told(self, number: int, params: Params, result: Result | None) -> None:
-        """Wait for the whole generation, then move."""
-        if result is None:
-            return
-        self._told.append((np.array(list(params.values())), result.loss))
-        if len(self._told) == self._cma.population_size:
-            self._cma.tell(self._told)
-            self._told = []
-
-    def known(self, params: Params, result: Result) -> None:
-        """It starts at its own point."""
+    def at(self, seconds: float) -> float:
+        """Return the best search value after so many seconds; 0 before the first."""
+        return max((value for when, value in self.rises if when <= seconds), default=0.0)
 
 
 class Bench:
@@ -165,17 +142,18 @@ class Bench:
         if "profile" in variants:
             weight = {**space["parameters"]["weight"], "profile": 3}
             space = {**space, "parameters": {**space["parameters"], "weight": weight}}
-        name = "cmaes" if sampler == "mergekit" else sampler
+        name = "cmaes" if sampler in ENTRANTS else sampler
         ready = self._preflight(name, seed, space, racing="wilcoxon" in variants)
         with tempfile.TemporaryDirectory() as folder, _store(ready, Path(folder)) as store:
             for row, outcome in self._parents.values():
                 store.record(Job(Candidate(row.name, row.recipe), "search"), outcome, row.kind)
             study = self._study(ready, store, sampler)
             start = time.process_time()
-            curve = list(self._curve(study))
+            timed = [(*point, time.process_time() - start) for point in self._curve(study)]
             seconds = time.process_time() - start
             winner, searched = self._winner(study)
         holdout = self._mean(self._score(winner, "holdout"))
+        curve = [(items, value) for items, value, _ in timed]
         found = [items for items, value in curve if value >= READY]
         return Run(
             self.space,
@@ -188,6 +166,7 @@ class Bench:
             study.tally.items,
             study.tally.asked,
             seconds,
+            tuple(_rises(timed)),
         )
 
     def _preflight(
@@ -214,10 +193,7 @@ class Bench:
         known = [Known(outcome, points[row.name]) for row, outcome in self._parents.values()]
         ids = {task: ready.items.ids(task, "search") for task in self._metrics}
         racing = ready.campaign.search.pruner != "none"
-        proposer = None
-        if sampler == "mergekit":
-            distributions = dict(ready.space.distributions)
-            proposer = MergekitSettings(distributions, len(JOBS), ready.campaign.search.seed)
+        entrant = ENTRANTS.get(sampler)
         return Study(
             ready.space,
             judge,
@@ -225,7 +201,7 @@ class Bench:
             known=known,
             counts={task: len(each) for task, each in ids.items()},
             race=race_of(judge, ids) if racing else None,
-            proposer=proposer,
+            proposer=None if entrant is None else entrant(ready),
         )
 
     def _curve(self, study: Study) -> Iterator[tuple[int, float]]:
@@ -255,7 +231,7 @@ class Bench:
 def main() -> None:
     """Print a table a space, and write every run as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--spaces", nargs="+", default=list(SPACES), choices=list(SPACES))
+    parser.add_argument("--spaces", nargs="+", default=["10", "40", "120"], choices=list(SPACES))
     parser.add_argument(
         "--samplers",
         nargs="+",
@@ -289,9 +265,10 @@ def table(runs: Sequence[Run]) -> str:
     grouped = {name: [run for run in runs if run.sampler == name] for name in names}
     lines = [
         f"| {runs[0].space} dimensions | holdout | search | curve | evaluations to {READY} "
-        "| all evaluations | s |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| all evaluations | s | equal time |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    least = min(fmean(run.seconds for run in rows) for rows in grouped.values())
     for name in sorted(names, key=lambda name: -fmean(run.holdout for run in grouped[name])):
         rows = grouped[name]
         ready = sorted(run.ready if run.ready is not None else 10**9 for run in rows)
@@ -300,7 +277,10 @@ def table(runs: Sequence[Run]) -> str:
         reached = "never" if middle == 10**9 else f"{middle:,}"
         seconds = fmean(run.seconds for run in rows)
         items = fmean(run.items for run in rows)
-        lines.append(f"| {name} | {' | '.join(cells)} | {reached} | {items:,.0f} | {seconds:.0f} |")
+        timed = _spread([run.at(least) for run in rows])
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {reached} | {items:,.0f} | {seconds:.0f} | {timed} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -322,6 +302,14 @@ def _area(curve: Sequence[tuple[int, float]], budget: int) -> float:
     for (start, value), (stop, _) in pairwise([*curve, (budget, 0.0)]):
         total += value * max(0, min(stop, budget) - start)
     return total / budget
+
+
+def _rises(timed: Sequence[tuple[int, float, float]]) -> Iterator[tuple[float, float]]:
+    best = 0.0
+    for _, value, seconds in timed:
+        if value > best:
+            best = value
+            yield seconds, value
 
 
 def _store(ready: Preflight, folder: Path) -> Store:

@@ -18,9 +18,9 @@ from evomerge.campaign.search import Search
 from evomerge.campaign.settings import NonEmpty, Settings
 from evomerge.campaign.space import Bounds, Range, Space
 from evomerge.campaign.workers import Scorer, Workers
-from evomerge.errors import CampaignError
+from evomerge.errors import CampaignError, nearest
 from evomerge.model_names import anchored
-from evomerge.validation import first_error
+from evomerge.validation import FieldError, first_error
 
 
 class Campaign(Settings):
@@ -72,27 +72,30 @@ class Campaign(Settings):
     @classmethod
     def _each_once(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
         names = [objective.task for objective in objectives]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f'task "{twice[0]}" is given twice; one objective a task')
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                message = f'task "{name}" is given twice; one objective a task'
+                raise FieldError(message, place, "task")
         return objectives
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        tasks = {objective.task for objective in self.objectives}
-        for keep in self.keep:
+        tasks = [objective.task for objective in self.objectives]
+        for place, keep in enumerate(self.keep):
             if keep.task not in tasks:
-                raise ValueError(f'keep: task "{keep.task}" is none of the objectives')
-        if self.search.target is not None and self.mode == "pareto":
-            raise ValueError("search.target is one value; it needs mode: mean")
-        names = set(self.expert_names())
-        for parameter, setting in self.space.parameters.items():
-            unknown = set(setting.experts) - names if isinstance(setting, Range) else set()
-            if unknown:
-                raise ValueError(
-                    f'space.parameters.{parameter}.experts: "{sorted(unknown)[0]}" is none of the '
-                    f"experts {', '.join(sorted(names))}"
+                message = (
+                    f'task "{keep.task}" is none of the objectives; {nearest(keep.task, tasks)}'
                 )
+                raise FieldError(message, "keep", place, "task")
+        if self.search.target is not None and self.mode == "pareto":
+            message = "a target is one value, and a Pareto front has several; it needs mode: mean"
+            raise FieldError(message, "search", "target")
+        names = self.expert_names()
+        for parameter, setting in self.space.parameters.items():
+            for name in setting.experts if isinstance(setting, Range) else ():
+                if name not in names:
+                    message = f'unknown expert "{name}"; {nearest(name, names)}'
+                    raise FieldError(message, "space", "parameters", parameter, "experts", name)
         return self
 
     @classmethod

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from evomerge.campaign.settings import DType, NonEmpty, Settings
 from evomerge.model_names import with_name
+from evomerge.validation import FieldError
 
 
 class Expert(Settings):
@@ -43,11 +44,12 @@ class Models(Settings):
     @classmethod
     def _unique(cls, experts: tuple[Expert, ...]) -> tuple[Expert, ...]:
         names = [expert.name for expert in experts]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(
-                f'two experts are called "{twice[0]}"; give one of them as {{model: ..., name: ...}}'
-            )
-        if "base" in names:
-            raise ValueError('no expert may be called "base"; give it as {model: ..., name: ...}')
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                message = f'two experts are called "{name}"'
+            elif name == "base":
+                message = 'no expert may be called "base"'
+            else:
+                continue
+            raise FieldError(f"{message}; give it as {{model: ..., name: ...}}", place, "name")
         return experts

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from evomerge.campaign.settings import NonEmpty, Settings
+from evomerge.validation import FieldError
 
 Axis = Literal["expert", "layer", "component"]
 
@@ -59,23 +60,24 @@ class Range(Settings):
         if not self.low < self.high:
             raise ValueError(f"an empty range: low {self.low:g} is not below high {self.high:g}")
         if self.log and self.low <= 0:
-            raise ValueError(f"a log range needs low above 0, found {self.low:g}")
+            raise FieldError(f"a log range needs low above 0, found {self.low:g}", "low")
         if self.profile is not None and (self.log or "layer" not in self.per):
-            raise ValueError(
-                "profile is a curve over layers: it needs log: false, and layer among per"
+            raise FieldError(
+                "profile is a curve over layers: it needs log: false, and layer among per",
+                "profile",
             )
         if self.sum is not None and (self.low < 0 or "expert" not in self.per or self.experts):
-            raise ValueError(
+            raise FieldError(
                 "sum scales the experts' values: it needs low of at least 0, expert among per, and no "
-                "ranges of single experts"
+                "ranges of single experts",
+                "sum",
             )
         if self.experts and "expert" not in self.per:
-            raise ValueError("ranges of single experts need expert among per")
+            raise FieldError("ranges of single experts need expert among per", "experts")
         for name, own in self.experts.items():
             if self.log and isinstance(own, Bounds) and own.low <= 0:
-                raise ValueError(
-                    f"a log range needs low above 0, found {own.low:g} for expert {name}"
-                )
+                message = f"a log range needs low above 0, found {own.low:g} for expert {name}"
+                raise FieldError(message, "experts", name, "low")
         return self
 
 
@@ -135,9 +137,9 @@ class Space(Settings):
     @field_validator("method")
     @classmethod
     def _each_once(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({name for name in methods if methods.count(name) > 1})
-        if twice:
-            raise ValueError(f'method "{twice[0]}" is given twice')
+        for place, name in enumerate(methods):
+            if name in methods[:place]:
+                raise FieldError(f'method "{name}" is given twice', place)
         return methods
 
     @field_validator("components")
@@ -145,14 +147,15 @@ class Space(Settings):
     def _each_reached(cls, components: tuple[str, ...]) -> tuple[str, ...]:
         for place, text in enumerate(components):
             if text == "rest":
-                raise ValueError('"rest" is the group of what matches none; leave it out')
+                raise FieldError('"rest" is the group of what matches none; leave it out', place)
             earlier = next((one for one in components[:place] if one in text), None)
             if earlier is not None:
-                raise ValueError(
+                raise FieldError(
                     f'"{text}" is never reached: its tensors belong to "{earlier}", which stands before '
                     "it; put the longer text first"
                     if earlier != text
-                    else f'"{text}" is given twice'
+                    else f'"{text}" is given twice',
+                    place,
                 )
         return components
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from evomerge.campaign.settings import Count, NonEmpty, Settings
+from evomerge.validation import FieldError
 
 
 class Workers(Settings):
@@ -45,5 +46,6 @@ class Scorer(Settings):
     @model_validator(mode="after")
     def _args_have_a_taker(self) -> Self:
         if self.args and self.backend == "resident":
-            raise ValueError("args are for lm-eval's model types; give backend too, such as hf")
+            message = "args are for lm-eval's model types; give backend too, such as hf"
+            raise FieldError(message, "args")
         return self

@@ -1,6 +1,7 @@
 """Recipes: everything needed to rebuild one merged model, and mergekit's YAML in and out."""
 
 from evomerge.recipe.mergekit_yaml import dumps, load, loads, located, save
+from evomerge.recipe.numbers import Parts, parts, with_numbers
 from evomerge.recipe.recipe import (
     Conditional,
     Recipe,
@@ -13,6 +14,7 @@ from evomerge.recipe.recipe import (
 
 __all__ = [
     "Conditional",
+    "Parts",
     "Recipe",
     "Scalar",
     "Setting",
@@ -23,5 +25,7 @@ __all__ = [
     "load",
     "loads",
     "located",
+    "parts",
     "save",
+    "with_numbers",
 ]

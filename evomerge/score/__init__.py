@@ -1,6 +1,6 @@
 """Scores of a module on lm-eval's tasks: the very numbers of lm-eval, from fewer and leaner passes."""
 
-from evomerge.score.backend import BackendScorer, scratch_folder
+from evomerge.score.backend import BackendScorer
 from evomerge.score.failures import Collapsed, NotFinite
 from evomerge.score.gold_loss import GoldLoss, Losses, has_gold
 from evomerge.score.items import Items, load_items
@@ -29,6 +29,5 @@ __all__ = [
     "lm_eval_results",
     "lm_eval_table",
     "load_items",
-    "scratch_folder",
     "task_metrics",
 ]

@@ -7,10 +7,7 @@ very requests that the resident scorer answers.
 from __future__ import annotations
 
 import gc
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +25,6 @@ from evomerge.score.metrics import GOLD_EXACT_MATCH, GOLD_PROBABILITY
 from evomerge.score.rendering import Leaf
 from evomerge.score.scorer import Scored
 from evomerge.trial import Estimate, Split, TaskScores
-
-SHARED_MEMORY = Path("/dev/shm")
 
 
 class BackendScorer:
@@ -98,15 +93,6 @@ class BackendScorer:
             for leaf in self._items.leaves(task, split):
                 _refuse(leaf, golds)
         return asked
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Make a folder for one candidate, in memory where the system has such a place; then remove it."""
-    in_memory = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)
-    where = SHARED_MEMORY if in_memory else None
-    with tempfile.TemporaryDirectory(prefix="evomerge-", dir=where) as folder:
-        yield Path(folder)
 
 
 def _ask(model: LM, leaf: Leaf) -> list[list[Any]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import xxhash
 from optuna.distributions import FloatDistribution
 
-from evomerge.recipe import Recipe
-from evomerge.search.unit_cube import Vector, to_unit
+from evomerge.recipe import Parts
+from evomerge.search.unit_cube import UnitCube
 from evomerge.trial import Outcome
 
 NEAR = 1e-3
 """Root mean square distance, in shares of the ranges, below which two candidates are as good as one."""
+
+Key = tuple[int, bytes]
 
 
 class Flights:
@@ -24,24 +27,30 @@ class Flights:
     """
 
     def __init__(self, distributions: Mapping[str, FloatDistribution]) -> None:
-        self._distributions = dict(distributions)
-        self._places: dict[int, Vector] = {}
-        self._keys: dict[int, str] = {}
-        self._flying: dict[str, int] = {}  # recipe → the trial that is evaluated for all its twins
+        self._cube = UnitCube(distributions)
+        self._places = np.empty((8, len(self._cube)))  # [at least the trials in flight, dimensions]
+        self._rows: dict[int, int] = {}  # trial → its row of `_places`; the rows are 0 to n - 1
+        self._keys: dict[int, Key] = {}
+        self._flying: dict[Key, int] = {}  # recipe → the trial that is evaluated for all its twins
         self._twins: dict[int, list[int]] = {}
-        self._done: dict[str, Outcome] = {}
+        self._done: dict[Key, Outcome] = {}
+        self._forms: dict[tuple[Hashable, ...], int] = {}
 
     def is_near(self, params: Mapping[str, float]) -> bool:
         """Tell whether something in flight is as good as the same."""
-        if not self._places:
+        if not self._rows:
             return False
-        apart = np.stack(list(self._places.values())) - to_unit(params, self._distributions)
-        return bool((np.sqrt((apart**2).mean(axis=1)) < NEAR).any())
+        apart = self._places[: len(self._rows)] - self._cube.to_unit(params)
+        squares = np.einsum("ij,ij->i", apart, apart)
+        return bool(squares.min() < NEAR**2 * len(self._cube))
 
-    def start(self, number: int, params: Mapping[str, float], recipe: Recipe) -> Outcome | None:
+    def start(self, number: int, params: Mapping[str, float], recipe: Parts) -> Outcome | None:
         """Put a trial in flight; return the outcome of an earlier trial with the same recipe."""
-        key = self._keys[number] = key_of(recipe)
-        self._places[number] = to_unit(params, self._distributions)
+        key = self._keys[number] = self._key(recipe)
+        if len(self._rows) == len(self._places):
+            self._places = np.concatenate([self._places, np.empty_like(self._places)])
+        self._places[len(self._rows)] = self._cube.to_unit(params)
+        self._rows[number] = len(self._rows)
         return self._done.get(key)
 
     def is_twin(self, number: int) -> bool:
@@ -58,14 +67,22 @@ class Flights:
         Failures and partial outcomes are no answer for later trials.
         """
         key = self._keys.pop(number)
-        del self._places[number]
+        self._leave(number)
         if self._flying.get(key) == number:
             del self._flying[key]
         if outcome.failure is None and outcome.pruned is None:
             self._done.setdefault(key, outcome)
         return self._twins.pop(number, [])
 
+    def _leave(self, number: int) -> None:
+        """The last row moves to where the trial was."""
+        row, last = self._rows.pop(number), len(self._rows)
+        if row < last:
+            moved = next(other for other, at in self._rows.items() if at == last)
+            self._places[row] = self._places[last]
+            self._rows[moved] = row
 
-def key_of(recipe: Recipe) -> str:
-    """Return a text that is equal for equal recipes, within one run."""
-    return xxhash.xxh3_128_hexdigest(repr(recipe).encode())
+    def _key(self, recipe: Parts) -> Key:
+        form = self._forms.setdefault(recipe.form, len(self._forms))
+        numbers = struct.pack(f"{len(recipe.numbers)}d", *recipe.numbers)
+        return form, xxhash.xxh3_128_digest(numbers)

@@ -31,7 +31,7 @@ class OptunaProposer:
     """One of Optuna's samplers.
 
     Args:
-        name: `tpe`, `nsga2`, `gp` or `random`.
+        name: `tpe`, `nsga2` or `gp`.
         distributions: The whole space.
         directions: One an objective value.
         trials: The budget, which sizes NSGA-II's population.
@@ -52,7 +52,6 @@ class OptunaProposer:
             "tpe": self._tpe,
             "nsga2": self._nsga2,
             "gp": self._gp,
-            "random": self._random,
         }
         self._build = build[name]
         self._known = 0
@@ -144,6 +143,3 @@ class OptunaProposer:
             warn_independent_sampling=False,
             seed=seed_of(self._seed, number),
         )
-
-    def _random(self, number: int) -> BaseSampler:
-        return RandomSampler(seed=seed_of(self._seed, number))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from evomerge.goals import Judge, feasible, total_violation
 from evomerge.store import Direction
-from evomerge.trial import Candidate
 
 
 @dataclass(frozen=True)
@@ -15,12 +14,12 @@ class Scored:
     """A completed trial.
 
     Attributes:
-        candidate: What was evaluated.
+        number: Of the trial.
         values: Its objective values.
         violations: By how much it misses each condition; met where at most 0.
     """
 
-    candidate: Candidate
+    number: int
     values: tuple[float, ...]
     violations: tuple[float, ...] = ()
 
@@ -30,14 +29,14 @@ class Ranked:
     """A completed trial in a ranking.
 
     Attributes:
-        candidate: What was evaluated.
+        number: Of the trial.
         values: Its objective values.
         front: 0: no other trial is better in one value and as good in all; 1: none once those are
             taken away; and so on. Behind the last front stand those that miss a condition.
         violations: By how much it misses each condition; met where at most 0.
     """
 
-    candidate: Candidate
+    number: int
     values: tuple[float, ...]
     front: int
     violations: tuple[float, ...] = ()
@@ -53,7 +52,7 @@ def ranking(judge: Judge, trials: Iterable[Scored]) -> list[Ranked]:
     found = list(trials)
     ordered = judge.order([one.values for one in found], [one.violations for one in found])
     return [
-        Ranked(found[row].candidate, found[row].values, front, found[row].violations)
+        Ranked(found[row].number, found[row].values, front, found[row].violations)
         for row, front in ordered
     ]
 
@@ -65,8 +64,8 @@ def best_value(judge: Judge, trials: Iterable[Scored]) -> float | None:
     return max((one.values[0] for one in trials if feasible(one.violations)), default=None)
 
 
-def finalists(judge: Judge, ranked: Sequence[Ranked], count: int) -> list[Candidate]:
-    """Return the trials to be scored again on `select`.
+def finalists(judge: Judge, ranked: Sequence[Ranked], count: int) -> list[int]:
+    """Return the numbers of the trials to be scored again on `select`.
 
     The first `count` of the ranking; of a Pareto front the one with the best mean, then the best in each
     objective and cost, so that its ends are among them, then the others by mean.
@@ -77,15 +76,15 @@ def finalists(judge: Judge, ranked: Sequence[Ranked], count: int) -> list[Candid
         count: How many.
     """
     if judge.campaign.mode == "mean":
-        return [one.candidate for one in ranked[:count]]
+        return [one.number for one in ranked[:count]]
     front = [one for one in ranked if one.front == 0]
     ends = [
         _end(front, position, direction)
         for position, direction in enumerate(judge.directions)
         if front
     ]
-    in_turn = {one.candidate.number: one.candidate for one in (*front[:1], *ends, *ranked)}
-    return list(in_turn.values())[:count]
+    in_turn = dict.fromkeys(one.number for one in (*front[:1], *ends, *ranked))
+    return list(in_turn)[:count]
 
 
 def ranked_loss(value: float, violations: Sequence[float]) -> float:

@@ -12,6 +12,7 @@ from evomerge.search.cmaes_proposer import SIGMA, CmaEsProposer
 from evomerge.search.coarse_proposer import CoarseProposer
 from evomerge.search.optuna_proposer import OptunaProposer
 from evomerge.search.proposer import Proposer
+from evomerge.search.random_proposer import RandomProposer
 from evomerge.search.slope_proposer import AROUND, SlopeProposer
 from evomerge.search.sobol_proposer import SobolProposer
 from evomerge.space import Space
@@ -71,6 +72,8 @@ def _plain(
                 field="search.sampler",
             )
         return CmaEsProposer(space.distributions, settings.trials, settings.seed, sigma)
+    if name == "random":
+        return RandomProposer(space.distributions, settings.seed)
     if name == "qmc":
         return SobolProposer(space.distributions, settings.seed)
     return OptunaProposer(name, space.distributions, directions, settings.trials, settings.seed)

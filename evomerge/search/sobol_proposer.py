@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution
 from scipy.stats.qmc import Sobol
 
 from evomerge.search.proposer import Params, Result
-from evomerge.search.unit_cube import from_unit
+from evomerge.search.unit_cube import UnitCube
 
 
 class SobolProposer:
@@ -24,15 +24,16 @@ class SobolProposer:
     """
 
     def __init__(self, distributions: Mapping[str, FloatDistribution], seed: int) -> None:
-        self._distributions = dict(distributions)
-        self._sequence = Sobol(len(self._distributions), scramble=True, rng=seed)
+        self._cube = UnitCube(distributions)
+        self._sequence = Sobol(len(self._cube), scramble=True, rng=seed)
 
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
         """Return the point of this number."""
-        self._sequence.reset()
-        if number:
-            self._sequence.fast_forward(number)
-        return from_unit(self._sequence.random(1)[0], self._distributions)
+        if self._sequence.num_generated > number:
+            self._sequence.reset()
+        if self._sequence.num_generated < number:
+            self._sequence.fast_forward(number - self._sequence.num_generated)
+        return self._cube.from_unit(self._sequence.random(1)[0])
 
     def asked(self, number: int, params: Params) -> None:
         """Do nothing: the numbers are all that matters."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from evomerge.goals import Judge
 from evomerge.racing import completed
+from evomerge.recipe import Parts, parts
 from evomerge.search.descent import Step
 from evomerge.search.flights import Flights
 from evomerge.search.history import Event, Known, events
@@ -132,9 +133,10 @@ class Study:
                 break
             number = self.tally.asked
             params = self._point(number)
-            candidate = Candidate(f"trial {number}", self._space.recipe(params), number)
-            asked.append(Asked(candidate, params, self._space.distributions))
-            answer = self._take_asked(candidate, params)
+            candidate = self._candidate(number, params)
+            new = Asked(candidate, params, self._space.distributions)
+            asked.append(new)
+            answer = self._take_asked(candidate, params, new.parts)
             if answer is not None:
                 self._record_asked(asked)
                 self._tell_trials([self._copied(candidate, answer)])
@@ -187,7 +189,8 @@ class Study:
         """Return the trials to be scored again on `select`: those given up only where others are few."""
         chosen = finalists(self._judge, self.ranking(), count)
         given_up = ranking(self._judge, self.tally.given_up.values())
-        return [*chosen, *finalists(self._judge, given_up, count - len(chosen))]
+        chosen += finalists(self._judge, given_up, count - len(chosen))
+        return [self._candidate(number, self._params[number]) for number in chosen]
 
     @property
     def _pending(self) -> int:
@@ -218,6 +221,9 @@ class Study:
             if not self._flights.is_near(params):
                 break
         return params
+
+    def _candidate(self, number: int, params: Params) -> Candidate:
+        return Candidate(f"trial {number}", self._space.recipe(params), number)
 
     def _job(self, candidate: Candidate) -> Job:
         race = None if self._race is None else against(self._race, self._incumbents.outcomes)
@@ -300,7 +306,7 @@ class Study:
             self._take_baseline(what, inside)
         elif isinstance(what, StoredTrial):
             if not told:
-                answer = self._take_asked(what.candidate, what.params)
+                answer = self._take_asked(what.candidate, what.params, parts(what.recipe))
                 if what.told_seq is None and answer is None:
                     self._interrupted.append(self._job(what.candidate))  # against its rivals then
                 elif what.told_seq is None and answer is not None:
@@ -323,14 +329,14 @@ class Study:
         loss = -self._judge.mean(baseline.values)
         self._proposer.known(baseline.params, result or Result(baseline.values, loss))
 
-    def _take_asked(self, candidate: Candidate, params: Params) -> Outcome | None:
+    def _take_asked(self, candidate: Candidate, params: Params, recipe: Parts) -> Outcome | None:
         """Hear that a trial was asked; return the outcome of an earlier one with the same recipe."""
         number = _number(candidate)
         self._proposer.asked(number, params)
         self._params[number] = dict(params)
         self.tally.asked += 1
         self._flying[number] = candidate
-        return self._flights.start(number, params, candidate.recipe)
+        return self._flights.start(number, params, recipe)
 
     def _take_told(
         self, candidate: Candidate, outcome: Outcome, values: Sequence[float] | None
@@ -338,7 +344,7 @@ class Study:
         number = _number(candidate)
         del self._flying[number]
         result = None if values is None else self._result(values, outcome)
-        self.tally.take(candidate, number, outcome, result)
+        self.tally.take(number, outcome, result)
         if result is not None:
             self._incumbents.hear(result.values, result.violations, outcome)
         self._proposer.told(number, self._params[number], result)

@@ -9,7 +9,7 @@ from evomerge.goals import feasible
 from evomerge.search.objectives import reached
 from evomerge.search.proposer import Result
 from evomerge.search.ranking import Scored
-from evomerge.trial import Candidate, Outcome
+from evomerge.trial import Outcome
 
 
 @dataclass
@@ -44,17 +44,15 @@ class Tally:
         """Candidates with an outcome, failures included."""
         return len(self.scored) + self.failed + self.pruned
 
-    def take(
-        self, candidate: Candidate, number: int, outcome: Outcome, result: Result | None
-    ) -> None:
+    def take(self, number: int, outcome: Outcome, result: Result | None) -> None:
         """Count a trial's outcome; None as its result: it failed."""
         self.items += outcome.cost.items
         if result is None:
             self.failed += 1
         elif outcome.pruned is not None:
-            self.given_up[number] = Scored(candidate, result.values, result.violations)
+            self.given_up[number] = Scored(number, result.values, result.violations)
         else:
-            self.scored[number] = Scored(candidate, result.values, result.violations)
+            self.scored[number] = Scored(number, result.values, result.violations)
             if len(result.values) == 1 and feasible(result.violations):
                 before = self.best_value
                 self.best_value = max(

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge import campaign
 from evomerge.recipe import Conditional, Recipe, Setting, Slice, Source
-from evomerge.space.dimensions import Searched
-from evomerge.space.profiles import Numbers
 
 if TYPE_CHECKING:
     from evomerge.space.space import Space
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The values of one searched parameter, [groups][experts][components].
+
+    An axis by which it does not differ has length 1.
+    """
+
+    name: str
+    filters: Sequence[str | None]
+    values: Sequence[Sequence[Sequence[float]]]
+
+    def setting(self, group: int, expert: int) -> Setting:
+        """Return what stands in the recipe: a value, or a list of filters whose last takes the rest."""
+        row = self.values[group] if len(self.values) > 1 else self.values[0]
+        found = row[expert] if len(row) > 1 else row[0]
+        if len(found) == 1:
+            return found[0]
+        pairs = zip(found, self.filters, strict=True)
+        return tuple(Conditional(value, text) for value, text in pairs)
 
 
 def written(space: Space, params: Mapping[str, float]) -> Recipe:
     """Return the recipe of a point."""
     method = space.method(params)
     facts = space.methods[method]
-    tables = {
-        one.name: (one, one.values(params, space.part(one, params)))
-        for one in space.searched
-        if one.name in facts.parameters
-    }
+    own: list[_Table] = []
+    shared: list[_Table] = []
+    for one in space.searched:
+        if one.name in facts.parameters:
+            values = one.values(params, space.part(one, params)).swapaxes(1, 2).tolist()
+            table = _Table(one.name, (*one.components[:-1], None), values)
+            (own if facts.parameters[one.name].per_source else shared).append(table)
+    searched = {table.name for table in (*own, *shared)}
     fixed = {
         name: value
         for name, value in space.settings.parameters.items()
-        if name in facts.parameters and name not in tables and not isinstance(value, campaign.Range)
+        if name in facts.parameters
+        and name not in searched
+        and not isinstance(value, campaign.Range)
     }
+    base = space.family.base if facts.needs_base else None
     return Recipe(
         method=method,
-        slices=tuple(_slice(space, method, tables, group) for group in range(len(space.groups))),
-        base_model=space.family.base if facts.needs_base else None,
+        slices=tuple(_slice(space, base, own, shared, group) for group in range(len(space.groups))),
+        base_model=base,
         parameters=fixed,
         dtype=space.family.dtype,
         seed=space.seed_of_masks(params),
@@ -39,27 +65,20 @@ def written(space: Space, params: Mapping[str, float]) -> Recipe:
 
 
 def _slice(
-    space: Space, method: str, tables: Mapping[str, tuple[Searched, Numbers]], group: int
+    space: Space, base: str | None, own: Sequence[_Table], shared: Sequence[_Table], group: int
 ) -> Slice:
-    facts, layers = space.methods[method], space.groups[group]
+    """Return the slice of one group of layers.
 
-    def settings(expert: int | None) -> Iterator[tuple[str, Setting]]:
-        """The searched settings of one expert, or (None) those shared by all sources."""
-        for name, (one, values) in tables.items():
-            if facts.parameters[name].per_source == (expert is not None):
-                row = 0 if values.shape[0] == 1 else group
-                column = 0 if values.shape[2] == 1 else expert
-                yield name, _setting(one, values[row, :, column].tolist())
-
-    sources = [Source(space.family.base, layers)] if facts.needs_base else []
-    for position, model in enumerate(space.family.experts.values()):
-        sources.append(Source(model, layers, dict(settings(position))))
-    return Slice(sources=tuple(sources), parameters=dict(settings(None)))
-
-
-def _setting(one: Searched, values: list[float]) -> Setting:
-    """One value for each component, as a list of filters whose last takes the rest."""
-    if len(values) == 1:
-        return values[0]
-    filters = [*one.components[:-1], None]
-    return tuple(Conditional(value, text) for value, text in zip(values, filters, strict=True))
+    Args:
+        space: The models.
+        base: Its first source; None: the method takes none.
+        own: Parameters of which each expert has its own.
+        shared: Parameters of all sources.
+        group: Which group.
+    """
+    layers = space.groups[group]
+    sources = [] if base is None else [Source(base, layers)]
+    for expert, model in enumerate(space.family.experts.values()):
+        settings = {table.name: table.setting(group, expert) for table in own}
+        sources.append(Source(model, layers, settings))
+    return Slice(tuple(sources), None, {table.name: table.setting(group, 0) for table in shared})

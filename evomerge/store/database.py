@@ -12,7 +12,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from sqlalchemy import Connection, Engine, create_engine, event, select, update
+from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool, StaticPool
 
@@ -119,21 +119,6 @@ def check_database(engine: Engine, path: Path, *, thorough: bool) -> None:
             verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
             if verdict != "ok":
                 raise _damaged(verdict, path)
-
-
-def bring_up_to_date(engine: Engine, path: Path) -> None:
-    """Add to a file of an older evomerge the tables that it lacks; what is in it stays.
-
-    Args:
-        engine: The file, opened for writing, and checked.
-        path: Its name, for the messages.
-    """
-    with transaction(engine, path) as connection:
-        schema = META.c.key == "schema"
-        found = connection.execute(select(META.c.value).where(schema)).scalar_one()
-        METADATA.create_all(connection)
-        if int(found) < SCHEMA_VERSION:
-            connection.execute(update(META).where(schema).values(value=str(SCHEMA_VERSION)))
 
 
 @contextmanager

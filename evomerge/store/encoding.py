@@ -20,6 +20,7 @@ from evomerge.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabul
 
 _FLOATS, _BITS = b"d", b"b"
 """First byte of packed floats; that of compressed JSON is `x`."""
+_ZERO_ONE = {0.0, 1.0}
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
@@ -34,9 +35,9 @@ def encode_items(values: Sequence[Any]) -> bytes:
         ResultsError: A value of any other type.
     """
     if set(map(type, values)) == {float}:
-        packed = struct.pack(f"<{len(values)}d", *values)
-        if set(values) <= {0.0, 1.0} and b"\x80" not in packed:  # the sign of a negative zero
-            bits = np.packbits(np.array(values, dtype=np.bool_))
+        packed = encode_numbers(values)
+        if set(values) <= _ZERO_ONE and b"\x80" not in packed:  # the sign of a negative zero
+            bits = np.packbits(np.frombuffer(packed, "<f8").astype(np.bool_))
             return _BITS + struct.pack("<I", len(values)) + bits.tobytes()
         return _FLOATS + packed
     return zlib.compress(encode_json([_tagged(value) for value in values]).encode())
@@ -52,8 +53,18 @@ def decode_items(packed: bytes) -> tuple[Any, ...]:
             .tolist()
         )
     if packed[:1] == _FLOATS:
-        return struct.unpack(f"<{len(packed) // 8}d", packed[1:])
+        return decode_numbers(packed[1:])
     return tuple(_untagged(value) for value in json.loads(zlib.decompress(packed)))
+
+
+def encode_numbers(numbers: Sequence[float]) -> bytes:
+    """Pack numbers as little-endian float64."""
+    return struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+def decode_numbers(packed: bytes) -> tuple[float, ...]:
+    """Unpack what `encode_numbers` packed."""
+    return struct.unpack(f"<{len(packed) // 8}d", packed)
 
 
 def encode_json(value: Any) -> str:  # noqa: ANN401 - JSON is any

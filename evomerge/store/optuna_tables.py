@@ -71,7 +71,7 @@ def insert_running(
             distribution = distributions[name]
             value = distribution.to_internal_repr(params[name])
             row += (trial_id, name, value, texts.of(name, distribution))
-        connection.execute(
+        connection.execute(  # twice as fast as `executemany`
             "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES "
             + ",".join(["(?,?,?,?)"] * len(some)),
             row,
@@ -114,6 +114,21 @@ def finish(
         "VALUES (?, ?, ?, 'FINITE')",
         [(trial_id, index, value) for index, value in enumerate(values or ())],
     )
+
+
+def read_params(connection: sqlite3.Connection, study_id: int) -> dict[int, dict[str, float]]:
+    """Return the values of all trials' parameters: id of the trial → name → value, in order.
+
+    Only for ranges of floats, which Optuna's tables hold as they are.
+    """
+    found: dict[int, dict[str, float]] = {}
+    query = (
+        "SELECT trial_id, param_name, param_value FROM trial_params JOIN trials USING (trial_id) "
+        "WHERE study_id = ? ORDER BY param_id"
+    )
+    for trial_id, name, value in connection.execute(query, (study_id,)):
+        found.setdefault(trial_id, {})[name] = value
+    return found
 
 
 def set_user_attrs(connection: sqlite3.Connection, trial_id: int, attrs: Mapping[str, Any]) -> None:

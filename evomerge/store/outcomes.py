@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, inspect, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, select
 
 from evomerge.store.encoding import (
     decode_items,
@@ -44,11 +45,9 @@ class ItemSets:
         if ids not in self._numbers:
             packed = encode_json(ids)
             known = "SELECT item_set_id FROM evomerge_item_sets WHERE ids = ?"
-            row = connection.execute(known, (packed,)).fetchone()
-            if row is None:
-                insert = "INSERT INTO evomerge_item_sets (ids) VALUES (?)"
-                row = (_row_id(connection.execute(insert, (packed,))),)
-            self._numbers[ids] = int(row[0])
+            insert = "INSERT INTO evomerge_item_sets (ids) VALUES (?) ON CONFLICT DO NOTHING"
+            connection.execute(insert, (packed,))
+            self._numbers[ids] = int(connection.execute(known, (packed,)).fetchone()[0])
         return self._numbers[ids]
 
     def forget(self) -> None:
@@ -87,74 +86,81 @@ class PackedOutcome:
         )
 
 
-def insert_evaluation(
-    connection: sqlite3.Connection,
-    item_sets: ItemSets,
-    candidate: Candidate,
-    kind: str,
-    split: Split,
-    packed: PackedOutcome,
-) -> None:
-    """Write an outcome's rows; an earlier one of the same name and split is replaced.
+@dataclass(frozen=True)
+class NewEvaluation:
+    """An evaluation to be written.
 
-    The recipe of a `trial` already stands in the trial's row.
+    Attributes:
+        candidate: Who was evaluated; the recipe of a `trial` already stands in the trial's row.
+        kind: As in `tables.EVALUATIONS`.
+        split: Of the items.
+        packed: What came of it.
     """
-    _delete_evaluation(connection, candidate.name, split)
-    outcome, cost, failure = packed.outcome, packed.outcome.cost, packed.outcome.failure
-    evaluation_id = _row_id(
-        connection.execute(
-            "INSERT INTO evomerge_evaluations (name, kind, number, split, recipe, failure_kind, "
-            "failure_reason, merge_seconds, score_seconds, items, generated_tokens, worker) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                candidate.name,
-                kind,
-                candidate.number,
-                split,
-                None if kind == "trial" else encode_recipe(candidate.recipe),
-                None if failure is None else failure.kind.value,
-                None if failure is None else failure.reason,
-                cost.merge_seconds,
-                cost.score_seconds,
-                cost.items,
-                cost.generated_tokens,
-                outcome.worker,
-            ),
+
+    candidate: Candidate
+    kind: str
+    split: Split
+    packed: PackedOutcome
+
+    def row(self, evaluation_id: int) -> tuple[object, ...]:
+        """Return the row of `tables.EVALUATIONS`."""
+        candidate, outcome = self.candidate, self.packed.outcome
+        cost, failure = outcome.cost, outcome.failure
+        return (
+            evaluation_id,
+            candidate.name,
+            self.kind,
+            candidate.number,
+            self.split,
+            None if self.kind == "trial" else encode_recipe(candidate.recipe),
+            None if failure is None else failure.kind.value,
+            None if failure is None else failure.reason,
+            cost.merge_seconds,
+            cost.score_seconds,
+            cost.items,
+            cost.generated_tokens,
+            outcome.worker,
         )
-    )
-    if outcome.pruned is not None:
-        pruned = (outcome.pruned.reason, outcome.pruned.blocks, outcome.pruned.rival)
-        connection.execute(
-            "INSERT INTO evomerge_prunings (evaluation_id, reason, blocks, rival) "
-            "VALUES (?, ?, ?, ?)",
-            (evaluation_id, *pruned),
-        )
-    for task, scores in outcome.scores.items():
-        task_score_id = _row_id(
-            connection.execute(
-                "INSERT INTO evomerge_task_scores (evaluation_id, task, item_set_id, truncated) "
-                "VALUES (?, ?, ?, ?)",
-                (
-                    evaluation_id,
-                    task,
-                    item_sets.number(connection, scores.items),
-                    scores.truncated,
-                ),
-            )
-        )
-        connection.executemany(
-            "INSERT INTO evomerge_metrics (task_score_id, metric, estimate, per_item) "
-            "VALUES (?, ?, ?, ?)",
-            [
-                (
-                    task_score_id,
-                    name,
-                    _packed_estimate(scores.values.get(name)),
-                    packed.per_item.get((task, name)),
-                )
-                for name in dict.fromkeys([*scores.metrics, *scores.values])
-            ],
-        )
+
+
+def replace_evaluation(
+    connection: sqlite3.Connection, item_sets: ItemSets, new: NewEvaluation
+) -> None:
+    """Write an evaluation's rows; an earlier one of the same name and split is replaced."""
+    _delete_evaluation(connection, new.candidate.name, new.split)
+    insert_evaluations(connection, item_sets, [new])
+
+
+def insert_evaluations(
+    connection: sqlite3.Connection, item_sets: ItemSets, entries: Sequence[NewEvaluation]
+) -> None:
+    """Write the rows of evaluations of which there are none yet, in one statement a table.
+
+    Args:
+        connection: With an open transaction.
+        item_sets: Cache of ids.
+        entries: In their order.
+    """
+    evaluation_ids = count(_next_id(connection, EVALUATIONS))
+    task_score_ids = count(_next_id(connection, TASK_SCORES))
+    evaluations, prunings, tasks, metrics = [], [], [], []
+    for entry, evaluation_id in zip(entries, evaluation_ids, strict=False):
+        evaluations.append(entry.row(evaluation_id))
+        outcome, per_item = entry.packed.outcome, entry.packed.per_item
+        if outcome.pruned is not None:
+            pruned = outcome.pruned
+            prunings.append((evaluation_id, pruned.reason, pruned.blocks, pruned.rival))
+        for task, scores in outcome.scores.items():
+            task_score_id = next(task_score_ids)
+            item_set = item_sets.number(connection, scores.items)
+            tasks.append((task_score_id, evaluation_id, task, item_set, scores.truncated))
+            for name in dict.fromkeys([*scores.metrics, *scores.values]):
+                estimate = _packed_estimate(scores.values.get(name))
+                metrics.append((task_score_id, name, estimate, per_item.get((task, name))))
+    connection.executemany(_INSERT_EVALUATION, evaluations)
+    connection.executemany(_INSERT_PRUNING, prunings)
+    connection.executemany(_INSERT_TASK_SCORES, tasks)
+    connection.executemany(_INSERT_METRIC, metrics)
 
 
 def read_evaluations(
@@ -180,6 +186,18 @@ def read_trial_outcomes(connection: Connection, item_sets: ItemSets) -> dict[int
     return {row.number: outcome for row, outcome in found}
 
 
+def _insertion(table: Table, *, left_out: str = "") -> str:
+    columns = [column.name for column in table.columns if column.name != left_out]
+    places = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({places})"
+
+
+_INSERT_EVALUATION = _insertion(EVALUATIONS)
+_INSERT_PRUNING = _insertion(PRUNINGS)
+_INSERT_TASK_SCORES = _insertion(TASK_SCORES)
+_INSERT_METRIC = _insertion(METRICS, left_out="metric_id")
+
+
 def _delete_evaluation(connection: sqlite3.Connection, name: str, split: Split) -> None:
     known = "SELECT evaluation_id FROM evomerge_evaluations WHERE name = ? AND split = ?"
     row = connection.execute(known, (name, split)).fetchone()
@@ -195,9 +213,10 @@ def _delete_evaluation(connection: sqlite3.Connection, name: str, split: Split) 
     connection.execute("DELETE FROM evomerge_evaluations WHERE evaluation_id = ?", row)
 
 
-def _row_id(cursor: sqlite3.Cursor) -> int:
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
+def _next_id(connection: sqlite3.Connection, table: Table) -> int:
+    (key,) = table.primary_key.columns.keys()
+    row = connection.execute(f"SELECT max({key}) FROM {table.name}").fetchone()
+    return int(row[0] or 0) + 1
 
 
 def _packed_estimate(estimate: Estimate | None) -> str | None:
@@ -218,8 +237,6 @@ def _read_outcomes(
 
 
 def _read_prunings(connection: Connection) -> dict[int, Pruned]:
-    if not inspect(connection).has_table(PRUNINGS.name):
-        return {}  # a file of an older evomerge, opened for reading
     return {
         row.evaluation_id: Pruned(row.reason, row.blocks, row.rival)
         for row in connection.execute(select(PRUNINGS))

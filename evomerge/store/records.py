@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution
 
-from evomerge.recipe import Recipe
+from evomerge.recipe import Parts, Recipe, parts
 from evomerge.trial import Candidate, Outcome, Split
 
 State = Literal["asked", "complete", "pruned", "failed"]
@@ -27,6 +28,11 @@ class Asked:
     candidate: Candidate
     params: Mapping[str, float]
     distributions: Mapping[str, BaseDistribution]
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The recipe, taken apart."""
+        return parts(self.candidate.recipe)
 
 
 @dataclass(frozen=True)

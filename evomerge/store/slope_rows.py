@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-import struct
 from collections.abc import Mapping
 
 from sqlalchemy import Connection, select
 
-from evomerge.store.encoding import encode_json
+from evomerge.store.encoding import decode_numbers, encode_json, encode_numbers
 from evomerge.store.records import StoredSlope
 from evomerge.store.tables import DIMENSION_SETS, SLOPE_STEPS
 
@@ -144,8 +143,8 @@ def _set_number(connection: sqlite3.Connection, names: list[str]) -> int:
 
 
 def _pack(numbers: Mapping[str, float], names: list[str]) -> bytes:
-    return struct.pack(f"<{len(names)}d", *(numbers[name] for name in names))
+    return encode_numbers([numbers[name] for name in names])
 
 
 def _unpack(packed: bytes, names: list[str]) -> dict[str, float]:
-    return dict(zip(names, struct.unpack(f"<{len(names)}d", packed), strict=True))
+    return dict(zip(names, decode_numbers(packed), strict=True))

@@ -27,7 +27,6 @@ from evomerge.store.backup import Backups
 from evomerge.store.campaign_file import as_run, with_facts, with_trials
 from evomerge.store.creation import create_study
 from evomerge.store.database import (
-    bring_up_to_date,
     check_database,
     close_optuna_storage,
     open_engine,
@@ -36,8 +35,16 @@ from evomerge.store.database import (
     transaction,
 )
 from evomerge.store.encoding import encode_json
+from evomerge.store.migration import bring_up_to_date, in_memory, is_up_to_date
 from evomerge.store.optuna_tables import DistributionTexts
-from evomerge.store.outcomes import ItemSets, PackedOutcome, insert_evaluation, read_evaluations
+from evomerge.store.outcomes import (
+    ItemSets,
+    NewEvaluation,
+    PackedOutcome,
+    read_evaluations,
+    replace_evaluation,
+)
+from evomerge.store.recipe_forms import RecipeForms
 from evomerge.store.records import (
     Asked,
     Evaluation,
@@ -68,13 +75,11 @@ class Store:
         self.folder = folder
         self._path = folder / folders.DATABASE
         self._engine, self._lock = engine, lock
-        self._item_sets, self._texts = ItemSets(), DistributionTexts()
+        self._item_sets, self._texts, self._forms = ItemSets(), DistributionTexts(), RecipeForms()
         with self._transaction() as connection:
             meta = {row.key: row.value for row in connection.execute(select(META))}
-            self._schema = int(meta["schema"])
             latest = [TRIALS.c.asked_seq, TRIALS.c.told_seq, BASELINES.c.seq]
-            if self._schema >= 2:
-                latest += [SLOPE_STEPS.c.asked_seq, SLOPE_STEPS.c.told_seq]
+            latest += [SLOPE_STEPS.c.asked_seq, SLOPE_STEPS.c.told_seq]
             used = [connection.execute(select(func.max(column))).scalar() for column in latest]
         self._next_seq = 1 + max((seq for seq in used if seq is not None), default=-1)
         self._study_id = int(meta["study_id"])
@@ -177,7 +182,9 @@ class Store:
         """Record several trials, in their order, before they are handed out; one transaction for all."""
         with self._events() as (connection, next_seq):
             for entry in entries:
-                insert_asked(connection, self._study_id, entry, self._texts, next_seq())
+                insert_asked(
+                    connection, self._study_id, entry, self._texts, self._forms, next_seq()
+                )
 
     def told(
         self,
@@ -209,8 +216,8 @@ class Store:
         """
         packed = [PackedOutcome.of(entry.outcome) for entry in entries]
         with self._events() as (connection, next_seq):
-            for entry, outcome in zip(entries, packed, strict=True):
-                update_told(connection, self._item_sets, entry, outcome, next_seq())
+            told = [(entry, one, next_seq()) for entry, one in zip(entries, packed, strict=True)]
+            update_told(connection, self._item_sets, told)
         if self._backups.due(len(entries)):
             self.backup()
 
@@ -272,8 +279,6 @@ class Store:
 
     def slope_steps(self) -> tuple[StoredSlope, ...]:
         """Return every step of every descent, in the order in which they were asked."""
-        if self._schema < 2:
-            return ()
         with self._transaction() as connection:
             return read_steps(connection)
 
@@ -293,16 +298,14 @@ class Store:
             outcome: What came of it.
             kind: `base`, `expert`, `baseline`, `finalist` or `winner`.
         """
-        packed = PackedOutcome.of(outcome)
+        new = NewEvaluation(job.candidate, kind, job.split, PackedOutcome.of(outcome))
         with self._transaction() as connection:
-            insert_evaluation(
-                plain(connection), self._item_sets, job.candidate, kind, job.split, packed
-            )
+            replace_evaluation(plain(connection), self._item_sets, new)
 
     def trials(self) -> tuple[StoredTrial, ...]:
         """Return every trial, in the order of their numbers."""
         with self._transaction() as connection:
-            return read_trials(connection, self._item_sets)
+            return read_trials(connection, self._study_id, self._item_sets)
 
     def baselines(self) -> tuple[StoredBaseline, ...]:
         """Return what `add_baseline` recorded, in order."""
@@ -374,6 +377,10 @@ class Store:
             check_database(engine, path, thorough=write)
             if write:
                 bring_up_to_date(engine, path)
+            elif not is_up_to_date(engine, path):
+                engine = in_memory(engine, path)
+                undo.callback(engine.dispose)
+            if write:
                 close_optuna_storage(open_optuna_storage(path))
             undo.pop_all()
         return cls(folder, engine, lock)
@@ -390,6 +397,7 @@ class Store:
     def _transaction(self) -> Iterator[Connection]:
         with ExitStack() as undo:
             undo.callback(self._item_sets.forget)
+            undo.callback(self._forms.forget)
             with transaction(self._engine, self._path) as connection:
                 yield connection
             undo.pop_all()

@@ -19,8 +19,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 2
-"""2: slope steps, prunings. An older file is brought up to date when it is opened for writing."""
+SCHEMA_VERSION = 3
+"""2: slope steps, prunings. 3: recipes by form and numbers. See `migration`."""
 
 METADATA = MetaData()
 
@@ -32,20 +32,28 @@ META = Table(
 )
 """`schema`, `study_id`, `trials` (the budget), `directions`, `facts`, `campaign`."""
 
+RECIPE_FORMS = Table(
+    "evomerge_recipe_forms",
+    METADATA,
+    Column("recipe_form_id", Integer, primary_key=True),
+    Column("recipe", Text, nullable=False, unique=True),
+)
+"""Recipes whose numbers are all 0, stored once for all trials that differ in nothing else."""
+
 TRIALS = Table(
     "evomerge_trials",
     METADATA,
     Column("number", Integer, primary_key=True),
     Column("trial_id", Integer, nullable=False),
-    Column("name", String, nullable=False),
-    Column("recipe", Text, nullable=False),
-    Column("params", Text, nullable=False),
+    Column("recipe_form_id", ForeignKey(RECIPE_FORMS.c.recipe_form_id), nullable=False),
+    Column("numbers", LargeBinary, nullable=False),
     Column("state", String, nullable=False),
     Column("objectives", Text),
     Column("asked_seq", Integer, nullable=False, unique=True),
     Column("told_seq", Integer, unique=True),
 )
-"""What was asked, and in which order asked and told: enough to replay any sampler."""
+"""What was asked, and in which order asked and told: with the params in Optuna's tables enough to replay
+any sampler. A recipe's numbers are little-endian float64."""
 
 BASELINES = Table(
     "evomerge_baselines",

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
 from evomerge.store import optuna_tables
-from evomerge.store.encoding import decode_recipe, encode_json, encode_recipe
-from evomerge.store.outcomes import ItemSets, PackedOutcome, insert_evaluation, read_trial_outcomes
+from evomerge.store.database import plain
+from evomerge.store.encoding import encode_json, encode_numbers
+from evomerge.store.outcomes import (
+    ItemSets,
+    NewEvaluation,
+    PackedOutcome,
+    insert_evaluations,
+    read_trial_outcomes,
+)
+from evomerge.store.recipe_forms import RecipeForms, read_forms, recipe_of
 from evomerge.store.records import Asked, State, StoredTrial, Told
 from evomerge.store.tables import TRIALS
 from evomerge.trial import Candidate
@@ -20,6 +29,7 @@ def insert_asked(
     study_id: int,
     entry: Asked,
     texts: optuna_tables.DistributionTexts,
+    forms: RecipeForms,
     seq: int,
 ) -> None:
     """Write a trial that begins.
@@ -29,9 +39,10 @@ def insert_asked(
         study_id: Optuna's id of the study.
         entry: The trial.
         texts: Cache of distributions.
+        forms: Cache of the recipes' forms.
         seq: Its place in the order of events.
     """
-    candidate, number = entry.candidate, _number(entry.candidate)
+    recipe, parts, number = entry.candidate.recipe, entry.parts, _number(entry.candidate)
     trial_id = optuna_tables.insert_running(
         connection,
         study_id,
@@ -39,41 +50,63 @@ def insert_asked(
         entry.params,
         entry.distributions,
         texts,
-        {"method": candidate.recipe.method},
+        {"method": recipe.method},
     )
+    form = forms.number(connection, recipe, parts)
     connection.execute(
-        "INSERT INTO evomerge_trials (number, trial_id, name, recipe, params, state, asked_seq) "
-        "VALUES (?, ?, ?, ?, ?, 'asked', ?)",
-        (
-            number,
-            trial_id,
-            candidate.name,
-            encode_recipe(candidate.recipe),
-            encode_json(dict(entry.params)),
-            seq,
-        ),
+        "INSERT INTO evomerge_trials (number, trial_id, recipe_form_id, numbers, state, asked_seq) "
+        "VALUES (?, ?, ?, ?, 'asked', ?)",
+        (number, trial_id, form, encode_numbers(parts.numbers), seq),
     )
 
 
 def update_told(
     connection: sqlite3.Connection,
     item_sets: ItemSets,
-    entry: Told,
-    packed: PackedOutcome,
-    seq: int,
+    entries: Sequence[tuple[Told, PackedOutcome, int]],
 ) -> None:
-    """Write what came of a trial.
+    """Write what came of trials.
 
     Args:
         connection: With an open transaction.
         item_sets: Cache of ids.
-        entry: The trial.
-        packed: Its outcome.
-        seq: Its place in the order of events.
+        entries: Each trial, its outcome, and its place in the order of events.
 
     Raises:
-        ValueError: The trial was not asked, or was told already.
+        ValueError: One of them was not asked, or was told already.
     """
+    for entry, _, seq in entries:
+        _end(connection, entry, seq)
+    evaluations = [
+        NewEvaluation(entry.candidate, "trial", "search", packed) for entry, packed, _ in entries
+    ]
+    insert_evaluations(connection, item_sets, evaluations)
+
+
+def read_trials(
+    connection: Connection, study_id: int, item_sets: ItemSets
+) -> tuple[StoredTrial, ...]:
+    """Read every trial, in the order of their numbers."""
+    rows = connection.execute(select(TRIALS).order_by(TRIALS.c.number)).all()
+    outcomes = read_trial_outcomes(connection, item_sets)
+    params = optuna_tables.read_params(plain(connection), study_id)
+    forms = read_forms(connection)
+    return tuple(
+        StoredTrial(
+            number=row.number,
+            params=params.get(row.trial_id, {}),
+            recipe=recipe_of(forms[row.recipe_form_id], row.numbers),
+            state=row.state,
+            outcome=outcomes.get(row.number),
+            values=None if row.objectives is None else tuple(json.loads(row.objectives)),
+            asked_seq=row.asked_seq,
+            told_seq=row.told_seq,
+        )
+        for row in rows
+    )
+
+
+def _end(connection: sqlite3.Connection, entry: Told, seq: int) -> None:
     number, values, outcome = _number(entry.candidate), entry.values, entry.outcome
     row = connection.execute(
         "SELECT trial_id, state FROM evomerge_trials WHERE number = ?", (number,)
@@ -95,26 +128,6 @@ def update_told(
     connection.execute(
         "UPDATE evomerge_trials SET state = ?, objectives = ?, told_seq = ? WHERE number = ?",
         (state, objectives, seq, number),
-    )
-    insert_evaluation(connection, item_sets, entry.candidate, "trial", "search", packed)
-
-
-def read_trials(connection: Connection, item_sets: ItemSets) -> tuple[StoredTrial, ...]:
-    """Read every trial, in the order of their numbers."""
-    rows = connection.execute(select(TRIALS).order_by(TRIALS.c.number)).all()
-    outcomes = read_trial_outcomes(connection, item_sets)
-    return tuple(
-        StoredTrial(
-            number=row.number,
-            params=json.loads(row.params),
-            recipe=decode_recipe(row.recipe),
-            state=row.state,
-            outcome=outcomes.get(row.number),
-            values=None if row.objectives is None else tuple(json.loads(row.objectives)),
-            asked_seq=row.asked_seq,
-            told_seq=row.told_seq,
-        )
-        for row in rows
     )
 
 

@@ -27,7 +27,6 @@ from evomerge.score import (
     Scored,
     Scorer,
     load_items,
-    scratch_folder,
 )
 from evomerge.trial import (
     Cost,
@@ -43,6 +42,7 @@ from evomerge.trial import (
 )
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
+from evomerge.workers.scratch import in_memory
 
 Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
 Sloped = tuple[Losses, Mapping[str, TensorSlopes]]
@@ -165,7 +165,7 @@ class _Folders:
 
     @contextmanager
     def built(self, recipe: Recipe) -> Iterator[Score]:
-        with scratch_folder() as folder:
+        with in_memory() as folder:
             save(
                 recipe,
                 folder / "model",

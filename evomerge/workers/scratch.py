@@ -1,7 +1,8 @@
-"""Folders of this process under the system's temporary folder; those of dead processes are removed.
+"""Folders of this process on disk or in memory; those of dead processes are removed.
 
 A process that is killed cannot clean up. It holds a lock in its folder, which the system lets go when the
-process dies: so the next one can tell, from another container that shares the folder, too.
+process dies: so the next one can tell, from another container that shares the folder, too. A folder gets its
+name once its lock is held.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 PREFIX = "evomerge-"
 OWNER = ".owner"
-SECONDS_TO_LOCK = 60.0
-"""A folder that is younger is left alone: it may be about to be locked."""
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class ScratchFolder:
@@ -27,19 +28,35 @@ class ScratchFolder:
         path: The folder.
 
     Args:
-        parent: Where; the system's temporary folder.
+        parent: Where, such as the system's temporary folder.
     """
 
     def __init__(self, parent: Path) -> None:
         remove_stale(parent)
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        self._lock = FileLock(self.path / OWNER)
+        made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
+        self._lock = FileLock(made / OWNER)
         self._lock.acquire()
+        self.path = made.rename(parent / made.name.removeprefix("."))
 
     def remove(self) -> None:
         """Remove the folder; harmless when called again."""
-        self._lock.release()
         shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.release()
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """Make a folder for one candidate, in memory where the system has such a place; then remove it.
+
+    Killed processes leave the models that they were scoring there, which take memory until the next
+    candidate of any campaign on this machine is built.
+    """
+    offered = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)
+    scratch = ScratchFolder(SHARED_MEMORY if offered else Path(tempfile.gettempdir()))
+    try:
+        yield scratch.path
+    finally:
+        scratch.remove()
 
 
 def remove_stale(parent: Path) -> None:
@@ -48,9 +65,7 @@ def remove_stale(parent: Path) -> None:
         owner = folder / OWNER
         if folder.is_symlink() or not owner.is_file():
             continue
-        status = folder.stat()
-        young = time.time() - status.st_mtime < SECONDS_TO_LOCK
-        if status.st_uid == os.getuid() and not young and not _is_held(owner):
+        if folder.stat().st_uid == os.getuid() and not _is_held(owner):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -85,8 +85,12 @@ def test_the_command_line_overrides_only_what_it_says():
         ),
         ("layers: 2", "layers: two", "c.yaml:8: space.layers: found 'two', expected"),
         ("metric: exact_match", "weight: 1", "c.yaml:15: objectives.1.metric: is missing"),
-        ("zoo_tools", "zoo_facts", 'objectives: task "zoo_facts" is given twice'),
-        ("name: caller", "name: facts", 'models.experts: two experts are called "facts"'),
+        (
+            "zoo_tools",
+            "zoo_facts",
+            'c.yaml:15: objectives.1.task: task "zoo_facts" is given twice; one objective a task',
+        ),
+        ("name: caller", "name: facts", 'experts.1.name: two experts are called "facts"'),
         ("name: caller", "name: base", 'no expert may be called "base"'),
         ("search: 8", "search: 0", "c.yaml:16: items.search: found 0, expected: greater than"),
         ("from:", "form:", 'items.form: unknown key "form"; did you mean "from"?'),
@@ -99,6 +103,35 @@ def test_wrong_input_is_one_line_with_file_line_and_field(old, new, message):
         load(TEXT.replace(old, new, 1))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "items:",
+            "keep:\n  - {task: zoo_facts, at_least: 1}\n  - at_least: 1\n    task: zoo_tool\nitems:",
+            '19: keep.1.task: task "zoo_tool" is none of the objectives; did you mean "zoo_tools"?',
+        ),
+        (
+            "items:",
+            "mode: pareto\nsearch:\n  trials: 5\n  target: 0.5\nitems:",
+            "19: search.target: a target is one value, and a Pareto front has several; it needs "
+            "mode: mean",
+        ),
+        (
+            "{low: 0.0, high: 1.2}",
+            "\n      low: 0.0\n      high: 1.2\n      experts:\n        facts: 1\n        calller: 0.5",
+            '16: space.parameters.weight.experts.calller: unknown expert "calller"; did you mean '
+            '"caller"?',
+        ),
+    ],
+)
+def test_a_rule_over_several_sections_names_the_field_and_its_line(old, new, message):
+    assert TEXT.count(old) == 1
+    with pytest.raises(CampaignError) as caught:
+        load(TEXT.replace(old, new))
+    assert str(caught.value) == f"/campaigns/c.yaml:{message}"
 
 
 def test_a_log_range_needs_a_positive_low():

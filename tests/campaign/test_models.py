@@ -21,9 +21,18 @@ def test_an_expert_is_called_after_its_model_unless_it_has_a_name(read):
         (
             EXPERTS,
             "  experts: [a/x, b/x]\n",
-            'c.yaml:4: models.experts: two experts are called "x"',
+            'c.yaml:4: models.experts.1: two experts are called "x"; give it as {model: ..., name: ...}',
         ),
-        (EXPERTS, "  experts: [a/base]\n", 'no expert may be called "base"'),
+        (
+            EXPERTS,
+            "  experts:\n    - a\n    - {model: b, name: a}\n",
+            'c.yaml:6: models.experts.1.name: two experts are called "a"',
+        ),
+        (
+            EXPERTS,
+            "  experts:\n    - a\n    - b/base\n",
+            'c.yaml:6: models.experts.1: no expert may be called "base"; give it as {model',
+        ),
         (
             EXPERTS,
             "  experts:\n    - {model: a, nmae: x}\n",

@@ -26,7 +26,6 @@ def test_every_sampler_is_known_by_name(read):
         ("{target: .nan}", "c.yaml:11: search.target: found nan"),
         ("{warm_start: ''}", "c.yaml:11: search.warm_start: found ''"),
         ("{trails: 5}", 'c.yaml:11: search.trails: unknown key "trails"; did you mean "trials"?'),
-        ("{target: 0.5}\nmode: pareto", "search.target is one value; it needs mode: mean"),
     ],
 )
 def test_a_wrong_search_is_refused(refusal, text, message):

@@ -1,9 +1,7 @@
-from pathlib import Path
-
 import pytest
 
 from evomerge.errors import TaskError
-from evomerge.score.backend import BackendScorer, scratch_folder
+from evomerge.score.backend import BackendScorer
 
 NAMES = ("choice", "written", "repeated", "said", "rolling")
 ARGUMENTS = {"device": "cpu", "batch_size": 4}
@@ -50,11 +48,3 @@ def test_what_a_backend_cannot_tell(llama, folder):
 def test_an_unknown_backend(llama):
     with pytest.raises(TaskError, match='no backend "no_such_model"'):
         BackendScorer(llama.items("choice"), "no_such_model", {})
-
-
-def test_scratch_folders_vanish():
-    with scratch_folder() as folder:
-        (folder / "file").write_text("x")
-        if Path("/dev/shm").is_dir():
-            assert folder.parent == Path("/dev/shm")
-    assert not folder.exists()

@@ -9,6 +9,7 @@ from evomerge.search.cmaes_proposer import CmaEsProposer
 from evomerge.search.coarse_proposer import CoarseProposer
 from evomerge.search.optuna_proposer import OptunaProposer
 from evomerge.search.proposer import Params, Proposer, Result
+from evomerge.search.random_proposer import RandomProposer
 from evomerge.space import Space
 
 TRIALS = 24
@@ -28,6 +29,8 @@ def build(space: Space, name: str) -> CoarseProposer:
     def plain(one: Space) -> Proposer:
         if name == "cmaes":
             return CmaEsProposer(one.distributions, TRIALS, 0)
+        if name == "random":
+            return RandomProposer(one.distributions, 0)
         return OptunaProposer(name, one.distributions, ["maximize"], TRIALS, 0)
 
     coarse = space.coarse()

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 from optuna.distributions import FloatDistribution
 
-from evomerge.recipe import Recipe, Source
-from evomerge.search.flights import NEAR, Flights, key_of
+from evomerge.recipe import Parts, Recipe, Source, parts
+from evomerge.search.flights import NEAR, Flights
 from evomerge.trial import Failure, FailureKind, Outcome, Pruned
 
 SPACE = {"a": FloatDistribution(0.0, 2.0), "b": FloatDistribution(1e-4, 1.0, log=True)}
 DONE = Outcome(worker="here")
 
 
-def recipe(weight: float, seed: int = 0) -> Recipe:
-    return Recipe("linear", models=(Source("/m/one", None, {"weight": weight}),), seed=seed)
+def recipe(weight: float, seed: int = 0) -> Parts:
+    return parts(Recipe("linear", models=(Source("/m/one", None, {"weight": weight}),), seed=seed))
 
 
 def flights(*in_flight: tuple[int, float, float]) -> Flights:
@@ -78,6 +78,24 @@ def test_a_recipe_flies_again_after_a_failure() -> None:
     assert not found.is_twin(1)
 
 
-def test_keys_tell_recipes_apart_to_the_last_bit() -> None:
-    assert key_of(recipe(0.1)) == key_of(recipe(0.1))
-    assert key_of(recipe(0.1)) != key_of(recipe(0.1 + 2**-56))
+def test_recipes_are_told_apart_to_the_last_bit() -> None:
+    found = flights((0, 0.1, 0.01))
+    found.land(0, DONE)
+    point = {"a": 0.1, "b": 0.01}
+    assert found.start(1, point, recipe(0.1)) is DONE
+    assert found.start(2, point, recipe(0.1 + 2**-56)) is None
+    zero = flights((0, 0.0, 0.01))
+    zero.land(0, DONE)
+    assert zero.start(1, point, recipe(-0.0)) is None
+
+
+def test_places_survive_any_order_of_landings() -> None:
+    found = Flights(SPACE)
+    places = {number: {"a": number / 20, "b": 0.01} for number in range(30)}
+    for number, point in places.items():  # more than there is room for at first
+        found.start(number, point, recipe(point["a"]))
+    for number in (29, 0, 15, 7, 28, 1, 2, 27):
+        found.land(number, DONE)
+        del places[number]
+        for other in range(30):
+            assert found.is_near({"a": other / 20, "b": 0.01}) is (other in places)

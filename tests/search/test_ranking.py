@@ -8,15 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.goals import Judge
-from evomerge.recipe import Recipe
 from evomerge.search.ranking import Scored, best_value, finalists, ranked_loss, ranking
-from evomerge.trial import Candidate
 
 MISSING = st.lists(st.floats(-1, 1), min_size=2, max_size=2).map(tuple)
 
 
 def scored(number: int, values: tuple[float, ...], violations: tuple[float, ...] = ()) -> Scored:
-    return Scored(Candidate(f"trial {number}", Recipe("linear"), number), values, violations)
+    return Scored(number, values, violations)
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ def pareto(driver: ModuleType, tmp_path: Path) -> Judge:
 def test_trials_that_meet_the_conditions_stand_first(mean: Judge) -> None:
     trials = [scored(0, (9.0,), (0.5,)), scored(1, (1.0,), (0.0,)), scored(2, (2.0,), (-1.0,))]
     ranked = ranking(mean, trials)
-    assert [one.candidate.number for one in ranked] == [2, 1, 0]
+    assert [one.number for one in ranked] == [2, 1, 0]
     assert ranked[0].values == (2.0,)
     assert ranked[2].violations == (0.5,)
     assert best_value(mean, trials) == 2.0
@@ -47,7 +45,7 @@ def test_the_best_value_is_nobodys_who_misses_a_condition(mean: Judge, pareto: J
 
 def test_a_front_heeds_each_direction(pareto: Judge) -> None:
     trials = [scored(0, (0.5, 3.0)), scored(1, (0.9, 3.0)), scored(2, (0.5, 2.0))]
-    found = [(one.candidate.number, one.front) for one in ranking(pareto, trials)]
+    found = [(one.number, one.front) for one in ranking(pareto, trials)]
     assert found == [(1, 0), (2, 0), (0, 1)]
 
 
@@ -60,15 +58,15 @@ def test_finalists_of_a_front_include_its_ends(pareto: Judge) -> None:
         scored(4, (0.1, 9.0)),
     ]
     ranked = ranking(pareto, trials)
-    assert ranked[0].candidate.number == 3
-    assert [one.number for one in finalists(pareto, ranked, 4)] == [3, 2, 0, 1]
-    assert [one.number for one in finalists(pareto, ranked, 9)] == [3, 2, 0, 1, 4]
+    assert ranked[0].number == 3
+    assert finalists(pareto, ranked, 4) == [3, 2, 0, 1]
+    assert finalists(pareto, ranked, 9) == [3, 2, 0, 1, 4]
     assert finalists(pareto, [], 3) == []
 
 
 def test_finalists_of_a_mean_are_the_first(mean: Judge) -> None:
     ranked = ranking(mean, [scored(0, (1.0,)), scored(1, (3.0,)), scored(2, (2.0,))])
-    assert [one.number for one in finalists(mean, ranked, 2)] == [1, 2]
+    assert finalists(mean, ranked, 2) == [1, 2]
 
 
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), MISSING, MISSING)

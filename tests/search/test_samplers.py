@@ -10,6 +10,7 @@ from evomerge.search.cmaes_proposer import SIGMA, CmaEsProposer
 from evomerge.search.coarse_proposer import CoarseProposer
 from evomerge.search.optuna_proposer import OptunaProposer
 from evomerge.search.proposer import Proposer
+from evomerge.search.random_proposer import RandomProposer
 from evomerge.search.samplers import open_proposer
 from evomerge.search.slope_proposer import AROUND, SlopeProposer
 from evomerge.search.sobol_proposer import SobolProposer
@@ -21,7 +22,7 @@ KINDS = {
     "tpe": OptunaProposer,
     "nsga2": OptunaProposer,
     "gp": OptunaProposer,
-    "random": OptunaProposer,
+    "random": RandomProposer,
 }
 ONE, TWO = ("maximize",), ("maximize", "minimize")
 

@@ -279,7 +279,7 @@ def test_candidates_are_raced_and_those_given_up_count(
         assert study.tally.pruned == len(pruned)
         assert study.tally.told == 40
         assert all(t.values is not None for t in trials if t.number in pruned)
-        ranked = {one.candidate.number for one in study.ranking()}
+        ranked = {one.number for one in study.ranking()}
         assert not ranked & pruned
         assert len(ranked) + len(pruned) + study.tally.failed == 40
         spent, best = study.tally.items, study.ranking()[0].values

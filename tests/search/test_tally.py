@@ -5,17 +5,14 @@ from types import ModuleType
 
 import pytest
 
-from evomerge.recipe import Recipe
 from evomerge.search import Tally
 from evomerge.search.proposer import Result
 from evomerge.search.tally import full_cost
-from evomerge.trial import Candidate, Cost, Failure, FailureKind, Outcome, Pruned
-
-CANDIDATE = Candidate("trial 0", Recipe("linear"), 0)
+from evomerge.trial import Cost, Failure, FailureKind, Outcome, Pruned
 
 
 def take(tally: Tally, number: int, *values: float, missing: float = 0.0) -> None:
-    tally.take(CANDIDATE, number, Outcome(cost=Cost(items=10)), Result(values, 0.0, (missing,)))
+    tally.take(number, Outcome(cost=Cost(items=10)), Result(values, 0.0, (missing,)))
 
 
 def test_what_is_counted() -> None:
@@ -23,9 +20,9 @@ def test_what_is_counted() -> None:
     take(tally, 0, 0.5)
     take(tally, 1, 0.4)
     failed = Outcome(failure=Failure(FailureKind.MERGE, "no"), cost=Cost(items=3))
-    tally.take(CANDIDATE, 2, failed, None)
+    tally.take(2, failed, None)
     pruned = Outcome(cost=Cost(items=4), pruned=Pruned("behind", 1))
-    tally.take(CANDIDATE, 3, pruned, Result((9.0,), -9.0))
+    tally.take(3, pruned, Result((9.0,), -9.0))
     assert (tally.told, tally.failed, tally.pruned, tally.items) == (4, 1, 1, 27)
     assert list(tally.scored) == [0, 1]
     assert tally.best_value == 0.5  # an estimate is nobody's best

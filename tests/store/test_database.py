@@ -9,7 +9,6 @@ from sqlalchemy import insert, select, update
 
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.store.database import (
-    bring_up_to_date,
     check_database,
     close_optuna_storage,
     create_database,
@@ -17,7 +16,7 @@ from evomerge.store.database import (
     open_optuna_storage,
     transaction,
 )
-from evomerge.store.tables import META, SLOPE_STEPS
+from evomerge.store.tables import META
 
 
 @pytest.fixture
@@ -103,9 +102,9 @@ def test_commits_reach_the_disk(path: Path) -> None:
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:
-    set_schema(path, "3")
+    set_schema(path, "4")
     engine = open_engine(path, write=False)
-    with pytest.raises(ResultsError, match=r"newer evomerge \(schema 3, this one reads up to 2\)"):
+    with pytest.raises(ResultsError, match=r"newer evomerge \(schema 4, this one reads up to 3\)"):
         check_database(engine, path, thorough=False)
     engine.dispose()
 
@@ -143,17 +142,3 @@ def test_tables_of_another_optuna_are_refused(path: Path) -> None:
         connection.commit()
     with pytest.raises(ResultsError, match="another version of Optuna"):
         open_optuna_storage(path)
-
-
-def test_an_older_file_gets_the_tables_that_it_lacks_and_keeps_what_is_in_it(path: Path) -> None:
-    set_schema(path, "1")
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TABLE evomerge_slope_steps")
-    engine = open_engine(path, write=True)
-    check_database(engine, path, thorough=True)
-    for _ in range(2):
-        bring_up_to_date(engine, path)
-    with transaction(engine, path) as connection:
-        assert connection.execute(select(META)).all() == [("schema", "2")]
-        assert connection.execute(select(SLOPE_STEPS)).all() == []
-    engine.dispose()

@@ -8,7 +8,14 @@ from sqlalchemy import true
 
 from evomerge.errors import ResultsError
 from evomerge.store.database import create_database, open_engine, plain, transaction
-from evomerge.store.outcomes import ItemSets, PackedOutcome, insert_evaluation, read_evaluations
+from evomerge.store.outcomes import (
+    ItemSets,
+    NewEvaluation,
+    PackedOutcome,
+    insert_evaluations,
+    read_evaluations,
+    replace_evaluation,
+)
 from evomerge.trial import Candidate, Estimate, Outcome, TaskScores
 
 
@@ -21,9 +28,8 @@ def test_an_outcome_comes_back_and_a_second_replaces_it(
     for outcome in (failed, scored):
         with transaction(engine, path) as connection:
             packed = PackedOutcome.of(outcome)
-            insert_evaluation(
-                plain(connection), ItemSets(), candidate(3), "finalist", "select", packed
-            )
+            new = NewEvaluation(candidate(3), "finalist", "select", packed)
+            replace_evaluation(plain(connection), ItemSets(), new)
     with transaction(engine, path) as connection:
         (found,) = read_evaluations(connection, ItemSets(), true())
         counts = [
@@ -48,17 +54,11 @@ def test_item_ids_are_stored_once(
     path = tmp_path / "study.db"
     create_database(path, "a study", ["maximize"])
     engine = open_engine(path, write=True)
-    sets = ItemSets()
-    for number in range(4):
-        with transaction(engine, path) as connection:
-            insert_evaluation(
-                plain(connection),
-                sets,
-                candidate(number),
-                "winner",
-                "holdout",
-                PackedOutcome.of(scored),
-            )
+    packed = PackedOutcome.of(scored)
+    with transaction(engine, path) as connection:
+        for several in ((0, 1), (2, 3)):
+            new = [NewEvaluation(candidate(n), "winner", "holdout", packed) for n in several]
+            insert_evaluations(plain(connection), ItemSets(), new)
     with transaction(engine, path) as connection:
         count = connection.exec_driver_sql("SELECT count(*) FROM evomerge_item_sets").scalar()
         found = read_evaluations(connection, ItemSets(), true())
@@ -75,7 +75,8 @@ def test_an_aggregate_may_be_no_number(tmp_path: Path, candidate: Callable[..., 
     outcome = Outcome({"task": TaskScores(("x",), {}, values)})
     with transaction(engine, path) as connection:
         packed = PackedOutcome.of(outcome)
-        insert_evaluation(plain(connection), ItemSets(), candidate(0), "winner", "holdout", packed)
+        new = NewEvaluation(candidate(0), "winner", "holdout", packed)
+        replace_evaluation(plain(connection), ItemSets(), new)
         (found,) = read_evaluations(connection, ItemSets(), true())
     engine.dispose()
     assert repr(found.outcome) == repr(outcome)

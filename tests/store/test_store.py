@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,23 +165,6 @@ def test_a_slope_step_is_asked_once_and_told_once(store: Store) -> None:
     store.slope_told(0, 0, 1.0, {"a": 1.0})
     with pytest.raises(ValueError, match="step 0 of descent 0 is told, not asked"):
         store.slope_told(0, 0, 1.0, {"a": 1.0})
-
-
-def test_a_file_from_before_the_slopes_is_read_and_brought_up_to_date(
-    store: Store, candidate: Make
-) -> None:
-    ask(store, candidate(0))
-    store.close()
-    with closing(sqlite3.connect(store.folder / "study.db")) as connection:
-        connection.execute("DROP TABLE evomerge_slope_steps")
-        connection.execute("DROP TABLE evomerge_prunings")
-        connection.execute("UPDATE evomerge_meta SET value = '1' WHERE key = 'schema'")
-        connection.commit()
-    with Store.open(store.folder, write=False) as reader:
-        assert reader.slope_steps() == ()
-        assert len(reader.trials()) == 1
-    with Store.open(store.folder, write=True) as again:
-        assert again.slope_asked(0, 0, {}, {"a": 1.0}) == 1
 
 
 def test_each_event_is_one_transaction(

@@ -4,13 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from optuna.distributions import FloatDistribution
 
 from evomerge.store.database import create_database, open_engine, plain, transaction
 from evomerge.store.optuna_tables import DistributionTexts
 from evomerge.store.outcomes import ItemSets, PackedOutcome
+from evomerge.store.recipe_forms import RecipeForms
 from evomerge.store.records import Asked, Told
 from evomerge.store.trial_rows import insert_asked, read_trials, update_told
 from evomerge.trial import Candidate, Outcome
+
+SPACE = {"a": FloatDistribution(0.0, 1.0), "b": FloatDistribution(0.0, 1.0)}
 
 
 def test_a_trial_is_written_asked_then_told(
@@ -21,15 +25,16 @@ def test_a_trial_is_written_asked_then_told(
     engine = open_engine(path, write=True)
     sets = ItemSets()
     with transaction(engine, path) as connection:
-        insert_asked(
-            plain(connection), study_id, Asked(candidate(0), {}, {}), DistributionTexts(), 7
-        )
-        (asked,) = read_trials(connection, sets)
-        told = Told(candidate(0), scored, [1.0, 2.0])
-        update_told(plain(connection), sets, told, PackedOutcome.of(scored), 8)
-        (done,) = read_trials(connection, sets)
+        new = Asked(candidate(0, 0.1 + 0.2), {"b": 0.1 + 0.2, "a": 1.0}, SPACE)
+        insert_asked(plain(connection), study_id, new, DistributionTexts(), RecipeForms(), 7)
+        (asked,) = read_trials(connection, study_id, sets)
+        told = Told(new.candidate, scored, [1.0, 2.0])
+        update_told(plain(connection), sets, [(told, PackedOutcome.of(scored), 8)])
+        (done,) = read_trials(connection, study_id, sets)
     engine.dispose()
     assert (asked.state, asked.values, asked.asked_seq, asked.told_seq) == ("asked", None, 7, None)
+    assert asked.candidate == done.candidate == new.candidate
+    assert list(asked.params.items()) == list(new.params.items())
     assert (done.state, done.values, done.asked_seq, done.told_seq) == (
         "complete",
         (1.0, 2.0),
@@ -49,5 +54,5 @@ def test_what_has_no_number_is_no_trial(
         pytest.raises(ValueError, match="base is no trial"),
         transaction(engine, path) as connection,
     ):
-        insert_asked(plain(connection), study_id, base, DistributionTexts(), 0)
+        insert_asked(plain(connection), study_id, base, DistributionTexts(), RecipeForms(), 0)
     engine.dispose()
