@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from evomerge.campaign import Campaign
@@ -49,47 +49,77 @@ def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display:
     """
     hours = campaign.search.hours
     deadline = None if hours is None else time.monotonic() + 3600 * hours
-    tally = study.tally
-    waiting: deque[Work] = deque(study.interrupted())
+    tally, deterministic = study.tally, campaign.search.deterministic
     pace = Pace(display, "search", campaign.search.trials, tally.told, tally.failed)
-    ahead = 0 if campaign.search.deterministic else pool.size // AHEAD
-    flying = 0
     checked = tally.told > FIRST_CANDIDATES
+    line = _Line(pool, study.interrupted(), most=1 if deterministic else pool.size)
+    ahead = 0 if deterministic else pool.size // AHEAD
     while True:
-        flying += _submit(pool, waiting)
+        line.submit()
         if deadline is None or time.monotonic() < deadline:
-            waiting.extend(study.ask_many(max(0, pool.free + ahead - len(waiting))))
-            flying += _submit(pool, waiting)
-        if not flying:
+            line.extend(study.ask_many(max(0, pool.free + ahead - len(line.waiting))))
+        if line.is_over:
             return
-        finished = _finished(pool, 1 if campaign.search.deterministic else flying)
-        flying -= len(finished)
-        flying += _submit(pool, waiting)  # before anything is written
-        study.tell_many(finished)
+        study.tell_many(line.take())
+        if not deterministic:
+            line.gather()
         pace.reach(tally.told, tally.failed, tally.best_value)
         if not checked and tally.told >= FIRST_CANDIDATES:
             checked = True
             _stop_if_all_fail(store)
 
 
-def _finished(pool: Pool, most: int) -> list[tuple[Work, Outcome | Slopes]]:
-    """Wait for a result; return it, and others that are there by then."""
-    results = [pool.next()]
-    while len(results) < most:
-        try:
-            results.append(pool.next(timeout=0))
-        except TimeoutError:
-            break
-    return results
+class _Line:
+    """Jobs that wait for a worker, and results that wait to be told.
 
+    Args:
+        pool: The workers.
+        jobs: Wait from the beginning.
+        most: Results taken at once.
+    """
 
-def _submit(pool: Pool, waiting: deque[Work]) -> int:
-    """Give waiting jobs to idle workers; return how many."""
-    count = 0
-    while waiting and pool.free:
-        pool.submit(waiting.popleft())
-        count += 1
-    return count
+    def __init__(self, pool: Pool, jobs: Iterable[Work], most: int) -> None:
+        self.waiting = deque(jobs)
+        self._pool, self._most = pool, most
+        self._flying = 0
+        self._finished: list[tuple[Work, Outcome | Slopes]] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is in flight or to be told."""
+        return not (self._flying or self._finished)
+
+    def extend(self, jobs: Iterable[Work]) -> None:
+        """Put jobs in line."""
+        self.waiting.extend(jobs)
+        self.submit()
+
+    def submit(self) -> None:
+        """Give waiting jobs to idle workers."""
+        while self.waiting and self._pool.free:
+            self._pool.submit(self.waiting.popleft())
+            self._flying += 1
+
+    def take(self) -> list[tuple[Work, Outcome | Slopes]]:
+        """Return results, waiting for one if there is none; idle workers go on before anything is written."""
+        if not self._finished:
+            self._note(self._pool.next())
+        self.gather()
+        taken, self._finished = self._finished, []
+        return taken
+
+    def gather(self) -> None:
+        """Take what is finished, and let those workers go on."""
+        while self._flying and len(self._finished) < self._most:
+            try:
+                self._note(self._pool.next(timeout=0))
+            except TimeoutError:
+                break
+        self.submit()
+
+    def _note(self, result: tuple[Work, Outcome | Slopes]) -> None:
+        self._flying -= 1
+        self._finished.append(result)
 
 
 def _stop_if_all_fail(store: Store) -> None:

@@ -102,6 +102,29 @@ def test_candidates_are_asked_for_ahead_so_that_nobody_waits_for_a_write(driver,
     }  # the free worker got its next candidate before anything was written
 
 
+def test_workers_that_end_during_a_write_go_on_before_anything_is_asked(driver, tmp_path):
+    pool = FakePool(16, driver.answer)
+    free = []
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="random", trials=40)
+    store, study = driver.open_study(campaign)
+    tell, ask = study.tell_many, study.ask_many
+
+    def slow_tell(results):
+        tell(results)
+        pool.left = 2
+
+    def watched_ask(count):
+        free.append(pool.free)
+        return ask(count)
+
+    study.tell_many, study.ask_many = slow_tell, watched_ask
+    with store:
+        explore(campaign, store, study, pool, NoDisplay())
+    assert free[0] == 16
+    assert set(free[1:8]) == {0}
+    assert study.tally.told == 40
+
+
 def test_in_turn_results_are_heard_one_by_one(driver, tmp_path):
     """Which are there already, when one is taken, depends on the workers' speed."""
     found = []

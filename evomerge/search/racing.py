@@ -11,7 +11,7 @@ from evomerge.goals import Better, Judge, is_proportional
 from evomerge.racing import block_order, disagreement
 from evomerge.trial import Outcome, Race
 
-BLOCKS = 5
+BLOCKS = 8
 ALPHA = 0.1
 
 

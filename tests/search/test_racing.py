@@ -8,7 +8,7 @@ import pytest
 from evomerge.campaign import Campaign
 from evomerge.goals import Judge, Yardsticks
 from evomerge.racing import completed, give_up
-from evomerge.search.racing import against, race_faults, race_of
+from evomerge.search.racing import BLOCKS, against, race_faults, race_of
 from evomerge.trial import Estimate, Failure, FailureKind, Outcome, Pruned, TaskScores
 
 IDS = {"exam": tuple(f"e{n}" for n in range(40)), "essay": tuple(f"s{n}" for n in range(40))}
@@ -57,10 +57,11 @@ def test_a_race_is_laid_out_from_what_parents_and_baselines_scored():
     assert race.signs == {"exam": 1, "essay": -1}
     assert race.weights == {"exam": 3.0, "essay": 1.0}
     assert not race.pareto
-    assert len(race.blocks) == 5
+    assert len(race.blocks) == BLOCKS
     disputed = set(race.blocks[0]["exam"])
     assert disputed <= set(range(10, 30))  # those that one model has right and another has not
-    assert len(disputed) == 3 * len(race.blocks[0]["essay"]) == 12
+    assert len(disputed) == 7  # of 10 items; it counts three times as much as the other task
+    assert len(race.blocks[0]["essay"]) == 3
     assert race_of(judge(mode="pareto"), IDS).pareto
 
 
@@ -85,7 +86,8 @@ def test_a_hopeless_candidate_gets_an_honest_value():
     assert race is not None
     hopeless = outcome(4, 3.0)
     scored = {
-        task: sorted(race.blocks[0][task] + race.blocks[1][task]) for task in ("exam", "essay")
+        task: sorted(item for block in race.blocks[:4] for item in block[task])
+        for task in ("exam", "essay")
     }
     scores = {
         task: TaskScores(
@@ -99,7 +101,7 @@ def test_a_hopeless_candidate_gets_an_honest_value():
         )
         for task, where in scored.items()
     }
-    pruned = give_up(race, scores, 2)
+    pruned = give_up(race, scores, 4)
     assert pruned is not None
     (value,) = judged.values(completed(race, Outcome(scores, pruned=pruned)))
     (truth,) = judged.values(hopeless)
