@@ -54,7 +54,7 @@ def _trials_a_minute(workers: int, options: argparse.Namespace, folder: Path) ->
         },
         [{"task": f"zoo_{job}", "metric": "exact_match"} for job in JOBS],
         TASKS_PATH,
-        {"search": options.items, "select": 8, "holdout": 8},
+        {"search": options.items, "select": 8, "holdout": 8, "from": {}},
         {"sampler": "cmaes", "trials": options.trials, "seed": 0, "pruner": "none"},
         workers=workers,
     )
