@@ -194,17 +194,13 @@ class Store:
         *,
         pruned: bool = False,
     ) -> None:
-        """Record what came of a trial, state, values and per-item scores together; one transaction.
+        """Record what came of one trial, state, values and per-item scores together; see `told_many`.
 
         Args:
-            candidate: As it was asked.
-            outcome: Its search scores (of a pruned trial: those of the items it was scored on), or its
-                failure.
-            values: Finite objective values (of a pruned trial: their estimates); None after a failure.
+            candidate: As for `Told`, and so are the others.
+            outcome: Scores or failure.
+            values: Finite objective values.
             pruned: It was stopped before its last item.
-
-        Raises:
-            ValueError: The trial was not asked, or was told already.
         """
         self.told_many([Told(candidate, outcome, values, pruned)])
 
