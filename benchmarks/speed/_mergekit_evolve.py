@@ -218,7 +218,7 @@ def evolve(
     config = storage / "evolve.yaml"
     config.write_text(json.dumps(settings), encoding="utf-8")
     command: list[str | Path] = [
-        programs / "mergekit-evolve",
+        programs.absolute() / "mergekit-evolve",
         config,
         "--storage-path",
         storage,
@@ -230,7 +230,8 @@ def evolve(
     timeline = Timeline()
     with _ray(programs, workers, storage) as address:
         variables = {**QUIET, "RAY_ADDRESS": address, "HF_HOME": str(storage / "hf")}
-        with running(command, environment=variables, log=storage / "evolve.log") as process:
+        log = storage / "evolve.log"
+        with running(command, environment=variables, log=log, folder=storage) as process:
             for line in process.lines():
                 timeline.note(line)
                 if watch(timeline, line):
