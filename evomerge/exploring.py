@@ -62,14 +62,16 @@ def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display:
     ahead = 0 if deterministic else pool.size // AHEAD
     while True:
         line.submit()
+        wanted, asked = max(0, pool.free + ahead - len(line.waiting)), list[Work]()
         if deadline is None or time.monotonic() < deadline:
-            line.extend(study.ask_many(max(0, pool.free + ahead - len(line.waiting))))
+            asked = study.ask_many(wanted)
+            line.extend(asked)
         if line.is_over:
             return
         study.tell_many(line.take())
         if not deterministic:
             line.gather()
-        if ahead:
+        if ahead and len(asked) == wanted:  # else it is the study that makes them wait
             ahead = min(pool.size, ahead + pool.free)
         pace.reach(tally.told, tally.failed, tally.best_value)
         if not checked and tally.told >= FIRST_CANDIDATES:

@@ -374,8 +374,9 @@ class Store:
             if write:
                 bring_up_to_date(engine, path)
             elif not is_up_to_date(engine, path):
-                engine = in_memory(engine, path)
-                undo.callback(engine.dispose)
+                copy = in_memory(engine, path)
+                engine.dispose()
+                engine = copy
             if write:
                 close_optuna_storage(open_optuna_storage(path))
             undo.pop_all()
