@@ -114,14 +114,14 @@ def test_workers_that_end_during_a_write_go_on_before_anything_is_asked(driver, 
         pool.left = 2
 
     def watched_ask(count):
-        free.append(pool.free)
+        free.append((pool.free, pool.left))
         return ask(count)
 
     study.tell_many, study.ask_many = slow_tell, watched_ask
     with store:
         explore(campaign, store, study, pool, NoDisplay())
-    assert free[0] == 16
-    assert set(free[1:8]) == {0}
+    assert free[0] == (16, 0)
+    assert set(free[1:8]) == {(0, 0)}  # the two were taken, and their workers have work again
     assert study.tally.told == 40
 
 
