@@ -23,6 +23,9 @@ AHEAD = 4
 """One candidate is asked for ahead for so many workers, so that none waits while results are written; more
 where some do wait: many workers whose work is short, at most one candidate for each."""
 
+AT_ONCE = 8
+"""Candidates asked for together while workers are idle: these begin before the next ones are drawn."""
+
 _OBJECTS_A_ROUND = 50_000  # new ones; a trial of 40 weights leaves some 50
 
 
@@ -62,21 +65,30 @@ def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display:
     ahead = 0 if deterministic else pool.size // AHEAD
     while True:
         line.submit()
-        wanted, asked = max(0, pool.free + ahead - len(line.waiting)), list[Work]()
-        if deadline is None or time.monotonic() < deadline:
-            asked = study.ask_many(wanted)
-            line.extend(asked)
+        in_time = deadline is None or time.monotonic() < deadline
+        gave_all = in_time and _ask(study, line, pool, ahead)
         if line.is_over:
             return
         study.tell_many(line.take())
         if not deterministic:
             line.gather()
-        if ahead and len(asked) == wanted:  # else it is the study that makes them wait
+        if ahead and gave_all:  # else it is the study that makes them wait
             ahead = min(pool.size, ahead + pool.free)
         pace.reach(tally.told, tally.failed, tally.best_value)
         if not checked and tally.told >= FIRST_CANDIDATES:
             checked = True
             _stop_if_all_fail(store)
+
+
+def _ask(study: Study, line: _Line, pool: Pool, ahead: int) -> bool:
+    """Ask for what idle workers wait for, a few at a time, then ahead; tell whether there was enough."""
+    while True:
+        wanted = max(0, pool.free + ahead - len(line.waiting))
+        some = min(wanted, AT_ONCE) if pool.free else wanted
+        asked = study.ask_many(some)
+        line.extend(asked)
+        if some == wanted or len(asked) < some:
+            return len(asked) == some
 
 
 class _Line:

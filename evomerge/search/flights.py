@@ -10,7 +10,7 @@ import xxhash
 from optuna.distributions import FloatDistribution
 
 from evomerge.recipe import Parts
-from evomerge.search.unit_cube import UnitCube
+from evomerge.search.unit_cube import UnitCube, Vector
 from evomerge.trial import Outcome
 
 NEAR = 1e-3
@@ -28,6 +28,7 @@ class Flights:
 
     def __init__(self, distributions: Mapping[str, FloatDistribution]) -> None:
         self._cube = UnitCube(distributions)
+        self._last: tuple[Mapping[str, float], Vector] | None = None  # a point and its place
         self._places = np.empty((8, len(self._cube)))  # [at least the trials in flight, dimensions]
         self._rows: dict[int, int] = {}  # trial → its row of `_places`; the rows are 0 to n - 1
         self._keys: dict[int, Key] = {}
@@ -40,7 +41,7 @@ class Flights:
         """Tell whether something in flight is as good as the same."""
         if not self._rows:
             return False
-        apart = self._places[: len(self._rows)] - self._cube.to_unit(params)
+        apart = self._places[: len(self._rows)] - self._place(params)
         squares = np.einsum("ij,ij->i", apart, apart)
         return bool(squares.min() < NEAR**2 * len(self._cube))
 
@@ -49,7 +50,7 @@ class Flights:
         key = self._keys[number] = self._key(recipe)
         if len(self._rows) == len(self._places):
             self._places = np.concatenate([self._places, np.empty_like(self._places)])
-        self._places[len(self._rows)] = self._cube.to_unit(params)
+        self._places[len(self._rows)] = self._place(params)
         self._rows[number] = len(self._rows)
         return self._done.get(key)
 
@@ -73,6 +74,12 @@ class Flights:
         if outcome.failure is None and outcome.pruned is None:
             self._done.setdefault(key, outcome)
         return self._twins.pop(number, [])
+
+    def _place(self, params: Mapping[str, float]) -> Vector:
+        """Whoever is near is often started next: its place is known then."""
+        if self._last is None or self._last[0] is not params:
+            self._last = (params, self._cube.to_unit(params))
+        return self._last[1]
 
     def _leave(self, number: int) -> None:
         """The last row moves to where the trial was."""

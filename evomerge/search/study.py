@@ -117,15 +117,14 @@ class Study:
             count: How many at most; fewer where the budget is spent or a result must come first.
         """
         jobs: list[Work] = []
-        asked: list[Asked] = []
+        asked: list[Asked | Step] = []
         while len(jobs) < count and not self.spent:
             step = self._next_step()
             if step is not None:
                 cost = SLOPE_COST * _count(step)
                 if not self.tally.affords(self._store.campaign, self._pending + cost):
                     break
-                self._record_asked(asked)
-                self._store.slope_asked(step.descent, step.number, step.items, step.params)
+                asked.append(step)
                 self._take_step(step)
                 jobs.append(self._slope_job(step))
                 continue
@@ -160,17 +159,19 @@ class Study:
         Raises:
             ValueError: A job is not waiting for a result.
         """
-        trials: list[Told] = []
-        for work, outcome in results:
-            if isinstance(work, Job) and isinstance(outcome, Outcome):
-                trials.append(self._judged(work.candidate, outcome, work.race))
-            elif isinstance(work, SlopeJob) and isinstance(outcome, Slopes):
-                self._tell_trials(trials)
-                trials = []
-                self._tell_step(work, outcome)
-            else:
-                raise ValueError(f"{type(outcome).__name__} is no result of {type(work).__name__}")
-        self._tell_trials(trials)
+        with self._store.together():
+            trials: list[Told] = []
+            for work, outcome in results:
+                if isinstance(work, Job) and isinstance(outcome, Outcome):
+                    trials.append(self._judged(work.candidate, outcome, work.race))
+                elif isinstance(work, SlopeJob) and isinstance(outcome, Slopes):
+                    self._tell_trials(trials)
+                    trials = []
+                    self._tell_step(work, outcome)
+                else:
+                    found, expected = type(outcome).__name__, type(work).__name__
+                    raise ValueError(f"{found} is no result of {expected}")
+            self._tell_trials(trials)
 
     def interrupted(self) -> list[Work]:
         """Return the jobs that an earlier run left in flight, in the order in which they were asked."""
@@ -233,9 +234,14 @@ class Study:
         recipe = self._space.recipe(step.params)
         return SlopeJob(_step_name(step), recipe, step.items, step.shares)
 
-    def _record_asked(self, asked: list[Asked]) -> None:
+    def _record_asked(self, asked: list[Asked | Step]) -> None:
         if asked:
-            self._store.asked_many(asked)
+            with self._store.together():
+                for new in asked:
+                    if isinstance(new, Step):
+                        self._store.slope_asked(new.descent, new.number, new.items, new.params)
+                    else:
+                        self._store.asked_many([new])
             asked.clear()
 
     def _tell_trials(self, judged: Sequence[Told]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 
 from evomerge import campaign
@@ -71,8 +72,7 @@ class Searched:
     def coordinates(self, params: Mapping[str, float]) -> Numbers:
         """Return the coordinates of a point, the fixed ones among them; [rows, components, experts]."""
         found = self.constant(self.low)
-        for name, place in self.places.items():
-            found[place] = params[name]
+        found[self._index] = [params[name] for name in self.places]
         return found
 
     def constant(self, values: Numbers) -> Numbers:
@@ -146,6 +146,11 @@ class Searched:
     def high(self) -> Numbers:
         """Largest value of each expert, shape [experts]."""
         return np.array([high for _, high in self.spans], dtype=np.float64)
+
+    @cached_property
+    def _index(self) -> tuple[NDArray[np.intp], ...]:
+        """The places as one index."""
+        return tuple(np.array(list(self.places.values()), dtype=np.intp).reshape(-1, 3).T)
 
     def _rows(self) -> tuple[str | None, ...]:
         if self.profile is not None:

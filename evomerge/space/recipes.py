@@ -3,54 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from evomerge import campaign
 from evomerge.recipe import Conditional, Recipe, Setting, Slice, Source
+from evomerge.space.profiles import Numbers
 
 if TYPE_CHECKING:
     from evomerge.space.space import Space
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The values of one searched parameter, [groups][experts][components].
+_T = TypeVar("_T")
 
-    An axis by which it does not differ has length 1.
-    """
-
-    name: str
-    filters: Sequence[str | None]
-    values: Sequence[Sequence[Sequence[float]]]
-
-    def setting(self, group: int, expert: int) -> Setting:
-        """Return what stands in the recipe: a value, or a list of filters whose last takes the rest."""
-        row = self.values[group] if len(self.values) > 1 else self.values[0]
-        found = row[expert] if len(row) > 1 else row[0]
-        if len(found) == 1:
-            return found[0]
-        pairs = zip(found, self.filters, strict=True)
-        return tuple(Conditional(value, text) for value, text in pairs)
+_Settings = list[list[Setting]]
+"""What stands in the recipe for one searched parameter, [groups][experts]; an axis by which it does not
+differ has length 1."""
 
 
 def written(space: Space, params: Mapping[str, float]) -> Recipe:
     """Return the recipe of a point."""
     method = space.method(params)
     facts = space.methods[method]
-    own: list[_Table] = []
-    shared: list[_Table] = []
+    own: dict[str, _Settings] = {}
+    shared: dict[str, _Settings] = {}
     for one in space.searched:
         if one.name in facts.parameters:
-            values = one.values(params, space.part(one, params)).swapaxes(1, 2).tolist()
-            table = _Table(one.name, (*one.components[:-1], None), values)
-            (own if facts.parameters[one.name].per_source else shared).append(table)
-    searched = {table.name for table in (*own, *shared)}
+            settings = _settings(one.values(params, space.part(one, params)), one.components)
+            (own if facts.parameters[one.name].per_source else shared)[one.name] = settings
     fixed = {
         name: value
         for name, value in space.settings.parameters.items()
         if name in facts.parameters
-        and name not in searched
+        and name not in own
+        and name not in shared
         and not isinstance(value, campaign.Range)
     }
     base = space.family.base if facts.needs_base else None
@@ -64,8 +49,29 @@ def written(space: Space, params: Mapping[str, float]) -> Recipe:
     )
 
 
+def _settings(values: Numbers, components: Sequence[str | None]) -> _Settings:
+    """Return a value, or a list of filters whose last takes the rest, for each group and expert.
+
+    Args:
+        values: [groups, components, experts].
+        components: Their names.
+    """
+    if len(components) == 1:
+        found: _Settings = values[:, 0].tolist()
+        return found
+    filters = (*components[:-1], None)
+    return [
+        [tuple(map(Conditional, row, filters)) for row in group]
+        for group in values.swapaxes(1, 2).tolist()
+    ]
+
+
 def _slice(
-    space: Space, base: str | None, own: Sequence[_Table], shared: Sequence[_Table], group: int
+    space: Space,
+    base: str | None,
+    own: Mapping[str, _Settings],
+    shared: Mapping[str, _Settings],
+    group: int,
 ) -> Slice:
     """Return the slice of one group of layers.
 
@@ -78,7 +84,13 @@ def _slice(
     """
     layers = space.groups[group]
     sources = [] if base is None else [Source(base, layers)]
+    rows = [(name, _of(table, group)) for name, table in own.items()]
     for expert, model in enumerate(space.family.experts.values()):
-        settings = {table.name: table.setting(group, expert) for table in own}
-        sources.append(Source(model, layers, settings))
-    return Slice(tuple(sources), None, {table.name: table.setting(group, 0) for table in shared})
+        sources.append(Source(model, layers, {name: _of(row, expert) for name, row in rows}))
+    return Slice(
+        tuple(sources), None, {name: _of(table, group)[0] for name, table in shared.items()}
+    )
+
+
+def _of(values: Sequence[_T], index: int) -> _T:
+    return values[index if len(values) > 1 else 0]

@@ -12,6 +12,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -25,14 +26,24 @@ class DistributionTexts:
     """Distributions as JSON, each written once: what is the same object has the same text."""
 
     def __init__(self) -> None:
+        self._last: Mapping[str, BaseDistribution] | None = None
         self._known: dict[str, tuple[BaseDistribution, str]] = {}
 
-    def of(self, name: str, distribution: BaseDistribution) -> str:
-        """Return the JSON of the distribution of the parameter `name`."""
-        known = self._known.get(name)
-        if known is None or known[0] is not distribution:
-            known = self._known[name] = (distribution, distribution_to_json(distribution))
-        return known[1]
+    def of(
+        self, distributions: Mapping[str, BaseDistribution]
+    ) -> Mapping[str, tuple[BaseDistribution, str]]:
+        """Return each distribution with its JSON, by name; others may be among them.
+
+        Args:
+            distributions: Name → distribution; not changed after the call.
+        """
+        if self._last is not distributions:
+            self._last = distributions
+            for name, one in distributions.items():
+                known = self._known.get(name)
+                if known is None or known[0] is not one:
+                    self._known[name] = (one, distribution_to_json(one))
+        return self._known
 
 
 def insert_running(
@@ -63,19 +74,15 @@ def insert_running(
         (number, study_id, TrialState.RUNNING.name, _now()),
     ).lastrowid
     assert trial_id is not None
-    names = list(params)
-    for start in range(0, len(names), PARAMS_A_STATEMENT):
-        some = names[start : start + PARAMS_A_STATEMENT]
-        row: list[Any] = []
-        for name in some:
-            distribution = distributions[name]
-            value = distribution.to_internal_repr(params[name])
-            row += (trial_id, name, value, texts.of(name, distribution))
-        connection.execute(  # twice as fast as `executemany`
-            "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES "
-            + ",".join(["(?,?,?,?)"] * len(some)),
-            row,
-        )
+    known = texts.of(distributions)
+    cells: list[Any] = []
+    for name, value in params.items():
+        distribution, text = known[name]
+        cells += (trial_id, name, distribution.to_internal_repr(value), text)
+    most = 4 * PARAMS_A_STATEMENT
+    for start in range(0, len(cells), most):
+        some = cells[start : start + most]
+        connection.execute(_insert_params(len(some) // 4), some)
     set_user_attrs(connection, trial_id, user_attrs)
     return trial_id
 
@@ -139,6 +146,15 @@ def set_user_attrs(connection: sqlite3.Connection, trial_id: int, attrs: Mapping
     )
 
 
+@cache
+def _insert_params(count: int) -> str:
+    """Return one statement for all rows: twice as fast as `executemany`."""
+    return (
+        "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES "
+        + ",".join(["(?,?,?,?)"] * count)
+    )
+
+
 def _now() -> str:
     """Return naive UTC, written as Optuna's tables hold it."""
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")

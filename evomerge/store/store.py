@@ -8,17 +8,15 @@ loses only the work that was then in flight.
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import optuna
 from optuna.distributions import BaseDistribution
-from sqlalchemy import Connection, Engine, func, select, true, update
+from sqlalchemy import Engine, select, true, update
 
 from evomerge.campaign import Campaign
 from evomerge.errors import ResultsError
@@ -32,9 +30,9 @@ from evomerge.store.database import (
     open_engine,
     open_optuna_storage,
     plain,
-    transaction,
 )
 from evomerge.store.encoding import encode_json
+from evomerge.store.event_log import EventLog
 from evomerge.store.migration import bring_up_to_date, in_memory, is_up_to_date
 from evomerge.store.optuna_tables import DistributionTexts
 from evomerge.store.outcomes import (
@@ -54,7 +52,7 @@ from evomerge.store.records import (
     Told,
 )
 from evomerge.store.slope_rows import insert_step, read_steps, update_step
-from evomerge.store.tables import BASELINES, EVALUATIONS, META, SLOPE_STEPS, TRIALS
+from evomerge.store.tables import BASELINES, EVALUATIONS, META
 from evomerge.store.trial_rows import insert_asked, read_trials, update_told
 from evomerge.trial import Candidate, Job, Outcome, Split
 
@@ -76,12 +74,9 @@ class Store:
         self._path = folder / folders.DATABASE
         self._engine, self._lock = engine, lock
         self._item_sets, self._texts, self._forms = ItemSets(), DistributionTexts(), RecipeForms()
-        with self._transaction() as connection:
+        self._log = EventLog(engine, self._path, [self._item_sets.forget, self._forms.forget])
+        with self._log.transaction() as connection:
             meta = {row.key: row.value for row in connection.execute(select(META))}
-            latest = [TRIALS.c.asked_seq, TRIALS.c.told_seq, BASELINES.c.seq]
-            latest += [SLOPE_STEPS.c.asked_seq, SLOPE_STEPS.c.told_seq]
-            used = [connection.execute(select(func.max(column))).scalar() for column in latest]
-        self._next_seq = 1 + max((seq for seq in used if seq is not None), default=-1)
         self._study_id = int(meta["study_id"])
         self.facts: Mapping[str, Any] = json.loads(meta["facts"])
         self.directions: tuple[Direction, ...] = tuple(json.loads(meta["directions"]))
@@ -89,7 +84,7 @@ class Store:
             as_run(folder, meta["campaign"], self.facts, write=lock is not None),
             int(meta["trials"]),
         )
-        self._backups = Backups(folder, self.campaign.search.trials)
+        self._backups, self._told = Backups(folder, self.campaign.search.trials), 0
 
     @staticmethod
     def refuse_existing(folder: Path, *, force: bool) -> None:
@@ -163,6 +158,13 @@ class Store:
             undo.pop_all()
         return store
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make one transaction of all that is recorded in the block: all of it, or nothing."""
+        with self._log.events():
+            yield
+        self._back_up_if_due()
+
     def asked(
         self,
         candidate: Candidate,
@@ -180,7 +182,7 @@ class Store:
 
     def asked_many(self, entries: Sequence[Asked]) -> None:
         """Record several trials, in their order, before they are handed out; one transaction for all."""
-        with self._events() as (connection, next_seq):
+        with self._log.events() as (connection, next_seq):
             for entry in entries:
                 insert_asked(
                     connection, self._study_id, entry, self._texts, self._forms, next_seq()
@@ -211,11 +213,11 @@ class Store:
             ValueError: One of them was not asked, or was told already.
         """
         packed = [PackedOutcome.of(entry.outcome) for entry in entries]
-        with self._events() as (connection, next_seq):
+        with self._log.events() as (connection, next_seq):
             told = [(entry, one, next_seq()) for entry, one in zip(entries, packed, strict=True)]
             update_told(connection, self._item_sets, told)
-        if self._backups.due(len(entries)):
-            self.backup()
+        self._told += len(entries)
+        self._back_up_if_due()
 
     def slope_asked(
         self,
@@ -238,7 +240,7 @@ class Store:
         Raises:
             ValueError: The step was asked before.
         """
-        with self._events() as (connection, next_seq):
+        with self._log.events() as (connection, next_seq):
             seq = next_seq()
             insert_step(connection, descent, step, items, params, seq)
         return seq
@@ -268,19 +270,19 @@ class Store:
         Raises:
             ValueError: The step was not asked, or was told already, or the loss is not finite.
         """
-        with self._events() as (connection, next_seq):
+        with self._log.events() as (connection, next_seq):
             seq = next_seq()
             update_step(connection, descent, step, loss, slopes, failure, cost_items, seq)
         return seq
 
     def slope_steps(self) -> tuple[StoredSlope, ...]:
         """Return every step of every descent, in the order in which they were asked."""
-        with self._transaction() as connection:
+        with self._log.transaction() as connection:
             return read_steps(connection)
 
     def add_baseline(self, params: Mapping[str, float], values: Sequence[float]) -> None:
         """Record a point that is told to the sampler but was asked for by no trial."""
-        with self._events() as (connection, next_seq):
+        with self._log.events() as (connection, next_seq):
             connection.execute(
                 "INSERT INTO evomerge_baselines (seq, params, objectives) VALUES (?, ?, ?)",
                 (next_seq(), encode_json(dict(params)), encode_json(list(values))),
@@ -295,17 +297,17 @@ class Store:
             kind: `base`, `expert`, `baseline`, `finalist` or `winner`.
         """
         new = NewEvaluation(job.candidate, kind, job.split, PackedOutcome.of(outcome))
-        with self._transaction() as connection:
+        with self._log.transaction() as connection:
             replace_evaluation(plain(connection), self._item_sets, new)
 
     def trials(self) -> tuple[StoredTrial, ...]:
         """Return every trial, in the order of their numbers."""
-        with self._transaction() as connection:
+        with self._log.transaction() as connection:
             return read_trials(connection, self._study_id, self._item_sets)
 
     def baselines(self) -> tuple[StoredBaseline, ...]:
         """Return what `add_baseline` recorded, in order."""
-        with self._transaction() as connection:
+        with self._log.transaction() as connection:
             rows = connection.execute(select(BASELINES).order_by(BASELINES.c.seq)).all()
         return tuple(
             StoredBaseline(json.loads(row.params), tuple(json.loads(row.objectives)), row.seq)
@@ -314,13 +316,13 @@ class Store:
 
     def evaluations(self) -> tuple[Evaluation, ...]:
         """Return what `record` recorded, in order."""
-        with self._transaction() as connection:
+        with self._log.transaction() as connection:
             return tuple(read_evaluations(connection, self._item_sets, true()))
 
     def evaluation(self, name: str, split: Split) -> Outcome | None:
         """Return the outcome recorded for a name and split, or None."""
         condition = (EVALUATIONS.c.name == name) & (EVALUATIONS.c.split == split)
-        with self._transaction() as connection:
+        with self._log.transaction() as connection:
             found = read_evaluations(connection, self._item_sets, condition)
         return found[0].outcome if found else None
 
@@ -329,7 +331,7 @@ class Store:
         if trials:
             self.campaign = with_trials(self.campaign, self.campaign.search.trials + trials)
             total = str(self.campaign.search.trials)
-            with self._transaction() as connection:
+            with self._log.transaction() as connection:
                 connection.execute(update(META).where(META.c.key == "trials").values(value=total))
 
     def write_file(self, name: str, text: str) -> None:
@@ -382,19 +384,8 @@ class Store:
             undo.pop_all()
         return cls(folder, engine, lock)
 
-    @contextmanager
-    def _events(self) -> Iterator[tuple[sqlite3.Connection, Callable[[], int]]]:
-        """Give the places of the events of one transaction, which count only once it is on the disk."""
-        seqs = count(self._next_seq)
-        with self._transaction() as connection:
-            yield plain(connection), seqs.__next__
-        self._next_seq = next(seqs)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with ExitStack() as undo:
-            undo.callback(self._item_sets.forget)
-            undo.callback(self._forms.forget)
-            with transaction(self._engine, self._path) as connection:
-                yield connection
-            undo.pop_all()
+    def _back_up_if_due(self) -> None:
+        if self._told and not self._log.is_open:
+            told, self._told = self._told, 0
+            if self._backups.due(told):
+                self.backup()

@@ -176,6 +176,42 @@ def test_each_event_is_one_transaction(
     assert len(commits) == 2
 
 
+def test_events_of_all_kinds_together_are_one_transaction_all_or_none(
+    store: Store, candidate: Make, scored: Outcome, commits: list[str]
+) -> None:
+    with store.together():
+        ask(store, candidate(0))
+        store.slope_asked(0, 0, {"first": (0,)}, {"a": 1.0})
+        ask(store, candidate(1))
+    assert len(commits) == 1
+    with pytest.raises(ValueError, match="trial 9 is unknown"), store.together():  # noqa: PT012
+        store.slope_told(0, 0, 1.0, {"a": 1.0})
+        store.told(candidate(1), scored, [1.0])
+        store.told(candidate(9), scored, [1.0])
+    assert [trial.told_seq for trial in store.trials()] == [None, None]
+    assert store.slope_steps()[0].told_seq is None
+    with store.together():
+        store.told(candidate(1), scored, [1.0])
+        store.slope_told(0, 0, 1.0, {"a": 1.0})
+    assert [(t.asked_seq, t.told_seq) for t in store.trials()] == [(0, None), (2, 3)]
+    assert [(s.asked_seq, s.told_seq) for s in store.slope_steps()] == [(1, 4)]
+
+
+def test_a_backup_is_made_when_what_was_told_together_is_on_the_disk(
+    store: Store, candidate: Make, scored: Outcome
+) -> None:
+    with store.together():
+        ask(store, candidate(0))
+        store.told(candidate(0), scored, [1.0])
+        assert not (store.folder / folder.BACKUP).exists()
+    copy = store.folder / "copy"
+    copy.mkdir()
+    (store.folder / folder.BACKUP).rename(copy / folder.DATABASE)
+    (copy / folder.CAMPAIGN).write_bytes((store.folder / folder.CAMPAIGN).read_bytes())
+    with Store.open(copy, write=False) as reader:
+        assert [trial.state for trial in reader.trials()] == ["complete"]
+
+
 def test_evaluations_of_what_is_no_trial(
     store: Store, candidate: Make, scored: Outcome, failed: Outcome
 ) -> None:

@@ -1,0 +1,79 @@
+"""Transactions of one open database, and the places of events in their order."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, func, select
+
+from evomerge.store.database import plain, transaction
+from evomerge.store.tables import BASELINES, SLOPE_STEPS, TRIALS
+
+
+class EventLog:
+    """Whoever writes: in a transaction of his own, or in the one that is open around him.
+
+    Attributes:
+        is_open: Whether a transaction is open.
+
+    Args:
+        engine: The opened database.
+        path: Its name, for messages.
+        undo: Called after a transaction that failed, such as to forget what it would have written.
+    """
+
+    def __init__(self, engine: Engine, path: Path, undo: Sequence[Callable[[], None]]) -> None:
+        self._engine, self._path, self._undo = engine, path, undo
+        self._connection: Connection | None = None
+        with self.transaction() as connection:
+            latest = [TRIALS.c.asked_seq, TRIALS.c.told_seq, BASELINES.c.seq]
+            latest += [SLOPE_STEPS.c.asked_seq, SLOPE_STEPS.c.told_seq]
+            used = [connection.execute(select(func.max(column))).scalar() for column in latest]
+        self._next_seq = 1 + max((seq for seq in used if seq is not None), default=-1)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction is open."""
+        return self._connection is not None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Do all of the block or nothing, on the disk before it is left; inside another one, with that.
+
+        Raises:
+            EvomergeError: The disk is full, or the file cannot be written or read.
+            ResultsError: The file is damaged.
+        """
+        if self._connection is not None:
+            yield self._connection
+            return
+        try:
+            with transaction(self._engine, self._path) as connection:
+                self._connection = connection
+                try:
+                    yield connection
+                finally:
+                    self._connection = None
+        except BaseException:
+            for undo in self._undo:
+                undo()
+            raise
+
+    @contextmanager
+    def events(self) -> Iterator[tuple[sqlite3.Connection, Callable[[], int]]]:
+        """Open a `transaction`, and give the next places; they count only once it is on the disk."""
+        begun, is_outer = self._next_seq, not self.is_open
+        try:
+            with self.transaction() as connection:
+                yield plain(connection), self._take_seq
+        except BaseException:
+            if is_outer:
+                self._next_seq = begun
+            raise
+
+    def _take_seq(self) -> int:
+        self._next_seq += 1
+        return self._next_seq - 1
