@@ -64,12 +64,7 @@ def filled(folder: Path, point: int, need: int, sampler: str) -> dict[str, objec
         again = ["search", str(file)]
         if (out / "study.db").exists():
             again = ["resume", str(out)]
-            with closing(sqlite3.connect(out / "study.db")) as connection:
-                wrong += [
-                    str(row)
-                    for row in connection.execute("PRAGMA integrity_check")
-                    if row != ("ok",)
-                ]
+            wrong += damage(out / "study.db")
         done = len(_campaign.told(out))
         if _campaign.wait(_campaign.start(again, log)):
             wrong.append(f"resume: {log.with_suffix('.output').read_text()[-1000:]}")
@@ -78,6 +73,16 @@ def filled(folder: Path, point: int, need: int, sampler: str) -> dict[str, objec
         subprocess.run(["umount", "-l", str(disk)], check=True)
     print(f"{point} tenths: {done} trials, then: {says.strip()[-160:]}; wrong: {wrong}", flush=True)
     return {"tenths": point, "trials": done, "wrong": wrong}
+
+
+def damage(database: Path) -> list[str]:
+    """Return what SQLite finds wrong with a database."""
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            found = connection.execute("PRAGMA integrity_check").fetchall()
+        except sqlite3.DatabaseError as error:
+            return [str(error)]
+    return [str(row) for (row,) in found if row != "ok"]
 
 
 if __name__ == "__main__":
