@@ -9,7 +9,7 @@ from evomerge.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
-NEED_OTHER_MODELS = {"seven_billion", "smollm2", "smollm2_gp"}
+NEED_OTHER_MODELS = {"seven_billion", "smollm2", "smollm2_cmaes", "smollm2_gp"}
 
 TEXT = f"""\
 name: small
