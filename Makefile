@@ -10,7 +10,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/evomerge search search_spaces/quickstart.yaml --force
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -35,7 +35,7 @@ def test_eighty_columns_hold_five_tasks_with_their_names() -> None:
 
 
 def test_the_interval_stands_beside_the_mean_and_blanks_are_shown() -> None:
-    lines = terminal_table(grid()).splitlines()
+    lines = terminal_table(grid(), width=100).splitlines()
     assert "0.101 ±.050" in lines[3]
     assert lines[5].startswith("task arithmetic λ=0.4 (tuned)")
     assert "–" in lines[5]

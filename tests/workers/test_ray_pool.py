@@ -61,7 +61,7 @@ def test_what_is_finished_can_be_taken_without_waiting(ray_pool: RayPool, job: M
         ray_pool.next(timeout=60)
     for number in range(2):
         ray_pool.submit(job(number))
-    time.sleep(2)
+    ray_pool._ray.wait(list(ray_pool._flying), num_returns=2, timeout=60)
     assert {ray_pool.next(timeout=0)[0].candidate.number for _ in range(2)} == {0, 1}
 
 
