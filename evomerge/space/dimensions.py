@@ -71,7 +71,7 @@ class Searched:
 
     def coordinates(self, params: Mapping[str, float]) -> Numbers:
         """Return the coordinates of a point, the fixed ones among them; [rows, components, experts]."""
-        found = self.constant(self.low)
+        found = self._fixed.copy()
         found[self._index] = [params[name] for name in self.places]
         return found
 
@@ -146,6 +146,11 @@ class Searched:
     def high(self) -> Numbers:
         """Largest value of each expert, shape [experts]."""
         return np.array([high for _, high in self.spans], dtype=np.float64)
+
+    @cached_property
+    def _fixed(self) -> Numbers:
+        """Coordinates of which those without a dimension are right."""
+        return self.constant(self.low)
 
     @cached_property
     def _index(self) -> tuple[NDArray[np.intp], ...]:

@@ -83,7 +83,7 @@ def _slice(
         group: Which group.
     """
     layers = space.groups[group]
-    sources = [] if base is None else [Source(base, layers)]
+    sources = [] if base is None else [space.base_sources[group]]
     rows = [(name, _of(table, group)) for name, table in own.items()]
     for expert, model in enumerate(space.family.experts.values()):
         sources.append(Source(model, layers, {name: _of(row, expert) for name, row in rows}))

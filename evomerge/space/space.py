@@ -13,7 +13,7 @@ from functools import cached_property
 from optuna.distributions import FloatDistribution
 
 from evomerge import campaign
-from evomerge.recipe import Recipe
+from evomerge.recipe import Recipe, Source
 from evomerge.space import genes
 from evomerge.space.baselines import Baseline, Wanted, baselines
 from evomerge.space.dimensions import Searched, searched
@@ -215,6 +215,11 @@ class Space:
     def named(self) -> Mapping[str, Searched]:
         """The searched parameters by name."""
         return {one.name: one for one in self.searched}
+
+    @cached_property
+    def base_sources(self) -> tuple[Source, ...]:
+        """The base as a source of each group of layers: the same in all recipes."""
+        return tuple(Source(self.family.base, layers) for layers in self.groups)
 
     def _coarse(self) -> Space:
         coarse = self.coarse()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -87,39 +88,58 @@ def insert_running(
     return trial_id
 
 
-def finish(
-    connection: sqlite3.Connection,
-    trial_id: int,
-    values: Sequence[float] | None,
-    *,
-    pruned_after: int | None = None,
-) -> None:
-    """Make a running trial complete (with finite values), pruned, or failed (without values).
+@dataclass(frozen=True)
+class End:
+    """What becomes of a running trial.
 
-    Args:
-        connection: With an open transaction.
+    Attributes:
         trial_id: Optuna's id.
-        values: Objective values; of a pruned trial, their estimates.
+        values: Finite objective values; of a pruned trial, their estimates; None: it failed.
         pruned_after: Items after which it was pruned. As in Optuna the value of a pruned trial is that
             of its last intermediate value; Optuna has none for several objectives.
     """
-    state = TrialState.FAIL if values is None else TrialState.COMPLETE
-    if pruned_after is not None and values is not None:
-        state = TrialState.PRUNED
-        if len(values) == 1:
-            connection.execute(
-                "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, "
-                "intermediate_value_type) VALUES (?, ?, ?, 'FINITE')",
-                (trial_id, pruned_after, values[0]),
-            )
-    connection.execute(
+
+    trial_id: int
+    values: Sequence[float] | None
+    pruned_after: int | None = None
+
+    @property
+    def state(self) -> TrialState:
+        """Failed, pruned or complete."""
+        if self.values is None:
+            return TrialState.FAIL
+        return TrialState.COMPLETE if self.pruned_after is None else TrialState.PRUNED
+
+
+def finish(connection: sqlite3.Connection, ends: Sequence[End]) -> None:
+    """Make running trials complete, pruned, or failed.
+
+    Args:
+        connection: With an open transaction.
+        ends: One a trial.
+    """
+    now = _now()
+    connection.executemany(
+        "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, "
+        "intermediate_value_type) VALUES (?, ?, ?, 'FINITE')",
+        [
+            (end.trial_id, end.pruned_after, *end.values)
+            for end in ends
+            if end.state is TrialState.PRUNED and end.values is not None and len(end.values) == 1
+        ],
+    )
+    connection.executemany(
         "UPDATE trials SET state = ?, datetime_complete = ? WHERE trial_id = ?",
-        (state.name, _now(), trial_id),
+        [(end.state.name, now, end.trial_id) for end in ends],
     )
     connection.executemany(
         "INSERT INTO trial_values (trial_id, objective, value, value_type) "
         "VALUES (?, ?, ?, 'FINITE')",
-        [(trial_id, index, value) for index, value in enumerate(values or ())],
+        [
+            (end.trial_id, index, value)
+            for end in ends
+            for index, value in enumerate(end.values or ())
+        ],
     )
 
 

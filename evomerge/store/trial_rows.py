@@ -75,8 +75,31 @@ def update_told(
     Raises:
         ValueError: One of them was not asked, or was told already.
     """
-    for entry, _, seq in entries:
-        _end(connection, entry, seq)
+    ids = [_running(connection, _number(entry.candidate)) for entry, *_ in entries]
+    if len(set(ids)) < len(ids):
+        raise ValueError("a trial is told twice")
+    ends = [
+        optuna_tables.End(
+            trial_id, entry.values, entry.outcome.cost.items if _is_pruned(entry) else None
+        )
+        for trial_id, (entry, *_) in zip(ids, entries, strict=True)
+    ]
+    optuna_tables.finish(connection, ends)
+    connection.executemany(
+        "UPDATE evomerge_trials SET state = ?, objectives = ?, told_seq = ? WHERE number = ?",
+        [
+            (
+                _state(entry),
+                None if entry.values is None else encode_json(list(entry.values)),
+                seq,
+                entry.candidate.number,
+            )
+            for entry, _, seq in entries
+        ],
+    )
+    for end, (entry, *_) in zip(ends, entries, strict=True):
+        if attrs := _attrs(entry):
+            optuna_tables.set_user_attrs(connection, end.trial_id, attrs)
     evaluations = [
         NewEvaluation(entry.candidate, "trial", "search", packed) for entry, packed, _ in entries
     ]
@@ -106,29 +129,28 @@ def read_trials(
     )
 
 
-def _end(connection: sqlite3.Connection, entry: Told, seq: int) -> None:
-    number, values, outcome = _number(entry.candidate), entry.values, entry.outcome
+def _running(connection: sqlite3.Connection, number: int) -> int:
+    """Return Optuna's id of a trial that was asked, and not told."""
     row = connection.execute(
         "SELECT trial_id, state FROM evomerge_trials WHERE number = ?", (number,)
     ).fetchone()
     if row is None or row[1] != "asked":
         raise ValueError(f"trial {number} is {row[1] if row else 'unknown'}, not asked")
-    trial_id, state = row[0], _state(entry)
-    items = outcome.cost.items
-    optuna_tables.finish(
-        connection, trial_id, values, pruned_after=items if state == "pruned" else None
-    )
-    attrs: dict[str, object] = {}
-    if outcome.failure is not None:
-        attrs["failure"] = f"{outcome.failure.kind}: {outcome.failure.reason}"
-    if state == "pruned":
-        attrs |= {"estimate": list(values or ()), "pruned after items": items}
-    optuna_tables.set_user_attrs(connection, trial_id, attrs)
-    objectives = None if values is None else encode_json(list(values))
-    connection.execute(
-        "UPDATE evomerge_trials SET state = ?, objectives = ?, told_seq = ? WHERE number = ?",
-        (state, objectives, seq, number),
-    )
+    return int(row[0])
+
+
+def _attrs(entry: Told) -> dict[str, object]:
+    """Return what Optuna's tables hold besides of a trial that failed or was pruned."""
+    if (failure := entry.outcome.failure) is not None:
+        return {"failure": f"{failure.kind}: {failure.reason}"}
+    if _is_pruned(entry):
+        estimate, items = list(entry.values or ()), entry.outcome.cost.items
+        return {"estimate": estimate, "pruned after items": items}
+    return {}
+
+
+def _is_pruned(entry: Told) -> bool:
+    return _state(entry) == "pruned"
 
 
 def _state(entry: Told) -> State:

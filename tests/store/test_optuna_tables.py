@@ -39,8 +39,8 @@ def test_optuna_reads_what_we_wrote(tmp_path: Path) -> None:
             )
             for n in range(3)
         ]
-        optuna_tables.finish(connection, ids[1], [0.1 + 0.2, -1.0])
-        optuna_tables.finish(connection, ids[2], None)
+        ends = [optuna_tables.End(ids[1], [0.1 + 0.2, -1.0]), optuna_tables.End(ids[2], None)]
+        optuna_tables.finish(connection, ends)
     engine.dispose()
 
     storage = open_optuna_storage(path)
@@ -65,7 +65,7 @@ def test_rows_are_those_that_optuna_writes_itself(tmp_path: Path) -> None:
     with transaction(engine, path) as opened:
         connection = plain(opened)
         ours = optuna_tables.insert_running(connection, study_id, 0, PARAMS, SPACE, texts, {})
-        optuna_tables.finish(connection, ours, [1.5])
+        optuna_tables.finish(connection, [optuna_tables.End(ours, [1.5])])
     engine.dispose()
     storage = open_optuna_storage(path)
     theirs = storage.create_new_trial(
