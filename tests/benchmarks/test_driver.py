@@ -72,5 +72,6 @@ def test_ask_and_tell_is_timed_after_the_given_trials(
         assert [trial.number for trial in store.trials()] == list(range(5))
 
 
-def test_growth_is_late_over_early() -> None:
-    assert driver.Row("cmaes", 64, 0.95, 900.0, 4.0, 10.0).growth == 2.5
+def test_growth_is_late_over_early_and_busy_the_median() -> None:
+    row = driver.Row("cmaes", 64, (0.95, 0.7, 0.9), 900.0, 4.0, 10.0)
+    assert (row.growth, row.busy) == (2.5, 0.9)
