@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import optuna
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.samplers.nsgaii import UniformCrossover
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evomerge.search.constraints import as_constraints, set_constraints
 from evomerge.search.proposer import Params, Result, seed_of
@@ -21,10 +21,35 @@ from evomerge.store import Direction
 RANDOM_TRIALS = 10
 """Drawn at random by `tpe` and `gp` before they trust a model of the baselines and these."""
 
+KEPT = {"tpe": 500, "gp": 200}
+"""Finished trials that a sampler learns from whose cost grows with every trial: half of them the best so
+far, the others the latest. Up to a quarter more come together before some are forgotten."""
+
 BASELINE_ATTRS = {"NSGAIISampler:generation": 0}
 """Optuna's mark of a trial of the first generation: the baselines take part in the evolution."""
 
-Build = Callable[[int], BaseSampler]
+
+class _WholeSpace(BaseSampler):  # type: ignore[misc]
+    """Every trial has every dimension: Optuna need not look through all trials for those in common."""
+
+    space: Mapping[str, BaseDistribution]
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the whole space, in the order in which Optuna has what it finds."""
+        return dict(sorted(self.space.items()))
+
+
+_TPE: Callable[..., _WholeSpace]
+_NSGA2: Callable[..., _WholeSpace]
+_GP: Callable[..., _WholeSpace]
+_TPE, _NSGA2, _GP = (
+    type(kind.__name__, (_WholeSpace, kind), {})  # Optuna marks generations by the class's name
+    for kind in (TPESampler, NSGAIISampler, GPSampler)
+)
+
+Build = Callable[[int], _WholeSpace]
 
 
 class OptunaProposer:
@@ -53,10 +78,14 @@ class OptunaProposer:
             "nsga2": self._nsga2,
             "gp": self._gp,
         }
-        self._build = build[name]
-        self._known = 0
-        self._study = optuna.create_study(directions=list(directions), sampler=self._build(0))
+        self._builds = build[name]
+        self._known, self._kept = 0, KEPT.get(name)
+        self._directions = list(directions)
+        self._study = optuna.create_study(directions=self._directions, sampler=self._build(0))
         self._numbers: dict[int, int] = {}  # ours → that of the study in memory
+        self._losses: dict[
+            int, float
+        ] = {}  # number in the study in memory → of those that did not fail
 
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
         """Let the sampler ask; every attempt is the same."""
@@ -94,6 +123,7 @@ class OptunaProposer:
             return
         set_constraints(self._study, mine, result.violations)
         self._study.tell(mine, list(result.values))
+        self._learnt(mine, result)
 
     def known(self, params: Params, result: Result) -> None:
         """Add a finished trial to the study in memory."""
@@ -107,9 +137,38 @@ class OptunaProposer:
                 constraints=as_constraints(result.violations),
             )
         )
+        self._learnt(self._study.get_trials(deepcopy=False)[-1].number, result)
 
-    def _tpe(self, number: int) -> BaseSampler:
-        return TPESampler(
+    def _learnt(self, number: int, result: Result) -> None:
+        """Forget some of many finished trials: begin another study in memory with the others."""
+        self._losses[number] = result.loss
+        if self._kept is None or len(self._losses) <= 1.25 * self._kept:
+            return
+        best = sorted(self._losses, key=lambda one: (self._losses[one], one))[: self._kept // 2]
+        latest = sorted(self._losses.keys() - best)[len(best) - self._kept :]
+        kept, losses = {*best, *latest}, self._losses
+        ours = {mine: number for number, mine in self._numbers.items()}
+        trials = self._study.get_trials(deepcopy=False)
+        self._study = optuna.create_study(directions=self._directions, sampler=self._build(0))
+        self._numbers, self._losses = {}, {}
+        for trial in trials:
+            running = not trial.state.is_finished()
+            if not running and trial.number not in kept:
+                continue
+            new = len(self._study.get_trials(deepcopy=False))
+            self._study.add_trial(trial)
+            if running:
+                self._numbers[ours[trial.number]] = new
+            else:
+                self._losses[new] = losses[trial.number]
+
+    def _build(self, number: int) -> BaseSampler:
+        sampler = self._builds(number)
+        sampler.space = self._distributions
+        return sampler
+
+    def _tpe(self, number: int) -> _WholeSpace:
+        return _TPE(
             n_startup_trials=RANDOM_TRIALS + self._known,
             n_ei_candidates=24,
             multivariate=True,
@@ -119,8 +178,8 @@ class OptunaProposer:
             seed=seed_of(self._seed, number),
         )
 
-    def _nsga2(self, number: int) -> BaseSampler:
-        return NSGAIISampler(
+    def _nsga2(self, number: int) -> _WholeSpace:
+        return _NSGA2(
             population_size=min(50, max(10, self._trials // 10)),
             mutation=None,
             mutation_prob=None,  # 1 / dimensions
@@ -134,8 +193,8 @@ class OptunaProposer:
             seed=seed_of(self._seed, number),
         )
 
-    def _gp(self, number: int) -> BaseSampler:
-        return GPSampler(
+    def _gp(self, number: int) -> _WholeSpace:
+        return _GP(
             independent_sampler=RandomSampler(seed=seed_of(self._seed, number)),
             n_startup_trials=RANDOM_TRIALS + self._known,
             deterministic_objective=False,

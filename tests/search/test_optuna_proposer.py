@@ -8,6 +8,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
+from evomerge.search import optuna_proposer
 from evomerge.search.optuna_proposer import OptunaProposer
 from evomerge.search.proposer import Params, Result
 
@@ -52,12 +53,15 @@ def test_a_new_number_repeats_no_point_of_an_old_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "trials", "several"),
-    [("gp", 14, False)]
-    + [(name, n, s) for name, n in (("tpe", 40), ("nsga2", 60)) for s in (False, True)],
+    ("name", "trials", "several", "kept"),
+    [("gp", 14, False, 200), ("gp", 24, False, 8), ("tpe", 60, True, 8), ("tpe", 60, False, 8)]
+    + [(name, n, s, 500) for name, n in (("tpe", 40), ("nsga2", 60)) for s in (False, True)],
 )
-def test_hearing_it_all_again_rebuilds_it(name: str, trials: int, several: bool) -> None:
+def test_hearing_it_all_again_rebuilds_it(
+    name: str, trials: int, several: bool, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With several in flight, told in any order, one of them known from elsewhere in between."""
+    monkeypatch.setattr(optuna_proposer, "KEPT", {"tpe": kept, "gp": kept})
     live, again = proposer(name, several=several), proposer(name, several=several)
     order, flying = random.Random(4), {}
     known(live, several)
@@ -78,6 +82,36 @@ def test_hearing_it_all_again_rebuilds_it(name: str, trials: int, several: bool)
     if name == "nsga2":
         assert max(t.system_attrs["NSGAIISampler:generation"] for t in live._study.trials) >= 3
     assert again.propose(trials) == live.propose(trials)
+
+
+def test_of_many_trials_the_best_and_the_latest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optuna_proposer, "KEPT", {"tpe": 8})
+    one = proposer("tpe")
+    points = [one.propose(number) for number in range(14)]
+    for number, point in enumerate(points):
+        one.asked(number, point)
+    for number in range(11):  # of which 4 fails; 3, 1, 2, 5 are the best, 11, 12, 13 in flight
+        loss = {3: -9.0, 1: -8.0, 2: -7.0, 5: -6.0}.get(number, float(number))
+        one.told(number, points[number], None if number == 4 else Result((-loss,), loss))
+        assert len(one._study.trials) == 14
+    one.known(dict.fromkeys(SPACE, 0.5), Result((0.5,), -0.5))
+    left = [(trial.state, trial.params) for trial in one._study.trials]
+    done = [params for state, params in left if state == TrialState.COMPLETE]
+    assert done == [points[n] for n in (1, 2, 3, 5, 8, 9, 10)] + [dict.fromkeys(SPACE, 0.5)]
+    assert [params for state, params in left if state == TrialState.RUNNING] == points[11:]
+    one.told(12, points[12], Result((77.0,), -77.0))
+    (best,) = one._study.best_trials
+    assert best.params == points[12]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_space_is_what_optuna_would_find(name: str) -> None:
+    one = proposer(name)
+    known(one)
+    trial, sampler = one._study.trials[-1], one._build(0)
+    found = type(sampler).__mro__[2].infer_relative_search_space(sampler, one._study, trial)
+    ours = sampler.infer_relative_search_space(one._study, trial)
+    assert list(ours.items()) == list(found.items())
 
 
 @pytest.mark.parametrize("name", NAMES)
