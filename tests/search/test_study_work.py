@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sqlalchemy import event
 
 from evomerge.goals import Judge
 from evomerge.search import Known, race_of
@@ -351,3 +352,22 @@ def test_naive_merges_are_recorded_once_and_only_if_finite(
         store, _ = driver.open_study(campaign, known=known)
         with store:
             assert [one.params for one in store.baselines()] == [point(0.3, 0.3, 0.3, 0.3)]
+
+
+def test_what_is_asked_together_and_told_together_is_one_transaction_each(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope", trials=60)
+    store, study = driver.open_study(campaign)
+    commits: list[str] = []
+    event.listen(store._engine, "commit", lambda connection: commits.append("commit"))
+    kinds = set()
+    with store:
+        for _ in range(12):
+            commits.clear()
+            jobs = study.ask_many(6)
+            assert len(commits) == 1
+            kinds |= {type(job) for job in jobs}
+            study.tell_many([(job, driver.answer(job)) for job in jobs])
+            assert len(commits) == 2
+    assert kinds == {Job, SlopeJob}
