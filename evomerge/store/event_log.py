@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, func, select
@@ -50,29 +50,29 @@ class EventLog:
         if self._connection is not None:
             yield self._connection
             return
-        try:
+        with ExitStack() as stack:
+            for undo in self._undo:
+                stack.callback(undo)
             with transaction(self._engine, self._path) as connection:
                 self._connection = connection
                 try:
                     yield connection
                 finally:
                     self._connection = None
-        except BaseException:
-            for undo in self._undo:
-                undo()
-            raise
+            stack.pop_all()
 
     @contextmanager
     def events(self) -> Iterator[tuple[sqlite3.Connection, Callable[[], int]]]:
         """Open a `transaction`, and give the next places; they count only once it is on the disk."""
-        begun, is_outer = self._next_seq, not self.is_open
-        try:
+        with ExitStack() as stack:
+            if not self.is_open:
+                stack.callback(self._go_back, self._next_seq)
             with self.transaction() as connection:
                 yield plain(connection), self._take_seq
-        except BaseException:
-            if is_outer:
-                self._next_seq = begun
-            raise
+            stack.pop_all()
+
+    def _go_back(self, seq: int) -> None:
+        self._next_seq = seq
 
     def _take_seq(self) -> int:
         self._next_seq += 1
