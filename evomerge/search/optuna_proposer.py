@@ -83,9 +83,7 @@ class OptunaProposer:
         self._directions = list(directions)
         self._study = optuna.create_study(directions=self._directions, sampler=self._build(0))
         self._numbers: dict[int, int] = {}  # ours → that of the study in memory
-        self._losses: dict[
-            int, float
-        ] = {}  # number in the study in memory → of those that did not fail
+        self._losses: dict[int, float] = {}  # by number there, of those that did not fail
 
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
         """Let the sampler ask; every attempt is the same."""
