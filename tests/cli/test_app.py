@@ -82,11 +82,3 @@ def test_schema_is_json(capsys):
     status, out, _ = run(capsys, "schema")
     assert status == 0
     assert json.loads(out)["properties"]["space"]
-
-
-def test_an_interrupt_says_how_to_go_on():
-    with (
-        pytest.raises(Interrupted, match="evomerge resume d"),
-        cli._interruptible("evomerge resume d"),
-    ):
-        raise KeyboardInterrupt

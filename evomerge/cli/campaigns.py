@@ -1,0 +1,154 @@
+"""Commands on a campaign: write its file, check it, run it, go on with it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evomerge.cli.options import (
+    CampaignFile,
+    DisplayOption,
+    DisplayStyle,
+    ResultsDir,
+    TrialsOption,
+    WorkersOption,
+    in_color,
+    names,
+)
+from evomerge.errors import Interrupted
+
+if TYPE_CHECKING:
+    from evomerge.progress import Display
+    from evomerge.run import Result
+
+
+def init(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Folder, Hub id or zoo:NAME.")],
+    experts: Annotated[
+        list[str], typer.Argument(metavar="EXPERT...", help="Models fine-tuned from the base.")
+    ],
+    tasks: Annotated[str, typer.Option(help="lm-eval tasks, comma-separated.")] = "",
+    tasks_path: Annotated[
+        Path | None, typer.Option(help="Folder of lm-eval task files of your own.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")
+    ] = Path("campaign.yaml"),
+) -> None:
+    """Write a commented campaign file for these models; asks nothing."""
+    from evomerge import starter
+
+    starter.write(output, base, experts, names(tasks), tasks_path)
+    print(f"wrote {output}; next: evomerge check {output}")
+
+
+def check(
+    campaign_file: CampaignFile,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Print the file with every default filled in.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say what is wrong with a campaign, and what it will cost."""
+    from evomerge import check as checks
+    from evomerge.campaign import Campaign
+    from evomerge.warm_start import first_points
+
+    campaign = Campaign.load(campaign_file)
+    ready = checks.preflight(campaign, campaign_file)
+    first_points(ready, campaign_file)
+    plan = checks.plan(ready)
+    if print_:
+        print(campaign.to_yaml(), end="")
+    elif as_json:
+        print(json.dumps(plan.to_json()))
+    else:
+        print(checks.describe(plan))
+
+
+def search(
+    campaign_file: CampaignFile,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The results folder.")] = None,
+    force: Annotated[bool, typer.Option(help="Replace an existing results folder.")] = False,
+    trials: TrialsOption = None,
+    workers: WorkersOption = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="A Ray cluster to join, such as auto.")
+    ] = None,
+    display: DisplayOption = "auto",
+) -> None:
+    """Search, save the best merged model and print the leaderboard."""
+    from evomerge import run
+    from evomerge.campaign import Campaign
+
+    campaign = Campaign.load(campaign_file).override(
+        out=out, trials=trials, workers=workers, seed=seed
+    )
+    with _interruptible(f"evomerge resume {campaign.out}"), _shown(display) as shown:
+        result = run.search(
+            campaign, file=campaign_file, force=force, address=address, display=shown
+        )
+    _print_result(result)
+
+
+def resume(
+    results: ResultsDir,
+    trials: Annotated[int, typer.Option(min=0, help="Trials to add to the budget.")] = 0,
+    workers: WorkersOption = None,
+    address: Annotated[str | None, typer.Option(metavar="ADDR", help="A Ray cluster.")] = None,
+    display: DisplayOption = "auto",
+) -> None:
+    """Go on where a campaign stopped."""
+    from evomerge import run
+
+    with _interruptible(f"evomerge resume {results}"), _shown(display) as shown:
+        result = run.resume(results, trials=trials, workers=workers, address=address, display=shown)
+    _print_result(result)
+
+
+def schema() -> None:
+    """Print the JSON schema of the campaign file, for editors."""
+    from evomerge.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@contextmanager
+def _shown(style: DisplayStyle) -> Iterator[Display]:
+    from evomerge.progress import open_display
+
+    display = open_display(style)
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+@contextmanager
+def _interruptible(how_to_go_on: str) -> Iterator[None]:
+    """Make SIGTERM an interrupt too, and let the message of an interrupt say how to go on."""
+
+    def interrupt(_signum: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; go on with: {how_to_go_on}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print_result(result: Result) -> None:
+    from evomerge import report as reports
+
+    print(reports.render(result.leaderboard, "table", "holdout", color=in_color()), end="")
+    print(f"best model: {result.folder / 'best'}")

@@ -1,0 +1,106 @@
+"""Commands on one model: build it from a recipe, or score it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.cli.options import SplitName, names
+from evomerge.errors import RecipeError, UserError
+
+
+def merge(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE.yaml|DIR", help="A recipe, any mergekit file, or a results folder."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder of the merged model.")],
+    trial: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Of a results folder: which trial, or best: the winner."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute.")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="Of the file, such as bfloat16.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Let models run their code.")] = False,
+    allow_pickle: Annotated[bool, typer.Option(help="Accept PyTorch pickles.")] = False,
+) -> None:
+    """Build one merged model from a recipe, or from a trial of a campaign, and save it."""
+    if trial is not None:
+        from evomerge.materialise import materialise
+
+        number = materialise(
+            source,
+            trial,
+            out,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+        print(f"saved the merged model of trial {number} to {out}")
+        return
+    if source.is_dir():
+        raise UserError("is a folder; say which trial: --trial N, or --trial best", file=source)
+
+    from evomerge import merge as merging
+    from evomerge import recipe
+
+    loaded = recipe.load(source)
+    try:
+        merging.save(
+            loaded,
+            out,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+    except RecipeError as error:
+        raise recipe.located(error, source) from error
+    print(f"saved the merged model to {out}")
+
+
+def score(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, Hub id or zoo:NAME.")],
+    tasks: Annotated[str, typer.Option(help="lm-eval tasks, comma-separated.")] = "",
+    tasks_path: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of lm-eval task files.")
+    ] = None,
+    num_fewshot: Annotated[int | None, typer.Option(min=0, help="Examples in the prompt.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first items a task.")] = None,
+    campaign: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Score on the items of this campaign.")
+    ] = None,
+    split: Annotated[SplitName, typer.Option(help="Which of its items.")] = "holdout",
+    dtype: Annotated[str | None, typer.Option(help="Default: the campaign's, or float32.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Write results and items here.")
+    ] = None,
+    allow_unsafe_code: Annotated[
+        bool, typer.Option(help="Let tasks run code that the model writes.")
+    ] = False,
+) -> None:
+    """Score any model on lm-eval tasks, or on the very items of a campaign."""
+    from evomerge import single
+
+    if (campaign is None) == (not tasks):
+        raise UserError("give either --tasks A,B or --campaign DIR")
+    if campaign is not None:
+        scores = single.score_on_campaign(model, campaign, split, dtype=dtype)
+    else:
+        scores = single.score_on_tasks(
+            model,
+            names(tasks),
+            tasks_path=tasks_path,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            dtype=dtype or "float32",
+            allow_unsafe_code=allow_unsafe_code,
+        )
+    print(single.table(scores), end="")
+    if out is not None:
+        single.write_json(scores, out)
