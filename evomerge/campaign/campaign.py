@@ -15,7 +15,7 @@ from evomerge import yaml_file
 from evomerge.campaign.models import Expert, Models
 from evomerge.campaign.objectives import Cost, Drawn, Items, Keep, Objective, Prompt
 from evomerge.campaign.search import Search
-from evomerge.campaign.settings import NonEmpty, Settings
+from evomerge.campaign.settings import Filled, NonEmpty, Settings
 from evomerge.campaign.space import Bounds, Range, Space
 from evomerge.campaign.workers import Scorer, Workers
 from evomerge.errors import CampaignError, nearest
@@ -42,7 +42,7 @@ class Campaign(Settings):
         search: Sampler and budget.
         workers: Who evaluates.
         scorer: What runs the models on the items.
-        out: The results folder.
+        out: The results folder; default `results/NAME`.
     """
 
     name: NonEmpty
@@ -59,7 +59,7 @@ class Campaign(Settings):
     search: Search = Search()
     workers: Workers = Workers()
     scorer: Scorer = Scorer()
-    out: str
+    out: Filled = ""
 
     @model_validator(mode="before")
     @classmethod

@@ -23,6 +23,21 @@ class Expert(Settings):
     name: NonEmpty
 
 
+class GivenExpert(Settings):
+    """A model fine-tuned from the base, as a file may give it.
+
+    Attributes:
+        model: A local folder (full checkpoint or PEFT adapter), a Hub id, or `zoo:NAME`.
+        name: What reports call it; by default the last part of `model`.
+    """
+
+    model: NonEmpty
+    name: NonEmpty | None = None
+
+
+_Named = Annotated[Expert, BeforeValidator(with_name, json_schema_input_type=NonEmpty | GivenExpert)]
+
+
 class Models(Settings):
     """The family.
 
@@ -35,7 +50,7 @@ class Models(Settings):
     """
 
     base: NonEmpty
-    experts: tuple[Annotated[Expert, BeforeValidator(with_name)], ...] = Field(min_length=1)
+    experts: tuple[_Named, ...] = Field(min_length=1)
     dtype: DType = "bfloat16"
     trust_remote_code: bool = False
     allow_pickle: bool = False

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from evomerge.campaign.settings import Count, NonEmpty, Settings
+from evomerge.campaign.settings import Count, Filled, NonEmpty, Settings
 
 DataSplit = Literal["train", "validation", "test"]
 CostName = Literal["parameters", "seconds_per_item", "generated_tokens"]
@@ -28,7 +28,7 @@ class Objective(Settings):
     task: NonEmpty
     metric: NonEmpty
     weight: float = Field(default=1.0, gt=0)
-    report: NonEmpty = ""
+    report: Filled = ""
     num_fewshot: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="before")
@@ -70,7 +70,13 @@ class Cost(Settings):
 
 
 class Drawn(Settings):
-    """The data set's own split (train, validation, test) that each of ours is drawn from."""
+    """The data set's own split (train, validation, test) that each of ours is drawn from.
+
+    Attributes:
+        search: That of the items that the sampler sees.
+        select: That of the items that pick the winner.
+        holdout: That of the items that are reported.
+    """
 
     search: DataSplit | None = None
     select: DataSplit | None = None

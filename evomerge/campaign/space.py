@@ -107,6 +107,15 @@ Searched = Annotated[
 Layers = Annotated[int, Field(ge=1)] | Literal["each"] | tuple[tuple[int, int], ...]
 
 
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+_Distinct = Annotated[
+    tuple[NonEmpty, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True})
+]
+
+
 class Space(Settings):
     """What is searched.
 
@@ -121,18 +130,16 @@ class Space(Settings):
             around the best of them.
     """
 
-    method: tuple[NonEmpty, ...] = Field(min_length=1)
+    method: Annotated[
+        tuple[NonEmpty, ...],
+        BeforeValidator(_as_tuple, json_schema_input_type=NonEmpty | _Distinct),
+    ] = Field(min_length=1)
     layers: Layers = 1
     components: tuple[NonEmpty, ...] = ()
     parameters: Mapping[str, Searched]
     subsets: bool = False
     mask_seed: bool = False
     coarse: int | None = Field(default=None, ge=1)
-
-    @field_validator("method", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
 
     @field_validator("method")
     @classmethod
