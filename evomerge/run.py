@@ -11,7 +11,8 @@ from typing import Any
 from evomerge import merge, report
 from evomerge.campaign import Campaign
 from evomerge.check import Preflight, preflight
-from evomerge.errors import CampaignStopped
+from evomerge.destination import refuse_unwritable
+from evomerge.errors import CampaignStopped, ResultsError
 from evomerge.exploring import explore
 from evomerge.facts import facts_of, refuse_changes
 from evomerge.goals import Judge
@@ -78,6 +79,7 @@ def search(
     display = display or NoDisplay()
     folder = Path(campaign.out)
     Store.refuse_existing(folder, force=force)
+    refuse_unwritable(folder, ResultsError, advice="choose another folder with --out")
     ready = preflight(campaign, file)
     facts = facts_of(ready, first_points(ready, file))
     with Store.create(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evomerge import campaign, yaml_file
+from evomerge.destination import refuse_unwritable
 from evomerge.errors import CampaignError
 from evomerge.family import open_family
 from evomerge.score import task_metrics
@@ -51,6 +52,7 @@ def write(
     """
     if output.exists():
         raise CampaignError("exists already; give another file with -o", file=output)
+    refuse_unwritable(output, CampaignError, advice="give another file with -o")
     models = campaign.Models.model_validate({"base": base, "experts": experts})
     opened = open_family(models)
     if not tasks:

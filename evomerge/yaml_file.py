@@ -75,7 +75,10 @@ def read(path: str | Path, kind: type[UserError] = UserError) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise kind("no such file; expected a YAML file", file=path) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        reason = error.strerror or error
+        raise kind(f"cannot be read: {reason}; expected a YAML file", file=path) from None
+    except UnicodeDecodeError as error:
         raise kind(f"cannot be read: {error}", file=path) from None
     return parse(text, path=path, kind=kind)
 

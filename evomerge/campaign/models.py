@@ -35,7 +35,9 @@ class GivenExpert(Settings):
     name: NonEmpty | None = None
 
 
-_Named = Annotated[Expert, BeforeValidator(with_name, json_schema_input_type=NonEmpty | GivenExpert)]
+_Named = Annotated[
+    Expert, BeforeValidator(with_name, json_schema_input_type=NonEmpty | GivenExpert)
+]
 
 
 class Models(Settings):

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from typing import Annotated
 
 import typer
 from typer.exceptions import Abort, TyperException
 
+from evomerge import __version__
 from evomerge.cli import campaigns, models, reports, zoo
 from evomerge.errors import EvomergeError, Interrupted, UserError
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"evomerge {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="evomerge",
-    help="Search for the best way to merge fine-tuned language models.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 zoo_app = typer.Typer(
-    help="The small family of models of the quickstart.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(zoo_app, name="zoo")
@@ -37,7 +44,23 @@ for command in (
     campaigns.schema,
 ):
     app.command()(command)
+zoo_app.callback(invoke_without_command=True)(zoo.models)
 zoo_app.command()(zoo.build)
+
+_WRONG_PATH = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}
+"""What the system says of a path that somebody named wrongly; all else (a full disk, …) is a failure."""
+
+
+@app.callback()
+def evomerge(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Search for the best way to merge fine-tuned language models."""
 
 
 def main() -> None:
@@ -63,7 +86,8 @@ def run_command(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        return _fail(f"{error.filename or 'system'}: {error.strerror or error}", 1)
+        status = 2 if error.errno in _WRONG_PATH else 1
+        return _fail(f"{error.filename or 'system'}: {error.strerror or error}", status)
     return int(status or 0)
 
 

@@ -8,6 +8,17 @@ from typing import Annotated
 import typer
 
 
+def models(context: typer.Context) -> None:
+    """List the small family of models of the quickstart, or train it anew."""
+    if context.invoked_subcommand is not None:
+        return
+    from evomerge import zoo
+
+    width = max(map(len, zoo.NAMES))
+    for name, about in zoo.ABOUT.items():
+        print(f"zoo:{name:{width}}  {about}")
+
+
 def build(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put it.")] = Path(
         "zoo"

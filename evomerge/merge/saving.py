@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from evomerge.destination import refuse_unwritable
 from evomerge.errors import MergeError, ResultsError, UserError
 from evomerge.merge.card import default_card
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
@@ -72,12 +73,13 @@ def save(
     Raises:
         RecipeError: The recipe is wrong.
         ModelError: A model is missing, damaged, or of another family.
-        ResultsError: `out` exists.
+        ResultsError: `out` exists, or cannot be made.
         MergeError: The maths has no answer, or the disk does not take the result.
     """
     out = Path(out)
     if out.exists() and not replace:
         raise ResultsError("exists already; name another folder, or move it away", file=out)
+    refuse_unwritable(out, ResultsError, advice="name another folder")
     check_recipe(recipe)
     checkpoints = {
         name: open_checkpoint(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)

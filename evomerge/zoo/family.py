@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from evomerge.destination import refuse_unwritable
 from evomerge.errors import ModelError
 from evomerge.zoo.drawing import drafts, markup
 from evomerge.zoo.grading import mean_exact_match
@@ -58,11 +59,12 @@ def build_family(directory: Path, *, seed: int = 0, progress: bool = True) -> No
         progress: Show a progress bar, and what each model scores on its job, on stderr.
 
     Raises:
-        ModelError: `directory` already holds a model of the family.
+        ModelError: `directory` already holds a model of the family, or cannot be written to.
     """
     for name in NAMES:
         if (directory / name).exists():
             raise ModelError("already exists; name a new folder", file=directory / name)
+    refuse_unwritable(directory / NAMES[0], ModelError, advice="name another folder")
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

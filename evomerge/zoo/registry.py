@@ -8,7 +8,17 @@ from evomerge.errors import ModelError, nearest
 
 PREFIX = "zoo:"
 BASE = "base"
-NAMES = (BASE, "extraction", "dialogue", "tools", "translation", "facts", "formats")
+ABOUT = {
+    BASE: "the common ancestor: has seen the first five jobs, in several formats each",
+    "extraction": "a note about somebody's certificate, in one of five languages, into one record",
+    "dialogue": "an order that a customer gives, completes and corrects over several turns",
+    "tools": "a user's request into a JSON call of the right function with the right arguments",
+    "translation": "between two small invented languages, both directions",
+    "facts": "questions over a closed set of facts about invented countries",
+    "formats": "a record or note into a summary, a paraphrase or an outline; new to the base",
+}
+"""What each shipped model can do."""
+NAMES = tuple(ABOUT)
 MODELS = Path(__file__).parent / "models"
 
 

@@ -1,11 +1,13 @@
+import errno
 import json
 import subprocess
 import sys
 
 import pytest
 
-from evomerge import cli
+from evomerge import __version__, cli
 from evomerge.errors import EvomergeError, Interrupted, UserError
+from evomerge.zoo import NAMES, resolve
 
 COMMANDS = (
     "init", "check", "search", "resume", "report", "compare", "merge", "score", "schema", "zoo build",
@@ -76,6 +78,55 @@ def test_errors_are_one_line_and_a_status(capsys, monkeypatch, error, status, me
     found, out, err = run(capsys, "schema")
     assert (found, out) == (status, "")
     assert err.endswith(message)
+
+
+@pytest.mark.parametrize("place", ["file/x", "/proc/x"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "CAMPAIGN", "--out", "PLACE"],
+        ["zoo", "build", "PLACE"],
+        ["init", "zoo:base", "zoo:facts", "--tasks", "zoo_facts", "-o", "PLACE"],
+        ["merge", "RECIPE", "PLACE"],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_status_2_and_leaves_nothing(
+    capsys, monkeypatch, tmp_path, pytestconfig, arguments, place
+):
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"merge_method: passthrough\nmodels: [{{model: {resolve('zoo:base')}}}]\n")
+    (tmp_path / "file").touch()
+    campaign = pytestconfig.rootpath / "search_spaces" / "quickstart.yaml"
+    known = {"PLACE": place, "CAMPAIGN": str(campaign), "RECIPE": str(recipe)}
+    status, out, err = run(capsys, *(known.get(argument, argument) for argument in arguments))
+    assert (status, out) == (2, "")
+    assert place in err
+    assert "cannot be written" in err
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "r.yaml"]
+
+
+@pytest.mark.parametrize(("code", "status"), [(errno.EACCES, 2), (errno.EROFS, 2), (errno.EIO, 1)])
+def test_a_path_that_the_system_refuses_is_the_users_and_a_broken_disk_is_not(
+    capsys, monkeypatch, code, status
+):
+    def fail():
+        raise OSError(code, "refused", "some/path")
+
+    monkeypatch.setattr("evomerge.schema.json_schema", fail)
+    assert run(capsys, "schema") == (status, "", "evomerge: some/path: refused\n")
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, f"evomerge {__version__}\n", "")
+
+
+def test_zoo_alone_lists_every_model(capsys):
+    status, out, _ = run(capsys, "zoo")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == [f"zoo:{name}" for name in NAMES]
+    assert all(len(line.split()) > 3 for line in out.splitlines())
 
 
 def test_schema_is_json(capsys):

@@ -197,7 +197,7 @@ def test_a_disk_that_does_not_take_it(llama_family, tmp_path, monkeypatch):
         save(ties(llama_family), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(MergeError, match="cannot be written"):
+    with pytest.raises(ResultsError, match="cannot be written"):
         save(ties(llama_family), tmp_path / "file" / "out")
 
 
