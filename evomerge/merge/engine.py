@@ -42,8 +42,8 @@ def merged_tensors(
         memory: What is kept between merges; None: nothing.
 
     Yields:
-        Name and tensor: embeddings, layers, final norm and head. A tensor may share memory with an
-        input's file: copy it before writing into it.
+        Name and tensor: embeddings, layers, final norm and head. No tensor shares its memory with an
+        input or with another tensor, also where it equals one (a layer that is repeated, weights of 0).
 
     Raises:
         RecipeError: The recipe is wrong.
@@ -76,10 +76,11 @@ def run_plan(
         for piece in plan.tensors:
             out = out_dtype(piece, recipe, checkpoints, dtype)
             if not out.is_floating_point:
-                yield piece.name, _copied(piece, checkpoints).to(device)
+                yield piece.name, _copied(piece, checkpoints).to(device, copy=True)
                 continue
             inputs = inputs_of(piece, recipe, checkpoints, out=out, device=device, memory=memory)
-            yield piece.name, plan.method.merge(inputs).to(out)
+            merged = plan.method.merge(inputs)
+            yield piece.name, merged.to(out, copy=inputs.lends(merged))
 
 
 def inputs_of(

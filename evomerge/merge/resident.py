@@ -102,6 +102,11 @@ class Inputs:
         self._memory = memory
         self._device = device
         self._dtype = dtype
+        self._lent: set[int] = set()
+
+    def lends(self, tensor: torch.Tensor) -> bool:
+        """Tell whether a tensor shares memory with an input or task vector that a method was given."""
+        return tensor.untyped_storage().data_ptr() in self._lent
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input in the dtype of the maths."""
@@ -111,12 +116,12 @@ class Inputs:
         if (
             checkpoint.mapped and as_stored
         ):  # a view: its bytes are in the page cache, for all processes
-            return self._memory.get(key, 0, lambda: (checkpoint.tensor(name),))[0]
+            return self._lend(self._memory.get(key, 0, lambda: (checkpoint.tensor(name),)))
 
         def build() -> tuple[torch.Tensor]:
             return (checkpoint.tensor(name).to(device=self._device, dtype=self._dtype),)
 
-        return self._memory.get(key, self._nbytes(index), build)[0]
+        return self._lend(self._memory.get(key, self._nbytes(index), build))
 
     def delta(self, index: int) -> torch.Tensor:
         """Return the task vector of an input."""
@@ -126,7 +131,7 @@ class Inputs:
         def build() -> tuple[torch.Tensor]:
             return (self.tensor(index) - self.tensor(base),)
 
-        return self._memory.get(self._delta_key(index), self._nbytes(index), build)[0]
+        return self._lend(self._memory.get(self._delta_key(index), self._nbytes(index), build))
 
     def norm(self, index: int) -> torch.Tensor:
         """Return the L1 norm of the task vector of an input; float64, no dimensions."""
@@ -156,6 +161,10 @@ class Inputs:
 
         place = ("uniform", *self._keys[index])
         return self._memory.get(place, 4 * count, build, variant=(self._seed, position))[0]
+
+    def _lend(self, kept: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        self._lent.add(kept[0].untyped_storage().data_ptr())
+        return kept[0]
 
     def _nbytes(self, index: int) -> int:
         checkpoint, name, _ = self._sources[index]

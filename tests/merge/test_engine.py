@@ -382,3 +382,53 @@ def test_buffers_of_whole_numbers_are_copied_or_refused(tmp_path, ours):
         found.update(tensors)
     assert torch.equal(found["model.layers.0.steps"], torch.tensor([5]))
     assert found["model.layers.0.w.weight"].dtype == torch.bfloat16
+
+
+def as_it_is(family):
+    """Recipes whose result is, in part or whole, an input as it stands in its file."""
+    base, expert = family.base, family.experts[0]
+    repeated = Recipe(
+        method="passthrough",
+        slices=(Slice((Source(expert, (0, 2)),)), Slice((Source(expert, (1, 2)),))),
+        dtype="float32",
+    )
+    return {
+        "repeated": repeated,
+        "no weight": Recipe(
+            method="ties",
+            models=(Source(expert, parameters={"weight": 0.0, "density": 0.5}),),
+            base_model=base,
+            dtype="float32",
+        ),
+        "repeated, no weight": Recipe(
+            method="task_arithmetic",
+            slices=tuple(
+                Slice((Source(base, part), Source(expert, part, {"weight": 0.0})))
+                for part in ((0, 2), (0, 2))
+            ),
+            base_model=base,
+            dtype="float32",
+        ),
+        "linear": Recipe(
+            method="linear",
+            models=(Source(expert, parameters={"weight": 1.0}),),
+            dtype="float32",
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["repeated", "no weight", "repeated, no weight", "linear"])
+@pytest.mark.parametrize("budget", [0, 10**9])
+def test_no_result_shares_memory(name, budget, llama_family):
+    """Neither with an input (to write into it must not change the next merge) nor with another result."""
+    recipe = as_it_is(llama_family)[name]
+    checkpoints = {model: open_checkpoint(model) for model in recipe.model_names()}
+    memory = Memory(budget)
+    first = dict(merged_tensors(recipe, checkpoints, memory=memory))
+    expected = {key: tensor.clone() for key, tensor in first.items()}
+    storages = {tensor.untyped_storage().data_ptr() for tensor in first.values()}
+    assert len(storages) == len(first)
+    for tensor in first.values():
+        tensor.fill_(7.0)
+    again = dict(merged_tensors(recipe, checkpoints, memory=memory))
+    assert all(torch.equal(again[key], tensor) for key, tensor in expected.items())

@@ -132,6 +132,17 @@ def test_stacked_layers_load(name, request, tmp_path):
     assert torch.isfinite(model(torch.tensor([[3, 4]])).logits).all()
 
 
+def test_a_repeated_layer_is_written_twice(llama_family, tmp_path):
+    """In the dtype in which it is stored, where nothing has to be computed."""
+    expert = llama_family.experts[0]
+    slices = tuple(Slice((Source(expert, part),)) for part in ((0, 2), (1, 2)))
+    save(Recipe(method="passthrough", slices=slices, dtype="float32"), tmp_path / "out")
+    written, before = stored(tmp_path / "out"), stored(Path(expert))
+    for name in written:
+        origin = name.replace("layers.2.", "layers.1.")
+        assert torch.equal(written[name], before[origin])
+
+
 def test_card_and_chat_template(llama_family, tmp_path):
     recipe = ties(llama_family, chat_template="chatml")
     save(recipe, tmp_path / "out", card="# mine\n")
