@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,7 +16,10 @@ from transformers import AutoConfig, PretrainedConfig
 
 from evomerge.errors import ModelError
 from evomerge.merge.adapter import Adapter, open_adapter
+from evomerge.merge.files import WeightFiles, weight_files
 from evomerge.merge.location import locate, split_adapter
+from evomerge.merge.names import ModelNames, model_names
+from evomerge.merge.quantised import check_config, check_tensors, gguf_error
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -31,8 +33,13 @@ DTYPES: Mapping[str, torch.dtype] = {
     "I16": torch.int16,
     "I8": torch.int8,
     "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "C64": torch.complex64,
     "BOOL": torch.bool,
 }
+LFS = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,11 @@ class Checkpoint:
         name: As it was asked for.
         folder: Where config and tokenizer are; for `MODEL+ADAPTER` the model's.
         config: transformers' configuration.
-        tensors: Name → header, in the order of the names.
+        tensors: Name → header, in the order of the names: the model's own names (`merge.names`), whatever
+            the base prefix in the file, and without the buffers that transformers ignores.
         mapped: A tensor is a view of its file; otherwise (an adapter) it is computed at each call.
+        adapted: The tensors that an adapter changes.
+        missing: Parameters of the model that no file gives.
     """
 
     name: str
@@ -77,6 +87,8 @@ class Checkpoint:
     tensors: Mapping[str, TensorHeader]
     _read: Callable[[str], torch.Tensor] = field(repr=False)
     mapped: bool = True
+    adapted: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor as it is stored, on the CPU; a view of the file: never write into it.
@@ -100,20 +112,34 @@ def open_checkpoint(
         trust_remote_code: Let transformers run the model's own configuration code.
 
     Raises:
-        ModelError: The folder or repository is missing; it has no config or no safetensors; a file is
-            truncated or a shard missing; the adapter is of a kind that cannot be merged, or names a
-            module that the model has not.
+        ModelError: The folder or repository is missing; it has no config or no weights that transformers
+            would load; it is quantised; a file is truncated or a shard missing; the adapter is of a kind
+            that cannot be merged, or names a module that the model has not.
     """
     name, adapter = split_adapter(model)
     folder = locate(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     if not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
         raise ModelError(f"is a LoRA adapter, not a model; name it as MODEL+{model}", file=folder)
+    check_config(folder)
     config = _config(folder, trust_remote_code)
-    headers, read = _open_tensors(folder, allow_pickle)
+    files = weight_files(
+        folder, named=getattr(config, "transformers_weights", None), allow_pickle=allow_pickle
+    )
+    stored, read_stored = _open_pickles(files) if files.pickled else _open_safetensors(files)
+    names = model_names(config, trust_remote_code=trust_remote_code)
+    _check_index(files, stored, names)
+    places = _places(files, stored, names)
+    opened = Checkpoint(
+        name=model,
+        folder=folder,
+        config=config,
+        tensors={name: stored[place] for name, place in places.items()},
+        _read=lambda name: read_stored(places[name]),
+        missing=frozenset() if names is None or not names.own_class else names.missing(stored),
+    )
     if adapter is None:
-        return Checkpoint(model, folder, config, headers, read)
-    lora = open_adapter(locate(adapter, allow_pickle=allow_pickle))
-    return _with_adapter(Checkpoint(model, folder, config, headers, read), lora)
+        return opened
+    return _with_adapter(opened, open_adapter(locate(adapter, allow_pickle=allow_pickle)))
 
 
 def _with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
@@ -127,12 +153,14 @@ def _with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
         stored = model.tensor(name)
         return adapter.applied(name, stored) if name in adapter.touched else stored
 
-    return Checkpoint(model.name, model.folder, model.config, headers, read, mapped=False)
+    return replace(model, tensors=headers, _read=read, mapped=False, adapted=adapter.touched)
 
 
 def _config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
     path = folder / "config.json"
     if not path.is_file():
+        for gguf in sorted(folder.glob("*.gguf")):
+            raise gguf_error(gguf)
         raise ModelError("no config.json; expected a model in Hugging Face format", file=folder)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -143,65 +171,54 @@ def _config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
         ) from None
 
 
-def _open_tensors(
-    folder: Path, allow_pickle: bool
-) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        return _open_safetensors(_shards(index))
-    single = folder / "model.safetensors"
-    files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
-    if files:
-        return _open_safetensors(files)
-    pickles = sorted(folder.glob("pytorch_model*.bin"))
-    if not pickles:
-        raise ModelError("no *.safetensors file in this folder", file=folder)
-    if not allow_pickle:
-        raise ModelError(
-            f"only a PyTorch pickle ({pickles[0].name}), which can run code when it is read; "
-            "convert it to safetensors, or allow pickles if you trust it",
-            file=folder,
-        )
-    return _open_pickles(pickles)
+def _places(
+    files: WeightFiles, stored: Mapping[str, TensorHeader], names: ModelNames | None
+) -> dict[str, str]:
+    """The model's own name of each tensor → its name in the file; in the order of the former."""
+    places: dict[str, str] = {}
+    for place in stored:
+        name = place if names is None else names.canonical(place)
+        if name is None:
+            continue
+        if name in places:
+            raise ModelError(
+                f"holds {places[name]} and {place}, which are one tensor of the model",
+                file=files.index or files.files[0],
+            )
+        places[name] = place
+    return dict(sorted(places.items()))
 
 
-def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise ModelError("not an index of safetensors shards", file=index) from None
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if missing:
+def _check_index(
+    files: WeightFiles, stored: Mapping[str, TensorHeader], names: ModelNames | None
+) -> None:
+    """Check that the shards hold what the index says; tied heads and ignored buffers may be missing."""
+    lost = sorted(files.mapped.keys() - stored.keys())
+    if names is not None:
+        lost = names.lost(lost, stored)
+    if lost:
         raise ModelError(
-            f"names shard {missing[0]}, which is missing ({len(missing)} of {len(names)} missing); "
-            "copy or download the model again",
-            file=index,
+            f"says that {files.mapped[lost[0]]} holds {lost[0]}, which it does not; copy or download "
+            "the model again",
+            file=files.index,
         )
-    return [index.parent / name for name in names]
 
 
 def _open_safetensors(
-    files: list[Path],
+    files: WeightFiles,
 ) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
     owner: dict[str, tuple[Any, Path]] = {}
     headers: dict[str, TensorHeader] = {}
-    for file in files:
-        try:
-            handle: Any = safe_open(file, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"truncated or not a safetensors file ({error}); copy or download it again",
-                file=file,
-            ) from None
-        for name in handle.keys():  # noqa: SIM118 - a handle is no mapping
+    for file in files.files:
+        handle = _safe_open(file)
+        pieces = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
+        stored_as = {name: piece.get_dtype() for name, piece in pieces.items()}
+        check_tensors(file, {name: DTYPES.get(kind) for name, kind in stored_as.items()})
+        for name, piece in pieces.items():
             if name in owner:
                 raise ModelError(f"holds {name}, and so does {owner[name][1].name}", file=file)
-            piece = handle.get_slice(name)
-            if piece.get_dtype() not in DTYPES:
-                raise ModelError(
-                    f"{name} is stored as {piece.get_dtype()}, which cannot be merged", file=file
-                )
             owner[name] = (handle, file)
-            headers[name] = TensorHeader(tuple(piece.get_shape()), DTYPES[piece.get_dtype()])
+            headers[name] = TensorHeader(tuple(piece.get_shape()), DTYPES[stored_as[name]])
 
     def read(name: str) -> torch.Tensor:
         handle, file = owner[name]
@@ -211,23 +228,45 @@ def _open_safetensors(
             raise ModelError(f"{name} cannot be read: {error}", file=file) from None
         return tensor
 
-    return dict(sorted(headers.items())), read
+    return headers, read
+
+
+def _safe_open(file: Path) -> Any:  # noqa: ANN401 - safetensors' handle has no type
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        with file.open("rb") as content:
+            if content.read(len(LFS)) == LFS:
+                raise ModelError(
+                    "is a pointer of Git LFS, not the weights; fetch them with git lfs pull",
+                    file=file,
+                ) from None
+        raise ModelError(
+            f"truncated or not a safetensors file ({error}); copy or download it again", file=file
+        ) from None
 
 
 def _open_pickles(
-    files: list[Path],
+    files: WeightFiles,
 ) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
     tensors: dict[str, torch.Tensor] = {}
-    for file in files:
+    for file in files.files:
         try:
-            tensors.update(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+            found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(
                 f"cannot be read as a PyTorch checkpoint: {reason}", file=file
             ) from None
+        if not isinstance(found, Mapping) or not all(map(torch.is_tensor, found.values())):
+            raise ModelError(
+                "holds something else than tensors by name; expected what torch.save makes of a "
+                "model's state_dict",
+                file=file,
+            )
+        check_tensors(file, {name: tensor.dtype for name, tensor in found.items()})
+        tensors.update(found)
     headers = {
-        name: TensorHeader(tuple(tensor.shape), tensor.dtype)
-        for name, tensor in sorted(tensors.items())
+        name: TensorHeader(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()
     }
     return headers, tensors.__getitem__

@@ -10,6 +10,7 @@ import torch
 
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.location import split_adapter
 
 HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 
@@ -22,12 +23,38 @@ def check_family(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
         experts: The others.
 
     Raises:
-        ModelError: It names the expert, and the tensor or token that differs.
+        ModelError: It names the expert, and the tensor or token that differs; or the base lacks a
+            parameter; or two names mean one model.
     """
+    check_distinct([base, *experts])
     for expert in experts:
         _check_architecture(base, expert)
         _check_tensors(base, expert)
         _check_vocabulary(base, expert)
+    if base.missing:
+        more = f" (and {len(base.missing) - 1} more)" if len(base.missing) > 1 else ""
+        raise ModelError(
+            f"lacks {min(base.missing)}{more}, which transformers would fill with random numbers",
+            file=base.name,
+        )
+
+
+def check_distinct(checkpoints: Sequence[Checkpoint]) -> None:
+    """Check that no two names mean the same folder, through a link or another way of writing its path.
+
+    Raises:
+        ModelError: Two do; it names both.
+    """
+    places: dict[tuple[Path | None, ...], str] = {}
+    for checkpoint in checkpoints:
+        _, adapter = split_adapter(checkpoint.name)
+        place = (checkpoint.folder.resolve(), Path(adapter).resolve() if adapter else None)
+        if place in places:
+            raise ModelError(
+                f"is the same model as {places[place]}; name a model in one way, and as one expert only",
+                file=checkpoint.name,
+            )
+        places[place] = checkpoint.name
 
 
 def merged_names(checkpoint: Checkpoint) -> tuple[str, ...]:

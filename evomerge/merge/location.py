@@ -8,6 +8,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from evomerge.errors import ModelError
+from evomerge.merge.quantised import gguf_error
 
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
 
@@ -40,6 +41,8 @@ def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = 
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
+    if folder.suffix == ".gguf":
+        raise gguf_error(folder)
     if folder.exists():
         raise ModelError(
             "is a file; expected a folder with config.json and safetensors", file=model

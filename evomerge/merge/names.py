@@ -1,0 +1,145 @@
+"""A stored tensor's name → the name that the model itself gives it, by transformers' rule of loading.
+
+One model can be stored with or without its base prefix (`transformer.`, `model.`), and with or without
+buffers that it computes itself (rotary frequencies, attention masks). Here both are read as one and the
+same: the prefix is added or dropped as the model's own names ask (`base_model_prefix`), and what
+transformers ignores when it loads is left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+# Of any architecture: published before transformers made these buffers the model's own affair.
+BUFFERS = (r"rotary_emb\.inv_freq$", r"(^|\.)(attn|attention)\.(bias|masked_bias)$")
+UNKNOWN = (ValueError, KeyError, TypeError, AttributeError, OSError, ImportError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class ModelNames:
+    """The names that a model's class gives its tensors.
+
+    Attributes:
+        prefix: Of the base model, such as `transformer`.
+        state: Everything that a file may hold.
+        needed: What the files must hold: parameters that are neither tied nor optional.
+        ignored: What transformers leaves out when it loads.
+        renamings: transformers' own, of older formats.
+        converters: transformers' own, such as experts fused at loading.
+        own_class: The config names this class; a file of another, such as a body without its head, lacks
+            what it never had.
+    """
+
+    prefix: str
+    state: dict[str, bool]
+    needed: frozenset[str]
+    ignored: re.Pattern[str]
+    renamings: tuple[WeightRenaming, ...]
+    converters: tuple[WeightConverter, ...]
+    own_class: bool
+
+    def canonical(self, stored: str) -> str | None:
+        """Return the name under which a stored tensor is known; None: it is left out."""
+        loaded = self._loaded(stored)
+        if loaded not in self.state:
+            return None if self.ignored.search(loaded) else stored
+        plain = self._renamed(stored, None)
+        head = f"{self.prefix}."
+        if loaded == head + plain:
+            return head + stored
+        return stored.removeprefix(head) if plain == head + loaded else stored
+
+    def missing(self, stored: Iterable[str]) -> frozenset[str]:
+        """Return the parameters that none of the stored tensors gives."""
+        return self.needed - {self._loaded(name) for name in stored}
+
+    def lost(self, names: Iterable[str], stored: Iterable[str]) -> list[str]:
+        """Return which of some names, that are not stored, would give a parameter that is missing."""
+        missing = self.missing(stored)
+        return [name for name in names if self._loaded(name) in missing]
+
+    def _loaded(self, stored: str) -> str:
+        """Name of the parameter that transformers reads a stored tensor into, or makes a part of."""
+        loaded = self._renamed(stored, self.prefix)
+        if loaded not in self.state and stored in self.state:
+            return stored
+        return loaded
+
+    def _renamed(self, stored: str, prefix: str | None) -> str:
+        found: tuple[str, str | None] = rename_source_key(
+            stored,
+            list(self.renamings),
+            list(self.converters),
+            base_model_prefix=prefix,
+            meta_state_dict=self.state,
+        )
+        return found[0]
+
+
+def model_names(config: PretrainedConfig, *, trust_remote_code: bool) -> ModelNames | None:
+    """Return the names of a configuration's causal language model, built without memory.
+
+    Returns:
+        None where transformers has no such model, such as for an encoder: names then stand as stored.
+    """
+    return _names(_Key(config, trust_remote_code))
+
+
+class _Key:
+    """A configuration as a key: equal where it describes the same model."""
+
+    def __init__(self, config: PretrainedConfig, trust_remote_code: bool) -> None:
+        self.config, self.trust_remote_code = config, trust_remote_code
+        text: str = config.to_json_string(use_diff=False)
+        self._key = (type(config), text, config.name_or_path, trust_remote_code)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self._key == other._key
+
+
+@lru_cache(maxsize=16)
+def _names(key: _Key) -> ModelNames | None:
+    try:
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(
+                copy.deepcopy(key.config), trust_remote_code=key.trust_remote_code
+            )
+        transforms = get_model_conversion_mapping(model)
+    except UNKNOWN:
+        return None
+    state = dict.fromkeys(model.state_dict(), True)
+    buffers = {name for name, _ in model.named_buffers()}
+    patterns = [*(model._keys_to_ignore_on_load_unexpected or ()), *BUFFERS]
+    patterns += [rf"^{re.escape(name)}$" for name in sorted(buffers - set(state))]
+    if any(name.endswith("position_ids") for name in buffers):
+        patterns.append(r"(^|\.)position_ids$")
+    optional = [*(model._keys_to_ignore_on_load_missing or ())]
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    needed = {
+        name
+        for name, _ in model.named_parameters(remove_duplicate=False)
+        if name not in tied and not any(re.search(pattern, name) for pattern in optional)
+    }
+    architectures = key.config.architectures or [type(model).__name__]
+    return ModelNames(
+        prefix=model.base_model_prefix,
+        state=state,
+        needed=frozenset(needed),
+        ignored=re.compile("|".join(f"({pattern})" for pattern in patterns)),
+        renamings=tuple(one for one in transforms if isinstance(one, WeightRenaming)),
+        converters=tuple(one for one in transforms if isinstance(one, WeightConverter)),
+        own_class=architectures[0] == type(model).__name__,
+    )
