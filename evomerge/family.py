@@ -10,7 +10,7 @@ import xxhash
 
 from evomerge import campaign, zoo
 from evomerge.errors import ModelError
-from evomerge.merge import Checkpoint, Layout, check_family, open_checkpoint
+from evomerge.merge import Checkpoint, Layout, check_family, open_checkpoint, with_heads
 from evomerge.space import Family
 
 SAMPLE_BYTES = 1 << 16
@@ -70,9 +70,12 @@ def open_family(models: campaign.Models) -> OpenFamily:
             model = f"{base}+{model}"
         checkpoints[model] = _open(model, models, field)
         experts[expert.name] = model
+    checkpoints = with_heads(checkpoints)
+    for position, model in enumerate(experts.values()):
         try:
             check_family(checkpoints[base], [checkpoints[model]])
         except ModelError as error:
+            field = f"models.experts.{position}"
             raise ModelError(error.message, file=error.file, field=field) from error
     layout = Layout.of(checkpoints[base])
     family = Family(base, experts, layout.num_layers, models.dtype)

@@ -3,6 +3,7 @@
 from evomerge.merge.checkpoint import Checkpoint, TensorHeader, open_checkpoint
 from evomerge.merge.engine import merged_tensors
 from evomerge.merge.family import check_family
+from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.live import LiveModel
 from evomerge.merge.methods import METHODS, Method, ParameterSpec, method
@@ -29,4 +30,5 @@ __all__ = [
     "method",
     "open_checkpoint",
     "save",
+    "with_heads",
 ]

@@ -1,35 +1,20 @@
-"""LoRA adapters (PEFT folders) as experts: the model's weights plus scale · B A, tensor by tensor.
+"""What a LoRA adapter (a PEFT folder) does to a model's tensors, tensor by tensor.
 
-What `PeftModel.merge_and_unload` does, without loading the model; in float32, rounded nowhere.
+What PEFT computes with the adapter, without loading the model; in float32, rounded nowhere.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from evomerge.errors import ModelError
 
-PREFIX = "base_model.model."
-FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?$")
-REFUSED = {
-    "use_dora": "DoRA",
-    "use_qalora": "QALoRA",
-    "layer_replication": "layer replication",
-    "alora_invocation_tokens": "activated LoRA",
-    "use_bdlora": "BD-LoRA",
-    "arrow_config": "Arrow",
-    "lora_bias": "a LoRA bias",
-}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -40,24 +25,139 @@ class Pair:
         a: `[rank, in]`; of an embedding `[rank, tokens]`.
         b: `[out, rank]`; of an embedding `[hidden, rank]`.
         scale: alpha / rank, or alpha / sqrt(rank) with rslora.
-        transposed: The weight is stored `[in, out]` (Conv1D) or is an embedding.
+        transposed: The weight is stored `[in, out]` (Conv1D) or is an embedding; None: as the shape of the
+            weight says, and where it is square as the adapter's other weights say.
     """
 
     a: torch.Tensor
     b: torch.Tensor
     scale: float
-    transposed: bool
+    transposed: bool | None
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the weight that the pair is added to."""
-        out, inner = self.b.shape[0], self.a.shape[1]
-        return (inner, out) if self.transposed else (out, inner)
+        """Of the weight that the pair is added to, unless it is transposed."""
+        return self.b.shape[0], self.a.shape[1]
 
-    def delta(self) -> torch.Tensor:
+    def delta(self, shape: tuple[int, ...]) -> torch.Tensor:
         """Return the update in float32, shaped as the weight is stored."""
         product = self.b.float() @ self.a.float()
-        return (product.T if self.transposed else product) * self.scale
+        turned = self.transposed if self.transposed is not None else self.shape != shape
+        return (product.T if turned else product) * self.scale
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether the update has the shape of the weight."""
+        straight, turned = self.shape == shape, self.shape[::-1] == shape
+        return (
+            straight or turned if self.transposed is None else (straight, turned)[self.transposed]
+        )
+
+    def equals(self, other: Pair) -> bool:
+        """Tell whether two pairs are the same update of an embedding and of its tied head."""
+        if self.scale != other.scale:
+            return False
+        same = torch.equal(self.a, other.a) and torch.equal(self.b, other.b)
+        return same or (torch.equal(self.a, other.b.T) and torch.equal(self.b, other.a.T))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of an embedding that were trained in full (`trainable_token_indices`).
+
+    Attributes:
+        indices: Which rows.
+        values: What they are, `[len(indices), hidden]`.
+    """
+
+    indices: tuple[int, ...]
+    values: torch.Tensor
+
+    def equals(self, other: Rows) -> bool:
+        """Tell whether both set the same rows to the same values."""
+        return self.indices == other.indices and torch.equal(self.values, other.values)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an adapter does to one tensor: another weight, some rows of it replaced, plus an update.
+
+    Attributes:
+        weight: Takes the place of the stored one; None: the stored one.
+        trained: `weight` was trained in full (`modules_to_save`, biases); otherwise it is a copy of what the
+            adapter was trained on.
+        pair: Low-rank update.
+        rows: Rows that were trained in full.
+    """
+
+    weight: torch.Tensor | None = None
+    trained: bool = False
+    pair: Pair | None = None
+    rows: Rows | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the tensor was trained; a mere copy was not, and rows go to a tied head, too."""
+        return self.trained or self.pair is not None
+
+    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the changed tensor; more rows than before after new tokens."""
+        return stored if self.weight is None else tuple(self.weight.shape)
+
+    def applied(self, stored: torch.Tensor) -> torch.Tensor:
+        """Return the changed tensor, in float32."""
+        weight = (stored if self.weight is None else self.weight).float()
+        if self.rows is not None:
+            places = torch.tensor(self.rows.indices)
+            weight = weight.index_copy(0, places, self.rows.values.to(weight))
+        if self.pair is not None:
+            weight = weight + self.pair.delta(tuple(weight.shape))
+        return weight
+
+    def stored_as(self, *, transposed: bool) -> Change:
+        """Settle how a square weight is stored, which its shape does not tell."""
+        if self.pair is None or self.pair.transposed is not None:
+            return self
+        if self.pair.shape[0] != self.pair.shape[1]:
+            return self
+        return replace(self, pair=replace(self.pair, transposed=transposed))
+
+    def holds(self, weight: torch.Tensor | None) -> bool:
+        """Tell whether this weight is in the place of the stored one; None: none is."""
+        return _both(self.weight, weight, same)
+
+    def equals(self, other: Change) -> bool:
+        """Tell whether two changes make the same of one weight, under its two names."""
+        return self.holds(other.weight) and (
+            _both(self.pair, other.pair, Pair.equals) and _both(self.rows, other.rows, Rows.equals)
+        )
+
+    def check(
+        self, name: str, shape: tuple[int, ...], folder: Path, *, resizable: bool = False
+    ) -> None:
+        """Check that the change fits a tensor.
+
+        Args:
+            name: Of the tensor.
+            shape: As the model stores it.
+            folder: Of the adapter, for the message.
+            resizable: It may have another number of rows than the model's.
+
+        Raises:
+            ModelError: It does not.
+        """
+        found = self.shape(shape)
+        if found != shape and not (resizable and found[1:] == shape[1:]):
+            raise _unlike(name, found, shape, folder)
+        if self.pair is not None and not self.pair.fits(found):
+            raise _unlike(name, self.pair.shape, found, folder)
+        if self.rows is not None:
+            if self.rows.values.shape[1:] != found[1:]:
+                raise _unlike(name, tuple(self.rows.values.shape), found, folder)
+            if max(self.rows.indices, default=0) >= found[0]:
+                raise ModelError(
+                    f"trains row {max(self.rows.indices)} of {name}, which has {found[0]} rows",
+                    file=folder,
+                )
 
 
 @dataclass(frozen=True)
@@ -66,120 +166,29 @@ class Adapter:
 
     Attributes:
         folder: Where it was read from.
-        pairs: Tensor → low-rank update.
-        replaced: Tensor → trained in full (`modules_to_save`, trained biases, saved embeddings).
+        changes: Tensor → what becomes of it.
+        keeps_tie: A tied head was trained as one with its embeddings (`ensure_weight_tying`).
     """
 
     folder: Path
-    pairs: Mapping[str, Pair]
-    replaced: Mapping[str, torch.Tensor]
-
-    @property
-    def touched(self) -> frozenset[str]:
-        """Names of the tensors that the adapter changes."""
-        return frozenset(self.pairs) | frozenset(self.replaced)
-
-    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Check that every target is a tensor of the model, of the right shape.
-
-        Raises:
-            ModelError: It names the first that is not.
-        """
-        wanted = {name: pair.shape for name, pair in self.pairs.items()} | {
-            name: tuple(tensor.shape) for name, tensor in self.replaced.items()
-        }
-        for name, shape in sorted(wanted.items()):
-            if name not in shapes:
-                raise ModelError(
-                    f"adapts {name}, which the model has not; was it trained on another model?",
-                    file=self.folder,
-                )
-            if shapes[name] != shape:
-                raise ModelError(
-                    f"adapts {name} of shape {list(shape)}, the model's is {list(shapes[name])}",
-                    file=self.folder,
-                )
-
-    def applied(self, name: str, stored: torch.Tensor) -> torch.Tensor:
-        """Return one tensor of the adapted model, in float32."""
-        weight = self.replaced[name].float() if name in self.replaced else stored.float()
-        return weight + self.pairs[name].delta() if name in self.pairs else weight
+    changes: Mapping[str, Change]
+    keeps_tie: bool = False
 
 
-def open_adapter(folder: Path) -> Adapter:
-    """Read a PEFT LoRA folder.
-
-    Raises:
-        ModelError: No adapter_config.json or adapter_model.safetensors, another kind than plain LoRA,
-            a damaged file, or a tensor in it that is neither a factor nor a weight.
-    """
-    config = _config(folder)
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise ModelError("no adapter_model.safetensors beside adapter_config.json", file=folder)
-    try:
-        stored = load_file(weights)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"truncated or not a safetensors file ({error}); copy or download it again",
-            file=weights,
-        ) from None
-
-    factors: dict[tuple[str, bool], dict[str, torch.Tensor]] = {}
-    replaced: dict[str, torch.Tensor] = {}
-    for key, tensor in stored.items():
-        name = key.removeprefix(PREFIX)
-        match = FACTOR.match(name)
-        if match:
-            key_of_pair = (match["module"], match["embedding"] is not None)
-            factors.setdefault(key_of_pair, {})[match["factor"]] = tensor
-        elif "lora_" in name:
-            raise ModelError(f"holds {key}, which is no factor of a plain LoRA", file=weights)
-        else:
-            replaced[name.replace(".modules_to_save.", ".").replace(".base_layer.", ".")] = tensor
-    pairs = {}
-    for (module, embedding), pair in factors.items():
-        if set(pair) != {"A", "B"}:
-            raise ModelError(f"holds only one of the two factors of {module}", file=weights)
-        pairs[f"{module}.weight"] = Pair(
-            a=pair["A"],
-            b=pair["B"],
-            scale=_scale(config, module, rank=pair["A"].shape[0]),
-            transposed=embedding or bool(config.get("fan_in_fan_out")),
-        )
-    return Adapter(folder, pairs, replaced)
+def _both(one: _T | None, other: _T | None, equal: Callable[[_T, _T], bool]) -> bool:
+    if one is None or other is None:
+        return one is other
+    return equal(one, other)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        raise ModelError("no adapter_config.json; expected a PEFT LoRA folder", file=folder)
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"not valid JSON: {error}", file=path) from None
-    if config.get("peft_type") != "LORA":
-        raise ModelError(
-            f"peft_type is {config.get('peft_type')}; only LORA adapters can be merged", file=path
-        )
-    for key, kind in REFUSED.items():
-        if config.get(key):
-            raise ModelError(
-                f"{key}: {kind} is not supported; merge the adapter with PEFT first and name the "
-                "result instead",
-                file=path,
-            )
-    return config
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether two tensors hold the same numbers, whatever the dtype."""
+    return one.shape == other.shape and torch.equal(one.float(), other.float())
 
 
-def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    alpha = float(_patterned(config.get("alpha_pattern"), module, config.get("lora_alpha", 8)))
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _patterned(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:  # noqa: ANN401
-    """PEFT's rule: the first pattern that matches the module's name, or the end of it."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+def _unlike(
+    name: str, found: tuple[int, ...], expected: tuple[int, ...], folder: Path
+) -> ModelError:
+    return ModelError(
+        f"adapts {name} of shape {list(found)}, the model's is {list(expected)}", file=folder
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,11 +15,14 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig
 
 from evomerge.errors import ModelError
-from evomerge.merge.adapter import Adapter, open_adapter
+from evomerge.merge.adapter import Adapter
+from evomerge.merge.adapter_file import open_adapter
+from evomerge.merge.adapter_heads import adapt
 from evomerge.merge.files import WeightFiles, weight_files
-from evomerge.merge.location import locate, split_adapter
+from evomerge.merge.location import has_tokenizer, locate, split_adapter
 from evomerge.merge.names import ModelNames, model_names
 from evomerge.merge.quantised import check_config, check_tensors, gguf_error
+from evomerge.merge.vocabulary_tensors import untied_config
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -72,13 +75,15 @@ class Checkpoint:
 
     Attributes:
         name: As it was asked for.
-        folder: Where config and tokenizer are; for `MODEL+ADAPTER` the model's.
+        folder: Where the config is; for `MODEL+ADAPTER` the model's.
         config: transformers' configuration.
         tensors: Name → header, in the order of the names: the model's own names (`merge.names`), whatever
             the base prefix in the file, and without the buffers that transformers ignores.
         mapped: A tensor is a view of its file; otherwise (an adapter) it is computed at each call.
         adapted: The tensors that an adapter changes.
         missing: Parameters of the model that no file gives.
+        tokens_from: Where the tokenizer is, of an adapter that brings tokens; None: in `folder`.
+        view: Tells the values of this checkpoint from those of others of this name (`vocabulary`).
     """
 
     name: str
@@ -89,6 +94,13 @@ class Checkpoint:
     mapped: bool = True
     adapted: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()
+    tokens_from: Path | None = None
+    view: Hashable = None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where its tokenizer is."""
+        return self.folder if self.tokens_from is None else self.tokens_from
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor as it is stored, on the CPU; a view of the file: never write into it.
@@ -139,21 +151,29 @@ def open_checkpoint(
     )
     if adapter is None:
         return opened
-    return _with_adapter(opened, open_adapter(locate(adapter, allow_pickle=allow_pickle)))
+    lora = open_adapter(locate(adapter, allow_pickle=allow_pickle), allow_pickle=allow_pickle)
+    return _with_adapter(opened, lora)
 
 
 def _with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
-    adapter.check({name: header.shape for name, header in model.tensors.items()})
+    shapes = {name: header.shape for name, header in model.tensors.items()}
+    adapted = adapt(adapter, model.config, shapes, model.tensor)
     headers = {
-        name: TensorHeader(header.shape, torch.float32) if name in adapter.touched else header
-        for name, header in model.tensors.items()
+        name: TensorHeader(shape, torch.float32)
+        if name in adapted.touched
+        else model.tensors[adapted.origin[name]]
+        for name, shape in sorted(adapted.shapes.items())
     }
-
-    def read(name: str) -> torch.Tensor:
-        stored = model.tensor(name)
-        return adapter.applied(name, stored) if name in adapter.touched else stored
-
-    return replace(model, tensors=headers, _read=read, mapped=False, adapted=adapter.touched)
+    has_tokens = adapted.resizes and has_tokenizer(adapter.folder)
+    return replace(
+        model,
+        config=untied_config(model.config) if adapted.unties else model.config,
+        tensors=headers,
+        tokens_from=adapter.folder if has_tokens else None,
+        mapped=False,
+        adapted=adapted.touched,
+        _read=adapted.read,
+    )
 
 
 def _config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:

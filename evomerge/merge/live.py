@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.engine import run_plan, torch_dtype
 from evomerge.merge.family import check_family
+from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.resident import Memory
 from evomerge.merge.slopes import SlopeTape, recomputed, recorded
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.validation import check_recipe
+from evomerge.merge.vocabulary_tensors import is_tied, untied_config
 from evomerge.recipe import Recipe
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
@@ -33,7 +36,6 @@ class LiveModel:
 
     Attributes:
         module: The causal language model, in evaluation mode; it starts as the base.
-        tokenizer: The base's.
         checkpoints: Every model by its name.
 
     Args:
@@ -60,12 +62,13 @@ class LiveModel:
         allow_pickle: bool = False,
         resident_bytes: int | None = None,
     ) -> None:
-        self.checkpoints = {
+        opened = {
             name: open_checkpoint(
                 name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
             )
             for name in dict.fromkeys(models)
         }
+        self.checkpoints = with_heads(opened)
         base, *experts = self.checkpoints.values()
         check_family(base, experts)
         self._device = torch.device(device)
@@ -73,11 +76,21 @@ class LiveModel:
         module = _load_module(base, self._dtype, trust_remote_code)
         self.module: PreTrainedModel = module.to(self._device).eval()
         self.module.requires_grad_(False)
-        self.tokenizer = load_tokenizer(str(base.folder), trust_remote_code=trust_remote_code)
+        self._trust_remote_code = trust_remote_code
         self._memory = Memory(
             free_memory(self._device) if resident_bytes is None else resident_bytes
         )
         self._targets = _targets(self.module)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base's tokenizer.
+
+        Raises:
+            ModelError: The base has none.
+        """
+        folder = next(iter(self.checkpoints.values())).folder
+        return load_tokenizer(str(folder), trust_remote_code=self._trust_remote_code)
 
     def write(self, recipe: Recipe) -> None:
         """Write a recipe's weights into the module.
@@ -203,7 +216,17 @@ def _load_module(base: Checkpoint, dtype: torch.dtype, trust_remote_code: bool) 
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"transformers cannot load it: {reason}", file=base.name) from None
+    if is_tied(module.config) and not is_tied(base.config):
+        _untie(module)
     return module
+
+
+def _untie(module: PreTrainedModel) -> None:
+    """Give a module with a tied output head a copy of the embeddings as head of its own."""
+    head = module.get_output_embeddings()
+    if head is not None:
+        module.config = untied_config(module.config)
+        head.weight = torch.nn.Parameter(module.get_input_embeddings().weight.detach().clone())
 
 
 @contextmanager

@@ -10,6 +10,15 @@ from huggingface_hub.errors import HFValidationError
 from evomerge.errors import ModelError
 from evomerge.merge.quantised import gguf_error
 
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "*.tiktoken",
+)
+"""A folder with one of these files has a tokenizer."""
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
 
 
@@ -64,3 +73,8 @@ def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = 
         raise ModelError(
             f"no such folder, and the Hub does not give it: {reason}", file=model
         ) from None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tell whether a folder holds a tokenizer."""
+    return any(next(folder.glob(pattern), None) is not None for pattern in TOKENIZERS)

@@ -19,6 +19,7 @@ from evomerge.merge.card import default_card
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.engine import out_dtype, run_plan
 from evomerge.merge.family import check_family
+from evomerge.merge.heads import with_heads
 from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.tokenizer import chosen_template, load_tokenizer
 from evomerge.merge.validation import check_recipe
@@ -81,10 +82,11 @@ def save(
         raise ResultsError("exists already; name another folder, or move it away", file=out)
     refuse_unwritable(out, ResultsError, advice="name another folder")
     check_recipe(recipe)
-    checkpoints = {
+    opened = {
         name: open_checkpoint(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
         for name in recipe.model_names()
     }
+    checkpoints = with_heads(opened)
     base, *experts = checkpoints.values()
     check_family(base, experts)
     plan = plan_merge(recipe, checkpoints)

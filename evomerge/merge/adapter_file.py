@@ -1,0 +1,214 @@
+"""PEFT's adapter folders → an `Adapter`; whatever would merge wrongly is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from evomerge.errors import ModelError
+from evomerge.merge.adapter import Adapter, Change, Pair, Rows
+
+PREFIX = "base_model.model."
+FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?$")
+TOKENS = re.compile(r"^(?P<module>.+?)(\.token_adapter)?\.trainable_tokens_delta$")
+REFUSED = {
+    "use_dora": "DoRA",
+    "use_qalora": "QALoRA",
+    "layer_replication": "layer replication",
+    "alora_invocation_tokens": "activated LoRA",
+    "use_bdlora": "BD-LoRA",
+    "arrow_config": "Arrow",
+    "kasa_config": "KaSA",
+    "velora_config": "VeLoRA",
+    "monteclora_config": "MonteCLoRA",
+    "lora_bias": "a LoRA bias",
+    "target_parameters": "LoRA on parameters (such as fused experts)",
+}
+KNOWN = {
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_config",
+    "megatron_core",
+    "modules_to_save",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "trainable_token_indices",
+    "use_rslora",
+}
+"""What PEFT 0.21 writes, or earlier releases wrote, and what changes nothing, or what is obeyed."""
+CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Values of `init_lora_weights` that take a part of the base's weights away before the training."""
+
+
+def open_adapter(folder: Path, *, allow_pickle: bool = False) -> Adapter:
+    """Read a PEFT LoRA folder.
+
+    Args:
+        folder: With `adapter_config.json`.
+        allow_pickle: Accept `adapter_model.bin` where there is no safetensors file.
+
+    Raises:
+        ModelError: No adapter_config.json or weights, another kind than plain LoRA, a damaged file, or a
+            tensor in it that is neither a factor nor a weight.
+    """
+    config = _config(folder)
+    file, stored = _weights(folder, allow_pickle)
+    factors: dict[tuple[str, bool], dict[str, torch.Tensor]] = {}
+    changes: dict[str, Change] = {}
+    for key, tensor in stored.items():
+        name = key.removeprefix(PREFIX)
+        if match := FACTOR.match(name):
+            place = (match["module"], match["embedding"] is not None)
+            factors.setdefault(place, {})[match["factor"]] = tensor
+        elif match := TOKENS.match(name):
+            weight = f"{match['module']}.weight"
+            rows = Rows(_indices(config, match["module"], tensor, folder), tensor)
+            changes[weight] = replace(changes.get(weight, Change()), rows=rows)
+        elif "lora_" in name:
+            raise ModelError(f"holds {key}, which is no factor of a plain LoRA", file=file)
+        else:
+            plain = name.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
+            trained = _is_trained(config, plain)
+            changes[plain] = replace(changes.get(plain, Change()), weight=tensor, trained=trained)
+    for (module, embedding), found in factors.items():
+        if set(found) != {"A", "B"}:
+            raise ModelError(f"holds only one of the two factors of {module}", file=file)
+        weight = f"{module}.weight"
+        pair = Pair(
+            a=found["A"],
+            b=found["B"],
+            scale=_scale(config, module, rank=found["A"].shape[0]),
+            transposed=True if embedding else None,
+        )
+        changes[weight] = replace(changes.get(weight, Change()), pair=pair)
+    if config.get("fan_in_fan_out"):
+        # PEFT corrects the flag layer by layer and saves that of the last one: only where the shape leaves
+        # it open does it count.
+        changes = {name: change.stored_as(transposed=True) for name, change in changes.items()}
+    return Adapter(folder, changes, keeps_tie=bool(config.get("ensure_weight_tying")))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise ModelError("no adapter_config.json; expected a PEFT LoRA folder", file=folder)
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"not valid JSON: {error}", file=path) from None
+    if config.get("peft_type") != "LORA":
+        raise ModelError(
+            f"peft_type is {config.get('peft_type')}; only LORA adapters can be merged", file=path
+        )
+    kinds = {key: REFUSED[key] for key in REFUSED if config.get(key)}
+    kinds |= {
+        key: "this setting" for key in config if config[key] and key not in {*KNOWN, *REFUSED}
+    }
+    initial = str(config.get("init_lora_weights", True)).lower()
+    if initial.startswith(CHANGED_BASE):
+        kinds["init_lora_weights"] = f"{initial}, which trains on a base that it has changed,"
+    for key, kind in kinds.items():
+        raise ModelError(
+            f"{key}: {kind} is not supported; merge the adapter with PEFT first and name the "
+            "result instead",
+            file=path,
+        )
+    return config
+
+
+def _weights(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, torch.Tensor]]:
+    file, pickle = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
+    if file.is_file():
+        try:
+            return file, load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"truncated or not a safetensors file ({error}); copy or download it again",
+                file=file,
+            ) from None
+    if not pickle.is_file():
+        raise ModelError("no adapter_model.safetensors beside adapter_config.json", file=folder)
+    if not allow_pickle:
+        raise ModelError(
+            f"only a PyTorch pickle ({pickle.name}), which can run code when it is read; "
+            "convert it to safetensors, or allow pickles if you trust it (--allow-pickle; in a "
+            "campaign models.allow_pickle: true)",
+            file=folder,
+        )
+    try:
+        stored = torch.load(pickle, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"cannot be read as a PyTorch file: {reason}", file=pickle) from None
+    if not isinstance(stored, dict) or not all(
+        isinstance(tensor, torch.Tensor) for tensor in stored.values()
+    ):
+        raise ModelError("holds something else than tensors by name", file=pickle)
+    return pickle, stored
+
+
+def _is_trained(config: Mapping[str, Any], name: str) -> bool:
+    """Tell a tensor that was trained from a copy of an embedding layer that PEFT saved beside it."""
+    module, _, kind = name.rpartition(".")
+    asked = config.get("modules_to_save") or ()
+    return kind != "weight" or any(module.endswith(part) for part in asked)
+
+
+def _indices(
+    config: Mapping[str, Any], module: str, rows: torch.Tensor, folder: Path
+) -> tuple[int, ...]:
+    asked = config.get("trainable_token_indices") or []
+    if isinstance(asked, dict):
+        asked = next((found for key, found in asked.items() if module.endswith(key)), [])
+    if len(asked) != len(rows) or not all(type(one) is int and one >= 0 for one in asked):
+        raise ModelError(
+            f"holds {len(rows)} trained rows of {module}, trainable_token_indices names "
+            f"{len(asked)}",
+            file=folder / "adapter_config.json",
+        )
+    return tuple(asked)
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    alpha = float(_patterned(config.get("alpha_pattern"), module, config.get("lora_alpha", 8)))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _patterned(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:  # noqa: ANN401
+    """PEFT's rule: the first pattern that matches the module's name, or the end of it."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
