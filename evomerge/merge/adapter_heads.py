@@ -66,8 +66,8 @@ def adapt(
     unties = False
     if is_tied(config) and known.embedding is not None:
         head = next((name for name in (*changes, *known.heads) if _is_weight(name)), USUAL_HEAD)
-        before = [changes.pop(name, Change()) for name in (known.embedding, head)]
-        embedding, own = _settled(adapter, *before, partial(read, known.embedding))
+        both = changes.pop(known.embedding, Change()), changes.pop(head, Change())
+        embedding, own = _settled(adapter, both, partial(read, known.embedding))
         for name, change in ((known.embedding, embedding), (head, own)):
             if change is not None and change != Change():
                 changes[name] = change
@@ -110,10 +110,10 @@ def _is_weight(name: str) -> bool:
 
 
 def _settled(
-    adapter: Adapter, embedding: Change, head: Change, stored: Callable[[], torch.Tensor]
+    adapter: Adapter, both: tuple[Change, Change], stored: Callable[[], torch.Tensor]
 ) -> tuple[Change, Change | None]:
     """Return what becomes of the embeddings, and of the head; None: it stays tied to them."""
-    embedding, head = _with_copies(embedding, head, stored)
+    embedding, head = _with_copies(*both, stored)
     if head.rows is None and not head.trained:
         head = replace(head, rows=embedding.rows)
     if embedding.equals(head) or (adapter.keeps_tie and not head.is_own):
