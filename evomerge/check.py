@@ -161,7 +161,7 @@ def plan(ready: Preflight) -> Plan:
     rate = _operations_per_second(family, max(1, int(campaign.workers.cpus)))
     trial = OVERHEAD * 2 * family.parameters * tokens / rate
     factor = {"search": 1.0, "select": campaign.items.select / campaign.items.search}
-    seconds = campaign.search.trials * trial + baselines * trial * (1 + factor["select"])
+    seconds = campaign.planned_trials * trial + baselines * trial * (1 + factor["select"])
     seconds += campaign.search.finalists * trial * factor["select"]
     seconds += (
         (len(campaign.models.experts) + 4)
@@ -175,12 +175,12 @@ def plan(ready: Preflight) -> Plan:
     )
     resident = (1 + len(family.checkpoints)) * family.parameters * 4
     free = shutil.disk_usage(_existing_parent(Path(campaign.out))).free
-    results = family.weight_bytes + (campaign.search.trials + extra) * per_trial * 64 + 2**20
+    results = family.weight_bytes + (campaign.planned_trials + extra) * per_trial * 64 + 2**20
     return Plan(
         dimensions=len(ready.space.distributions),
-        trials=campaign.search.trials,
+        trials=campaign.planned_trials,
         items_per_trial=per_trial,
-        evaluations=campaign.search.trials + extra,
+        evaluations=campaign.planned_trials + extra,
         workers=count,
         memory_bytes=shared + max(1, count) * (WORKER_BYTES + resident),
         disk_bytes=results,
@@ -353,7 +353,7 @@ def _existing_parent(folder: Path) -> Path:
 
 def _warnings(ready: Preflight, results: int, free: int) -> tuple[str, ...]:
     found = []
-    dimensions, trials = len(ready.space.distributions), ready.campaign.search.trials
+    dimensions, trials = len(ready.space.distributions), ready.campaign.planned_trials
     if trials < 2 * dimensions:
         found.append(
             f"{trials} trials are few for {dimensions} dimensions; fewer layer groups or "

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from evomerge.campaign import Campaign
 from evomerge.errors import CampaignStopped
 from evomerge.progress import Display, Pace
-from evomerge.search import Study, Work
+from evomerge.search import Ended, Study, Work
 from evomerge.store import Store
 from evomerge.trial import Outcome, Slopes
 from evomerge.workers import Pool
@@ -44,7 +44,7 @@ def _collecting_seldom() -> Iterator[None]:
 
 @_collecting_seldom()
 def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display: Display) -> None:
-    """Search until the budget is spent.
+    """Search until the budget is spent, and record and say what ended it.
 
     Args:
         campaign: Its budget.
@@ -56,6 +56,21 @@ def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display:
     Raises:
         CampaignStopped: The first candidates all failed alike.
     """
+    store.end(None)
+    try:
+        ended = _explored(campaign, store, study, pool, display)
+    except (KeyboardInterrupt, CampaignStopped) as stopped:
+        interrupted = isinstance(stopped, KeyboardInterrupt)
+        store.end(Ended.INTERRUPTED if interrupted else Ended.FAILURES)
+        raise
+    store.end(ended)
+    display.say(f"search ended: {ended}")
+
+
+def _explored(
+    campaign: Campaign, store: Store, study: Study, pool: Pool, display: Display
+) -> Ended:
+    """Return what ended the search."""
     hours = campaign.search.hours
     deadline = None if hours is None else time.monotonic() + 3600 * hours
     tally, deterministic = study.tally, campaign.search.deterministic
@@ -68,7 +83,7 @@ def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display:
         in_time = deadline is None or time.monotonic() < deadline
         gave_all = in_time and _ask(study, line, pool, ahead)
         if line.is_over:
-            return
+            return study.ended or (Ended.ITEMS if in_time else Ended.HOURS)
         study.tell_many(line.take())
         if not deterministic:
             line.gather()

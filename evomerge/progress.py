@@ -23,7 +23,7 @@ class Progress:
     Attributes:
         stage: What is done now: `parents and baselines`, `search`, `select`, `holdout`, `save`.
         done: Units finished in this stage, failures among them.
-        total: Units of this stage.
+        total: Units of this stage; None: no number was set.
         failed: Units that failed.
         best: Best objective value so far (search), or None.
         per_minute: Units finished a minute since this stage began, in this run.
@@ -32,7 +32,7 @@ class Progress:
 
     stage: str
     done: int
-    total: int
+    total: int | None
     failed: int = 0
     best: float | None = None
     per_minute: float = 0.0
@@ -56,7 +56,7 @@ class Pace:
     """Counts one stage and shows it: done, failed, a minute, time left."""
 
     def __init__(
-        self, display: Display, stage: str, total: int, done: int = 0, failed: int = 0
+        self, display: Display, stage: str, total: int | None, done: int = 0, failed: int = 0
     ) -> None:
         self._display, self._stage, self._total = display, stage, total
         self._done, self._failed, self._before = done, failed, done
@@ -78,7 +78,9 @@ class Pace:
         minutes = (time.monotonic() - self._start) / 60
         here = self._done - self._before
         rate = here / minutes if here and minutes > 0 else 0.0
-        left = 60 * (self._total - self._done) / rate if rate else None
+        left = None
+        if rate and self._total is not None:
+            left = 60 * (self._total - self._done) / rate
         self._display.show(
             Progress(self._stage, self._done, self._total, self._failed, best, rate, left)
         )
@@ -108,7 +110,8 @@ class PlainDisplay:
         """Print a line if one is due."""
         now = self._clock()
         due = now - self._last >= SECONDS_BETWEEN_LINES
-        if progress.stage != self._stage or progress.done >= progress.total or due:
+        is_last = progress.total is not None and progress.done >= progress.total
+        if progress.stage != self._stage or is_last or due:
             self._stage, self._last = progress.stage, now
             self.say(describe(progress))
 
@@ -189,7 +192,8 @@ def open_display(style: Style = "auto", stream: TextIO | None = None) -> Display
 
 def describe(progress: Progress) -> str:
     """Return one line for a progress."""
-    return ", ".join([f"{progress.stage}: {progress.done} of {progress.total}", *_facts(progress)])
+    of = "" if progress.total is None else f" of {progress.total}"
+    return ", ".join([f"{progress.stage}: {progress.done}{of}", *_facts(progress)])
 
 
 def _facts(progress: Progress) -> list[str]:
@@ -198,7 +202,8 @@ def _facts(progress: Progress) -> list[str]:
         facts.append(f"{progress.failed} failed")
     if progress.per_minute:
         facts.append(f"{progress.per_minute:.1f} a minute")
-    if progress.seconds_left is not None and progress.done < progress.total:
+    is_last = progress.total is not None and progress.done >= progress.total
+    if progress.seconds_left is not None and not is_last:
         minutes, seconds = divmod(round(progress.seconds_left), 60)
         facts.append(f"{minutes} min {seconds:02d} s left" if minutes else f"{seconds} s left")
     return facts

@@ -54,10 +54,13 @@ class FakePool:
 
 class Shown(NoDisplay):
     def __init__(self):
-        self.all = []
+        self.all, self.said = [], []
 
     def show(self, progress):
         self.all.append(progress)
+
+    def say(self, message):
+        self.said.append(message)
 
 
 def run(driver, folder, pool, mode="mean", **search):
@@ -86,6 +89,49 @@ def test_every_worker_is_busy_until_the_budget_is_spent(driver, tmp_path, sample
     last = display.all[-1]
     assert (last.stage, last.done, last.total, last.failed) == ("search", 30, 30, 4)
     assert last.best == study.tally.best_value
+
+
+@pytest.mark.parametrize(
+    ("budget", "ended"),
+    [
+        ({"trials": 12}, "trials"),
+        ({"hours": 1e-9}, "hours"),
+        ({"item_evaluations": 20_000}, "item evaluations"),
+        ({"target": -1.85}, "target reached"),
+        ({"hours": 1, "trials": 3}, "trials"),
+    ],
+)
+def test_what_ended_the_search_is_recorded_and_said(driver, tmp_path, budget, ended):
+    campaign = {"sampler": "cmaes", "trials": None, **budget}
+    study, display = run(driver, tmp_path / "out", FakePool(2, driver.answer), **campaign)
+    assert display.said == [f"search ended: {ended}"]
+    with Store.open(tmp_path / "out", write=False) as store:
+        assert store.ended == ended
+    if "item_evaluations" in budget:  # no 200 trials stand in its way: twins cost nothing
+        assert study.tally.asked >= 20_000 // 80
+    assert display.all[-1].total == budget.get("trials")
+
+
+def test_a_space_of_few_recipes_ends_once_they_are_scored(driver, tmp_path):
+    methods = {"method": ["task_arithmetic", "ties"], "parameters": {"weight": 0.5}}
+    pool = FakePool(3, lambda work: driver.outcome([0.5] * 4))
+    search = {"sampler": "random", "trials": None, "hours": 100}
+    study, display = run(driver, tmp_path / "out", pool, space=methods, **search)
+    assert display.said == ["search ended: space exhausted"]
+    assert len(study.tally.scored) > len(pool.submitted) == 2
+
+
+def test_an_interrupted_search_says_so(driver, tmp_path):
+    def interrupted(work):
+        if len(pool.submitted) == 5:
+            raise KeyboardInterrupt
+        return driver.answer(work)
+
+    pool = FakePool(1, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(driver, tmp_path / "out", pool, sampler="random")
+    with Store.open(tmp_path / "out", write=False) as store:
+        assert store.ended == "interrupted"
 
 
 def test_candidates_are_asked_for_ahead_so_that_nobody_waits_for_a_write(driver, tmp_path):

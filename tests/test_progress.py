@@ -63,6 +63,17 @@ def test_pace_may_be_told_how_far_it_is(monkeypatch):
     assert (last.done, last.failed, last.best, last.per_minute) == (7, 2, 0.5, pytest.approx(3.0))
 
 
+def test_without_a_limit_there_is_no_time_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    recorder = Recorder()
+    pace = Pace(recorder, "search", total=None)
+    now[0] += 60.0
+    pace.reach(7, 0, 0.5)
+    assert describe(recorder.shown[-1]) == "search: 7, best 0.5000, 7.0 a minute"
+    PlainDisplay(io.StringIO()).show(recorder.shown[-1])
+
+
 def test_without_a_terminal_auto_is_plain():
     assert isinstance(open_display("auto", io.StringIO()), PlainDisplay)
     assert not isinstance(open_display("none"), PlainDisplay)

@@ -51,14 +51,14 @@ def cmaes_norms(ready: Preflight) -> Proposer:
     """CMA-ES with smaller steps where an expert moved the tensors further."""
     scales = steps(ready.space, task_vector_norms(ready))
     cube = UnitCube(ready.space.distributions)
-    trials = ready.campaign.search.trials
+    trials = ready.campaign.planned_trials
     return CmaProposer(cube, _seed(ready), lambda mean: Stretched(mean, scales, trials))
 
 
 def cmaes_screened(ready: Preflight) -> Proposer:
     """CMA-ES whose draws are screened by a linear model."""
     cube = UnitCube(ready.space.distributions)
-    trials = ready.campaign.search.trials
+    trials = ready.campaign.planned_trials
     plain = np.ones(len(cube))
     return ScreenedProposer(cube, _seed(ready), lambda mean: Stretched(mean, plain, trials))
 

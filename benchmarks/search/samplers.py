@@ -25,7 +25,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +40,7 @@ from benchmarks.search._variants import ENTRANTS
 from evomerge.campaign import Campaign
 from evomerge.check import Preflight, preflight
 from evomerge.goals import Judge
+from evomerge.recipe import Recipe
 from evomerge.run import assignment_of
 from evomerge.search import Known, Study, directions, race_of
 from evomerge.store import Store
@@ -91,6 +93,8 @@ class Run:
         trials: Candidates asked for.
         seconds: Of processor time for the search, scoring included.
         rises: (processor seconds, value) whenever the best search value rose.
+        methods: Merge method → trials of it.
+        experts: Number of experts that took part → trials of so many.
     """
 
     space: str
@@ -104,6 +108,8 @@ class Run:
     trials: int
     seconds: float
     rises: tuple[tuple[float, float], ...]
+    methods: Mapping[str, int]
+    experts: Mapping[int, int]
 
     def at(self, seconds: float) -> float:
         """Return the best search value after so many seconds; 0 before the first."""
@@ -111,10 +117,26 @@ class Run:
 
 
 class Bench:
-    """One space: its evaluator, and its parents and naive merges, scored once."""
+    """One space: its evaluator, and its parents and naive merges, scored once.
 
-    def __init__(self, space: str, items: dict[str, int], budget: int) -> None:
-        self.space, self._budget = space, budget
+    Args:
+        space: What to call it: a name of `SPACES`, or of `settings`.
+        items: Split → items a task.
+        budget: Item evaluations of one search.
+        settings: The campaign's `space`; None: that of the name.
+        trials: Budget of trials; None: as many as the item evaluations allow.
+    """
+
+    def __init__(
+        self,
+        space: str,
+        items: dict[str, int],
+        budget: int,
+        settings: dict[str, Any] | None = None,
+        trials: int | None = None,
+    ) -> None:
+        self.space, self._budget, self._trials = space, budget, trials
+        self._space = SPACES[space] if settings is None else settings
         self._settings: dict[str, Any] = {
             "name": "samplers",
             "models": {
@@ -127,7 +149,7 @@ class Bench:
             "items": items,
             "workers": {"count": 0},
         }
-        self._ready = self._preflight("cmaes", 0, SPACES[space])
+        self._ready = self._preflight("cmaes", 0, self._space)
         self._evaluator = Evaluator(assignment_of(self._ready))
         self._metrics = {f"zoo_{job}": (METRIC,) for job in JOBS}
         self._parents = {
@@ -138,7 +160,7 @@ class Bench:
     def run(self, entrant: str, seed: int) -> Run:
         """Search once."""
         sampler, *variants = entrant.split("+")
-        space = dict(SPACES[self.space])
+        space = dict(self._space)
         if "profile" in variants:
             weight = {**space["parameters"]["weight"], "profile": 3}
             space = {**space, "parameters": {**space["parameters"], "weight": weight}}
@@ -152,6 +174,7 @@ class Bench:
             timed = [(*point, time.process_time() - start) for point in self._curve(study)]
             seconds = time.process_time() - start
             winner, searched = self._winner(study)
+            recipes = [trial.recipe for trial in store.trials()]
         holdout = self._mean(self._score(winner, "holdout"))
         curve = [(items, value) for items, value, _ in timed]
         found = [items for items, value in curve if value >= READY]
@@ -167,6 +190,8 @@ class Bench:
             study.tally.asked,
             seconds,
             tuple(_rises(timed)),
+            dict(Counter(recipe.method for recipe in recipes)),
+            dict(Counter(map(_taking_part, recipes))),
         )
 
     def _preflight(
@@ -174,7 +199,7 @@ class Bench:
     ) -> Preflight:
         search = {
             "sampler": sampler,
-            "trials": max(1, self._budget // self._items_a_trial),
+            "trials": self._trials or max(1, self._budget // self._items_a_trial),
             "item_evaluations": self._budget,
             "seed": seed,
             "pruner": "wilcoxon" if racing else "none",
@@ -310,6 +335,19 @@ def _rises(timed: Sequence[tuple[int, float, float]]) -> Iterator[tuple[float, f
         if value > best:
             best = value
             yield seconds, value
+
+
+def _taking_part(recipe: Recipe) -> int:
+    """Count the experts of which some weight is not 0."""
+    weights: dict[str, bool] = {}
+    for piece in recipe.slices:
+        for source in piece.sources:
+            if "weight" in source.parameters:
+                given = source.parameters["weight"]
+                parts = given if isinstance(given, tuple) else (given,)
+                used = any(getattr(part, "value", part) != 0 for part in parts)
+                weights[source.model] = weights.get(source.model, False) or used
+    return sum(weights.values())
 
 
 def _store(ready: Preflight, folder: Path) -> Store:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from evomerge import yaml_file
 from evomerge.campaign.models import Expert, Models
 from evomerge.campaign.objectives import Cost, Drawn, Items, Keep, Objective, Prompt
-from evomerge.campaign.search import Search
+from evomerge.campaign.search import TRIALS, Search
 from evomerge.campaign.settings import Filled, NonEmpty, Settings
 from evomerge.campaign.space import Bounds, Range, Space
 from evomerge.campaign.workers import Scorer, Workers
@@ -140,6 +140,23 @@ class Campaign(Settings):
         if out is not None:
             changes["out"] = str(Path(out).resolve())
         return self.model_copy(update=changes)
+
+    @property
+    def planned_trials(self) -> int:
+        """Trials that a sampler plans for: the budget, or what it says of them.
+
+        That is `search.trials`; without it as many as `search.item_evaluations` pay for in full; else 200.
+        """
+        if self.search.trials is not None:
+            return self.search.trials
+        if self.search.item_evaluations is not None:
+            return max(1, self.search.item_evaluations // self.items_per_trial)
+        return TRIALS
+
+    @property
+    def items_per_trial(self) -> int:
+        """Items that a candidate is scored on at most."""
+        return len(self.objectives) * self.items.search
 
     def expert_names(self) -> tuple[str, ...]:
         """Return the experts' names in the order of the file."""

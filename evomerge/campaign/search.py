@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from evomerge.campaign.settings import Count, NonEmpty, Settings
 
 Sampler = Literal["auto", "slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc"]
 Pruner = Literal["none", "wilcoxon"]
+
+TRIALS = 200
+"""Budget of a search that is given none, and what a sampler plans for where no number follows from it."""
 
 
 class Search(Settings):
@@ -19,8 +22,9 @@ class Search(Settings):
         sampler: By name: `slope` goes down the slope of the gold answers' loss, then on as CMA-ES; `cmaes`,
             `tpe`, `nsga2`, `gp`, `random` and `qmc` as in Optuna. `auto`: `slope` wherever it can be used,
             else `cmaes` (`mode: pareto`: `nsga2`).
-        trials: Budget: candidates that the sampler may ask for.
-        hours: Budget: wall time; whichever comes first.
+        trials: Budget: candidates that the sampler may ask for. None: no limit; the default is 200 where
+            no other budget is given, and None where one is.
+        hours: Budget: wall time of one run of the search; whichever comes first.
         item_evaluations: Budget: items scored for trials, an item of a slope counting as three;
             whichever comes first.
         target: Budget: stop once the searched value reaches this (`mode: mean`).
@@ -35,7 +39,7 @@ class Search(Settings):
     """
 
     sampler: Sampler = "auto"
-    trials: Count = 200
+    trials: Count | None = None
     hours: float | None = Field(default=None, gt=0)
     item_evaluations: Count | None = None
     target: float | None = None
@@ -45,3 +49,11 @@ class Search(Settings):
     slope_items: Count = 16
     deterministic: bool = False
     warm_start: NonEmpty | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_budget(cls, data: Any) -> Any:  # noqa: ANN401 - before validation it may be anything
+        budgets = ("trials", "hours", "item_evaluations", "target")
+        if isinstance(data, dict) and all(data.get(budget) is None for budget in budgets):
+            return {**data, "trials": TRIALS}
+        return data

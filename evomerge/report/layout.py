@@ -220,11 +220,13 @@ def _notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list
 
 def _progress(leaderboard: Leaderboard) -> str:
     campaign = leaderboard.campaign
-    done = f"{campaign.done} of {campaign.trials} trials done"
+    of = "" if campaign.trials is None else f" of {campaign.trials}"
+    done = f"{campaign.done}{of} trials done"
     pruned = f", {campaign.pruned} of them given up early" if campaign.pruned else ""
     failed = f", {campaign.failed} of them failed" if campaign.failed else ""
+    ended = f"; search ended: {campaign.ended}" if campaign.ended else ""
     running = "" if leaderboard.winners else "; no winner chosen yet"
-    return done + pruned + failed + running
+    return done + pruned + failed + ended + running
 
 
 def _cost_note(campaign: Summary) -> str:

@@ -32,12 +32,13 @@ class Summary:
         experts: Name → model, as the campaign names them.
         goals: The objectives.
         items: Split → items a task.
-        trials: Trials in the budget.
+        trials: Trials in the budget; None: it has no limit of them.
         complete: Trials with scores.
         failed: Trials without.
         pruned: Trials given up before their last item.
         normalize: `none`, or whose values the mean takes shares of.
         costs: Cost that is an objective → its weight.
+        ended: What ended the search, such as `trials` or `hours`; None: nothing yet, or it is not recorded.
         versions: Package → version, as recorded.
         prompts: Task → hash over every prompt, as recorded.
     """
@@ -48,7 +49,7 @@ class Summary:
     experts: Mapping[str, str]
     goals: tuple[Goal, ...]
     items: Mapping[Split, int]
-    trials: int
+    trials: int | None
     complete: int
     failed: int
     versions: Mapping[str, str]
@@ -56,6 +57,7 @@ class Summary:
     pruned: int = 0
     normalize: str = "none"
     costs: Mapping[str, float] = field(default_factory=dict)
+    ended: str | None = None
 
     @property
     def done(self) -> int:
@@ -91,6 +93,7 @@ def summarise(store: Store) -> Summary:
             "holdout": campaign.items.holdout,
         },
         trials=campaign.search.trials,
+        ended=store.ended,
         complete=states.count("complete"),
         failed=states.count("failed"),
         pruned=states.count("pruned"),

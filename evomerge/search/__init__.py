@@ -6,9 +6,10 @@ from evomerge.search.racing import race_faults, race_of
 from evomerge.search.ranking import Ranked, finalists
 from evomerge.search.slope_sampler import SlopeSampler
 from evomerge.search.study import Study, Work
-from evomerge.search.tally import Tally
+from evomerge.search.tally import Ended, Tally
 
 __all__ = [
+    "Ended",
     "Known",
     "Ranked",
     "SlopeSampler",

@@ -22,11 +22,15 @@ Key = tuple[int, bytes]
 class Flights:
     """Who is in flight, by recipe and by place.
 
+    Attributes:
+        repeats: How many of the latest trials in a row had the recipe of an earlier one.
+
     Args:
         distributions: The space.
     """
 
     def __init__(self, distributions: Mapping[str, FloatDistribution]) -> None:
+        self.repeats = 0
         self._cube = UnitCube(distributions)
         self._last: tuple[Mapping[str, float], Vector] | None = None  # a point and its place
         self._places = np.empty((8, len(self._cube)))  # [at least the trials in flight, dimensions]
@@ -36,6 +40,7 @@ class Flights:
         self._twins: dict[int, list[int]] = {}
         self._done: dict[Key, Outcome] = {}
         self._forms: dict[tuple[Hashable, ...], int] = {}
+        self._seen: set[Key] = set()
 
     def is_near(self, params: Mapping[str, float]) -> bool:
         """Tell whether something in flight is as good as the same."""
@@ -48,6 +53,8 @@ class Flights:
     def start(self, number: int, params: Mapping[str, float], recipe: Parts) -> Outcome | None:
         """Put a trial in flight; return the outcome of an earlier trial with the same recipe."""
         key = self._keys[number] = self._key(recipe)
+        self.repeats = self.repeats + 1 if key in self._seen else 0
+        self._seen.add(key)
         if len(self._rows) == len(self._places):
             self._places = np.concatenate([self._places, np.empty_like(self._places)])
         self._places[len(self._rows)] = self._place(params)

@@ -22,15 +22,20 @@ _PATHS_TO_A_FRONT = 4
 
 
 def open_proposer(
-    campaign: Campaign, space: Space, directions: Sequence[Direction], counts: Mapping[str, int]
+    campaign: Campaign,
+    space: Space,
+    directions: Sequence[Direction],
+    counts: Mapping[str, int],
+    trials: int,
 ) -> Proposer:
     """Set up the campaign's sampler.
 
     Args:
-        campaign: Its `search` names the sampler, the seed and the budget.
+        campaign: Its `search` names the sampler and the seed.
         space: Where to search.
         directions: One an objective value.
         counts: Task → number of its search items, for the tasks with a gold text; only for `slope`.
+        trials: What the sampler plans for: as it was when the campaign began, whatever was added since.
 
     Raises:
         CampaignError: Nothing is searched, the sampler cannot handle several objectives, or nothing has a
@@ -44,15 +49,15 @@ def open_proposer(
         )
     name = campaign.search.sampler
     if name == "slope":
-        return _slope(campaign, space, directions, counts)
+        return _slope(campaign, space, directions, counts, trials)
     coarse = space.coarse()
     if coarse is None:
-        return _plain(name, campaign, space, directions)
+        return _plain(name, campaign, space, directions, trials)
     return CoarseProposer(
         space,
-        campaign.search.trials,
-        _plain(name, campaign, coarse, directions),
-        lambda: _plain(name, campaign, space, directions),
+        trials,
+        _plain(name, campaign, coarse, directions, trials),
+        lambda: _plain(name, campaign, space, directions, trials),
     )
 
 
@@ -61,6 +66,7 @@ def _plain(
     campaign: Campaign,
     space: Space,
     directions: Sequence[Direction],
+    trials: int,
     sigma: float = SIGMA,
 ) -> Proposer:
     settings = campaign.search
@@ -71,16 +77,20 @@ def _plain(
                 "random or qmc, or mode: mean",
                 field="search.sampler",
             )
-        return CmaEsProposer(space.distributions, settings.trials, settings.seed, sigma)
+        return CmaEsProposer(space.distributions, trials, settings.seed, sigma)
     if name == "random":
         return RandomProposer(space.distributions, settings.seed)
     if name == "qmc":
         return SobolProposer(space.distributions, settings.seed)
-    return OptunaProposer(name, space.distributions, directions, settings.trials, settings.seed)
+    return OptunaProposer(name, space.distributions, directions, trials, settings.seed)
 
 
 def _slope(
-    campaign: Campaign, space: Space, directions: Sequence[Direction], counts: Mapping[str, int]
+    campaign: Campaign,
+    space: Space,
+    directions: Sequence[Direction],
+    counts: Mapping[str, int],
+    trials: int,
 ) -> Proposer:
     if not space.sloped or not counts:
         what = "no searched number" if not space.sloped else "no task"
@@ -96,9 +106,9 @@ def _slope(
         space.sloped,
         {task: counts[task] for task in weights},
         _shares(weights, campaign.search.seed, several=several),
-        campaign.search.trials,
+        trials,
         campaign.search.seed,
-        lambda last: _plain(rest, campaign, space, directions, AROUND if last else SIGMA),
+        lambda last: _plain(rest, campaign, space, directions, trials, AROUND if last else SIGMA),
         batch=campaign.search.slope_items,
     )
 

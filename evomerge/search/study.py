@@ -23,7 +23,7 @@ from evomerge.search.racing import against
 from evomerge.search.ranking import Ranked, finalists, ranked_loss, ranking
 from evomerge.search.samplers import open_proposer
 from evomerge.search.slope_proposer import SlopeProposer
-from evomerge.search.tally import Tally, full_cost
+from evomerge.search.tally import Ended, Tally
 from evomerge.space import Space
 from evomerge.store import Asked, Store, StoredBaseline, StoredTrial, Told
 from evomerge.trial import (
@@ -84,7 +84,9 @@ class Study:
         self._first, self._race = [dict(point) for point in first], race
         campaign = store.campaign
         self._metrics = {goal.task: (goal.metric,) for goal in campaign.objectives}
-        self._proposer = proposer or open_proposer(campaign, space, judge.directions, counts or {})
+        self._proposer = proposer or open_proposer(
+            campaign, space, judge.directions, counts or {}, store.planned_trials
+        )
         self._flights = Flights(space.distributions)
         self._incumbents = Incumbents(judge.directions)
         self._params: dict[int, dict[str, float]] = {}
@@ -99,9 +101,9 @@ class Study:
         return next(iter(self.ranking()), None)
 
     @property
-    def spent(self) -> bool:
-        """Whether the budget of trials or item evaluations is used up, or the target reached."""
-        return self.tally.is_spent(self._store.campaign, self._pending)
+    def ended(self) -> Ended | None:
+        """What ended the search; None: there is more to ask for."""
+        return self.tally.ended(self._store.campaign, self._pending)
 
     def ask(self) -> Work | None:
         """Return one job, as `ask_many` does; None: the budget is spent, or a result must come first."""
@@ -118,7 +120,7 @@ class Study:
         """
         jobs: list[Work] = []
         asked: list[Asked | Step] = []
-        while len(jobs) < count and not self.spent:
+        while len(jobs) < count and self.ended is None:
             step = self._next_step()
             if step is not None:
                 cost = SLOPE_COST * _count(step)
@@ -197,7 +199,7 @@ class Study:
     def _pending(self) -> int:
         """Items that the work in flight may still cost."""
         steps = sum(map(_count, self._steps.values()))
-        return len(self._flying) * full_cost(self._store.campaign) + SLOPE_COST * steps
+        return len(self._flying) * self._store.campaign.items_per_trial + SLOPE_COST * steps
 
     def _next_step(self) -> Step | None:
         proposer = self._proposer
@@ -342,7 +344,9 @@ class Study:
         self._params[number] = dict(params)
         self.tally.asked += 1
         self._flying[number] = candidate
-        return self._flights.start(number, params, recipe)
+        answer = self._flights.start(number, params, recipe)
+        self.tally.repeats = self._flights.repeats
+        return answer
 
     def _take_told(
         self, candidate: Candidate, outcome: Outcome, values: Sequence[float] | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from evomerge.campaign import Campaign
 from evomerge.goals import feasible
@@ -10,6 +11,21 @@ from evomerge.search.objectives import reached
 from evomerge.search.proposer import Result
 from evomerge.search.ranking import Scored
 from evomerge.trial import Outcome
+
+EXHAUSTED = 50
+"""So many trials in a row that repeat recipes of earlier ones: the sampler finds nothing new to try."""
+
+
+class Ended(StrEnum):
+    """What ended a search."""
+
+    TRIALS = "trials"
+    HOURS = "hours"
+    ITEMS = "item evaluations"
+    TARGET = "target reached"
+    EXHAUSTED = "space exhausted"
+    INTERRUPTED = "interrupted"
+    FAILURES = "failures"  # the first candidates all failed alike
 
 
 @dataclass
@@ -21,6 +37,7 @@ class Tally:
         failed: Candidates that failed.
         items: Items scored for trials, an item of a slope counting as three.
         best_value: The best value that meets the conditions; None before there is one, and in Pareto mode.
+        repeats: How many of the latest trials in a row repeated the recipe of an earlier one.
         scored: Number → trial scored in full.
         given_up: Number → trial given up before its last item, with estimates for values.
         slope_failure: Why the last step that failed did; None: none failed.
@@ -30,6 +47,7 @@ class Tally:
     failed: int = 0
     items: int = 0
     best_value: float | None = None
+    repeats: int = 0
     scored: dict[int, Scored] = field(default_factory=dict)
     given_up: dict[int, Scored] = field(default_factory=dict)
     slope_failure: str | None = None
@@ -59,25 +77,22 @@ class Tally:
                     result.values[0], before if before is not None else -float("inf")
                 )
 
-    def is_spent(self, campaign: Campaign, pending: int) -> bool:
-        """Tell whether the budget of trials or item evaluations is used up, or the target reached.
+    def ended(self, campaign: Campaign, pending: int) -> Ended | None:
+        """Return what ends the search; None: it goes on.
 
         Args:
             campaign: Its budget.
             pending: Items that the work in flight may still cost.
         """
-        return (
-            self.asked >= campaign.search.trials
-            or reached(campaign, self.best_value)
-            or not self.affords(campaign, pending + full_cost(campaign))
-        )
+        if reached(campaign, self.best_value):
+            return Ended.TARGET
+        if campaign.search.trials is not None and self.asked >= campaign.search.trials:
+            return Ended.TRIALS
+        if not self.affords(campaign, pending + campaign.items_per_trial):
+            return Ended.ITEMS
+        return Ended.EXHAUSTED if self.repeats >= EXHAUSTED else None
 
     def affords(self, campaign: Campaign, items: int) -> bool:
         """Tell whether the budget of item evaluations covers so many more."""
         budget = campaign.search.item_evaluations
         return budget is None or self.items + items <= budget
-
-
-def full_cost(campaign: Campaign) -> int:
-    """Return how many items a candidate is scored on at most."""
-    return len(campaign.objectives) * campaign.items.search

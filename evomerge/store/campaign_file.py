@@ -19,7 +19,7 @@ def with_facts(campaign: Campaign, facts: Mapping[str, Any]) -> str:
     return f"{campaign.to_yaml()}\n# Recorded when the campaign began:\n{comments}"
 
 
-def with_trials(campaign: Campaign, trials: int) -> Campaign:
+def with_trials(campaign: Campaign, trials: int | None) -> Campaign:
     """Return the campaign with another budget of trials."""
     search = campaign.search.model_copy(update={"trials": trials})
     return campaign.model_copy(update={"search": search})

@@ -34,7 +34,8 @@ def create_study(
     meta = {
         "schema": str(SCHEMA_VERSION),
         "study_id": str(study_id),
-        "trials": str(campaign.search.trials),
+        "trials": encode_json(campaign.search.trials),
+        "planned_trials": str(campaign.planned_trials),
         "directions": encode_json(list(directions)),
         "facts": encode_json(facts),
         "campaign": campaign.to_yaml(),

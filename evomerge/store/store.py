@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 import optuna
 from optuna.distributions import BaseDistribution
-from sqlalchemy import Engine, select, true, update
+from sqlalchemy import Engine, insert, select, true
 
 from evomerge.campaign import Campaign
 from evomerge.errors import ResultsError
@@ -67,6 +67,8 @@ class Store:
         campaign: As it was run, with what `extend` added to the budget of trials.
         facts: What results depend on beside the campaign: versions, hashes of models, tasks and items.
         directions: `maximize` or `minimize`, one an objective value.
+        planned_trials: What the sampler plans for; `extend` leaves it as it was when the campaign began.
+        ended: What ended the last run of the search, such as `trials`; None: nothing yet.
     """
 
     def __init__(self, folder: Path, engine: Engine, lock: folders.FolderLock | None) -> None:
@@ -80,11 +82,11 @@ class Store:
         self._study_id = int(meta["study_id"])
         self.facts: Mapping[str, Any] = json.loads(meta["facts"])
         self.directions: tuple[Direction, ...] = tuple(json.loads(meta["directions"]))
-        self.campaign = with_trials(
-            as_run(folder, meta["campaign"], self.facts, write=lock is not None),
-            int(meta["trials"]),
-        )
-        self._backups, self._told = Backups(folder, self.campaign.search.trials), 0
+        created = as_run(folder, meta["campaign"], self.facts, write=lock is not None)
+        self.campaign = with_trials(created, json.loads(meta["trials"]))
+        self.planned_trials = int(meta.get("planned_trials", created.planned_trials))
+        self.ended: str | None = json.loads(meta.get("ended", "null"))
+        self._backups, self._told = Backups(folder, self.campaign.planned_trials), 0
 
     @staticmethod
     def refuse_existing(folder: Path, *, force: bool) -> None:
@@ -327,12 +329,18 @@ class Store:
         return found[0].outcome if found else None
 
     def extend(self, trials: int) -> None:
-        """Add to the budget of trials, durably."""
+        """Add to the budget of trials, durably; where it had no limit, so many more may be asked for."""
         if trials:
-            self.campaign = with_trials(self.campaign, self.campaign.search.trials + trials)
-            total = str(self.campaign.search.trials)
-            with self._log.transaction() as connection:
-                connection.execute(update(META).where(META.c.key == "trials").values(value=total))
+            budget = self.campaign.search.trials
+            total = trials + (len(self.trials()) if budget is None else budget)
+            self.campaign = with_trials(self.campaign, total)
+            self._set_meta("trials", total)
+
+    def end(self, reason: str | None) -> None:
+        """Record what ended the search, durably; None: it goes on."""
+        if reason != self.ended:
+            self._set_meta("ended", reason)
+            self.ended = reason
 
     def write_file(self, name: str, text: str) -> None:
         """Write a file of the folder so that it is never seen half-written."""
@@ -383,6 +391,11 @@ class Store:
                 close_optuna_storage(open_optuna_storage(path))
             undo.pop_all()
         return cls(folder, engine, lock)
+
+    def _set_meta(self, key: str, value: int | str | None) -> None:
+        row = {"key": key, "value": encode_json(value)}
+        with self._log.transaction() as connection:
+            connection.execute(insert(META).prefix_with("OR REPLACE"), row)
 
     def _back_up_if_due(self) -> None:
         if self._told and not self._log.is_open:

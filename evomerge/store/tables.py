@@ -30,7 +30,9 @@ META = Table(
     Column("key", String, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""`schema`, `study_id`, `trials` (the budget), `directions`, `facts`, `campaign`."""
+"""`schema`, `study_id`, `trials` (the budget, as JSON, with what `resume` added), `planned_trials` (what the
+sampler plans for: as it was when the campaign began), `ended` (what ended the search, as JSON),
+`directions`, `facts`, `campaign`."""
 
 RECIPE_FORMS = Table(
     "evomerge_recipe_forms",

@@ -1,11 +1,34 @@
 import pytest
 
+from evomerge import yaml_file
+
 
 def test_a_search_has_a_budget_a_seed_and_a_beginning(read):
     search = read(new="search: {trials: 9, seed: 4, warm_start: ../old}\n").search
     assert (search.trials, search.seed, search.pruner) == (9, 4, "none")
     assert search.warm_start == "/old"  # from the file's folder
     assert read().search.warm_start is None
+
+
+@pytest.mark.parametrize(
+    ("text", "trials", "planned"),
+    [
+        ("{seed: 1}", 200, 200),
+        ("{trials: null}", 200, 200),
+        ("{hours: 2}", None, 200),
+        ("{target: 0.8}", None, 200),
+        ("{item_evaluations: 1000}", None, 15),
+        ("{item_evaluations: 1}", None, 1),
+        ("{hours: 2, trials: 7}", 7, 7),
+    ],
+)
+def test_trials_have_no_limit_where_another_budget_is_given(read, text, trials, planned):
+    campaign = read(new=f"search: {text}\n")
+    assert campaign.search.trials == trials
+    assert campaign.items_per_trial == 64
+    assert campaign.planned_trials == planned
+    again = campaign.from_document(yaml_file.parse(campaign.to_yaml()))
+    assert again.search == campaign.search
 
 
 def test_every_sampler_is_known_by_name(read):

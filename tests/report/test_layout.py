@@ -59,6 +59,17 @@ def test_a_missing_split_is_blank(make_store: Callable[..., Store], lab: SimpleN
     assert "4 of 4 trials done, 1 of them failed; no winner chosen yet" in grid.notes
 
 
+def test_what_ended_the_search_is_said(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store(search={"hours": 1})
+    lab.fill(store)
+    store.end("hours")
+    notes = layout(leaderboard(store), "holdout").notes
+    assert "4 trials done, 1 of them failed; search ended: hours" in notes
+    assert leaderboard(store).to_json()["campaign"]["ended"] == "hours"
+
+
 def test_tests_are_quoted_on_the_split_they_were_made_on(board: Leaderboard) -> None:
     expected = [contrast_note(contrast) for contrast in board.tests.contrasts]
     assert len(expected) == 2

@@ -41,7 +41,7 @@ def opened(driver: ModuleType, tmp_path: Path):
             tmp_path / "out", mode, sampler=sampler, space=space, **search
         )
         found = {"near": 40, "text": 40} if counts is None else counts
-        return open_proposer(campaign, driver.fake_space(campaign.space), directions, found)  # type: ignore[arg-type]
+        return open_proposer(campaign, driver.fake_space(campaign.space), directions, found, 20)  # type: ignore[arg-type]
 
     return open_one
 

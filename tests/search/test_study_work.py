@@ -106,7 +106,7 @@ def test_a_driver_that_died_before_it_copied_an_answer_copies_it_at_resume(
     with store:
         assert study.interrupted() == []
         assert (study.tally.told, study.tally.items) == (2, 2 * COUNT)
-        assert study.spent
+        assert study.ended
 
 
 def test_twins_in_flight_are_told_together(driver: ModuleType, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_twins_in_flight_are_told_together(driver: ModuleType, tmp_path: Path) -
         failure = Outcome(failure=Failure(FailureKind.OUT_OF_MEMORY, "too big"))
         study.tell(jobs[1], failure)
         assert [t.state for t in store.trials()].count("failed") == 2
-        assert study.spent
+        assert study.ended
 
 
 def test_a_candidate_near_one_in_flight_is_drawn_again(driver: ModuleType, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from evomerge.search import Tally
 from evomerge.search.proposer import Result
-from evomerge.search.tally import full_cost
+from evomerge.search.tally import EXHAUSTED, Ended
 from evomerge.trial import Cost, Failure, FailureKind, Outcome, Pruned
 
 
@@ -41,8 +41,23 @@ def test_the_best_meets_the_conditions_and_is_one_number() -> None:
 
 def test_trials_are_a_budget(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", trials=3)
-    assert not Tally(asked=2).is_spent(campaign, 0)
-    assert Tally(asked=3).is_spent(campaign, 0)
+    assert Tally(asked=2).ended(campaign, 0) is None
+    assert Tally(asked=3).ended(campaign, 0) is Ended.TRIALS
+
+
+@pytest.mark.parametrize("budget", ["hours", "item_evaluations", "target"])
+def test_another_budget_alone_leaves_trials_without_a_limit(
+    driver: ModuleType, tmp_path: Path, budget: str
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", trials=None, **{budget: 10_000})
+    assert campaign.search.trials is None
+    assert Tally(asked=5000).ended(campaign, 0) is None
+
+
+def test_it_ends_where_nothing_new_is_found(driver: ModuleType, tmp_path: Path) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out")
+    assert Tally(repeats=EXHAUSTED - 1).ended(campaign, 0) is None
+    assert Tally(repeats=EXHAUSTED).ended(campaign, 0) is Ended.EXHAUSTED
 
 
 @pytest.mark.parametrize(
@@ -53,12 +68,12 @@ def test_items_are_a_budget_that_covers_what_is_in_flight(
     driver: ModuleType, tmp_path: Path, items: int, pending: int, spent: bool
 ) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", item_evaluations=200)
-    assert full_cost(campaign) == 80
-    assert Tally(items=items).is_spent(campaign, pending) is spent
+    assert campaign.items_per_trial == 80
+    assert Tally(items=items).ended(campaign, pending) is (Ended.ITEMS if spent else None)
     assert Tally(items=items).affords(campaign, 80 + pending) is not spent
 
 
 def test_a_target_is_a_budget(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", target=0.8)
-    assert not Tally(best_value=0.79).is_spent(campaign, 0)
-    assert Tally(best_value=0.8).is_spent(campaign, 0)
+    assert Tally(best_value=0.79).ended(campaign, 0) is None
+    assert Tally(best_value=0.8).ended(campaign, 0) is Ended.TARGET

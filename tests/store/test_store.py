@@ -240,6 +240,36 @@ def test_campaign_and_facts_come_back(
     assert "#   versions:\n#     optuna: 5.0.0" in text
 
 
+def test_what_the_sampler_plans_for_stays_as_it_was(store: Store) -> None:
+    planned = store.planned_trials
+    store.extend(1000)
+    store.close()
+    with Store.open(store.folder, write=False) as again:
+        assert again.campaign.search.trials == planned + 1000
+        assert again.planned_trials == planned
+
+
+def test_trials_without_a_limit_are_extended_by_so_many_more(
+    campaign: Campaign, candidate: Make, tmp_path: Path
+) -> None:
+    search = campaign.search.model_copy(update={"trials": None, "hours": 1.0})
+    unlimited = campaign.model_copy(update={"search": search})
+    with Store.create(tmp_path / "new", unlimited, {}, directions=["maximize"]) as store:
+        assert store.campaign.search.trials is None
+        for number in range(3):
+            ask(store, candidate(number))
+        store.extend(4)
+        assert store.campaign.search.trials == 7
+
+
+def test_what_ended_the_search_is_kept(store: Store) -> None:
+    assert store.ended is None
+    for reason in ("hours", None, "trials"):
+        store.end(reason)
+        with Store.open(store.folder, write=False) as reader:
+            assert reader.ended == reason
+
+
 def test_the_budget_can_be_extended(store: Store, campaign: Campaign) -> None:
     store.extend(30)
     store.extend(0)
