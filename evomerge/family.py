@@ -11,6 +11,7 @@ import xxhash
 from evomerge import campaign, zoo
 from evomerge.errors import ModelError
 from evomerge.merge import Checkpoint, Layout, check_family, open_checkpoint, with_heads
+from evomerge.model_names import parts
 from evomerge.space import Family
 
 SAMPLE_BYTES = 1 << 16
@@ -94,13 +95,13 @@ def fingerprint(model: str) -> str:
         16 hex digits; whole files up to 4 MiB are read, of larger ones 64 samples of 64 KiB.
     """
     digest = xxhash.xxh3_64()
-    for part in model.split("+"):
-        folder = Path(part)
+    for part in parts(model):
+        folder = Path(part).expanduser()
         if not folder.is_dir():
             digest.update(part.encode())
             continue
         files = sorted(
-            path for path in folder.iterdir() if path.suffix in {".safetensors", ".json"}
+            path for path in folder.iterdir() if path.suffix in {".safetensors", ".json", ".bin"}
         )
         for path in files:
             digest.update(path.name.encode())

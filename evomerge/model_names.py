@@ -1,8 +1,51 @@
-"""How a campaign file names models: `zoo:NAME`, a Hub id, or a local folder."""
+"""How files name models: `zoo:NAME`, a Hub id, a local folder, or `MODEL+ADAPTER`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+IsFolder = Callable[[str], bool]
+
+
+def is_folder(name: str) -> bool:
+    """Tell whether a name is that of a folder here."""
+    return Path(name).expanduser().is_dir()
+
+
+def parts(model: str, is_folder: IsFolder = is_folder) -> tuple[str, ...]:
+    """Split mergekit's `MODEL+ADAPTER`; a folder's own name may have a plus too.
+
+    A name that is a folder is left whole. Of several places to split at that one counts where both sides
+    are folders, else where one is. Where nothing is known of any of them, a single plus splits.
+
+    Args:
+        model: A name.
+        is_folder: Tells whether a part is a folder.
+
+    Returns:
+        The model, or model and adapter.
+    """
+    if "+" not in model or is_folder(model):
+        return (model,)
+    places = [place for place, letter in enumerate(model) if letter == "+"]
+    splits = [(model[:place], model[place + 1 :]) for place in places]
+    splits = [split for split in splits if all(split)]
+    known = {split: sum(map(is_folder, split)) for split in splits}
+    best = [split for split in splits if known[split] == max(known.values())]
+    if len(best) == 1 and (max(known.values()) or len(places) == 1):
+        return best[0]
+    return (model,)
+
+
+def by_part(rename: Callable[[str], str], is_folder: IsFolder = is_folder) -> Callable[[str], str]:
+    """Return a function that renames a model, or model and adapter each.
+
+    Args:
+        rename: Old name of a model or adapter → new name.
+        is_folder: Tells whether a part is a folder.
+    """
+    return lambda model: "+".join(map(rename, parts(model, is_folder)))
 
 
 def short_name(model: str) -> str:
@@ -17,10 +60,17 @@ def anchored(model: str, folder: Path) -> str:
         model: As the file names it.
         folder: What relative paths are taken from.
     """
-    looks_local = model.startswith((".", "/", "~")) or (folder / model).exists()
-    if model.startswith("zoo:") or not looks_local:
-        return model
-    return str((folder / Path(model).expanduser()).resolve())
+
+    def is_there(part: str) -> bool:
+        return (folder / Path(part).expanduser()).is_dir()
+
+    def absolute(part: str) -> str:
+        looks_local = part.startswith((".", "/", "~")) or (folder / part).exists()
+        if part.startswith("zoo:") or not looks_local:
+            return part
+        return str((folder / Path(part).expanduser()).resolve())
+
+    return by_part(absolute, is_there)(model)
 
 
 def with_name(expert: object) -> object:

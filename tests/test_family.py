@@ -46,6 +46,36 @@ def test_a_fingerprint_changes_with_a_single_weight(copied):
     assert fingerprint(str(copied)) != before
 
 
+def test_a_plus_in_a_path_hides_no_weights(copied, tmp_path, monkeypatch):
+    """Neither in the base's path nor in an adapter's; and the current folder has no part in it."""
+    monkeypatch.chdir(tmp_path)
+    plus = copied.rename(tmp_path / "a+b")
+    adapter = tmp_path / "lora+x"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    names = [str(plus), f"{plus}+{adapter}", "a+b", "./a+b+lora+x"]
+    before = [fingerprint(name) for name in names]
+    assert before[0] == before[2]
+    assert before[1] == before[3]
+    (tmp_path / "stranger.json").write_text("{}")
+    assert [fingerprint(name) for name in names] == before
+    weights = load_file(plus / "model.safetensors")
+    weights["model.norm.weight"][3] += 1
+    save_file(weights, plus / "model.safetensors")
+    after = [fingerprint(name) for name in names]
+    assert not set(after) & set(before)
+    (adapter / "adapter_config.json").write_text("{} ")
+    assert fingerprint(names[0]) == after[0]
+    assert fingerprint(names[1]) != after[1]
+
+
+def test_a_pickle_counts_as_weights(copied):
+    (copied / "pytorch_model.bin").write_bytes(b"1")
+    before = fingerprint(str(copied))
+    (copied / "pytorch_model.bin").write_bytes(b"2")
+    assert fingerprint(str(copied)) != before
+
+
 def test_a_hub_id_stands_for_itself():
     assert fingerprint("org/a") == fingerprint("org/a") != fingerprint("org/b")
 

@@ -9,6 +9,7 @@ from huggingface_hub.errors import HFValidationError
 
 from evomerge.errors import ModelError
 from evomerge.merge.quantised import gguf_error
+from evomerge.model_names import is_folder, parts
 
 TOKENIZERS = (
     "tokenizer.json",
@@ -26,14 +27,14 @@ def split_adapter(model: str) -> tuple[str, str | None]:
     """Split mergekit's `MODEL+ADAPTER`; a folder whose own name has a plus is left whole.
 
     Raises:
-        ModelError: More than one plus.
+        ModelError: It can be split at several places, and no folder tells which is meant.
     """
-    if "+" not in model or Path(model).is_dir():
-        return model, None
-    parts = model.split("+")
-    if len(parts) != 2 or not all(parts):
+    found = parts(model)
+    if len(found) == 2:
+        return found[0], found[1]
+    if "+" in model and not is_folder(model):
         raise ModelError(f'found "{model}", expected MODEL or MODEL+ADAPTER')
-    return parts[0], parts[1]
+    return model, None
 
 
 def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = False) -> Path:

@@ -120,27 +120,24 @@ class Recipe:
         return tuple(dict.fromkeys(names))
 
     def renamed(self, rename: Callable[[str], str]) -> Recipe:
-        """Return the same recipe with each model's name replaced; both parts of `MODEL+ADAPTER` are.
+        """Return the same recipe with each model's name replaced.
 
         Args:
-            rename: Old name of a model or adapter → new name.
+            rename: Old name → new name; `model_names.by_part` renames model and adapter apart.
         """
 
-        def new(name: str) -> str:
-            return "+".join(rename(part) for part in name.split("+"))
-
         def sources(found: tuple[Source, ...]) -> tuple[Source, ...]:
-            return tuple(replace(source, model=new(source.model)) for source in found)
+            return tuple(replace(source, model=rename(source.model)) for source in found)
 
         slices = tuple(
             replace(
                 piece,
                 sources=sources(piece.sources),
-                base_model=None if piece.base_model is None else new(piece.base_model),
+                base_model=None if piece.base_model is None else rename(piece.base_model),
             )
             for piece in self.slices
         )
-        base = None if self.base_model is None else new(self.base_model)
+        base = None if self.base_model is None else rename(self.base_model)
         return replace(self, models=sources(self.models), slices=slices, base_model=base)
 
     def digest(self) -> str:

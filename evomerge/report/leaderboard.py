@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from evomerge.errors import ResultsError
 from evomerge.goals import Judge, total_violation
+from evomerge.model_names import by_part
 from evomerge.recipe import Recipe
 from evomerge.report.conditions import Condition, conditions_of
 from evomerge.report.estimates import estimated_scores
@@ -216,7 +217,7 @@ def _row(
         for split in SPLITS
         if split in found.outcomes
     }
-    recipe = found.recipe.renamed(lambda name: portable(name, folder))
+    recipe = found.recipe.renamed(by_part(lambda name: portable(name, folder)))
     return Row(found.name, found.kind, found.trial, recipe, splits, cost)
 
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+from evomerge.model_names import parts
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.cluster import capacity
 from evomerge.workers.pool import Evaluates, Pool
 from evomerge.workers.ray_pool import RETRIES, RayPool
 from evomerge.workers.serial_pool import SerialPool
-from evomerge.workers.shelf import Shelf, Translated, local_names
+from evomerge.workers.shelf import Shelf, Translated, local_model, local_names
 
 
 def open_pool(
@@ -62,11 +63,11 @@ def _shelf(assignment: Assignment, address: str | None) -> Shelf | None:
     """On a cluster whose driver is on one of its nodes, what that node can send to the others."""
     if address is None or address.startswith("ray://"):
         return None
-    parts = [part for model in assignment.models for part in model.split("+")]
+    models = [part for model in assignment.models for part in parts(model)]
     tasks = [] if assignment.tasks_path is None else [assignment.tasks_path]
     return Shelf(
         f"evomerge-shelf-{uuid.uuid4().hex}",
-        tuple(dict.fromkeys([*parts, *tasks])),
+        tuple(dict.fromkeys([*models, *tasks])),
         assignment.trust_remote_code,
         assignment.allow_pickle,
     )
@@ -84,9 +85,7 @@ def _on_a_node(
     names = {} if shelf is None else local_names(shelf)
     if not names:
         return _evaluator(assignment)
-    models = tuple(
-        "+".join(names.get(part, part) for part in model.split("+")) for model in assignment.models
-    )
+    models = tuple(map(local_model(names), assignment.models))
     tasks = assignment.tasks_path
     local = replace(
         assignment, models=models, tasks_path=None if tasks is None else names.get(tasks, tasks)

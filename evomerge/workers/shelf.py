@@ -19,6 +19,7 @@ import xxhash
 from filelock import FileLock
 
 from evomerge.errors import EvomergeError, ModelError
+from evomerge.model_names import by_part, is_folder
 from evomerge.trial import Job, Outcome, SlopeJob, Slopes
 from evomerge.workers.pool import Evaluates
 
@@ -212,6 +213,16 @@ def _copy(
         aside.rename(place)
 
 
+def local_model(names: Mapping[str, str]) -> Callable[[str], str]:
+    """Return a function that renames a model, or model and adapter each, as `names` says.
+
+    A folder that is named there need not be one here, and its own name may have a plus.
+    """
+    return by_part(
+        lambda part: names.get(part, part), lambda part: part in names or is_folder(part)
+    )
+
+
 class Translated:
     """An evaluator that finds models under other names than recipes do.
 
@@ -222,7 +233,8 @@ class Translated:
 
     def __init__(self, evaluator: Evaluates, names: Mapping[str, str]) -> None:
         self._evaluator = evaluator
-        self._there, self._back = dict(names), {local: name for name, local in names.items()}
+        back = {local: name for name, local in names.items()}
+        self._local, self._drivers = local_model(names), local_model(back)
 
     def evaluate(self, job: Job) -> Outcome:
         """Evaluate under local names."""
@@ -239,9 +251,3 @@ class Translated:
             for name, tensor in found.tensors.items()
         }
         return replace(found, tensors=tensors)
-
-    def _local(self, name: str) -> str:
-        return self._there.get(name, name)
-
-    def _drivers(self, name: str) -> str:
-        return "+".join(self._back.get(part, part) for part in name.split("+"))

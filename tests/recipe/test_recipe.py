@@ -25,14 +25,14 @@ def test_equal_recipes_have_equal_digests_and_others_do_not():
     assert len(one.digest()) == 16
 
 
-def test_renamed_replaces_models_adapters_and_bases_everywhere():
+def test_renamed_replaces_models_and_bases_everywhere():
     made = Recipe(
         method="ties",
         base_model="b",
         slices=(Slice(sources=(Source("b", (0, 1)), Source("b+a", (0, 1))), base_model="b"),),
         models=(Source("b+a", parameters={"weight": 1.0}),),
     )
-    new = made.renamed({"a": "A", "b": "B"}.__getitem__)
+    new = made.renamed({"b": "B", "b+a": "B+A"}.__getitem__)
     assert new.model_names() == ("B", "B+A")
     assert new.slices[0].base_model == "B"
     assert new.models[0].parameters == {"weight": 1.0}

@@ -137,3 +137,12 @@ def test_recipes_and_slopes_name_what_the_driver_names() -> None:
     assert slopes.worker == "/n/1,/n/1+/n/2,org/x"
     assert slopes.tensors["w"].models == ("/d/base", "/d/base+/d/lora", "org/x")
     assert replace(job) == job
+
+
+def test_a_plus_in_a_folders_name_is_no_adapter_on_a_node() -> None:
+    """Though the node has no such folder to look at."""
+    evaluator = Translated(Echo(), {"/d/a+b": "/n/1", "/d/lora+x": "/n/2"})
+    models = (Source("/d/a+b"), Source("/d/a+b+/d/lora+x"))
+    slopes = evaluator.slope(SlopeJob("step", Recipe("linear", models=models), {}, {}))
+    assert slopes.worker == "/n/1,/n/1+/n/2"
+    assert slopes.tensors["w"].models == ("/d/a+b", "/d/a+b+/d/lora+x")
