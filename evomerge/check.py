@@ -16,7 +16,7 @@ from evomerge import yaml_file
 from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError, RecipeError, TaskError, UserError, nearest
 from evomerge.family import OpenFamily, open_family
-from evomerge.merge import METHODS, ParameterSpec, check_recipe, load_tokenizer
+from evomerge.merge import METHODS, ParameterSpec, check_recipe, load_tokenizer, method
 from evomerge.sampler_choice import check_race, with_sampler
 from evomerge.score import (
     BackendScorer,
@@ -211,10 +211,10 @@ def check_methods(campaign: Campaign) -> None:
     """Check methods and parameters, for which no model is needed. Raises CampaignError."""
     space = campaign.space
     for name in space.method:
-        if name not in METHODS:
-            raise CampaignError(
-                f'unknown method "{name}"; {nearest(name, METHODS)}', field="space.method"
-            )
+        try:
+            method(name)
+        except RecipeError as error:
+            raise CampaignError(error.message, field="space.method") from error
     takes = {key: spec for name in space.method for key, spec in METHODS[name].parameters.items()}
     for key, value in space.parameters.items():
         field = f"space.parameters.{key}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.composer import ComposerError
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarstring import SingleQuotedScalarString
@@ -92,10 +93,17 @@ def parse(text: str, *, path: Path | None = None, kind: type[UserError] = UserEr
         raise kind(
             f"{found}: a key may be given once only", file=path, line=_error_line(error)
         ) from None
-    except MarkedYAMLError as error:
+    except ComposerError as error:
+        if error.problem != "but found another document":
+            raise _invalid(error, path, kind) from None
         raise kind(
-            f"not valid YAML: {error.problem or error.context}", file=path, line=_error_line(error)
+            "a second YAML document begins here (---); expected one document in a file, put the "
+            "others into files of their own",
+            file=path,
+            line=_error_line(error),
         ) from None
+    except MarkedYAMLError as error:
+        raise _invalid(error, path, kind) from None
     except YAMLError as error:
         raise kind(f"not valid YAML: {error}", file=path) from None
     if not isinstance(marked, CommentedMap):
@@ -119,6 +127,11 @@ def dump(data: Mapping[str, Any], header: str = "") -> str:
         stream.write(f"# {line}\n" if line else "#\n")
     yaml.dump(_styled(dict(data)), stream)
     return stream.getvalue()
+
+
+def _invalid(error: MarkedYAMLError, path: Path | None, kind: type[UserError]) -> UserError:
+    problem = error.problem or error.context
+    return kind(f"not valid YAML: {problem}", file=path, line=_error_line(error))
 
 
 def _error_line(error: MarkedYAMLError) -> int | None:

@@ -47,6 +47,8 @@ def test_yaml_1_2_scalars():
     [
         ("a: 1\nb: 2\na: 3\n", 'f.yaml:3: duplicate key "a": a key may be given once only'),
         ("a: [1\n", "f.yaml:2: not valid YAML"),
+        ("a: 1\n---\nb: 1\n", "f.yaml:2: a second YAML document begins here (---); expected one"),
+        ("a: *b\n", "f.yaml:1: not valid YAML: found undefined alias"),
         ("- 1\n", "f.yaml:1: found Seq, expected a mapping of fields"),
         ("", "f.yaml:1: found nothing, expected a mapping of fields"),
     ],

@@ -44,7 +44,7 @@ def merge(
         print(f"saved the merged model of trial {number} to {out}")
         return
     if source.is_dir():
-        raise UserError("is a folder; say which trial: --trial N, or --trial best", file=source)
+        raise _folder_error(source)
 
     from evomerge import merge as merging
     from evomerge import recipe
@@ -62,6 +62,17 @@ def merge(
     except RecipeError as error:
         raise recipe.located(error, source) from error
     print(f"saved the merged model to {out}")
+
+
+def _folder_error(folder: Path) -> UserError:
+    """Say what of a folder was probably meant."""
+    if (folder / "recipe.yaml").is_file():
+        message = f"is a folder; name its recipe: {folder / 'recipe.yaml'}"
+    elif (folder / "campaign.yaml").is_file() or (folder / "study.db").is_file():
+        message = "is a results folder; say which trial: --trial N, or --trial best"
+    else:
+        message = "is a folder; expected a recipe (a YAML file), or a results folder with --trial N"
+    return UserError(message, file=folder)
 
 
 def score(

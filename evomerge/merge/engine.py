@@ -6,19 +6,13 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from evomerge.errors import ModelError, RecipeError, nearest
+from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.devices import torch_dtype
 from evomerge.merge.plan import Plan, TensorPlan, plan_merge
 from evomerge.merge.resident import Inputs, Memory
 from evomerge.merge.validation import check_recipe
 from evomerge.recipe import Recipe
-
-OUT_DTYPES: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
 
 
 def merged_tensors(
@@ -129,17 +123,6 @@ def out_dtype(
         return stored
     name = dtype or recipe.out_dtype or recipe.dtype
     return torch_dtype(name) if name is not None else stored
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """Return torch's dtype of that name.
-
-    Raises:
-        RecipeError: It is none of float32, bfloat16, float16 and float64.
-    """
-    if name not in OUT_DTYPES:
-        raise RecipeError(f'found "{name}"; {nearest(name, OUT_DTYPES)}', field="dtype")
-    return OUT_DTYPES[name]
 
 
 def _copied(piece: TensorPlan, checkpoints: Mapping[str, Checkpoint]) -> torch.Tensor:

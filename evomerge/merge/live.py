@@ -14,7 +14,8 @@ from transformers.utils import logging
 
 from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
-from evomerge.merge.engine import run_plan, torch_dtype
+from evomerge.merge.devices import torch_dtype, usable_device
+from evomerge.merge.engine import run_plan
 from evomerge.merge.family import check_family
 from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
@@ -50,6 +51,7 @@ class LiveModel:
 
     Raises:
         ModelError: A model is missing, damaged, or of another family.
+        UserError: There is no such device or dtype.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class LiveModel:
         allow_pickle: bool = False,
         resident_bytes: int | None = None,
     ) -> None:
+        self._device, self._dtype = usable_device(device), torch_dtype(dtype)
         opened = {
             name: open_checkpoint(
                 name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
@@ -71,8 +74,6 @@ class LiveModel:
         self.checkpoints = with_heads(opened)
         base, *experts = self.checkpoints.values()
         check_family(base, experts)
-        self._device = torch.device(device)
-        self._dtype = torch_dtype(dtype)
         module = _load_module(base, self._dtype, trust_remote_code)
         self.module: PreTrainedModel = module.to(self._device).eval()
         self.module.requires_grad_(False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from evomerge.destination import refuse_unwritable
 from evomerge.errors import MergeError, ResultsError, UserError
 from evomerge.merge.card import default_card
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
+from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import out_dtype, run_plan
 from evomerge.merge.family import check_family
 from evomerge.merge.heads import with_heads
@@ -74,6 +76,7 @@ def save(
     Raises:
         RecipeError: The recipe is wrong.
         ModelError: A model is missing, damaged, or of another family.
+        UserError: There is no such device or dtype here.
         ResultsError: `out` exists, or cannot be made.
         MergeError: The maths has no answer, or the disk does not take the result.
     """
@@ -81,6 +84,9 @@ def save(
     if out.exists() and not replace:
         raise ResultsError("exists already; name another folder, or move it away", file=out)
     refuse_unwritable(out, ResultsError, advice="name another folder")
+    device = usable_device(device)
+    if dtype is not None:
+        torch_dtype(dtype)
     check_recipe(recipe)
     opened = {
         name: open_checkpoint(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
@@ -92,7 +98,7 @@ def save(
     plan = plan_merge(recipe, checkpoints)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        aside = _beside(out)
     except OSError as error:
         raise MergeError(f"{out} cannot be written: {error.strerror or error}") from None
     try:
@@ -104,7 +110,7 @@ def save(
         (aside / "recipe.yaml").write_text(dumps(recipe), encoding="utf-8")
         text = default_card(recipe, out.name) if card is None else card
         (aside / "README.md").write_text(text, encoding="utf-8")
-        aside.chmod(0o755)  # mkdtemp's is private
+        _open_to_readers(aside)
         _sync(aside)
         _move(aside, out)
     except OSError as error:
@@ -232,6 +238,21 @@ def _bytes(size: str | int) -> int:
     return found
 
 
+def _beside(out: Path) -> Path:
+    """Make an empty hidden folder beside `out`, open to whom the umask says (`mkdtemp`'s are private)."""
+    folder = out.parent / f".{out.name}.{secrets.token_hex(8)}"
+    folder.mkdir()
+    return folder
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Give the files the mode that the umask asks for; safetensors and others make theirs private."""
+    readable = stat.S_IMODE(folder.stat().st_mode) & 0o666  # a folder's mode shows the umask
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(readable)
+
+
 def _sync(folder: Path) -> None:
     for path in (*folder.iterdir(), folder):
         descriptor = os.open(path, os.O_RDONLY)
@@ -244,7 +265,7 @@ def _sync(folder: Path) -> None:
 def _move(aside: Path, out: Path) -> None:
     """Put the finished folder in its place; an old one stays whole until then."""
     if out.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        old = _beside(out)
         out.rename(old / "old")
         aside.rename(out)
         shutil.rmtree(old)

@@ -20,7 +20,9 @@ def dtype(document: Document, where: Location, value: object) -> str | None:
         return None
     name = text(document, where, value).removeprefix("torch.")
     if name not in DTYPES:
-        raise document.error(RecipeError, where, f'found "{name}"; {nearest(name, DTYPES)}')
+        raise document.error(
+            RecipeError, where, f'found "{name}", expected one of {", ".join(DTYPES)}'
+        )
     return name
 
 

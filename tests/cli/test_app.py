@@ -46,7 +46,7 @@ def test_help_names_every_command_and_imports_nothing_heavy():
         (["search", "x", "--trials", "0"], "'--trials'"),
         (["check", "none.yaml"], "none.yaml: no such file; expected a YAML file"),
         (["score", "zoo:base"], "give either --tasks A,B or --campaign DIR"),
-        (["merge", ".", "out"], ".: is a folder; say which trial: --trial N, or --trial best"),
+        (["merge", ".", "out"], ".: is a folder; expected a recipe"),
         (["merge", ".", "out", "--trial", "7"], ".: holds no campaign"),
     ],
 )

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge import Memory, merged_tensors, open_checkpoint
-from evomerge.merge.engine import torch_dtype
 from evomerge.recipe import Conditional, Recipe, Slice, Source
 
 FAMILIES = ("llama_family", "qwen2_family")
@@ -342,11 +341,6 @@ def test_a_missing_weight_is_named(llama_family, ours):
     )
     with pytest.raises(RecipeError, match=r"needs a weight for model\.embed_tokens\.weight"):
         ours(recipe)
-
-
-def test_unknown_dtype():
-    with pytest.raises(RecipeError, match='did you mean "bfloat16"'):
-        torch_dtype("bfloat")
 
 
 def test_buffers_of_whole_numbers_are_copied_or_refused(tmp_path, ours):

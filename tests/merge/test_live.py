@@ -155,7 +155,7 @@ def test_errors(llama_family, qwen2_family):
         live.write(
             Recipe(method="passthrough", slices=(Slice((Source(llama_family.base, (0, 2)),)),))
         )
-    with pytest.raises(RecipeError, match="unknown merge method"):
+    with pytest.raises(RecipeError, match="unknown method"):
         live.write(Recipe(method="tise", models=(Source(llama_family.base),)))
     with pytest.raises(ModelError, match="is a qwen2 model, the base"):
         LiveModel((llama_family.base, qwen2_family.base), dtype="float32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -150,6 +151,19 @@ def test_card_and_chat_template(llama_family, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     text = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
     assert text == "<|im_start|>user\nhi<|im_end|>\n"
+
+
+@pytest.mark.parametrize(("mask", "folder", "file"), [(0o022, 0o755, 0o644), (0o007, 0o770, 0o660)])
+def test_modes_are_those_of_the_umask(mask, folder, file, llama_family, tmp_path):
+    before = os.umask(mask)
+    try:
+        save(ties(llama_family, chat_template="chatml"), tmp_path / "a" / "out", shard_size="50KB")
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "a").rglob("*")}
+    assert modes.pop(tmp_path / "a" / "out") == folder
+    assert set(modes.values()) == {file}
+    assert len(modes) > 8
 
 
 def test_an_existing_folder_is_refused_or_replaced(llama_family, tmp_path):

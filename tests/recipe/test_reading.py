@@ -116,7 +116,10 @@ def test_a_module_scope_falls_through(wider, expected):
             "expected two whole numbers",
         ),
         ("merge_method: t\nslices: [{sources: []}]", "slices.0: sources is missing or empty"),
-        ("merge_method: t\nmodels: [{model: a}]\ndtype: float", 'found "float"; did you mean'),
+        (
+            "merge_method: t\nmodels: [{model: a}]\ndtype: float",
+            'found "float", expected one of float32, ',
+        ),
         ("merge_method: t\nmodels: [{model: a}]\nseed: -1", "a whole number of at least 0"),
         ("merge_method: t\nmodels: [{model: a}]\nchat_template: 3", "found 3, expected text"),
         (

@@ -21,16 +21,38 @@ _ALL = (
     PASSTHROUGH,
 )
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
+NOT_SUPPORTED = (
+    "arcee_fusion",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "della",
+    "della_linear",
+    "karcher",
+    "model_stock",
+    "multislerp",
+    "nearswap",
+    "nuslerp",
+    "ram",
+    "ramplus_tl",
+    "sce",
+)
+"""What mergekit 0.1.5 has beside these."""
 
 
 def method(name: str) -> Method:
     """Return the method of that name.
 
     Raises:
-        RecipeError: There is none; the nearest known name is given.
+        RecipeError: There is none; the nearest known name is given, for a method of mergekit's all are.
     """
+    if name in NOT_SUPPORTED:
+        raise RecipeError(
+            f'"{name}" is a method of mergekit that is not supported here; supported: '
+            f"{', '.join(sorted(METHODS))}",
+            field="merge_method",
+        )
     if name not in METHODS:
         raise RecipeError(
-            f'unknown merge method "{name}"; {nearest(name, METHODS)}', field="merge_method"
+            f'unknown method "{name}"; {nearest(name, METHODS)}', field="merge_method"
         )
     return METHODS[name]

@@ -1,0 +1,59 @@
+"""What `evomerge merge` answers to what it cannot do: one line, status 2, nothing left behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from evomerge import cli, recipe
+from evomerge.recipe import Recipe, Source
+
+
+@pytest.fixture
+def recipe_file(llama_family, tmp_path):
+    made = Recipe(method="passthrough", models=(Source(llama_family.base),), dtype="float32")
+    path = tmp_path / "recipe.yaml"
+    recipe.save(made, path)
+    return path
+
+
+def refused(capsys, *arguments: object) -> str:
+    status = cli.run_command([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--device", "xpu"], 'device: found "xpu", which cannot be used here'),
+        (["--device", "gpu"], 'device: found "gpu", which cannot be used here'),
+        (["--dtype", "fp8"], 'evomerge: dtype: found "fp8", expected one of float32, bfloat16'),
+    ],
+)
+def test_flags(flags, message, recipe_file, tmp_path, capsys):
+    assert message in refused(capsys, "merge", recipe_file, tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_where_a_recipe_is_expected(recipe_file, tmp_path, capsys):
+    message = refused(capsys, "merge", tmp_path, tmp_path / "out")
+    assert f"{tmp_path}: is a folder; name its recipe: {recipe_file}" in message
+    recipe_file.rename(tmp_path / "campaign.yaml")
+    assert "say which trial" in refused(capsys, "merge", tmp_path, tmp_path / "out")
+    (tmp_path / "campaign.yaml").unlink()
+    assert "expected a recipe" in refused(capsys, "merge", tmp_path, tmp_path / "out")
+
+
+def test_several_documents(recipe_file, tmp_path, capsys):
+    lines = recipe_file.read_text().count("\n")
+    recipe_file.write_text(recipe_file.read_text() + "---\nmerge_method: linear\n")
+    message = refused(capsys, "merge", recipe_file, tmp_path / "out")
+    assert f"{recipe_file}:{lines + 1}: a second YAML document begins here" in message
+
+
+def test_a_method_that_only_mergekit_has(recipe_file, tmp_path, capsys):
+    recipe_file.write_text(recipe_file.read_text().replace("passthrough", "nuslerp"))
+    message = refused(capsys, "merge", recipe_file, tmp_path / "out")
+    assert f'{recipe_file}:1: merge_method: "nuslerp" is a method of mergekit' in message

@@ -1,0 +1,42 @@
+"""Devices and dtypes by name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from evomerge.errors import UserError
+from evomerge.merge import LiveModel, save
+from evomerge.merge.devices import OUT_DTYPES, torch_dtype, usable_device
+from evomerge.recipe import Recipe, Source
+
+UNUSABLE = ["mps", "xpu", "hpu", "vulkan", "meta", "cuda:99", "gpu", "cuda:x", "CPU", ""]
+
+
+@pytest.mark.parametrize("name", [*UNUSABLE, torch.device("cuda:99")])
+def test_what_is_not_here_is_refused(name):
+    if str(name) == "mps" and torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match=rf'device: found "{name}", .*; available: cpu') as caught:
+        usable_device(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_cpu_is_everywhere():
+    assert usable_device("cpu") == usable_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_dtypes():
+    assert [torch_dtype(name) for name in OUT_DTYPES] == list(OUT_DTYPES.values())
+    with pytest.raises(UserError, match='dtype: found "fp8", expected one of float32, bfloat16'):
+        torch_dtype("fp8")
+
+
+@pytest.mark.parametrize("wrong", [{"device": "cuda:99"}, {"dtype": "fp8"}])
+def test_they_are_checked_before_any_model_is_opened(wrong, tmp_path):
+    recipe = Recipe(method="passthrough", models=(Source("/nowhere"),))
+    with pytest.raises(UserError, match='found "'):
+        save(recipe, tmp_path / "out", **wrong)
+    with pytest.raises(UserError, match='found "'):
+        LiveModel(["/nowhere"], **{"dtype": "float32"} | wrong)
+    assert not any(tmp_path.iterdir())
