@@ -108,6 +108,8 @@ def _range(source: Source) -> tuple[int, int]:
 
 
 def _check_ranges(slices: Sequence[Slice], layout: Layout) -> None:
+    if not any(stop - start for piece in slices for start, stop in map(_range, piece.sources)):
+        raise RecipeError("found no layer in any slice, expected one at least", field="slices")
     for number, piece in enumerate(slices):
         lengths = {stop - start for start, stop in map(_range, piece.sources)}
         if len(lengths) > 1:

@@ -17,13 +17,14 @@ from safetensors.torch import save_file
 from evomerge.destination import refuse_unwritable
 from evomerge.errors import MergeError, ResultsError, UserError
 from evomerge.merge.card import default_card
+from evomerge.merge.chat_templates import chosen_template
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import out_dtype, run_plan
 from evomerge.merge.family import check_family
 from evomerge.merge.heads import with_heads
 from evomerge.merge.plan import Plan, plan_merge
-from evomerge.merge.tokenizer import chosen_template, load_tokenizer
+from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.validation import check_recipe
 from evomerge.recipe import Recipe, dumps
 
@@ -213,7 +214,7 @@ def _write_tokenizer(
         for path in base.glob("*.py"):
             shutil.copyfile(path, folder / path.name)
     folders = [checkpoint.folder for checkpoint in checkpoints.values()]
-    template = chosen_template(recipe.chat_template, folders)
+    template = chosen_template(recipe.chat_template, folders, trust_remote_code=trust_remote_code)
     if template is not None:
         tokenizer = load_tokenizer(str(base), trust_remote_code=trust_remote_code)
         tokenizer.chat_template = template

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from evomerge.errors import RecipeError, nearest
+from evomerge.merge.chat_templates import check_template
 from evomerge.merge.methods import Method, method
 from evomerge.merge.methods.method import ParameterSpec
 from evomerge.merge.parameters import checked
@@ -21,6 +22,8 @@ def check_recipe(recipe: Recipe) -> None:
     if bool(recipe.models) == bool(recipe.slices):
         raise RecipeError("expected either models or slices", field="models")
     _check_vocabulary(recipe)
+    if recipe.chat_template is not None:
+        check_template(recipe.chat_template)
     _check_parameters(recipe.parameters, chosen, "parameters")
     _check_models(recipe, chosen, recipe.models, recipe.base_model, "models", listed=False)
     for number, piece in enumerate(recipe.slices):

@@ -217,11 +217,12 @@ def _layer_range(document: Document, where: Location, value: object) -> tuple[in
             RecipeError, where, f"found {pair}, expected two whole numbers, [start, stop)"
         )
     start, stop = pair
-    if not 0 <= start < stop:
+    if not 0 <= start <= stop:
         raise document.error(
             RecipeError,
             where,
-            f"found [{start}, {stop}], an empty range; expected 0 <= start < stop",
+            f"found [{start}, {stop}], expected 0 <= start <= stop (start = stop: no layer, only what "
+            "stands before or after the layers)",
         )
     return start, stop
 

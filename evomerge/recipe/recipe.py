@@ -36,7 +36,8 @@ class Source:
 
     Attributes:
         model: A folder or a Hub id; `MODEL+ADAPTER` is a model with a LoRA adapter, as in mergekit.
-        layer_range: [start, stop) of its layers; None: all.
+        layer_range: [start, stop) of its layers; None: all. An empty one gives no layer: as the first slice
+            it only picks the embeddings, as the last final norm and head (mergekit's rule).
         parameters: Settings that hold for this model only.
     """
 

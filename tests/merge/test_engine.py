@@ -133,6 +133,30 @@ def test_stacked_layers_agree_with_mergekit(llama_family, mergekit, ours, assert
     assert_agree(ours(recipe), mergekit(recipe))
 
 
+@pytest.mark.parametrize("ends", ["last", "first", "both"])
+def test_slices_of_no_layers_pick_what_stands_outside(
+    ends, llama_family, mergekit, ours, assert_agree
+):
+    base, one, two = llama_family.base, *llama_family.experts[:2]
+    slices = [Slice((Source(base, (0, 3)),)), Slice((Source(one, (3, 4)),))]
+    if ends in ("first", "both"):
+        slices.insert(0, Slice((Source(one, (0, 0)),)))
+    if ends in ("last", "both"):
+        slices.append(Slice((Source(two, (4, 4)),)))
+    recipe = Recipe(method="passthrough", slices=tuple(slices), dtype="float32")
+    merged = ours(recipe)
+    assert_agree(merged, mergekit(recipe))
+    origin = {"last": two, "first": one, "both": two}[ends]
+    norm = open_checkpoint(origin).tensor("model.norm.weight")
+    assert torch.equal(merged["model.norm.weight"], norm)
+
+
+def test_some_slice_must_have_a_layer(llama_family, ours):
+    recipe = Recipe(method="passthrough", slices=(Slice((Source(llama_family.base, (2, 2)),)),))
+    with pytest.raises(RecipeError, match="slices: found no layer in any slice"):
+        ours(recipe)
+
+
 def test_bfloat16_is_rounded_once(llama_family, ours):
     recipe = over_models(llama_family, "task_arithmetic")
     exact = ours(recipe)

@@ -108,8 +108,8 @@ def test_a_module_scope_falls_through(wider, expected):
             "parameters.w.0: value is missing",
         ),
         (
-            "merge_method: t\nslices: [{sources: [{model: a, layer_range: [3, 3]}]}]",
-            "slices.0.sources.0.layer_range: found [3, 3], an empty range",
+            "merge_method: t\nslices: [{sources: [{model: a, layer_range: [3, 2]}]}]",
+            "slices.0.sources.0.layer_range: found [3, 2], expected 0 <= start <= stop",
         ),
         (
             "merge_method: t\nslices: [{sources: [{model: a, layer_range: [3]}]}]",
