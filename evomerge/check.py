@@ -27,12 +27,14 @@ from evomerge.score import (
     load_items,
 )
 from evomerge.space import Space, unused
-from evomerge.trial import SPLITS
+from evomerge.trial import SPLITS, Split
 
 OVERHEAD = 2.5
 """Measured trial time over bare matrix products: attention, norms, metrics, Python."""
 GENERATED_TOKENS = 24
 """A guess for an answer that is generated, in a plan."""
+FINAL_SPLITS: tuple[Split, ...] = ("select", "holdout")
+"""On which the reported metric is scored, too."""
 WORKER_BYTES = 700 * 2**20
 """What a worker's Python, torch, transformers and lm-eval take before any model."""
 
@@ -299,8 +301,9 @@ def _load_items(
         raise TaskError(error.message, file=error.file, field=error.field or field) from error
     for position, goal in enumerate(campaign.objectives):
         for field in ("metric", "report"):
+            splits = SPLITS if field == "metric" else FINAL_SPLITS
             try:
-                items.higher_is_better(goal.task, getattr(goal, field))
+                items.check_metric(goal.task, getattr(goal, field), splits)
             except TaskError as error:
                 raise TaskError(error.message, field=f"objectives.{position}.{field}") from error
     if campaign.scorer.backend != "resident":

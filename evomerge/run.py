@@ -18,7 +18,7 @@ from evomerge.facts import facts_of, refuse_changes
 from evomerge.goals import Judge
 from evomerge.progress import Display, NoDisplay, Pace
 from evomerge.recipe import Recipe
-from evomerge.score import has_gold
+from evomerge.score import gold_count
 from evomerge.search import Known, Study, directions, race_of
 from evomerge.space import Baseline
 from evomerge.store import Direction, Store
@@ -174,11 +174,9 @@ def _known(store: Store, baselines: Sequence[Baseline]) -> list[Known]:
 
 
 def _gold_counts(ready: Preflight) -> dict[str, int]:
-    """Return the number of search items of each task that has a gold text."""
-    tasks = [goal.task for goal in ready.campaign.objectives]
-    return {
-        task: len(ready.items.ids(task, "search")) for task in tasks if has_gold(ready.items, task)
-    }
+    """Return how many search items of each task have a gold answer, without the tasks that have none."""
+    counts = {goal.task: gold_count(ready.items, goal.task) for goal in ready.campaign.objectives}
+    return {task: count for task, count in counts.items() if count}
 
 
 def _race(ready: Preflight, judge: Judge) -> Race | None:

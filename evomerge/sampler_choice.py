@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError
-from evomerge.score import Items, has_gold
+from evomerge.score import Items, gold_count
 from evomerge.search.racing import race_faults
 from evomerge.space import Space
 
@@ -30,7 +30,7 @@ def with_sampler(campaign: Campaign, space: Space, items: Items) -> Campaign:
         fault = f"the backend {campaign.scorer.backend} takes none"
     elif not space.sloped:
         fault = "no searched number has one (weights and factors do)"
-    elif not any(has_gold(items, goal.task) for goal in campaign.objectives):
+    elif not any(gold_count(items, goal.task) for goal in campaign.objectives):
         fault = "no task has a gold text"
     else:
         fault = None

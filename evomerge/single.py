@@ -14,18 +14,18 @@ from evomerge.errors import ModelError, ResultsError
 from evomerge.merge import LiveModel
 from evomerge.recipe import Recipe, Source
 from evomerge.score import (
-    Items,
     PromptStyle,
     Scored,
     Scorer,
     SplitPlan,
     TaskRequest,
+    expand,
     lm_eval_results,
     lm_eval_table,
     load_items,
 )
 from evomerge.store import Store
-from evomerge.trial import Split
+from evomerge.trial import Split, TaskScores
 
 WHOLE: Split = "holdout"
 """Without a campaign all items are one split; its name shows nowhere."""
@@ -63,7 +63,7 @@ def score_on_tasks(
 
     Args:
         model: A folder, a Hub id or `zoo:NAME`.
-        tasks: lm-eval tasks and groups.
+        tasks: lm-eval tasks, groups, tags and patterns such as `mmlu_*`.
         tasks_path: A folder of task files beside lm-eval's own.
         num_fewshot: Examples in the prompt.
         limit: Only the first documents of each task, as lm-eval's own limit.
@@ -74,16 +74,19 @@ def score_on_tasks(
     Raises:
         UserError: The model or a task is wrong.
     """
+    folder = None if tasks_path is None else str(tasks_path)
+    names = expand(tasks, folder)
     live = _live(model, dtype, device)
     items = load_items(
-        [TaskRequest(task, num_fewshot) for task in tasks],
+        [TaskRequest(task, num_fewshot) for task in names],
         tokenizer=live.tokenizer,
-        tasks_path=None if tasks_path is None else str(tasks_path),
+        tasks_path=folder,
         plan=SplitPlan(counts={WHOLE: limit}, first=True),
         allow_unsafe_code=allow_unsafe_code,
     )
-    metrics = {task: tuple(items.metrics(task)) for task in items.tasks}
-    return _score(model, live, items, WHOLE, metrics)
+    scorer = Scorer(live.module, live.tokenizer, items)
+    scored = scorer.score_everything(WHOLE, bootstrap_iterations=BOOTSTRAP_ITERATIONS)
+    return ModelScores(model, lm_eval_results(items, scored, WHOLE), scored)
 
 
 def score_on_campaign(
@@ -119,7 +122,9 @@ def score_on_campaign(
                 "the tokenizer changed",
                 file=results,
             )
-    return _score(model, live, items, split, wanted_metrics(run))
+    scorer = Scorer(live.module, live.tokenizer, items)
+    scored = scorer.score(split, wanted_metrics(run), bootstrap_iterations=BOOTSTRAP_ITERATIONS)
+    return ModelScores(model, lm_eval_results(items, scored, split), scored)
 
 
 def wanted_metrics(run: campaign.Campaign) -> dict[str, tuple[str, ...]]:
@@ -128,13 +133,20 @@ def wanted_metrics(run: campaign.Campaign) -> dict[str, tuple[str, ...]]:
 
 
 def table(scores: ModelScores) -> str:
-    """Return the table that lm-eval prints, and how many items were cut to the model's context."""
+    """Return the table that lm-eval prints, and which of its numbers are not over whole items."""
     lines = [lm_eval_table(scores.results)]
-    for task, found in scores.scored.tasks.items():
+    for task, found in _each_task(scores).items():
         if found.truncated:
             lines.append(
                 f"{task}: {found.truncated} of {len(found.items)} items are longer than the model's "
                 "context; they were cut from the left, as lm-eval cuts them\n"
+            )
+        gold = [values for name, values in found.metrics.items() if name.startswith("gold_")]
+        without = gold[0].count(None) if gold else 0
+        if without:
+            lines.append(
+                f"{task}: {without} of {len(found.items)} items have no gold answer; gold_* metrics are "
+                "over the others\n"
             )
     return "\n".join(lines)
 
@@ -151,13 +163,20 @@ def write_json(scores: ModelScores, path: Path) -> None:
             "ids": list(found.items),
             "metrics": {metric: list(values) for metric, values in found.metrics.items()},
         }
-        for task, found in scores.scored.tasks.items()
+        for task, found in {**scores.scored.subtasks, **scores.scored.tasks}.items()
     }
     text = json.dumps({"model": scores.model, **scores.results, "items": items}, indent=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     aside.write_text(text + "\n", encoding="utf-8")
     aside.replace(path)
+
+
+def _each_task(scores: ModelScores) -> dict[str, TaskScores]:
+    """Return the scores of every task, those of groups' tasks among them, without the groups'."""
+    groups = scores.results["group_subtasks"]
+    found = {**scores.scored.subtasks, **scores.scored.tasks}
+    return {task: each for task, each in found.items() if task not in groups}
 
 
 def _live(model: str, dtype: str, device: str) -> LiveModel:
@@ -167,11 +186,3 @@ def _live(model: str, dtype: str, device: str) -> LiveModel:
     live = LiveModel([path], dtype=dtype, device=device)
     live.write(Recipe(method="passthrough", models=(Source(path),), dtype=dtype))
     return live
-
-
-def _score(
-    model: str, live: LiveModel, items: Items, split: Split, metrics: dict[str, tuple[str, ...]]
-) -> ModelScores:
-    scorer = Scorer(live.module, live.tokenizer, items)
-    scored = scorer.score(split, metrics, bootstrap_iterations=BOOTSTRAP_ITERATIONS)
-    return ModelScores(model, lm_eval_results(items, scored, split), scored)

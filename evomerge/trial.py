@@ -196,7 +196,8 @@ class SlopeJob:
     Attributes:
         name: What messages call it: `descent 0, step 12`.
         recipe: Where the slope is taken.
-        items: Task → which of its search items, by position, rising. A task without items is left out.
+        items: Task → which of its search items that have a gold answer, by position among those, rising.
+            A task without items is left out.
         shares: Task → share of its mean item loss in the total.
     """
 

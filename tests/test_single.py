@@ -48,6 +48,46 @@ def test_the_results_are_those_of_lm_eval(scores):
                 assert ours[name] == value, (task, name)
 
 
+@pytest.fixture(scope="module")
+def odd_tasks(tmp_path_factory):
+    """Tasks of which some documents, or all, have no gold answer, and a tag."""
+    folder = tmp_path_factory.mktemp("odd")
+    answers = {"some": ["3", "", "x", " "], "none": ["", "", ""]}
+    for name, golds in answers.items():
+        rows = [{"q": f"Note: {n}", "a": answer} for n, answer in enumerate(golds)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / f"{name}.yaml").write_text(
+            f"""
+task: {name}
+tag: [odd]
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/{name}.jsonl}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{q}}}}"
+doc_to_target: "{{{{a}}}}"
+generation_kwargs: {{until: ["\\n"], max_gen_toks: 8, do_sample: false}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+"""
+        )
+    return folder
+
+
+def test_empty_gold_answers_are_no_hindrance(odd_tasks, tmp_path):
+    found = single.score_on_tasks("zoo:extraction", ["odd"], tasks_path=odd_tasks)  # the tag
+    assert list(found.results["results"]) == ["none", "some"]
+    assert found.results["results"]["some"]["exact_match,none"] == 0.0
+    assert "exact_match,none" in found.results["results"]["none"]
+    assert not any("gold" in key for key in found.results["results"]["none"])
+    shown = single.table(found)
+    assert "some: 2 of 4 items have no gold answer; gold_* metrics are over the others" in shown
+    assert "none:" not in shown
+    single.write_json(found, tmp_path / "scores.json")
+    metrics = json.loads((tmp_path / "scores.json").read_text())["items"]["some"]["metrics"]
+    assert [value is None for value in metrics["gold_exact_match"]] == [False, True, False, True]
+
+
 def test_the_table_is_lm_evals(scores):
     shown = single.table(scores)
     assert "|zoo_facts" in shown.replace(" ", "")

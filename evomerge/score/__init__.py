@@ -2,14 +2,14 @@
 
 from evomerge.score.backend import BackendScorer
 from evomerge.score.failures import Collapsed, NotFinite
-from evomerge.score.gold_loss import GoldLoss, Losses, has_gold
+from evomerge.score.gold_loss import GoldLoss, Losses, gold_count
 from evomerge.score.items import Items, load_items
 from evomerge.score.metrics import task_metrics
 from evomerge.score.requested import PromptStyle, SplitPlan, TaskRequest
 from evomerge.score.resident_lm import ResidentLM
 from evomerge.score.scorer import Scored, Scorer
 from evomerge.score.table import lm_eval_results, lm_eval_table
-from evomerge.score.tasks import list_tasks
+from evomerge.score.tasks import expand, list_tasks
 
 __all__ = [
     "BackendScorer",
@@ -24,7 +24,8 @@ __all__ = [
     "Scorer",
     "SplitPlan",
     "TaskRequest",
-    "has_gold",
+    "expand",
+    "gold_count",
     "list_tasks",
     "lm_eval_results",
     "lm_eval_table",

@@ -1,4 +1,4 @@
-"""The gold answer of a document, as the text that follows its prompt."""
+"""The gold answer of a document, as the text that follows its prompt; or why it has none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lm_eval.api.task import Task
 from lm_eval.api.utils import ends_with_whitespace
 
 from evomerge.errors import TaskError
-from evomerge.score.tasks import name_of
+from evomerge.score.tasks import TASK_FAULTS
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Gold:
 def gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool) -> Gold:  # noqa: ANN401 - any document
     """Find the gold answer of one document.
 
-    A generative task's answer is its first target, set off from the prompt as lm-eval sets off the
-    answers of few-shot examples: by `target_delimiter`, by nothing behind a chat template or
-    whitespace, by a space behind a `gen_prefix`.
+    A generative task's answer is its first target that is not blank, set off from the prompt as lm-eval
+    sets off the answers of few-shot examples: by `target_delimiter`, by nothing behind a chat template
+    or whitespace, by a space behind a `gen_prefix`.
 
     Args:
         task: The task.
@@ -41,8 +41,15 @@ def gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool)
         templated: Whether a chat template is applied.
 
     Raises:
-        TaskError: The answer is empty, or names a choice that does not exist.
+        TaskError: The document has none: its answer is blank, or names a choice that does not exist.
     """
+    try:
+        return _gold_of(task, doc, requests, templated)
+    except TASK_FAULTS as error:  # no doc_to_target, or one that does not fit this document
+        raise TaskError(f"doc_to_target gives none ({type(error).__name__}: {error})") from None
+
+
+def _gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool) -> Gold:  # noqa: ANN401 - any document
     if task.OUTPUT_TYPE == "multiple_choice":
         return Gold(None, _right_choices(task, doc))
     if task.OUTPUT_TYPE != "generate_until":
@@ -51,22 +58,22 @@ def gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool)
     answer = target_text(task, doc)
     # A number in the task file itself stands for "there is none": its metric looks at the text alone.
     is_placeholder = isinstance(task.get_config("doc_to_target"), int)
-    if not answer or (is_placeholder and task.get_config("doc_to_choice") is None):
-        raise TaskError(
-            f'task "{name_of(task)}": a document has an empty gold answer; '
-            "gold_* metrics and slopes need a text (doc_to_target)"
-        )
+    if is_placeholder and task.get_config("doc_to_choice") is None:
+        raise TaskError("doc_to_target is a number, not a text")
+    if not answer.strip():
+        raise TaskError("its gold answer (doc_to_target) is empty")
     return Gold((context, _delimiter(task, doc, context, templated) + answer), ())
 
 
 def target_text(task: Task, doc: Any) -> str:  # noqa: ANN401 - any document
-    """Return a generative task's gold answer; the first where it has several."""
+    """Return a generative task's gold answer; the first that is not blank where it has several."""
     target = task.doc_to_target(doc)
     if task.get_config("doc_to_choice") is not None and isinstance(target, int):
         return str(task.doc_to_choice(doc)[target])
     if isinstance(target, list | tuple):
-        return str(target[0]) if target else ""
-    return str(target)
+        texts = [str(each) for each in target if each is not None]
+        return next((text for text in texts if text.strip()), "")
+    return "" if target is None else str(target)
 
 
 def _delimiter(task: Task, doc: Any, context: str, templated: bool) -> str:  # noqa: ANN401 - any document
@@ -86,8 +93,5 @@ def _right_choices(task: Task, doc: Any) -> tuple[int, ...]:  # noqa: ANN401 - a
     golds = tuple(int(index) for index in (gold if isinstance(gold, list | tuple) else (gold,)))
     right = tuple(index for index in golds if 0 <= index < len(choices))
     if not right:
-        raise TaskError(
-            f'task "{name_of(task)}": a document\'s gold answer {gold!r} is none of its '
-            f"{len(choices)} choices"
-        )
+        raise TaskError(f"its gold answer {gold!r} is none of its {len(choices)} choices")
     return right

@@ -18,13 +18,13 @@ from lm_eval.api.registry import get_model
 
 from evomerge.errors import TaskError
 from evomerge.score import gold
-from evomerge.score.assembly import Asked, asked_metrics, assemble
-from evomerge.score.evaluation import aggregate, item_values, mean_estimate, plain
+from evomerge.score.assembly import Asked, LeafValues, asked_metrics, assemble, leaf_scores
+from evomerge.score.evaluation import item_values
 from evomerge.score.items import Items
 from evomerge.score.metrics import GOLD_EXACT_MATCH, GOLD_PROBABILITY
 from evomerge.score.rendering import Leaf
 from evomerge.score.scorer import Scored
-from evomerge.trial import Estimate, Split, TaskScores
+from evomerge.trial import Split, TaskScores
 
 
 class BackendScorer:
@@ -88,10 +88,12 @@ class BackendScorer:
         return Scored(tasks, subtasks, 0, sum(len(leaf.docs) for leaf, _ in leaves))
 
     def _asked(self, split: Split, metrics: Mapping[str, tuple[str, ...]]) -> dict[str, Asked]:
-        asked = {task: asked_metrics(self._items, task, names) for task, names in metrics.items()}
-        for task, (_, golds) in asked.items():
+        asked = {
+            task: asked_metrics(self._items, task, split, names) for task, names in metrics.items()
+        }
+        for task, each in asked.items():
             for leaf in self._items.leaves(task, split):
-                _refuse(leaf, golds)
+                _refuse(leaf, each.golds)
         return asked
 
 
@@ -108,24 +110,18 @@ def _ask(model: LM, leaf: Leaf) -> list[list[Any]]:
 def _score(
     leaf: Leaf, responses: Sequence[Sequence[Any]], wanted: Asked, iterations: int
 ) -> TaskScores:
-    names, golds = wanted
-    metrics: dict[str, tuple[Any, ...]] = {}
-    estimates: dict[str, Estimate] = {}
-    computed = item_values(leaf, responses, list(names.values()), repeated=True)
-    for name, pair in names.items():
-        estimates[name] = aggregate(leaf.task, pair[0], computed[pair], iterations)
-        metrics[name] = tuple(plain(value) for value in computed[pair])
+    named = wanted.named or {}
+    computed = item_values(leaf, responses, list(named.values()), repeated=True)
+    values: dict[str, Sequence[Any]] = {name: computed[pair] for name, pair in named.items()}
     first = [[repeats[0] for repeats in each] for each in responses]
-    for name in golds:
-        metrics[name] = tuple(_gold(leaf, first, name))
-        estimates[name] = mean_estimate(metrics[name])
-    return TaskScores(leaf.ids, metrics, estimates)
+    values |= {name: _gold(leaf, first, name) for name in wanted.golds}
+    return leaf_scores(leaf, LeafValues(range(len(leaf.docs)), values, 0), iterations)
 
 
 def _gold(
     leaf: Leaf, responses: Sequence[Sequence[tuple[float, bool]]], metric: str
 ) -> list[float]:
-    rights = [each.choices for each in leaf.golds]
+    rights = [() if each is None else each.choices for each in leaf.golds]  # none is None
     if metric == GOLD_PROBABILITY:
         choices = [len(leaf.task.doc_to_choice(doc)) for doc in leaf.docs]
         sums = [

@@ -57,11 +57,17 @@ class Encoder:
         """Encode prompts to be continued, as `HFLM.tok_batch_encode` does with each alone."""
         return self._encode(texts, self._tokenizer.bos_token or "")
 
-    def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Tokens, Tokens]]:
+    def pairs(
+        self, pairs: Sequence[tuple[str, str]], *, empty: bool = False
+    ) -> list[tuple[Tokens, Tokens]]:
         """Encode (context, continuation) pairs as `TemplateLM.loglikelihood` does.
 
         Spaces that end a context are moved to the continuation. An empty context becomes the prefix
         token (BOS, or EOS).
+
+        Args:
+            pairs: The texts.
+            empty: Whether a continuation may have no tokens.
 
         Raises:
             TaskError: A continuation has no tokens.
@@ -79,7 +85,7 @@ class Encoder:
                 pair = (context_tokens, whole[len(context_tokens) :])
             else:
                 pair = self._behind_prefix(bare.pop())
-            if not pair[1]:
+            if not (pair[1] or empty):
                 raise TaskError(
                     f"the continuation {continuation!r} has no tokens of its own; there is nothing to score"
                 )

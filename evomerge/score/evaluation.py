@@ -15,7 +15,7 @@ from lm_eval.api.task import Task
 
 from evomerge.errors import TaskError
 from evomerge.score.rendering import Leaf
-from evomerge.score.tasks import TASK_FAULTS, name_of
+from evomerge.score.tasks import TASK_FAULTS, name_of, quiet
 from evomerge.trial import Estimate
 
 Named = tuple[str, str]
@@ -27,7 +27,7 @@ _CLOSED_FORM = (mean, acc_all)
 def item_values(
     leaf: Leaf,
     responses: Sequence[Sequence[Any]],
-    wanted: Sequence[Named],
+    wanted: Sequence[Named] | None,
     *,
     repeated: bool = False,
 ) -> dict[Named, list[Any]]:
@@ -36,7 +36,7 @@ def item_values(
     Args:
         leaf: The documents and their requests.
         responses: One response for each request of each document.
-        wanted: Metrics and filters.
+        wanted: Metrics and filters; None: all that the task gives, by every filter.
         repeated: Whether each response is a list, one for each of the task's `repeats`; otherwise
             the one response stands for all, as greedy decoding gives the same each time.
 
@@ -48,7 +48,8 @@ def item_values(
         TaskError: The task's filters or `process_results` fail.
     """
     try:
-        return _item_values(leaf, responses, wanted, repeated)
+        with quiet():  # of every document with a gold answer that is none of its choices
+            return _item_values(leaf, responses, wanted, repeated)
     except TASK_FAULTS as error:
         raise _broken(leaf.task, error) from None
 
@@ -66,10 +67,15 @@ def aggregate(
             (`simple_evaluate` takes 100,000, which costs seconds); 0: it has none.
 
     Raises:
-        TaskError: The aggregation fails.
+        TaskError: The aggregation fails, or there is no value.
     """
     function = task.aggregation().get(metric, mean)
     present = [value for value in values if value is not None]
+    if not present:
+        raise TaskError(
+            f'task "{name_of(task)}" gives no "{metric}" for any document; correct its process_results '
+            "or metric_list, or take another metric"
+        )
     try:
         value = float(function(present))
         return Estimate(value, _stderr(function, present, metric, bootstrap_iterations))
@@ -77,37 +83,50 @@ def aggregate(
         raise _broken(task, error) from None
 
 
-def aggregate_group(
-    group: Group,
-    estimates: Mapping[str, Mapping[Named, Estimate]],
-    sizes: Mapping[str, int],
-    name: Named,
-) -> Estimate:
-    """Aggregate a group's metric over its tasks, by lm-eval's `Group.aggregate`.
+def task_row(estimates: Mapping[Named, Estimate], sample_len: int) -> dict[str, Any]:
+    """Return estimates in the form of lm-eval's row of a task, `METRIC,FILTER` and `METRIC_stderr,FILTER`.
+
+    Args:
+        estimates: (metric, filter) → estimate.
+        sample_len: Number of items, by which a group weights its tasks.
+    """
+    row: dict[str, Any] = {"sample_len": sample_len}
+    for (metric, filter_name), estimate in estimates.items():
+        row[f"{metric},{filter_name}"] = estimate.value
+        row[f"{metric}_stderr,{filter_name}"] = (
+            "N/A" if estimate.stderr is None else estimate.stderr
+        )
+    return row
+
+
+def aggregate_group(group: Group, rows: Mapping[str, Mapping[str, Any]], name: Named) -> Estimate:
+    """Aggregate a group's metric over those of its tasks that have it, by lm-eval's `Group.aggregate`.
 
     Args:
         group: The group.
-        estimates: Task → (metric, filter) → estimate.
-        sizes: Task → number of items.
+        rows: Task → its `task_row`.
         name: The wanted metric and filter.
+
+    Raises:
+        TaskError: None of its tasks gives the metric.
     """
-    tables: dict[str, Any] = {}
-    for task, each in estimates.items():
-        tables[task] = {"sample_len": sizes[task]}
-        for (metric, filter_name), estimate in each.items():
-            tables[task][f"{metric},{filter_name}"] = estimate.value
-            shown = "N/A" if estimate.stderr is None else estimate.stderr
-            tables[task][f"{metric}_stderr,{filter_name}"] = shown
-    row: Mapping[str, Any] = group.aggregate(tables)
+    with quiet():  # of tasks without the metric
+        row: Mapping[str, Any] = group.aggregate(dict(rows))
+    metric = f"{name[0]},{name[1]}"
+    if metric not in row:
+        raise TaskError(f'no task of group "{group.name}" gives "{metric}"')
     stderr = row.get(f"{name[0]}_stderr,{name[1]}")
-    return Estimate(
-        float(row[f"{name[0]},{name[1]}"]), float(stderr) if isinstance(stderr, float) else None
-    )
+    return Estimate(float(row[metric]), float(stderr) if isinstance(stderr, float) else None)
 
 
-def mean_estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean with the standard error that lm-eval gives a mean."""
-    return Estimate(float(mean(values)), _stderr(mean, values, "", 0))
+def mean_estimate(values: Sequence[float | None]) -> Estimate | None:
+    """Return the mean with the standard error that lm-eval gives a mean; None where there is no value.
+
+    Args:
+        values: One an item; None is left out.
+    """
+    present = [value for value in values if value is not None]
+    return Estimate(float(mean(present)), _stderr(mean, present, "", 0)) if present else None
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - what lm-eval hands to its aggregation is any
@@ -149,7 +168,7 @@ def _in_this_process_and_quietly() -> Iterator[None]:
 
 
 def _item_values(
-    leaf: Leaf, responses: Sequence[Sequence[Any]], wanted: Sequence[Named], repeated: bool
+    leaf: Leaf, responses: Sequence[Sequence[Any]], wanted: Sequence[Named] | None, repeated: bool
 ) -> dict[Named, list[Any]]:
     instances = [request for requests in leaf.requests for request in requests]
     for request, response in zip(
@@ -157,18 +176,18 @@ def _item_values(
     ):
         request.resps = list(response) if repeated else [response] * (request.repeats or 1)
         request.filtered_resps = {}
-    filters = {name for _, name in wanted}
-    for ensemble in leaf.task._filters:
-        if ensemble.name in filters:
-            ensemble.apply(instances)
-    values: dict[Named, list[Any]] = {name: [] for name in wanted}
-    for filter_name in filters:
-        metrics = [metric for metric, name in wanted if name == filter_name]
-        for doc, requests in zip(leaf.docs, leaf.requests, strict=True):
+    filters = None if wanted is None else {name for _, name in wanted}
+    applied = [each for each in leaf.task._filters if filters is None or each.name in filters]
+    for ensemble in applied:
+        ensemble.apply(instances)
+    empty: list[Any] = [None] * len(leaf.docs)
+    values: dict[Named, list[Any]] = {name: list(empty) for name in wanted or ()}
+    for filter_name in (each.name for each in applied):
+        for index, (doc, requests) in enumerate(zip(leaf.docs, leaf.requests, strict=True)):
             filtered = [request.filtered_resps[filter_name] for request in requests]
-            result = leaf.task.process_results(doc, filtered)
-            for metric in metrics:
-                values[metric, filter_name].append(result.get(metric, None))
+            for metric, value in leaf.task.process_results(doc, filtered).items():
+                if wanted is None or (metric, filter_name) in values:
+                    values.setdefault((metric, filter_name), list(empty))[index] = value
     return values
 
 

@@ -55,7 +55,7 @@ class GoldLoss:
     def __init__(self, items: Items, engine: Engine, *, recompute: bool | None = None) -> None:
         self._items, self._engine = items, engine
         self.recompute = engine.gradients.recompute if recompute is None else recompute
-        self._questions: dict[tuple[str, Split], list[Question]] = {}
+        self._questions: dict[tuple[str, Split], list[Question | None]] = {}
 
     def run(
         self,
@@ -68,22 +68,26 @@ class GoldLoss:
         """Compute Σ_task share · mean of its chosen items' losses, in parts of whole items.
 
         Args:
-            chosen: Requested task or group → positions in `Items.ids`. A task without any is left out.
+            chosen: Requested task or group → positions among its items with a gold answer. A task
+                without any is left out.
             shares: Requested task or group → its share.
             differentiate: Called with each part of the total, which has a graph where the caller's mode
                 allows it. One part's graph is gone before the next is made.
             split: Whose items.
 
         Raises:
-            TaskError: An unknown task or position, or an item without gold answer.
+            TaskError: An unknown task or position.
             NotFinite: The logits are NaN or infinite.
         """
+        picked = {
+            task: list(self._pick(task, split, positions)) for task, positions in chosen.items()
+        }
         everything = [
-            _Chosen(task, question, shares[task] / len(positions))
-            for task, positions in chosen.items()
-            for question in self._pick(task, split, positions)
+            _Chosen(task, question, shares[task] / len(questions))
+            for task, questions in picked.items()
+            for question in questions
         ]
-        sums = dict.fromkeys((task for task in chosen if chosen[task]), 0.0)
+        sums = {task: 0.0 for task, questions in picked.items() if questions}
         total = 0.0
         for part in self._parts(everything):
             losses = item_losses(self._sums(part), [each.question for each in part])
@@ -93,7 +97,7 @@ class GoldLoss:
             total += float(loss.detach())
             for each, value in zip(part, losses.detach().tolist(), strict=True):
                 sums[each.task] += value
-        means = {task: value / len(chosen[task]) for task, value in sums.items()}
+        means = {task: value / len(picked[task]) for task, value in sums.items()}
         return Losses(total, means, len(everything))
 
     def _pick(self, task: str, split: Split, positions: Sequence[int]) -> Iterator[Question]:
@@ -105,11 +109,14 @@ class GoldLoss:
         for position in positions:
             if not 0 <= position < len(questions):
                 raise TaskError(
-                    f'task "{task}" has {len(questions)} items for {split}; there is no item {position}'
+                    f'task "{task}" has {len(questions)} items with a gold answer for {split}; there is '
+                    f"no item {position}"
                 )
-            yield questions[position]
+            question = questions[position]
+            if question is not None:
+                yield question
 
-    def _ask(self, task: str, split: Split) -> list[Question]:
+    def _ask(self, task: str, split: Split) -> list[Question | None]:
         leaves = self._items.leaves(task, split)
         by_gold = ("generate_until", "loglikelihood")
         needs = [
@@ -154,8 +161,8 @@ class GoldLoss:
         return self._engine.read(batches, len(readings)).sums()
 
 
-def has_gold(items: Items, task: str, split: Split = "search") -> bool:
-    """Tell whether every item of a task has a gold answer, without which there is no slope.
+def gold_count(items: Items, task: str, split: Split = "search") -> int:
+    """Return how many of a task's items have a gold answer, without which an item has no loss.
 
     Args:
         items: What was loaded.
@@ -165,29 +172,30 @@ def has_gold(items: Items, task: str, split: Split = "search") -> bool:
     Raises:
         TaskError: No such task among the items, or no such split.
     """
-    leaves = items.leaves(task, split)
-    try:
-        return all(len(leaf.golds) == len(leaf.docs) for leaf in leaves)
-    except TaskError:
-        return False
+    return sum(gold is not None for leaf in items.leaves(task, split) for gold in leaf.golds)
 
 
-def _questions(work: Workload, part: Part) -> Iterator[Question]:
+def _questions(work: Workload, part: Part) -> Iterator[Question | None]:
+    """Yield one for each document with a gold answer; None where the answer has no tokens."""
     leaf = part.leaf
     kind = str(leaf.task.OUTPUT_TYPE)
     if kind == "multiple_choice":
         first = part.first_request_reading
         for doc, requests, gold in zip(leaf.docs, leaf.requests, leaf.golds, strict=True):
-            choices = len(leaf.task.doc_to_choice(doc))  # requests without context may follow
-            right = tuple(choice in gold.choices for choice in range(choices))
-            yield Question(tuple(work.readings[first : first + choices]), right)
+            if gold is not None:
+                choices = len(leaf.task.doc_to_choice(doc))  # requests without context may follow
+                right = tuple(choice in gold.choices for choice in range(choices))
+                yield Question(tuple(work.readings[first : first + choices]), right)
             first += len(requests)
-    elif kind == "loglikelihood_rolling":
-        readings = iter(work.readings[part.first_request_reading :])
-        for _, owned in groupby(part.of_requests):
-            windows = tuple(next(readings) for _ in owned)
-            yield Question(windows, scale=1 / sum(len(each.targets) for each in windows))
-    else:
-        first = part.first_gold_reading
-        for reading in work.readings[first : first + len(leaf.docs)]:
-            yield Question((reading,))
+        return
+    rolling = kind == "loglikelihood_rolling"
+    owners = part.of_requests if rolling else part.of_gold
+    readings = iter(
+        work.readings[part.first_request_reading if rolling else part.first_gold_reading :]
+    )
+    owned = {document: tuple(next(readings) for _ in each) for document, each in groupby(owners)}
+    for document, gold in enumerate(leaf.golds):
+        own = owned.get(document, ())
+        tokens = sum(len(each.targets) for each in own)
+        if gold is not None:
+            yield Question(own, scale=1 / tokens if rolling else 1.0) if tokens else None

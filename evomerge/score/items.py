@@ -15,11 +15,11 @@ from xxhash import xxh3_128
 
 from evomerge.errors import TaskError
 from evomerge.score.answers import target_text
-from evomerge.score.metrics import directions, is_item_mean, resolve
+from evomerge.score.metrics import directions, is_gold, is_item_mean, resolve
 from evomerge.score.rendering import Leaf, build_leaf, chat_template
 from evomerge.score.requested import PromptStyle, Source, SplitPlan, TaskRequest
 from evomerge.score.splits import Drawn, document_ids, draw, share_out
-from evomerge.score.tasks import leaves, load_task, name_of
+from evomerge.score.tasks import TASK_FAULTS, leaves, load_task, name_of
 from evomerge.trial import SPLITS, Split
 
 
@@ -100,9 +100,26 @@ class Items:
             return known[metric]
         return known[resolve(task, self._loaded[task], metric)[0]]
 
-    def check_metric(self, task: str, metric: str) -> None:
-        """Raise as `higher_is_better` does, unless the task has the metric."""
+    def check_metric(self, task: str, metric: str, splits: Sequence[Split] = ()) -> None:
+        """Check that a task has a metric and, for one on the gold answer, that every item has an answer.
+
+        Args:
+            task: The task or group.
+            metric: By a name that `higher_is_better` takes.
+            splits: Whose items must have a gold answer.
+
+        Raises:
+            TaskError: No such task, metric or split, or items without gold answer, which are counted.
+        """
         self.higher_is_better(task, metric)
+        for split in splits if is_gold(metric) else ():
+            faults = [fault for leaf in self.leaves(task, split) for fault in leaf.gold_faults]
+            if faults:
+                raise TaskError(
+                    f'task "{task}": {metric} needs a gold answer for every item, and {len(faults)} of '
+                    f"{len(self.ids(task, split))} {split} items have none ({faults[0]}); take one of "
+                    "the task's own metrics, or correct doc_to_target"
+                )
 
     def race_fault(self, task: str, metric: str) -> str | None:
         """Say why candidates cannot be given up by this metric before all items are scored.
@@ -129,7 +146,7 @@ class Items:
                 for doc, requests in zip(leaf.docs, leaf.requests, strict=True):
                     texts += dict.fromkeys(str(request.args[0]) for request in requests)
                     if leaf.task.OUTPUT_TYPE == "generate_until":
-                        texts.append(target_text(leaf.task, doc))
+                        texts.append(_answer(leaf.task, doc))
                     else:
                         texts += [str(each.args[1]) for each in requests if len(each.args) > 1]
         encoded = self._tokenizer(texts)["input_ids"] if texts else []
@@ -211,6 +228,13 @@ def load_items(
                 for task, drawn in parts
             )
     return Items(loaded, chosen, tokenizer)
+
+
+def _answer(task: Task, doc: Any) -> str:  # noqa: ANN401 - any document
+    try:
+        return target_text(task, doc)
+    except TASK_FAULTS:  # a task may have no gold answers
+        return ""
 
 
 def _choose(

@@ -1,6 +1,6 @@
 """Names and directions of a task's metrics: lm-eval's own, and ours on the gold answer.
 
-A metric is named `METRIC`, or `METRIC,FILTER` where the task has several filters. Ours:
+A metric is named `METRIC`, or `METRIC,FILTER` where it is there by several filters. Ours:
 
 - `gold_loglikelihood`: mean token log-likelihood of the gold answer;
 - `gold_probability` (multiple choice): softmax over the choices' summed log-likelihoods, the gold's share;
@@ -11,7 +11,7 @@ Higher is better for all three.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lm_eval.api.group import Group
 from lm_eval.api.metrics import mean
@@ -47,7 +47,42 @@ def task_metrics(
 def directions(loaded: Task | Group) -> dict[str, bool]:
     """Return metric → whether higher is better, by the names that `resolve` takes."""
     own = _group_directions(loaded) if isinstance(loaded, Group) else _task_directions(loaded)
-    return own | dict.fromkeys(_gold_metrics(loaded), True)
+    return own | dict.fromkeys(gold_metrics(loaded), True)
+
+
+def gold_metrics(loaded: Task | Group) -> tuple[str, ...]:
+    """Return our metrics that a task offers, or that all tasks of a group offer."""
+    offered = [_GOLD_METRICS.get(str(task.OUTPUT_TYPE), ()) for task in leaves(loaded)]
+    return tuple(metric for metric in offered[0] if all(metric in each for each in offered))
+
+
+def group_metrics(group: Group) -> dict[str, tuple[str, str]]:
+    """Return the metrics that a group aggregates, by name → (metric, filter)."""
+    pairs: dict[tuple[str, str], None] = {}
+    for aggregate in group.aggregate_metric_list or ():
+        listed = aggregate.filter_list
+        wanted = None if listed is None else [listed] if isinstance(listed, str) else listed
+        pairs |= {
+            (aggregate.metric, name): None
+            for task in leaves(group)
+            if aggregate.metric in task.aggregation()
+            for name in filter_names(task)
+            if wanted is None or name in wanted
+        }
+    return {
+        named(pair, [name for metric, name in pairs if metric == pair[0]]): pair for pair in pairs
+    }
+
+
+def named(pair: tuple[str, str], filters: Sequence[str]) -> str:
+    """Return the name of lm-eval's (metric, filter), where the metric is there by these filters."""
+    return pair[0] if len(filters) == 1 else ",".join(pair)
+
+
+def pair_of(task: Task, metric: str) -> tuple[str, str]:
+    """Return lm-eval's (metric, filter) of one of a task's own names, or of one of ours."""
+    base, _, wanted = metric.partition(",")
+    return base, wanted or ("none" if is_gold(base) else filter_names(task)[0])
 
 
 def is_gold(metric: str) -> bool:
@@ -66,13 +101,12 @@ def resolve(name: str, loaded: Task | Group, metric: str) -> tuple[str, str]:
     Raises:
         TaskError: The task has no such metric; the known ones are named.
     """
-    known = directions(loaded)
+    known = group_metrics(loaded) if isinstance(loaded, Group) else _task_metrics(loaded)
     base, _, wanted = metric.partition(",")
-    filters = filter_names(loaded)
-    if wanted and len(filters) == 1 and base in known and wanted == filters[0]:
+    if (base, wanted) in known.values():
         return base, wanted
-    _check(name, known, metric)
-    return base, wanted or filters[0]
+    _check(name, directions(loaded), metric)
+    return known[metric]
 
 
 def is_item_mean(loaded: Task | Group, metric: str) -> bool:
@@ -95,10 +129,9 @@ def is_item_mean(loaded: Task | Group, metric: str) -> bool:
     return all(task.aggregation().get(base) is mean for task in leaves(loaded))
 
 
-def filter_names(loaded: Task | Group) -> tuple[str, ...]:
-    """Return the names of the filters of a task, or of all tasks of a group."""
-    names = [each.name for task in leaves(loaded) for each in getattr(task, "_filters", ())]
-    return tuple(dict.fromkeys(names)) or ("none",)
+def filter_names(task: Task) -> tuple[str, ...]:
+    """Return the names of a task's filters."""
+    return tuple(dict.fromkeys(each.name for each in getattr(task, "_filters", ()))) or ("none",)
 
 
 def _check(name: str, known: Mapping[str, bool], metric: str) -> None:
@@ -112,35 +145,17 @@ def _check(name: str, known: Mapping[str, bool], metric: str) -> None:
 
 def _task_directions(task: Task) -> dict[str, bool]:
     higher = task.higher_is_better()
-    return _named(
-        [(metric, name) for metric in task.aggregation() for name in filter_names(task)],
-        {metric: bool(higher.get(metric, True)) for metric in task.aggregation()},
-        len(filter_names(task)),
-    )
+    return {name: bool(higher.get(pair[0], True)) for name, pair in _task_metrics(task).items()}
+
+
+def _task_metrics(task: Task) -> dict[str, tuple[str, str]]:
+    filters = filter_names(task)
+    pairs = [(metric, name) for metric in task.aggregation() for name in filters]
+    return {named(pair, filters): pair for pair in pairs}
 
 
 def _group_directions(group: Group) -> dict[str, bool]:
     higher: dict[str, bool] = {}
     for task in leaves(group):
         higher |= {metric: bool(better) for metric, better in task.higher_is_better().items()}
-    filters = filter_names(group)
-    pairs = []
-    for aggregate in group.aggregate_metric_list or ():
-        listed = aggregate.filter_list
-        names = filters if listed is None else [listed] if isinstance(listed, str) else listed
-        pairs += [(aggregate.metric, name) for name in names if name in filters]
-    return _named(pairs, higher, len(filters))
-
-
-def _named(
-    pairs: list[tuple[str, str]], higher: Mapping[str, bool], filters: int
-) -> dict[str, bool]:
-    return {
-        metric if filters == 1 else f"{metric},{name}": higher.get(metric, True)
-        for metric, name in pairs
-    }
-
-
-def _gold_metrics(loaded: Task | Group) -> tuple[str, ...]:
-    offered = [_GOLD_METRICS.get(str(task.OUTPUT_TYPE), ()) for task in leaves(loaded)]
-    return tuple(metric for metric in offered[0] if all(metric in each for each in offered))
+    return {name: higher.get(pair[0], True) for name, pair in group_metrics(group).items()}

@@ -42,11 +42,28 @@ class Leaf:
         """The task's name."""
         return name_of(self.task)
 
+    @property
+    def golds(self) -> tuple[Gold | None, ...]:
+        """The gold answer of each document; None where it has none."""
+        return tuple(None if isinstance(each, TaskError) else each for each in self._found)
+
+    @property
+    def gold_faults(self) -> tuple[str, ...]:
+        """Why documents have no gold answer, one reason for each of those that have none."""
+        return tuple(each.message for each in self._found if isinstance(each, TaskError))
+
     @cached_property
-    def golds(self) -> tuple[Gold, ...]:
-        """The gold answer of each document; TaskError where one has none."""
-        pairs = zip(self.docs, self.requests, strict=True)
-        return tuple(gold_of(self.task, doc, each, self.templated) for doc, each in pairs)
+    def _found(self) -> tuple[Gold | TaskError, ...]:
+        return tuple(
+            self._gold(doc, requests)
+            for doc, requests in zip(self.docs, self.requests, strict=True)
+        )
+
+    def _gold(self, doc: Any, requests: Sequence[Instance]) -> Gold | TaskError:  # noqa: ANN401
+        try:
+            return gold_of(self.task, doc, requests, self.templated)
+        except TaskError as error:
+            return error
 
 
 def build_leaf(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -11,25 +11,28 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from evomerge.errors import TaskError
 from evomerge.score import gold
 from evomerge.score.assembly import (
     Asked,
     LeafValues,
     asked_metrics,
     assemble,
+    everything,
     leaf_scores,
     union,
 )
 from evomerge.score.batches import Batch
 from evomerge.score.engine import Engine
-from evomerge.score.evaluation import Named, item_values
+from evomerge.score.evaluation import item_values
 from evomerge.score.gold_loss import GoldLoss
 from evomerge.score.items import Items
 from evomerge.score.loglikelihood import TokenScores
 from evomerge.score.metrics import (
-    GOLD_EXACT_MATCH,
     GOLD_LOGLIKELIHOOD,
     GOLD_PROBABILITY,
+    filter_names,
+    named,
 )
 from evomerge.score.rendering import Leaf
 from evomerge.score.workload import Need, Part, Workload, lay_out
@@ -100,8 +103,24 @@ class Scorer:
             NotFinite: The logits are NaN or infinite.
             Collapsed: The module writes the same token over and over, whatever it is asked.
         """
-        whole = {task: range(len(self._items.ids(task, split))) for task in metrics}
-        (scored,) = self._scored(split, metrics, [whole], bootstrap_iterations)
+        asked = self._asked(split, metrics)
+        (scored,) = self._scored(split, asked, [self._whole(split, asked)], bootstrap_iterations)
+        return scored
+
+    def score_everything(self, split: Split, *, bootstrap_iterations: int = 0) -> Scored:
+        """Score the module as it is now by every metric, as `lm_eval` does, and by ours.
+
+        Our `gold_*` metrics are over the items that have a gold answer, and left out where none has.
+
+        Args:
+            split: Which items.
+            bootstrap_iterations: Draws for standard errors without a closed form; 0: they have none.
+
+        Raises:
+            As `score` does.
+        """
+        asked = dict.fromkeys(self._items.tasks)
+        (scored,) = self._scored(split, asked, [self._whole(split, asked)], bootstrap_iterations)
         return scored
 
     def score_in_blocks(
@@ -123,7 +142,7 @@ class Scorer:
             The scores on all items so far, in the order of `Items.ids`, aggregated as if they were
             scored in one go; a task without any is left out. Tokens and items count all blocks so far.
         """
-        yield from self._scored(split, metrics, blocks, 0)
+        yield from self._scored(split, self._asked(split, metrics), blocks, 0)
 
     def forget_drafts(self) -> None:
         """Forget what earlier candidates wrote; scores stay the same, the next one takes longer."""
@@ -134,16 +153,29 @@ class Scorer:
         """Differentiable losses of the same module on the same items."""
         return GoldLoss(self._items, self._engine)
 
+    def _asked(self, split: Split, metrics: Mapping[str, tuple[str, ...]]) -> dict[str, Asked]:
+        return {
+            task: asked_metrics(self._items, task, split, names) for task, names in metrics.items()
+        }
+
+    def _whole(self, split: Split, tasks: Iterable[str]) -> dict[str, range]:
+        return {task: range(len(self._items.ids(task, split))) for task in tasks}
+
     def _scored(
         self,
         split: Split,
-        metrics: Mapping[str, tuple[str, ...]],
+        asked: Mapping[str, Asked | None],
         blocks: Sequence[Mapping[str, Sequence[int]]],
         iterations: int,
     ) -> Iterator[Scored]:
-        asked = {task: asked_metrics(self._items, task, names) for task, names in metrics.items()}
-        wanted = [asked[task] for task in asked for _ in self._items.leaves(task, split)]
+        """Score block by block what is asked of each task; None: everything."""
         whole = [leaf for task in asked for leaf in self._items.leaves(task, split)]
+        wanted = [
+            metrics or everything(leaf)
+            for task, metrics in asked.items()
+            for leaf in self._items.leaves(task, split)
+        ]
+        by_task = {task: metrics or Asked(None) for task, metrics in asked.items()}
         found: list[list[LeafValues]] = [[] for _ in whole]
         generated = items = 0
         for block in blocks:
@@ -156,14 +188,14 @@ class Scorer:
             answers = self._answers([shares[n] for n in here], [wanted[n] for n in here])
             for number, part in zip(here, answers.parts, strict=True):
                 share, names = shares[number], wanted[number]
-                found[number].append(answers.leaf(part, share.positions, *names))
+                found[number].append(answers.leaf(part, share.positions, names))
             scores = [
-                leaf_scores(leaf, union(values), names, iterations) if values else None
-                for leaf, values, names in zip(whole, found, wanted, strict=True)
+                leaf_scores(leaf, union(values), iterations) if values else None
+                for leaf, values in zip(whole, found, strict=True)
             ]
             generated += answers.generated_tokens
             items += sum(len(share.positions) for share in shares)
-            yield Scored(*assemble(self._items, split, asked, scores), generated, items)
+            yield Scored(*assemble(self._items, split, by_task, scores), generated, items)
 
     def _shares(self, task: str, split: Split, positions: tuple[int, ...]) -> tuple[_Share, ...]:
         """Return a block's documents of each leaf of a task, the same objects each time."""
@@ -174,8 +206,8 @@ class Scorer:
 
     def _answers(self, shares: Sequence[_Share], wanted: Sequence[Asked]) -> _Answers:
         needs = [
-            Need(share.leaf, bool(names) or GOLD_PROBABILITY in golds, bool(golds))
-            for share, (names, golds) in zip(shares, wanted, strict=True)
+            Need(share.leaf, each.requests or GOLD_PROBABILITY in each.golds, bool(each.golds))
+            for share, each in zip(shares, wanted, strict=True)
         ]
         work, batches = self._plan(needs)
         with torch.inference_mode():
@@ -215,18 +247,23 @@ class _Answers:
         self._sums, self._greedy = tokens.sums(), tokens.greedy()
         self._tokens = torch.bincount(tokens.reading, minlength=count)
 
-    def leaf(
-        self,
-        part: Part,
-        positions: Sequence[int],
-        names: Mapping[str, Named],
-        golds: Sequence[str],
-    ) -> LeafValues:
+    def leaf(self, part: Part, positions: Sequence[int], asked: Asked) -> LeafValues:
         values: dict[str, Sequence[Any]] = {}
-        if names:
-            computed = item_values(part.leaf, self._responses(part), list(names.values()))
-            values |= {name: computed[pair] for name, pair in names.items()}
-        values |= {name: self._gold(part, name).tolist() for name in golds}
+        if asked.named is None:
+            filters = filter_names(part.leaf.task)
+            computed = item_values(part.leaf, self._responses(part), None)
+            values |= {named(pair, filters): each for pair, each in computed.items()}
+        elif asked.named:
+            pairs = list(asked.named.values())
+            computed = item_values(part.leaf, self._responses(part), pairs)
+            values |= {name: computed[pair] for name, pair in asked.named.items()}
+        for name in asked.golds:
+            values[name] = self._gold(part, name)
+            if asked.named is not None and None in values[name]:
+                raise TaskError(
+                    f'task "{part.leaf.name}": {name} was asked for, but a gold answer has no tokens of '
+                    "its own; there is nothing to score"
+                )
         return LeafValues(positions, values, part.truncated)
 
     def _responses(self, part: Part) -> list[list[Any]]:
@@ -241,19 +278,29 @@ class _Answers:
         flat = iter(zip(sums.tolist(), (greedy > 0).tolist(), strict=True))
         return [[next(flat) for _ in requests] for requests in part.leaf.requests]
 
-    def _gold(self, part: Part, metric: str) -> Tensor:
+    def _gold(self, part: Part, metric: str) -> list[float | None]:
+        """Return one value a document; None where its gold answer, if it has one, was not read."""
         leaf = part.leaf
-        if metric == GOLD_PROBABILITY:
-            return self._gold_probability(part)
-        if part.of_gold:
-            sums, greedy, tokens = self._by(part.of_gold, part.first_gold_reading, len(leaf.docs))
-        else:
+        if part.of_requests:
             sums, greedy, tokens = self._by(
                 part.of_requests, part.first_request_reading, _requests(leaf)
             )
             right = torch.tensor(_right(leaf), device=sums.device)
             sums, greedy, tokens = sums[right], greedy[right], tokens[right]
-        return {GOLD_LOGLIKELIHOOD: sums / tokens.clamp(min=1), GOLD_EXACT_MATCH: greedy}[metric]
+            there = [gold is not None for gold in leaf.golds]
+        else:
+            sums, greedy, tokens = self._by(part.of_gold, part.first_gold_reading, len(leaf.docs))
+            there = (tokens > 0).tolist()
+        if metric == GOLD_PROBABILITY:
+            values = self._gold_probability(part)
+        elif metric == GOLD_LOGLIKELIHOOD:
+            values = sums / tokens.clamp(min=1)
+        else:
+            values = greedy
+        return [
+            value if is_there else None
+            for value, is_there in zip(values.tolist(), there, strict=True)
+        ]
 
     def _gold_probability(self, part: Part) -> Tensor:
         leaf = part.leaf
@@ -262,7 +309,8 @@ class _Answers:
         first = 0
         for document, requests in enumerate(leaf.requests):
             choices = len(leaf.task.doc_to_choice(leaf.docs[document]))
-            golds = leaf.golds[document].choices
+            gold_answer = leaf.golds[document]
+            golds = () if gold_answer is None else gold_answer.choices
             rows += [(first + choice, document, choice in golds) for choice in range(choices)]
             first += len(requests)
         request, item, right = (
@@ -306,9 +354,9 @@ def _requests(leaf: Leaf) -> int:
 
 
 def _right(leaf: Leaf) -> list[int]:
-    """The request with each document's (first) gold answer, counted over all documents."""
+    """The request with each document's (first) gold answer, counted over all; its first without one."""
     found, first = [], 0
     for gold_answer, requests in zip(leaf.golds, leaf.requests, strict=True):
-        found.append(first + gold_answer.choices[0])
+        found.append(first + (0 if gold_answer is None else gold_answer.choices[0]))
         first += len(requests)
     return found

@@ -6,17 +6,22 @@ from typing import Any
 
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
+from lm_eval.evaluator_utils import EvalAcc, aggregate_groups
 from lm_eval.utils import make_table
 
+from evomerge.score.assembly import group_golds, row_of, sample_len
+from evomerge.score.evaluation import task_row
 from evomerge.score.items import Items
-from evomerge.score.metrics import directions, is_gold, resolve
+from evomerge.score.metrics import gold_metrics
 from evomerge.score.scorer import Scored
-from evomerge.score.tasks import leaves, name_of
+from evomerge.score.tasks import leaves, name_of, quiet
 from evomerge.trial import Split, TaskScores
 
 
 def lm_eval_results(items: Items, scored: Scored, split: Split) -> dict[str, Any]:
     """Return scores in the form of what `lm_eval.simple_evaluate` returns, without its samples.
+
+    What concerns groups, nested ones too, is lm-eval's own doing; our `gold_*` metrics are added.
 
     Args:
         items: What was scored.
@@ -27,22 +32,25 @@ def lm_eval_results(items: Items, scored: Scored, split: Split) -> dict[str, Any
         `results`, `groups` (where there are), `group_subtasks`, `versions`, `n-shot`,
         `higher_is_better` and `n-samples`; metrics are named `METRIC,FILTER` as in lm-eval.
     """
-    table: dict[str, Any] = {
-        "results": {},
-        "group_subtasks": {},
-        "versions": {},
-        "n-shot": {},
-        "higher_is_better": {},
-        "n-samples": {},
-    }
+    table = EvalAcc()
+    rows: dict[str, TaskScores] = {}
     for name, scores in scored.tasks.items():
         loaded = items.loaded(name)
         if isinstance(loaded, Group):
-            _add_group(table, loaded, scores)
+            table.groups |= {each.name: each for each in (loaded, *loaded.get_all_groups())}
         for leaf in items.leaves(name, split):
-            own = scored.subtasks[leaf.name] if isinstance(loaded, Group) else scores
-            _add_task(table, leaf.task, own)
-    return table
+            rows[leaf.name] = scored.subtasks[leaf.name] if isinstance(loaded, Group) else scores
+            _add_task(table, leaf.task, rows[leaf.name])
+    with quiet():  # of groups with metrics that some of their tasks lack
+        aggregate_groups(table)
+        for group in table.groups.values():
+            if group.has_aggregation:
+                golds = group_golds(rows[name_of(task)] for task in leaves(group))
+                row = task_row({(name, "none"): each for name, each in golds.items()}, 0)
+                table.metrics[group.name] = row | table.metrics[group.name]
+        results = dict(table._to_eval_results())
+    del results["configs"]
+    return results
 
 
 def lm_eval_table(results: dict[str, Any]) -> str:
@@ -53,37 +61,12 @@ def lm_eval_table(results: dict[str, Any]) -> str:
     return "\n".join(tables)
 
 
-def _add_task(table: dict[str, Any], task: Task, scores: TaskScores) -> None:
+def _add_task(table: EvalAcc, task: Task, scores: TaskScores) -> None:
     name = name_of(task)
     alias = str(task.get_config("task_alias") or name)
-    table["results"][name] = _row(name, alias, task, scores)
-    table["versions"][name] = task.VERSION
-    table["n-shot"][name] = task.get_config("num_fewshot") or 0
-    table["higher_is_better"][name] = _directions(task)
-    table["n-samples"][name] = {"original": len(task.eval_docs), "effective": len(scores.items)}
-
-
-def _add_group(table: dict[str, Any], group: Group, scores: TaskScores) -> None:
-    row = _row(group.name, group.alias or group.name, group, scores)
-    table["results"][group.name] = row
-    table.setdefault("groups", {})[group.name] = row
-    table["versions"][group.name] = group.version
-    table["higher_is_better"][group.name] = _directions(group)
-    for each in (group, *group.get_all_groups()):
-        table["group_subtasks"][each.name] = list(each.child_names)
-    shots = {task.get_config("num_fewshot") or 0 for task in leaves(group)}
-    if len(shots) == 1:
-        table["n-shot"][group.name] = shots.pop()
-
-
-def _row(name: str, alias: str, loaded: Task | Group, scores: TaskScores) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "alias": alias, "sample_len": len(scores.items)}
-    for metric, estimate in scores.values.items():
-        base, kind = (metric, "none") if is_gold(metric) else resolve(name, loaded, metric)
-        row[f"{base},{kind}"] = estimate.value
-        row[f"{base}_stderr,{kind}"] = "N/A" if estimate.stderr is None else estimate.stderr
-    return row
-
-
-def _directions(loaded: Task | Group) -> dict[str, bool]:
-    return {name.partition(",")[0]: higher for name, higher in directions(loaded).items()}
+    table.metrics[name] = {"name": name, "alias": alias, **row_of(task, scores)}
+    table.versions[name] = task.VERSION
+    table.num_fewshot[name] = task.get_config("num_fewshot") or 0
+    ours = dict.fromkeys(gold_metrics(task), True)
+    table.higher_is_better[name] = {**task.higher_is_better(), **ours}
+    table.n_samples[name] = {"original": len(task.eval_docs), "effective": sample_len(scores)}

@@ -6,9 +6,10 @@ not found in the user's folder.
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -62,6 +63,31 @@ def list_tasks(tasks_path: str | None = None, *, include_defaults: bool = True) 
     return tuple(sorted({*manager.all_subtasks, *manager.all_groups}))
 
 
+def expand(names: Iterable[str], tasks_path: str | None = None) -> tuple[str, ...]:
+    """Return the tasks and groups that names stand for, each once, as `lm_eval --tasks` takes them.
+
+    Args:
+        names: Tasks, groups, tags (all tasks that carry the tag), and patterns such as `mmlu_*`.
+        tasks_path: A folder of task files, searched before lm-eval's own.
+
+    Raises:
+        TaskError: A name is unknown, or a pattern matches nothing.
+    """
+    folder = _checked_folder(tasks_path)
+    found: dict[str, None] = {}
+    for name in names:
+        if any(sign in name for sign in "*?["):
+            matching = fnmatch.filter(_manager(folder, True).all_tasks, name)
+            if not matching:
+                raise TaskError(f'no task is called anything like "{name}"')
+            found |= dict.fromkeys(sorted(matching))
+            continue
+        manager = _manager_of(name, folder)
+        is_tag = name in manager.all_tags
+        found |= dict.fromkeys(_tagged(name, manager) if is_tag else [name])
+    return tuple(found)
+
+
 def load_task(
     request: TaskRequest,
     *,
@@ -83,10 +109,9 @@ def load_task(
     """
     manager = _manager_of(request.task, _checked_folder(tasks_path))
     if request.task in manager.all_tags:
-        members = sorted(manager.task_index[request.task].tags)
         raise TaskError(
             f'"{request.task}" is a tag, which has no score of its own; name its tasks: '
-            f"{', '.join(members)}"
+            f"{', '.join(_tagged(request.task, manager))}"
         )
     if not allow_unsafe_code:
         _refuse_unsafe(request.task, manager)
@@ -117,6 +142,10 @@ def leaves(loaded: Task | Group) -> tuple[Task, ...]:
 def name_of(task: Task) -> str:
     """Return a task's name; lm-eval's own `task_name` draws a random number at every call."""
     return str(task.config.task)
+
+
+def _tagged(tag: str, manager: TaskManager) -> list[str]:
+    return sorted(manager.task_index[tag].tags)
 
 
 def _checked_folder(tasks_path: str | None) -> str | None:
@@ -208,25 +237,34 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what lm-eval says by the way to itself: its warnings are no part of a result."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
 def _lm_eval_surroundings(trust_remote_code: bool = False) -> Iterator[None]:
     """What `simple_evaluate` seeds before it builds tasks, and quiet; all put back afterwards."""
     state, numpy_state = random.getstate(), np.random.get_state()
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
     bars = datasets.are_progress_bars_disabled()
     random.seed(0)
     np.random.seed(1234)
-    logger.setLevel("ERROR")
     datasets.disable_progress_bars()
     trusted = getattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE", None)
     if trusted is not None:
         datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = trust_remote_code
     try:
-        yield
+        with quiet():
+            yield
     finally:
         random.setstate(state)
         np.random.set_state(numpy_state)
-        logger.setLevel(level)
         if trusted is not None:
             datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = trusted
         if not bars:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lm_eval.api.instance import Instance
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from evomerge.errors import TaskError
+from evomerge.score.answers import Gold
 from evomerge.score.encoding import Encoder, Reading, Tokens
 from evomerge.score.generation import Prompt
 from evomerge.score.rendering import Leaf
@@ -27,7 +29,8 @@ class Part:
         of_requests: Reading → the request that it belongs to, counted over all documents; for readings
             from `first_request_reading` on.
         first_request_reading: See above.
-        of_gold: Reading → document, for readings of gold answers from `first_gold_reading` on.
+        of_gold: Reading → document, for readings of gold answers from `first_gold_reading` on; a document
+            without gold answer, or with one that has no tokens of its own, has none.
         first_gold_reading: See above.
         first_prompt: The leaf's first prompt; None: nothing is generated.
         truncated: Documents that were cut to the model's context.
@@ -64,7 +67,7 @@ class Need:
     Attributes:
         leaf: The documents.
         requests: The answers to lm-eval's requests.
-        gold: The gold answers' tokens.
+        gold: The gold answers' tokens, of the documents that have one.
     """
 
     leaf: Leaf
@@ -128,8 +131,8 @@ def _add_pairs(work: Workload, part: Part, encoder: Encoder, *, only_gold: bool)
     leaf = part.leaf
     wanted = [
         (document, request)
-        for document, requests in enumerate(leaf.requests)
-        for request in ([requests[leaf.golds[document].choices[0]]] if only_gold else requests)
+        for document, (requests, gold) in enumerate(zip(leaf.requests, leaf.golds, strict=True))
+        for request in (_with_gold(requests, gold) if only_gold else requests)
     ]
     pairs = _named(leaf, encoder, [(str(r.args[0]), str(r.args[1])) for _, r in wanted])
     first_group = len(work.readings)
@@ -147,6 +150,10 @@ def _add_pairs(work: Workload, part: Part, encoder: Encoder, *, only_gold: bool)
     }
 
 
+def _with_gold(requests: Sequence[Instance], gold: Gold | None) -> Sequence[Instance]:
+    return [] if gold is None else [requests[gold.choices[0]]]
+
+
 def _add_windows(work: Workload, part: Part, encoder: Encoder) -> None:
     part.first_request_reading = len(work.readings)
     for document, (request,) in enumerate(part.leaf.requests):
@@ -158,20 +165,27 @@ def _add_windows(work: Workload, part: Part, encoder: Encoder) -> None:
 
 
 def _add_gold_texts(work: Workload, part: Part, encoder: Encoder, stopping: Stopping) -> set[int]:
-    texts = [gold.text for gold in part.leaf.golds if gold.text is not None]
-    pairs = _named(part.leaf, encoder, texts)
+    texts = {
+        document: gold.text
+        for document, gold in enumerate(part.leaf.golds)
+        if gold is not None and gold.text is not None
+    }
+    encoded = zip(texts, encoder.pairs(list(texts.values()), empty=True), strict=True)
+    pairs = {document: pair for document, pair in encoded if pair[1]}
     ends = []
-    for requests, (_, answer) in zip(part.leaf.requests, pairs, strict=True):
-        options = _options(part.leaf.name, requests[0].args[1])
+    for document, (_, answer) in pairs.items():
+        options = _options(part.leaf.name, part.leaf.requests[document][0].args[1])
         rule = stopping.rule(options["until"])
         # Generation that reaches its limit needs no end.
         complete = len(answer) >= int(options["max_gen_toks"])
         ends.append(() if complete else stopping.ending_tokens(rule))
     first = len(work.readings)
-    readings = encoder.readings(pairs, range(first, first + len(pairs)), ends)
-    part.first_gold_reading, part.of_gold = first, list(range(len(pairs)))
+    readings = encoder.readings(list(pairs.values()), range(first, first + len(pairs)), ends)
+    part.first_gold_reading, part.of_gold = first, list(pairs)
     work.readings.extend(readings)
-    return {document for document, reading in enumerate(readings) if reading.truncated}
+    return {
+        document for document, reading in zip(pairs, readings, strict=True) if reading.truncated
+    }
 
 
 def _add_prompts(work: Workload, part: Part, encoder: Encoder, stopping: Stopping) -> set[int]:

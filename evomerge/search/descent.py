@@ -40,7 +40,7 @@ class Step:
         descent: Which path, from 0.
         number: Which step of it, from 0.
         params: Where.
-        items: Task → positions of the items among the task's search items, rising.
+        items: Task → positions among the task's search items that have a gold answer, rising.
         shares: Task → share of its mean loss in the total.
     """
 
@@ -61,7 +61,7 @@ class Descent:
         index: Which path of the search.
         start: A value for each dimension of the space.
         distributions: The dimensions that have a slope.
-        counts: Task → number of its search items.
+        counts: Task → number of its search items that have a gold answer.
         shares: Task → share of its mean loss.
         seed: Of the mini-batches.
         batch: Items of each task that one step reads.

@@ -34,7 +34,7 @@ def open_proposer(
         campaign: Its `search` names the sampler and the seed.
         space: Where to search.
         directions: One an objective value.
-        counts: Task → number of its search items, for the tasks with a gold text; only for `slope`.
+        counts: Task → number of its search items with a gold answer, if any; only for `slope`.
         trials: What the sampler plans for: as it was when the campaign began, whatever was added since.
 
     Raises:

@@ -29,7 +29,7 @@ class SlopeProposer:
     Args:
         distributions: The whole space.
         sloped: Its dimensions that have a slope; at least one.
-        counts: Task → number of its search items, for the tasks that have a gold text.
+        counts: Task → number of its search items with a gold answer, for the tasks that have any.
         shares: Task → share of its loss, one mapping a path in turn: a single one for one objective value,
             several to go to several places of a Pareto front.
         trials: The budget.

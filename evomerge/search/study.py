@@ -58,7 +58,7 @@ class Study:
         store: Open for writing; what it holds is heard again.
         known: Parents and naive merges; the sampler hears of those that lie in the space.
         first: Points to try before the sampler's own, such as those of an earlier campaign.
-        counts: Task → number of its search items, for the tasks with a gold text.
+        counts: Task → number of its search items with a gold answer, for the tasks that have any.
         race: What candidates are raced by; None: every candidate is scored in full.
         proposer: Another source of points than the campaign's sampler.
 

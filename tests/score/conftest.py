@@ -59,6 +59,12 @@ def load(**_):
     return {name: datasets.Dataset.from_list(docs) for name, docs in data.items()}
 
 
+def judge(doc, results):
+    sums = [value for value, _ in results]
+    found = {"acc": float(sums.index(max(sums)) == doc["label"]), "words": len(doc["question"])}
+    return found | ({"odd": 1.0} if doc["label"] % 2 else {})
+
+
 def keep_letters(resps, docs):
     return [["".join(c for c in text if c.isalpha()) for text in resp] for resp in resps]
 """
@@ -147,6 +153,39 @@ task: [choice, choice_shots]
 aggregate_metric_list:
   - {metric: acc, weight_by_size: true}
   - {metric: acc_norm, weight_by_size: false}
+""",
+    "acc_only": """
+task: acc_only
+include: choice.yaml
+task_alias: by accuracy
+tag: [marked]
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+""",
+    "judged": """
+task: judged
+include: choice.yaml
+tag: [marked]
+process_results: !function docs.judge
+""",
+    "mixed": """
+group: mixed
+group_alias: a mixture
+task: [choice, acc_only, written]
+aggregate_metric_list:
+  - {metric: acc, weight_by_size: true}
+  - {metric: exact_match, weight_by_size: false, filter_list: first}
+metadata: {version: 3.0}
+""",
+    "loose": """
+group: loose
+task: [said]
+""",
+    "nested": """
+group: nested
+task: [mixed, loose, judged]
+aggregate_metric_list:
+  - {metric: acc, weight_by_size: false}
 """,
 }
 

@@ -33,18 +33,37 @@ def test_generative_answers_stand_where_few_shot_answers_stand(llama):
     assert gold_of(task, doc, requests, True).text == (context, " " + doc["answer"])
 
 
-def test_of_several_answers_the_first(llama):
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (["one", "two"], "one"),
+        (["", "two"], "two"),
+        ([" ", None, "two"], "two"),
+        ([3, 4], "3"),
+        (["", ""], ""),
+        ([], ""),
+        (None, ""),
+    ],
+)
+def test_of_several_answers_the_first_that_says_something(llama, targets, expected):
     task, doc, _ = first(llama, "written")
-    task.set_config("doc_to_target", ["one", "two"])
-    assert target_text(task, doc) == "one"
+    assert target_text(task, {**doc, "answer": targets}) == expected
 
 
-def test_no_answer(llama):
+@pytest.mark.parametrize("answer", ["", " ", "\n", None, [], ["", " "]])
+def test_no_answer(llama, answer):
     task, doc, requests = first(llama, "written")
-    with pytest.raises(TaskError, match="empty gold answer"):
-        gold_of(task, {**doc, "answer": ""}, requests, False)
+    with pytest.raises(TaskError, match=r"its gold answer \(doc_to_target\) is empty"):
+        gold_of(task, {**doc, "answer": answer}, requests, False)
+
+
+def test_a_task_without_answers(llama):
+    task, doc, requests = first(llama, "written")
     task.set_config("doc_to_target", 0)  # IFEval's way to say that there is none
-    with pytest.raises(TaskError, match="slopes need a text"):
+    with pytest.raises(TaskError, match="a number, not a text"):
+        gold_of(task, doc, requests, False)
+    task.set_config("doc_to_target", "{{nothing.at.all}}")
+    with pytest.raises(TaskError, match="doc_to_target gives none"):
         gold_of(task, doc, requests, False)
 
 

@@ -6,20 +6,20 @@ from evomerge.score.assembly import LeafValues, asked_metrics, assemble, leaf_sc
 
 def test_metrics_are_sorted_into_lm_evals_and_ours(llama):
     items = llama.items("written")
-    names, golds = asked_metrics(items, "written", ("gold_loglikelihood", "exact_match,first"))
-    assert names == {"exact_match,first": ("exact_match", "first")}
-    assert golds == ("gold_loglikelihood",)
+    asked = asked_metrics(items, "written", "search", ("gold_loglikelihood", "exact_match,first"))
+    assert asked.named == {"exact_match,first": ("exact_match", "first")}
+    assert asked.golds == ("gold_loglikelihood",)
     with pytest.raises(TaskError, match="has no metric"):
-        asked_metrics(items, "written", ("gold_probability",))
+        asked_metrics(items, "written", "search", ("gold_probability",))
     with pytest.raises(TaskError, match='no items of task "choice"'):
-        asked_metrics(items, "choice", ("acc",))
+        asked_metrics(items, "choice", "search", ("acc",))
 
 
 def test_a_groups_items_are_those_of_its_tasks(llama):
     items = llama.items("both", "said", search=8)
     metrics = {"both": ("acc",), "said": ("acc",)}
     scored = llama.scorer(items).score("search", metrics)
-    asked = {task: asked_metrics(items, task, names) for task, names in metrics.items()}
+    asked = {task: asked_metrics(items, task, "search", names) for task, names in metrics.items()}
     leaves = [*scored.subtasks.values(), scored.tasks["said"]]
     tasks, subtasks = assemble(items, "search", asked, leaves)
     assert tasks == scored.tasks
@@ -35,7 +35,7 @@ def test_parts_of_a_leaf_are_put_in_the_order_of_its_documents(llama):
     assert together == LeafValues([0, 1, 3, 4], {"acc": [0.0, 0.1, 0.3, 0.4]}, 3)
     items = llama.items("choice", search=5)
     (leaf,) = items.leaves("choice", "search")
-    scores = leaf_scores(leaf, together, asked_metrics(items, "choice", ("acc",)))
+    scores = leaf_scores(leaf, together)
     assert scores.items == tuple(leaf.ids[n] for n in (0, 1, 3, 4))
     assert scores.values["acc"].value == pytest.approx(0.2)
     assert scores.truncated == 3
@@ -45,7 +45,7 @@ def test_what_is_not_scored_yet_is_left_out(llama):
     items = llama.items("both", "said", search=8)
     metrics = {"both": ("acc",), "said": ("acc",)}
     scored = llama.scorer(items).score("search", metrics)
-    asked = {task: asked_metrics(items, task, names) for task, names in metrics.items()}
+    asked = {task: asked_metrics(items, task, "search", names) for task, names in metrics.items()}
     tasks, subtasks = assemble(items, "search", asked, [scored.subtasks["choice"], None, None])
     assert list(tasks) == ["both"]
     assert list(subtasks) == ["choice"]

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from evomerge.errors import TaskError
-from evomerge.score import PromptStyle, has_gold
+from evomerge.score import PromptStyle, gold_count
 from evomerge.score.gold_loss import GoldLoss
 from evomerge.score.sizing import GradientRoom
 
 TASKS = ("choice_shots", "written", "said", "rolling", "several")
 CHOSEN = dict.fromkeys(TASKS, (0, 3, 4, 9))
 SHARES = {"choice_shots": 0.4, "written": 0.3, "said": 0.1, "rolling": 0.1, "several": 0.1}
+SOME = {"choice": 0.5, "written": 0.5}
 
 
 def run(loss, chosen=CHOSEN, shares=SHARES, **options):
@@ -133,21 +134,54 @@ def test_items_are_tokenised_once(llama, monkeypatch):
 
 def test_errors(llama):
     loss = llama.scorer(llama.items("choice")).gold_loss
-    with pytest.raises(TaskError, match='"choice" has 12 items for search; there is no item 12'):
+    with pytest.raises(
+        TaskError, match=r'"choice" has 12 items with a gold answer.*there is no item 12'
+    ):
         run(loss, {"choice": (12,)}, {"choice": 1.0})
     with pytest.raises(TaskError, match='no items of task "other"'):
         run(loss, {"other": (0,)}, {"other": 1.0})
 
 
-def test_tasks_without_gold(llama):
+def without_gold(items, task, field, value, *documents):
+    """Take the gold answer from some documents of a task."""
+    (leaf,) = items.leaves(task, "search")
+    docs = [{**doc, field: value} if n in documents else doc for n, doc in enumerate(leaf.docs)]
+    items._chosen[task, "search"] = (replace(leaf, docs=tuple(docs)),)
+
+
+def test_items_without_gold_answer_are_no_part_of_the_loss(llama):
     items = llama.items("choice", "written", "rolling", "both")
-    assert all(has_gold(items, task) for task in items.tasks)
-    (leaf,) = items.leaves("written", "search")
-    emptied = replace(leaf, docs=({**leaf.docs[0], "answer": ""}, *leaf.docs[1:]))
-    items._chosen["written", "search"] = (emptied,)
-    assert not has_gold(items, "written")
-    with pytest.raises(TaskError, match='task "written": a document has an empty gold answer'):
-        run(llama.scorer(items).gold_loss, {"written": (1,)}, {"written": 1.0})
+    assert [gold_count(items, task) for task in items.tasks] == [12] * 4
+    before = run(llama.scorer(items).gold_loss, {"choice": (1, 3, 4), "written": (2, 4, 5)}, SOME)
+    without_gold(items, "choice", "label", -1, 0, 2)
+    without_gold(items, "written", "answer", " \n", 0, 1, 3)
+    assert gold_count(items, "choice") == 10
+    assert gold_count(items, "written") == 9
+    loss = llama.scorer(items).gold_loss
+    after = run(loss, {"choice": (0, 1, 2), "written": (0, 1, 2)}, SOME)
+    assert after.items == 6
+    assert dict(after.tasks) == pytest.approx(dict(before.tasks))
+    with pytest.raises(TaskError, match='"written" has 9 items with a gold answer'):
+        run(loss, {"written": (9,)}, SOME)
+    without_gold(items, "written", "answer", "", *range(12))
+    assert gold_count(items, "written") == 0
+
+
+def test_an_answer_without_tokens_has_no_loss(llama, monkeypatch):
+    items = llama.items("written")
+    loss = llama.scorer(items).gold_loss
+    expected = run(loss, {"written": (0, 2)}, {"written": 1.0})
+    loss = llama.scorer(items).gold_loss
+    pairs = type(loss._engine.encoder).pairs
+    monkeypatch.setattr(
+        type(loss._engine.encoder),
+        "pairs",
+        lambda self, texts, empty=False: [
+            (context, [] if n == 1 else answer)
+            for n, (context, answer) in enumerate(pairs(self, texts))
+        ],
+    )
+    assert run(loss, {"written": (0, 1, 2)}, {"written": 1.0}) == expected
 
 
 def test_chat_templates_are_kept(llama):

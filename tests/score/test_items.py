@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from evomerge.errors import TaskError
@@ -43,6 +45,22 @@ def test_directions(llama):
         items.check_metric("choice", "bleu")
     with pytest.raises(TaskError, match='no items of task "written"'):
         items.metrics("written")
+
+
+def test_a_metric_on_gold_answers_needs_them_where_it_is_scored(llama):
+    items = llama.items("written", search=6, select=4)
+    (leaf,) = items.leaves("written", "search")
+    docs = ({**leaf.docs[0], "answer": ""}, *leaf.docs[1:])
+    items._chosen["written", "search"] = (replace(leaf, docs=docs),)
+    items.check_metric("written", "exact_match,first", ["search", "select"])
+    items.check_metric("written", "gold_exact_match", ["select"])
+    with pytest.raises(
+        TaskError, match=r"gold_exact_match needs a gold answer.*1 of 6 search items.*is empty"
+    ):
+        items.check_metric("written", "gold_exact_match", ["search", "select"])
+    with pytest.raises(TaskError, match="1 of 6 search items"):
+        llama.scorer(items).score("search", {"written": ("gold_exact_match",)})
+    assert llama.scorer(items).score("select", {"written": ("gold_exact_match",)}).items == 4
 
 
 def test_tokens_are_those_of_prompts_and_answers(llama):

@@ -57,6 +57,24 @@ def test_a_group_offers_what_it_aggregates(llama):
     }
 
 
+def test_a_metric_of_a_group_is_named_by_the_filters_that_give_it(llama):
+    group = loaded(llama, "mixed")
+    assert resolve("mixed", group, "acc") == resolve("mixed", group, "acc,none") == ("acc", "none")
+    assert resolve("mixed", group, "exact_match") == ("exact_match", "first")
+    assert list(directions(group)) == [
+        "acc",
+        "exact_match",
+        "gold_loglikelihood",
+        "gold_exact_match",
+    ]
+    items = llama.items("mixed")
+    for name in ("acc", "acc,none"):
+        scored = llama.scorer(items).score("search", {"mixed": (name,)})
+        values = [scored.subtasks[task].values[name].value for task in ("choice", "acc_only")]
+        assert scored.tasks["mixed"].values[name].value == pytest.approx(sum(values) / 2)
+        assert scored.subtasks["written"].values == {}
+
+
 def test_unknown_metric_names_the_known_ones(llama):
     with pytest.raises(
         TaskError, match=r'task "choice" has no metric "acuracy".*known: acc, acc_norm'

@@ -6,7 +6,7 @@ from lm_eval.api.group import Group
 from evomerge.errors import TaskError
 from evomerge.score import tasks
 from evomerge.score.requested import TaskRequest
-from evomerge.score.tasks import leaves, list_tasks, load_task
+from evomerge.score.tasks import expand, leaves, list_tasks, load_task
 
 
 def load(llama, name, **options):
@@ -89,6 +89,21 @@ def test_a_tag_is_no_task(tmp_path, llama):
     (tmp_path / "one.yaml").write_text("task: one\ntag: some\noutput_type: multiple_choice\n")
     with pytest.raises(TaskError, match=r'"some" is a tag.*one'):
         load_task(TaskRequest("some"), tasks_path=str(tmp_path))
+
+
+def test_names_stand_for_tasks_as_in_lm_eval(llama, monkeypatch):
+    own = tasks._manager(llama.tasks_path, False)
+    monkeypatch.setattr(tasks, "_manager", lambda *_: own)  # lm-eval's own take long to index
+    assert expand(["marked", "choice", "judged"], llama.tasks_path) == (
+        "acc_only",
+        "judged",
+        "choice",
+    )
+    assert expand(["choic*"], llama.tasks_path) == ("choice", "choice_shots")
+    with pytest.raises(TaskError, match='no task is called anything like "nothing_at_all_'):
+        expand(["nothing_at_all_*"], llama.tasks_path)
+    with pytest.raises(TaskError, match=r'unknown task "chioce".*did you mean "choice"'):
+        expand(["chioce"], llama.tasks_path)
 
 
 def test_leaves_the_callers_random_numbers_alone(llama):
