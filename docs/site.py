@@ -1,0 +1,136 @@
+"""What the site's pages quote from the program: help texts, the tree, the settings, leaderboards.
+
+mkdocs calls `on_page_markdown` for every page (`hooks:` in `mkdocs.yml`), so nothing that is generated is
+stored, and nothing can drift. A page asks with a comment of its own line: `<!-- help -->`, `<!-- tree -->`,
+`<!-- settings -->`, `<!-- board FILE -->`.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "evomerge"
+FOLDERS = {
+    "zoo/models": "the shipped family: a base and six specialists, bfloat16",
+    "report/templates": "the model card's text",
+}
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Fill in what the page asks for. Called by mkdocs."""
+    return re.sub(r"^<!-- (\w+)(?: (\S+))? -->$", _filled, markdown, flags=re.MULTILINE)
+
+
+def _filled(match: re.Match[str]) -> str:
+    name, argument = match[1], match[2]
+    if name == "board":
+        return (ROOT / argument).read_text(encoding="utf-8").strip()
+    return {"help": help_texts, "tree": tree, "settings": settings}[name]()
+
+
+def commands() -> list[str]:
+    """Return every command, as it is typed after `evomerge`, in the order of the help."""
+    import typer
+
+    from evomerge.cli import app
+
+    found: list[str] = []
+
+    def walk(command: Any, name: str) -> None:  # noqa: ANN401 - click's, vendored or not
+        found.append(name)
+        for each in getattr(command, "commands", {}).values():
+            walk(each, f"{name} {each.name}".strip())
+
+    walk(typer.main.get_command(app), "")
+    return found
+
+
+def help_texts() -> str:
+    """Return every command's help, 90 columns wide."""
+    parts = []
+    for command in commands():
+        name = f"evomerge {command}".strip()
+        parts.append(f"## {name}\n\n```\n{help_of(command.split())}\n```\n")
+    return "\n".join(parts)
+
+
+def help_of(command: list[str]) -> str:
+    """Return the text of `evomerge COMMAND --help`."""
+    from evomerge.cli import run_command
+
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "90"
+    try:
+        with redirect_stdout(StringIO()) as stream:
+            status = run_command([*command, "--help"])
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+    if status != 0:
+        raise SystemExit(f"evomerge {' '.join(command)} --help ended with status {status}")
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
+
+
+def settings() -> str:
+    """Return a table of fields for each part of the campaign file, from the settings' own descriptions."""
+    from evomerge.campaign import Campaign
+
+    schema = Campaign.model_json_schema()
+    parts = [_section("Campaign", schema)]
+    parts += [_section(name, part) for name, part in schema["$defs"].items() if "properties" in part]
+    return "\n".join(parts)
+
+
+def _section(name: str, part: dict[str, Any]) -> str:
+    lines = [f"### {name}", "", str(part.get("description", "")).split("\n\n")[0], ""]
+    lines += ["| field | default | means |", "| --- | --- | --- |"]
+    required = part.get("required", [])
+    for field, about in part["properties"].items():
+        default = "required" if field in required else f"`{_shown(about.get('default'))}`"
+        means = " ".join(str(about.get("description", "")).split()).replace("|", "\\|")
+        lines.append(f"| `{field}` | {default} | {means} |")
+    return "\n".join([*lines, ""])
+
+
+def _shown(value: object) -> str:
+    return {None: "none", True: "true", False: "false"}.get(value, value) if not isinstance(value, (dict, list)) else "…"  # type: ignore[call-overload, no-any-return]
+
+
+def tree() -> str:
+    """Return the package, a line a file: the first line of its docstring."""
+    lines = [("evomerge/", _purpose(PACKAGE / "__init__.py")), *_entries(PACKAGE, 1)]
+    width = max(len(name) for name, _ in lines) + 2
+    shown = "\n".join(f"{name:{width}}{what}".rstrip() for name, what in lines)
+    return f"```\n{shown}\n```"
+
+
+def _entries(folder: Path, depth: int) -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.name)):
+        name = "  " * depth + path.name
+        inside = str(path.relative_to(PACKAGE))
+        if inside in FOLDERS:
+            lines.append((name + "/", FOLDERS[inside]))
+        elif path.is_dir() and any(path.rglob("*.py")):
+            lines.append((name + "/", _purpose(path / "__init__.py")))
+            lines += _entries(path, depth + 1)
+        elif path.suffix == ".py" and path.name != "__init__.py":
+            lines.append((name, _purpose(path)))
+    return lines
+
+
+def _purpose(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    if not docstring:
+        raise SystemExit(f"{path}: no docstring; the tree quotes its first line")
+    return inspect.cleandoc(docstring).splitlines()[0].rstrip(".")
