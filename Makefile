@@ -22,7 +22,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.speed
 
 docs: $(INSTALLED)
-	$(BIN)/python tests/readme_help.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

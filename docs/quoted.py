@@ -40,7 +40,7 @@ def commands() -> list[str]:
     """Return every command, as it is typed after `evomerge`, in the order of the help."""
     import typer
 
-    from evomerge.cli import app
+    from evomerge.cli.app import app
 
     found: list[str] = []
 
@@ -87,7 +87,9 @@ def settings() -> str:
 
     schema = Campaign.model_json_schema()
     parts = [_section("Campaign", schema)]
-    parts += [_section(name, part) for name, part in schema["$defs"].items() if "properties" in part]
+    parts += [
+        _section(name, part) for name, part in schema["$defs"].items() if "properties" in part
+    ]
     return "\n".join(parts)
 
 
@@ -103,7 +105,11 @@ def _section(name: str, part: dict[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    return {None: "none", True: "true", False: "false"}.get(value, value) if not isinstance(value, (dict, list)) else "…"  # type: ignore[call-overload, no-any-return]
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "…" if isinstance(value, (dict, list)) else str(value)
 
 
 def tree() -> str:
