@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from evomerge.campaign.settings import Count, Filled, NonEmpty, Settings
 
 DataSplit = Literal["train", "validation", "test"]
-CostName = Literal["parameters", "seconds_per_item", "generated_tokens"]
+CostName = Literal["parameters", "generated_tokens"]
 Yardstick = Literal["best_expert", "base", "best_baseline"]
 
 
@@ -58,15 +58,24 @@ class Cost(Settings):
     """What a model takes, as an objective that is better when lower.
 
     Attributes:
-        cost: `parameters`, `seconds_per_item` or `generated_tokens` (an item), each relative to the
-            base's. `seconds_per_item` is noisy, and lower for later models, which have drafts to verify;
-            `generated_tokens` is exact.
+        cost: `parameters` or `generated_tokens` (an item), each relative to the base's. Both are
+            counted, so equal models cost the same.
         weight: In `mode: mean`, how much one base's worth of it takes off the mean; in `mode: pareto`
             it is an objective of its own and the weight does not matter.
     """
 
     cost: CostName
     weight: float = Field(default=0.1, gt=0)
+
+    @field_validator("cost", mode="before")
+    @classmethod
+    def _counted(cls, cost: Any) -> Any:  # noqa: ANN401 - before validation it may be anything
+        if cost == "seconds_per_item":
+            raise ValueError(
+                "seconds_per_item is no longer a cost: equal models differed in it by the load of the "
+                "machine; use generated_tokens or parameters, which are counted"
+            )
+        return cost
 
 
 class Drawn(Settings):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.campaign import Campaign
-from evomerge.campaign.objectives import CostName
 from evomerge.goals.yardsticks import Yardsticks
 from evomerge.recipe import Recipe
 from evomerge.trial import Outcome
@@ -72,10 +71,6 @@ def relative_costs(
 ) -> tuple[float, ...]:
     """Return each of the campaign's costs, relative to the base's on the same split.
 
-    `seconds_per_item` is wall time of scoring on whichever worker did it: noisy, meaningful only among
-    workers of one kind, and lower for later models where generation goes by drafts from earlier ones. The
-    two others are exact.
-
     Args:
         campaign: Its `costs`.
         outcome: Without a failure.
@@ -92,14 +87,13 @@ def relative_costs(
         if cost.cost == "parameters":
             found.append(1.0 if recipe is None else size.relative(recipe))
             continue
-        theirs = 0.0 if yardsticks.base is None else spent_per_item(yardsticks.base, cost.cost)
+        theirs = 0.0 if yardsticks.base is None else tokens_per_item(yardsticks.base)
         measured = theirs > 0 and outcome.cost.items > 0
-        found.append(spent_per_item(outcome, cost.cost) / theirs if measured else 1.0)
+        found.append(tokens_per_item(outcome) / theirs if measured else 1.0)
     return tuple(found)
 
 
-def spent_per_item(outcome: Outcome, cost: CostName) -> float:
-    """Return seconds or generated tokens an item; 0 where no item was scored."""
+def tokens_per_item(outcome: Outcome) -> float:
+    """Return generated tokens an item; 0 where no item was scored."""
     spent = outcome.cost
-    total = spent.score_seconds if cost == "seconds_per_item" else spent.generated_tokens
-    return total / spent.items if spent.items else 0.0
+    return spent.generated_tokens / spent.items if spent.items else 0.0

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from evomerge.campaign import Campaign, Objective
 from evomerge.errors import CampaignError
 from evomerge.goals.conditions import total_violation, violations
-from evomerge.goals.costs import Size, relative_costs, spent_per_item
+from evomerge.goals.costs import Size, relative_costs, tokens_per_item
 from evomerge.goals.dominance import order
 from evomerge.goals.values import (
     Better,
@@ -163,7 +163,7 @@ class Judge:
                 )
         for position, cost in enumerate(self.campaign.costs):
             base = self.yardsticks.base
-            if cost.cost != "parameters" and (base is None or not spent_per_item(base, cost.cost)):
+            if cost.cost != "parameters" and (base is None or not tokens_per_item(base)):
                 why = "the base could not be scored" if base is None else "the base spent none"
                 raise CampaignError(
                     f"{cost.cost} is counted relative to the base's, but {why} on the {self.split} "

@@ -37,6 +37,11 @@ def test_conditions_costs_and_splits_have_defaults(read):
             'c.yaml:11: keep.0.off: unknown key "off"; did you mean "of"?',
         ),
         ("", "costs: [{cost: money}]\n", "c.yaml:11: costs.0.cost: found 'money', expected"),
+        (
+            "",
+            "costs: [{cost: seconds_per_item}]\n",
+            "c.yaml:11: costs.0.cost: seconds_per_item is no longer a cost",
+        ),
         ("", "items: {from: {search: dev}}\n", "c.yaml:11: items.from.search: found 'dev'"),
         ("", "prompt: {chat: true}\n", 'c.yaml:11: prompt.chat: unknown key "chat"'),
     ],
