@@ -35,7 +35,7 @@ from evomerge.score.metrics import (
     named,
 )
 from evomerge.score.rendering import Leaf
-from evomerge.score.workload import Need, Part, Workload, lay_out
+from evomerge.score.workload import Excerpt, Need, Part, Workload, gather, lay_out
 from evomerge.trial import Split, TaskScores
 
 
@@ -79,8 +79,8 @@ class Scorer:
     ) -> None:
         self._items = items
         self._engine = Engine(module, tokenizer, batch_tokens)
+        self._laid_out: dict[Any, Workload] = {}
         self._plans: dict[Any, tuple[Workload, list[Batch]]] = {}
-        self._blocks: dict[Any, tuple[_Share, ...]] = {}
 
     def score(
         self,
@@ -131,7 +131,7 @@ class Scorer:
     ) -> Iterator[Scored]:
         """Score the module block by block, for a caller that may stop in between.
 
-        Each block is tokenised and planned once. Raises as `score` does.
+        Every item is tokenised once, whatever the blocks. Raises as `score` does.
 
         Args:
             split: Which items.
@@ -182,7 +182,7 @@ class Scorer:
             shares = [
                 share
                 for task in asked
-                for share in self._shares(task, split, tuple(block.get(task, ())))
+                for share in _cut(self._items.leaves(task, split), block.get(task, ()))
             ]
             here = [number for number, share in enumerate(shares) if share.positions]
             answers = self._answers([shares[n] for n in here], [wanted[n] for n in here])
@@ -197,19 +197,12 @@ class Scorer:
             items += sum(len(share.positions) for share in shares)
             yield Scored(*assemble(self._items, split, by_task, scores), generated, items)
 
-    def _shares(self, task: str, split: Split, positions: tuple[int, ...]) -> tuple[_Share, ...]:
-        """Return a block's documents of each leaf of a task, the same objects each time."""
-        key = (task, split, positions)
-        if key not in self._blocks:
-            self._blocks[key] = _cut(self._items.leaves(task, split), positions)
-        return self._blocks[key]
-
     def _answers(self, shares: Sequence[_Share], wanted: Sequence[Asked]) -> _Answers:
         needs = [
-            Need(share.leaf, each.requests or GOLD_PROBABILITY in each.golds, bool(each.golds))
+            Need(share.whole, each.requests or GOLD_PROBABILITY in each.golds, bool(each.golds))
             for share, each in zip(shares, wanted, strict=True)
         ]
-        work, batches = self._plan(needs)
+        work, batches = self._plan(shares, needs)
         with torch.inference_mode():
             tokens = self._engine.read(batches, len(work.readings))
             written = self._engine.write(work.prompts)
@@ -219,20 +212,38 @@ class Scorer:
         ]
         return _Answers(work, tokens, texts, sum(map(len, written)))
 
-    def _plan(self, needs: Sequence[Need]) -> tuple[Workload, list[Batch]]:
+    def _plan(
+        self, shares: Sequence[_Share], needs: Sequence[Need]
+    ) -> tuple[Workload, list[Batch]]:
+        """Lay out batches; those of whole leaves are kept, those of a race's blocks never come again."""
         key = tuple((id(need.leaf), need.requests, need.gold) for need in needs)
-        if key not in self._plans:
-            work = lay_out(needs, self._engine.encoder, self._engine.stopping)
-            self._plans[key] = (work, self._engine.plan(work.readings))
-        return self._plans[key]
+        whole = all(share.leaf is share.whole for share in shares)
+        if whole and key in self._plans:
+            return self._plans[key]
+        excerpts = [
+            Excerpt(self._tokenised(need), share.leaf, share.positions)
+            for share, need in zip(shares, needs, strict=True)
+        ]
+        work = gather(excerpts)
+        planned = work, self._engine.plan(work.readings)
+        if whole:
+            self._plans[key] = planned
+        return planned
+
+    def _tokenised(self, need: Need) -> Workload:
+        key = id(need.leaf), need.requests, need.gold
+        if key not in self._laid_out:
+            self._laid_out[key] = lay_out([need], self._engine.encoder, self._engine.stopping)
+        return self._laid_out[key]
 
 
 @dataclass(frozen=True)
 class _Share:
-    """A block's documents of one leaf, as a leaf of their own, and where they stand in it."""
+    """A block's documents of one leaf, as a leaf of their own, and where they stand in the whole."""
 
     leaf: Leaf
     positions: Sequence[int]
+    whole: Leaf
 
 
 class _Answers:
@@ -264,7 +275,7 @@ class _Answers:
                     f'task "{part.leaf.name}": {name} was asked for, but a gold answer has no tokens of '
                     "its own; there is nothing to score"
                 )
-        return LeafValues(positions, values, part.truncated)
+        return LeafValues(positions, values, len(part.cut))
 
     def _responses(self, part: Part) -> list[list[Any]]:
         if part.first_prompt is not None:
@@ -334,18 +345,19 @@ def _cut(leaves: Sequence[Leaf], positions: Sequence[int]) -> tuple[_Share, ...]
     """Share a task's positions out among its leaves; all of a leaf is the leaf itself."""
     shares = []
     first = 0
-    for leaf in leaves:
-        stop = first + len(leaf.docs)
+    for whole in leaves:
+        stop = first + len(whole.docs)
         own = [position - first for position in positions if first <= position < stop]
         first = stop
-        if len(own) < len(leaf.docs):
+        leaf = whole
+        if len(own) < len(whole.docs):
             leaf = replace(
-                leaf,
-                ids=tuple(leaf.ids[each] for each in own),
-                docs=tuple(leaf.docs[each] for each in own),
-                requests=tuple(leaf.requests[each] for each in own),
+                whole,
+                ids=tuple(whole.ids[each] for each in own),
+                docs=tuple(whole.docs[each] for each in own),
+                requests=tuple(whole.requests[each] for each in own),
             )
-        shares.append(_Share(leaf, own))
+        shares.append(_Share(leaf, own, whole))
     return tuple(shares)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -33,7 +33,7 @@ class Part:
             without gold answer, or with one that has no tokens of its own, has none.
         first_gold_reading: See above.
         first_prompt: The leaf's first prompt; None: nothing is generated.
-        truncated: Documents that were cut to the model's context.
+        cut: Documents that were cut to the model's context.
     """
 
     leaf: Leaf
@@ -42,7 +42,7 @@ class Part:
     of_gold: list[int] = field(default_factory=list)
     first_gold_reading: int = 0
     first_prompt: int | None = None
-    truncated: int = 0
+    cut: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -85,19 +85,58 @@ def lay_out(needs: Sequence[Need], encoder: Encoder, stopping: Stopping) -> Work
     for need in needs:
         part = Part(need.leaf)
         work.parts.append(part)
-        cut: set[int] = set()
         kind = str(need.leaf.task.OUTPUT_TYPE)
         if kind == "generate_until":
             if need.requests:
-                cut |= _add_prompts(work, part, encoder, stopping)
+                part.cut |= _add_prompts(work, part, encoder, stopping)
             if need.gold:
-                cut |= _add_gold_texts(work, part, encoder, stopping)
+                part.cut |= _add_gold_texts(work, part, encoder, stopping)
         elif kind == "loglikelihood_rolling":
             _add_windows(work, part, encoder)
         else:
-            cut |= _add_pairs(work, part, encoder, only_gold=not need.requests)
-        part.truncated = len(cut)
+            part.cut |= _add_pairs(work, part, encoder, only_gold=not need.requests)
     return work
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Some documents of one leaf.
+
+    Attributes:
+        work: All of the leaf, laid out.
+        leaf: The chosen documents, as a leaf of their own.
+        positions: Where they stand in it, ascending.
+    """
+
+    work: Workload
+    leaf: Leaf
+    positions: Sequence[int]
+
+
+def gather(excerpts: Sequence[Excerpt]) -> Workload:
+    """Put excerpts together, as if `lay_out` had been asked for the chosen documents alone."""
+    found = Workload([], [], [])
+    for excerpt in excerpts:
+        (whole,) = excerpt.work.parts
+        number = {position: index for index, position in enumerate(excerpt.positions)}
+        part = Part(excerpt.leaf, cut={number[each] for each in whole.cut if each in number})
+        found.parts.append(part)
+        counts = [len(requests) for requests in whole.leaf.requests]
+        owners = [document for document, count in enumerate(counts) for _ in range(count)]
+        kept = [request for request, document in enumerate(owners) if document in number]
+        new = {request: index for index, request in enumerate(kept)}
+        readings = excerpt.work.readings
+        part.first_request_reading, part.of_requests = _take(
+            found, readings[whole.first_request_reading :], whole.of_requests, new
+        )
+        part.first_gold_reading, part.of_gold = _take(
+            found, readings[whole.first_gold_reading :], whole.of_gold, number
+        )
+        if whole.first_prompt is not None:
+            part.first_prompt = len(found.prompts)
+            prompts = excerpt.work.prompts[whole.first_prompt :]
+            found.prompts.extend(prompts[position] for position in excerpt.positions)
+    return found
 
 
 def generation_prompt(
@@ -198,6 +237,23 @@ def _add_prompts(work: Workload, part: Part, encoder: Encoder, stopping: Stoppin
     )
     added = work.prompts[part.first_prompt :]
     return {document for document, prompt in enumerate(added) if prompt.truncated}
+
+
+def _take(
+    found: Workload, readings: Sequence[Reading], owners: Sequence[int], number: Mapping[int, int]
+) -> tuple[int, list[int]]:
+    """Add the readings of those owners that have a new number; return where they begin, and whose."""
+    first = len(found.readings) if owners else 0
+    taken = [
+        (reading, number[owner])
+        for reading, owner in zip(readings, owners, strict=False)
+        if owner in number
+    ]
+    groups: dict[int, int] = {}
+    for index, (reading, _) in enumerate(taken, start=first):
+        group = groups.setdefault(reading.group, index)
+        found.readings.append(replace(reading, group=group))
+    return first, [owner for _, owner in taken]
 
 
 def _named(

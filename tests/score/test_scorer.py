@@ -235,7 +235,9 @@ def test_all_blocks_together_are_the_whole(llama):
         assert last.tasks[task].values[metric] == whole.tasks[task].values[metric]
 
 
-def test_blocks_are_tokenised_once_and_scored_only_when_asked_for(llama, monkeypatch):
+def test_items_are_tokenised_once_whatever_the_blocks_and_scored_only_when_asked_for(
+    llama, monkeypatch
+):
     items = llama.items("choice", "written")
     scorer = llama.scorer(items)
     metrics = {"choice": ("acc",), "written": ("exact_match,whole",)}
@@ -249,6 +251,8 @@ def test_blocks_are_tokenised_once_and_scored_only_when_asked_for(llama, monkeyp
     monkeypatch.setattr("evomerge.score.scorer.lay_out", refuse)
     monkeypatch.setattr(type(llama.tokenizer), "__call__", refuse)
     assert list(scorer.score_in_blocks("search", metrics, blocks)) == expected
+    other = ({"choice": (0, 7), "written": (3,)}, {"choice": (1, 2)})
+    list(scorer.score_in_blocks("search", metrics, other))
     found = scorer.score_in_blocks("search", metrics, blocks)
     assert next(found) == expected[0]
     monkeypatch.setattr(type(scorer._engine), "read", refuse)

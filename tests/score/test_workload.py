@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from evomerge.errors import TaskError
 from evomerge.score.encoding import Encoder
 from evomerge.score.stopping import Stopping
-from evomerge.score.workload import Need, lay_out
+from evomerge.score.workload import Excerpt, Need, gather, lay_out
 
 
 def laid_out(llama, name, *, requests, gold, prepare=lambda task: None, search=5):
@@ -55,7 +57,7 @@ def test_generation_that_leaves_no_room(llama):
         laid_out(llama, "written", requests=True, gold=False, prepare=greedy_for(256))
     cut = laid_out(llama, "written", requests=True, gold=False, prepare=greedy_for(250))
     assert all(len(prompt.tokens) == 6 and prompt.truncated for prompt in cut.prompts)
-    assert cut.parts[0].truncated == 5
+    assert cut.parts[0].cut == set(range(5))
 
 
 @pytest.mark.parametrize(
@@ -68,3 +70,41 @@ def test_only_greedy_generation(llama, option, message):
 
     with pytest.raises(TaskError, match=message):
         laid_out(llama, "written", requests=True, gold=False, prepare=prepare)
+
+
+@pytest.mark.parametrize(
+    ("name", "gold"),
+    [
+        ("choice", False),
+        ("choice", True),
+        ("written", False),
+        ("written", True),
+        ("rolling", False),
+    ],
+)
+def test_excerpts_are_as_if_the_chosen_documents_had_been_laid_out_alone(llama, name, gold):
+    (leaf,) = llama.items(name, search=6).leaves(name, "search")
+    positions = [1, 4]
+    part = replace(
+        leaf,
+        ids=tuple(leaf.ids[n] for n in positions),
+        docs=tuple(leaf.docs[n] for n in positions),
+        requests=tuple(leaf.requests[n] for n in positions),
+    )
+    encoder = Encoder(llama.tokenizer, llama.module.config)
+    stopping = Stopping(llama.tokenizer, [2], 259)
+    whole = lay_out([Need(leaf, not gold, gold)], encoder, stopping)
+    alone = lay_out([Need(part, not gold, gold)] * 2, encoder, stopping)
+    found = gather([Excerpt(whole, part, positions)] * 2)
+    assert found.prompts == alone.prompts
+    assert [replace(each, group=0) for each in found.readings] == [
+        replace(each, group=0) for each in alone.readings
+    ]
+    assert _shape(found) == _shape(alone)
+    assert found.parts == alone.parts
+
+
+def _shape(work):
+    """Which readings stand in one group."""
+    groups = [each.group for each in work.readings]
+    return [groups.index(group) for group in groups]
