@@ -17,7 +17,7 @@ from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError, RecipeError, TaskError, UserError, nearest
 from evomerge.family import OpenFamily, open_family
 from evomerge.merge import METHODS, ParameterSpec, check_recipe, load_tokenizer, method
-from evomerge.sampler_choice import check_race, with_sampler
+from evomerge.sampler_choice import RENAMED_PRUNER, check_race, with_sampler
 from evomerge.score import (
     BackendScorer,
     Items,
@@ -363,6 +363,8 @@ def _warnings(ready: Preflight, results: int, free: int) -> tuple[str, ...]:
             "components, or more trials, would help"
         )
     found += unused(ready.space, ready.campaign.search.sampler)
+    if ready.campaign.search.pruner == "wilcoxon":
+        found.append(RENAMED_PRUNER)
     if results > free:
         found.append(
             f"the results need {results / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"

@@ -18,8 +18,9 @@ from evomerge.facts import facts_of, refuse_changes
 from evomerge.goals import Judge
 from evomerge.progress import Display, NoDisplay, Pace
 from evomerge.recipe import Recipe
+from evomerge.sampler_choice import RENAMED_PRUNER
 from evomerge.score import gold_count
-from evomerge.search import Known, Study, directions, race_of
+from evomerge.search import Known, Study, directions, race_of, unbounded
 from evomerge.space import Baseline
 from evomerge.store import Direction, Store
 from evomerge.trial import Candidate, Job, Outcome, Race, Split
@@ -146,7 +147,7 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
             known=_known(store, baselines),
             first=store.facts.get("first", ()),
             counts=_gold_counts(ready),
-            race=_race(ready, judge),
+            race=_race(ready, judge, display),
         )
         explore(campaign, store, study, pool, display)
         if study.tally.slope_failure is not None:
@@ -179,10 +180,15 @@ def _gold_counts(ready: Preflight) -> dict[str, int]:
     return {task: count for task, count in counts.items() if count}
 
 
-def _race(ready: Preflight, judge: Judge) -> Race | None:
+def _race(ready: Preflight, judge: Judge, display: Display) -> Race | None:
     campaign = ready.campaign
     if campaign.search.pruner == "none":
         return None
+    if campaign.search.pruner == "wilcoxon":
+        display.say(RENAMED_PRUNER)
+    fault = unbounded(judge)
+    if fault is not None:
+        display.say(f"no racing, every candidate is scored in full: {fault}")
     ids = {goal.task: ready.items.ids(goal.task, "search") for goal in campaign.objectives}
     return race_of(judge, ids)
 

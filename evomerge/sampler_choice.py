@@ -8,6 +8,10 @@ from evomerge.score import Items, gold_count
 from evomerge.search.racing import race_faults
 from evomerge.space import Space
 
+RENAMED_PRUNER = (
+    "search.pruner: wilcoxon is the earlier name of race, which tests otherwise; write race"
+)
+
 
 def with_sampler(campaign: Campaign, space: Space, items: Items) -> Campaign:
     """Choose the sampler where the campaign leaves it open; refuse `slope` where nothing has a slope.

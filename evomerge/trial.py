@@ -38,21 +38,30 @@ class Race:
     """What a candidate is up against: it is scored block by block, and given up once it cannot win.
 
     Attributes:
-        blocks: In order of scoring, task → which of its search items, by position; together all of them.
         metrics: Task → the searched metric.
         weights: Task → share in the weighted mean.
         signs: Task → 1 where a higher value is better, -1 where a lower one is.
-        disagreement: Task → per item, how far models differ on it (mean absolute difference).
+        best: Task → the best value that an item can have.
+        expected: Task → per item, the value that a good model is expected to have. A poor guess saves
+            less; it never makes an error likelier.
+        spread: Task → standard deviation of good models about it; a guess, too.
+        blocks: Into how many blocks the items are cut.
+        seed: With `number`, draws the order of the items.
+        number: Of the trial.
         rivals: Task → per-item values of the metric, one mapping for each incumbent.
         pareto: Whether each task is an objective of its own, not the weighted mean.
         alpha: Probability of giving up a candidate that is as good as its rivals on all items.
     """
 
-    blocks: tuple[Mapping[str, tuple[int, ...]], ...]
     metrics: Mapping[str, str]
     weights: Mapping[str, float]
     signs: Mapping[str, int]
-    disagreement: Mapping[str, tuple[float, ...]]
+    best: Mapping[str, float]
+    expected: Mapping[str, tuple[float, ...]]
+    spread: Mapping[str, float]
+    blocks: int = 8
+    seed: int = 0
+    number: int = 0
     rivals: tuple[Mapping[str, tuple[float, ...]], ...] = ()
     pareto: bool = False
     alpha: float = 0.1
@@ -162,7 +171,7 @@ class Pruned:
     Attributes:
         reason: One line that says what happened.
         blocks: Blocks that were scored.
-        rival: Which of the race's rivals is better beyond doubt.
+        rival: Which of the race's rivals is significantly better.
     """
 
     reason: str

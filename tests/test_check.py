@@ -141,6 +141,13 @@ def test_what_models_and_tasks_refute_is_one_line_with_its_place(write, old, new
     assert list(path.parent.iterdir()) == [path]  # nothing written
 
 
+def test_the_earlier_name_of_racing_is_warned_of(write):
+    path = write("sampler: cmaes", "sampler: cmaes, pruner: wilcoxon")
+    assert "wilcoxon is the earlier name of race" in check.plan(preflight(path)).warnings[-1]
+    path = write("sampler: cmaes", "sampler: cmaes, pruner: race")
+    assert not any("wilcoxon" in each for each in check.plan(preflight(path)).warnings)
+
+
 def test_a_sampler_without_slopes_by_some_dimensions_is_a_warning_by_all_an_error(write):
     text = "dare_linear\n  mask_seed: true\n  parameters:"
     path = write("task_arithmetic\n  layers: 2\n  parameters:", text)

@@ -275,7 +275,7 @@ def on_two_tasks(folder):
 
 
 def racing(campaign, out, **settings):
-    raced = changed(campaign, out, pruner="wilcoxon", **settings)
+    raced = changed(campaign, out, pruner="race", **settings)
     return raced.model_copy(update={"items": raced.items.model_copy(update={"search": 24})})
 
 

@@ -25,7 +25,7 @@ def test_a_job_and_its_outcome_survive_the_way_to_a_worker_and_back():
 
 
 def test_a_race_travels_too_and_only_on_search():
-    race = Race(({"t": (0, 1)},), {"t": "acc"}, {"t": 1.0}, {"t": 1}, {"t": (0.5, 0.1)})
+    race = Race({"t": "acc"}, {"t": 1.0}, {"t": 1}, {"t": 1.0}, {"t": (0.5, 0.1)}, {"t": 0.3})
     candidate = Candidate("trial 3", Recipe(method="linear"), 3)
     pair = Job(candidate, "search", race=race), Outcome(pruned=Pruned("behind", 1))
     assert pickle.loads(pickle.dumps(pair)) == pair

@@ -6,7 +6,7 @@ Every entrant searches the same space on the same items, scored by the same eval
 thread. An item of a slope counts as three item evaluations (a backward pass as two more). All of them
 know parents and naive merges, tuned task arithmetic among them, and start from the best, but for
 `mergekit`: CMA-ES with mergekit-evolve's settings (x0 = 1/n, σ = 1/6 of a weight, no knowledge). Names may
-carry `+profile` (three cosine coefficients over depth instead of one value a layer) and `+wilcoxon` (racing:
+carry `+profile` (three cosine coefficients over depth instead of one value a layer) and `+race` (racing:
 as many trials, and what they save shows in the item evaluations). Ideas that were tried and are no samplers
 of the package are entrants too: `catcmawm`, `cmaes-blocks`, `cmaes-norms`, `cmaes-screened` (`_variants`).
 The space `mixed` also searches the method, densities, and which experts take part.
@@ -165,7 +165,7 @@ class Bench:
             weight = {**space["parameters"]["weight"], "profile": 3}
             space = {**space, "parameters": {**space["parameters"], "weight": weight}}
         name = "cmaes" if sampler in ENTRANTS else sampler
-        ready = self._preflight(name, seed, space, racing="wilcoxon" in variants)
+        ready = self._preflight(name, seed, space, racing="race" in variants)
         with tempfile.TemporaryDirectory() as folder, _store(ready, Path(folder)) as store:
             for row, outcome in self._parents.values():
                 store.record(Job(Candidate(row.name, row.recipe), "search"), outcome, row.kind)
@@ -202,7 +202,7 @@ class Bench:
             "trials": self._trials or max(1, self._budget // self._items_a_trial),
             "item_evaluations": self._budget,
             "seed": seed,
-            "pruner": "wilcoxon" if racing else "none",
+            "pruner": "race" if racing else "none",
         }
         return preflight(
             Campaign.model_validate({**self._settings, "space": space, "search": search})
@@ -261,8 +261,8 @@ def main() -> None:
         "--samplers",
         nargs="+",
         default=[
-            "slope", "cmaes", "cmaes+wilcoxon", "cmaes+profile", "tpe", "tpe+wilcoxon", "nsga2",
-            "random", "random+wilcoxon", "qmc", "mergekit",
+            "slope", "cmaes", "cmaes+race", "cmaes+profile", "tpe", "tpe+race", "nsga2",
+            "random", "random+race", "qmc", "mergekit",
         ],
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))

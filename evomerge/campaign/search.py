@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from evomerge.campaign.settings import Count, NonEmpty, Settings
 
 Sampler = Literal["auto", "slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc"]
-Pruner = Literal["none", "wilcoxon"]
+Pruner = Literal["none", "race", "wilcoxon"]
 
 TRIALS = 200
 """Budget of a search that is given none, and what a sampler plans for where no number follows from it."""
@@ -30,8 +30,10 @@ class Search(Settings):
         target: Budget: stop once the searched value reaches this (`mode: mean`).
         seed: Makes the search repeatable.
         finalists: How many of the best trials are scored again on `select`.
-        pruner: `wilcoxon`: items are scored in blocks, and a candidate that is worse than the best so
-            far beyond doubt is given up; `none`: every candidate is scored in full.
+        pruner: `race`: items are scored in blocks in random order, and a candidate that is
+            significantly worse than the best so far is given up; one that is as good is given up with
+            probability 0.1 at most. `none`: every candidate is scored in full. `wilcoxon` is the
+            earlier name of `race`.
         slope_items: Items of each task that one step down the slope reads, drawn anew for every step.
         deterministic: Hear results in the order of asking, so that several workers ask for the very
             same trials whichever is faster.

@@ -6,6 +6,7 @@ from evomerge.goals.dominance import fronts, order
 from evomerge.goals.judge import Judge
 from evomerge.goals.values import (
     Better,
+    best_value,
     higher_is_better,
     is_proportional,
     metric_on,
@@ -20,6 +21,7 @@ __all__ = [
     "Judge",
     "Size",
     "Yardsticks",
+    "best_value",
     "feasible",
     "fronts",
     "higher_is_better",

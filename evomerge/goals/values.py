@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from evomerge.campaign import Objective
@@ -19,6 +19,18 @@ LOWER_IS_BETTER = frozenset(
 
 LOGARITHMS = frozenset({"gold_loglikelihood"})
 """Metrics in nats: their share is that of the probabilities, as it is 1 / share of the perplexities."""
+
+BEST_VALUES: Mapping[str, float] = {
+    "acc": 1.0,
+    "acc_bytes": 1.0,
+    "acc_norm": 1.0,
+    "exact_match": 1.0,
+    "f1": 1.0,
+    "gold_exact_match": 1.0,
+    "gold_loglikelihood": 0.0,
+    "gold_probability": 1.0,
+}
+"""The best value that one item can have, by metric, where that is known."""
 
 LARGEST_RATIO = 1e3
 """An error that is nearly gone is as good as this many times less: no share is infinite."""
@@ -37,6 +49,26 @@ def recorded_directions(facts: Mapping[str, Any]) -> Better:
         return bool(known.get(task, {}).get(metric, higher_is_better(task, metric)))
 
     return better
+
+
+def best_value(metric: str, values: Iterable[float], *, higher: bool) -> float | None:
+    """Return the best value that an item can have by a metric.
+
+    Where higher is better, a metric that is not known is taken as one from 0 to 1 if all its values are;
+    where lower is better, as one of at least 0 likewise.
+
+    Args:
+        metric: Its name, with or without a filter.
+        values: Those of models that were scored.
+        higher: Whether higher is better.
+
+    Returns:
+        None where no bound is known.
+    """
+    if not higher:
+        return 0.0 if all(value >= 0 for value in values) else None
+    known = BEST_VALUES.get(metric.split(",")[0])
+    return 1.0 if known is None and all(0 <= value <= 1 for value in values) else known
 
 
 def metric_on(goal: Objective, split: Split) -> str:

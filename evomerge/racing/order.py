@@ -1,99 +1,61 @@
-"""The one order in which a campaign's items are scored: where good models disagree most comes first."""
+"""The order in which a candidate's items are scored: drawn at random, for each trial anew."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
+from xxhash import xxh3_64_intdigest
 
-from evomerge.trial import Outcome
+from evomerge.trial import Race
 
-_KEENNESS = 4  # races are run between good models: weight = rank⁴ among all on the task
-_FLOOR = 0.1  # a merge may differ where no parent does
+Item = tuple[str, int]
+"""Task, and position among its items."""
 
 
-def disagreement(
-    outcomes: Sequence[Outcome],
-    metrics: Mapping[str, str],
-    signs: Mapping[str, int],
-    ids: Mapping[str, Sequence[str]],
-) -> dict[str, tuple[float, ...]]:
-    """Return how far models differ on each item: the mean absolute difference of two of them.
+def item_order(race: Race) -> tuple[Item, ...]:
+    """Return all items of a race in the order in which they are scored.
 
-    A model counts by the fourth power of its rank on the task. Where a weak base and strong experts
-    differ says little of a race between candidates, which all solve such items; where the best differ
-    says much. On top, every item gets a tenth of its task's mean.
-
-    Args:
-        outcomes: Base, experts and baselines on the `search` items, in full; others are left out.
-        metrics: Task → metric with a number for each item.
-        signs: Task → 1 where a higher value is better, -1 where a lower one is.
-        ids: Task → ids of its items.
-
-    Returns:
-        Task → one positive number an item, in the order of `ids`.
+    Every order is equally likely, whatever the candidate and its rivals: items are ranked by xxh3 of
+    (seed, trial, task, position), so the draw is the same on every machine.
     """
-    full = [each for each in outcomes if each.failure is None and each.pruned is None]
-    found = {}
-    for task, metric in metrics.items():
-        rows = []
-        for outcome in full:
-            scores = outcome.scores[task]
-            values = dict(zip(scores.items, scores.metrics[metric], strict=True))
-            rows.append([values[item] for item in ids[task]])
-        table = np.array(rows, dtype=np.float64).reshape(len(rows), len(ids[task]))
-        found[task] = tuple(_spread(table[np.isfinite(table).all(axis=1)], signs[task]).tolist())
-    return found
+    return _drawn(race.seed, race.number, _sizes(race))
 
 
-def block_order(
-    disagreement: Mapping[str, Sequence[float]], weights: Mapping[str, float], blocks: int = 5
-) -> tuple[dict[str, tuple[int, ...]], ...]:
-    """Cut the items of all tasks into blocks.
+def looks(race: Race) -> tuple[int, ...]:
+    """Return how many items are scored after each block.
 
-    Every task's items stand in falling order of disagreement, the earlier of equals first. Tasks take
-    turns in proportion to their weights until they run out.
-
-    Args:
-        disagreement: Task → one number an item.
-        weights: Task → share in the objective.
-        blocks: How many, of about equal size; fewer where there are fewer items than that.
-
-    Returns:
-        For each block, task → positions of its items, rising; a task without items in it is left out.
-        Every task is in the first block.
+    Blocks differ by one item at most, but for the first: it goes on until every task has an item in it.
     """
-    first, turns = [], []
-    for task, spread in disagreement.items():
-        ranked = sorted(range(len(spread)), key=lambda position: -spread[position])
-        first += [(task, position) for position in ranked[:1]]
-        turns += [(rank / weights[task], task, position) for rank, position in enumerate(ranked)][
-            1:
-        ]
-    turns.sort(key=lambda turn: turn[0])
-    items = first + [(task, position) for _, task, position in turns]
-    edges = [max(round(len(items) * block / blocks), len(first)) for block in range(1, blocks)]
-    bounds = sorted({0, *edges, len(items)})
-    return tuple(_by_task(items[start:stop], disagreement) for start, stop in pairwise(bounds))
+    order = item_order(race)
+    first = 1 + max(map([task for task, _ in order].index, race.expected))
+    edges = (round(len(order) * block / race.blocks) for block in range(1, race.blocks + 1))
+    return tuple(sorted({max(first, edge) for edge in edges}))
 
 
-def _spread(values: NDArray[np.float64], sign: int) -> NDArray[np.float64]:
-    """Mean absolute difference of two rows of [models, items], floored; ones where nothing is known."""
-    if len(values) == 0:
-        return np.ones(values.shape[1])
-    weights = rankdata(sign * values.mean(axis=1)) ** _KEENNESS
-    weights /= weights.sum()
-    gaps = np.abs(values[:, None] - values[None])
-    spread = np.einsum("a,b,abi->i", weights, weights, gaps)
-    mean = float(spread.mean()) if len(spread) else 0.0
-    return spread + _FLOOR * mean if mean > 0 else np.ones(len(spread))
+def blocks(race: Race) -> tuple[Mapping[str, tuple[int, ...]], ...]:
+    """Return, for each block, task → positions of its items, ascending; tasks without any left out."""
+    order = item_order(race)
+    return tuple(_by_task(order[start:stop]) for start, stop in pairwise((0, *looks(race))))
 
 
-def _by_task(
-    items: Sequence[tuple[str, int]], tasks: Mapping[str, object]
-) -> dict[str, tuple[int, ...]]:
-    found = {task: tuple(sorted(p for name, p in items if name == task)) for task in tasks}
-    return {task: positions for task, positions in found.items() if positions}
+def _sizes(race: Race) -> tuple[tuple[str, int], ...]:
+    return tuple((task, len(values)) for task, values in race.expected.items())
+
+
+@lru_cache(maxsize=16)
+def _drawn(seed: int, number: int, sizes: tuple[tuple[str, int], ...]) -> tuple[Item, ...]:
+    items = [(task, position) for task, size in sizes for position in range(size)]
+    return tuple(sorted(items, key=lambda item: (_rank(seed, number, item), item)))
+
+
+def _rank(seed: int, number: int, item: Item) -> int:
+    return xxh3_64_intdigest(f"{seed}\0{number}\0{item[0]}\0{item[1]}".encode())
+
+
+def _by_task(items: tuple[Item, ...]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, list[int]] = {}
+    for task, position in items:
+        found.setdefault(task, []).append(position)
+    return {task: tuple(sorted(positions)) for task, positions in found.items()}

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.racing.sign_flip import fractions_of, levels, p_value
+from evomerge.racing.betting import log_capital
+from evomerge.racing.order import item_order, looks
 from evomerge.trial import Estimate, Outcome, Pruned, Race, TaskScores
 
-Differences = dict[str, NDArray[np.float64]]
+_TOLERANCE = 1e-6  # by which rounding may carry a value past the best one
+
+Numbers = NDArray[np.float64]
 
 
 def give_up(race: Race, scores: Mapping[str, TaskScores], done: int) -> Pruned | None:
     """Test whether a candidate can still win.
 
     One that is as good as its rivals on all items is given up with probability `race.alpha` at most,
-    over all looks together. With several objectives a candidate is given up only if one rival is better
-    in every one of them, each tested at the level of the look (an intersection-union test); the budget
-    is shared out among the rivals.
+    over all looks together and whatever came before, since the order of the items is drawn for each
+    trial anew. With several objectives a candidate is given up only if one rival is better in every one
+    of them, each tested at the same level (an intersection-union test); the error budget is shared
+    out among the rivals.
 
     Args:
         race: Whom it has to beat.
@@ -28,29 +33,30 @@ def give_up(race: Race, scores: Mapping[str, TaskScores], done: int) -> Pruned |
         done: Blocks that are scored.
 
     Returns:
-        None: it can still win, or everything is scored, or a score is not finite, which is not for a
-        race to judge.
+        None: it can still win, or everything is scored, or a score is not finite or better than the
+        best that was thought possible, which is not for a race to judge.
     """
-    if not 0 < done < len(race.blocks):
+    stops = looks(race)
+    if not 0 < done < len(stops):
         return None
     tasks = tuple(race.metrics)
     goals = [(task,) for task in tasks] if race.pareto else [tasks]
+    own = _scored(race, scores, stops[done - 1])
+    level = math.log(len(race.rivals) / race.alpha) if race.rivals else math.inf
     for number in range(len(race.rivals)):
-        found = _differences(race, scores, done, number)
-        if not all(np.isfinite(each).all() for each in found.values()):
-            return None
-        if all(_is_behind(race, found, done, goal) for goal in goals):
-            return Pruned(_reason(race, found, done), done, number)
+        if all(_is_behind(_paired(race, own, number, goal), level) for goal in goals):
+            return Pruned(_reason(race, own, stops[-1]), done, number)
     return None
 
 
 def completed(race: Race, outcome: Outcome) -> Outcome:
     """Put an estimate over all items in place of a pruned candidate's mean over the scored ones.
 
-    The scored items are no fair sample: models disagree most on them. So the estimate is the rival's
-    value plus the mean difference, an unscored item's difference predicted as the mean scored one times
-    the ratio of their disagreement: the separate ratio estimator (Cochran, Sampling Techniques, 3rd
-    edition, 1977, section 6.10), tasks as strata and disagreement as the auxiliary variate.
+    The scored items of a task are a simple random sample. The estimate is their mean, corrected for
+    what is expected of the items that happen to be among them: the regression estimator (Cochran,
+    Sampling Techniques, 3rd edition, 1977, section 7.3), the expected values as auxiliary variate. It
+    is nearly unbiased for any one look; those who are given up are those who looked bad, so theirs is
+    a little too low.
 
     Args:
         race: The race that was stopped.
@@ -62,71 +68,95 @@ def completed(race: Race, outcome: Outcome) -> Outcome:
     """
     if outcome.pruned is None:
         return outcome
-    done, rival = outcome.pruned.blocks, outcome.pruned.rival
-    found = _differences(race, outcome.scores, done, rival)
+    own = _scored(race, outcome.scores, looks(race)[outcome.pruned.blocks - 1])
     scores = dict(outcome.scores)
-    for task, metric in race.metrics.items():
-        ahead = race.signs[task] * _mean_difference(race, found, done, task)
-        value = float(np.mean(race.rivals[rival][task])) + ahead
+    for task, value in _estimates(race, own).items():
+        metric = race.metrics[task]
         old = scores[task]
         scores[task] = replace(old, values={**old.values, metric: Estimate(value)})
     return replace(outcome, scores=scores)
 
 
-def _is_behind(race: Race, found: Differences, done: int, goal: tuple[str, ...]) -> bool:
-    """Whether the weighted mean over these tasks is below the rival's beyond doubt."""
-    scales = {task: race.weights[task] / len(race.disagreement[task]) for task in goal}
-    shares = [
-        sum(
-            scales[task] ** 2 * sum(race.disagreement[task][item] for item in block.get(task, ()))
-            for task in goal
-        )
-        for block in race.blocks
-    ]
-    looks = fractions_of(shares)
-    contributions = np.concatenate([scales[task] * found[task] for task in goal])
-    if float(contributions.sum()) >= 0:
+@dataclass(frozen=True)
+class _Scored:
+    """Values of the scored items by task and position, and how many are scored."""
+
+    values: Mapping[str, Mapping[int, float]]
+    count: int
+
+
+@dataclass(frozen=True)
+class _Paired:
+    """Candidate minus rival, items in the order in which they are scored; higher is better."""
+
+    differences: Numbers  # [scored]
+    bounds: Numbers  # [items]
+    expected: Numbers  # [items]
+    spread: float
+
+
+def _is_behind(pair: _Paired, level: float) -> bool:
+    """Whether the candidate is significantly worse than the rival over all items."""
+    scored, scale = len(pair.differences), float(np.abs(pair.bounds).sum())
+    lead = float(pair.differences.sum())
+    if not np.isfinite(pair.differences).all() or lead >= 0:
         return False
-    if looks[done - 1] >= 1:  # nothing of these tasks is left to score
+    tolerance = _TOLERANCE * max(scale / len(pair.bounds), float(np.abs(pair.expected).max()))
+    if (pair.bounds < -tolerance).any() or (
+        pair.differences > pair.bounds[:scored] + tolerance
+    ).any():
+        return False
+    if scored == len(pair.bounds):  # nothing of these tasks is left to score
         return True
-    before_all = tuple(look for look in looks if look < 1)
-    level = levels(before_all, race.alpha / len(race.rivals))[done - 1]
-    return p_value(contributions, looks[done - 1]) <= level
+    return log_capital(pair.differences, pair.bounds, pair.expected, pair.spread) >= level
 
 
-def _differences(
-    race: Race, scores: Mapping[str, TaskScores], done: int, rival: int
-) -> Differences:
-    """Candidate minus rival, higher is better, on the scored items of each task in their order."""
-    found = {}
+def _scored(race: Race, scores: Mapping[str, TaskScores], count: int) -> _Scored:
+    found: dict[str, dict[int, float]] = {}
+    order = item_order(race)[:count]
     for task, metric in race.metrics.items():
-        theirs = np.array(race.rivals[rival][task], dtype=np.float64)[_scored(race, done, task)]
-        own = scores[task].metrics[metric] if task in scores else ()
-        found[task] = race.signs[task] * (np.array(own, dtype=np.float64) - theirs)
-    return found
+        positions = sorted(position for name, position in order if name == task)
+        values = map(float, scores[task].metrics[metric])
+        found[task] = dict(zip(positions, values, strict=True))
+    return _Scored(found, count)
 
 
-def _scored(race: Race, done: int, task: str) -> list[int]:
-    return sorted(item for block in race.blocks[:done] for item in block.get(task, ()))
-
-
-def _mean_difference(race: Race, found: Differences, done: int, task: str) -> float:
-    """Estimate the mean difference over all items of a task."""
-    spread = np.array(race.disagreement[task], dtype=np.float64)
-    scored = float(spread[_scored(race, done, task)].sum())
-    if scored == 0:  # none of its items is scored yet
-        return 0.0
-    return float(found[task].sum()) * float(spread.sum()) / scored / len(spread)
-
-
-def _reason(race: Race, found: Differences, done: int) -> str:
-    total = sum(race.weights.values())
-    behind = -sum(
-        race.weights[task] * _mean_difference(race, found, done, task) for task in race.metrics
+def _paired(race: Race, own: _Scored, rival: int, goal: tuple[str, ...]) -> _Paired:
+    scales = {
+        task: race.signs[task] * race.weights[task] / len(race.expected[task]) for task in goal
+    }
+    theirs = race.rivals[rival]
+    order = [item for item in item_order(race) if item[0] in scales]
+    scored = sum(len(own.values[task]) for task in goal)
+    scale = np.array([scales[task] for task, _ in order])
+    against = np.array([theirs[task][position] for task, position in order])
+    values = np.array([own.values[task][position] for task, position in order[:scored]])
+    best = np.array([race.best[task] for task, _ in order])
+    expected = np.array([race.expected[task][position] for task, position in order])
+    spread = np.array([race.spread[task] for task, _ in order])
+    return _Paired(
+        scale[:scored] * (values - against[:scored]),
+        scale * (best - against),
+        scale * (expected - against),
+        float(np.sqrt(np.mean((scale * spread) ** 2))),
     )
-    scored = sum(map(len, found.values()))
-    items = sum(map(len, race.disagreement.values()))
-    where = "in every objective, on average" if race.pareto else "about"
-    return (
-        f"behind the best so far by {where} {behind / total:.3g}, after {scored} of {items} items"
-    )
+
+
+def _estimates(race: Race, own: _Scored) -> dict[str, float]:
+    """Estimate each task's mean over all items."""
+    samples = {}
+    for task, values in own.values.items():
+        expected = np.array(race.expected[task])
+        samples[task] = (np.array(list(values.values())), expected[list(values)], expected.mean())
+    apart = {task: expected - expected.mean() for task, (_, expected, _) in samples.items()}
+    square = sum(float(apart[task] @ apart[task]) for task in samples)
+    both = sum(float(apart[task] @ values) for task, (values, _, _) in samples.items())
+    steepness = both / square if square > 0 else 0.0
+    return {
+        task: float(values.mean() + steepness * (mean - expected.mean()))
+        for task, (values, expected, mean) in samples.items()
+    }
+
+
+def _reason(race: Race, own: _Scored, items: int) -> str:
+    return f"significantly worse than the best so far, after {own.count} of {items} items"

@@ -2,7 +2,7 @@
 
 from evomerge.search.history import Known
 from evomerge.search.objectives import directions, reached
-from evomerge.search.racing import race_faults, race_of
+from evomerge.search.racing import race_faults, race_of, unbounded
 from evomerge.search.ranking import Ranked, finalists
 from evomerge.search.slope_sampler import SlopeSampler
 from evomerge.search.study import Study, Work
@@ -21,4 +21,5 @@ __all__ = [
     "race_faults",
     "race_of",
     "reached",
+    "unbounded",
 ]

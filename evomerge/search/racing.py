@@ -1,4 +1,4 @@
-"""Which races a campaign runs: its items in order, and the incumbents that a candidate has to beat."""
+"""Which races a campaign runs: what its items can be worth, and the incumbents to beat."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from evomerge.campaign import Campaign, Objective
-from evomerge.goals import Better, Judge, is_proportional
-from evomerge.racing import block_order, disagreement
+from evomerge.goals import Better, Judge, best_value, is_proportional
+from evomerge.racing import expectation
 from evomerge.trial import Outcome, Race
 
 BLOCKS = 8
@@ -19,49 +19,83 @@ class _Metrics(Protocol):
     def race_fault(self, task: str, metric: str) -> str | None: ...
 
 
-def race_of(judge: Judge, ids: Mapping[str, Sequence[str]]) -> Race:
-    """Lay out a campaign's races: the order of the items, the weights; no rivals yet.
+def race_of(judge: Judge, ids: Mapping[str, Sequence[str]]) -> Race | None:
+    """Lay out a campaign's races: weights, bounds, and what a good model is expected to have; no rivals yet.
 
     It depends on nothing but the arguments, so that a resumed campaign lays out the same.
 
     Args:
-        judge: Of the `search` items; its yardsticks tell on which items models disagree.
+        judge: Of the `search` items; its parents and baselines tell what is expected.
         ids: Task → ids of its search items.
+
+    Returns:
+        None where nothing bounds what a candidate can still gain: see `unbounded`.
     """
+    if unbounded(judge) is not None:
+        return None
     goals = judge.campaign.objectives
     metrics = {goal.task: goal.metric for goal in goals}
     signs = {goal.task: 1 if judge.better(goal.task, goal.metric) else -1 for goal in goals}
-    weights = {goal.task: _weight(judge, goal) for goal in goals}
-    yardsticks = judge.yardsticks
-    known = [*yardsticks.experts.values(), *yardsticks.baselines.values()]
-    if yardsticks.base is not None:
-        known.insert(0, yardsticks.base)
-    spread = disagreement(known, metrics, signs, {goal.task: ids[goal.task] for goal in goals})
-    shares = {goal.task: goal.weight for goal in goals}
-    pareto = judge.campaign.mode == "pareto"
-    if pareto:
-        shares = dict.fromkeys(shares, 1.0)
-    blocks = block_order(spread, shares, BLOCKS)
-    return Race(blocks, metrics, weights, signs, spread, (), pareto, ALPHA)
+    known = _known(judge)
+    expected, spread = expectation(
+        known, metrics, signs, {goal.task: ids[goal.task] for goal in goals}
+    )
+    return Race(
+        metrics=metrics,
+        weights={goal.task: _weight(judge, goal) for goal in goals},
+        signs=signs,
+        best={goal.task: _best(judge, goal) or 0.0 for goal in goals},
+        expected=expected,
+        spread=spread,
+        blocks=BLOCKS,
+        seed=judge.campaign.search.seed,
+        pareto=judge.campaign.mode == "pareto",
+        alpha=ALPHA,
+    )
 
 
-def against(race: Race, incumbents: Sequence[Outcome]) -> Race | None:
-    """Name the rivals.
+def unbounded(judge: Judge) -> str | None:
+    """Say why candidates cannot be given up before all items are scored, as parents and baselines show.
+
+    A candidate that is behind may make up for it by the items that are left, unless there is a best
+    value that an item can have; see `goals.best_value`.
 
     Args:
-        race: From `race_of`.
+        judge: Of the `search` items.
+
+    Returns:
+        One line; None: they can.
+    """
+    for goal in judge.campaign.objectives:
+        if _best(judge, goal) is None:
+            values = _values(judge, goal)
+            return (
+                f'{goal.metric} of task "{goal.task}" has values from {min(values):g} to '
+                f"{max(values):g}, and nothing says what the best one is that an item can have"
+            )
+    return None
+
+
+def against(race: Race | None, incumbents: Sequence[Outcome], number: int) -> Race | None:
+    """Name the rivals of a trial.
+
+    Args:
+        race: From `race_of`; None: nothing is raced.
         incumbents: The best so far, which keeps the conditions; or in Pareto mode the front. Those that
             failed or were pruned are no rivals.
+        number: The trial's: draws the order of its items.
 
     Returns:
         None without rivals: then a candidate is scored in full.
     """
+    if race is None:
+        return None
     rivals = tuple(
         {task: tuple(outcome.scores[task].metrics[metric]) for task, metric in race.metrics.items()}
         for outcome in incumbents
         if outcome.failure is None and outcome.pruned is None
     )
-    return replace(race, rivals=rivals) if rivals else None
+    return replace(race, rivals=rivals, number=number) if rivals else None
 
 
 def race_faults(campaign: Campaign, items: _Metrics, better: Better) -> list[str]:
@@ -98,3 +132,23 @@ def _weight(judge: Judge, goal: Objective) -> float:
     higher = judge.better(goal.task, goal.metric)
     best = judge.yardsticks.best_value("best_expert", goal.task, goal.metric, higher=higher)
     return goal.weight if best is None or best <= 0 else goal.weight / best
+
+
+def _known(judge: Judge) -> list[Outcome]:
+    yardsticks = judge.yardsticks
+    known = [*yardsticks.experts.values(), *yardsticks.baselines.values()]
+    return known if yardsticks.base is None else [yardsticks.base, *known]
+
+
+def _best(judge: Judge, goal: Objective) -> float | None:
+    higher = judge.better(goal.task, goal.metric)
+    return best_value(goal.metric, _values(judge, goal), higher=higher)
+
+
+def _values(judge: Judge, goal: Objective) -> list[float]:
+    return [
+        value
+        for outcome in _known(judge)
+        if outcome.failure is None and outcome.pruned is None
+        for value in outcome.scores[goal.task].metrics[goal.metric]
+    ]

@@ -229,7 +229,7 @@ class Study:
         return Candidate(f"trial {number}", self._space.recipe(params), number)
 
     def _job(self, candidate: Candidate) -> Job:
-        race = None if self._race is None else against(self._race, self._incumbents.outcomes)
+        race = against(self._race, self._incumbents.outcomes, _number(candidate))
         return Job(candidate, "search", self._metrics, race)
 
     def _slope_job(self, step: Step) -> SlopeJob:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from evomerge.errors import TaskError
 from evomerge.merge import LiveModel, load_tokenizer, save
 from evomerge.merge.live import free_memory
-from evomerge.racing import give_up
+from evomerge.racing import blocks, give_up
 from evomerge.recipe import Recipe
 from evomerge.score import (
     BackendScorer,
@@ -94,9 +94,9 @@ class Evaluator:
         return Slopes(losses.total, losses.tasks, tensors, None, cost, self._name)
 
 
-def _run(blocks: Iterator[Scored], race: Race | None) -> tuple[Scored, Pruned | None]:
+def _run(parts: Iterator[Scored], race: Race | None) -> tuple[Scored, Pruned | None]:
     """Score block after block, until all are scored or the candidate cannot win."""
-    for done, scored in enumerate(blocks, start=1):
+    for done, scored in enumerate(parts, start=1):
         pruned = None if race is None else give_up(race, scored.tasks, done)
         if pruned is not None:
             break
@@ -133,7 +133,7 @@ class _Resident:
         if job.race is None:
             yield self._scorer.score(job.split, job.metrics)
         else:
-            yield from self._scorer.score_in_blocks(job.split, job.metrics, job.race.blocks)
+            yield from self._scorer.score_in_blocks(job.split, job.metrics, blocks(job.race))
 
     @contextmanager
     def differentiable(self, recipe: Recipe) -> Iterator[Callable[[SlopeJob], Sloped]]:

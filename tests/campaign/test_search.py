@@ -36,6 +36,11 @@ def test_every_sampler_is_known_by_name(read):
         assert read(new=f"search: {{sampler: {name}}}\n").search.sampler == name
 
 
+def test_the_earlier_name_of_racing_is_read(read):
+    for name in ("none", "race", "wilcoxon"):
+        assert read(new=f"search: {{pruner: {name}}}\n").search.pruner == name
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

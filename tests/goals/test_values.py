@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from evomerge.campaign import Objective
 from evomerge.goals.values import (
     LARGEST_RATIO,
+    best_value,
     higher_is_better,
     is_proportional,
     metric_on,
@@ -89,3 +90,19 @@ def test_only_plain_scores_keep_their_means() -> None:
     assert is_proportional("acc", higher=True)
     assert not is_proportional("ter", higher=False)
     assert not is_proportional("gold_loglikelihood", higher=True)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "higher", "expected"),
+    [
+        ("acc", [0.0, 1.0], True, 1.0),
+        ("exact_match,strict", [], True, 1.0),
+        ("gold_loglikelihood", [-3.0], True, 0.0),
+        ("my_score", [0.0, 0.4], True, 1.0),
+        ("my_score", [0.0, 40.0], True, None),
+        ("word_perplexity", [20.0, 3.0], False, 0.0),
+        ("my_error", [-1.0, 3.0], False, None),
+    ],
+)
+def test_the_best_value_that_an_item_can_have(metric, values, higher, expected):
+    assert best_value(metric, values, higher=higher) == expected

@@ -20,7 +20,7 @@ import numpy as np
 from evomerge import campaign as settings
 from evomerge.campaign import Campaign
 from evomerge.goals import Judge, Yardsticks
-from evomerge.racing import give_up
+from evomerge.racing import blocks, give_up
 from evomerge.recipe import Recipe
 from evomerge.search import Known, Study, Work, directions
 from evomerge.space import Family, Space
@@ -137,13 +137,14 @@ def evaluate(job: Job) -> Outcome:
 def raced(race: Race | None, weights: Sequence[float]) -> Outcome:
     if race is None:
         return outcome(weights)
-    for done in range(1, len(race.blocks) + 1):
+    cut = blocks(race)
+    for done in range(1, len(cut) + 1):
         where = {
-            task: sorted(n for block in race.blocks[:done] for n in block.get(task, ()))
+            task: sorted(n for block in cut[:done] for n in block.get(task, ()))
             for task in race.metrics
         }
         found = outcome(weights, where)
-        pruned = None if done == len(race.blocks) else give_up(race, found.scores, done)
+        pruned = None if done == len(cut) else give_up(race, found.scores, done)
         if pruned is not None:
             return replace(found, pruned=pruned)
     return found

@@ -101,7 +101,7 @@ def test_a_pruned_trial_keeps_its_estimate_and_its_partial_scores(
     store: Store, candidate: Make, scored: Outcome
 ) -> None:
     ask(store, candidate(0))
-    scored = replace(scored, pruned=Pruned("behind trial 3 beyond doubt", 2, 1))
+    scored = replace(scored, pruned=Pruned("significantly worse than trial 3", 2, 1))
     store.told(candidate(0), scored, [0.25], pruned=True)
     (trial,) = store.trials()
     assert (trial.state, trial.values, trial.outcome) == ("pruned", (0.25,), scored)

@@ -11,6 +11,7 @@ import torch
 
 from evomerge.errors import ModelError
 from evomerge.merge import SlopeTape
+from evomerge.racing import blocks
 from evomerge.recipe import Recipe, Source
 from evomerge.score import PromptStyle, SplitPlan, TaskRequest
 from evomerge.trial import Candidate, FailureKind, Job, Race, SlopeJob, TensorSlopes
@@ -110,11 +111,13 @@ def test_splits_share_no_item(assignment: Assignment, evaluator: Evaluator) -> N
 
 def race_against(values: tuple[float, ...]) -> Race:
     return Race(
-        blocks=tuple({"letters": (n, n + 4)} for n in range(4)),
         metrics={"letters": "gold_loglikelihood"},
         weights={"letters": 1.0},
         signs={"letters": 1},
-        disagreement={"letters": (1.0,) * 8},
+        best={"letters": 0.0},
+        expected={"letters": values},
+        spread={"letters": 0.1},
+        blocks=4,
         rivals=({"letters": values},),
         alpha=0.5,
     )
@@ -126,14 +129,15 @@ def test_a_race_is_stopped_when_the_candidate_cannot_win(
     asked = job(assignment, 0.4)
     full = evaluator.evaluate(asked)
     values = full.scores["letters"].metrics["gold_loglikelihood"]
-    behind = race_against(tuple(value + 1.0 for value in values))
+    behind = race_against(tuple(value / 3 for value in values))
     stopped = evaluator.evaluate(replace(asked, race=behind))
     assert stopped.failure is None
     assert stopped.pruned is not None
     done = stopped.pruned.blocks
     assert stopped.cost.items == len(stopped.scores["letters"].items) == 2 * done < 8
-    assert "behind the best so far by about 1" in stopped.pruned.reason
-    expected = [full.scores["letters"].items[n] for n in range(8) if n % 4 < done]
+    assert "significantly worse than the best so far" in stopped.pruned.reason
+    scored = sorted(n for block in blocks(behind)[:done] for n in block["letters"])
+    expected = [full.scores["letters"].items[n] for n in scored]
     assert list(stopped.scores["letters"].items) == expected
 
     ahead = race_against(tuple(value - 1.0 for value in values))
