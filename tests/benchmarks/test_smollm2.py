@@ -18,10 +18,9 @@ REAL = ROOT.parent / "shared" / "data" / "real"
 sys.path.insert(0, str(ROOT / "benchmarks" / "smollm2"))
 
 import base_model  # noqa: E402
+import build  # noqa: E402
 import items as job_items  # noqa: E402
 import training  # noqa: E402
-
-import build  # noqa: E402
 
 pytestmark = [
     # peft asks transformers for an attribute under its old name
