@@ -15,7 +15,7 @@ from evomerge import campaign as settings
 from evomerge import yaml_file
 from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError, RecipeError, TaskError, UserError, nearest
-from evomerge.family import OpenFamily, open_family
+from evomerge.family import OpenFamily, check_weights, open_family
 from evomerge.merge import METHODS, ParameterSpec, check_recipe, load_tokenizer, method
 from evomerge.sampler_choice import RENAMED_PRUNER, check_race, with_sampler
 from evomerge.score import (
@@ -145,6 +145,7 @@ def _preflight(campaign: Campaign) -> Preflight:
     items = _load_items(campaign, family.family.base, requests, plan, prompt)
     campaign = with_sampler(campaign, space, items)
     check_race(campaign, items)
+    check_weights(family)  # reads all of it, so after all that is told by less
     return Preflight(campaign, family, space, requests, plan, prompt, items)
 
 

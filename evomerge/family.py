@@ -10,7 +10,14 @@ import xxhash
 
 from evomerge import campaign, zoo
 from evomerge.errors import ModelError
-from evomerge.merge import Checkpoint, Layout, check_family, open_checkpoint, with_heads
+from evomerge.merge import (
+    Checkpoint,
+    Layout,
+    check_family,
+    check_finite,
+    open_checkpoint,
+    with_heads,
+)
 from evomerge.model_names import parts
 from evomerge.space import Family
 
@@ -71,18 +78,35 @@ def open_family(models: campaign.Models) -> OpenFamily:
             model = f"{base}+{model}"
         checkpoints[model] = _open(model, models, field)
         experts[expert.name] = model
+    hashes = {"base": fingerprint(base)}
+    hashes |= {name: fingerprint(model) for name, model in experts.items()}
+    _check_distinct(experts, hashes)
     checkpoints = with_heads(checkpoints)
     for position, model in enumerate(experts.values()):
         try:
             check_family(checkpoints[base], [checkpoints[model]])
         except ModelError as error:
-            field = f"models.experts.{position}"
+            field = "models.base" if error.file == base else f"models.experts.{position}"
             raise ModelError(error.message, file=error.file, field=field) from error
     layout = Layout.of(checkpoints[base])
     family = Family(base, experts, layout.num_layers, models.dtype)
-    hashes = {"base": fingerprint(base)}
-    hashes |= {name: fingerprint(model) for name, model in experts.items()}
     return OpenFamily(family, checkpoints, hashes)
+
+
+def check_weights(family: OpenFamily) -> None:
+    """Check that all weights are numbers; reads every tensor of every model once.
+
+    Raises:
+        ModelError: A tensor holds NaN or infinity; it and the field of its model are named.
+    """
+    names = list(family.family.experts.values())
+    for model, checkpoint in family.checkpoints.items():
+        own = checkpoint is family.base or checkpoint.folder != family.base.folder
+        try:  # of an adapter on the base only what it changes is new
+            check_finite(checkpoint, None if own else sorted(checkpoint.adapted))
+        except ModelError as error:
+            field = f"models.experts.{names.index(model)}" if model in names else "models.base"
+            raise ModelError(error.message, file=error.file, field=field) from error
 
 
 def fingerprint(model: str) -> str:
@@ -107,6 +131,19 @@ def fingerprint(model: str) -> str:
             digest.update(path.name.encode())
             _sample(digest, path)
     return digest.hexdigest()
+
+
+def _check_distinct(experts: Mapping[str, str], hashes: Mapping[str, str]) -> None:
+    """The same files under two names, wherever they lie, would be two dimensions of one model."""
+    known = {hashes["base"]: "the base"}
+    for position, (name, model) in enumerate(experts.items()):
+        found = known.setdefault(hashes[name], f'the expert "{name}"')
+        if found != f'the expert "{name}"':
+            raise ModelError(
+                f'the expert "{name}" is the same model as {found}; leave it out',
+                file=model,
+                field=f"models.experts.{position}",
+            )
 
 
 def _located(model: str, field: str) -> str:

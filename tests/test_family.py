@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from evomerge.campaign import Models
 from evomerge.errors import ModelError
-from evomerge.family import fingerprint, open_family
+from evomerge.family import check_weights, fingerprint, open_family
 
 
 def models(base, *experts, **settings):
@@ -126,3 +126,46 @@ def test_an_adapter_is_named_with_its_base(llama_family, copied):
     (copied / "adapter_config.json").write_text(json.dumps(config))
     opened = open_family(models(llama_family.base, str(copied)))
     assert opened.family.experts == {"e0": f"{llama_family.base}+{copied}"}
+
+
+def test_one_model_under_two_names_is_refused(llama_family, copied, tmp_path):
+    """Through a link, another way of writing its path, or a copy; as an expert twice or as the base."""
+    base, one = llama_family.base, llama_family.experts[0]
+    link = tmp_path / "link"
+    link.symlink_to(one)
+    dotted = f"{Path(one).parent}/./{Path(one).name}"
+    for twin in (one, str(link), dotted, str(copied)):
+        with pytest.raises(
+            ModelError, match=r'experts\.1: the expert "e1" is the same .* "e0"; leave'
+        ):
+            open_family(models(base, one, twin))
+    with pytest.raises(
+        ModelError, match=r'experts\.0: the expert "e0" is the same model as the base'
+    ):
+        open_family(models(base, base))
+
+
+@pytest.mark.parametrize("spoilt", ["base", "expert"])
+def test_nan_is_named_with_its_model_and_field(spoilt, llama_family, copied):
+    weights = load_file(copied / "model.safetensors")
+    weights["lm_head.weight"][3, 1] = float("nan")
+    save_file(weights, copied / "model.safetensors")
+    asked = [str(copied), llama_family.base]
+    opened = open_family(models(*(asked if spoilt == "base" else reversed(asked))))
+    field = {"base": r"models\.base", "expert": r"models\.experts\.0"}[spoilt]
+    with pytest.raises(ModelError, match=rf"{field}: lm_head\.weight holds NaN") as caught:
+        check_weights(opened)
+    assert str(copied) in str(caught.value)
+
+
+def test_a_base_that_lacks_a_tensor_is_the_field_at_fault(llama_family, copied, tmp_path):
+    for name, folder in (("base", copied), ("expert", llama_family.experts[1])):
+        weights = load_file(Path(folder) / "model.safetensors")
+        del weights["model.norm.weight"]
+        less = shutil.copytree(copied, tmp_path / name / "less")
+        save_file(weights, less / "model.safetensors")
+    found = [str(tmp_path / name / "less") for name in ("base", "expert")]
+    with pytest.raises(
+        ModelError, match=r"models\.base: lacks model\.norm\.weight, which transformers"
+    ):
+        open_family(models(*found))

@@ -127,7 +127,7 @@ def test_resume_adds_trials_and_runs_none_twice(result):
 
 
 def test_resume_refuses_changed_models(result, monkeypatch):
-    monkeypatch.setattr("evomerge.family.fingerprint", lambda model: "other")
+    monkeypatch.setattr("evomerge.family.fingerprint", lambda model: f"other {model}")
     with pytest.raises(ResultsError, match='the models changed since the campaign began: "base"'):
         run.resume(result.folder)
 

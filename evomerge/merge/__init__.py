@@ -3,6 +3,7 @@
 from evomerge.merge.checkpoint import Checkpoint, TensorHeader, open_checkpoint
 from evomerge.merge.engine import merged_tensors
 from evomerge.merge.family import check_family
+from evomerge.merge.finite import check_finite
 from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.live import LiveModel
@@ -24,6 +25,7 @@ __all__ = [
     "SlopeTape",
     "TensorHeader",
     "check_family",
+    "check_finite",
     "check_recipe",
     "load_tokenizer",
     "merged_tensors",

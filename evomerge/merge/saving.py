@@ -22,6 +22,7 @@ from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import out_dtype, run_plan
 from evomerge.merge.family import check_family
+from evomerge.merge.finite import check_finite
 from evomerge.merge.heads import with_heads
 from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.tokenizer import load_tokenizer
@@ -76,7 +77,7 @@ def save(
 
     Raises:
         RecipeError: The recipe is wrong.
-        ModelError: A model is missing, damaged, or of another family.
+        ModelError: A model is missing, damaged, or of another family, or holds NaN or infinity.
         UserError: There is no such device or dtype here.
         ResultsError: `out` exists, or cannot be made.
         MergeError: The maths has no answer, or the disk does not take the result.
@@ -97,6 +98,8 @@ def save(
     base, *experts = checkpoints.values()
     check_family(base, experts)
     plan = plan_merge(recipe, checkpoints)
+    for name, checkpoint in checkpoints.items():
+        check_finite(checkpoint, _inputs(plan, name))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = _beside(out)
@@ -120,6 +123,17 @@ def save(
         raise MergeError(f"{out} cannot be written: {error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _inputs(plan: Plan, model: str) -> list[str]:
+    """The tensors of a model that a plan reads."""
+    names = (
+        tensor
+        for piece in plan.tensors
+        for source, tensor in zip(piece.models, piece.tensors, strict=True)
+        if source == model
+    )
+    return list(dict.fromkeys(names))
 
 
 def _write_tensors(

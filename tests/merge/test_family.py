@@ -103,3 +103,16 @@ def test_a_stored_copy_of_tied_embeddings_is_left_out(qwen2_family, tmp_path):
     rewrite(folder, lambda t: t | {"lm_head.weight": t["model.embed_tokens.weight"] + 1})
     with pytest.raises(ModelError, match=r"lm_head\.weight differs from the embeddings"):
         check(qwen2_family.base, folder)
+
+
+def test_two_names_of_one_folder_are_refused(llama_family, tmp_path):
+    base, one = llama_family.base, llama_family.experts[0]
+    link = tmp_path / "link"
+    link.symlink_to(one)
+    dotted = f"{Path(one).parent}/./{Path(one).name}/"
+    for twin in (str(link), dotted):
+        with pytest.raises(ModelError, match=rf"is the same model as {one}; name") as caught:
+            check_family(open_checkpoint(base), [open_checkpoint(one), open_checkpoint(twin)])
+        assert str(caught.value).startswith(twin)
+    with pytest.raises(ModelError, match="is the same model"):
+        check_family(open_checkpoint(one), [open_checkpoint(str(link))])
