@@ -1,7 +1,9 @@
-"""Inputs of a merge: read, converted and subtracted once, kept as long as there is room.
+"""Inputs of a merge: read once, kept in one form each, as long as there is room.
 
 The live model and the disk go through the same functions; the only difference is how much is kept. What
-is kept never changes a bit of the result.
+is kept never changes a bit of the result. On a CPU an input is a view of its file, which takes no memory
+of the process, and what is kept is its task vector; on any other device it is kept as it is stored, and
+its task vector is computed when it is needed. No input is kept in both forms.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Callable, Hashable
 
 import torch
 
-from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.checkpoint import Checkpoint, TensorHeader
 from evomerge.merge.masks import largest, magnitude_order, mask_key, uniform
 from evomerge.merge.methods.method import Values
 from evomerge.merge.methods.reductions import l1_norm
@@ -21,11 +23,12 @@ class Memory:
 
     Args:
         budget: Bytes; 0 keeps nothing.
+        for_inputs: How much of it only inputs may take; what is computed from them gets the rest.
     """
 
-    def __init__(self, budget: int = 0) -> None:
-        self.budget = budget
-        self.used = 0
+    def __init__(self, budget: int = 0, *, for_inputs: int = 0) -> None:
+        self.budget, self.for_inputs = budget, for_inputs
+        self.used = self.derived = 0
         self._kept: dict[Hashable, tuple[Hashable, tuple[torch.Tensor, ...]]] = {}
 
     def get(
@@ -34,6 +37,8 @@ class Memory:
         nbytes: int,
         build: Callable[[], tuple[torch.Tensor, ...]],
         variant: Hashable = None,
+        *,
+        derived: bool = False,
     ) -> tuple[torch.Tensor, ...]:
         """Return what is kept under `key`, or build it and keep it if there is room.
 
@@ -43,23 +48,32 @@ class Memory:
             build: Makes it.
             variant: Of several results for one place, such as masks of another seed; only the last is
                 kept.
+            derived: It is computed from inputs: an order, random numbers.
         """
         found = self._kept.get(key)
         if found is not None and found[0] == variant:
             return found[1]
         built = build()
-        if found is not None or self.has_room(nbytes):
-            self.used += nbytes if found is None else 0
+        if found is not None or self.has_room(nbytes, derived=derived):
+            if found is None:
+                self.used += nbytes
+                self.derived += nbytes if derived else 0
             self._kept[key] = (variant, built)
         return built
+
+    def variant(self, key: Hashable) -> Hashable:
+        """Return which variant is kept under `key`; None: none."""
+        found = self._kept.get(key)
+        return None if found is None else found[0]
 
     def has(self, key: Hashable) -> bool:
         """Tell whether something is kept under `key`."""
         return key in self._kept
 
-    def has_room(self, nbytes: int) -> bool:
+    def has_room(self, nbytes: int, *, derived: bool = False) -> bool:
         """Tell whether that many bytes more would be kept."""
-        return self.used + nbytes <= self.budget
+        fits = self.used + nbytes <= self.budget
+        return fits and (not derived or self.derived + nbytes <= self.budget - self.for_inputs)
 
 
 class Inputs:
@@ -97,11 +111,11 @@ class Inputs:
         self.shared = shared
         self.own = own
         self._sources = sources
-        self._keys = tuple((checkpoint.name, tensor, dtype) for checkpoint, tensor, _ in sources)
         self._seed = seed
         self._memory = memory
         self._device = device
         self._dtype = dtype
+        self._copied: dict[int, torch.Tensor] = {}
         self._lent: set[int] = set()
 
     def lends(self, tensor: torch.Tensor) -> bool:
@@ -110,33 +124,28 @@ class Inputs:
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input in the dtype of the maths."""
-        checkpoint, name, _ = self._sources[index]
-        key = ("tensor", *self._keys[index])
-        as_stored = checkpoint.tensors[name].dtype == self._dtype and self._device.type == "cpu"
-        if (
-            checkpoint.mapped and as_stored
-        ):  # a view: its bytes are in the page cache, for all processes
-            return self._lend(self._memory.get(key, 0, lambda: (checkpoint.tensor(name),)))
-
-        def build() -> tuple[torch.Tensor]:
-            return (checkpoint.tensor(name).to(device=self._device, dtype=self._dtype),)
-
-        return self._lend(self._memory.get(key, self._nbytes(index), build))
+        return self._lend(self._stored(index)).to(self._dtype)
 
     def delta(self, index: int) -> torch.Tensor:
         """Return the task vector of an input."""
         assert self.base is not None  # only methods that need a base ask
         base = self.base
+        if self._device.type != "cpu":
+            return self.tensor(index) - self.tensor(base)
 
         def build() -> tuple[torch.Tensor]:
-            return (self.tensor(index) - self.tensor(base),)
+            kept = self._memory.variant(("input", *self._key(index))) == "stored"
+            own = self._stored(index) if kept else self._read(index)
+            return (own.to(self._dtype) - self.tensor(base),)
 
-        return self._lend(self._memory.get(self._delta_key(index), self._nbytes(index), build))
+        form = ("delta", self._key(base), self._dtype)
+        return self._lend(self._only_form(index, form, build))
 
     def norm(self, index: int) -> torch.Tensor:
         """Return the L1 norm of the task vector of an input; float64, no dimensions."""
-        key = ("norm", *self._delta_key(index))
-        return self._memory.get(key, 8, lambda: (l1_norm(self.delta(index)),))[0]
+        return self._memory.get(
+            ("norm", *self._delta_key(index)), 8, lambda: (l1_norm(self.delta(index)),)
+        )[0]
 
     def largest(self, index: int, count: int) -> torch.Tensor:
         """Return the task vector with all but its `count` largest magnitudes set to 0."""
@@ -145,8 +154,10 @@ class Inputs:
         key = ("order", *self._delta_key(index))
         nbytes = flat.numel() * (flat.dtype.itemsize + 4)
         order = None
-        if self._memory.has(key) or self._memory.has_room(nbytes):
-            rising, positions = self._memory.get(key, nbytes, lambda: magnitude_order(flat))
+        if self._memory.has(key) or self._memory.has_room(nbytes, derived=True):
+            rising, positions = self._memory.get(
+                key, nbytes, lambda: magnitude_order(flat), derived=True
+            )
             order = (rising, positions)
         return largest(flat, count, order).view_as(delta)
 
@@ -159,17 +170,51 @@ class Inputs:
             key = mask_key(self._seed, position, name)
             return (uniform(key, count, self._device).view(shape),)
 
-        place = ("uniform", *self._keys[index])
-        return self._memory.get(place, 4 * count, build, variant=(self._seed, position))[0]
+        place = ("uniform", *self._key(index))
+        variant = (self._seed, position)
+        return self._memory.get(place, 4 * count, build, variant, derived=True)[0]
 
-    def _lend(self, kept: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        self._lent.add(kept[0].untyped_storage().data_ptr())
-        return kept[0]
+    def _lend(self, kept: torch.Tensor) -> torch.Tensor:
+        self._lent.add(kept.untyped_storage().data_ptr())
+        return kept
 
-    def _nbytes(self, index: int) -> int:
+    def _stored(self, index: int) -> torch.Tensor:
+        """Return an input as it is stored, on the device of the maths."""
+        checkpoint, _, _ = self._sources[index]
+        if self._device.type == "cpu":
+            if checkpoint.mapped:  # a view: its bytes are in the page cache, for all processes
+                key = ("view", *self._key(index))
+                return self._memory.get(key, 0, lambda: (self._read(index),))[0]
+            return self._only_form(index, "stored", lambda: (self._read(index),))
+        if index not in self._copied:  # what does not stay on the device is copied there once a merge
+            self._copied[index] = self._only_form(
+                index, "stored", lambda: (self._read(index).to(self._device),)
+            )
+        return self._copied[index]
+
+    def _only_form(
+        self, index: int, form: Hashable, build: Callable[[], tuple[torch.Tensor]]
+    ) -> torch.Tensor:
+        """Keep an input in this form, unless it is kept in another one."""
+        place = ("input", *self._key(index))
+        if self._memory.variant(place) not in (None, form):
+            return build()[0]
+        header = self._header(index)
+        itemsize = header.dtype.itemsize if form == "stored" else self._dtype.itemsize
+        return self._memory.get(place, header.numel * itemsize, build, form)[0]
+
+    def _read(self, index: int) -> torch.Tensor:
         checkpoint, name, _ = self._sources[index]
-        return checkpoint.tensors[name].numel * self._dtype.itemsize
+        return checkpoint.tensor(name)
+
+    def _header(self, index: int) -> TensorHeader:
+        checkpoint, name, _ = self._sources[index]
+        return checkpoint.tensors[name]
+
+    def _key(self, index: int) -> tuple[str, str]:
+        checkpoint, name, _ = self._sources[index]
+        return checkpoint.name, name
 
     def _delta_key(self, index: int) -> tuple[Hashable, ...]:
         assert self.base is not None
-        return ("delta", *self._keys[index], *self._keys[self.base])
+        return (*self._key(index), *self._key(self.base), self._dtype)

@@ -28,6 +28,7 @@ class Engine:
         module: A causal language model in the interface of transformers, in eval mode.
         tokenizer: Its tokenizer.
         batch_tokens: Most tokens of one forward pass; `auto`: sized from the machine and the model.
+        memory: Bytes of the module's device that passes may take; None: half of what is there.
 
     Attributes:
         encoder: Text → tokens.
@@ -45,6 +46,7 @@ class Engine:
         module: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         batch_tokens: int | Literal["auto"] = "auto",
+        memory: int | None = None,
     ) -> None:
         if getattr(module, "_is_stateful", False):
             raise ModelError(
@@ -58,11 +60,13 @@ class Engine:
         self.stopping = Stopping(tokenizer, ends, self._forward.vocabulary)
         device, dtype = self._forward.device, self._forward.dtype
         self.batch_tokens = (
-            batch_tokens_of(config, dtype, device) if batch_tokens == "auto" else batch_tokens
+            batch_tokens_of(config, dtype, device, memory)
+            if batch_tokens == "auto"
+            else batch_tokens
         )
         self.most_reads = max(1, LOGITS_IN_MEMORY // self._forward.vocabulary)
-        self.gradients = gradient_room(config, dtype, device, self.batch_tokens)
-        self._cache_tokens = cache_tokens_of(config, dtype, device)
+        self.gradients = gradient_room(config, dtype, device, self.batch_tokens, memory)
+        self._cache_tokens = cache_tokens_of(config, dtype, device, memory)
         self._drafts = Drafts()
 
     def plan(

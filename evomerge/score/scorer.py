@@ -64,6 +64,7 @@ class Scorer:
         tokenizer: Its tokenizer.
         items: What to score it on.
         batch_tokens: Most tokens of one forward pass; `auto`: sized from the machine and the model.
+        memory: Bytes of the module's device that passes may take; None: half of what is there.
 
     Raises:
         ModelError: The module is recurrent.
@@ -76,9 +77,10 @@ class Scorer:
         items: Items,
         *,
         batch_tokens: int | Literal["auto"] = "auto",
+        memory: int | None = None,
     ) -> None:
         self._items = items
-        self._engine = Engine(module, tokenizer, batch_tokens)
+        self._engine = Engine(module, tokenizer, batch_tokens, memory)
         self._laid_out: dict[Any, Workload] = {}
         self._plans: dict[Any, tuple[Workload, list[Batch]]] = {}
 

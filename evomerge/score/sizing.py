@@ -17,11 +17,8 @@ _CPU_MOST_TOKENS, _CPU_ENOUGH_TOKENS = 2048, 512
 _CPU_CACHE = 2**22  # bytes of one layer's widest states
 _MOST_TOKENS_ELSEWHERE = 65536
 _FEWEST_TOKENS = 256
-_PASSES_SHARE = (
-    8  # a pass may take this part of the memory, so that several workers have room beside it
-)
-_CACHE_SHARE = 8
-_GRADIENTS_SHARE = 8
+_SHARE = 4
+"""Passes, keys and values, and what a backward pass keeps may each take this part of the memory."""
 _MOST_TOKENS_WITH_GRADIENTS = {
     "cpu": 512
 }  # a sixth faster than 4096: what is kept stays in the cache
@@ -30,23 +27,78 @@ _MOST_CACHE = {"cpu": 2**30}
 _UNKNOWN_MEMORY = 2**33
 
 
-def batch_tokens_of(config: Any, dtype: torch.dtype, device: torch.device) -> int:  # noqa: ANN401
+@dataclass(frozen=True)
+class TokenBytes:
+    """What one token takes.
+
+    Attributes:
+        forward: While a forward pass is in one of its layers.
+        cached: As keys and values of all layers.
+        kept: For a backward pass, in one layer.
+        entering: What enters all layers, where they are computed anew in the backward pass.
+        layers: Number of layers.
+    """
+
+    forward: int
+    cached: int
+    kept: int
+    entering: int
+    layers: int
+
+
+def token_bytes(config: Any, dtype: torch.dtype) -> TokenBytes:  # noqa: ANN401 - any model's configuration
+    """Return what one token takes; sizes that the configuration does not state are a 7B model's."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    hidden = int(getattr(text, "hidden_size", 4096))
+    inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
+    layers = int(getattr(text, "num_hidden_layers", 32))
+    heads = int(getattr(text, "num_attention_heads", 32))
+    key_heads = int(getattr(text, "num_key_value_heads", None) or heads)
+    width = int(getattr(text, "head_dim", None) or hidden // heads)
+    return TokenBytes(
+        # Residual, normed, query, key, value, attention's output and their float32 copies; gate, up, product.
+        forward=dtype.itemsize * (12 * hidden + 4 * inner),
+        cached=2 * layers * key_heads * width * dtype.itemsize,
+        # What a layer's products read, and the float32 copies of its two norms.
+        kept=dtype.itemsize * (10 * hidden + 4 * inner) + 4 * 4 * hidden,
+        entering=layers * dtype.itemsize * hidden,
+        layers=layers,
+    )
+
+
+def scoring_memory(device: torch.device) -> int:
+    """Return the bytes that passes may take where nothing else is said: half of what the device has.
+
+    Of a GPU half of what it has left.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) // 2
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return _UNKNOWN_MEMORY // 2
+
+
+def batch_tokens_of(
+    config: Any,  # noqa: ANN401 - any model's configuration
+    dtype: torch.dtype,
+    device: torch.device,
+    memory: int | None = None,
+) -> int:
     """Return the most tokens of one forward pass: a power of two.
 
     Args:
-        config: The model's configuration; sizes that it does not state are taken to be those of a
-            model of 7 billion parameters.
+        config: The model's configuration.
         dtype: Of the forward passes.
         device: Where they run.
+        memory: Bytes that passes may take; None: `scoring_memory`.
     """
-    text = _text(config)
-    hidden = int(getattr(text, "hidden_size", 4096))
-    inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
-    # Residual, normed, query, key, value, attention's output and their float32 copies; gate, up, product.
-    token = dtype.itemsize * (12 * hidden + 4 * inner)
-    fits = _memory(device) // _PASSES_SHARE // token
+    fits = _part(memory, device) // token_bytes(config, dtype).forward
     most = min(fits, _MOST_TOKENS_ELSEWHERE)
     if device.type == "cpu":
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        hidden = int(getattr(text, "hidden_size", 4096))
+        inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
         cached = _CPU_CACHE // (inner * dtype.itemsize)
         most = min(fits, max(_CPU_ENOUGH_TOKENS, min(cached, _CPU_MOST_TOKENS)))
     return max(_FEWEST_TOKENS, 1 << (int(most).bit_length() - 1) if most else 0)
@@ -73,53 +125,38 @@ def gradient_room(
     dtype: torch.dtype,
     device: torch.device,
     batch_tokens: int,
+    memory: int | None = None,
 ) -> GradientRoom:
     """Size backward passes: as large as forward passes where what they keep fits into memory.
 
     Args:
-        config: As for `batch_tokens_of`.
+        config: The model's configuration.
         dtype: Of the passes.
         device: Where they run.
         batch_tokens: Most tokens of one forward pass.
+        memory: Bytes that passes may take; None: `scoring_memory`.
     """
-    text = _text(config)
-    hidden = int(getattr(text, "hidden_size", 4096))
-    inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
-    layers = int(getattr(text, "num_hidden_layers", 32))
-    # Of each layer: what its products read, and the float32 copies of its two norms.
-    layer = dtype.itemsize * (10 * hidden + 4 * inner) + 4 * 4 * hidden
-    room = _memory(device) // _GRADIENTS_SHARE
-    kept = room // (layers * layer)
+    token, room = token_bytes(config, dtype), _part(memory, device)
+    kept = room // (token.layers * token.kept)
     if kept >= min(batch_tokens, _FEWEST_KEPT):
         tokens = min(kept, batch_tokens)
     else:
-        entering = room // (layers * dtype.itemsize * hidden + layer)
-        tokens = max(_FEWEST_TOKENS, min(entering, batch_tokens))
+        tokens = max(_FEWEST_TOKENS, min(room // (token.entering + token.kept), batch_tokens))
     most = min(tokens, _MOST_TOKENS_WITH_GRADIENTS.get(device.type, tokens))
     return GradientRoom(tokens, most, recompute=kept < min(batch_tokens, _FEWEST_KEPT))
 
 
-def cache_tokens_of(config: Any, dtype: torch.dtype, device: torch.device) -> int:  # noqa: ANN401
+def cache_tokens_of(
+    config: Any,  # noqa: ANN401 - any model's configuration
+    dtype: torch.dtype,
+    device: torch.device,
+    memory: int | None = None,
+) -> int:
     """Return how many tokens' keys and values may be kept at once; arguments as above."""
-    text = _text(config)
-    layers = int(getattr(text, "num_hidden_layers", 32))
-    heads = int(getattr(text, "num_attention_heads", 32))
-    key_heads = int(getattr(text, "num_key_value_heads", None) or heads)
-    width = getattr(text, "head_dim", None) or int(getattr(text, "hidden_size", 4096)) // heads
-    token = 2 * layers * key_heads * int(width) * dtype.itemsize
-    room = _memory(device) // _CACHE_SHARE
-    return max(1, min(room, _MOST_CACHE.get(device.type, room)) // token)
+    room = _part(memory, device)
+    most = min(room, _MOST_CACHE.get(device.type, room))
+    return max(1, most // token_bytes(config, dtype).cached)
 
 
-def _text(config: Any) -> Any:  # noqa: ANN401 - any model's configuration
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
-
-
-def _memory(device: torch.device) -> int:
-    """Bytes that the device has, or, of a GPU, has left."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not on this system
-        return _UNKNOWN_MEMORY
+def _part(memory: int | None, device: torch.device) -> int:
+    return (scoring_memory(device) if memory is None else memory) // _SHARE

@@ -16,12 +16,12 @@ def test_a_large_machine_takes_what_pays():
 
 
 def test_a_small_machine_takes_what_fits(monkeypatch):
-    monkeypatch.setattr(sizing, "_memory", lambda _: 2**30)
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**29)
     large = sizing.batch_tokens_of(LARGE, torch.float32, CPU)
     assert 256 <= large < 512
     assert sizing.batch_tokens_of(LARGE, torch.bfloat16, CPU) == 2 * large
     assert large & (large - 1) == 0
-    monkeypatch.setattr(sizing, "_memory", lambda _: 2**20)
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**19)
     assert sizing.batch_tokens_of(LARGE, torch.float32, CPU) == 256
     assert sizing.cache_tokens_of(LARGE, torch.float32, CPU) == 1
 
@@ -32,7 +32,7 @@ def test_keys_and_values_are_counted():
     )
     tokens = sizing.cache_tokens_of(config, torch.float32, CPU)
     # 2 (key, value) · 3 layers · 2 heads · 16 numbers · 4 bytes
-    assert tokens == min(sizing._memory(CPU) // 8, 2**30) // (2 * 3 * 2 * 16 * 4)
+    assert tokens == min(sizing.scoring_memory(CPU) // 4, 2**30) // (2 * 3 * 2 * 16 * 4)
 
 
 def test_backward_passes_are_as_large_as_memory_lets_them(monkeypatch):
@@ -42,15 +42,15 @@ def test_backward_passes_are_as_large_as_memory_lets_them(monkeypatch):
     assert sizing.gradient_room(SMALL, torch.float32, CPU, 300) == sizing.GradientRoom(
         300, 300, False
     )
-    monkeypatch.setattr(sizing, "_memory", lambda _: 2**36)
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**35)
     kept = sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096)
     assert 512 <= kept.tokens < 4096
     assert not kept.recompute
-    monkeypatch.setattr(sizing, "_memory", lambda _: 2**34)
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**33)
     anew = sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096)
     assert anew.recompute
     assert anew.tokens == 4096
-    monkeypatch.setattr(sizing, "_memory", lambda _: 2**20)
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**19)
     assert sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096).tokens == 256
 
 
@@ -58,3 +58,16 @@ def test_a_model_that_states_nothing():
     assert sizing.batch_tokens_of(None, torch.float32, CPU) >= 256
     assert sizing.cache_tokens_of(None, torch.float32, CPU) >= 1
     assert sizing.gradient_room(None, torch.float32, CPU, 4096).tokens >= 256
+
+
+def test_what_a_worker_may_take_is_said_by_its_caller():
+    gpu = torch.device("cuda")  # nothing of it is asked where the memory is given
+    tokens = sizing.batch_tokens_of(LARGE, torch.bfloat16, gpu, 26 * 10**9)
+    assert tokens == 16384  # a quarter, 6.5 GB, over 213 kB a token, a power of two
+    assert sizing.cache_tokens_of(LARGE, torch.bfloat16, gpu, 26 * 10**9) == 6_500_000_000 // (
+        2 * 32 * 32 * 128 * 2
+    )
+    room = sizing.gradient_room(LARGE, torch.bfloat16, gpu, tokens, 26 * 10**9)
+    assert not room.recompute
+    assert 512 < room.tokens < tokens
+    assert sizing.batch_tokens_of(SMALL, torch.float32, CPU, 2**20) == 256

@@ -109,6 +109,9 @@ class Method:
         min_models: Fewest models, the base not counted where it is told apart.
         max_models: Most models, counted likewise; None: any number.
         draws_masks: Its result depends on the recipe's seed.
+        reads_deltas: It reads task vectors; otherwise the models themselves.
+        derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
+            magnitudes, its random number.
         ignored: Parameters of mergekit's that change nothing here and are accepted.
     """
 
@@ -121,4 +124,6 @@ class Method:
     min_models: int = 1
     max_models: int | None = None
     draws_masks: bool = False
+    reads_deltas: bool = False
+    derived_bytes: int = 0
     ignored: tuple[str, ...] = ("int8_mask",)

@@ -10,11 +10,12 @@ MIN_NORM = 1e-8
 CHUNK = 1 << 20  # elements; bounds the float64 copies
 PIECES = {"cpu": 1 << 16}  # elements whose products stay in the cache
 PIECE_ELSEWHERE = 1 << 24
+_WITHOUT_FLOAT64 = ("mps",)
 
 
 def l1_norm(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the sum of magnitudes; float64, no dimensions, on the tensor's device."""
-    return tensor.abs().sum(dtype=torch.float64)
+    """Return the sum of magnitudes; float64, no dimensions, on the tensor's device (of MPS: on the CPU)."""
+    return _summable(tensor).abs().sum(dtype=torch.float64)
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -26,7 +27,7 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> float:
     """Return the inner product of two tensors as vectors."""
-    x, y = a.reshape(-1), b.reshape(-1)
+    x, y = _summable(a).reshape(-1), _summable(b).reshape(-1)
     total = 0.0
     for start in range(0, x.numel(), CHUNK):
         piece = slice(start, start + CHUNK)
@@ -39,10 +40,14 @@ def inner(a: torch.Tensor, b: torch.Tensor) -> float:
 
     Some times faster than `dot`, and a float32 product's last bit less exact.
     """
-    x, y = a.reshape(-1), b.reshape(-1)
+    x, y = _summable(a).reshape(-1), _summable(b).reshape(-1)
     piece = PIECES.get(x.device.type, PIECE_ELSEWHERE)
     total = x.new_zeros((), dtype=torch.float64)
     for start in range(0, x.numel(), piece):
         part = slice(start, start + piece)
         total += (x[part] * y[part]).sum(dtype=torch.float64)
     return float(total)
+
+
+def _summable(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.cpu() if tensor.device.type in _WITHOUT_FLOAT64 else tensor

@@ -82,6 +82,8 @@ def family_member(
         needs_base=True,
         uses_base=True,
         draws_masks=sparsifier is random_entries,
+        reads_deltas=True,
+        derived_bytes=0 if sparsifier is None else 4 if sparsifier is random_entries else 8,
         ignored=ignored,
     )
 
@@ -115,11 +117,13 @@ def rescaled(sparse: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
     return sparse.mul_(factor.to(sparse.dtype))
 
 
-def weighted_sum(deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """Return Σ w δ in the order given, each product and each sum rounded once."""
-    total = deltas[0] * weights[0]
+def weighted_sum(deltas: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """Return Σ w δ in the order given, each product and each sum rounded once; deltas one at a time."""
+    pairs = zip(deltas, weights, strict=True)
+    first, factor = next(pairs)
+    total = first * factor
     product = torch.empty_like(total)
-    for delta, weight in zip(deltas[1:], weights[1:], strict=True):
+    for delta, weight in pairs:
         total.add_(torch.mul(delta, weight, out=product))
     return total
 
@@ -159,9 +163,9 @@ def _merge(group: Group, sparsifier: Sparsifier | None, elect: bool) -> torch.Te
     if not active:
         return base
     weights = [float(group.own[index]["weight"]) for index in active]
-    deltas = [_sparsified(group, index, sparsifier) for index in active]
+    deltas = (_sparsified(group, index, sparsifier) for index in active)
     if elect:
-        mixed, divisor = elected_sum(deltas, weights)
+        mixed, divisor = elected_sum(list(deltas), weights)
         if group.shared["normalize"]:
             mixed.div_(divisor.masked_fill_(divisor == 0, 1))
     else:
