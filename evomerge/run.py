@@ -291,6 +291,7 @@ def assignment_of(ready: Preflight) -> Assignment:
         backend=None if campaign.scorer.backend == "resident" else campaign.scorer.backend,
         backend_arguments=campaign.scorer.args,
         allow_unsafe_code=campaign.scorer.allow_unsafe_code,
+        methods=campaign.space.method,
     )
 
 

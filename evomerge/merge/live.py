@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -14,6 +12,7 @@ from transformers.utils import logging
 
 from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
+from evomerge.merge.device_memory import free_memory
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import run_plan
 from evomerge.merge.family import check_family
@@ -74,13 +73,13 @@ class LiveModel:
         self.checkpoints = with_heads(opened)
         base, *experts = self.checkpoints.values()
         check_family(base, experts)
-        module = _load_module(base, self._dtype, trust_remote_code)
+        module = _load_module(base, self._dtype, trust_remote_code, self._device)
         self.module: PreTrainedModel = module.to(self._device).eval()
         self.module.requires_grad_(False)
         self._trust_remote_code = trust_remote_code
-        self._memory = Memory(
-            free_memory(self._device) if resident_bytes is None else resident_bytes
-        )
+        if resident_bytes is None:
+            resident_bytes = int(free_memory(self._device) * SHARE_OF_MEMORY)
+        self._memory = Memory(resident_bytes)
         self._targets = _targets(self.module)
 
     @cached_property
@@ -92,6 +91,16 @@ class LiveModel:
         """
         folder = next(iter(self.checkpoints.values())).folder
         return load_tokenizer(str(folder), trust_remote_code=self._trust_remote_code)
+
+    def keep(self, budget: int, *, for_inputs: int = 0) -> None:
+        """Say anew how much may be kept from one merge to the next; nothing is kept yet after it.
+
+        Args:
+            budget: Bytes, as `resident_bytes`.
+            for_inputs: How much of it only models and task vectors may take; what is computed from them
+                (orders, random numbers) gets the rest.
+        """
+        self._memory = Memory(budget, for_inputs=for_inputs)
 
     def write(self, recipe: Recipe) -> None:
         """Write a recipe's weights into the module.
@@ -195,24 +204,15 @@ class LiveModel:
                 raise MergeError(f"{name} is in the live model and in none of the files")
 
 
-def free_memory(device: torch.device) -> int:
-    """Return how many bytes of a device's memory may be spent on resident inputs."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_MEMORY)
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():  # counts what the page cache would give back
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    return int(free * SHARE_OF_MEMORY)
-
-
-def _load_module(base: Checkpoint, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+def _load_module(
+    base: Checkpoint, dtype: torch.dtype, trust_remote_code: bool, device: torch.device
+) -> PreTrainedModel:
+    """Load the base tensor by tensor to its device: the host never holds a copy of a model for a GPU."""
+    placed = {} if device.type == "cpu" else {"device_map": {"": device}}
     try:
         with _without_bars():
             module: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                base.folder, dtype=dtype, trust_remote_code=trust_remote_code
+                base.folder, dtype=dtype, trust_remote_code=trust_remote_code, **placed
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -186,7 +186,9 @@ class Inputs:
                 key = ("view", *self._key(index))
                 return self._memory.get(key, 0, lambda: (self._read(index),))[0]
             return self._only_form(index, "stored", lambda: (self._read(index),))
-        if index not in self._copied:  # what does not stay on the device is copied there once a merge
+        if (
+            index not in self._copied
+        ):  # what does not stay on the device is copied there once a merge
             self._copied[index] = self._only_form(
                 index, "stored", lambda: (self._read(index).to(self._device),)
             )

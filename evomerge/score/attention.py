@@ -19,6 +19,7 @@ from transformers import AttentionInterface
 from evomerge.score.cache import PreambleCache
 
 _NAME = "evomerge_cascade"
+_ALIGNED = 8  # entries to which the kernel for CUDA wants the rows of a mask padded
 _OVERRIDDEN = "sdpa"  # eager attention may do more than scaled dot products (soft-capping, sinks)
 
 
@@ -124,10 +125,27 @@ def _shared(
 def _flash(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
 ) -> tuple[Tensor, Tensor]:
+    if query.device.type == "cuda":
+        return _efficient(query, key, value, mask, scaling)
     found, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, attn_mask=mask, scale=scaling
     )
     return found, weight
+
+
+def _efficient(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
+) -> tuple[Tensor, Tensor]:
+    """As `_flash` on CUDA, by the one kernel of PyTorch's that takes a mask and returns the weights."""
+    bias = None
+    if mask is not None:
+        columns = key.shape[2]
+        padded = nn.functional.pad(mask, (0, -columns % _ALIGNED))
+        bias = padded[..., :columns].expand(*query.shape[:3], columns)
+    found, weight, _, _ = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, bias, True, scale=scaling
+    )
+    return found, weight[..., : query.shape[2]]  # which are padded, too
 
 
 def _mean(found: Tensor, weight: Tensor, other: Tensor, other_weight: Tensor) -> Tensor:

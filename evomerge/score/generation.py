@@ -282,7 +282,10 @@ class _Decoding:
             visible=visible,
             positions=positions,
             cache=self._cache,
-            preambles=[Share(*each) for each in self._cache.attached(slots)],
+            preambles=[
+                Share(preamble, None if chosen is None else chosen.to(device))
+                for preamble, chosen in self._cache.attached(slots)
+            ],
         )
         if self._processors is not None:
             logits = self._processed(slots, guesses, logits, self._processors)

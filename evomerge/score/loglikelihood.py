@@ -18,7 +18,7 @@ from evomerge.score.forward import Forward
 
 @dataclass(frozen=True)
 class TokenScores:
-    """The scored tokens of all readings, in no fixed order.
+    """The scored tokens of all readings, in no fixed order, on the CPU, which adds them up in one order.
 
     Attributes:
         loglikelihood: `[T]`, float32; of a float64 module float64.
@@ -67,9 +67,11 @@ def score_batches(forward: Forward, batches: Sequence[Batch], count: int) -> Tok
         hits.append(hit)
         readings.append(batch.reading)
     if not batches:
-        empty = torch.zeros(0, device=forward.device)
+        empty = torch.zeros(0)
         return TokenScores(empty, empty.bool(), empty.long(), count)
-    return TokenScores(torch.cat(loglikelihoods), torch.cat(hits), torch.cat(readings), count)
+    found = (torch.cat(each).cpu() for each in (loglikelihoods, hits, readings))
+    values, hit, reading = found
+    return TokenScores(values, hit, reading, count)
 
 
 def _logits(forward: Forward, batch: Batch, cache: PreambleCache | None) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from evomerge.workers.sharing import Sharing
+
 if TYPE_CHECKING:  # the driver's and a fake worker's start need not wait for lm-eval
     from evomerge.score import PromptStyle, SplitPlan, TaskRequest
 
@@ -30,7 +32,8 @@ class Assignment:
             over live weights.
         backend_arguments: Of that type.
         allow_unsafe_code: Let tasks run code that a model writes.
-        neighbours: Workers that share a node's free memory, this one included.
+        methods: Merge methods of the candidates.
+        sharing: Workers that share a node's memory and a GPU's, this one included.
     """
 
     models: tuple[str, ...]
@@ -47,4 +50,5 @@ class Assignment:
     backend: str | None = None
     backend_arguments: Mapping[str, Any] = field(default_factory=dict)
     allow_unsafe_code: bool = False
-    neighbours: int = 1
+    methods: tuple[str, ...] = ()
+    sharing: Sharing = field(default_factory=Sharing)

@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerBase
 
 from evomerge.errors import TaskError
 from evomerge.merge import LiveModel, load_tokenizer, save
-from evomerge.merge.live import free_memory
 from evomerge.racing import blocks, give_up
 from evomerge.recipe import Recipe
 from evomerge.score import (
@@ -42,6 +41,7 @@ from evomerge.trial import (
 )
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
+from evomerge.workers.memory_here import keep_to_share, memory_here
 from evomerge.workers.scratch import in_memory
 
 Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
@@ -73,10 +73,12 @@ class Evaluator:
                 step = FailureKind.TASK
                 scored, pruned = _run(score(job), job.race if self._scoring.races else None)
         except CANDIDATE_ERRORS as error:
-            failure = _failure(error, step)
-            return Outcome(failure=failure, cost=clock.cost(), worker=self._name)
-        cost = clock.cost(scored.items, scored.generated_tokens)
-        return Outcome(scored.tasks, None, cost, self._name, pruned)
+            failure = failure_of(error, step)
+        else:
+            cost = clock.cost(scored.items, scored.generated_tokens)
+            return Outcome(scored.tasks, None, cost, self._name, pruned)
+        _make_room_after(failure)
+        return Outcome(failure=failure, cost=clock.cost(), worker=self._name)
 
     def slope(self, job: SlopeJob) -> Slopes:
         """Build a recipe and take the slope of its loss; failures are typed as `evaluate` types them."""
@@ -88,10 +90,12 @@ class Evaluator:
                 step = FailureKind.TASK
                 losses, tensors = differentiate(job)
         except CANDIDATE_ERRORS as error:
-            failure = _failure(error, step)
-            return Slopes(failure=failure, cost=clock.cost(), worker=self._name)
-        cost = clock.cost(losses.items)
-        return Slopes(losses.total, losses.tasks, tensors, None, cost, self._name)
+            failure = failure_of(error, step)
+        else:
+            cost = clock.cost(losses.items)
+            return Slopes(losses.total, losses.tasks, tensors, None, cost, self._name)
+        _make_room_after(failure)
+        return Slopes(failure=failure, cost=clock.cost(), worker=self._name)
 
 
 def _run(parts: Iterator[Scored], race: Race | None) -> tuple[Scored, Pruned | None]:
@@ -109,19 +113,23 @@ class _Resident:
     races = True
 
     def __init__(self, assignment: Assignment) -> None:
+        keep_to_share(assignment)
         self._model = LiveModel(
             assignment.models,
             dtype=assignment.dtype,
             device=assignment.device,
             trust_remote_code=assignment.trust_remote_code,
             allow_pickle=assignment.allow_pickle,
-            resident_bytes=free_memory(torch.device(assignment.device)) // assignment.neighbours,
+            resident_bytes=0,
         )
+        plan = memory_here(self._model.checkpoints, assignment)
+        self._model.keep(plan.kept, for_inputs=plan.inputs if plan.on_gpu else 0)
         self._scorer = Scorer(
             self._model.module,
             self._model.tokenizer,
             _items(assignment, self._model.tokenizer),
             batch_tokens=assignment.batch_tokens,
+            memory=plan.passes,
         )
 
     @contextmanager
@@ -199,11 +207,10 @@ def _items(assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> Items:
     )
 
 
-def _failure(error: BaseException, step: FailureKind) -> Failure:
-    failure = failure_of(error, step)
+def _make_room_after(failure: Failure) -> None:
+    """Give a device's cached memory back; once the exception, which holds tensors, is gone."""
     if failure.kind is FailureKind.OUT_OF_MEMORY and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return failure
 
 
 def _check_finite(tensors: Mapping[str, TensorSlopes]) -> None:

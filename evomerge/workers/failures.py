@@ -38,7 +38,12 @@ _KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
     (RecipeError, FailureKind.MERGE),
     (TaskError, FailureKind.TASK),
 )
-_CPU_ALLOCATOR_FAILED = ("can't allocate memory", "not enough memory")
+_ALLOCATOR_FAILED = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def failure_of(error: BaseException, otherwise: FailureKind) -> Failure:
@@ -50,7 +55,7 @@ def failure_of(error: BaseException, otherwise: FailureKind) -> Failure:
     """
     kind = next((kind for error_type, kind in _KINDS if isinstance(error, error_type)), otherwise)
     message = " ".join(str(error).split())
-    if isinstance(error, RuntimeError) and any(text in message for text in _CPU_ALLOCATOR_FAILED):
+    if isinstance(error, RuntimeError) and any(text in message for text in _ALLOCATOR_FAILED):
         kind = FailureKind.OUT_OF_MEMORY
     ours = isinstance(error, Collapsed | MergeError | NotFinite | RecipeError | TaskError)
     named = message if ours and message else f"{type(error).__name__}: {message}".rstrip(": ")

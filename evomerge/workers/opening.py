@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+from evomerge.errors import CampaignError
 from evomerge.model_names import parts
 from evomerge.workers.assignment import Assignment
-from evomerge.workers.cluster import capacity
 from evomerge.workers.pool import Evaluates, Pool
 from evomerge.workers.ray_pool import RETRIES, RayPool
 from evomerge.workers.serial_pool import SerialPool
+from evomerge.workers.sharing import Sharing, sharing_of
 from evomerge.workers.shelf import Shelf, Translated, local_model, local_names
 
 
@@ -45,6 +46,8 @@ def open_pool(
     """
     assignment = replace(assignment, threads=max(1, int(cpus)))
     if count == 0:
+        if gpus:
+            _check_cuda()
         return SerialPool(partial(_evaluator, assignment))
     shelf = _shelf(assignment, address)
     return RayPool(
@@ -57,6 +60,15 @@ def open_pool(
         ordered=ordered,
         shelf=shelf,
     )
+
+
+def _check_cuda() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise CampaignError(
+            "a GPU is asked for, and PyTorch finds none here; set it to 0", field="workers.gpus"
+        )
 
 
 def _shelf(assignment: Assignment, address: str | None) -> Shelf | None:
@@ -81,7 +93,7 @@ def _on_a_node(
     gpus: float,
 ) -> Evaluates:
     """Build an evaluator from what this node has, or gets."""
-    assignment = replace(assignment, neighbours=_neighbours(count, cpus, gpus))
+    assignment = replace(assignment, sharing=_sharing(count, cpus, gpus))
     names = {} if shelf is None else local_names(shelf)
     if not names:
         return _evaluator(assignment)
@@ -93,14 +105,13 @@ def _on_a_node(
     return Translated(_evaluator(local), names)
 
 
-def _neighbours(count: int | Literal["auto"], cpus: float, gpus: float) -> int:
-    """Return the most workers that share this node's memory."""
+def _sharing(count: int | Literal["auto"], cpus: float, gpus: float) -> Sharing:
+    """Return the most workers that share this node and a GPU of it."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()
     resources = [node["Resources"] for node in ray.nodes() if node["NodeID"] == here]
-    fit = max(1, capacity(cpus, gpus, resources))
-    return fit if count == "auto" else min(count, fit)
+    return sharing_of(count, cpus, gpus, resources)
 
 
 def _evaluator(assignment: Assignment) -> Evaluates:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from evomerge.merge import Memory, open_checkpoint
+from evomerge.merge import METHODS, Memory, merged_tensors, open_checkpoint
 from evomerge.merge.masks import largest
 from evomerge.merge.resident import Inputs
+from evomerge.recipe import Recipe, Source
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 
@@ -71,3 +77,94 @@ def test_inputs_are_what_the_files_hold(inputs, llama_family):
         assert not torch.equal(numbers, inputs.uniform(0))
     assert inputs.others == (1,)
     assert inputs.models == tuple(llama_family.models[:2])
+
+
+def counted(model):
+    """An open checkpoint, and the names of the tensors that were read from it."""
+    checkpoint, read = open_checkpoint(model), []
+
+    def reading(name, read_one=checkpoint._read):
+        read.append(name)
+        return read_one(name)
+
+    return replace(checkpoint, _read=reading), read
+
+
+def merge_all(models, memory, device, method="ties"):
+    """Merge every tensor, as a worker on that device does; `meta` computes shapes only."""
+    recipe = Recipe(
+        method=method,
+        models=tuple(Source(m, parameters={"weight": 0.4}) for m in list(models)[1:]),
+        base_model=next(iter(models)) if METHODS[method].uses_base else None,
+    )
+    for _ in merged_tensors(recipe, models, device=device, memory=memory):
+        pass
+
+
+@pytest.fixture
+def bfloat16_family(llama_family, tmp_path):
+    """The same models, stored in half the bytes."""
+    folders = []
+    for model in llama_family.models:
+        folder = tmp_path / Path(model).name
+        shutil.copytree(model, folder)
+        tensors = load_file(folder / "model.safetensors")
+        stored = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+        save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+        folders.append(str(folder))
+    return tuple(folders)
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "linear"])
+def test_a_device_keeps_each_model_once_as_it_is_stored(method, bfloat16_family):
+    opened = {model: counted(model) for model in bfloat16_family}
+    models = {model: checkpoint for model, (checkpoint, _) in opened.items()}
+    memory = Memory(10**9)
+    merge_all(models, memory, "meta", method)
+    used = list(models)[method == "linear" :]
+    stored = sum(h.nbytes for model in used for h in models[model].tensors.values())
+    assert memory.used == stored
+    for _, read in opened.values():
+        read.clear()
+    merge_all(models, memory, "meta", method)
+    assert not any(read for _, read in opened.values())
+
+
+def test_what_a_device_has_no_room_for_is_copied_once_a_merge(bfloat16_family):
+    opened = {model: counted(model) for model in bfloat16_family}
+    models = {model: checkpoint for model, (checkpoint, _) in opened.items()}
+    merge_all(models, Memory(0), "meta", "task_arithmetic")
+    for checkpoint, read in opened.values():
+        assert sorted(read) == sorted(checkpoint.tensors)
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "linear"])
+def test_on_a_cpu_only_task_vectors_are_kept(method, bfloat16_family):
+    models = {model: open_checkpoint(model) for model in bfloat16_family}
+    numbers = sum(header.numel for header in models[bfloat16_family[0]].tensors.values())
+    memory = Memory(10**9)
+    for _ in range(2):
+        merge_all(models, memory, "cpu", method)
+    experts = len(models) - 1
+    assert memory.used == (4 * experts * numbers if method == "task_arithmetic" else 0)
+
+
+def test_an_input_is_never_kept_in_two_forms(llama_family):
+    """Computed inputs (adapters) are kept as the first method reads them, whatever the next one reads."""
+    for order in (("linear", "task_arithmetic"), ("task_arithmetic", "linear")):
+        models = {m: replace(open_checkpoint(m), mapped=False) for m in llama_family.models}
+        memory = Memory(10**9)
+        for method in order:
+            merge_all(models, memory, "cpu", method)
+        numbers = sum(header.numel for header in models[llama_family.base].tensors.values())
+        assert memory.used == 4 * numbers * len(models)
+
+
+def test_what_is_derived_leaves_room_for_inputs():
+    memory = Memory(100, for_inputs=70)
+    memory.get("order", 40, lambda: (torch.zeros(1),), derived=True)
+    assert not memory.has("order")
+    memory.get("numbers", 30, lambda: (torch.zeros(1),), derived=True)
+    memory.get("input", 70, lambda: (torch.zeros(1),))
+    assert memory.used == 100
+    assert not memory.has_room(1)

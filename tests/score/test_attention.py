@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
+from evomerge.score import attention
 from evomerge.score.attention import Share, attend, cascading
 from evomerge.score.cache import PreambleCache
 
@@ -74,3 +75,32 @@ def test_the_usual_attention_is_back_afterwards(llama):
     with cascading(llama.module):
         assert config._attn_implementation != "sdpa"
     assert config._attn_implementation == "sdpa"
+
+
+def test_the_kernel_for_cuda_is_given_what_it_asks_for(monkeypatch):
+    """No GPU is needed: a stand-in checks what PyTorch's kernel refuses, and answers as it does."""
+    asked = []
+
+    def kernel(query, key, value, bias, weights, *, scale):
+        assert weights
+        assert query.shape[1] == key.shape[1]  # no grouped heads
+        if bias is not None:
+            assert bias.shape == (*query.shape[:3], key.shape[2])
+            assert bias.stride(2) % 8 == 0  # rows begin at multiples of 16 bytes
+        asked.append(bias is not None)
+        found, weight = flash(query, key, value, attn_mask=bias, scale=scale)
+        padded = torch.nn.functional.pad(weight, (0, -weight.shape[2] % 32), value=torch.inf)
+        return found, padded, None, None
+
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 4, 2, WIDTH, generator=generator)
+    key, value = (torch.randn(3, 2, 5, WIDTH, generator=generator) for _ in range(2))
+    mask = torch.zeros(1, 1, 2, 5)
+    shares = [Share(preamble(2, 7, generator), None)]
+    expected, _ = attend(LAYER, query, key, value, mask, preambles=shares)
+    monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_efficient_attention", kernel)
+    monkeypatch.setattr(attention, "_flash", attention._efficient)
+    found, _ = attend(LAYER, query, key, value, mask, preambles=shares)
+    assert asked == [True, False]
+    torch.testing.assert_close(found, expected)

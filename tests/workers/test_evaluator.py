@@ -16,8 +16,11 @@ from evomerge.recipe import Recipe, Source
 from evomerge.score import PromptStyle, SplitPlan, TaskRequest
 from evomerge.trial import Candidate, FailureKind, Job, Race, SlopeJob, TensorSlopes
 from evomerge.workers import Assignment, RayPool, SerialPool, open_pool
+from evomerge.workers import evaluator as evaluator_module
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.evaluator import Evaluator
+from evomerge.workers.memory_plan import MemoryPlan
+from evomerge.workers.sharing import Sharing
 
 TASK = """
 task: letters
@@ -296,3 +299,28 @@ def test_pools_give_the_same_scores(
         found.append(outcome.scores)
         pool.close()
     assert found[0] == found[1]
+
+
+def test_a_worker_keeps_to_its_memory_plan(
+    assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharing = Sharing(node=4, device=2)
+    shared = replace(assignment, sharing=sharing, methods=("ties",))
+    plans: list[MemoryPlan] = []
+    planned = evaluator_module.memory_here
+
+    def here(*given: Any) -> MemoryPlan:
+        plans.append(replace(planned(*given), on_gpu=True, inputs=2000, derived=1000, passes=2**21))
+        return plans[-1]
+
+    monkeypatch.setattr(evaluator_module, "memory_here", here)
+    found = Evaluator(shared)
+    (plan,) = plans
+    assert plan.sharing == sharing
+    resident = found._scoring
+    assert isinstance(resident, evaluator_module._Resident)
+    kept = resident._model._memory
+    assert (kept.budget, kept.for_inputs) == (3000, 2000)
+    assert resident._scorer._engine._cache_tokens == 2**19 // (2 * 4 * 2 * 8 * 4)
+    assert found.evaluate(job(assignment, 0.4)).failure is None
+    assert kept.used <= 3000

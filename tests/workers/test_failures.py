@@ -13,6 +13,18 @@ from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
     ("error", "kind", "reason"),
     [
         (MemoryError(), FailureKind.OUT_OF_MEMORY, "MemoryError"),
+        (
+            RuntimeError(
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+            ),
+            FailureKind.OUT_OF_MEMORY,
+            "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        ),
+        (
+            RuntimeError("MPS backend out of memory (MPS allocated: 17.61 GB)"),
+            FailureKind.OUT_OF_MEMORY,
+            "RuntimeError: MPS backend out of memory (MPS allocated: 17.61 GB)",
+        ),
         (torch.OutOfMemoryError("CUDA"), FailureKind.OUT_OF_MEMORY, "OutOfMemoryError: CUDA"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),

@@ -4,7 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
+from evomerge.errors import CampaignError
 from evomerge.score import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment, opening
 
@@ -57,3 +59,14 @@ def test_on_a_cluster_models_adapters_and_tasks_are_on_the_shelf(opened: list[An
     assert shelf.folders == ("/m/base", "/m/adapter", "org/name", "/tasks")
     opening.open_pool(assignment, count=2, address="ray://10.0.0.1:10001")
     assert opened[1][2]["shelf"] is None
+
+
+def test_a_gpu_that_is_not_there_is_one_line_without_ray_too(
+    opened: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        CampaignError, match=r"workers\.gpus: a GPU is asked for, and PyTorch finds"
+    ):
+        opening.open_pool(ASSIGNMENT, count=0, gpus=1)
+    assert opened == []

@@ -110,6 +110,8 @@ class Method:
         max_models: Most models, counted likewise; None: any number.
         draws_masks: Its result depends on the recipe's seed.
         reads_deltas: It reads task vectors; otherwise the models themselves.
+        elects: It reads all task vectors twice, to elect signs.
+        temporaries: How many tensors of the merged one's size its maths needs at once, task vectors apart.
         derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
             magnitudes, its random number.
         ignored: Parameters of mergekit's that change nothing here and are accepted.
@@ -125,5 +127,7 @@ class Method:
     max_models: int | None = None
     draws_masks: bool = False
     reads_deltas: bool = False
+    elects: bool = False
+    temporaries: int = 4
     derived_bytes: int = 0
     ignored: tuple[str, ...] = ("int8_mask",)

@@ -9,7 +9,7 @@ product: the result is the same to the bit on any device and with any number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
@@ -20,6 +20,9 @@ Sparsifier = Callable[[Group, int, float], torch.Tensor]
 
 MIN_NORM = 1e-7  # rescaling is skipped below (mergekit)
 MIN_WEIGHTS = 1e-8  # a smaller sum of weights does not divide (mergekit)
+HELD = 2**29
+"""Numbers of one tensor's task vectors that are held while signs are elected; of larger tensors each task
+vector is computed twice instead."""
 
 WEIGHT = ParameterSpec(
     "number",
@@ -83,6 +86,8 @@ def family_member(
         uses_base=True,
         draws_masks=sparsifier is random_entries,
         reads_deltas=True,
+        elects=elect,
+        temporaries=8 if elect else 4,
         derived_bytes=0 if sparsifier is None else 4 if sparsifier is random_entries else 8,
         ignored=ignored,
     )
@@ -128,19 +133,22 @@ def weighted_sum(deltas: Iterable[torch.Tensor], weights: Sequence[float]) -> to
     return total
 
 
-def elected_signs(deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+def elected_signs(deltas: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
     """Return the sign, 1 or -1, of each entry of the sum of weighted deltas; 1 where the sum is 0."""
-    signs = torch.empty_like(deltas[0])
-    torch.ge(weighted_sum(deltas, weights), 0, out=signs)
-    return signs.mul_(2).sub_(1)
+    total = weighted_sum(deltas, weights)
+    return torch.ge(total, 0, out=total).mul_(2).sub_(1)
 
 
 def elected_sum(
-    deltas: Sequence[torch.Tensor], weights: Sequence[float]
+    deltas: Iterable[torch.Tensor], weights: Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Elect a sign for each entry and sum what agrees with it (TIES' elect and disjoint merge).
 
     Exact zeros agree with neither sign.
+
+    Args:
+        deltas: Read twice.
+        weights: One a delta.
 
     Returns:
         The sum of the agreeing weighted deltas, and the sum of their weights; both shaped as a delta.
@@ -155,6 +163,24 @@ def elected_sum(
     return total.mul_(signs), agreeing
 
 
+class _TaskVectors:
+    """Sparsified task vectors: held where they are small, else computed whenever they are read."""
+
+    def __init__(self, group: Group, indices: Sequence[int], sparsifier: Sparsifier | None) -> None:
+        self._group, self._indices, self._sparsifier = group, indices, sparsifier
+        self._held: dict[int, torch.Tensor] = {}
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for index in self._indices:
+            if index in self._held:
+                yield self._held[index]
+                continue
+            delta = _sparsified(self._group, index, self._sparsifier)
+            if delta.numel() * len(self._indices) <= HELD:
+                self._held[index] = delta
+            yield delta
+
+
 def _merge(group: Group, sparsifier: Sparsifier | None, elect: bool) -> torch.Tensor:
     assert group.base is not None  # needs_base
     base = group.tensor(group.base)
@@ -163,12 +189,12 @@ def _merge(group: Group, sparsifier: Sparsifier | None, elect: bool) -> torch.Te
     if not active:
         return base
     weights = [float(group.own[index]["weight"]) for index in active]
-    deltas = (_sparsified(group, index, sparsifier) for index in active)
     if elect:
-        mixed, divisor = elected_sum(list(deltas), weights)
+        mixed, divisor = elected_sum(_TaskVectors(group, active, sparsifier), weights)
         if group.shared["normalize"]:
             mixed.div_(divisor.masked_fill_(divisor == 0, 1))
     else:
+        deltas = (_sparsified(group, index, sparsifier) for index in active)
         mixed = weighted_sum(deltas, weights)
         total = sum(weights)
         if group.shared["normalize"] and abs(total) >= MIN_WEIGHTS:
@@ -194,7 +220,7 @@ def _slopes(
     A weight of 0 counts like any other, though the merge leaves its model out.
     """
     weights = [float(group.own[index]["weight"]) for index in group.others]
-    deltas = (_sparsified(group, index, sparsifier) for index in group.others)
+    deltas = _TaskVectors(group, group.others, sparsifier)
     normalize = bool(group.shared["normalize"])
     take = _elected_slopes if elect else _summed_slopes
     by_weight, by_factor = take(gradient, deltas, weights, normalize)
@@ -233,13 +259,9 @@ def _elected_slopes(
     sign, and say nothing of what such a change would bring. A weight of 0 is taken to be about to rise: its
     model agrees where its delta has the elected sign, and where no other model has a say.
     """
-    everything = list(deltas)
-    active = [index for index, weight in enumerate(weights) if weight]
-    chosen = [everything[index] for index in active]
-    if active:
-        own = [weights[index] for index in active]
-        signs = elected_signs(chosen, own)
-        mixed, divisor = elected_sum(chosen, own)
+    if any(weights):  # a weight of 0 has no say in the sums
+        signs = elected_signs(deltas, weights)
+        mixed, divisor = elected_sum(deltas, weights)
     else:
         signs, mixed = torch.ones_like(gradient), torch.zeros_like(gradient)
         divisor = mixed
@@ -252,7 +274,7 @@ def _elected_slopes(
         pull, average = gradient / divisor, average.div_(divisor)
         mixed = mixed / divisor
     slopes = []
-    for delta, weight in zip(everything, weights, strict=True):
+    for delta, weight in zip(deltas, weights, strict=True):
         agrees = (delta * signs) * (weight or 1.0) > 0
         if not weight:
             agrees |= unopposed & (delta != 0)

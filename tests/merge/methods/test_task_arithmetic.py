@@ -7,6 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evomerge.merge.methods import task_arithmetic
 from evomerge.merge.methods.reductions import l1_norm
 from evomerge.merge.methods.task_arithmetic import elected_sum, rescaled, weighted_sum
 
@@ -161,3 +162,26 @@ def test_elected_slopes_by_hand(slopes):
         0.0,
         0.0,
     )  # one model an entry: normalised, its weight cancels
+
+
+@pytest.mark.parametrize("name", ["ties", "dare_ties"])
+def test_task_vectors_too_large_to_be_held_are_computed_twice_and_make_the_same(
+    name, merge, slopes, monkeypatch
+):
+    generator = torch.Generator().manual_seed(1)
+    tensors = [torch.randn(6, 50, generator=generator) for _ in range(4)]
+    own = [{}, *({"weight": weight, "density": 0.4} for weight in (0.3, 0.0, -0.8))]
+    gradient = torch.randn(6, 50, generator=generator)
+    calls = []
+    once = task_arithmetic._sparsified
+    monkeypatch.setattr(
+        task_arithmetic, "_sparsified", lambda *args: calls.append(args[1]) or once(*args)
+    )
+    held = merge(name, tensors, own), slopes(name, gradient, tensors, own)
+    assert sorted(calls) == [1, 1, 2, 3, 3]  # once for the merge, once for the slopes
+    calls.clear()
+    monkeypatch.setattr(task_arithmetic, "HELD", 2 * 300)
+    again = merge(name, tensors, own), slopes(name, gradient, tensors, own)
+    assert calls.count(2) == 4  # signs, sums and signs again, then the slopes: one at a time
+    assert torch.equal(held[0], again[0])
+    assert held[1] == again[1]

@@ -1,0 +1,273 @@
+"""What a worker keeps where, as a pure function of sizes, dtypes, machine and workers.
+
+The workers take their budgets from it, and `evomerge check` prints it, so what is printed is what happens.
+On a GPU a worker has its share of one device: the live weights come first, then room for the passes, then
+the models as they are stored; what does not fit streams from the files that the host maps into its memory,
+for every candidate. On a CPU the models are views of their files, and what is kept are task vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from evomerge.merge import Checkpoint, Method
+from evomerge.merge.methods.task_arithmetic import HELD
+from evomerge.workers.sharing import Sharing
+
+PROCESS_BYTES = 700 * 2**20
+"""What a worker's Python, torch, transformers and lm-eval take before any model."""
+GPU_PROCESS_BYTES = 3 * 2**30
+"""The same on the host of a GPU: CUDA's own libraries too."""
+CONTEXT_BYTES = 600 * 2**20
+"""What CUDA takes on a device for each process."""
+
+LEAST_FOR_PASSES = 2**30
+"""With less, logits and passes of a few hundred tokens do not fit."""
+
+_MATHS = 4  # bytes of a number in a merge: float32
+_PASSES_PART = 5  # passes get at least this part of what the live weights leave
+_KEPT_PART = 4  # of a host's free memory, what its workers' task vectors may take
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Models in bytes and numbers.
+
+    Attributes:
+        models: Bytes of each model, base first, as it is read: stored, or computed by an adapter.
+        computed: Of these all together, those that are no view of a file.
+        files: Bytes of all files, each counted once.
+        numbers: Of one model.
+        tensors: Of each of its tensors.
+        weights: Bytes of the live model.
+    """
+
+    models: tuple[int, ...]
+    computed: int
+    files: int
+    numbers: int
+    tensors: tuple[int, ...]
+    weights: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a node has, in bytes.
+
+    Attributes:
+        host: Memory.
+        host_free: Of that, what is free, or would be if the page cache gave it back.
+        device: Memory of its smallest GPU; None: workers compute on the CPU.
+    """
+
+    host: int
+    host_free: int
+    device: int | None = None
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Where everything is, in bytes.
+
+    Attributes:
+        on_gpu: Whether `share` is of a GPU; otherwise of the host's memory.
+        sharing: How many workers there are.
+        share: What one worker may take of its device.
+        weights: Its live model.
+        workspace: What a merge takes at its peak.
+        wanted: All that would be kept from one candidate to the next.
+        inputs: Of that, the models or task vectors that are kept.
+        derived: Of that, what is kept of orders and random numbers.
+        streamed: What is read from the host's memory for every candidate.
+        passes: What is left for forward and backward passes, keys and values.
+        host: What all workers of a node take of its memory, files apart.
+        host_free: What is free there.
+        files: The models' files, which all workers of a node share in the page cache.
+        faults: What does not fit, and what to change; empty: it fits.
+    """
+
+    on_gpu: bool
+    sharing: Sharing
+    share: int
+    weights: int
+    workspace: int
+    wanted: int
+    inputs: int
+    derived: int
+    streamed: int
+    passes: int
+    host: int
+    host_free: int
+    files: int
+    faults: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the device that are kept from one candidate to the next, live weights apart."""
+        return self.inputs + self.derived
+
+    @property
+    def from_disk(self) -> int:
+        """Bytes of the files for which the host's memory has no room."""
+        return min(self.files, max(0, self.host + self.files - self.host_free))
+
+
+def plan_memory(
+    sizes: Sizes, machine: Machine, sharing: Sharing, methods: Iterable[Method]
+) -> MemoryPlan:
+    """Plan what one of several equal workers keeps, and where.
+
+    Args:
+        sizes: Of the models.
+        machine: Of a node.
+        sharing: The workers there.
+        methods: That candidates are merged by.
+    """
+    chosen = tuple(methods)
+    experts = max(1, len(sizes.models) - 1)
+    most_derived = max((method.derived_bytes for method in chosen), default=0)
+    derived = experts * sizes.numbers * most_derived
+    workspace = max((_workspace(method, sizes) for method in chosen), default=0)
+    if machine.device is None:
+        return _on_cpus(sizes, machine, sharing, chosen, workspace, derived)
+    return _on_gpus(sizes, machine, machine.device, sharing, workspace, derived)
+
+
+def sizes_of(checkpoints: Mapping[str, Checkpoint], itemsize: int) -> Sizes:
+    """Return the sizes of open models; only headers are read.
+
+    Args:
+        checkpoints: By name, the base first.
+        itemsize: Bytes of a number of the live model.
+    """
+    opened = tuple(checkpoints.values())
+    numbers = [header.numel for header in opened[0].tensors.values()]
+    models = tuple(sum(header.nbytes for header in one.tensors.values()) for one in opened)
+    mapped = {one.folder: size for one, size in zip(opened, models, strict=True) if one.mapped}
+    computed = sum(size for one, size in zip(opened, models, strict=True) if not one.mapped)
+    return Sizes(
+        models=models,
+        computed=computed,
+        files=sum(mapped.values()),
+        numbers=sum(numbers),
+        tensors=tuple(numbers),
+        weights=itemsize * sum(numbers),
+    )
+
+
+def _workspace(method: Method, sizes: Sizes) -> int:
+    """Return what a method's maths takes at its largest tensor, or where it holds most task vectors."""
+    experts = max(1, len(sizes.models) - 1)
+    held = [
+        size * experts if method.elects and size * experts <= HELD else size
+        for size in sizes.tensors
+    ]
+    return max(
+        (
+            _MATHS * (of_tensor + method.temporaries * size)
+            for of_tensor, size in zip(held, sizes.tensors, strict=True)
+        ),
+        default=0,
+    )
+
+
+def _on_gpus(
+    sizes: Sizes,
+    machine: Machine,
+    device: int,
+    sharing: Sharing,
+    workspace: int,
+    derived: int,
+) -> MemoryPlan:
+    share = device // sharing.device - CONTEXT_BYTES
+    room = share - sizes.weights - workspace
+    wanted = sum(sizes.models)
+    inputs = max(0, min(wanted, room - room // _PASSES_PART))
+    if inputs < wanted:  # what streams stands on the device while its tensor is merged
+        room -= max(sizes.tensors, default=0) * (sum(sizes.models) // max(1, sizes.numbers))
+        inputs = max(0, min(wanted, room - room // _PASSES_PART))
+    derived = max(0, min(derived, room // 2 - inputs))
+    host = sharing.node * GPU_PROCESS_BYTES
+    faults = []
+    if room < LEAST_FOR_PASSES:
+        need = share - room + LEAST_FOR_PASSES + CONTEXT_BYTES
+        advice = (
+            f"let fewer than {sharing.device} workers share a GPU (workers.gpus: 1)"
+            if sharing.device > 1
+            else "take a larger GPU, or models.dtype: bfloat16"
+        )
+        faults.append(
+            f"a worker needs {size(need)} of GPU memory at least, and has "
+            f"{size(device // sharing.device)}; {advice}"
+        )
+    plan = MemoryPlan(
+        on_gpu=True,
+        sharing=sharing,
+        share=share,
+        weights=sizes.weights,
+        workspace=workspace,
+        wanted=wanted,
+        inputs=inputs,
+        derived=derived,
+        streamed=wanted - inputs,
+        passes=max(0, room - inputs - derived),
+        host=host,
+        host_free=machine.host_free,
+        files=sizes.files,
+    )
+    return _with_faults(plan, faults)
+
+
+def _on_cpus(
+    sizes: Sizes,
+    machine: Machine,
+    sharing: Sharing,
+    methods: tuple[Method, ...],
+    workspace: int,
+    derived: int,
+) -> MemoryPlan:
+    delta = _MATHS * sizes.numbers * max(1, len(sizes.models) - 1)
+    wanted = delta if any(method.reads_deltas for method in methods) else sizes.computed
+    least = sharing.node * (PROCESS_BYTES + sizes.weights + workspace)
+    spare = max(0, machine.host_free - least - sizes.files)
+    most = min(machine.host_free // _KEPT_PART, spare) // sharing.node
+    inputs = min(wanted, most)
+    derived = min(derived, most - inputs)
+    plan = MemoryPlan(
+        on_gpu=False,
+        sharing=sharing,
+        share=machine.host_free // sharing.node,
+        weights=sizes.weights,
+        workspace=workspace,
+        wanted=wanted,
+        inputs=inputs,
+        derived=derived,
+        streamed=0,
+        passes=machine.host // 2 // sharing.node,
+        host=least + sharing.node * (inputs + derived),
+        host_free=machine.host_free,
+        files=sizes.files,
+    )
+    return _with_faults(plan, [])
+
+
+def _with_faults(plan: MemoryPlan, faults: list[str]) -> MemoryPlan:
+    if plan.host > plan.host_free:
+        workers = f"{plan.sharing.node} worker{'s' * (plan.sharing.node > 1)}"
+        advice = "lower workers.count" if plan.sharing.node > 1 else "take a larger machine"
+        faults.append(
+            f"{workers} need {size(plan.host)} of memory, {size(plan.host_free)} are free; {advice}"
+        )
+    elif plan.from_disk:
+        faults.append(
+            f"the models' files ({size(plan.files)}) do not fit into the memory that is left "
+            f"({size(max(0, plan.host_free - plan.host))}): {size(plan.from_disk)} are read from disk "
+            "for every candidate; take a machine with more memory, or fewer experts"
+        )
+    return MemoryPlan(**{**vars(plan), "faults": tuple(faults)})
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for a person."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"

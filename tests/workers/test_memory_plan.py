@@ -1,0 +1,162 @@
+"""The memory plan, with the numbers of real models and machines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from evomerge.merge import METHODS, open_checkpoint
+from evomerge.workers.memory_plan import (
+    CONTEXT_BYTES,
+    Machine,
+    MemoryPlan,
+    Sizes,
+    plan_memory,
+    sizes_of,
+)
+from evomerge.workers.sharing import Sharing
+
+GB = 10**9
+H100 = int(79.2 * 2**30)  # what CUDA says that an "80 GB" card has
+RTX4090 = int(23.6 * 2**30)
+HOST = Machine(host=137 * GB, host_free=128 * GB)
+TIES, ARITHMETIC, LINEAR = METHODS["ties"], METHODS["task_arithmetic"], METHODS["linear"]
+
+# Numbers of the model, of its embeddings, and of a layer's widest matrix.
+MISTRAL_7B = 7_241_732_096, 32_000 * 4096, 14_336 * 4096
+LLAMA_1B = 1_235_814_400, 128_256 * 2048, 8192 * 2048
+
+
+def family(model: tuple[int, ...], experts: int, stored: int = 2, live: int = 2) -> Sizes:
+    numbers, *tensors = model
+    models = (stored * numbers,) * (1 + experts)
+    return Sizes(models, 0, sum(models), numbers, tuple(tensors), live * numbers)
+
+
+def gpu(bytes_: int, sizes: Sizes, sharing: Sharing | None = None, method=TIES) -> MemoryPlan:
+    machine = replace(HOST, device=bytes_)
+    return plan_memory(sizes, machine, sharing or Sharing(), [method])
+
+
+def test_two_experts_of_7b_are_resident_on_80_gb() -> None:
+    plan = gpu(H100, family(MISTRAL_7B, 2))
+    assert plan.weights == pytest.approx(14.5 * GB, rel=0.01)
+    assert plan.inputs == plan.wanted == pytest.approx(43.5 * GB, rel=0.01)
+    assert plan.streamed == 0
+    assert plan.faults == ()
+    assert plan.derived == 0  # 116 GB of orders are no reason to shrink the passes
+    taken = plan.weights + plan.inputs + plan.workspace + plan.passes + CONTEXT_BYTES
+    assert taken == H100
+    assert plan.passes > 20 * GB
+
+
+def test_six_experts_of_7b_stream_what_80_gb_cannot_hold() -> None:
+    plan = gpu(H100, family(MISTRAL_7B, 6))
+    assert plan.wanted == pytest.approx(101.4 * GB, rel=0.01)  # seven models, stored once each
+    assert plan.inputs + plan.streamed == plan.wanted
+    assert 45 * GB < plan.inputs < 55 * GB
+    assert plan.passes > 12 * GB
+    assert (
+        plan.workspace == 4 * (1 + 8) * 32_000 * 4096
+    )  # one task vector at a time of the embeddings
+    assert plan.faults == ()  # the files are mapped by a host of 128 GB
+    assert plan.from_disk == 0
+    assert plan.host + plan.files < 128 * GB
+
+
+def test_a_host_too_small_for_the_files_reads_them_from_disk_and_says_so() -> None:
+    small = Machine(host=64 * GB, host_free=60 * GB, device=H100)
+    plan = plan_memory(family(MISTRAL_7B, 6), small, Sharing(), [TIES])
+    assert plan.from_disk == plan.host + plan.files - 60 * GB
+    (fault,) = plan.faults
+    assert "the models' files (101.4 GB) do not fit into the memory that is left (56.8 GB)" in fault
+    assert "are read from disk for every candidate" in fault
+
+
+def test_eight_workers_on_eight_gpus_have_one_each() -> None:
+    alone = gpu(H100, family(MISTRAL_7B, 2))
+    plan = gpu(H100, family(MISTRAL_7B, 2), Sharing(node=8, device=1))
+    for field in ("share", "weights", "inputs", "derived", "streamed", "passes"):
+        assert getattr(plan, field) == getattr(alone, field), field
+    assert plan.host == 8 * alone.host
+    assert plan.files == alone.files  # mapped once for all of them
+    assert plan.faults == ()
+
+
+def test_two_workers_on_one_gpu_share_its_memory() -> None:
+    plan = gpu(H100, family(MISTRAL_7B, 2), Sharing(node=2, device=2))
+    assert plan.share == H100 // 2 - CONTEXT_BYTES
+    taken = plan.weights + plan.kept + plan.workspace + plan.passes + CONTEXT_BYTES
+    assert taken < H100 // 2
+    assert taken == pytest.approx(H100 // 2, rel=0.05)  # but for what streams, tensor by tensor
+    assert plan.streamed > 20 * GB
+    assert plan.faults == ()
+    sixth = gpu(H100, family(MISTRAL_7B, 2), Sharing(node=6, device=6))
+    (fault,) = sixth.faults
+    assert "a worker needs" in fault
+    assert "let fewer than 6 workers share a GPU (workers.gpus: 1)" in fault
+
+
+def test_six_experts_of_1b_on_24_gb() -> None:
+    plan = gpu(RTX4090, family(LLAMA_1B, 6), method=ARITHMETIC)
+    assert plan.wanted == pytest.approx(17.3 * GB, rel=0.01)
+    assert plan.workspace == 4 * (1 + 4) * 128_256 * 2048  # the embeddings are a fifth of the model
+    assert 0 < plan.streamed < plan.wanted / 2
+    assert plan.faults == ()
+    assert gpu(RTX4090, family(LLAMA_1B, 3), method=ARITHMETIC).streamed == 0
+    small = gpu(RTX4090, family((134_515_008, 49_152 * 576, 1536 * 576), 4))
+    assert small.streamed == 0
+    assert small.derived == 4 * 134_515_008 * TIES.derived_bytes
+
+
+def test_models_stored_in_float32_take_twice_as_much() -> None:
+    half, full = (gpu(H100, family(LLAMA_1B, 3, stored=b, live=b)) for b in (2, 4))
+    assert full.inputs == 2 * half.inputs
+    assert full.weights == 2 * half.weights
+
+
+def test_a_model_that_no_gpu_holds_is_said_to_be_too_large() -> None:
+    (fault,) = gpu(RTX4090, family((70_000_000_000, 128_256 * 8192, 28_672 * 8192), 2)).faults[:1]
+    assert fault.startswith("a worker needs 1")
+    assert "take a larger GPU, or models.dtype: bfloat16" in fault
+
+
+def test_on_cpus_task_vectors_are_kept_beside_views_of_the_files() -> None:
+    sizes = family(LLAMA_1B, 2, stored=4, live=4)
+    plan = plan_memory(sizes, HOST, Sharing(4, 4), [ARITHMETIC])
+    assert plan.wanted == 2 * 4 * LLAMA_1B[0]
+    assert plan.inputs == 32 * GB // 4 < plan.wanted
+    assert plan.derived == 0
+    assert plan_memory(sizes, HOST, Sharing(4, 4), [LINEAR]).kept == 0  # views, nothing else
+    assert plan.passes == HOST.host // 2 // 4
+    ordered = plan_memory(sizes, HOST, Sharing(), [TIES])
+    assert ordered.derived == min(2 * 8 * LLAMA_1B[0], 32 * GB - ordered.inputs)
+
+
+def test_on_cpus_what_is_kept_leaves_room_for_the_files() -> None:
+    plan = plan_memory(family(MISTRAL_7B, 6), HOST, Sharing(), [ARITHMETIC])
+    spare = 128 * GB - plan.files - plan.weights - plan.workspace
+    assert 0 < plan.inputs < spare < 32 * GB
+    assert plan.host + plan.files <= 128 * GB
+    assert plan.faults == ()
+
+
+def test_more_workers_than_memory_are_said_to_be_too_many() -> None:
+    plan = plan_memory(family(LLAMA_1B, 2), HOST, Sharing(10_000, 10_000), [ARITHMETIC])
+    (fault,) = plan.faults
+    assert fault.startswith("10000 workers need ")
+    assert fault.endswith("128.0 GB are free; lower workers.count")
+    assert plan.kept == 0
+
+
+def test_sizes_are_those_of_the_headers(llama_family) -> None:
+    opened = {model: open_checkpoint(model) for model in llama_family.models}
+    sizes = sizes_of(opened, itemsize=2)
+    base = next(iter(opened.values()))
+    assert sizes.numbers == sum(header.numel for header in base.tensors.values())
+    assert sizes.models == (4 * sizes.numbers,) * len(opened)
+    assert sizes.files == sum(sizes.models)
+    assert sizes.computed == 0
+    assert sizes.weights == 2 * sizes.numbers
+    assert sizes.tensors == tuple(header.numel for header in base.tensors.values())
