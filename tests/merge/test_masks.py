@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -92,3 +94,36 @@ def test_trims_are_nested(delta, data):
     counts = sorted(data.draw(st.tuples(*[st.integers(1, delta.numel())] * 2)))
     few, many = (largest(delta, count) for count in counts)
     assert not ((few != 0) & (many == 0)).any()
+
+
+@pytest.fixture
+def bfloat16_deltas():
+    """Differences of bfloat16 numbers: a few hundred magnitudes for 20,000 entries."""
+    base = 0.02 * torch.randn(20_000)
+    expert = base + 0.001 * torch.randn(20_000)
+    return expert.bfloat16().float() - base.bfloat16().float()
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
+def test_of_equal_magnitudes_at_the_threshold_the_first_are_kept(density, bfloat16_deltas):
+    """The same entries with a sorted order at hand and without."""
+    delta, count = bfloat16_deltas, int(density * 20_000)
+    kept = largest(delta, count)
+    assert torch.equal(kept, largest(delta, count, magnitude_order(delta)))
+    bound = delta.abs().sort(descending=True).values[count - 1]
+    equal = (delta.abs() == bound).nonzero().view(-1)
+    assert len(equal) > 10
+    above = int((delta.abs() > bound).sum())
+    assert torch.equal(kept[equal] != 0, torch.arange(len(equal)) < count - above)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
+def test_only_entries_on_the_threshold_can_differ_from_mergekits(density, bfloat16_deltas):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mergekit's own
+        from mergekit.sparsify import magnitude
+    ours = largest(bfloat16_deltas, int(density * 20_000))
+    theirs = magnitude(bfloat16_deltas, density)
+    assert torch.equal(ours.abs().sort().values, theirs.abs().sort().values)
+    bound = ours[ours != 0].abs().min()
+    assert (bfloat16_deltas[ours != theirs].abs() == bound).all()

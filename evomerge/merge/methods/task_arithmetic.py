@@ -94,7 +94,10 @@ def family_member(
 
 
 def largest_entries(group: Group, index: int, density: float) -> torch.Tensor:
-    """Keep the top max(1, floor(density · n)) entries by magnitude; none at density 0 (TIES' trim)."""
+    """Keep the top max(1, floor(density · n)) entries by magnitude; none at density 0 (TIES' trim).
+
+    Of equal magnitudes at the threshold the first are kept (`masks.largest` on mergekit's pick).
+    """
     delta = group.delta(index)
     if density <= 0 or delta.numel() == 0:
         return torch.zeros_like(delta)
