@@ -1,4 +1,4 @@
-"""Whether a file or folder can be made at a path, found out before any time is spent on its content."""
+"""Files and folders to be: whether they can be made, found out before any time is spent, and their modes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import ENOTDIR
 from pathlib import Path
+from stat import S_IMODE
 
 from evomerge.errors import UserError
 
@@ -38,6 +39,18 @@ def refuse_unwritable(path: Path, kind: type[UserError] = UserError, *, advice: 
     except OSError as error:
         reason = error.strerror or str(error)
         raise kind(f"cannot be written: {reason}; {advice}", file=path) from None
+
+
+def open_to_readers(folder: Path) -> None:
+    """Give the files of a folder the mode that the umask asks for; safetensors makes its own private.
+
+    Args:
+        folder: Made by `mkdir`, so that its own mode shows the umask.
+    """
+    readable = S_IMODE(folder.stat().st_mode) & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(readable)
 
 
 @contextmanager

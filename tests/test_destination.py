@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from evomerge.destination import refuse_unwritable
+from evomerge.destination import open_to_readers, refuse_unwritable
 from evomerge.errors import ResultsError
 
 
@@ -37,3 +37,17 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
     with pytest.raises(ResultsError, match="Permission denied"):
         refuse_unwritable(tmp_path / "new", ResultsError, advice="go elsewhere")
     tmp_path.chmod(0o755)
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_private_files_are_opened_as_the_umask_says(tmp_path, mask, expected):
+    before = os.umask(mask)
+    try:
+        folder = tmp_path / "made"
+        (folder / "deep").mkdir(parents=True)
+        for path in (folder / "a", folder / "deep" / "b"):
+            path.touch(mode=0o600)
+        open_to_readers(folder)
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in folder.rglob("*") if p.is_file()} == {expected}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -137,8 +137,9 @@ def open_checkpoint(
     files = weight_files(
         folder, named=getattr(config, "transformers_weights", None), allow_pickle=allow_pickle
     )
-    stored, read_stored = _open_pickles(files) if files.pickled else _open_safetensors(files)
     names = model_names(config, trust_remote_code=trust_remote_code)
+    opened_as = _open_pickles if files.pickled else _open_safetensors
+    stored, read_stored = opened_as(files, () if names is None else names.state)
     _check_index(files, stored, names)
     places = _places(files, stored, names)
     opened = Checkpoint(
@@ -225,7 +226,7 @@ def _check_index(
 
 
 def _open_safetensors(
-    files: WeightFiles,
+    files: WeightFiles, own: Container[str]
 ) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
     owner: dict[str, tuple[Any, Path]] = {}
     headers: dict[str, TensorHeader] = {}
@@ -233,7 +234,7 @@ def _open_safetensors(
         handle = _safe_open(file)
         pieces = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
         stored_as = {name: piece.get_dtype() for name, piece in pieces.items()}
-        check_tensors(file, {name: DTYPES.get(kind) for name, kind in stored_as.items()})
+        check_tensors(file, {name: DTYPES.get(kind) for name, kind in stored_as.items()}, own)
         for name, piece in pieces.items():
             if name in owner:
                 raise ModelError(f"holds {name}, and so does {owner[name][1].name}", file=file)
@@ -267,7 +268,7 @@ def _safe_open(file: Path) -> Any:  # noqa: ANN401 - safetensors' handle has no 
 
 
 def _open_pickles(
-    files: WeightFiles,
+    files: WeightFiles, own: Container[str]
 ) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
     tensors: dict[str, torch.Tensor] = {}
     for file in files.files:
@@ -284,7 +285,7 @@ def _open_pickles(
                 "model's state_dict",
                 file=file,
             )
-        check_tensors(file, {name: tensor.dtype for name, tensor in found.items()})
+        check_tensors(file, {name: tensor.dtype for name, tensor in found.items()}, own)
         tensors.update(found)
     headers = {
         name: TensorHeader(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()

@@ -66,9 +66,9 @@ def largest(
     """Return a flat task vector with all but its `count` largest magnitudes set to 0.
 
     Exactly `count` entries are kept (zeros among them are kept as zeros); of equal magnitudes the first, on
-    any device and with any library. Among equals mergekit 0.1.5 takes what `torch.argsort` without `stable`
-    happens to leave in front, which differs between devices and builds: the magnitudes that are kept are the
-    same, and an entry on the threshold may be another one. bfloat16 checkpoints have many such entries (1.0 %
+    any device. mergekit 0.1.5 takes those that `torch.argsort` without `stable` puts first, whose order among
+    equals torch leaves open: the magnitudes that are kept are the same, an entry on the threshold may be
+    another one. bfloat16 checkpoints have many such entries (1.0 %
     of the zoo's at density 0.5 differ from mergekit's on a CPU, none of them off the threshold).
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,17 @@ import torch
 from evomerge.errors import ModelError
 
 KEYS = ("quantization_config", "compression_config", "quantization")  # the last is MLX's
+SIDECARS = (
+    "quantize_config.json",
+    "quant_config.json",
+    "hf_quant_config.json",
+)  # GPTQ, AWQ, ModelOpt
 ADVICE = "name the unquantised original, or dequantise it first and save that"
 
 # What bitsandbytes, GPTQ, AWQ, FP8, compressed-tensors, MXFP4 and HQQ store beside or instead of a weight.
 CODE_NAMES = re.compile(
     r"(^|[._])("
-    r"(weight|input|activation|output|[kvq])_scales?(_inv|_2)?|weight_(packed|zero_point|shape|format)|"
+    r"(weight|input)_scales?(_inv|_2)?|weight_(packed|zero_point|shape|format)|"
     r"(nested_)?(absmax|quant_map)|quant_state(\..*)?|qweight|qzeros|g_idx|SCB|W_q|"
     r"(gate_up|gate|up|down)_proj_(blocks|scales)|codebooks"
     r")$"
@@ -36,6 +41,13 @@ def check_config(folder: Path) -> None:
     Raises:
         ModelError: It does; naming the key.
     """
+    for name in SIDECARS:
+        if (folder / name).is_file():
+            raise ModelError(
+                f"stands in the folder of a quantised model: its tensors are codes, not weights; {ADVICE} "
+                "(if the weights are stored in full, remove this file)",
+                file=folder / name,
+            )
     path = folder / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -51,18 +63,21 @@ def check_config(folder: Path) -> None:
         )
 
 
-def check_tensors(file: Path, dtypes: Mapping[str, torch.dtype | None]) -> None:
+def check_tensors(
+    file: Path, dtypes: Mapping[str, torch.dtype | None], own: Container[str] = ()
+) -> None:
     """Check that a file's tensors are weights, by their names and dtypes.
 
     Args:
         file: That holds them.
+        own: Names that the model's own class gives its tensors, whatever they look like.
         dtypes: Tensor → dtype; None for one of fewer than 8 bits or without sign and fraction (F4, F8_E8M0).
 
     Raises:
         ModelError: One is a code or a scale; naming it.
     """
     for name, dtype in sorted(dtypes.items()):
-        reason = _reason(name, dtype)
+        reason = _reason(name, dtype, own)
         if reason:
             raise ModelError(
                 f"{name} {reason}: the model is quantised, its tensors are codes, not weights; {ADVICE}",
@@ -92,8 +107,8 @@ def _declared(content: object, place: str) -> Iterator[tuple[str, dict[str, Any]
             yield from _declared(value, field)
 
 
-def _reason(name: str, dtype: torch.dtype | None) -> str | None:
-    if CODE_NAMES.search(name):
+def _reason(name: str, dtype: torch.dtype | None, own: Container[str]) -> str | None:
+    if CODE_NAMES.search(name) and name not in own:
         return "is no weight but belongs to one that is stored in codes"
     if dtype is None or (dtype.is_floating_point and dtype.itemsize == 1):
         return f"is stored as {_plain(dtype)}"

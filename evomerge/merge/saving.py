@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from evomerge.destination import refuse_unwritable
+from evomerge.destination import open_to_readers, refuse_unwritable
 from evomerge.errors import MergeError, ResultsError, UserError
 from evomerge.merge.card import default_card
 from evomerge.merge.chat_templates import chosen_template
@@ -114,7 +113,7 @@ def save(
         (aside / "recipe.yaml").write_text(dumps(recipe), encoding="utf-8")
         text = default_card(recipe, out.name) if card is None else card
         (aside / "README.md").write_text(text, encoding="utf-8")
-        _open_to_readers(aside)
+        open_to_readers(aside)
         _sync(aside)
         _move(aside, out)
     except OSError as error:
@@ -258,14 +257,6 @@ def _beside(out: Path) -> Path:
     folder = out.parent / f".{out.name}.{secrets.token_hex(8)}"
     folder.mkdir()
     return folder
-
-
-def _open_to_readers(folder: Path) -> None:
-    """Give the files the mode that the umask asks for; safetensors and others make theirs private."""
-    readable = stat.S_IMODE(folder.stat().st_mode) & 0o666  # a folder's mode shows the umask
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(readable)
 
 
 def _sync(folder: Path) -> None:

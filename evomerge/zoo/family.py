@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evomerge.destination import refuse_unwritable
+from evomerge.destination import open_to_readers, refuse_unwritable
 from evomerge.errors import ModelError
 from evomerge.zoo.drawing import drafts, markup
 from evomerge.zoo.grading import mean_exact_match
@@ -177,8 +177,7 @@ def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: P
     settings = aside / "tokenizer_config.json"
     text = settings.read_text().replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"')
     settings.write_text(text)
-    for path in aside.iterdir():
-        path.chmod(0o644)
+    open_to_readers(aside)
     aside.rename(folder)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from evomerge.errors import ModelError
 from evomerge.merge import open_checkpoint, save
+from evomerge.merge.quantised import check_tensors
 from evomerge.recipe import Recipe, Source
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -90,6 +91,21 @@ def test_by_the_config(changes, field, folder):
     edit_config(folder, **changes)
     with pytest.raises(ModelError, match=rf"config\.json: {field}.*says that .* is quantised"):
         open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("name", ["quantize_config.json", "hf_quant_config.json"])
+def test_by_a_file_beside_the_config(name, folder):
+    (folder / name).write_text("{}")
+    (folder / "model.safetensors").rename(folder / "gptq_model-4bit-128g.safetensors")
+    with pytest.raises(ModelError, match=rf"{name}: stands in the folder of a quantised model"):
+        open_checkpoint(str(folder))
+
+
+def test_a_name_that_the_model_itself_knows_is_a_weight():
+    dtypes = {"model.norm.weight_scale": torch.bfloat16}
+    with pytest.raises(ModelError, match="is no weight"):
+        check_tensors(Path("x"), dtypes)
+    check_tensors(Path("x"), dtypes, own=dtypes)
 
 
 @pytest.mark.parametrize("empty", [None, {}])
