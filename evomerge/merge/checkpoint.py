@@ -22,7 +22,7 @@ from evomerge.merge.files import WeightFiles, weight_files
 from evomerge.merge.location import has_tokenizer, locate, split_adapter
 from evomerge.merge.names import ModelNames, model_names
 from evomerge.merge.quantised import check_config, check_tensors, gguf_error
-from evomerge.merge.vocabulary_tensors import untied_config
+from evomerge.merge.vocabulary_tensors import untied_config, with_rows
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -79,11 +79,11 @@ class Checkpoint:
         config: transformers' configuration.
         tensors: Name → header, in the order of the names: the model's own names (`merge.names`), whatever
             the base prefix in the file, and without the buffers that transformers ignores.
-        mapped: A tensor is a view of its file; otherwise (an adapter) it is computed at each call.
-        adapted: The tensors that an adapter changes.
+        mapped: All tensors are views of their files; otherwise some are computed at each call (`adapted`).
+        adapted: The tensors that are computed, which an adapter changes or a vocabulary fills up.
         missing: Parameters of the model that no file gives.
         tokens_from: Where the tokenizer is, of an adapter that brings tokens; None: in `folder`.
-        view: Tells the values of this checkpoint from those of others of this name (`vocabulary`).
+        views: Tensor → what tells its values from those of other checkpoints of this name (`rows`).
     """
 
     name: str
@@ -95,7 +95,15 @@ class Checkpoint:
     adapted: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()
     tokens_from: Path | None = None
-    view: Hashable = None
+    views: Mapping[str, Hashable] = field(default_factory=dict, repr=False)
+
+    def key(self, tensor: str) -> tuple[Hashable, ...]:
+        """Return what tells the values of one tensor from those of all other models' tensors."""
+        return self.name, tensor, self.views.get(tensor)
+
+    def is_mapped(self, tensor: str) -> bool:
+        """Tell whether a tensor is a view of its file; otherwise it is computed at each call."""
+        return self.mapped or tensor not in self.adapted
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -166,9 +174,10 @@ def _with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
         for name, shape in sorted(adapted.shapes.items())
     }
     has_tokens = adapted.resizes and has_tokenizer(adapter.folder)
+    config = untied_config(model.config) if adapted.unties else model.config
     return replace(
         model,
-        config=untied_config(model.config) if adapted.unties else model.config,
+        config=with_rows(config, shapes, adapted.shapes),
         tensors=headers,
         tokens_from=adapter.folder if has_tokens else None,
         mapped=False,

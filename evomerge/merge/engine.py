@@ -12,6 +12,7 @@ from evomerge.merge.devices import torch_dtype
 from evomerge.merge.plan import Plan, TensorPlan, plan_merge
 from evomerge.merge.resident import Inputs, Memory
 from evomerge.merge.validation import check_recipe
+from evomerge.merge.vocabulary import OutputVocabulary
 from evomerge.recipe import Recipe
 
 
@@ -44,8 +45,12 @@ def merged_tensors(
         MergeError: The maths has no answer.
     """
     check_recipe(recipe)
+    plan = plan_merge(recipe, checkpoints)
+    if recipe.vocabulary is not None:
+        vocabulary = OutputVocabulary.build(recipe.vocabulary, checkpoints)
+        checkpoints = vocabulary.seen(plan, recipe, checkpoints)
     return run_plan(
-        plan_merge(recipe, checkpoints),
+        plan,
         recipe,
         checkpoints,
         device=device,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,16 +10,26 @@ import torch
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.location import split_adapter
+from evomerge.merge.tokens import WAY_OUT, check_tokens
+from evomerge.merge.vocabulary_tensors import is_head
 
 HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 
 
-def check_family(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
-    """Check that the experts are of the base's family; reads headers only.
+def check_family(
+    base: Checkpoint,
+    experts: Sequence[Checkpoint],
+    *,
+    matched: bool = False,
+    trust_remote_code: bool = False,
+) -> None:
+    """Check that the experts are of the base's family; reads headers and tokenizers only.
 
     Args:
         base: The model that the others are compared with.
         experts: The others.
+        matched: Rows are matched by token (`OutputVocabulary`): vocabularies may differ.
+        trust_remote_code: Let tokenizers run code of their own.
 
     Raises:
         ModelError: It names the expert, and the tensor or token that differs; or the base lacks a
@@ -29,8 +38,9 @@ def check_family(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
     check_distinct([base, *experts])
     for expert in experts:
         _check_architecture(base, expert)
-        _check_tensors(base, expert)
-        _check_vocabulary(base, expert)
+        _check_tensors(base, expert, matched)
+    if not matched:
+        check_tokens([base, *experts], trust_remote_code=trust_remote_code)
     if base.missing:
         more = f" (and {len(base.missing) - 1} more)" if len(base.missing) > 1 else ""
         raise ModelError(
@@ -93,7 +103,7 @@ def _check_architecture(base: Checkpoint, expert: Checkpoint) -> None:
         )
 
 
-def _check_tensors(base: Checkpoint, expert: Checkpoint) -> None:
+def _check_tensors(base: Checkpoint, expert: Checkpoint, matched: bool) -> None:
     ours, theirs = set(merged_names(base)), set(merged_names(expert))
     for names, verb in ((ours - theirs, "lacks"), (theirs - ours, "has")):
         if names:
@@ -106,39 +116,12 @@ def _check_tensors(base: Checkpoint, expert: Checkpoint) -> None:
     for name in sorted(ours):
         mine, other = base.tensors[name].shape, expert.tensors[name].shape
         if mine != other:
-            unlike_rows = mine[1:] == other[1:] and ("embed" in name or name in HEADS)
+            unlike_rows = mine[1:] == other[1:] and ("embed" in name or is_head(name))
+            if unlike_rows and matched:
+                continue
             kind = "another vocabulary" if unlike_rows else "another shape"
+            advice = f"; {WAY_OUT}" if unlike_rows else ""
             raise ModelError(
-                f"has {kind}: {name} is {list(other)}, the base's ({base.name}) {list(mine)}",
+                f"has {kind}: {name} is {list(other)}, the base's ({base.name}) {list(mine)}{advice}",
                 file=expert.name,
             )
-
-
-def _check_vocabulary(base: Checkpoint, expert: Checkpoint) -> None:
-    """Rows of one number must mean one token; tokens that only one of the two has may be padding rows."""
-    if base.folder == expert.folder:
-        return
-    ours, theirs = _tokens(base.folder), _tokens(expert.folder)
-    for index in sorted(ours.keys() & theirs.keys()):
-        if ours[index] != theirs[index]:
-            raise ModelError(
-                f"has another vocabulary: token {index} is {theirs[index]!r}, the base's ({base.name}) "
-                f"{ours[index]!r}",
-                file=expert.name,
-            )
-
-
-def _tokens(folder: Path) -> dict[int, str]:
-    """Number → token, of the plain vocabulary of a tokenizer.json; empty where there is none."""
-    path = folder / "tokenizer.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"not a tokenizer: {error}", file=path) from None
-    added = {int(token["id"]) for token in content.get("added_tokens") or []}
-    vocabulary = (content.get("model") or {}).get("vocab") or {}
-    if isinstance(vocabulary, Mapping):
-        return {int(index): token for token, index in vocabulary.items() if index not in added}
-    return {index: entry[0] for index, entry in enumerate(vocabulary) if index not in added}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -22,9 +22,11 @@ from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.resident import Memory
 from evomerge.merge.slopes import SlopeTape, recomputed, recorded
 from evomerge.merge.tokenizer import load_tokenizer
+from evomerge.merge.tokens import rows_of
 from evomerge.merge.validation import check_recipe
+from evomerge.merge.vocabulary import OutputVocabulary
 from evomerge.merge.vocabulary_tensors import is_tied, untied_config
-from evomerge.recipe import Recipe
+from evomerge.recipe import Recipe, Vocabulary
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
 
@@ -40,6 +42,7 @@ class LiveModel:
 
     Args:
         models: Names as in recipes, the base first.
+        vocabulary: How all recipes match rows by token; None: the models have one vocabulary.
         dtype: Of the live weights: float32, bfloat16, float16 or float64.
         device: Of the live weights and of the maths.
         trust_remote_code: Let the models run code of their own.
@@ -62,6 +65,7 @@ class LiveModel:
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
         resident_bytes: int | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self._device, self._dtype = usable_device(device), torch_dtype(dtype)
         opened = {
@@ -72,8 +76,23 @@ class LiveModel:
         }
         self.checkpoints = with_heads(opened)
         base, *experts = self.checkpoints.values()
-        check_family(base, experts)
+        check_family(
+            base,
+            experts,
+            matched=vocabulary is not None,
+            trust_remote_code=trust_remote_code,
+        )
+        self._vocabulary = (
+            None
+            if vocabulary is None
+            else OutputVocabulary.build(
+                vocabulary, self.checkpoints, trust_remote_code=trust_remote_code
+            )
+        )
         module = _load_module(base, self._dtype, trust_remote_code, self._device)
+        rows = rows_of(base) if self._vocabulary is None else self._vocabulary.rows
+        if rows is not None and rows != len(module.get_input_embeddings().weight):
+            module.resize_token_embeddings(rows, mean_resizing=False)
         self.module: PreTrainedModel = module.to(self._device).eval()
         self.module.requires_grad_(False)
         self._trust_remote_code = trust_remote_code
@@ -84,12 +103,14 @@ class LiveModel:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The base's tokenizer.
+        """The tokenizer of the merged models: the base's, or as `vocabulary` says.
 
         Raises:
             ModelError: The base has none.
         """
-        folder = next(iter(self.checkpoints.values())).folder
+        if self._vocabulary is not None:
+            return self._vocabulary.tokenizer
+        folder = next(iter(self.checkpoints.values())).tokenizer_folder
         return load_tokenizer(str(folder), trust_remote_code=self._trust_remote_code)
 
     def keep(self, budget: int, *, for_inputs: int = 0) -> None:
@@ -140,7 +161,8 @@ class LiveModel:
                 "slopes are not available: transformers converts the files' tensors when it loads them "
                 "(experts fused at loading); choose a sampler that needs none"
             )
-        tape = SlopeTape(plan, recipe, self.checkpoints, device=self._device, memory=self._memory)
+        seen = self._seen(plan, recipe)
+        tape = SlopeTape(plan, recipe, seen, device=self._device, memory=self._memory)
         self._write(plan, recipe)
         layers = self._layers() if recompute else ()
         with recorded(tape, plan, self._targets), recomputed(layers):
@@ -151,6 +173,11 @@ class LiveModel:
         for name in recipe.model_names():
             if name not in self.checkpoints:
                 raise RecipeError(f"{name} is none of the models that were loaded")
+        if recipe.vocabulary != self._asked:
+            raise RecipeError(
+                f"found {recipe.vocabulary}, the live model was built with {self._asked}",
+                field="tokenizer",
+            )
         plan = plan_merge(recipe, self.checkpoints)
         layers = plan.config.get_text_config().num_hidden_layers
         own_layers = self.module.config.get_text_config().num_hidden_layers
@@ -159,12 +186,23 @@ class LiveModel:
         return plan
 
     def _write(self, plan: Plan, recipe: Recipe) -> None:
-        tensors = run_plan(plan, recipe, self.checkpoints, device=self._device, memory=self._memory)
+        seen = self._seen(plan, recipe)
+        tensors = run_plan(plan, recipe, seen, device=self._device, memory=self._memory)
         if self._is_by_name(plan):
             self._check_complete({piece.name for piece in plan.tensors})
             self._write_by_name(tensors)
         else:
             self._write_converted(tensors)
+
+    @property
+    def _asked(self) -> Vocabulary | None:
+        return None if self._vocabulary is None else self._vocabulary.asked
+
+    def _seen(self, plan: Plan, recipe: Recipe) -> Mapping[str, Checkpoint]:
+        """Return the models, their rows matched by token where that was asked for."""
+        if self._vocabulary is None:
+            return self.checkpoints
+        return self._vocabulary.seen(plan, recipe, self.checkpoints)
 
     def _is_by_name(self, plan: Plan) -> bool:
         return all(piece.name in self._targets for piece in plan.tensors)

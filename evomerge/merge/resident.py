@@ -180,9 +180,11 @@ class Inputs:
 
     def _stored(self, index: int) -> torch.Tensor:
         """Return an input as it is stored, on the device of the maths."""
-        checkpoint, _, _ = self._sources[index]
+        checkpoint, name, _ = self._sources[index]
         if self._device.type == "cpu":
-            if checkpoint.mapped:  # a view: its bytes are in the page cache, for all processes
+            if checkpoint.is_mapped(
+                name
+            ):  # a view: its bytes are in the page cache, for all processes
                 key = ("view", *self._key(index))
                 return self._memory.get(key, 0, lambda: (self._read(index),))[0]
             return self._only_form(index, "stored", lambda: (self._read(index),))
@@ -213,9 +215,9 @@ class Inputs:
         checkpoint, name, _ = self._sources[index]
         return checkpoint.tensors[name]
 
-    def _key(self, index: int) -> tuple[str, str]:
+    def _key(self, index: int) -> tuple[Hashable, ...]:
         checkpoint, name, _ = self._sources[index]
-        return checkpoint.name, name
+        return checkpoint.key(name)
 
     def _delta_key(self, index: int) -> tuple[Hashable, ...]:
         assert self.base is not None

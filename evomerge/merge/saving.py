@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from evomerge.destination import open_to_readers, refuse_unwritable
 from evomerge.errors import MergeError, ResultsError, UserError
 from evomerge.merge.card import default_card
-from evomerge.merge.chat_templates import chosen_template
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import out_dtype, run_plan
@@ -24,24 +23,12 @@ from evomerge.merge.family import check_family
 from evomerge.merge.finite import check_finite
 from evomerge.merge.heads import with_heads
 from evomerge.merge.plan import Plan, plan_merge
-from evomerge.merge.tokenizer import load_tokenizer
+from evomerge.merge.tokenizer_files import write_tokenizer
 from evomerge.merge.validation import check_recipe
+from evomerge.merge.vocabulary import OutputVocabulary
 from evomerge.recipe import Recipe, dumps
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1}
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-)
 Progress = Callable[[int, int], None]
 
 
@@ -95,10 +82,15 @@ def save(
     }
     checkpoints = with_heads(opened)
     base, *experts = checkpoints.values()
-    check_family(base, experts)
+    matched = recipe.vocabulary is not None
+    check_family(base, experts, matched=matched, trust_remote_code=trust_remote_code)
     plan = plan_merge(recipe, checkpoints)
     for name, checkpoint in checkpoints.items():
         check_finite(checkpoint, _inputs(plan, name))
+    vocabulary = _vocabulary(recipe, checkpoints, trust_remote_code)
+    if vocabulary is not None:
+        vocabulary.configure(plan.config)
+        checkpoints = vocabulary.seen(plan, recipe, checkpoints)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = _beside(out)
@@ -109,7 +101,7 @@ def save(
             plan, recipe, checkpoints, aside, device, dtype, _bytes(shard_size), progress
         )
         _write_config(plan, recipe, checkpoints, aside, dtype)
-        _write_tokenizer(recipe, checkpoints, aside, trust_remote_code)
+        write_tokenizer(recipe, checkpoints, vocabulary, aside, trust_remote_code=trust_remote_code)
         (aside / "recipe.yaml").write_text(dumps(recipe), encoding="utf-8")
         text = default_card(recipe, out.name) if card is None else card
         (aside / "README.md").write_text(text, encoding="utf-8")
@@ -133,6 +125,16 @@ def _inputs(plan: Plan, model: str) -> list[str]:
         if source == model
     )
     return list(dict.fromkeys(names))
+
+
+def _vocabulary(
+    recipe: Recipe, checkpoints: Mapping[str, Checkpoint], trust_remote_code: bool
+) -> OutputVocabulary | None:
+    if recipe.vocabulary is None:
+        return None
+    return OutputVocabulary.build(
+        recipe.vocabulary, checkpoints, trust_remote_code=trust_remote_code
+    )
 
 
 def _write_tensors(
@@ -214,24 +216,6 @@ def _write_config(
     ]
     plan.config.dtype = max(set(floating), key=floating.count)
     plan.config.save_pretrained(folder)
-
-
-def _write_tokenizer(
-    recipe: Recipe, checkpoints: Mapping[str, Checkpoint], folder: Path, trust_remote_code: bool
-) -> None:
-    base = next(iter(checkpoints.values())).folder
-    for name in TOKENIZER_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
-    if trust_remote_code:
-        for path in base.glob("*.py"):
-            shutil.copyfile(path, folder / path.name)
-    folders = [checkpoint.folder for checkpoint in checkpoints.values()]
-    template = chosen_template(recipe.chat_template, folders, trust_remote_code=trust_remote_code)
-    if template is not None:
-        tokenizer = load_tokenizer(str(base), trust_remote_code=trust_remote_code)
-        tokenizer.chat_template = template
-        tokenizer.save_pretrained(folder)
 
 
 def _bytes(size: str | int) -> int:

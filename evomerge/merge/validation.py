@@ -9,7 +9,7 @@ from evomerge.merge.chat_templates import check_template
 from evomerge.merge.methods import Method, method
 from evomerge.merge.methods.method import ParameterSpec
 from evomerge.merge.parameters import checked
-from evomerge.recipe import Conditional, Recipe, Scalar, Setting, Source
+from evomerge.recipe import Conditional, Recipe, Scalar, Setting, Source, token_sources
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -21,7 +21,8 @@ def check_recipe(recipe: Recipe) -> None:
     chosen = method(recipe.method)
     if bool(recipe.models) == bool(recipe.slices):
         raise RecipeError("expected either models or slices", field="models")
-    _check_vocabulary(recipe)
+    if recipe.vocabulary is not None:
+        token_sources(recipe.vocabulary.tokens)
     if recipe.chat_template is not None:
         check_template(recipe.chat_template)
     _check_parameters(recipe.parameters, chosen, "parameters")
@@ -41,17 +42,6 @@ def check_recipe(recipe: Recipe) -> None:
                 f"the layer ranges of a slice must be equally long, found {sorted(lengths)} layers",
                 field=f"{field}.sources",
             )
-
-
-def _check_vocabulary(recipe: Recipe) -> None:
-    """Any source will do where all vocabularies are equal, which `check_family` insists on."""
-    vocabulary = recipe.vocabulary
-    if vocabulary is not None and (vocabulary.tokens or vocabulary.pad_to_multiple_of):
-        raise RecipeError(
-            "models are merged row by row, all with the base's vocabulary; tokens and "
-            "pad_to_multiple_of are not supported, leave them out",
-            field="tokenizer",
-        )
 
 
 def _check_models(

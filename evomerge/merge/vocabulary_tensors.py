@@ -72,3 +72,28 @@ def untied_config(config: PretrainedConfig) -> PretrainedConfig:
     changed.tie_word_embeddings = False
     changed.get_text_config().tie_word_embeddings = False
     return changed
+
+
+def resized_config(config: PretrainedConfig, rows: int) -> PretrainedConfig:
+    """Return the configuration of the same model with another number of rows."""
+    if config.get_text_config().vocab_size == rows:
+        return config
+    changed = copy.deepcopy(config)
+    changed.get_text_config().vocab_size = rows
+    return changed
+
+
+def with_rows(
+    config: PretrainedConfig,
+    before: Mapping[str, tuple[int, ...]],
+    after: Mapping[str, tuple[int, ...]],
+) -> PretrainedConfig:
+    """Return the configuration of a model whose embeddings got other rows.
+
+    Args:
+        config: As it was.
+        before: Shapes of the tensors, as they were.
+        after: And as they are.
+    """
+    embedding = VocabularyTensors.of(config, before).embedding
+    return config if embedding is None else resized_config(config, after[embedding][0])

@@ -11,6 +11,7 @@ from evomerge.recipe.recipe import (
     Source,
     Vocabulary,
 )
+from evomerge.recipe.tokens import TokenSource, token_sources
 
 __all__ = [
     "Conditional",
@@ -20,6 +21,7 @@ __all__ = [
     "Setting",
     "Slice",
     "Source",
+    "TokenSource",
     "Vocabulary",
     "dumps",
     "load",
@@ -27,5 +29,6 @@ __all__ = [
     "located",
     "parts",
     "save",
+    "token_sources",
     "with_numbers",
 ]

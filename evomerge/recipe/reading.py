@@ -18,6 +18,7 @@ from evomerge.recipe.fields import (
     whole,
 )
 from evomerge.recipe.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
+from evomerge.recipe.tokens import token_source
 from evomerge.yaml_file import Document, Location
 
 TOP_LEVEL = (
@@ -244,11 +245,36 @@ def _vocabulary(document: Document) -> Vocabulary | None:
     pad = given.get("pad_to_multiple_of")
     return Vocabulary(
         source=_model(document, (*where, "source"), given.get("source", "union")),
-        tokens=mapping(document, (*where, "tokens"), given.get("tokens") or {}),
+        tokens=_tokens(document, (*where, "tokens"), given.get("tokens") or {}),
         pad_to_multiple_of=None
         if pad is None
         else whole(document, (*where, "pad_to_multiple_of"), pad, low=1),
     )
+
+
+def _tokens(document: Document, where: Location, value: object) -> dict[str, object]:
+    """Overrides of single tokens, as they stand in the file but for models, which become names."""
+    found = {
+        token: _named(document, (*where, token), item)
+        for token, item in mapping(document, where, value).items()
+    }
+    for token, item in found.items():
+        try:
+            token_source(item, token)
+        except RecipeError as error:
+            raise document.error(RecipeError, (*where, token), error.message) from None
+    return found
+
+
+def _named(document: Document, where: Location, item: object) -> object:
+    if not isinstance(item, Mapping) or not isinstance(item.get("source"), Mapping):
+        return item
+    source, within = dict(item["source"]), (*where, "source")
+    if "kind" not in source:
+        return {**item, "source": _model(document, within, source)}
+    if isinstance(source.get("model"), Mapping):
+        source["model"] = _model(document, (*within, "model"), source["model"])
+    return {**item, "source": source}
 
 
 def _optional_model(document: Document, where: Location, value: object) -> str | None:

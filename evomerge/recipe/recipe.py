@@ -75,6 +75,23 @@ class Vocabulary:
     tokens: Mapping[str, object] = field(default_factory=dict)
     pad_to_multiple_of: int | None = None
 
+    def renamed(self, new: Callable[[str], str]) -> Vocabulary:
+        """Return the same with each model's name replaced."""
+
+        def token(value: object) -> object:
+            if not isinstance(value, Mapping):
+                return value
+            source = value.get("source")
+            if isinstance(source, str):
+                return {**value, "source": new(source)}
+            if isinstance(source, Mapping) and isinstance(source.get("model"), str):
+                return {**value, "source": {**source, "model": new(source["model"])}}
+            return value
+
+        source = self.source if self.source in ("base", "union") else new(self.source)
+        tokens = {name: token(value) for name, value in self.tokens.items()}
+        return replace(self, source=source, tokens=tokens)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -139,7 +156,14 @@ class Recipe:
             for piece in self.slices
         )
         base = None if self.base_model is None else rename(self.base_model)
-        return replace(self, models=sources(self.models), slices=slices, base_model=base)
+        vocabulary = None if self.vocabulary is None else self.vocabulary.renamed(rename)
+        return replace(
+            self,
+            models=sources(self.models),
+            slices=slices,
+            base_model=base,
+            vocabulary=vocabulary,
+        )
 
     def digest(self) -> str:
         """Return 16 hex digits that are equal for equal recipes, on any machine."""

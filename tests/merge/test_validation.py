@@ -38,9 +38,9 @@ def ties(*models, **options):
         (ties(), "models", "either models or slices"),
         (ties(ONE, base_model=None), "base_model", "ties needs a base_model"),
         (
-            ties(ONE, vocabulary=Vocabulary("union", pad_to_multiple_of=8)),
-            "tokenizer",
-            "pad_to_multiple_of are not supported",
+            ties(ONE, vocabulary=Vocabulary("union", {"<s>": {"source": 3}})),
+            "tokenizer.tokens.<s>.source",
+            "found 3, expected a model",
         ),
         (ties(ONE, TWO, ONE), "models.2.model", "a is listed twice"),
         (ties(Source("base")), "models", r"at least 1 model\(s\) besides the base, found 0"),
