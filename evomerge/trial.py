@@ -18,6 +18,28 @@ Split = Literal["search", "select", "holdout"]
 SPLITS: tuple[Split, ...] = ("search", "select", "holdout")
 
 
+def row_key(kind: str, name: str, number: int | None = None) -> str:
+    """Return the identity of a model in a campaign, whatever names its user chose.
+
+    Args:
+        kind: `base`, `expert` or `baseline`; of no account for a trial.
+        name: Among those of its kind.
+        number: Of a trial; None for what is no trial.
+
+    Returns:
+        `base`, `expert:NAME`, `baseline:NAME` or `trial:NUMBER`.
+    """
+    if number is not None:
+        return f"trial:{number}"
+    return "base" if kind == "base" else f"{kind}:{name}"
+
+
+def row_name(key: str) -> str:
+    """Return what reports call the model of a `row_key`."""
+    kind, _, name = key.partition(":")
+    return f"trial {name}" if kind == "trial" else name or kind
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A recipe with the number of the trial that asked for it.
@@ -26,11 +48,18 @@ class Candidate:
         name: What reports call it: `trial 17`, `base`, `uniform average`.
         recipe: Everything needed to rebuild the model.
         number: The trial's number from 0; None for parents and baselines, which are no trials.
+        kind: `base`, `expert` or `baseline` of what is no trial.
     """
 
     name: str
     recipe: Recipe
     number: int | None = None
+    kind: str = "trial"
+
+    @property
+    def key(self) -> str:
+        """Its identity, as `row_key` returns it."""
+        return row_key(self.kind, self.name, self.number)
 
 
 @dataclass(frozen=True)
@@ -141,10 +170,12 @@ class Failure:
     Attributes:
         kind: The type.
         reason: One line that says what happened.
+        trace: The traceback of the exception behind it; empty where there is none.
     """
 
     kind: FailureKind
     reason: str
+    trace: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)

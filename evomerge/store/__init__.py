@@ -7,6 +7,7 @@ from evomerge.store.records import (
     StoredSlope,
     StoredTrial,
     Told,
+    Winner,
 )
 from evomerge.store.store import Direction, Store
 
@@ -19,4 +20,5 @@ __all__ = [
     "StoredSlope",
     "StoredTrial",
     "Told",
+    "Winner",
 ]

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -56,19 +57,31 @@ def open_optuna_storage(path: Path, *, create: bool = False) -> RDBStorage:
     Raises:
         ResultsError: It was written by a version of Optuna whose tables differ.
     """
-    logging.getLogger("optuna").setLevel(logging.ERROR)
     mode = "rwc" if create else "rw"
     engine_kwargs = {
         "creator": lambda: _connect(path, mode, autocommit=False),
         "poolclass": NullPool,
     }
+    return _optuna_storage(path, engine_kwargs, create=create)
+
+
+def copied_optuna_storage(engine: Engine, path: Path) -> RDBStorage:
+    """Return an Optuna storage of a copy in memory, which needs no right to write to the file.
+
+    Args:
+        engine: The opened file.
+        path: Its name, for the messages.
+
+    Raises:
+        ResultsError: It was written by a version of Optuna whose tables differ.
+    """
+    copy = sqlite3.connect(":memory:", check_same_thread=False)
     try:
-        return RDBStorage("sqlite://", engine_kwargs=engine_kwargs, skip_table_creation=not create)
-    except RuntimeError as error:
-        raise ResultsError(
-            f"was written by another version of Optuna than {optuna.__version__}: {error}",
-            file=path,
-        ) from None
+        with engine.connect() as source:  # without a transaction, which would wait for itself
+            plain(source).backup(copy)
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        raise trouble(error, path) from None
+    return _optuna_storage(path, {"creator": lambda: copy, "poolclass": StaticPool}, create=False)
 
 
 def close_optuna_storage(storage: RDBStorage) -> None:
@@ -89,6 +102,19 @@ def open_engine(path: Path, *, write: bool) -> Engine:
     begin = "BEGIN IMMEDIATE" if write else "BEGIN"
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
+
+
+def can_be_read(path: Path) -> bool:
+    """Tell whether SQLite can read the file where it lies; a damaged one counts as such."""
+    try:
+        with closing(_connect(path, "ro")) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        code = error.sqlite_errorcode & 0xFF
+        return code not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+    except sqlite3.DatabaseError:
+        return True
+    return True
 
 
 def check_database(engine: Engine, path: Path, *, thorough: bool) -> None:
@@ -160,6 +186,17 @@ def trouble(error: DatabaseError | sqlite3.DatabaseError, path: Path) -> Evomerg
         f"{path}: {says}; what was finished is kept: make room or free the file, then "
         f"`evomerge resume {path.parent}`"
     )
+
+
+def _optuna_storage(path: Path, engine_kwargs: dict[str, Any], *, create: bool) -> RDBStorage:
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    try:
+        return RDBStorage("sqlite://", engine_kwargs=engine_kwargs, skip_table_creation=not create)
+    except RuntimeError as error:
+        raise ResultsError(
+            f"was written by another version of Optuna than {optuna.__version__}: {error}",
+            file=path,
+        ) from None
 
 
 def _connect(path: Path, mode: str, *, autocommit: bool = True) -> sqlite3.Connection:

@@ -25,10 +25,13 @@ ROOM = 2**18
 UNFINISHED_BACKUP = f".{BACKUP}.new"
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
+_REPORTS = ("leaderboard.json", "leaderboard.md", "front.json", "report.html")
+_MODEL = "best"
 _OURS = (
     *(BACKUP, UNFINISHED_BACKUP, f"{UNFINISHED_BACKUP}-journal"),
     *(f"{name}{suffix}" for name in (DATABASE, UNFINISHED) for suffix in _SUFFIXES),
-    *(CAMPAIGN, "leaderboard.json", "leaderboard.md", "report.html", "best"),
+    *(name for file in (CAMPAIGN, *_REPORTS) for name in (file, f".{file}.new")),
+    _MODEL,
 )
 _LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, f"{OWNER}.new", CAMPAIGN, f".{CAMPAIGN}.new"} | {
     name for name in _OURS if name.startswith(UNFINISHED)
@@ -64,10 +67,7 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
                 "--out, or replace it with --force",
                 file=folder,
             )
-    elif found <= {
-        *_OURS,
-        *_LEFT_BY_A_KILLED_CREATE,
-    }:  # a leaderboard that was kept, without its study
+    elif all(map(_is_ours, found)):  # a leaderboard that was kept, without its study
         if not force:
             raise ResultsError(
                 "the folder holds what is left of a campaign, without its study; choose another "
@@ -82,9 +82,10 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what campaigns write from a folder; anything else stays."""
-    for name in _OURS:
-        path = folder / name
-        if path.is_dir():
+    for path in list(folder.iterdir()):
+        if path.name in (LOCK, OWNER) or not _is_ours(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -169,6 +170,11 @@ def is_full(folder: Path) -> bool:
 def unwritable(path: Path, error: OSError) -> EvomergeError:
     """Return what to tell the user of a file that the disk does not take."""
     return EvomergeError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def _is_ours(name: str) -> bool:
+    """Tell whether a campaign writes a file of that name; a model is first saved beside `best`."""
+    return name in _OURS or name in _LEFT_BY_A_KILLED_CREATE or name.startswith(f".{_MODEL}.")
 
 
 def _sync(path: Path) -> None:

@@ -30,6 +30,7 @@ from evomerge.trial import (
     Pruned,
     Split,
     TaskScores,
+    row_key,
 )
 
 
@@ -102,13 +103,18 @@ class NewEvaluation:
     split: Split
     packed: PackedOutcome
 
+    @property
+    def key(self) -> str:
+        """Who was evaluated, as `row_key` returns it."""
+        return row_key(self.kind, self.candidate.name, self.candidate.number)
+
     def row(self, evaluation_id: int) -> tuple[object, ...]:
         """Return the row of `tables.EVALUATIONS`."""
         candidate, outcome = self.candidate, self.packed.outcome
         cost, failure = outcome.cost, outcome.failure
         return (
             evaluation_id,
-            candidate.name,
+            self.key,
             self.kind,
             candidate.number,
             self.split,
@@ -120,14 +126,15 @@ class NewEvaluation:
             cost.items,
             cost.generated_tokens,
             outcome.worker,
+            (failure.trace or None) if failure is not None else None,
         )
 
 
 def replace_evaluation(
     connection: sqlite3.Connection, item_sets: ItemSets, new: NewEvaluation
 ) -> None:
-    """Write an evaluation's rows; an earlier one of the same name and split is replaced."""
-    _delete_evaluation(connection, new.candidate.name, new.split)
+    """Write an evaluation's rows; an earlier one of the same model and split is replaced."""
+    _delete_evaluation(connection, new.key, new.split)
     insert_evaluations(connection, item_sets, [new])
 
 
@@ -175,7 +182,7 @@ def read_evaluations(
     """
     condition = and_(EVALUATIONS.c.kind != "trial", condition)
     return [
-        Evaluation(row.name, row.kind, row.number, row.split, decode_recipe(row.recipe), outcome)
+        Evaluation(row.key, row.kind, row.number, row.split, decode_recipe(row.recipe), outcome)
         for row, outcome in _read_outcomes(connection, item_sets, condition)
     ]
 
@@ -198,9 +205,9 @@ _INSERT_TASK_SCORES = _insertion(TASK_SCORES)
 _INSERT_METRIC = _insertion(METRICS, left_out="metric_id")
 
 
-def _delete_evaluation(connection: sqlite3.Connection, name: str, split: Split) -> None:
-    known = "SELECT evaluation_id FROM evomerge_evaluations WHERE name = ? AND split = ?"
-    row = connection.execute(known, (name, split)).fetchone()
+def _delete_evaluation(connection: sqlite3.Connection, key: str, split: Split) -> None:
+    known = "SELECT evaluation_id FROM evomerge_evaluations WHERE key = ? AND split = ?"
+    row = connection.execute(known, (key, split)).fetchone()
     if row is None:
         return
     connection.execute(
@@ -282,6 +289,8 @@ def _task_scores(row: Row[Any], ids: tuple[str, ...], metrics: Iterable[Row[Any]
 def _outcome(row: Row[Any], scores: Mapping[str, TaskScores], pruned: Pruned | None) -> Outcome:
     failure = None
     if row.failure_kind is not None:
-        failure = Failure(FailureKind(row.failure_kind), row.failure_reason)
+        failure = Failure(
+            FailureKind(row.failure_kind), row.failure_reason, row.failure_trace or ""
+        )
     cost = Cost(row.merge_seconds, row.score_seconds, row.items, row.generated_tokens)
     return Outcome(scores, failure, cost, row.worker, pruned)

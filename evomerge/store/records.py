@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution
 
 from evomerge.recipe import Parts, Recipe, parts
-from evomerge.trial import Candidate, Outcome, Split
+from evomerge.trial import Candidate, Outcome, Split, row_name
 
 State = Literal["asked", "complete", "pruned", "failed"]
 
@@ -119,6 +119,7 @@ class StoredSlope:
         cost_items: Items that it cost.
         asked_seq: Place in the order of all events.
         told_seq: Place of its loss; None as long as it is only asked.
+        failure_trace: The traceback behind a failure; empty where there is none.
     """
 
     descent: int
@@ -131,6 +132,7 @@ class StoredSlope:
     cost_items: int
     asked_seq: int
     told_seq: int | None
+    failure_trace: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -138,17 +140,42 @@ class Evaluation:
     """Scores of a row of the leaderboard on one split.
 
     Attributes:
-        name: `base`, an expert's name, a baseline's, or `trial 17`.
-        kind: `base`, `expert`, `baseline`, `finalist` or `winner`.
+        key: Its identity, as `trial.row_key` returns it.
+        kind: `base`, `expert`, `baseline`, `finalist` or `winner` (the present one).
         number: The trial's number; None for what is no trial.
         split: Of the items.
         recipe: The model's.
         outcome: Its scores, or why there are none.
     """
 
-    name: str
+    key: str
     kind: str
     number: int | None
     split: Split
     recipe: Recipe
     outcome: Outcome
+
+    @property
+    def name(self) -> str:
+        """What reports call it: `base`, an expert's name, a baseline's, or `trial 17`."""
+        return row_name(self.key)
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The trial whose model a campaign saves.
+
+    Attributes:
+        number: Of the trial.
+        how: What chose it, a clause such as `the best of 8 finalists on the select items (0.812)`.
+        recipe: The trial's.
+    """
+
+    number: int
+    how: str
+    recipe: Recipe
+
+    @property
+    def candidate(self) -> Candidate:
+        """What is saved."""
+        return Candidate(f"trial {self.number}", self.recipe, self.number)

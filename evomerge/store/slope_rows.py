@@ -61,6 +61,7 @@ def update_step(
     failure: str | None,
     cost_items: int,
     seq: int,
+    trace: str = "",
 ) -> None:
     """Write what came of a step.
 
@@ -73,6 +74,7 @@ def update_step(
         failure: Why there is no loss.
         cost_items: Items that it cost.
         seq: Its place in the order of events.
+        trace: The traceback behind a failure.
 
     Raises:
         ValueError: The step was not asked, or was told already; or the loss is not a finite number,
@@ -86,7 +88,7 @@ def update_step(
     names = sorted(slopes)
     connection.execute(
         "UPDATE evomerge_slope_steps SET loss = ?, slope_set_id = ?, slopes = ?, failure = ?, "
-        "cost_items = ?, told_seq = ? WHERE descent = ? AND step = ?",
+        "cost_items = ?, told_seq = ?, failure_trace = ? WHERE descent = ? AND step = ?",
         (
             loss,
             _set_number(connection, names),
@@ -94,6 +96,7 @@ def update_step(
             failure,
             cost_items,
             seq,
+            trace or None,
             descent,
             step,
         ),
@@ -119,6 +122,7 @@ def read_steps(connection: Connection) -> tuple[StoredSlope, ...]:
             cost_items=row.cost_items or 0,
             asked_seq=row.asked_seq,
             told_seq=row.told_seq,
+            failure_trace=row.failure_trace or "",
         )
         for row in rows
     )

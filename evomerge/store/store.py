@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 import optuna
 from optuna.distributions import BaseDistribution
-from sqlalchemy import Engine, insert, select, true
+from sqlalchemy import insert, select, true
 
 from evomerge.campaign import Campaign
 from evomerge.errors import ResultsError
@@ -24,16 +24,10 @@ from evomerge.store import folder as folders
 from evomerge.store.backup import Backups
 from evomerge.store.campaign_file import as_run, with_facts, with_trials
 from evomerge.store.creation import create_study
-from evomerge.store.database import (
-    check_database,
-    close_optuna_storage,
-    open_engine,
-    open_optuna_storage,
-    plain,
-)
+from evomerge.store.database import copied_optuna_storage, plain
 from evomerge.store.encoding import encode_json
 from evomerge.store.event_log import EventLog
-from evomerge.store.migration import bring_up_to_date, in_memory, is_up_to_date
+from evomerge.store.opening import open_database
 from evomerge.store.optuna_tables import DistributionTexts
 from evomerge.store.outcomes import (
     ItemSets,
@@ -50,10 +44,17 @@ from evomerge.store.records import (
     StoredSlope,
     StoredTrial,
     Told,
+    Winner,
 )
 from evomerge.store.slope_rows import insert_step, read_steps, update_step
 from evomerge.store.tables import BASELINES, EVALUATIONS, META
 from evomerge.store.trial_rows import insert_asked, read_trials, update_told
+from evomerge.store.winner_rows import (
+    count_holdout_readings,
+    insert_winner,
+    read_winner,
+    with_winner,
+)
 from evomerge.trial import Candidate, Job, Outcome, Split
 
 Direction = Literal["maximize", "minimize"]
@@ -71,12 +72,12 @@ class Store:
         ended: What ended the last run of the search, such as `trials`; None: nothing yet.
     """
 
-    def __init__(self, folder: Path, engine: Engine, lock: folders.FolderLock | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, lock: folders.FolderLock | None) -> None:
+        self.folder, self._lock = folder, lock
         self._path = folder / folders.DATABASE
-        self._engine, self._lock = engine, lock
+        self._engine = open_database(self._path, write=lock is not None)
         self._item_sets, self._texts, self._forms = ItemSets(), DistributionTexts(), RecipeForms()
-        self._log = EventLog(engine, self._path, [self._item_sets.forget, self._forms.forget])
+        self._log = EventLog(self._engine, self._path, [self._item_sets.forget, self._forms.forget])
         with self._log.transaction() as connection:
             meta = {row.key: row.value for row in connection.execute(select(META))}
         self._study_id = int(meta["study_id"])
@@ -129,7 +130,7 @@ class Store:
             folders.clear(folder)
             folders.write_whole(folder / folders.CAMPAIGN, with_facts(campaign, facts))
             create_study(folder, campaign, facts, directions)
-            store = cls._open(folder, lock)
+            store = cls(folder, lock)
             undo.pop_all()
         return store
 
@@ -156,7 +157,7 @@ class Store:
         with ExitStack() as undo:
             if lock is not None:
                 undo.callback(lock.release)
-            store = cls._open(folder, lock)
+            store = cls(folder, lock)
             undo.pop_all()
         return store
 
@@ -255,6 +256,7 @@ class Store:
         slopes: Mapping[str, float],
         failure: str | None = None,
         cost_items: int = 0,
+        trace: str = "",
     ) -> int:
         """Record what came of a step; one transaction.
 
@@ -265,6 +267,7 @@ class Store:
             slopes: Dimension → slope; empty after a failure.
             failure: Why there is no loss.
             cost_items: Items that it cost.
+            trace: The traceback behind a failure.
 
         Returns:
             Its place in the order of events.
@@ -274,7 +277,7 @@ class Store:
         """
         with self._log.events() as (connection, next_seq):
             seq = next_seq()
-            update_step(connection, descent, step, loss, slopes, failure, cost_items, seq)
+            update_step(connection, descent, step, loss, slopes, failure, cost_items, seq, trace)
         return seq
 
     def slope_steps(self) -> tuple[StoredSlope, ...]:
@@ -291,12 +294,12 @@ class Store:
             )
 
     def record(self, job: Job, outcome: Outcome, kind: str) -> None:
-        """Record what is no trial's search score: parents, baselines, finalists, the winner.
+        """Record what is no trial's search score: parents, baselines, finalists.
 
         Args:
             job: What was evaluated, and on which split; an earlier record of both is replaced.
             outcome: What came of it.
-            kind: `base`, `expert`, `baseline`, `finalist` or `winner`.
+            kind: `base`, `expert`, `baseline` or `finalist`, which the winner is too.
         """
         new = NewEvaluation(job.candidate, kind, job.split, PackedOutcome.of(outcome))
         with self._log.transaction() as connection:
@@ -317,16 +320,42 @@ class Store:
         )
 
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """Return what `record` recorded, in order."""
+        """Return what `record` recorded, in order; of the winner's rows the kind is `winner`."""
         with self._log.transaction() as connection:
-            return tuple(read_evaluations(connection, self._item_sets, true()))
+            found = read_evaluations(connection, self._item_sets, true())
+            return tuple(with_winner(connection, found))
 
-    def evaluation(self, name: str, split: Split) -> Outcome | None:
-        """Return the outcome recorded for a name and split, or None."""
-        condition = (EVALUATIONS.c.name == name) & (EVALUATIONS.c.split == split)
+    def evaluation(self, key: str, split: Split) -> Outcome | None:
+        """Return the outcome recorded for a model (`trial.row_key`) and split, or None."""
+        condition = (EVALUATIONS.c.key == key) & (EVALUATIONS.c.split == split)
         with self._log.transaction() as connection:
             found = read_evaluations(connection, self._item_sets, condition)
         return found[0].outcome if found else None
+
+    def choose(self, number: int, how: str) -> None:
+        """Make a trial the winner, durably; one transaction.
+
+        Args:
+            number: Of the trial.
+            how: What chose it; of no account where it is the winner already.
+
+        Raises:
+            ValueError: There is no such trial.
+        """
+        with self._log.transaction() as connection:
+            insert_winner(plain(connection), number, how)
+
+    @property
+    def winner(self) -> Winner | None:
+        """The one winner; None before one is chosen."""
+        with self._log.transaction() as connection:
+            return read_winner(connection)
+
+    @property
+    def holdout_readings(self) -> int:
+        """How many winners, one after the other, were scored on the holdout items."""
+        with self._log.transaction() as connection:
+            return count_holdout_readings(connection)
 
     def extend(self, trials: int) -> None:
         """Add to the budget of trials, durably; where it had no limit, so many more may be asked for."""
@@ -352,8 +381,8 @@ class Store:
             self._backups.write(plain(connection))
 
     def optuna_study(self) -> optuna.Study:
-        """Return the Optuna study as Optuna's own storage reads it; for looking only."""
-        storage = open_optuna_storage(self._path)
+        """Return a copy of the Optuna study as Optuna's own storage reads it; for looking only."""
+        storage = copied_optuna_storage(self._engine, self._path)
         return optuna.load_study(study_name=self.campaign.name, storage=storage)
 
     def close(self) -> None:
@@ -373,6 +402,7 @@ class Store:
     ) -> None:
         self.close()
 
+<<<<<<< HEAD
     @classmethod
     def _open(cls, folder: Path, lock: folders.FolderLock | None) -> Store:
         path = folder / folders.DATABASE
@@ -397,6 +427,8 @@ class Store:
         with self._log.transaction() as connection:
             connection.execute(insert(META).prefix_with("OR REPLACE"), row)
 
+=======
+>>>>>>> d01e485 (Store: rows have keys, one winner, tracebacks; a folder that may only be read; front.json is the folder's own)
     def _back_up_if_due(self) -> None:
         if self._told and not self._log.is_open:
             told, self._told = self._told, 0

@@ -19,8 +19,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 3
-"""2: slope steps, prunings. 3: recipes by form and numbers. See `migration`."""
+SCHEMA_VERSION = 4
+"""2: slope steps, prunings. 3: recipes by form and numbers. 4: keys of rows, the winner, tracebacks. See
+`migration`."""
 
 METADATA = MetaData()
 
@@ -89,6 +90,7 @@ SLOPE_STEPS = Table(
     Column("failure", Text),
     Column("cost_items", Integer),
     Column("told_seq", Integer, unique=True),
+    Column("failure_trace", Text),
 )
 """Steps of the descents, in the same order of events; numbers as little-endian float64, in the order of
 the dimension set."""
@@ -97,7 +99,7 @@ EVALUATIONS = Table(
     "evomerge_evaluations",
     METADATA,
     Column("evaluation_id", Integer, primary_key=True),
-    Column("name", String, nullable=False),
+    Column("key", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("number", Integer),
     Column("split", String, nullable=False),
@@ -109,9 +111,20 @@ EVALUATIONS = Table(
     Column("items", Integer, nullable=False),
     Column("generated_tokens", Integer, nullable=False),
     Column("worker", String, nullable=False),
-    UniqueConstraint("name", "split"),
+    Column("failure_trace", Text),
+    UniqueConstraint("key", "split"),
 )
-"""Who was scored on which split; `kind` is `trial` for the search scores of a trial."""
+"""Who (`trial.row_key`) was scored on which split; `kind` is `base`, `expert`, `baseline`, `finalist`, or
+`trial` for the search scores of a trial."""
+
+WINNERS = Table(
+    "evomerge_winners",
+    METADATA,
+    Column("winner_id", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("how", Text, nullable=False),
+)
+"""The trials that were chosen, one after the other; the last row is the winner."""
 
 PRUNINGS = Table(
     "evomerge_prunings",

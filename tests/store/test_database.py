@@ -102,9 +102,9 @@ def test_commits_reach_the_disk(path: Path) -> None:
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:
-    set_schema(path, "4")
+    set_schema(path, "5")
     engine = open_engine(path, write=False)
-    with pytest.raises(ResultsError, match=r"newer evomerge \(schema 4, this one reads up to 3\)"):
+    with pytest.raises(ResultsError, match=r"newer evomerge \(schema 5, this one reads up to 4\)"):
         check_database(engine, path, thorough=False)
     engine.dispose()
 

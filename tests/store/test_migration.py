@@ -14,7 +14,7 @@ from evomerge.store.encoding import encode_json, encode_recipe
 from evomerge.store.migration import bring_up_to_date, in_memory, is_up_to_date
 from evomerge.store.outcomes import ItemSets
 from evomerge.store.trial_rows import read_trials
-from evomerge.trial import Candidate, Outcome
+from evomerge.trial import Candidate, Job, Outcome, row_name
 
 SPACE = {"w": FloatDistribution(0.0, 1.0), "v": FloatDistribution(0.0, 1.0)}
 OLD_TRIALS = """CREATE TABLE evomerge_trials (
@@ -34,6 +34,18 @@ def filled(store: Store, candidate: Make, scored: Outcome) -> Store:
     store.told(candidate(1), scored, [0.1 + 0.2])
     store.close()
     return store
+
+
+def make_schema_3(connection: sqlite3.Connection) -> None:
+    """Rows under their names, any number of winners, no tracebacks."""
+    connection.create_function("row_name", 1, row_name)
+    connection.execute("UPDATE evomerge_evaluations SET key = row_name(key)")
+    connection.execute("ALTER TABLE evomerge_evaluations RENAME COLUMN key TO name")
+    connection.execute("ALTER TABLE evomerge_evaluations DROP COLUMN failure_trace")
+    tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    if ("evomerge_slope_steps",) in tables:
+        connection.execute("ALTER TABLE evomerge_slope_steps DROP COLUMN failure_trace")
+    connection.execute("DROP TABLE evomerge_winners")
 
 
 def make_older(store: Store, schema: int) -> None:
@@ -64,6 +76,7 @@ def make_older(store: Store, schema: int) -> None:
         if schema == 1:
             connection.execute("DROP TABLE evomerge_slope_steps")
             connection.execute("DROP TABLE evomerge_prunings")
+        make_schema_3(connection)
         connection.execute("UPDATE evomerge_meta SET value = ? WHERE key = 'schema'", (schema,))
         connection.commit()
 
@@ -79,6 +92,43 @@ def test_a_reader_sees_all_of_an_older_file_and_changes_nothing(filled: Store, s
         assert reader.evaluations() == evaluations
         assert reader.slope_steps() == ()
     assert (filled.folder / "study.db").read_bytes() == before
+
+
+def test_of_several_winners_the_last_one_is_kept_and_rows_get_keys(
+    filled: Store, candidate: Make, scored: Outcome
+) -> None:
+    expert = Candidate("ties", candidate(0).recipe)
+    with Store.open(filled.folder, write=True) as writer:
+        writer.record(Job(expert, "search"), scored, "expert")
+        for number in (1, 0):
+            writer.record(Job(candidate(number), "select"), scored, "finalist")
+            writer.record(Job(candidate(number), "holdout"), scored, "finalist")
+    with closing(sqlite3.connect(filled.folder / "study.db")) as connection:
+        winners = "UPDATE evomerge_evaluations SET kind = 'winner' WHERE split = 'holdout'"
+        connection.execute(winners)
+        models = {"base": "1f", "one": "2f"}
+        text = encode_json({"models": models, "items": {}})
+        connection.execute("UPDATE evomerge_meta SET value = ? WHERE key = 'facts'", (text,))
+        make_schema_3(connection)
+        connection.execute("UPDATE evomerge_meta SET value = '3' WHERE key = 'schema'")
+        connection.commit()
+    for write in (False, True):
+        with Store.open(filled.folder, write=write) as store:
+            rows = {(one.key, one.kind, one.split): one.outcome for one in store.evaluations()}
+            assert store.winner is not None
+            assert store.winner.candidate == store.trials()[0].candidate
+            assert store.holdout_readings == 2
+            assert store.facts["models"] == {"base": "1f", "expert:one": "2f"}
+        assert list(rows) == [
+            ("expert:ties", "expert", "search"),
+            ("trial:1", "finalist", "select"),
+            ("trial:1", "finalist", "holdout"),
+            ("trial:0", "winner", "select"),
+            ("trial:0", "winner", "holdout"),
+        ]
+        assert all(outcome == scored for outcome in rows.values())
+    with closing(sqlite3.connect(filled.folder / "study.db")) as connection:
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 @pytest.mark.parametrize("schema", [1, 2])

@@ -224,7 +224,7 @@ def test_evaluations_of_what_is_no_trial(
     found = [(e.name, e.kind, e.number, e.split) for e in store.evaluations()]
     assert found == [("base", "base", None, "search"), ("trial 0", "finalist", 0, "select")]
     assert store.evaluation("base", "search") == scored
-    assert store.evaluation("trial 0", "select") == failed
+    assert store.evaluation("trial:0", "select") == failed
     assert store.evaluation("trial 0", "holdout") is None
 
 
