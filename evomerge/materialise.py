@@ -60,10 +60,9 @@ def _chosen(store: Store, trial: str) -> StoredTrial:
     trials = store.trials()
     wanted = trial
     if trial == BEST:
-        winners = [one.number for one in store.evaluations() if one.kind == "winner"]
-        if not winners:
+        if store.winner is None:
             raise ResultsError("no winner was chosen yet; give a trial's number", file=store.folder)
-        wanted = str(winners[0])
+        wanted = str(store.winner.number)
     for one in trials:
         if wanted == str(one.number):
             return one

@@ -15,9 +15,9 @@ from evomerge.destination import refuse_unwritable
 from evomerge.errors import CampaignStopped, ResultsError
 from evomerge.exploring import explore
 from evomerge.facts import facts_of, refuse_changes
+from evomerge.finalists import pick
 from evomerge.goals import Judge
 from evomerge.progress import Display, NoDisplay, Pace
-from evomerge.recipe import Recipe
 from evomerge.sampler_choice import RENAMED_PRUNER
 from evomerge.score import gold_count
 from evomerge.search import Known, Study, directions, race_of, unbounded
@@ -137,7 +137,10 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
     ) as pool:
         bench = _Bench(store, campaign, pool, display)
         baselines = ready.space.baselines()
-        bench.score("parents and baselines", baselines, "search")
+        if bench.score("parents and baselines", _candidates(baselines), "search"):
+            board = report.leaderboard(store)
+            for note in report.zero_notes(board.rows, board.campaign.goals, "search"):
+                display.say(note)
         judge = Judge.of(campaign, store.facts, store.evaluations(), "search")
         judge.check()
         study = Study(
@@ -152,13 +155,9 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
         explore(campaign, store, study, pool, display)
         if study.tally.slope_failure is not None:
             display.say(f"a descent ended early: {study.tally.slope_failure}")
-        chosen = _finalists(study, campaign.search.finalists)
-        bench.score("select", [*baselines, *chosen], "select")
-        winner = report.choose_winner(store, [entry.candidate for entry in chosen])
-        if winner is None:
-            raise CampaignStopped("every finalist failed on the select items")
+        winner = _selected(ready, study, store, bench, baselines)
         compared = report.compared_baselines(store, baselines)
-        bench.score("holdout", [*compared, _Entry(winner.name, "winner", winner)], "holdout")
+        bench.score("holdout", [*_candidates(compared), winner], "holdout")
     leaderboard = report.leaderboard(store)
     _save(store, winner, leaderboard, display)
     return Result(Path(store.folder), winner, leaderboard)
@@ -166,7 +165,7 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
 
 def _known(store: Store, baselines: Sequence[Baseline]) -> list[Known]:
     """Return parents and naive merges that were scored, each with its point where it has one."""
-    scored = [(row, store.evaluation(row.name, "search")) for row in baselines]
+    scored = [(row, store.evaluation(row.key, "search")) for row in baselines]
     return [
         Known(outcome, row.params)
         for row, outcome in scored
@@ -193,24 +192,29 @@ def _race(ready: Preflight, judge: Judge, display: Display) -> Race | None:
     return race_of(judge, ids)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A row of the leaderboard that is still to be scored."""
-
-    name: str
-    kind: str
-    candidate: Candidate
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.candidate.recipe
-
-
-def _finalists(study: Study, count: int) -> list[_Entry]:
-    chosen = study.finalists(count)
-    if not chosen:
+def _selected(
+    ready: Preflight, study: Study, store: Store, bench: _Bench, baselines: Sequence[Baseline]
+) -> Candidate:
+    """Score finalists on `select`, and make the best of all that were ever scored there the winner."""
+    finalists = pick(
+        study.finalists(),
+        ready.campaign.search.finalists,
+        baselines,
+        lambda recipe: merge.content(recipe, ready.family.checkpoints),
+    )
+    if not finalists.chosen and not finalists.copies:
         raise CampaignStopped("no trial was scored, so there is no model to save; see the failures")
-    return [_Entry(candidate.name, "finalist", candidate) for candidate in chosen]
+    bench.score("select", [*_candidates(baselines), *finalists.chosen], "select")
+    choice = report.choose_winner(store, finalists.chosen, finalists.copies)
+    if choice is None:
+        raise CampaignStopped("every finalist failed on the select items")
+    bench.score("select", [choice.candidate], "select")  # a copy of a naive merge was not, yet
+    store.choose(choice.candidate, choice.how)
+    return choice.candidate
+
+
+def _candidates(rows: Iterable[Baseline]) -> list[Candidate]:
+    return [row.candidate for row in rows]
 
 
 class _Bench:
@@ -226,19 +230,16 @@ class _Bench:
             for goal in self.campaign.objectives
         }
 
-    def score(self, stage: str, rows: Iterable[Baseline | _Entry], split: Split) -> None:
-        """Score what the store does not hold yet, and record it."""
-        missing = [row for row in rows if self.store.evaluation(row.name, split) is None]
-        kinds = {row.name: row.kind for row in missing}
-        jobs = iter([Job(_candidate(row), split, self.metrics(split)) for row in missing])
+    def score(self, stage: str, candidates: Iterable[Candidate], split: Split) -> int:
+        """Score what the store does not hold yet, and record it; return how many that were."""
+        missing = [one for one in candidates if self.store.evaluation(one.key, split) is None]
+        jobs = iter([Job(one, split, self.metrics(split)) for one in missing])
         pace = Pace(self.display, stage, len(missing))
         for job, outcome in _in_turn(self.pool, jobs):
-            self.store.record(job, outcome, kinds[job.candidate.name])
+            one = job.candidate
+            self.store.record(job, outcome, one.kind if one.number is None else "finalist")
             pace.step(failed=outcome.failure is not None)
-
-
-def _candidate(row: Baseline | _Entry) -> Candidate:
-    return row.candidate if isinstance(row, _Entry) else Candidate(row.name, row.recipe)
+        return len(missing)
 
 
 def _in_turn(pool: Pool, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome]]:

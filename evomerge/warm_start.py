@@ -48,11 +48,7 @@ def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
             if trial.values is not None and trial.outcome is not None
         ]
         ranked = [one.number for one in ranking(judge, scored)]
-        chosen = [
-            int(each.name.removeprefix("trial "))
-            for each in store.evaluations()
-            if each.kind == "winner" and each.name.startswith("trial ")
-        ]
+        chosen = [] if store.winner is None else [store.winner.number]
         params = {trial.number: trial.params for trial in complete}
     numbers = dict.fromkeys(number for number in (*chosen, *ranked) if number in params)
     found = [transfer(old, ready.space, params[number]) for number in numbers]

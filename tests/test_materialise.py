@@ -55,7 +55,8 @@ def store(llama_family, tmp_path: Path) -> Iterator[Store]:
 def choose(store: Store, family, number: int) -> None:
     candidate = Candidate(f"trial {number}", made(family, number), number)
     store.record(Job(candidate, "select"), scores(1.0), "finalist")
-    store.record(Job(candidate, "holdout"), scores(1.0), "winner")
+    store.record(Job(candidate, "holdout"), scores(1.0), "finalist")
+    store.choose(candidate, "the best of 2")
 
 
 def same_weights(one: Path, other: Path) -> bool:

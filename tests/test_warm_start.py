@@ -55,7 +55,9 @@ def earlier(tmp_path_factory):
             store.asked(candidate, point, ready.space.distributions)
             store.told(candidate, outcome(value), (value,), pruned=number == 5)
         winner = Candidate("trial 2", ready.space.recipe(point), 2)
-        store.record(Job(winner, "holdout"), outcome(-2.0), "winner")
+        for earlier in (Candidate("trial 0", winner.recipe, 0), winner):
+            store.record(Job(earlier, "holdout"), outcome(-2.0), "finalist")
+            store.choose(earlier, "the best of 2")
     return folder
 
 

@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -237,7 +237,7 @@ class Bench:
                 yield study.tally.items, study.tally.best_value
 
     def _winner(self, study: Study) -> tuple[Candidate, float]:
-        chosen = study.finalists(FINALISTS)
+        chosen = list(islice(study.finalists(), FINALISTS))
         select = [self._mean(self._score(one, "select")) for one in chosen]
         best = chosen[int(np.argmax(select))]
         return best, self._mean(self._score(best, "search"))

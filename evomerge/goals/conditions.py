@@ -31,17 +31,15 @@ def violations(
 
     Returns:
         One number a condition: the shortfall as a share of the limit (of log-likelihoods: in nats); met
-        where it is at most 0; infinite where the outcome has no such value. A condition whose yardstick
-        was not scored cannot be judged, and counts as met.
+        where it is at most 0; infinite, so not met, where nobody can tell: the outcome has no such value, or
+        the model that it is compared with was not scored or has none.
     """
     found = []
     for keep in campaign.keep:
         metric, higher = _measured(campaign, keep, split, better)
-        best = yardsticks.best(keep.of, keep.task, metric, higher=higher)
+        best = yardsticks.reference(keep.of, keep.task, metric, higher=higher)
         scores = outcome.scores.get(keep.task)
-        if best is None:
-            found.append(0.0)
-        elif scores is None or metric not in scores.values:
+        if best is None or scores is None or metric not in scores.values:
             found.append(math.inf)
         else:
             needed = limit(value_on(best, metric, scores.items), keep, metric, higher=higher)
@@ -57,8 +55,9 @@ def limits(
     found: list[float | None] = []
     for keep in campaign.keep:
         metric, higher = _measured(campaign, keep, split, better)
-        best = yardsticks.best_value(keep.of, keep.task, metric, higher=higher)
-        found.append(None if best is None else limit(best, keep, metric, higher=higher))
+        best = yardsticks.reference(keep.of, keep.task, metric, higher=higher)
+        value = None if best is None else best.values[metric].value
+        found.append(None if value is None else limit(value, keep, metric, higher=higher))
     return tuple(found)
 
 

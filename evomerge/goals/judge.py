@@ -134,13 +134,16 @@ class Judge:
     ) -> list[tuple[int, int]]:
         """Return (row, front) from best to worst, as `dominance.order` does.
 
+        A condition of which nobody can tell whether any row meets it says nothing of their order.
+
         Args:
             values: Of each row, as `values` returns them.
             violations: Of each row, as `violations` returns them.
         """
         signs = [1.0 if direction == "maximize" else -1.0 for direction in self.directions]
         upward = [[s * value for s, value in zip(signs, row, strict=True)] for row in values]
-        missing = [total_violation(row) for row in violations]
+        known = [[row[at] for at in _told(violations)] for row in violations]
+        missing = [total_violation(row) for row in known]
         return order(upward, [self.mean(row) for row in values], missing)
 
     def check(self) -> None:
@@ -155,7 +158,7 @@ class Judge:
         for position, keep in enumerate(self.campaign.keep):
             goal = next(goal for goal in self._goals if goal.task == keep.task)
             metric, higher = metric_on(goal, self.split), self._higher(goal)
-            if self.yardsticks.best(keep.of, keep.task, metric, higher=higher) is None:
+            if self.yardsticks.reference(keep.of, keep.task, metric, higher=higher) is None:
                 raise CampaignError(
                     f'{keep.of} has no {metric} on "{keep.task}" ({self.split} items), so the '
                     "condition cannot be judged; see why it failed, or take another yardstick",
@@ -207,3 +210,9 @@ class Judge:
             "divided; take normalize: none, or another metric",
             field="normalize",
         )
+
+
+def _told(violations: Sequence[Sequence[float]]) -> list[int]:
+    """Return which conditions tell rows apart: all but those that are unknown of every row."""
+    count = min(map(len, violations), default=0)
+    return [at for at in range(count) if any(math.isfinite(row[at]) for row in violations)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from evomerge.campaign.objectives import Yardstick
-from evomerge.trial import Outcome, Split, TaskScores
+from evomerge.trial import FailureKind, Outcome, Split, TaskScores
 
 
 class Recorded(Protocol):
@@ -31,6 +31,10 @@ class Recorded(Protocol):
         """Its scores, or why there are none."""
 
 
+_SAYS_NOTHING = {FailureKind.OUT_OF_MEMORY, FailureKind.TASK, FailureKind.WORKER}
+"""Failures that say nothing of the model; one that cannot be merged, or collapses, is surely not the best."""
+
+
 @dataclass(frozen=True)
 class Yardsticks:
     """Parents and naive merges on one split; those that failed are left out.
@@ -39,35 +43,51 @@ class Yardsticks:
         base: The base's outcome; None where it has none.
         experts: Name → outcome.
         baselines: Name → outcome.
+        unscored: `base`, `expert`, `baseline`: kinds of which one could not be scored for want of memory, a
+            task or a worker, so that nobody knows which of them is best.
     """
 
     base: Outcome | None = None
     experts: Mapping[str, Outcome] = field(default_factory=dict)
     baselines: Mapping[str, Outcome] = field(default_factory=dict)
+    unscored: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, evaluations: Iterable[Recorded], split: Split) -> Yardsticks:
         """Pick the yardsticks of a split out of everything that was recorded."""
         base: Outcome | None = None
         found: dict[str, dict[str, Outcome]] = {"expert": {}, "baseline": {}}
+        unscored = set()
         for one in evaluations:
-            if one.split != split or one.outcome.failure is not None:
+            if one.split != split:
                 continue
-            if one.kind == "base":
+            if one.outcome.failure is not None:
+                if one.outcome.failure.kind in _SAYS_NOTHING:
+                    unscored.add(one.kind)
+            elif one.kind == "base":
                 base = one.outcome
             elif one.kind in found:
                 found[one.kind][one.name] = one.outcome
-        return cls(base, found["expert"], found["baseline"])
+        return cls(base, found["expert"], found["baseline"], frozenset(unscored))
 
     def best(self, of: Yardstick, task: str, metric: str, *, higher: bool) -> TaskScores | None:
-        """Return the scores on a task of the model that is best by this metric; None: nobody has one."""
+        """Return the scores on a task of the model that is best by this metric; None: nobody has a number."""
         known = [
             scores
             for outcome in self._outcomes(of)
-            if (scores := outcome.scores.get(task)) is not None and metric in scores.values
+            if (scores := outcome.scores.get(task)) is not None
+            and metric in scores.values
+            and math.isfinite(scores.values[metric].value)
         ]
         sign = 1.0 if higher else -1.0
         return max(known, key=lambda scores: sign * scores.values[metric].value, default=None)
+
+    def reference(
+        self, of: Yardstick, task: str, metric: str, *, higher: bool
+    ) -> TaskScores | None:
+        """Return what `best` does; None also where a model that was not scored might be better."""
+        kind = of.removeprefix("best_")
+        return None if kind in self.unscored else self.best(of, task, metric, higher=higher)
 
     def best_value(self, of: Yardstick, task: str, metric: str, *, higher: bool) -> float | None:
         """Return that model's value."""

@@ -1,6 +1,7 @@
 """Recipe → weights: merge maths, checkpoints, a live model with resident experts, saving."""
 
 from evomerge.merge.checkpoint import Checkpoint, TensorHeader, open_checkpoint
+from evomerge.merge.content import content
 from evomerge.merge.engine import merged_tensors
 from evomerge.merge.family import check_family
 from evomerge.merge.finite import check_finite
@@ -27,6 +28,7 @@ __all__ = [
     "check_family",
     "check_finite",
     "check_recipe",
+    "content",
     "load_tokenizer",
     "merged_tensors",
     "method",

@@ -8,6 +8,7 @@ from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
 from evomerge.report.render import FORMATS, Format, compare, render
 from evomerge.report.rows import Row, Value
 from evomerge.report.selection import choose_winner, compared_baselines
+from evomerge.report.warnings import zero_notes
 
 __all__ = [
     "FORMATS",
@@ -26,4 +27,5 @@ __all__ = [
     "model_card",
     "render",
     "with_trial",
+    "zero_notes",
 ]

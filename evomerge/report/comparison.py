@@ -14,8 +14,9 @@ from evomerge.report.layout import Column, Grid, Line, probability, short_names,
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.likeness import common_goals, unique_labels
 from evomerge.report.rows import Goal, Row, Value, higher_is_better, split_scores
-from evomerge.report.significance import best, paired
+from evomerge.report.significance import FINAL, best, paired
 from evomerge.report.statistics import PairedTest, holm
+from evomerge.report.warnings import readings_note
 from evomerge.trial import SPLITS, Outcome, Split
 
 
@@ -30,6 +31,7 @@ class Entry:
         tasks: Task → reported value.
         trials: Trials done.
         outcome: Per-item scores; None where the leaderboard was read from JSON.
+        holdout_readings: How many winners, one after the other, were scored on holdout.
     """
 
     label: str
@@ -38,6 +40,7 @@ class Entry:
     tasks: Mapping[str, Value | None]
     trials: int
     outcome: Outcome | None = None
+    holdout_readings: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,9 @@ class Comparison:
 
     def _notes(self) -> list[str]:
         notes = [f"{entry.label}: {entry.trials} trials" for entry in self.entries]
+        if self.split == FINAL:
+            read = [(one.label, readings_note(one.holdout_readings)) for one in self.entries]
+            notes += [f"{label}: {note}" for label, note in read if note is not None]
         for one in self.differences:
             notes.append(
                 f"{one.label} against {one.against}: {tested(one.overall)}, "
@@ -179,7 +185,8 @@ def _entry(label: str, leaderboard: Leaderboard, goals: Sequence[Goal], split: S
     if outcome is None and tuple(goals) == campaign.goals:
         objective = row.splits[split].objective
     tasks = {goal.task: row.reported(split, goal) for goal in goals}
-    return Entry(label, row.name, objective, tasks, trials, outcome)
+    read = campaign.holdout_readings
+    return Entry(label, row.name, objective, tasks, trials, outcome, read)
 
 
 def _standing_for(leaderboard: Leaderboard, split: Split) -> Row | None:

@@ -21,7 +21,7 @@ class Condition:
         metric: The reported one, which counts on select and holdout.
         at_least: Share of the yardstick's value.
         of: `best_expert`, `base` or `best_baseline`.
-        limits: Split → the value asked for; absent where the yardstick was not scored.
+        limits: Split → the value asked for; absent where the model compared with has no value.
     """
 
     task: str
@@ -70,13 +70,15 @@ def condition_notes(conditions: Sequence[Condition], rows: Sequence[Row]) -> lis
     winners = [row for row in rows if row.kind == "winner"]
     notes = []
     for position, condition in enumerate(conditions):
+        of = condition.of.replace("_", " ")
         parts = []
         for split in ("select", "holdout"):
             needed = condition.limits.get(split)
             if needed is not None:
                 reached = [_reached(row, condition, position, split) for row in winners]
                 parts.append(f"{split} {needed:.3f}{''.join(reached)}")
-        of = condition.of.replace("_", " ")
+            elif any(split in row.splits for row in winners):
+                parts.append(f"{split} unknown, as {of} was not scored there: not met")
         asked = f"keep {condition.task}: at least {condition.at_least:g} of {of}"
         notes.append(f"{asked} ({'; '.join(parts) or 'not scored yet'})")
     if any(misses(row, "select") for row in winners):
@@ -90,7 +92,9 @@ def condition_notes(conditions: Sequence[Condition], rows: Sequence[Row]) -> lis
 def _reached(row: Row, condition: Condition, position: int, split: Split) -> str:
     scores = row.splits.get(split)
     value = None if scores is None else scores.tasks.get(condition.task, {}).get(condition.metric)
-    if scores is None or value is None or position >= len(scores.violations):
+    if scores is None or position >= len(scores.violations):
         return ""
+    if value is None:
+        return f", {row.name} has no value: not met"
     met = "met" if scores.violations[position] <= 0 else "missed"
     return f", {row.name} has {value.value:.3f}: {met}"

@@ -15,6 +15,7 @@ from evomerge.trial import Cost
 def row_to_json(row: Row) -> dict[str, Any]:
     """Return the row's values; its recipe as the text of a recipe file, its items not at all."""
     data = {
+        "key": row.key,
         "name": row.name,
         "kind": row.kind,
         "trial": row.trial,
@@ -35,6 +36,7 @@ def row_from_json(data: Mapping[str, Any]) -> Row:
         splits={split: _scores_from_json(scores) for split, scores in data["splits"].items()},
         cost=Cost(**data["cost"]),
         front=data.get("front"),
+        key=data["key"],
     )
 
 

@@ -11,6 +11,7 @@ from evomerge.report.rows import Goal, Kind, Row, Value, higher_is_better
 from evomerge.report.significance import FINAL, Contrast, Shrinkage
 from evomerge.report.statistics import PairedTest
 from evomerge.report.summary import Summary
+from evomerge.report.warnings import readings_note, warning_notes
 from evomerge.trial import Split
 
 ALWAYS_SHOWN: tuple[Kind, ...] = ("base", "expert", "winner")
@@ -185,8 +186,11 @@ def _title(leaderboard: Leaderboard, split: Split) -> str:
 def _notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list[str]:
     campaign, tests = leaderboard.campaign, leaderboard.tests
     notes = [_progress(leaderboard)]
+    notes += warning_notes(leaderboard.rows, campaign.goals, split)
     if split == FINAL:
         notes += [contrast_note(contrast) for contrast in tests.contrasts]
+    if (read := readings_note(campaign.holdout_readings)) is not None:
+        notes.append(read)
     notes += [_shrinkage_note(one) for one in tests.shrinkage]
     searched = sorted({goal.metric for goal in campaign.goals if goal.metric != goal.report})
     if searched:

@@ -5,6 +5,7 @@ Read from a finished or running study; `leaderboard.json` is its `to_json`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,8 @@ from evomerge.trial import SPLITS, Cost, Outcome, Split
 if TYPE_CHECKING:
     from evomerge.store import Evaluation, Store, StoredTrial
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: rows have keys, and so have those that tests name; the readings of holdout are counted."""
 TUNED = " (tuned)"
 
 
@@ -57,19 +59,19 @@ class Leaderboard:
     conditions: tuple[Condition, ...] = ()
 
     def row(self, name: str) -> Row:
-        """Return the row of that name.
+        """Return the row of that key, else of that name.
 
         Raises:
             KeyError: There is none.
         """
-        for row in self.rows:
-            if row.name == name:
+        for row in (*(r for r in self.rows if r.key == name), *self.rows):
+            if name in (row.key, row.name):
                 return row
         raise KeyError(name)
 
     @property
     def winners(self) -> tuple[Row, ...]:
-        """The winner; several on a Pareto front; none while the search runs."""
+        """The winner; none before one is chosen."""
         return tuple(row for row in self.rows if row.kind == "winner")
 
     def latest_split(self) -> Split:
@@ -138,7 +140,7 @@ def _leaderboard(store: Store, wanted: int | None) -> Leaderboard:
     }
     found = _collect(store, evaluations, judges["search"], wanted)
     rows = [_row(one, goals, judges, Path(store.folder)) for one in found]
-    rows = _mark_tuned(rows, summary.goals)
+    rows = _told_apart(_mark_tuned(rows, summary.goals))
     if summary.mode == "pareto":
         rows = mark_front(rows, summary.goals)
     rows = _in_order(rows, summary.goals)
@@ -148,6 +150,7 @@ def _leaderboard(store: Store, wanted: int | None) -> Leaderboard:
 
 @dataclass
 class _Found:
+    key: str
     name: str
     kind: Kind
     trial: int | None
@@ -159,24 +162,26 @@ class _Found:
 def _collect(
     store: Store, evaluations: Sequence[Evaluation], judge: Judge, wanted: int | None
 ) -> list[_Found]:
-    """Join what is known of each model: a trial by its number, everything else by its name."""
-    found: dict[str | int, _Found] = {}
+    """Join what is known of each model."""
+    found: dict[str, _Found] = {}
     for one in evaluations:
-        key = one.name if one.number is None else one.number
         kind = cast(Kind, one.kind)
-        entry = found.setdefault(key, _Found(one.name, kind, one.number, one.recipe, {}))
-        entry.kind = max(entry.kind, kind, key=KINDS.index)
+        entry = found.setdefault(
+            one.key, _Found(one.key, one.name, kind, one.number, one.recipe, {})
+        )
         entry.outcomes[one.split] = one.outcome
     trials = {trial.number: trial for trial in store.trials()}
     shown = [] if wanted is None else [wanted]
-    if not any(isinstance(key, int) for key in found):
+    if all(entry.trial is None for entry in found.values()):
         count = store.campaign.search.finalists
         shown += _leading(list(trials.values()), judge)[:count]
     for number in shown:
-        recipe = trials[number].recipe
-        found.setdefault(number, _Found(f"trial {number}", "finalist", number, recipe, {}))
-    for key, entry in found.items():
-        trial = trials.get(key) if isinstance(key, int) else None
+        tried = trials[number].candidate
+        found.setdefault(
+            tried.key, _Found(tried.key, tried.name, "finalist", number, tried.recipe, {})
+        )
+    for entry in found.values():
+        trial = None if entry.trial is None else trials.get(entry.trial)
         if trial is None or trial.outcome is None:
             continue
         entry.outcomes.setdefault("search", trial.outcome)
@@ -218,7 +223,7 @@ def _row(
         if split in found.outcomes
     }
     recipe = found.recipe.renamed(by_part(lambda name: portable(name, folder)))
-    return Row(found.name, found.kind, found.trial, recipe, splits, cost)
+    return Row(found.name, found.kind, found.trial, recipe, splits, cost, key=found.key)
 
 
 def _split_scores(found: _Found, split: Split, goals: Sequence[Goal], judge: Judge) -> SplitScores:
@@ -243,9 +248,20 @@ def _split_scores(found: _Found, split: Split, goals: Sequence[Goal], judge: Jud
 
 def _mark_tuned(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:
     """Name the λ that the `select` items picked."""
-    grid = [row for row in rows if row.trial is None and in_lambda_grid(row.name)]
+    grid = [row for row in rows if in_lambda_grid(row.key)]
     chosen = best(grid, goals, "select")
     return [row.renamed(row.name + TUNED) if row is chosen else row for row in rows]
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Say the kind of parents and naive merges of one name, such as an expert that its user calls `ties`."""
+    seen = Counter(row.name.casefold() for row in rows)
+    return [
+        row.renamed(f"{row.name} ({row.kind})")
+        if seen[row.name.casefold()] > 1 and row.kind in ("expert", "baseline")
+        else row
+        for row in rows
+    ]
 
 
 def _in_order(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:

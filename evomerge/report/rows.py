@@ -115,6 +115,7 @@ class Row:
         splits: What it scored; a split on which it was not scored is absent.
         cost: Summed over its evaluations.
         front: In Pareto mode, whether no other merge is better in every objective; else None.
+        key: Its identity, as `trial.row_key` returns it, whatever name its user chose.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Row:
     splits: Mapping[Split, SplitScores]
     cost: Cost = field(default_factory=Cost)
     front: bool | None = None
+    key: str = ""
 
     def objective(self, split: Split) -> float | None:
         """Return the reported objective on `split`, None where there is none."""

@@ -6,73 +6,110 @@ Whatever is scored on `holdout` is settled here, before anything was read there.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from evomerge.goals import Judge
-from evomerge.trial import Candidate
+from evomerge.goals import Judge, feasible
+from evomerge.trial import Candidate, row_key, row_name
 
 if TYPE_CHECKING:
     from evomerge.store import Store
 
 
-class Named(Protocol):
-    """What has a name, such as a baseline of the search space."""
+class Keyed(Protocol):
+    """What has a key, such as a baseline of the search space."""
 
     @property
-    def name(self) -> str:
-        """What reports call it."""
+    def key(self) -> str:
+        """Its identity, as `trial.row_key` returns it."""
 
 
-Row = TypeVar("Row", bound=Named)
+Row = TypeVar("Row", bound=Keyed)
 
-_LAMBDA_GRID = re.compile(r"task arithmetic λ=")
+_LAMBDA_GRID = row_key("baseline", "task arithmetic λ=")
 
 
-def choose_winner(store: Store, candidates: Iterable[Candidate]) -> Candidate | None:
-    """Return the finalist that the select items pick.
+@dataclass(frozen=True)
+class Choice:
+    """The winner.
+
+    Attributes:
+        candidate: A trial.
+        how: What chose it, a clause.
+    """
+
+    candidate: Candidate
+    how: str
+
+
+def choose_winner(
+    store: Store, candidates: Iterable[Candidate], copies: Mapping[str, Candidate] | None = None
+) -> Choice | None:
+    """Return the trial that the select items pick, among all that were ever scored on them.
 
     One that meets every condition, and of those the one with the best mean of the reported metrics (less
-    the costs that come off it; of a Pareto front the member with the best mean), the earlier of equals;
-    where none meets them, the one that misses them least.
+    the costs that come off it; of a Pareto front the member with the best mean); where none meets them, the
+    one that misses them least. Of equals the present winner, then the earlier.
 
     Args:
-        store: Holds the finalists' outcomes on `select`.
+        store: Holds outcomes on `select`.
         candidates: The finalists, in the order in which equals shall stand.
+        copies: Key of a naive merge → the trial that is the same model, and has its scores.
 
     Returns:
-        None where no finalist has scores there.
+        None where no trial has scores there.
     """
-    judge = Judge.of(store.campaign, store.facts, store.evaluations(), "select")
-    scored = [
-        (candidate, outcome)
-        for candidate in candidates
-        if (outcome := store.evaluation(candidate.name, "select")) is not None
-        and judge.quality(outcome) > -math.inf
+    evaluations = store.evaluations()
+    judge = Judge.of(store.campaign, store.facts, evaluations, "select")
+    rows = {one.key: one for one in evaluations if one.split == "select"}
+    stored = [
+        Candidate(one.name, one.recipe, one.number)
+        for one in rows.values()
+        if one.number is not None
     ]
+    first = [one for one in stored if rows[one.key].kind == "winner"]
+    in_turn = {one.key: one for one in (*first, *candidates, *stored)}
+    sources = {key: key for key in in_turn}
+    for source, one in (copies or {}).items():
+        if one.key not in rows:
+            in_turn[one.key], sources[one.key] = one, source
+    scored = [
+        (candidate, rows[source].outcome)
+        for key, candidate in in_turn.items()
+        if (source := sources[key]) in rows and judge.quality(rows[source].outcome) > -math.inf
+    ]
+    violations = [judge.violations(outcome) for _, outcome in scored]
     ordered = judge.order(
-        [judge.values(outcome, candidate.recipe) for candidate, outcome in scored],
-        [judge.violations(outcome) for _, outcome in scored],
+        [judge.values(outcome, candidate.recipe) for candidate, outcome in scored], violations
     )
-    return scored[ordered[0][0]][0] if ordered else None
+    if not ordered:
+        return None
+    best = ordered[0][0]
+    candidate = scored[best][0]
+    how = f"the best of {len(scored)} trials that were scored on the select items"
+    if not feasible(violations[best]):
+        how += ", of which none meets every condition"
+    if sources[candidate.key] != candidate.key:
+        how += f"; it is the same model as {row_name(sources[candidate.key])}"
+    return Choice(candidate, how)
 
 
-def tuned(store: Store, names: Iterable[str]) -> str | None:
-    """Return the name of the λ grid's best member on `select` among `names`, the first of equals."""
+def tuned(store: Store, keys: Iterable[str]) -> str | None:
+    """Return the key of the λ grid's best member on `select` among `keys`, the first of equals."""
     judge = Judge.of(store.campaign, store.facts, store.evaluations(), "select")
-    grid = [(name, store.evaluation(name, "select")) for name in names if in_lambda_grid(name)]
-    scored = [(judge.quality(outcome), name) for name, outcome in grid if outcome is not None]
+    grid = [(key, store.evaluation(key, "select")) for key in keys if in_lambda_grid(key)]
+    scored = [(judge.quality(outcome), key) for key, outcome in grid if outcome is not None]
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def compared_baselines(store: Store, baselines: Iterable[Row]) -> list[Row]:
     """Return the parents and baselines to be read on `holdout`: of the λ grid the tuned one only."""
     known = list(baselines)
-    kept = tuned(store, [baseline.name for baseline in known])
-    return [one for one in known if one.name == kept or not in_lambda_grid(one.name)]
+    kept = tuned(store, [baseline.key for baseline in known])
+    return [one for one in known if one.key == kept or not in_lambda_grid(one.key)]
 
 
-def in_lambda_grid(name: str) -> bool:
-    """Tell whether a baseline is task arithmetic with one λ for all experts."""
-    return _LAMBDA_GRID.match(name) is not None
+def in_lambda_grid(key: str) -> bool:
+    """Tell whether a row is task arithmetic with one λ for all experts, one of the naive merges."""
+    return key.startswith(_LAMBDA_GRID)

@@ -23,6 +23,8 @@ class Contrast:
         part: What the second is: `best expert` or `best baseline`.
         test: First minus second, on the reported objective.
         p_corrected: Its p after Holm's correction over all contrasts of the leaderboard.
+        row_key: Key of the first.
+        against_key: Key of the second.
     """
 
     row: str
@@ -30,6 +32,8 @@ class Contrast:
     part: str
     test: PairedTest
     p_corrected: float
+    row_key: str = ""
+    against_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Shrinkage:
         search: Weighted mean on the search items.
         holdout: The same on the holdout items.
         select: The same on the select items, which picked it; None where they lack it.
+        row_key: Key of the winner.
     """
 
     row: str
@@ -49,6 +54,7 @@ class Shrinkage:
     search: float
     holdout: float
     select: float | None = None
+    row_key: str = ""
 
     @property
     def difference(self) -> float:
@@ -87,11 +93,13 @@ class Evidence:
                 part=one["part"],
                 test=PairedTest(**{key: one[key] for key in fields}),
                 p_corrected=one["p_corrected"],
+                row_key=one["row_key"],
+                against_key=one["against_key"],
             )
             for one in data["paired"]
         )
         shrinkage = tuple(
-            Shrinkage(one["row"], one["metric"], one["search"], one["holdout"], one.get("select"))
+            Shrinkage(**{key: value for key, value in one.items() if key != "shrinkage"})
             for one in data["shrinkage"]
         )
         return cls(contrasts, shrinkage)
@@ -104,15 +112,18 @@ def weigh(rows: Sequence[Row], goals: Sequence[Goal]) -> Evidence:
     from. A pair whose items differ, or whose metrics are no means of items, is left out.
     """
     winners = [row for row in rows if row.kind == "winner"]
-    found: list[tuple[str, str, str, PairedTest]] = []
+    found: list[tuple[Row, Row, str, PairedTest]] = []
     for winner in winners:
         for kind, part in (("expert", "best expert"), ("baseline", "best baseline")):
             opponent = best([row for row in rows if row.kind == kind], goals, FINAL)
             test = None if opponent is None else _row_test(winner, opponent, goals)
             if opponent is not None and test is not None:
-                found.append((winner.name, opponent.name, part, test))
+                found.append((winner, opponent, part, test))
     corrected = holm([test.p for *_, test in found])
-    contrasts = tuple(Contrast(*one, p) for one, p in zip(found, corrected, strict=True))
+    contrasts = tuple(
+        Contrast(row.name, other.name, part, test, p, row.key, other.key)
+        for (row, other, part, test), p in zip(found, corrected, strict=True)
+    )
     shrinkage = [one for winner in winners if (one := _shrinkage(winner)) is not None]
     return Evidence(contrasts, tuple(shrinkage))
 
@@ -162,7 +173,7 @@ def _shrinkage(winner: Row) -> Shrinkage | None:
         first, middle, last = (values.get(split) for split in SPLITS)
         if first is not None and last is not None:
             select = None if middle is None else middle.value
-            return Shrinkage(winner.name, metric, first.value, last.value, select)
+            return Shrinkage(winner.name, metric, first.value, last.value, select, winner.key)
     return None
 
 

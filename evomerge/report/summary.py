@@ -41,6 +41,8 @@ class Summary:
         ended: What ended the search, such as `trials` or `hours`; None: nothing yet, or it is not recorded.
         versions: Package → version, as recorded.
         prompts: Task → hash over every prompt, as recorded.
+        chosen: What chose the winner, a clause; empty before there is one.
+        holdout_readings: How many winners, one after the other, were scored on holdout.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Summary:
     normalize: str = "none"
     costs: Mapping[str, float] = field(default_factory=dict)
     ended: str | None = None
+    chosen: str = ""
+    holdout_readings: int = 0
 
     @property
     def done(self) -> int:
@@ -101,6 +105,8 @@ def summarise(store: Store) -> Summary:
         costs={cost.cost: cost.weight for cost in campaign.costs},
         versions=_texts(facts.get("versions")),
         prompts=_texts(facts.get("prompts")),
+        chosen="" if store.winner is None else store.winner.how,
+        holdout_readings=store.holdout_readings,
     )
 
 

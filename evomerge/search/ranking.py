@@ -64,27 +64,25 @@ def best_value(judge: Judge, trials: Iterable[Scored]) -> float | None:
     return max((one.values[0] for one in trials if feasible(one.violations)), default=None)
 
 
-def finalists(judge: Judge, ranked: Sequence[Ranked], count: int) -> list[int]:
-    """Return the numbers of the trials to be scored again on `select`.
+def finalists(judge: Judge, ranked: Sequence[Ranked]) -> list[int]:
+    """Return the numbers of the trials in the order in which they deserve to be scored on `select`.
 
-    The first `count` of the ranking; of a Pareto front the one with the best mean, then the best in each
+    That of the ranking; of a Pareto front the one with the best mean, then the best in each
     objective and cost, so that its ends are among them, then the others by mean.
 
     Args:
         judge: Of the `search` items.
         ranked: As `ranking` returns it.
-        count: How many.
     """
     if judge.campaign.mode == "mean":
-        return [one.number for one in ranked[:count]]
+        return [one.number for one in ranked]
     front = [one for one in ranked if one.front == 0]
     ends = [
         _end(front, position, direction)
         for position, direction in enumerate(judge.directions)
         if front
     ]
-    in_turn = dict.fromkeys(one.number for one in (*front[:1], *ends, *ranked))
-    return list(in_turn)[:count]
+    return list(dict.fromkeys(one.number for one in (*front[:1], *ends, *ranked)))
 
 
 def ranked_loss(value: float, violations: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from evomerge.goals import Judge
@@ -188,12 +188,11 @@ class Study:
         """Return the trials scored in full, best first; with several objectives front by front."""
         return ranking(self._judge, self.tally.scored.values())
 
-    def finalists(self, count: int) -> list[Candidate]:
-        """Return the trials to be scored again on `select`: those given up only where others are few."""
-        chosen = finalists(self._judge, self.ranking(), count)
-        given_up = ranking(self._judge, self.tally.given_up.values())
-        chosen += finalists(self._judge, given_up, count - len(chosen))
-        return [self._candidate(number, self._params[number]) for number in chosen]
+    def finalists(self) -> Iterator[Candidate]:
+        """Give the trials in the order in which `select` should see them: behind all, those given up."""
+        for some in (self.tally.scored, self.tally.given_up):
+            for number in finalists(self._judge, ranking(self._judge, some.values())):
+                yield self._candidate(number, self._params[number])
 
     @property
     def _pending(self) -> int:
@@ -281,13 +280,14 @@ class Study:
             raise ValueError(f"{job.name} is not waiting for its slopes")
         slopes: dict[str, float] | None = None
         reason = None if found.failure is None else f"{found.failure.kind}: {found.failure.reason}"
+        trace = "" if found.failure is None else found.failure.trace
         if reason is None:
             slopes = self._space.gradient(step.params, found)
             if not all(map(math.isfinite, [found.loss, *slopes.values()])):
                 slopes, reason = None, f"{FailureKind.NOT_FINITE}: the slopes are not finite"
         loss = None if slopes is None else found.loss
         cost = SLOPE_COST * job.count
-        self._store.slope_told(step.descent, step.number, loss, slopes or {}, reason, cost)
+        self._store.slope_told(step.descent, step.number, loss, slopes or {}, reason, cost, trace)
         self._take_slopes(step, slopes, reason, cost)
 
     def _hear_again(self, known: Sequence[Known]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from evomerge.recipe import Recipe, Setting, Source
+from evomerge.trial import Candidate
 
 LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 TIES_DENSITY = 0.2
@@ -55,6 +56,16 @@ class Baseline:
     recipe: Recipe
     params: Mapping[str, float] | None = None
     scale: float | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """What is scored."""
+        return Candidate(self.name, self.recipe, kind=self.kind)
+
+    @property
+    def key(self) -> str:
+        """Its identity, as `trial.row_key` returns it."""
+        return self.candidate.key
 
 
 def baselines(

@@ -109,8 +109,8 @@ def _key_evaluations(connection: Connection) -> None:
     EVALUATIONS.to_metadata(MetaData(), name=aside).create(connection)
     database = plain(connection)
     database.create_function("row_key", 3, row_key, deterministic=True)
-    columns = [name for name in EVALUATIONS.columns.keys() if name not in ("key", "failure_trace")]
-    names = ", ".join(columns)
+    kept = [column.name for column in EVALUATIONS.columns if column.name != "failure_trace"]
+    names = ", ".join(name for name in kept if name != "key")
     database.execute(
         f"INSERT INTO {aside} ({names}, key) SELECT {names}, row_key(kind, name, number) "
         f"FROM {EVALUATIONS.name}"
@@ -123,7 +123,7 @@ def _keep_last_winner(connection: sqlite3.Connection) -> None:
     """Of several, the last one is the one that was saved."""
     winners = "FROM evomerge_evaluations WHERE kind = 'winner' AND number IS NOT NULL"
     connection.execute(
-        f"INSERT INTO evomerge_winners (number, how) SELECT number, ? {winners} "
+        f"INSERT INTO evomerge_winners (number, recipe, how) SELECT number, recipe, ? {winners} "
         "ORDER BY evaluation_id",
         ("chosen by an earlier evomerge",),
     )

@@ -61,9 +61,11 @@ def _for_reading(path: Path) -> Engine:
         return open_engine(path, write=False)
     connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
     try:
-        with tempfile.TemporaryDirectory(prefix="evomerge-") as folder:
-            with closing(sqlite3.connect(_copied(path, Path(folder)))) as source:
-                source.backup(connection)
+        with (
+            tempfile.TemporaryDirectory(prefix="evomerge-") as folder,
+            closing(sqlite3.connect(_copied(path, Path(folder)))) as source,
+        ):
+            source.backup(connection)
     except sqlite3.DatabaseError as error:
         raise trouble(error, path) from None
     except OSError as error:

@@ -174,13 +174,7 @@ class Store:
         params: Mapping[str, float],
         distributions: Mapping[str, BaseDistribution],
     ) -> None:
-        """Record a trial before it is handed out; one transaction.
-
-        Args:
-            candidate: With the number after the last one's.
-            params: Its point of the space.
-            distributions: Of each of `params`.
-        """
+        """Record a trial before it is handed out, with what `Asked` says of it; one transaction."""
         self.asked_many([Asked(candidate, params, distributions)])
 
     def asked_many(self, entries: Sequence[Asked]) -> None:
@@ -231,17 +225,10 @@ class Store:
     ) -> int:
         """Record a step of a descent before anybody works on it; one transaction.
 
-        Args:
-            descent: Which descent, from 0.
-            step: Which step of it, from 0.
-            items: Task → which of its search items.
-            params: Where the slope is taken.
+        Arguments and errors are those of `slope_rows.insert_step`.
 
         Returns:
             Its place in the order of events.
-
-        Raises:
-            ValueError: The step was asked before.
         """
         with self._log.events() as (connection, next_seq):
             seq = next_seq()
@@ -260,20 +247,10 @@ class Store:
     ) -> int:
         """Record what came of a step; one transaction.
 
-        Args:
-            descent: Which descent.
-            step: Which step of it.
-            loss: A finite number; None after a failure.
-            slopes: Dimension → slope; empty after a failure.
-            failure: Why there is no loss.
-            cost_items: Items that it cost.
-            trace: The traceback behind a failure.
+        Arguments and errors are those of `slope_rows.update_step`.
 
         Returns:
             Its place in the order of events.
-
-        Raises:
-            ValueError: The step was not asked, or was told already, or the loss is not finite.
         """
         with self._log.events() as (connection, next_seq):
             seq = next_seq()
@@ -300,7 +277,12 @@ class Store:
             job: What was evaluated, and on which split; an earlier record of both is replaced.
             outcome: What came of it.
             kind: `base`, `expert`, `baseline` or `finalist`, which the winner is too.
+
+        Raises:
+            ValueError: `winner`, which is chosen.
         """
+        if kind == "winner":
+            raise ValueError("record a winner's scores as a finalist's, and choose it")
         new = NewEvaluation(job.candidate, kind, job.split, PackedOutcome.of(outcome))
         with self._log.transaction() as connection:
             replace_evaluation(plain(connection), self._item_sets, new)
@@ -332,18 +314,18 @@ class Store:
             found = read_evaluations(connection, self._item_sets, condition)
         return found[0].outcome if found else None
 
-    def choose(self, number: int, how: str) -> None:
+    def choose(self, candidate: Candidate, how: str) -> None:
         """Make a trial the winner, durably; one transaction.
 
         Args:
-            number: Of the trial.
+            candidate: A trial.
             how: What chose it; of no account where it is the winner already.
 
         Raises:
-            ValueError: There is no such trial.
+            ValueError: It is no trial.
         """
         with self._log.transaction() as connection:
-            insert_winner(plain(connection), number, how)
+            insert_winner(plain(connection), candidate, how)
 
     @property
     def winner(self) -> Winner | None:
@@ -402,33 +384,11 @@ class Store:
     ) -> None:
         self.close()
 
-<<<<<<< HEAD
-    @classmethod
-    def _open(cls, folder: Path, lock: folders.FolderLock | None) -> Store:
-        path = folder / folders.DATABASE
-        write = lock is not None
-        engine = open_engine(path, write=write)
-        with ExitStack() as undo:
-            undo.callback(engine.dispose)
-            check_database(engine, path, thorough=write)
-            if write:
-                bring_up_to_date(engine, path)
-            elif not is_up_to_date(engine, path):
-                copy = in_memory(engine, path)
-                engine.dispose()
-                engine = copy
-            if write:
-                close_optuna_storage(open_optuna_storage(path))
-            undo.pop_all()
-        return cls(folder, engine, lock)
-
     def _set_meta(self, key: str, value: int | str | None) -> None:
         row = {"key": key, "value": encode_json(value)}
         with self._log.transaction() as connection:
             connection.execute(insert(META).prefix_with("OR REPLACE"), row)
 
-=======
->>>>>>> d01e485 (Store: rows have keys, one winner, tracebacks; a folder that may only be read; front.json is the folder's own)
     def _back_up_if_due(self) -> None:
         if self._told and not self._log.is_open:
             told, self._told = self._told, 0

@@ -122,6 +122,7 @@ WINNERS = Table(
     METADATA,
     Column("winner_id", Integer, primary_key=True),
     Column("number", Integer, nullable=False),
+    Column("recipe", Text, nullable=False),
     Column("how", Text, nullable=False),
 )
 """The trials that were chosen, one after the other; the last row is the winner."""

@@ -8,40 +8,37 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, func, select
 
+from evomerge.store.encoding import decode_recipe, encode_recipe
 from evomerge.store.records import Evaluation, Winner
-from evomerge.store.recipe_forms import read_forms, recipe_of
-from evomerge.store.tables import EVALUATIONS, TRIALS, WINNERS
+from evomerge.store.tables import EVALUATIONS, WINNERS
+from evomerge.trial import Candidate
 
 
-def insert_winner(connection: sqlite3.Connection, number: int, how: str) -> None:
+def insert_winner(connection: sqlite3.Connection, candidate: Candidate, how: str) -> None:
     """Write which trial is the winner from now on; nothing where it is already.
 
     Args:
         connection: With an open transaction.
-        number: Of the trial.
+        candidate: A trial.
         how: What chose it.
 
     Raises:
-        ValueError: There is no such trial.
+        ValueError: It is no trial.
     """
-    if connection.execute("SELECT 1 FROM evomerge_trials WHERE number = ?", (number,)).fetchone():
-        last = "SELECT number FROM evomerge_winners ORDER BY winner_id DESC LIMIT 1"
-        if connection.execute(last).fetchone() != (number,):
-            insert = "INSERT INTO evomerge_winners (number, how) VALUES (?, ?)"
-            connection.execute(insert, (number, how))
-        return
-    raise ValueError(f"trial {number} is unknown, so it cannot be the winner")
+    if candidate.number is None:
+        raise ValueError(f"{candidate.name} is no trial, so it cannot be the winner")
+    last = "SELECT number FROM evomerge_winners ORDER BY winner_id DESC LIMIT 1"
+    if connection.execute(last).fetchone() != (candidate.number,):
+        insert = "INSERT INTO evomerge_winners (number, recipe, how) VALUES (?, ?, ?)"
+        recipe = encode_recipe(candidate.recipe)
+        connection.execute(insert, (candidate.number, recipe, how))
 
 
 def read_winner(connection: Connection) -> Winner | None:
     """Read the winner; None before one is chosen."""
     query = select(WINNERS).order_by(WINNERS.c.winner_id.desc()).limit(1)
     last = connection.execute(query).first()
-    if last is None:
-        return None
-    row = connection.execute(select(TRIALS).where(TRIALS.c.number == last.number)).one()
-    recipe = recipe_of(read_forms(connection)[row.recipe_form_id], row.numbers)
-    return Winner(last.number, last.how, recipe)
+    return None if last is None else Winner(last.number, last.how, decode_recipe(last.recipe))
 
 
 def with_winner(connection: Connection, evaluations: Iterable[Evaluation]) -> list[Evaluation]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -61,8 +62,12 @@ def test_what_is_missing(aims: SimpleNamespace) -> None:
     known = Yardsticks(experts={"one": aims.outcome(0.5)})
     assert violations(campaign, Outcome(), known) == (math.inf,)
     assert violations(campaign, aims.outcome(math.nan), known) == (math.inf,)
-    assert violations(campaign, aims.outcome(0.0), Yardsticks()) == (0.0,)
-    assert limits(campaign, Yardsticks(), "search") == (None,)
+    nan = Yardsticks(experts={"one": aims.outcome(math.nan)})
+    for unknown in (Yardsticks(), nan, replace(known, unscored=frozenset({"expert"}))):
+        assert violations(campaign, aims.outcome(1.0), unknown) == (math.inf,)
+        assert limits(campaign, unknown, "search") == (None,)
+    other = replace(known, unscored=frozenset({"baseline"}))
+    assert feasible(violations(campaign, aims.outcome(1.0), other))
 
 
 @given(

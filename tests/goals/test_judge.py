@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from evomerge.errors import CampaignError
+from evomerge.goals.conditions import feasible
 from evomerge.goals.costs import Size
 from evomerge.goals.judge import Judge
 from evomerge.goals.yardsticks import Yardsticks
@@ -93,6 +94,17 @@ def test_conditions_come_before_values(aims: SimpleNamespace) -> None:
         [judge.values(row) for row in rows], [judge.violations(row) for row in rows]
     )
     assert ordered == [(3, 0), (2, 1), (1, 2), (0, 3)]
+
+
+def test_what_nobody_can_tell_orders_nothing(aims: SimpleNamespace) -> None:
+    """The base failed: its condition is met by none, and the other one decides."""
+    keep = [{"task": "exam", "at_least": 0.5, "of": "base"}, {"task": "exam", "at_least": 0.5}]
+    experts = {"one": aims.outcome(0.9)}
+    judge = Judge(aims.campaign(keep=keep), Yardsticks(experts=experts))
+    rows = [aims.outcome(*row) for row in ((0.1, 1.0), (0.5, 9.0), (0.5, 8.0))]
+    violations = [judge.violations(row) for row in rows]
+    assert not any(feasible(one) for one in violations)
+    assert [row for row, _ in judge.order([judge.values(r) for r in rows], violations)] == [2, 1, 0]
 
 
 def test_a_front_is_ordered_by_mean(aims: SimpleNamespace) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -40,6 +41,37 @@ def test_who_was_not_scored_is_no_yardstick(aims: SimpleNamespace) -> None:
     assert Yardsticks().best_value("base", "exam", "acc", higher=True) is None
     found = Yardsticks(experts={"one": aims.outcome(0.9)})
     assert found.best("best_expert", "exam", "f1", higher=True) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [
+        (FailureKind.OUT_OF_MEMORY, False),
+        (FailureKind.WORKER, False),
+        (FailureKind.TASK, False),
+        (FailureKind.COLLAPSED, True),
+        (FailureKind.NOT_FINITE, True),
+    ],
+)
+def test_a_model_that_could_not_be_scored_might_be_the_best(
+    aims: SimpleNamespace, kind: FailureKind, known: bool
+) -> None:
+    """One that collapsed is not."""
+    found = Yardsticks.of(
+        [
+            aims.evaluation("one", "expert", aims.outcome(0.2)),
+            aims.evaluation("two", "expert", Outcome(failure=Failure(kind, "no"))),
+            aims.evaluation("ties", "baseline", aims.outcome(0.6)),
+        ],
+        "search",
+    )
+    assert (found.reference("best_expert", "exam", "acc", higher=True) is not None) is known
+    assert found.reference("best_baseline", "exam", "acc", higher=True) is not None
+
+
+def test_no_number_is_no_best(aims: SimpleNamespace) -> None:
+    found = Yardsticks(experts={"one": aims.outcome(math.nan), "two": aims.outcome(0.2)})
+    assert found.best_value("best_expert", "exam", "acc", higher=True) == 0.2
 
 
 def scores(values: tuple[float, ...], value: float) -> TaskScores:

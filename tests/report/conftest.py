@@ -102,9 +102,13 @@ def outcome(name: str, split: Split, rates: Sequence[float] | None = None, **tas
 
 
 def record(store: Store, name: str, split: Split, kind: str, found: Outcome | None = None) -> None:
-    number = int(name.split()[1]) if name.startswith("trial") else None
+    """Record an outcome; a `winner` is a finalist that is chosen."""
+    trial = kind in ("finalist", "winner")
+    number = int(name.split()[1]) if trial else None
     job = Job(Candidate(name, recipe(), number), split)
-    store.record(job, found or outcome(name, split), kind)
+    store.record(job, found or outcome(name, split), "finalist" if trial else kind)
+    if kind == "winner":
+        store.choose(job.candidate, "the best of 2 finalists")
 
 
 def tell(

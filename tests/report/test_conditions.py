@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 
 from evomerge.report.conditions import Condition, condition_notes, conditions_of, misses
-from evomerge.report.leaderboard import leaderboard
+from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.report.rows import Row, SplitScores, Value
 from evomerge.store import Store
+from evomerge.trial import Failure, FailureKind, Outcome
 
 KEEP = {"keep": [{"task": "zoo_tools", "at_least": 0.98}]}
 CONDITION = Condition("t", "acc", 0.9, "best_expert", {"select": 0.45, "holdout": 0.36})
@@ -36,7 +38,7 @@ def test_limits_are_taken_from_the_best_expert_of_each_split(
         0.98,
     )
     for split, needed in condition.limits.items():
-        best = store.evaluation("tools", split)
+        best = store.evaluation("expert:tools", split)
         assert best is not None
         assert needed == pytest.approx(0.98 * best.scores["zoo_tools"].values["exact_match"].value)
     assert list(condition.limits) == ["search", "select", "holdout"]
@@ -56,6 +58,22 @@ def test_notes_say_what_is_asked_and_what_the_winner_has(lab: SimpleNamespace) -
         "keep t: at least 0.9 of best expert (select 0.450, trial 1 has 0.500: met; "
         "holdout 0.360, trial 1 has 0.300: missed)"
     )
+
+
+def test_what_nobody_can_tell_is_not_met_and_said_so(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store(**KEEP)
+    lab.fill(store)
+    lost = Outcome(failure=Failure(FailureKind.OUT_OF_MEMORY, "none left"))
+    lab.record(store, "tools", "holdout", "expert", lost)
+    board = leaderboard(store)
+    (winner,) = board.winners
+    assert winner.splits["holdout"].violations == (math.inf,)
+    assert misses(winner, "holdout")
+    note = condition_notes(board.conditions, board.rows)[0]
+    assert note.endswith("; holdout unknown, as best expert was not scored there: not met)")
+    assert Leaderboard.from_json(board.to_json()) == board
 
 
 def test_a_winner_that_misses_a_condition_is_named(lab: SimpleNamespace) -> None:

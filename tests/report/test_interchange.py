@@ -12,7 +12,7 @@ from evomerge.report.rows import Row, SplitScores, Value
 
 def test_a_row_has_the_shape_that_readers_rely_on(board: Leaderboard) -> None:
     data = row_to_json(board.row("trial 1"))
-    assert list(data) == ["name", "kind", "trial", "recipe", "splits", "cost"]
+    assert list(data) == ["key", "name", "kind", "trial", "recipe", "splits", "cost"]
     assert (data["name"], data["kind"], data["trial"]) == ("trial 1", "winner", 1)
     holdout = data["splits"]["holdout"]
     assert list(holdout) == ["objective", "tasks"]

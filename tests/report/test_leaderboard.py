@@ -158,7 +158,7 @@ def test_it_comes_back_from_json(board: Leaderboard) -> None:
 
 def test_another_schema_is_refused(board: Leaderboard) -> None:
     data = board.to_json()
-    with pytest.raises(ResultsError, match="schema 99, expected 1"):
+    with pytest.raises(ResultsError, match="schema 99, expected 2"):
         Leaderboard.from_json({**data, "schema": 99})
 
 

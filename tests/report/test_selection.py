@@ -5,12 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from evomerge.report.selection import choose_winner, compared_baselines, in_lambda_grid, tuned
+from evomerge.report.selection import (
+    Choice,
+    choose_winner,
+    compared_baselines,
+    in_lambda_grid,
+    tuned,
+)
 from evomerge.space import Baseline
 from evomerge.store import Store
 from evomerge.trial import Candidate, Cost, Failure, FailureKind, Outcome
 
-NAMES = ("base", "extraction", "uniform average", "task arithmetic λ=0.4", "task arithmetic λ=0.8")
+NAMES = ("uniform average", "task arithmetic λ=0.4", "task arithmetic λ=0.8")
+KEYS = ["base", "expert:extraction", *(f"baseline:{name}" for name in NAMES)]
 
 
 def finalists(store: Store, lab: SimpleNamespace, *outcomes: Outcome) -> list[Candidate]:
@@ -22,8 +29,8 @@ def finalists(store: Store, lab: SimpleNamespace, *outcomes: Outcome) -> list[Ca
     return found
 
 
-def number(chosen: Candidate | None) -> int | None:
-    return None if chosen is None else chosen.number
+def number(chosen: Choice | None) -> int | None:
+    return None if chosen is None else chosen.candidate.number
 
 
 def test_the_best_weighted_mean_wins_the_earlier_of_equals(
@@ -50,6 +57,7 @@ def test_what_fails_or_misses_a_metric_cannot_win(
     failed = Outcome(failure=Failure(FailureKind.MERGE, "no"))
     poor = lab.outcome("trial 0", "select", (0.0,) * 3)
     assert number(choose_winner(store, finalists(store, lab, failed, Outcome(), poor))) == 2
+    store = make_store()
     assert choose_winner(store, finalists(store, lab, failed, Outcome())) is None
     assert choose_winner(store, [Candidate("trial 9", lab.recipe(), 9)]) is None
 
@@ -57,14 +65,15 @@ def test_what_fails_or_misses_a_metric_cannot_win(
 def test_conditions_come_first_then_how_nearly_they_are_met(
     make_store: Callable[..., Store], lab: SimpleNamespace
 ) -> None:
-    store = make_store(keep=[{"task": "zoo_tools", "at_least": 0.98}])
-    lab.record(store, "tools", "select", "expert", lab.outcome("tools", "select", (0.0, 1.0, 0.0)))
     far, near, kept = (
         lab.outcome("trial 0", "select", rates)
         for rates in ((1.0, 0.0, 1.0), (1.0, 0.6, 1.0), (0.1, 1.0, 0.1))
     )
-    assert number(choose_winner(store, finalists(store, lab, far, near, kept))) == 2
-    assert number(choose_winner(store, finalists(store, lab, far, near))) == 1
+    for rows, expected in (((far, near, kept), 2), ((far, near), 1)):
+        store = make_store(keep=[{"task": "zoo_tools", "at_least": 0.98}])
+        tools = lab.outcome("tools", "select", (0.0, 1.0, 0.0))
+        lab.record(store, "tools", "select", "expert", tools)
+        assert number(choose_winner(store, finalists(store, lab, *rows))) == expected
 
 
 def test_values_are_shares_of_the_best_experts(
@@ -111,20 +120,55 @@ def test_of_a_front_no_other_finalist_beats_the_winner(
 
 
 def test_the_tuned_lambda_is_the_best_on_select(store: Store) -> None:
-    assert tuned(store, NAMES) == "task arithmetic λ=0.4"
-    assert tuned(store, ["base", "ties"]) is None
+    assert tuned(store, KEYS) == "baseline:task arithmetic λ=0.4"
+    assert tuned(store, ["base", "baseline:ties"]) is None
 
 
 def test_of_the_grid_only_the_tuned_one_is_read_on_holdout(
     store: Store, lab: SimpleNamespace
 ) -> None:
-    baselines = [Baseline(name, "baseline", lab.recipe()) for name in NAMES]
-    kept = [one.name for one in compared_baselines(store, baselines)]
-    assert kept == ["base", "extraction", "uniform average", "task arithmetic λ=0.4"]
+    baselines = [
+        Baseline("base", "base", lab.recipe()),
+        Baseline("task arithmetic λ=0.8", "expert", lab.recipe()),
+        *(Baseline(name, "baseline", lab.recipe()) for name in NAMES),
+    ]
+    kept = [one.key for one in compared_baselines(store, baselines)]
+    assert kept == ["base", "expert:task arithmetic λ=0.8", *KEYS[2:4]]
 
 
 @pytest.mark.parametrize(
-    ("name", "inside"), [("task arithmetic λ=0.4", True), ("uniform average", False)]
+    ("key", "inside"),
+    [
+        ("baseline:task arithmetic λ=0.4", True),
+        ("expert:task arithmetic λ=0.4", False),
+        ("baseline:uniform average", False),
+    ],
 )
-def test_the_grid_is_known_by_its_names(name: str, inside: bool) -> None:
-    assert in_lambda_grid(name) is inside
+def test_the_grid_is_known_by_its_keys(key: str, inside: bool) -> None:
+    assert in_lambda_grid(key) is inside
+
+
+def test_whatever_was_scored_on_select_counts_and_of_equals_the_present_winner(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store()
+    low, high = (lab.outcome("trial 0", "select", (rate,) * 3) for rate in (0.2, 0.9))
+    first = finalists(store, lab, low, high, high)
+    assert number(choose_winner(store, [first[0]])) == 1
+    store.choose(first[2], "an earlier run")
+    assert number(choose_winner(store, first)) == 2
+
+
+def test_the_copy_of_a_naive_merge_has_its_scores(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    for rate, expected in ((0.9, 7), (0.1, 0)):
+        store = make_store()
+        naive = lab.outcome("ties", "select", (rate,) * 3)
+        lab.record(store, "ties", "select", "baseline", naive)
+        found = finalists(store, lab, lab.outcome("trial 0", "select", (0.5,) * 3))
+        copies = {"baseline:ties": Candidate("trial 7", lab.recipe(), 7)}
+        choice = choose_winner(store, found, copies)
+        assert number(choice) == expected
+        assert choice is not None
+        assert choice.how.endswith("the same model as ties") is (expected == 7)

@@ -59,14 +59,13 @@ def test_finalists_of_a_front_include_its_ends(pareto: Judge) -> None:
     ]
     ranked = ranking(pareto, trials)
     assert ranked[0].number == 3
-    assert finalists(pareto, ranked, 4) == [3, 2, 0, 1]
-    assert finalists(pareto, ranked, 9) == [3, 2, 0, 1, 4]
-    assert finalists(pareto, [], 3) == []
+    assert finalists(pareto, ranked) == [3, 2, 0, 1, 4]
+    assert finalists(pareto, []) == []
 
 
 def test_finalists_of_a_mean_are_the_first(mean: Judge) -> None:
     ranked = ranking(mean, [scored(0, (1.0,)), scored(1, (3.0,)), scored(2, (2.0,))])
-    assert finalists(mean, ranked, 2) == [1, 2]
+    assert finalists(mean, ranked) == [1, 2, 0]
 
 
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), MISSING, MISSING)

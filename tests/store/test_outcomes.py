@@ -57,7 +57,7 @@ def test_item_ids_are_stored_once(
     packed = PackedOutcome.of(scored)
     with transaction(engine, path) as connection:
         for several in ((0, 1), (2, 3)):
-            new = [NewEvaluation(candidate(n), "winner", "holdout", packed) for n in several]
+            new = [NewEvaluation(candidate(n), "finalist", "holdout", packed) for n in several]
             insert_evaluations(plain(connection), ItemSets(), new)
     with transaction(engine, path) as connection:
         count = connection.exec_driver_sql("SELECT count(*) FROM evomerge_item_sets").scalar()
@@ -75,7 +75,7 @@ def test_an_aggregate_may_be_no_number(tmp_path: Path, candidate: Callable[..., 
     outcome = Outcome({"task": TaskScores(("x",), {}, values)})
     with transaction(engine, path) as connection:
         packed = PackedOutcome.of(outcome)
-        new = NewEvaluation(candidate(0), "winner", "holdout", packed)
+        new = NewEvaluation(candidate(0), "finalist", "holdout", packed)
         replace_evaluation(plain(connection), ItemSets(), new)
         (found,) = read_evaluations(connection, ItemSets(), true())
     engine.dispose()

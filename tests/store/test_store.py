@@ -225,7 +225,7 @@ def test_evaluations_of_what_is_no_trial(
     assert found == [("base", "base", None, "search"), ("trial 0", "finalist", 0, "select")]
     assert store.evaluation("base", "search") == scored
     assert store.evaluation("trial:0", "select") == failed
-    assert store.evaluation("trial 0", "holdout") is None
+    assert store.evaluation("trial:0", "holdout") is None
 
 
 def test_campaign_and_facts_come_back(

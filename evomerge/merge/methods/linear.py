@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from evomerge.errors import MergeError
-from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec
+from evomerge.merge.methods.effect import Effect, as_written, summed
+from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec, Values
 from evomerge.merge.methods.reductions import inner
 
 
@@ -42,10 +45,20 @@ def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
     return NumberSlopes({"weight": tuple(along)})
 
 
+def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
+    """Return the factors; weights that are normalised count relative to each other."""
+    weights = [float(values["weight"]) for values in own]
+    divisor = sum(weights) if shared["normalize"] else 1.0
+    if divisor == 0:
+        return as_written(shared, own, base)
+    return summed({index: weight / divisor for index, weight in enumerate(weights)})
+
+
 LINEAR = Method(
     name="linear",
     merge=linear,
     slopes=slopes,
+    effect=effect,
     parameters={
         "weight": ParameterSpec(
             "number",

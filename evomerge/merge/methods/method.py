@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from evomerge.merge.methods.effect import EffectOf
 
 Value = bool | float
 Values = Mapping[str, Value]
@@ -114,6 +117,8 @@ class Method:
         temporaries: How many tensors of the merged one's size its maths needs at once, task vectors apart.
         derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
             magnitudes, its random number.
+        effect: Shared values, own values and place of the base → which numbers count, in a form that is the
+            same for settings of the same result; None: all of them.
         ignored: Parameters of mergekit's that change nothing here and are accepted.
     """
 
@@ -130,4 +135,5 @@ class Method:
     elects: bool = False
     temporaries: int = 4
     derived_bytes: int = 0
+    effect: EffectOf | None = None
     ignored: tuple[str, ...] = ("int8_mask",)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec
+from evomerge.merge.methods.effect import Effect, summed
+from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec, Values
 from evomerge.merge.methods.reductions import inner
 
 
@@ -21,10 +24,16 @@ def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
     return NumberSlopes({"scale": (inner(gradient, group.tensor(0)),)})
 
 
+def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
+    """Return the one factor."""
+    return summed({0: float(own[0].get("scale", 1.0))})
+
+
 PASSTHROUGH = Method(
     name="passthrough",
     merge=passthrough,
     slopes=slopes,
+    effect=effect,
     parameters={
         "scale": ParameterSpec(
             "number", "factor of the tensor; none leaves it", per_source=True, sloped=True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
-from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec
+from evomerge.merge.methods.effect import Effect, as_written, summed
+from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec, Values
 from evomerge.merge.methods.reductions import cosine, inner
 
 PARALLEL = 0.9995  # |cos| above this: straight interpolation
@@ -53,10 +55,18 @@ def coefficient_slopes(cos: float, t: float) -> tuple[float, float]:
     return -pace * math.cos((1 - t) * angle), pace * math.cos(t * angle)
 
 
+def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
+    """Return one model alone at both ends; in between the vectors' angle counts too."""
+    if shared["t"] in (0, 1):
+        return summed({i: float((i != base) == (shared["t"] == 1)) for i in range(len(own))})
+    return as_written(shared, own, base)
+
+
 SLERP = Method(
     name="slerp",
     merge=slerp,
     slopes=slopes,
+    effect=effect,
     parameters={
         "t": ParameterSpec(
             "number", "0 gives the base, 1 the other model", required=True, sloped=True

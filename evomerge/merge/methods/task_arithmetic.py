@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
-from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec
+from evomerge.merge.methods.effect import Effect, numbers, rounded, summed
+from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec, Values
 from evomerge.merge.methods.reductions import inner, l1_norm
 
 Sparsifier = Callable[[Group, int, float], torch.Tensor]
@@ -77,10 +78,14 @@ def family_member(
     def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
         return _slopes(group, gradient, sparsifier, elect)
 
+    def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
+        return _effect(shared, own, base, sparsifier, elect)
+
     return Method(
         name=name,
         merge=merge,
         slopes=slopes,
+        effect=effect,
         parameters=parameters,
         needs_base=True,
         uses_base=True,
@@ -213,6 +218,35 @@ def _sparsified(group: Group, index: int, sparsifier: Sparsifier | None) -> torc
         return group.delta(index)
     sparse = sparsifier(group, index, density)
     return rescaled(sparse, group.norm(index)) if group.shared["rescale"] else sparse
+
+
+def _effect(
+    shared: Values,
+    own: Sequence[Values],
+    base: int | None,
+    sparsifier: Sparsifier | None,
+    elect: bool,
+) -> Effect:
+    """A sum of models wherever nothing is dropped and no sign elected; else what the active models have."""
+    assert base is not None  # needs_base
+    weights = {
+        index: float(values["weight"])
+        for index, values in enumerate(own)
+        if index != base and values["weight"] != 0
+    }
+    total = sum(weights.values())
+    densities = {index: min(1.0, float(own[index].get("density", 1.0))) for index in weights}
+    whole = sparsifier is None or all(density == 1 for density in densities.values())
+    factor = float(shared["lambda"])
+    if whole and not elect:
+        if shared["normalize"] and abs(total) >= MIN_WEIGHTS:
+            factor /= total
+        factors = {index: factor * weight for index, weight in weights.items()}
+        return summed({base: 1.0 - sum(factors.values()), **factors})
+    parts = {i: (False, rounded(w), rounded(densities[i])) for i, w in weights.items()}
+    rule = numbers({**shared, "rescale": bool(shared.get("rescale")) and not whole})
+    masked = sparsifier is random_entries and not whole
+    return Effect(rule, {base: (True, 0.0, 1.0), **parts}, masked)
 
 
 def _slopes(

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from evomerge.store import Store
+from evomerge.trial import Candidate, Job, Outcome
+
+Make = Callable[..., Candidate]
+
+
+def test_the_last_that_was_chosen_is_the_one_winner(
+    store: Store, candidate: Make, scored: Outcome
+) -> None:
+    assert store.winner is None
+    for number in (3, 1):
+        store.record(Job(candidate(number), "holdout"), scored, "finalist")
+        store.choose(candidate(number, 0.1 + 0.2), f"choice {number}")
+    store.choose(candidate(1), "again")
+    assert store.winner is not None
+    assert store.winner.candidate == candidate(1, 0.1 + 0.2)
+    assert store.winner.how == "choice 1"
+    assert [(one.key, one.kind) for one in store.evaluations()] == [
+        ("trial:3", "finalist"),
+        ("trial:1", "winner"),
+    ]
+
+
+def test_it_is_on_the_disk(store: Store, candidate: Make) -> None:
+    store.choose(candidate(2), "the best")
+    with Store.open(store.folder, write=False) as reader:
+        assert reader.winner == store.winner
+
+
+def test_readings_of_holdout_are_counted_once_a_trial(
+    store: Store, candidate: Make, scored: Outcome, failed: Outcome
+) -> None:
+    assert store.holdout_readings == 0
+    parent = Candidate("one", candidate(0).recipe, kind="expert")
+    store.record(Job(parent, "holdout"), scored, "expert")
+    store.record(Job(candidate(0), "select"), scored, "finalist")
+    assert store.holdout_readings == 0
+    for number, outcome in ((0, scored), (1, failed), (0, scored)):
+        store.record(Job(candidate(number), "holdout"), outcome, "finalist")
+    assert store.holdout_readings == 2
+
+
+def test_only_a_trial_can_be_chosen_and_a_winner_is_not_recorded(
+    store: Store, candidate: Make, scored: Outcome
+) -> None:
+    with pytest.raises(ValueError, match="ties is no trial"):
+        store.choose(Candidate("ties", candidate(0).recipe, kind="baseline"), "the best")
+    with pytest.raises(ValueError, match="choose it"):
+        store.record(Job(candidate(0), "holdout"), scored, "winner")
