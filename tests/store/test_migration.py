@@ -116,7 +116,7 @@ def test_of_several_winners_the_last_one_is_kept_and_rows_get_keys(
         with Store.open(filled.folder, write=write) as store:
             rows = {(one.key, one.kind, one.split): one.outcome for one in store.evaluations()}
             assert store.winner is not None
-            assert store.winner.candidate == store.trials()[0].candidate
+            assert store.winner.candidate == candidate(0)
             assert store.holdout_readings == 2
             assert store.facts["models"] == {"base": "1f", "expert:one": "2f"}
         assert list(rows) == [
