@@ -121,7 +121,7 @@ def _nothing(folder: Path) -> ModelError:
     found = sorted(
         path.name
         for path in folder.iterdir()
-        if path.suffix in SUFFIXES or path.name.endswith(".index.json")
+        if path.is_file() and (path.suffix in SUFFIXES or path.name.endswith(".index.json"))
     )
     looked_for = f"neither {SINGLE} nor {INDEX}, which transformers loads"
     if not found:

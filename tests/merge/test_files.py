@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from evomerge.errors import ModelError
-from evomerge.merge import check_family, open_checkpoint
+from evomerge.merge import check_family, open_checkpoint, save
+from evomerge.recipe import Recipe, Source
 
 INDEX = "model.safetensors.index.json"
 
@@ -149,6 +150,19 @@ def test_a_pickle_and_its_shards(folder, others):
         torch.save(others, folder / "pytorch_model.bin")
 
 
+def test_what_is_saved_goes_by_the_usual_name(folder, others, tmp_path):
+    named_by_the_config(folder, others)
+    save(Recipe(method="passthrough", models=(Source(str(folder)),)), tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    assert all(torch.equal(loaded[name], others[name]) for name in others)
+
+
+def dangling(folder, _):
+    """As in a Hub cache of which a file was removed."""
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(folder / "gone")
+
+
 def only(*names):
     def spoil(folder, others):
         (folder / "model.safetensors").unlink()
@@ -191,6 +205,7 @@ def outside(folder, _):
     ("spoil", "message"),
     [
         (only(), r"neither model\.safetensors nor model\.safetensors\.index\.json, which"),
+        (dangling, "which transformers loads; copy or download the model again"),
         (only("weights.safetensors"), r"found weights\.safetensors, which it does not"),
         (only("consolidated.safetensors", "model.fp16.safetensors"), r"found consolidated\.saf"),
         (only_a_foreign_index, r"found consolidated-1\.safetensors, consolidated-2"),

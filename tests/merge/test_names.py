@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -208,6 +209,24 @@ def test_slices_and_layouts_know_the_names(kind, tmp_path):
         state["transformer.h.2.mlp.c_fc.weight"],
         loaded(Path(base))["transformer.h.1.mlp.c_fc.weight"],
     )
+
+
+@pytest.mark.parametrize("kind", ["gpt2"], indirect=True)
+def test_adapters_name_the_modules_whatever_the_file_says(kind, tmp_path):
+    family, prefix, buffers = kind
+    base = restored(family.base, tmp_path / "base", without_prefix(prefix, buffers))
+    module = "transformer.h.0.attn.c_attn"
+    pair = {"lora_A.weight": torch.randn(2, 16), "lora_B.weight": torch.randn(48, 2)}
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "fan_in_fan_out": True}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    named = {f"base_model.model.{module}.{key}": tensor for key, tensor in pair.items()}
+    save_file(named, adapter / "adapter_model.safetensors")
+    change = open_checkpoint(f"{base}+{adapter}").tensor(f"{module}.weight")
+    change = change - open_checkpoint(base).tensor(f"{module}.weight")
+    expected = (pair["lora_B.weight"] @ pair["lora_A.weight"]).T
+    assert torch.allclose(change, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["llama"], indirect=True)
