@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -147,7 +147,7 @@ def open_checkpoint(
     )
     names = model_names(config, trust_remote_code=trust_remote_code)
     opened_as = _open_pickles if files.pickled else _open_safetensors
-    stored, read_stored = opened_as(files, () if names is None else names.state)
+    stored, read_stored = opened_as(files, None if names is None else names.state)
     _check_index(files, stored, names)
     places = _places(files, stored, names)
     opened = Checkpoint(
@@ -235,7 +235,7 @@ def _check_index(
 
 
 def _open_safetensors(
-    files: WeightFiles, own: Container[str]
+    files: WeightFiles, own: Mapping[str, bool] | None
 ) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
     owner: dict[str, tuple[Any, Path]] = {}
     headers: dict[str, TensorHeader] = {}
@@ -277,7 +277,7 @@ def _safe_open(file: Path) -> Any:  # noqa: ANN401 - safetensors' handle has no 
 
 
 def _open_pickles(
-    files: WeightFiles, own: Container[str]
+    files: WeightFiles, own: Mapping[str, bool] | None
 ) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
     tensors: dict[str, torch.Tensor] = {}
     for file in files.files:

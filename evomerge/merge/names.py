@@ -31,7 +31,7 @@ class ModelNames:
 
     Attributes:
         prefix: Of the base model, such as `transformer`.
-        state: Everything that a file may hold.
+        state: Everything that a file may hold → whether it is of floating-point numbers.
         needed: What the files must hold: parameters that are neither tied nor optional.
         ignored: What transformers leaves out when it loads.
         renamings: transformers' own, of older formats.
@@ -120,7 +120,7 @@ def _names(key: _Key) -> ModelNames | None:
         transforms = get_model_conversion_mapping(model)
     except UNKNOWN:
         return None
-    state = dict.fromkeys(model.state_dict(), True)
+    state = {name: tensor.is_floating_point() for name, tensor in model.state_dict().items()}
     buffers = {name for name, _ in model.named_buffers()}
     patterns = [*(model._keys_to_ignore_on_load_unexpected or ()), *BUFFERS]
     patterns += [rf"^{re.escape(name)}$" for name in sorted(buffers - set(state))]

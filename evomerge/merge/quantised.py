@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,20 +64,21 @@ def check_config(folder: Path) -> None:
 
 
 def check_tensors(
-    file: Path, dtypes: Mapping[str, torch.dtype | None], own: Container[str] = ()
+    file: Path, dtypes: Mapping[str, torch.dtype | None], own: Mapping[str, bool] | None = None
 ) -> None:
     """Check that a file's tensors are weights, by their names and dtypes.
 
     Args:
         file: That holds them.
-        own: Names that the model's own class gives its tensors, whatever they look like.
+        own: The model's own names of its tensors, which may look like anything → whether they are
+            floating-point numbers; None: not known.
         dtypes: Tensor → dtype; None for one of fewer than 8 bits or without sign and fraction (F4, F8_E8M0).
 
     Raises:
         ModelError: One is a code or a scale; naming it.
     """
     for name, dtype in sorted(dtypes.items()):
-        reason = _reason(name, dtype, own)
+        reason = _reason(name, dtype, own or {})
         if reason:
             raise ModelError(
                 f"{name} {reason}: the model is quantised, its tensors are codes, not weights; {ADVICE}",
@@ -107,12 +108,12 @@ def _declared(content: object, place: str) -> Iterator[tuple[str, dict[str, Any]
             yield from _declared(value, field)
 
 
-def _reason(name: str, dtype: torch.dtype | None, own: Container[str]) -> str | None:
+def _reason(name: str, dtype: torch.dtype | None, own: Mapping[str, bool]) -> str | None:
     if CODE_NAMES.search(name) and name not in own:
         return "is no weight but belongs to one that is stored in codes"
     if dtype is None or (dtype.is_floating_point and dtype.itemsize == 1):
         return f"is stored as {_plain(dtype)}"
-    if dtype in CODE_DTYPES and WEIGHT_NAMES.search(name):
+    if dtype in CODE_DTYPES and own.get(name, WEIGHT_NAMES.search(name)):
         return f"is stored as {_plain(dtype)}"
     return None
 

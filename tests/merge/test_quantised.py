@@ -105,7 +105,15 @@ def test_a_name_that_the_model_itself_knows_is_a_weight():
     dtypes = {"model.norm.weight_scale": torch.bfloat16}
     with pytest.raises(ModelError, match="is no weight"):
         check_tensors(Path("x"), dtypes)
-    check_tensors(Path("x"), dtypes, own=dtypes)
+    check_tensors(Path("x"), dtypes, own=dict.fromkeys(dtypes, True))
+
+
+def test_whole_numbers_where_the_model_itself_has_them():
+    dtypes = {"model.layers.0.mlp.experts.order": torch.int64}
+    check_tensors(Path("x"), dtypes, own=dict.fromkeys(dtypes, False))
+    for own in (None, dict.fromkeys(dtypes, True)):
+        with pytest.raises(ModelError, match="is stored as int64"):
+            check_tensors(Path("x"), dtypes, own)
 
 
 @pytest.mark.parametrize("empty", [None, {}])
