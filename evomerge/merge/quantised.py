@@ -113,7 +113,7 @@ def _reason(name: str, dtype: torch.dtype | None, own: Mapping[str, bool]) -> st
         return "is no weight but belongs to one that is stored in codes"
     if dtype is None or (dtype.is_floating_point and dtype.itemsize == 1):
         return f"is stored as {_plain(dtype)}"
-    if dtype in CODE_DTYPES and own.get(name, WEIGHT_NAMES.search(name)):
+    if dtype in CODE_DTYPES and own.get(name, bool(WEIGHT_NAMES.search(name))):
         return f"is stored as {_plain(dtype)}"
     return None
 
