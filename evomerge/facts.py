@@ -14,6 +14,15 @@ from evomerge.merge import Layout
 from evomerge.store import Store
 from evomerge.trial import SPLITS
 
+_CHANGED = {
+    "models": "is not what it was",
+    "items": (
+        "is drawn from other documents than it was (its data changed, or an earlier version drew it "
+        "apart from a task that has the same documents)"
+    ),
+    "prompts": "is not what it was",
+}
+
 
 def facts_of(ready: Preflight, first: Sequence[Mapping[str, float]] = ()) -> dict[str, Any]:
     """Return versions, models, prompts, items and directions as JSON values.
@@ -56,11 +65,11 @@ def refuse_changes(store: Store, now: Mapping[str, Any]) -> None:
         ResultsError: Naming what differs.
     """
     before = store.facts
-    for what in ("models", "prompts", "items"):
+    for what in ("models", "items", "prompts"):  # other items are other prompts, too
         for name, value in before[what].items():
             if now[what].get(name) != value:
                 raise ResultsError(
-                    f'the {what} changed since the campaign began: "{name}" is not what it was; '
+                    f'the {what} changed since the campaign began: "{name}" {_CHANGED[what]}; '
                     "start a new campaign with another --out",
                     file=store.folder,
                 )

@@ -65,13 +65,23 @@ def changed(facts, *path):
     [
         (("models", "base"), 'the models changed since the campaign began: "base"'),
         (("models", "facts"), 'the models changed since the campaign began: "facts"'),
-        (("items", "zoo_facts"), 'the items changed since the campaign began: "zoo_facts"'),
+        (
+            ("items", "zoo_facts"),
+            'the items changed since the campaign began: "zoo_facts" is drawn from other documents',
+        ),
     ],
 )
 def test_what_changed_is_named(facts, path, message):
     store = SimpleNamespace(facts=facts, folder=Path("/out"))
     with pytest.raises(ResultsError, match=message):
         refuse_changes(store, changed(facts, *path))
+
+
+def test_other_items_are_named_before_the_prompts_that_follow_from_them(facts):
+    store = SimpleNamespace(facts=facts, folder=Path("/out"))
+    now = changed(changed(facts, "prompts", "zoo_facts"), "items", "zoo_facts")
+    with pytest.raises(ResultsError, match=r"the items changed .*an earlier version drew it apart"):
+        refuse_changes(store, now)
 
 
 def test_changed_prompts_are_named(facts):

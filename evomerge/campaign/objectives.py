@@ -95,11 +95,14 @@ class Drawn(Settings):
 class Items(Settings):
     """How many items of every task each split gets; the three are disjoint.
 
+    A document is in one of the three for all tasks: documents of equal content, or that ask the same text,
+    are one.
+
     Attributes:
         search: Seen by the sampler.
         select: Pick the winner among finalists.
         holdout: Reported, read once.
-        seed: Draws the items: by hash of (task, seed, id).
+        seed: Draws the items: by hash of (task, seed, id), or of (seed, document) where tasks share it.
         drawn_from: In the file `from`: the data set's split each is drawn from; default: lm-eval's.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -15,10 +14,11 @@ from xxhash import xxh3_128
 
 from evomerge.errors import TaskError
 from evomerge.score.answers import target_text
+from evomerge.score.documents import document_keys, same_documents
 from evomerge.score.metrics import directions, is_gold, is_item_mean, resolve
 from evomerge.score.rendering import Leaf, build_leaf, chat_template
 from evomerge.score.requested import PromptStyle, Source, SplitPlan, TaskRequest
-from evomerge.score.splits import Drawn, document_ids, draw, share_out
+from evomerge.score.splits import Pool, content_of, document_ids, draw, share_out
 from evomerge.score.tasks import TASK_FAULTS, leaves, load_task, name_of
 from evomerge.trial import SPLITS, Split
 
@@ -204,30 +204,104 @@ def load_items(
     """
     render = chat_template(tokenizer, prompt)
     loaded: dict[str, Task | Group] = {}
-    chosen: dict[tuple[str, Split], tuple[Leaf, ...]] = {}
     for request in requests:
         if request.task in loaded:
             raise TaskError(f'task "{request.task}" is asked twice')
-        item = load_task(
+        loaded[request.task] = load_task(
             request,
             tasks_path=tasks_path,
             allow_unsafe_code=allow_unsafe_code,
             trust_remote_code=trust_remote_code,
         )
-        loaded[request.task] = item
-        for split, parts in _choose(request.task, leaves(item), plan).items():
-            chosen[request.task, split] = tuple(
+    library = _Library([(name, leaves(item)) for name, item in loaded.items()], plan)
+    chosen: dict[tuple[str, Split], tuple[Leaf, ...]] = {}
+    for name, item in loaded.items():
+        for split in plan.counts:
+            chosen[name, split] = tuple(
                 build_leaf(
                     task,
-                    _documents(task, plan.drawn_from.get(split)),
-                    drawn,
+                    library.documents[number][plan.drawn_from.get(split)],
+                    library.drawn[number][split],
                     prompt,
                     render,
                     grouped=isinstance(item, Group),
+                    hidden=frozenset() if split == "holdout" else library.held_out,
                 )
-                for task, drawn in parts
+                for number, task in library.leaves_of[name]
             )
     return Items(loaded, chosen, tokenizer)
+
+
+class _Library:
+    """The documents of all tasks, and those that were drawn.
+
+    Attributes:
+        leaves_of: Requested task or group → its tasks, each with its number.
+        documents: By number, data set's split → documents.
+        drawn: By number, split → drawn documents.
+        held_out: Hashes by which the holdout documents are known.
+    """
+
+    def __init__(self, requested: Sequence[tuple[str, Sequence[Task]]], plan: SplitPlan) -> None:
+        tasks = [task for _, parts in requested for task in parts]
+        numbers = iter(range(len(tasks)))
+        self.leaves_of = {
+            name: [(next(numbers), task) for task in parts] for name, parts in requested
+        }
+        sources = {plan.drawn_from.get(split) for split in plan.counts}
+        self.documents = [
+            {source: _documents(task, source) for source in sources} for task in tasks
+        ]
+        ids = [
+            {source: document_ids(docs) for source, docs in found.items()}
+            for found in self.documents
+        ]
+        keys = [
+            (number, source, _keys(tasks[number], docs, ids[number][source], plan))
+            for number, found in enumerate(self.documents)
+            for source, docs in found.items()
+        ]
+        every = [each for _, _, found in keys for each in found]
+        labels = iter(same_documents(every))
+        labelled: list[dict[Source | None, tuple[str, ...]]] = [{} for _ in tasks]
+        for number, source, found in keys:
+            labelled[number][source] = tuple(next(labels) for _ in found)
+        pools = [
+            Pool(name_of(task), ids[number], labelled[number], counts)
+            for name, parts in self.leaves_of.items()
+            for (number, task), counts in zip(
+                parts, _counts(name, [ids[number] for number, _ in parts], plan), strict=True
+            )
+        ]
+        self.drawn = draw(pools, plan)
+        held = {
+            labelled[number][each.source][each.index]
+            for number, chosen in enumerate(self.drawn)
+            for each in chosen.get("holdout", ())
+        }
+        flat = [label for number, source, _ in keys for label in labelled[number][source]]
+        self.held_out = frozenset(
+            key for found, label in zip(every, flat, strict=True) if label in held for key in found
+        )
+
+
+def _keys(
+    task: Task, documents: Sequence[Any], ids: Sequence[str], plan: SplitPlan
+) -> Sequence[frozenset[str]]:
+    if plan.first:  # nothing is drawn
+        return [frozenset({content_of(each)}) for each in ids]
+    return document_keys(task, list(documents))
+
+
+def _counts(
+    name: str, ids: Sequence[Mapping[Source | None, Sequence[str]]], plan: SplitPlan
+) -> list[dict[Split, int | None]]:
+    """Return how many items each task of a request gets."""
+    shares = {
+        split: _share(name, split, count, [len(each[plan.drawn_from.get(split)]) for each in ids])
+        for split, count in plan.counts.items()
+    }
+    return [{split: share[n] for split, share in shares.items()} for n in range(len(ids))]
 
 
 def _answer(task: Task, doc: Any) -> str:  # noqa: ANN401 - any document
@@ -235,26 +309,6 @@ def _answer(task: Task, doc: Any) -> str:  # noqa: ANN401 - any document
         return target_text(task, doc)
     except TASK_FAULTS:  # a task may have no gold answers
         return ""
-
-
-def _choose(
-    name: str, tasks: Sequence[Task], plan: SplitPlan
-) -> dict[Split, list[tuple[Task, tuple[Drawn, ...]]]]:
-    sources = {plan.drawn_from.get(split) for split in plan.counts}
-    ids = [{source: document_ids(_documents(task, source)) for source in sources} for task in tasks]
-    drawn = []
-    for position, task in enumerate(tasks):
-        counts = {
-            split: _share(
-                name, split, count, [len(each[plan.drawn_from.get(split)]) for each in ids]
-            )[position]
-            for split, count in plan.counts.items()
-        }
-        drawn.append(draw(name_of(task), ids[position], replace(plan, counts=counts)))
-    return {
-        split: [(task, part[split]) for task, part in zip(tasks, drawn, strict=True)]
-        for split in plan.counts
-    }
 
 
 def _share(

@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from evomerge.errors import TaskError
 from evomerge.score.answers import Gold, gold_of
+from evomerge.score.documents import document_keys
 from evomerge.score.requested import PromptStyle
-from evomerge.score.splits import Drawn, content_of, document_ids
+from evomerge.score.splits import Drawn, content_of
 from evomerge.score.tasks import FEWSHOT_SEED, TASK_FAULTS, name_of
 
 
@@ -74,6 +75,7 @@ def build_leaf(
     render: Callable[..., str] | None,
     *,
     grouped: bool,
+    hidden: frozenset[str] = frozenset(),
 ) -> Leaf:
     """Build the requests of chosen documents, as `Task.build_all_requests` does for all.
 
@@ -84,6 +86,7 @@ def build_leaf(
         prompt: How prompts are rendered.
         render: The chat template, from `chat_template`; None: no template.
         grouped: Whether ids carry the task's name, as the tasks of one group need.
+        hidden: Hashes (`document_keys`) of documents that are no few-shot examples.
 
     Raises:
         TaskError: A prompt cannot be built, a continuation is empty, or too few examples are left.
@@ -91,7 +94,7 @@ def build_leaf(
     name = name_of(task)
     docs = tuple(documents[each.index] for each in drawn)
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    pool = _without(task, drawn)
+    pool = _without(task, drawn, hidden)
     try:
         built = tuple(_requests(task, index, doc, prompt, render) for index, doc in enumerate(docs))
     except TASK_FAULTS as error:
@@ -139,26 +142,28 @@ def chat_template(
     return render
 
 
-def _without(task: Task, drawn: Sequence[Drawn]) -> Any:  # noqa: ANN401 - a data set or a list
-    """Take items drawn from elsewhere than the scored split out of the few-shot examples.
+def _without(task: Task, drawn: Sequence[Drawn], hidden: frozenset[str]) -> Any:  # noqa: ANN401 - a data set or a list
+    """Take hidden documents, and items drawn from elsewhere than the scored split, out of the examples.
 
     lm-eval never shows the scored document as an example, but only knows of the split it scores.
     Returns what to put back; None when nothing was taken out.
     """
-    shots = task.get_config("num_fewshot")
-    if not drawn or drawn[0].source is None or not shots or not hasattr(task, "sampler"):
+    shots = int(task.get_config("num_fewshot") or 0)
+    if not drawn or not shots or not hasattr(task, "sampler"):
         return None
     pool = list(task.sampler.fewshot_docs())
-    chosen = {content_of(each.id) for each in drawn}
-    kept = [
-        doc
-        for doc, each in zip(pool, document_ids(pool), strict=True)
-        if content_of(each) not in chosen
-    ]
-    if len(kept) < int(shots):
+    chosen = {content_of(each.id) for each in drawn if each.source is not None}
+    if not chosen and not hidden:
+        return None
+    keys = document_keys(task, pool)
+    kept = [doc for doc, found in zip(pool, keys, strict=True) if not found & (hidden | chosen)]
+    if len(kept) == len(pool):
+        return None
+    scored_too = task.fewshot_cfg.split == task.config.test_split  # lm-eval draws one to spare
+    if len(kept) < shots + scored_too:
         raise TaskError(
             f'task "{name_of(task)}": {shots} few-shot examples asked, but only {len(kept)} are '
-            "left beside the items"
+            "left beside the items; ask for fewer items or examples"
         )
     task.sampler.replace_df(kept)
     return pool

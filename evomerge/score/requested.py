@@ -36,12 +36,12 @@ class PromptStyle:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How many items of every task each split gets; the splits are disjoint.
+    """How many items of every task each split gets; a document is in one split for all tasks.
 
     Attributes:
         counts: Split → number of items of each requested task; None: all that are left. A group's
             items are shared out among its tasks in proportion to their sizes.
-        seed: Draws the items: they are ranked by hash of (task, seed, id).
+        seed: Draws the items: see `splits.draw`.
         drawn_from: Split → the data set's split that it is drawn from; default the one lm-eval scores.
         first: Take the first documents instead of drawing, or all where there are fewer, as lm-eval's
             `limit` does.

@@ -1,4 +1,4 @@
-"""Stable ids for documents, and splits drawn by hash.
+"""Stable ids for documents, and splits drawn by hash, for all tasks of a campaign together.
 
 A document's id is a hash of its content, so it survives reordered, extended and filtered data sets;
 copies of one document are told apart by their number.
@@ -6,18 +6,18 @@ copies of one document are told apart by their number.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest
 
 from evomerge.errors import TaskError
+from evomerge.score.documents import content_digest
 from evomerge.score.requested import Source, SplitPlan
 from evomerge.trial import Split
 
-# Last first: how many items the sampler sees then never moves what is reported.
+# Last first: how many items the sampler sees then does not move what is reported.
 _DRAWING_ORDER: tuple[Split, ...] = ("holdout", "select", "search")
 
 
@@ -36,13 +36,32 @@ class Drawn:
     source: Source | None
 
 
+@dataclass(frozen=True)
+class Pool:
+    """What one task draws from.
+
+    Attributes:
+        task: Its name.
+        ids: Data set's split → `document_ids` of its documents.
+        labels: Likewise, `same_documents` over all tasks: equal labels, same documents.
+        counts: Split → how many items; None: all that are left.
+    """
+
+    task: str
+    ids: Mapping[Source | None, Sequence[str]]
+    labels: Mapping[Source | None, Sequence[str]]
+    counts: Mapping[Split, int | None]
+
+
+Chosen = dict[Split, tuple[Drawn, ...]]
+
+
 def document_ids(documents: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return one id a document: 16 hex digits of its content's hash, and `-K` for its K-th copy."""
     seen: dict[str, int] = {}
     ids = []
     for document in documents:
-        content = json.dumps(document, sort_keys=True, ensure_ascii=False, default=str)
-        digest = xxh3_64_hexdigest(content.encode())
+        digest = content_digest(document)
         copies = seen.get(digest, 0)
         seen[digest] = copies + 1
         ids.append(f"{digest}-{copies}" if copies else digest)
@@ -54,45 +73,30 @@ def content_of(identifier: str) -> str:
     return identifier.partition("-")[0]
 
 
-def draw(
-    task: str, ids: Mapping[Source | None, Sequence[str]], plan: SplitPlan
-) -> dict[Split, tuple[Drawn, ...]]:
-    """Choose the items of every split of a plan.
+def draw(pools: Sequence[Pool], plan: SplitPlan) -> list[Chosen]:
+    """Choose the items of every split of a plan, for all tasks.
 
-    Items are ranked by xxh3 of (task, seed, id), copies of a document after all originals. No two
-    splits share a document, copies included.
+    Documents are ranked by xxh3 of (task, seed, id), or of (seed, label) where several tasks have them;
+    copies of a document after all originals. A document is on one side for all tasks. Where tasks that
+    overlap leave too few, those with the fewest documents choose first, all their splits.
 
     Args:
-        task: The task's name.
-        ids: Data set's split → `document_ids` of its documents.
-        plan: Counts per split (of this very task), seed and sources.
+        pools: One a task; names are unique.
+        plan: Seed and sources; its counts are those of the pools.
 
     Returns:
-        Split → chosen documents in the order of the data set, as lm-eval would score them.
+        For each pool, split → chosen documents in the order of the data set, as lm-eval would score them.
 
     Raises:
-        TaskError: More items are asked than the task has.
+        TaskError: More items are asked than the task has, or are free.
     """
-    taken: set[str] = set()
-    splits: dict[Split, tuple[Drawn, ...]] = {}
-    for split in _DRAWING_ORDER:
-        if split not in plan.counts:
-            continue
-        source = plan.drawn_from.get(split)
-        count = plan.counts[split]
-        free = [
-            (index, identifier)
-            for index, identifier in enumerate(ids[source])
-            if content_of(identifier) not in taken
-        ]
-        if count is not None and count > len(free) and not plan.first:
-            raise _too_many(task, split, count, len(free), len(ids[source]), source)
-        if not plan.first:
-            free.sort(key=lambda entry: ("-" in entry[1], _rank(task, plan.seed, entry[1])))
-        chosen = sorted(free[:count])
-        taken.update(content_of(identifier) for _, identifier in chosen)
-        splits[split] = tuple(Drawn(identifier, index, source) for index, identifier in chosen)
-    return splits
+    found, shortage = _Draw(pools, plan).split_by_split()
+    if shortage is None:
+        return found
+    packed, short = _Draw(pools, plan).task_by_task()
+    if short is None:
+        return packed
+    raise shortage
 
 
 def share_out(count: int, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -114,15 +118,73 @@ def share_out(count: int, sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(share + 1 for share in shares)
 
 
-def _rank(task: str, seed: int, identifier: str) -> int:
-    return xxh3_64_intdigest(f"{task}\0{seed}\0{identifier}".encode())
+class _Draw:
+    """One attempt at a draw; `sides` says on which side a document is."""
+
+    def __init__(self, pools: Sequence[Pool], plan: SplitPlan) -> None:
+        self.pools, self.plan = pools, plan
+        self.sides: dict[str, Split] = {}
+        self.shortage: TaskError | None = None
+        owners: dict[str, set[str]] = {}
+        for pool in pools:
+            for labels in pool.labels.values():
+                for label in labels:
+                    owners.setdefault(label, set()).add(pool.task)
+        self.shared = {label for label, tasks in owners.items() if len(tasks) > 1}
+
+    def split_by_split(self) -> tuple[list[Chosen], TaskError | None]:
+        found: list[Chosen] = [{} for _ in self.pools]
+        for split in _DRAWING_ORDER:
+            for pool, chosen in zip(self.pools, found, strict=True):
+                if split in pool.counts:
+                    chosen[split] = self._choose(pool, split, packed=False)
+        return found, self.shortage
+
+    def task_by_task(self) -> tuple[list[Chosen], TaskError | None]:
+        found: list[Chosen] = [{} for _ in self.pools]
+        order = sorted(range(len(self.pools)), key=lambda n: (_size(self.pools[n]), n))
+        for number in order:
+            for split in _DRAWING_ORDER:
+                if split in self.pools[number].counts:
+                    found[number][split] = self._choose(self.pools[number], split, packed=True)
+        return found, self.shortage
+
+    def _choose(self, pool: Pool, split: Split, *, packed: bool) -> tuple[Drawn, ...]:
+        """Choose a split's items; `packed`: leave as many documents as can be to the other splits."""
+        source, count = self.plan.drawn_from.get(split), pool.counts[split]
+        ids, labels = pool.ids[source], pool.labels[source]
+        free = [n for n in range(len(ids)) if self.sides.get(labels[n], split) == split]
+        if count is not None and count > len(free) and not self.plan.first:
+            self.shortage = self.shortage or _too_few(pool, split, count, len(free), source)
+        if packed:
+            free.sort(key=lambda n: (labels[n] not in self.sides, self._hash(labels[n]), ids[n]))
+        elif not self.plan.first:
+            free.sort(key=lambda n: ("-" in ids[n], self._rank(pool.task, ids[n], labels[n])))
+        chosen = sorted(free[:count])
+        self.sides.update((labels[n], split) for n in chosen)
+        return tuple(Drawn(ids[n], n, source) for n in chosen)
+
+    def _rank(self, task: str, identifier: str, label: str) -> int:
+        if label in self.shared:
+            return self._hash(label)
+        return xxh3_64_intdigest(f"{task}\0{self.plan.seed}\0{identifier}".encode())
+
+    def _hash(self, label: str) -> int:
+        return xxh3_64_intdigest(f"\0{self.plan.seed}\0{label}".encode())
 
 
-def _too_many(
-    task: str, split: Split, asked: int, free: int, size: int, source: Source | None
-) -> TaskError:
+def _size(pool: Pool) -> int:
+    return sum(map(len, pool.ids.values()))
+
+
+def _too_few(pool: Pool, split: Split, asked: int, free: int, source: Source | None) -> TaskError:
+    size = len(pool.ids[source])
     of = f'the data set\'s "{source}" split' if source else "the split that is scored"
-    rest = "" if free == size else f", {free} of them not in another split"
+    rest = (
+        ""
+        if free == size
+        else f", {free} of them free: the rest, or documents with the same text, are in other splits"
+    )
     return TaskError(
-        f'task "{task}": {asked} items asked for {split}, but it has {size} in {of}{rest}; ask for fewer'
+        f'task "{pool.task}": {asked} items asked for {split}, but it has {size} in {of}{rest}; ask for fewer'
     )
