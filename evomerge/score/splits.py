@@ -6,6 +6,7 @@ copies of one document are told apart by their number.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -155,7 +156,7 @@ class _Draw:
         ids, labels = pool.ids[source], pool.labels[source]
         free = [n for n in range(len(ids)) if self.sides.get(labels[n], split) == split]
         if count is not None and count > len(free) and not self.plan.first:
-            self.shortage = self.shortage or _too_few(pool, split, count, len(free), source)
+            self.shortage = self.shortage or _too_few(pool, split, count, source, self.sides)
         if packed:
             free.sort(key=lambda n: (labels[n] not in self.sides, self._hash(labels[n]), ids[n]))
         elif not self.plan.first:
@@ -177,14 +178,21 @@ def _size(pool: Pool) -> int:
     return sum(map(len, pool.ids.values()))
 
 
-def _too_few(pool: Pool, split: Split, asked: int, free: int, source: Source | None) -> TaskError:
+def _too_few(
+    pool: Pool, split: Split, asked: int, source: Source | None, sides: Mapping[str, Split]
+) -> TaskError:
+    taken = Counter(sides[label] for label in pool.labels[source] if label in sides)
+    del taken[split]
     size = len(pool.ids[source])
     of = f'the data set\'s "{source}" split' if source else "the split that is scored"
-    rest = (
-        ""
-        if free == size
-        else f", {free} of them free: the rest, or documents with the same text, are in other splits"
-    )
+    if not taken:
+        found = f"but it has {size} in {of}"
+    else:
+        others = " and ".join(f"{count} are in {other}" for other, count in taken.items())
+        found = (
+            f"but of {size} documents in {of} only {size - taken.total()} are free: {others}, "
+            "where a document is in one of ours for all tasks"
+        )
     return TaskError(
-        f'task "{pool.task}": {asked} items asked for {split}, but it has {size} in {of}{rest}; ask for fewer'
+        f'task "{pool.task}": {asked} items asked for {split}, {found}; ask for fewer items'
     )
