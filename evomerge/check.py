@@ -1,15 +1,11 @@
-"""Everything that can be wrong, and what a campaign will cost, before any time is spent."""
+"""Everything that can be wrong with a campaign, before any time is spent."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evomerge import campaign as settings
 from evomerge import yaml_file
@@ -17,7 +13,7 @@ from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError, RecipeError, TaskError, UserError, nearest
 from evomerge.family import OpenFamily, check_weights, open_family
 from evomerge.merge import METHODS, ParameterSpec, check_recipe, load_tokenizer, method
-from evomerge.sampler_choice import RENAMED_PRUNER, check_race, with_sampler
+from evomerge.sampler_choice import check_race, with_sampler
 from evomerge.score import (
     BackendScorer,
     Items,
@@ -26,17 +22,11 @@ from evomerge.score import (
     TaskRequest,
     load_items,
 )
-from evomerge.space import Space, unused
+from evomerge.space import Space
 from evomerge.trial import SPLITS, Split
 
-OVERHEAD = 2.5
-"""Measured trial time over bare matrix products: attention, norms, metrics, Python."""
-GENERATED_TOKENS = 24
-"""A guess for an answer that is generated, in a plan."""
 FINAL_SPLITS: tuple[Split, ...] = ("select", "holdout")
 """On which the reported metric is scored, too."""
-WORKER_BYTES = 700 * 2**20
-"""What a worker's Python, torch, transformers and lm-eval take before any model."""
 
 
 @dataclass(frozen=True)
@@ -60,39 +50,6 @@ class Preflight:
     plan: SplitPlan
     prompt: PromptStyle
     items: Items
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a campaign will cost.
-
-    Attributes:
-        dimensions: Searched numbers.
-        trials: Budget of trials.
-        items_per_trial: Items scored for each.
-        evaluations: All evaluations, parents, baselines, finalists and holdout included.
-        workers: Workers at once.
-        memory_bytes: All workers together; shared memory-mapped weights counted once.
-        disk_bytes: Of the results folder.
-        free_disk_bytes: Free there now.
-        seconds: Estimated wall time.
-        warnings: What is legal, but probably not meant.
-    """
-
-    dimensions: int
-    trials: int
-    items_per_trial: int
-    evaluations: int
-    workers: int
-    memory_bytes: int
-    disk_bytes: int
-    free_disk_bytes: int
-    seconds: float
-    warnings: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as JSON values."""
-        return asdict(self)
 
 
 def preflight(campaign: Campaign, file: Path | None = None) -> Preflight:
@@ -126,6 +83,7 @@ def located(file: Path | None) -> Iterator[None]:
 def _preflight(campaign: Campaign) -> Preflight:
     check_methods(campaign)
     check_sampler(campaign)
+    check_budget(campaign)
     family = open_family(campaign.models)
     space = Space.build(campaign.space, family.family, METHODS, campaign.search.seed)
     if not space.distributions:
@@ -149,50 +107,6 @@ def _preflight(campaign: Campaign) -> Preflight:
     return Preflight(campaign, family, space, requests, plan, prompt, items)
 
 
-def plan(ready: Preflight) -> Plan:
-    """Estimate what a campaign will cost.
-
-    Time is tokens × weights × 2 operations over the speed of a matrix product of the model's own size,
-    timed now, times what a trial takes beside such products. It is good to about a factor of two.
-    """
-    campaign, family = ready.campaign, ready.family
-    count = worker_count(campaign.workers)
-    per_trial = len(campaign.objectives) * campaign.items.search
-    baselines = len(ready.space.baselines())
-    extra = 2 * baselines + campaign.search.finalists + len(campaign.models.experts) + 5
-    tokens = _tokens_of_a_trial(ready)
-    rate = _operations_per_second(family, max(1, int(campaign.workers.cpus)))
-    trial = OVERHEAD * 2 * family.parameters * tokens / rate
-    factor = {"search": 1.0, "select": campaign.items.select / campaign.items.search}
-    seconds = campaign.planned_trials * trial + baselines * trial * (1 + factor["select"])
-    seconds += campaign.search.finalists * trial * factor["select"]
-    seconds += (
-        (len(campaign.models.experts) + 4)
-        * trial
-        * (campaign.items.holdout / campaign.items.search)
-    )
-    shared = sum(
-        header.nbytes
-        for opened in family.checkpoints.values()
-        for header in opened.tensors.values()
-    )
-    resident = (1 + len(family.checkpoints)) * family.parameters * 4
-    free = shutil.disk_usage(_existing_parent(Path(campaign.out))).free
-    results = family.weight_bytes + (campaign.planned_trials + extra) * per_trial * 64 + 2**20
-    return Plan(
-        dimensions=len(ready.space.distributions),
-        trials=campaign.planned_trials,
-        items_per_trial=per_trial,
-        evaluations=campaign.planned_trials + extra,
-        workers=count,
-        memory_bytes=shared + max(1, count) * (WORKER_BYTES + resident),
-        disk_bytes=results,
-        free_disk_bytes=free,
-        seconds=seconds / max(1, count) + 20,
-        warnings=_warnings(ready, results, free),
-    )
-
-
 def split_plan(campaign: Campaign) -> SplitPlan:
     """Return the campaign's splits as the score room takes them."""
     items = campaign.items
@@ -201,13 +115,6 @@ def split_plan(campaign: Campaign) -> SplitPlan:
         seed=items.seed,
         drawn_from={split: getattr(items.drawn_from, split) for split in SPLITS},
     )
-
-
-def worker_count(workers: settings.Workers) -> int:
-    """Return how many workers `auto` means here: what the cores (or GPUs) hold."""
-    if workers.count != "auto":
-        return workers.count
-    return max(1, int((os.cpu_count() or 1) // workers.cpus))
 
 
 def check_methods(campaign: Campaign) -> None:
@@ -278,6 +185,16 @@ def check_sampler(campaign: Campaign) -> None:
         raise CampaignError("a Pareto front needs two objectives or more, found 1", field="mode")
 
 
+def check_budget(campaign: Campaign) -> None:
+    """Check that the budget pays for a trial. Raises CampaignError."""
+    budget, each = campaign.search.item_evaluations, campaign.items_per_trial
+    if budget is not None and budget < each:
+        raise CampaignError(
+            f"found {budget}, expected {each} or more: so many items are scored for one trial",
+            field="search.item_evaluations",
+        )
+
+
 def _load_items(
     campaign: Campaign,
     base: str,
@@ -314,79 +231,3 @@ def _load_items(
         except TaskError as error:
             raise TaskError(error.message, field="scorer.backend") from error
     return items
-
-
-def _tokens_of_a_trial(ready: Preflight) -> int:
-    """Count the tokens of all prompts of the search items, and guess those that are generated."""
-    goals = ready.campaign.objectives
-    requests = [
-        request
-        for goal in goals
-        for leaf in ready.items.leaves(goal.task, "search")
-        for of_item in leaf.requests
-        for request in of_item
-    ]
-    texts = [" ".join(part for part in one.args if isinstance(part, str)) for one in requests]
-    generating = sum(1 for one in requests if one.request_type == "generate_until")
-    tokenizer = load_tokenizer(ready.family.family.base)
-    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
-    return sum(lengths) + GENERATED_TOKENS * generating
-
-
-def _operations_per_second(family: OpenFamily, threads: int) -> float:
-    import torch
-
-    hidden = int(family.base.config.get_text_config().hidden_size)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        left, right = torch.randn(1024, hidden), torch.randn(hidden, 4 * hidden)
-        left @ right
-        start, rounds = time.perf_counter(), 0
-        while time.perf_counter() - start < 0.2:
-            left @ right
-            rounds += 1
-        return rounds * 2 * 1024 * hidden * 4 * hidden / (time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(before)
-
-
-def _existing_parent(folder: Path) -> Path:
-    return next(parent for parent in (folder, *folder.parents) if parent.exists())
-
-
-def _warnings(ready: Preflight, results: int, free: int) -> tuple[str, ...]:
-    found = []
-    dimensions, trials = len(ready.space.distributions), ready.campaign.planned_trials
-    if trials < 2 * dimensions:
-        found.append(
-            f"{trials} trials are few for {dimensions} dimensions; fewer layer groups or "
-            "components, or more trials, would help"
-        )
-    found += unused(ready.space, ready.campaign.search.sampler)
-    if ready.campaign.search.pruner == "wilcoxon":
-        found.append(RENAMED_PRUNER)
-    if results > free:
-        found.append(
-            f"the results need {results / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"
-        )
-    return tuple(found)
-
-
-def describe(plan: Plan) -> str:
-    """Return the plan as lines for a person."""
-    minutes = plan.seconds / 60
-    lines = [
-        f"dimensions      {plan.dimensions}",
-        f"trials          {plan.trials}, {plan.items_per_trial} items each "
-        f"({plan.evaluations} evaluations with parents, baselines, finalists and holdout)",
-        f"workers         {plan.workers}",
-        f"memory          {_bytes(plan.memory_bytes)}",
-        f"disk            {_bytes(plan.disk_bytes)} ({_bytes(plan.free_disk_bytes)} free)",
-        f"estimated time  {minutes:.0f} min" if minutes >= 1 else "estimated time  under 1 min",
-    ]
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in plan.warnings), "ready"])
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"

@@ -56,20 +56,21 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Say what is wrong with a campaign, and what it will cost."""
-    from evomerge import check as checks
+    from evomerge import preflight
     from evomerge.campaign import Campaign
+    from evomerge.check import preflight as checked
     from evomerge.warm_start import first_points
 
     campaign = Campaign.load(campaign_file)
-    ready = checks.preflight(campaign, campaign_file)
+    ready = checked(campaign, campaign_file)
     first_points(ready, campaign_file)
-    plan = checks.plan(ready)
+    plan = preflight.plan(ready)
     if print_:
         print(campaign.to_yaml(), end="")
     elif as_json:
         print(json.dumps(plan.to_json()))
     else:
-        print(checks.describe(plan))
+        print(preflight.describe(plan))
 
 
 def search(

@@ -1,5 +1,6 @@
 """The study: samplers by name, ask and tell, nothing lost and nothing done twice."""
 
+from evomerge.search.forecast import Forecast, forecast
 from evomerge.search.history import Known
 from evomerge.search.objectives import directions, reached
 from evomerge.search.racing import race_faults, race_of, unbounded
@@ -10,6 +11,7 @@ from evomerge.search.tally import Ended, Tally
 
 __all__ = [
     "Ended",
+    "Forecast",
     "Known",
     "Ranked",
     "SlopeSampler",
@@ -18,6 +20,7 @@ __all__ = [
     "Work",
     "directions",
     "finalists",
+    "forecast",
     "race_faults",
     "race_of",
     "reached",

@@ -23,6 +23,21 @@ _PATHS_IN_TURN = 2
 _SHORT_BUDGET = 50  # trials; below, one path in turn
 
 
+def paths_followed(trials: int, workers: int, shares: int = 1) -> int:
+    """Return how many paths a search begins, if its budget lets it.
+
+    Args:
+        trials: The budget.
+        workers: How many there are; an idle one begins a path.
+        shares: Several to go to several places of a Pareto front.
+    """
+    return max(_in_turn(trials, shares), min(workers, _MOST_PATHS))
+
+
+def _in_turn(trials: int, shares: int) -> int:
+    return max(shares, 1 if trials < _SHORT_BUDGET else _PATHS_IN_TURN)
+
+
 class SlopeProposer:
     """Paths down the slope, then `rest`.
 
@@ -53,7 +68,7 @@ class SlopeProposer:
         self._distributions = dict(distributions)
         self._sloped = {name: distributions[name] for name in sloped}
         self._counts, self._shares, self._seed = dict(counts), list(shares), seed
-        self._in_turn = max(len(shares), 1 if trials < _SHORT_BUDGET else _PATHS_IN_TURN)
+        self._in_turn = _in_turn(trials, len(shares))
         self._build_rest, self._batch = rest, batch
         self._rest, self._rest_is_last = rest(False), False
         self._paths: list[Descent] = []

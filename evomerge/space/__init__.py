@@ -2,18 +2,22 @@
 
 from evomerge.space.advice import unused
 from evomerge.space.baselines import Baseline, Wanted
+from evomerge.space.dimensions import REST
 from evomerge.space.facts import Family, MethodFacts, ParameterFacts
+from evomerge.space.gradient import component_of
 from evomerge.space.groups import layer_groups
 from evomerge.space.space import Space
 from evomerge.space.transfer import transfer
 
 __all__ = [
+    "REST",
     "Baseline",
     "Family",
     "MethodFacts",
     "ParameterFacts",
     "Space",
     "Wanted",
+    "component_of",
     "layer_groups",
     "transfer",
     "unused",

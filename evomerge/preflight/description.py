@@ -1,0 +1,70 @@
+"""A plan as lines for a person."""
+
+from __future__ import annotations
+
+from evomerge.preflight.doubts import duration
+from evomerge.preflight.plan import Plan
+from evomerge.workers.memory_plan import MemoryPlan, size
+
+
+def describe(plan: Plan) -> str:
+    """Return the plan as lines for a person."""
+    steps = f", {plan.steps} gradients between them" if plan.steps else ""
+    lines = [
+        f"dimensions      {plan.dimensions}",
+        f"trials          {plan.trials}, {plan.items_per_trial} items each{steps} "
+        f"({plan.evaluations} evaluations with parents, baselines, finalists and holdout)",
+        f"workers         {plan.workers}",
+        *(
+            ["memory          on GPUs: none here to plan with"]
+            if plan.memory is None
+            else _memory(plan.memory)
+        ),
+        f"disk            {size(plan.disk_bytes)} ({size(plan.free_disk_bytes)} free)",
+        f"estimated time  {_time(plan)}",
+    ]
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in plan.warnings), "ready"])
+
+
+def _time(plan: Plan) -> str:
+    if plan.seconds is None:
+        return "cannot be estimated here: no GPU"
+    how = "" if plan.tried else " (roughly: from products of the model's size)"
+    ended = ", of which search.hours for the search" if plan.ended_by_hours else ""
+    return f"{duration(plan.seconds)}{ended}{how}"
+
+
+def _memory(memory: MemoryPlan | None) -> list[str]:
+    if memory is None:
+        return ["memory          cannot be planned here: no GPU"]
+    workers = f"{memory.sharing.node} worker{'s' * (memory.sharing.node != 1)}"
+    host = (
+        f"memory          {size(memory.host + memory.files)} ({size(memory.host_free)} free): "
+        f"{workers} {size(memory.host)}, the models' files {size(memory.files)}"
+    )
+    if not memory.on_gpu:
+        kept = (
+            f"of a worker     {size(memory.weights)} live model, {_kept(memory, 'task vectors')}, "
+            f"{size(memory.workspace)} while merging"
+        )
+        return [host, kept]
+    shared = f" ({memory.sharing.device} workers on each)" if memory.sharing.device > 1 else ""
+    gpu = (
+        f"of a GPU{shared}".ljust(16)
+        + f"{size(memory.share)} a worker: {size(memory.weights)} live model, "
+        f"{_kept(memory, 'models')}, {size(memory.workspace)} while merging, {size(memory.passes)} for "
+        "passes"
+    )
+    streams = []
+    if memory.streamed:
+        streams = [
+            f"streams         {size(memory.streamed)} from the host's memory to each GPU for every candidate"
+        ]
+    return [host, gpu, *streams]
+
+
+def _kept(memory: MemoryPlan, what: str) -> str:
+    derived = f" and {size(memory.derived)} made of them" if memory.derived else ""
+    if memory.inputs < memory.wanted:
+        return f"{size(memory.inputs)} of {size(memory.wanted)} of {what}{derived}"
+    return f"{size(memory.inputs)} {what}{derived}" if memory.wanted else f"no {what}"

@@ -1,0 +1,156 @@
+"""What is legal in a campaign, but probably not meant, in one line each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from evomerge.check import Preflight
+from evomerge.merge import Layout
+from evomerge.merge.devices import torch_dtype
+from evomerge.preflight.machine import Here
+from evomerge.sampler_choice import RENAMED_PRUNER
+from evomerge.score.sizing import token_bytes
+from evomerge.space import REST, component_of, unused
+from evomerge.workers.memory_plan import MemoryPlan, size
+
+TOO_LONG = 30 * 86400
+"""Seconds of a campaign that nobody waits for."""
+FEWEST_BATCH_TOKENS = 64
+MANY_TRIALS = 10**6
+
+
+def doubts(
+    ready: Preflight,
+    machine: Here,
+    memory: MemoryPlan | None,
+    seconds: float | None,
+    trials: int,
+    disk: tuple[int, int],
+) -> tuple[str, ...]:
+    """Return a warning for each setting that is probably not meant.
+
+    Args:
+        ready: The checked campaign.
+        machine: Where it runs.
+        memory: Its memory plan.
+        seconds: Its estimated time.
+        trials: Its candidates.
+        disk: Bytes that the results need, and bytes that are free.
+    """
+    return (
+        *_of_the_search(ready, seconds, trials),
+        *unused(ready.space, ready.campaign.search.sampler),
+        *_of_components(ready),
+        *_of_workers(ready, machine),
+        *_of_batches(ready, memory),
+        *(memory.faults if memory is not None else ()),
+        *_of_the_disk(*disk),
+    )
+
+
+def _of_the_search(ready: Preflight, seconds: float | None, trials: int) -> Iterator[str]:
+    search, dimensions = ready.campaign.search, len(ready.space.distributions)
+    if trials < 2 * dimensions:
+        yield (
+            f"{trials} trials are few for {dimensions} dimensions; fewer layer groups or "
+            "components, or more trials, would help"
+        )
+    if search.pruner == "wilcoxon":
+        yield RENAMED_PRUNER
+    if search.finalists > trials:
+        yield (
+            f"search.finalists: {search.finalists} of {trials} trials are all of them; expected some of the "
+            "best"
+        )
+    if trials > MANY_TRIALS:
+        yield f"search.trials: {trials} candidates; samplers learn little after some thousands"
+    if seconds is not None and seconds > TOO_LONG:
+        yield (
+            f"all of it would take {duration(seconds)}; lower search.trials or items.search, or set "
+            "search.hours"
+        )
+
+
+def _of_components(ready: Preflight) -> Iterator[str]:
+    components = ready.campaign.space.components
+    if not components:
+        return
+    layout = Layout.of(ready.family.base)
+    inside = {suffix for layer in layout.layers for suffix in layer}
+    outside = (*layout.first, *layout.last)
+    names = [*sorted(inside), *outside]
+    found = Counter(component_of(components, name) for name in names)
+    there = sorted({name.split(".")[0] for name in inside})
+    there += sorted({name.removesuffix(".weight").split(".")[-1] for name in outside})
+    for place, text in enumerate(components):
+        if found[place]:
+            continue
+        if any(text in name for name in names):
+            why = "matches only tensors that stand in an earlier component"
+        else:
+            why = "matches no tensor"
+        yield f'space.components: "{text}" {why}; there are {", ".join(there)}'
+    if not found[len(components)]:
+        yield f"space.components: nothing is left for `{REST}`, whose numbers are searched for nothing"
+
+
+def _of_workers(ready: Preflight, machine: Here) -> Iterator[str]:
+    workers, gpus = ready.campaign.workers, len(machine.gpus)
+    count = 1 if workers.count in ("auto", 0) else int(workers.count)
+    if workers.gpus and not gpus:
+        yield (
+            "workers.gpus: there is no GPU here, and neither memory nor time can be planned; search needs "
+            "one, or --address of a cluster that has some, or gpus: 0"
+        )
+    elif workers.gpus and count * workers.gpus > gpus:
+        yield (
+            f"workers.gpus: {_workers(count)} of {workers.gpus:g} GPUs need {count * workers.gpus:g}, "
+            f"there are {gpus} here; lower workers.count or workers.gpus, or join a cluster with --address"
+        )
+    if workers.gpus > 1:
+        yield (
+            f"workers.gpus: a worker computes on one GPU, and {workers.gpus:g} are kept for each; take 1"
+        )
+    if workers.cpus > machine.cores:
+        yield f"workers.cpus: {workers.cpus:g} cores a worker, there are {machine.cores} here"
+    elif count * workers.cpus > machine.cores:
+        yield (
+            f"workers.count: {_workers(count)} of {workers.cpus:g} cores share {machine.cores}; "
+            f"more than {max(1, int(machine.cores // workers.cpus))} make nothing faster here"
+        )
+
+
+def _of_batches(ready: Preflight, memory: MemoryPlan | None) -> Iterator[str]:
+    given = ready.campaign.workers.batch_tokens
+    if given == "auto":
+        return
+    config, dtype = ready.family.base.config, torch_dtype(ready.campaign.models.dtype)
+    need = given * token_bytes(config, dtype).forward
+    if memory is not None and need > memory.passes:
+        yield (
+            f"workers.batch_tokens: a pass of {given} tokens takes {size(need)}, and a worker has "
+            f"{size(memory.passes)} for its passes; lower it, or leave it at auto"
+        )
+    if given < FEWEST_BATCH_TOKENS:
+        yield (
+            f"workers.batch_tokens: passes of {given} tokens are slow, and few prompts are so short; leave "
+            "it at auto"
+        )
+
+
+def _of_the_disk(results: int, free: int) -> Iterator[str]:
+    if results > free:
+        yield f"the results need {results / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' * (count != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for a person."""
+    for name, length in (("years", 365 * 86400), ("days", 86400), ("h", 3600)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {name}"
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else "under 1 min"

@@ -1,0 +1,170 @@
+"""What a checked campaign will cost."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evomerge.campaign import Campaign
+from evomerge.check import Preflight
+from evomerge.merge import METHODS
+from evomerge.preflight.doubts import doubts
+from evomerge.preflight.machine import Here, here
+from evomerge.preflight.rates import Rates, rates
+from evomerge.score import gold_count
+from evomerge.search import Forecast, forecast
+from evomerge.workers.memory_plan import Machine, MemoryPlan, plan_memory, sizes_of
+from evomerge.workers.sharing import Sharing, sharing_of
+
+ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
+STARTING_SECONDS = 20.0
+"""Ray, the workers' libraries and models, and at the end the model and the report."""
+
+_REPORTED_MERGES = 4  # beside base and experts: average, task arithmetic, TIES, the winner
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a campaign will cost.
+
+    Attributes:
+        dimensions: Searched numbers.
+        trials: Candidates, as the budgets of trials and items allow; as `hours` do where they end it.
+        items_per_trial: Items scored for each.
+        steps: Gradients taken between them.
+        evaluations: All evaluations, parents, baselines, finalists and holdout included.
+        workers: Workers at once.
+        memory: Where everything is; None: it is on GPUs, and there are none here.
+        memory_bytes: Of the machine: all workers together, and the models' files, which they share.
+        disk_bytes: Of the results folder.
+        free_disk_bytes: Free there now.
+        seconds: Estimated wall time; None: it is on GPUs, and there are none here.
+        tried: Whether evaluations were tried out for it.
+        ended_by_hours: Whether `hours` end the search before its other budgets do.
+        warnings: What is legal, but probably not meant.
+    """
+
+    dimensions: int
+    trials: int
+    items_per_trial: int
+    steps: int
+    evaluations: int
+    workers: int
+    memory: MemoryPlan | None
+    memory_bytes: int
+    disk_bytes: int
+    free_disk_bytes: int
+    seconds: float | None
+    tried: bool
+    ended_by_hours: bool
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return asdict(self)
+
+
+def plan(ready: Preflight, machine: Here | None = None) -> Plan:
+    """Estimate what a campaign will cost.
+
+    Time is what a few evaluations take, tried out now, times their number (`rates`); for models too large
+    to be tried out, products of their size are timed. It is good to about a factor of two.
+
+    Args:
+        ready: The checked campaign.
+        machine: Where it runs; None: here.
+    """
+    campaign = ready.campaign
+    machine = machine or here()
+    sharing = workers_here(campaign, machine)
+    golds = {goal.task: gold_count(ready.items, goal.task) for goal in campaign.objectives}
+    work = forecast(campaign, sharing.node, golds)
+    on_gpus = campaign.workers.gpus > 0
+    found = None
+    if not on_gpus or machine.gpus:
+        found = rates(ready, "cuda" if on_gpus else "cpu")
+    searching = None if found is None else _search_seconds(campaign, work, found, sharing.node)
+    by_hours = False
+    if searching is not None and campaign.search.hours is not None:
+        limit = 3600 * campaign.search.hours
+        open_ended = campaign.search.trials is None and campaign.search.item_evaluations is None
+        by_hours = limit < searching or open_ended
+        if by_hours:
+            trials = max(1, round(work.trials * limit / searching))
+            work = Forecast(trials, trials * campaign.items_per_trial, work.steps, work.step_items)
+            searching = limit
+    seconds = None
+    if found is not None and searching is not None:
+        around = _other_seconds(ready, found, work.trials)
+        seconds = STARTING_SECONDS + searching + around / sharing.node
+    memory = memory_of(ready, machine, sharing)
+    baselines = len(ready.space.baselines())
+    extra = 2 * baselines + campaign.search.finalists + len(campaign.models.experts) + 5
+    free = shutil.disk_usage(_existing_parent(Path(campaign.out))).free
+    per_trial = campaign.items_per_trial
+    results = ready.family.weight_bytes + (work.trials + extra) * per_trial * 64 + 2**20
+    return Plan(
+        dimensions=len(ready.space.distributions),
+        trials=work.trials,
+        items_per_trial=per_trial,
+        steps=work.steps,
+        evaluations=work.trials + extra,
+        workers=sharing.node,
+        memory=memory,
+        memory_bytes=0 if memory is None else memory.host + memory.files,
+        disk_bytes=results,
+        free_disk_bytes=free,
+        seconds=seconds,
+        tried=found is not None and found.tried,
+        ended_by_hours=by_hours,
+        warnings=doubts(ready, machine, memory, seconds, work.trials, (results, free)),
+    )
+
+
+def workers_here(campaign: Campaign, machine: Here) -> Sharing:
+    """Return how many workers a pool starts on a machine: as many as its cores, or its GPUs, hold."""
+    settings, resources = campaign.workers, machine.resources
+    if settings.count == 0:
+        return Sharing()
+    if settings.count != "auto":  # on one machine workers may share its cores
+        resources = resources | {"CPU": max(resources["CPU"], settings.count * settings.cpus)}
+    if settings.gpus and not machine.gpus:
+        return Sharing(1 if settings.count == "auto" else settings.count, 1)
+    return sharing_of(settings.count, settings.cpus, settings.gpus, [resources])
+
+
+def memory_of(ready: Preflight, machine: Here, sharing: Sharing) -> MemoryPlan | None:
+    """Plan the workers' memory, as they do; None where they ask for GPUs that are not there."""
+    campaign = ready.campaign
+    device = None
+    if campaign.workers.gpus:
+        if not machine.gpus:
+            return None
+        device = min(machine.gpus)
+    sizes = sizes_of(ready.family.checkpoints, ITEMSIZES[campaign.models.dtype])
+    methods = [METHODS[name] for name in campaign.space.method]
+    return plan_memory(sizes, Machine(machine.host, machine.host_free, device), sharing, methods)
+
+
+def _search_seconds(campaign: Campaign, work: Forecast, found: Rates, workers: int) -> float:
+    tasks = len(campaign.objectives)
+    gradients = work.steps * work.step_items * found.gradient
+    return (work.items / tasks * found.later + gradients) / workers
+
+
+def _other_seconds(ready: Preflight, found: Rates, trials: int) -> float:
+    """Return what parents, baselines, finalists and the holdout items take, one after the other."""
+    campaign, items = ready.campaign, ready.campaign.items
+    baselines = len(ready.space.baselines())
+    select = baselines + min(campaign.search.finalists, trials)
+    holdout = 1 + len(campaign.models.experts) + _REPORTED_MERGES
+    return (
+        baselines * items.search * found.first
+        + (select * items.select + holdout * items.holdout) * found.reported
+    )
+
+
+def _existing_parent(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())

@@ -1,0 +1,67 @@
+"""What a search will ask for: trials scored in full, and items of gradients between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evomerge.campaign import Campaign
+from evomerge.search.descent import CHECKPOINTS
+from evomerge.search.slope_proposer import paths_followed
+from evomerge.search.study import SLOPE_COST
+
+RACED = 0.6
+"""Part of its items that a raced candidate is scored on, on average."""
+FRONT = 4
+"""Paths to a Pareto front, at least."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Work of a search.
+
+    Attributes:
+        trials: Candidates.
+        items: Items scored for them.
+        steps: Gradients.
+        step_items: Items that one of them reads.
+    """
+
+    trials: int
+    items: float
+    steps: int = 0
+    step_items: int = 0
+
+
+def forecast(campaign: Campaign, workers: int, golds: Mapping[str, int]) -> Forecast:
+    """Count what the budgets of trials and item evaluations let a search ask for.
+
+    Neither `hours` nor `target` is part of it: what they leave depends on the machine, and on the models.
+
+    Args:
+        campaign: The settings, its sampler chosen.
+        workers: How many at once: so many paths are followed at least, up to a limit.
+        golds: Task → number of its search items that have a gold answer.
+    """
+    search, per_trial = campaign.search, float(campaign.items_per_trial)
+    budget = search.item_evaluations or float("inf")
+    trials, left = campaign.planned_trials, float(budget)
+    if search.trials is None and search.item_evaluations is not None:
+        trials = 10**9  # as many as the items pay for
+    if search.pruner != "none":
+        per_trial *= RACED
+    steps = done = 0
+    step_items = sum(min(search.slope_items, count) for count in golds.values())
+    if search.sampler == "slope":
+        front = max(FRONT, len(campaign.objectives)) if campaign.mode == "pareto" else 1
+        paths = paths_followed(trials, workers, front)
+        before = 0
+        for checkpoint in CHECKPOINTS:
+            for _ in range(paths):
+                cost = SLOPE_COST * (checkpoint - before) * step_items + per_trial
+                if done < trials and left >= cost:
+                    steps, done, left = steps + checkpoint - before, done + 1, left - cost
+            before = checkpoint
+    if left < float("inf"):
+        trials = min(trials, done + int(left // per_trial))
+    return Forecast(trials, trials * per_trial, steps, step_items if steps else 0)
