@@ -6,6 +6,7 @@ import pytest
 from evomerge import check
 from evomerge.campaign import Campaign
 from evomerge.errors import UserError
+from evomerge.space import unused
 
 ROOT = Path(__file__).parents[1]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
@@ -62,23 +63,6 @@ def test_every_line_of_the_template_for_large_models_has_a_comment():
     assert all("#" in line for line in lines if line.strip())
 
 
-def test_the_plan_states_dimensions_items_memory_disk_and_time(write):
-    plan = check.plan(preflight(write()))
-    assert plan.dimensions == 2 * 2  # experts, layer groups
-    assert plan.items_per_trial == 2 * 8
-    assert plan.evaluations > plan.trials == 4
-    assert plan.memory_bytes > 10**8
-    assert 0 < plan.disk_bytes < plan.free_disk_bytes
-    assert plan.seconds > 0
-    assert plan.warnings == (
-        "4 trials are few for 4 dimensions; fewer layer groups or components, or more trials, would help",
-    )
-    shown = check.describe(plan)
-    assert all(
-        word in shown for word in ("dimensions", "trials", "memory", "disk", "time", "warning")
-    )
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -128,6 +112,11 @@ def test_the_plan_states_dimensions_items_memory_disk_and_time(write):
         ("search: 8", "search: 999999", "999999"),
         ("name: small", "name: small\nmode: pareto", "c.yaml:17: search.sampler: cmaes searches one value"),
         ("benchmarks/tasks", "no/such", "no/such"),
+        (
+            "trials: 4",
+            "item_evaluations: 15",
+            "c.yaml:16: search.item_evaluations: found 15, expected 16 or more: so many items are scored",
+        ),
         ("name: small", "name: small\nscorer: {backend: hff}", 'c.yaml:2: scorer.backend: lm-eval offers no'),
     ],
 )  # fmt: skip
@@ -141,18 +130,12 @@ def test_what_models_and_tasks_refute_is_one_line_with_its_place(write, old, new
     assert list(path.parent.iterdir()) == [path]  # nothing written
 
 
-def test_the_earlier_name_of_racing_is_warned_of(write):
-    path = write("sampler: cmaes", "sampler: cmaes, pruner: wilcoxon")
-    assert "wilcoxon is the earlier name of race" in check.plan(preflight(path)).warnings[-1]
-    path = write("sampler: cmaes", "sampler: cmaes, pruner: race")
-    assert not any("wilcoxon" in each for each in check.plan(preflight(path)).warnings)
-
-
 def test_a_sampler_without_slopes_by_some_dimensions_is_a_warning_by_all_an_error(write):
     text = "dare_linear\n  mask_seed: true\n  parameters:"
     path = write("task_arithmetic\n  layers: 2\n  parameters:", text)
     path.write_text(path.read_text().replace("sampler: cmaes", "sampler: slope"))
-    slope, masks = check.plan(preflight(path)).warnings[-2:]
+    ready = preflight(path)
+    slope, masks = unused(ready.space, ready.campaign.search.sampler)
     assert "slope has no slope by 1 of 3 dimensions (mask_seed)" in slope
     assert masks.startswith("mask_seed: neighbouring values are unrelated masks")
     path.write_text(path.read_text().replace("{low: 0.0, high: 1.2}", "1.0"))
@@ -176,10 +159,3 @@ def test_an_expert_of_another_vocabulary_is_refused(write, llama_family, tmp_pat
     shutil.copytree(llama_family.experts[0], expert)
     with pytest.raises(UserError, match=r"c\.yaml:4: models\.experts\.1"):
         preflight(write("zoo:tools", str(expert)))
-
-
-def test_auto_workers_are_what_the_cores_hold(monkeypatch):
-    monkeypatch.setattr(check.os, "cpu_count", lambda: 8)
-    workers = Campaign.load(SPACES[0]).workers
-    assert check.worker_count(workers.model_copy(update={"count": "auto", "cpus": 2})) == 4
-    assert check.worker_count(workers.model_copy(update={"count": 3})) == 3

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from evomerge.preflight.campaign_plan import Plan
 from evomerge.preflight.doubts import duration
-from evomerge.preflight.plan import Plan
 from evomerge.workers.memory_plan import MemoryPlan, size
 
 
@@ -15,11 +15,7 @@ def describe(plan: Plan) -> str:
         f"trials          {plan.trials}, {plan.items_per_trial} items each{steps} "
         f"({plan.evaluations} evaluations with parents, baselines, finalists and holdout)",
         f"workers         {plan.workers}",
-        *(
-            ["memory          on GPUs: none here to plan with"]
-            if plan.memory is None
-            else _memory(plan.memory)
-        ),
+        *_memory(plan.memory),
         f"disk            {size(plan.disk_bytes)} ({size(plan.free_disk_bytes)} free)",
         f"estimated time  {_time(plan)}",
     ]

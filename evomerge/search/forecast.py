@@ -55,13 +55,12 @@ def forecast(campaign: Campaign, workers: int, golds: Mapping[str, int]) -> Fore
     if search.sampler == "slope":
         front = max(FRONT, len(campaign.objectives)) if campaign.mode == "pareto" else 1
         paths = paths_followed(trials, workers, front)
-        before = 0
-        for checkpoint in CHECKPOINTS:
-            for _ in range(paths):
-                cost = SLOPE_COST * (checkpoint - before) * step_items + per_trial
-                if done < trials and left >= cost:
-                    steps, done, left = steps + checkpoint - before, done + 1, left - cost
-            before = checkpoint
+        for first in range(0, paths, workers):  # so many side by side
+            for checkpoint, before in zip(CHECKPOINTS, (0, *CHECKPOINTS), strict=False):
+                for _ in range(first, min(first + workers, paths)):
+                    cost = SLOPE_COST * (checkpoint - before) * step_items + per_trial
+                    if done < trials and left >= cost:
+                        steps, done, left = steps + checkpoint - before, done + 1, left - cost
     if left < float("inf"):
         trials = min(trials, done + int(left // per_trial))
     return Forecast(trials, trials * per_trial, steps, step_items if steps else 0)
