@@ -10,10 +10,15 @@ from typing import Any
 
 from evomerge import campaign, zoo
 from evomerge.check import split_plan
-from evomerge.errors import ModelError, ResultsError
-from evomerge.merge import LiveModel
+from evomerge.destination import refuse_unwritable
+from evomerge.errors import ModelError, ResultsError, UserError
+from evomerge.merge import LiveModel, load_tokenizer, open_checkpoint
+from evomerge.merge.devices import torch_dtype, usable_device
+from evomerge.merge.location import locate
+from evomerge.model_names import by_part
 from evomerge.recipe import Recipe, Source
 from evomerge.score import (
+    Items,
     PromptStyle,
     Scored,
     Scorer,
@@ -27,6 +32,7 @@ from evomerge.score import (
 from evomerge.store import Store
 from evomerge.trial import Split, TaskScores
 
+ADAPTER_CONFIG = "adapter_config.json"
 WHOLE: Split = "holdout"
 """Without a campaign all items are one split; its name shows nowhere."""
 BOOTSTRAP_ITERATIONS = 1000
@@ -57,18 +63,22 @@ def score_on_tasks(
     limit: int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
     allow_unsafe_code: bool = False,
 ) -> ModelScores:
     """Score a model as `lm_eval --model hf` does, every metric of every task.
 
     Args:
-        model: A folder, a Hub id or `zoo:NAME`.
+        model: A folder, a Hub id, `zoo:NAME`, `BASE+ADAPTER`, or an adapter that names its base.
         tasks: lm-eval tasks, groups, tags and patterns such as `mmlu_*`.
         tasks_path: A folder of task files beside lm-eval's own.
         num_fewshot: Examples in the prompt.
         limit: Only the first documents of each task, as lm-eval's own limit.
         dtype: Of the forward passes.
         device: Where to run.
+        trust_remote_code: Let the model and data sets run code of their own.
+        allow_pickle: Accept PyTorch pickles where there is no safetensors file.
         allow_unsafe_code: Let tasks run code that the model writes.
 
     Raises:
@@ -76,44 +86,72 @@ def score_on_tasks(
     """
     folder = None if tasks_path is None else str(tasks_path)
     names = expand(tasks, folder)
-    live = _live(model, dtype, device)
+    subject = _Subject(
+        model,
+        None,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+    )
     items = load_items(
         [TaskRequest(task, num_fewshot) for task in names],
-        tokenizer=live.tokenizer,
+        tokenizer=subject.tokenizer,
         tasks_path=folder,
         plan=SplitPlan(counts={WHOLE: limit}, first=True),
         allow_unsafe_code=allow_unsafe_code,
+        trust_remote_code=trust_remote_code,
     )
-    scorer = Scorer(live.module, live.tokenizer, items)
+    scorer = subject.scorer(items)
     scored = scorer.score_everything(WHOLE, bootstrap_iterations=BOOTSTRAP_ITERATIONS)
     return ModelScores(model, lm_eval_results(items, scored, WHOLE), scored)
 
 
 def score_on_campaign(
-    model: str, results: Path, split: Split, *, dtype: str | None = None, device: str = "cpu"
+    model: str,
+    results: Path,
+    split: Split,
+    *,
+    dtype: str | None = None,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    allow_unsafe_code: bool = False,
 ) -> ModelScores:
     """Score a model on the items of a campaign's split, by the metrics of its objectives.
 
     Args:
-        model: A folder, a Hub id or `zoo:NAME`.
+        model: A folder, a Hub id, `zoo:NAME`, `BASE+ADAPTER`, or an adapter for the campaign's base.
         results: The campaign's results folder.
         split: Which of its items.
         dtype: Of the forward passes; None: the campaign's.
         device: Where to run.
+        trust_remote_code: Let the model and data sets run code of their own; True where the campaign does.
+        allow_pickle: Accept PyTorch pickles where there is no safetensors file; likewise.
+        allow_unsafe_code: Let tasks run code that the model writes; likewise.
 
     Raises:
         ResultsError: No campaign is there, or its prompts are not what they were.
     """
     with Store.open(results, write=False) as store:
         run, facts = store.campaign, store.facts
-    live = _live(model, dtype or run.models.dtype, device)
+    trust_remote_code = trust_remote_code or run.models.trust_remote_code
+    subject = _Subject(
+        model,
+        run.models.base,
+        dtype=dtype or run.models.dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle or run.models.allow_pickle,
+    )
     items = load_items(
         [TaskRequest(goal.task, goal.num_fewshot) for goal in run.objectives],
-        tokenizer=live.tokenizer,
+        tokenizer=subject.tokenizer,
         tasks_path=run.tasks_path,
         plan=split_plan(run),
         prompt=PromptStyle(**run.prompt.model_dump()),
-        allow_unsafe_code=run.scorer.allow_unsafe_code,
+        allow_unsafe_code=allow_unsafe_code or run.scorer.allow_unsafe_code,
+        trust_remote_code=trust_remote_code,
     )
     for task, digest in items.digests.items():
         if facts["prompts"][task] != digest:
@@ -122,7 +160,7 @@ def score_on_campaign(
                 "the tokenizer changed",
                 file=results,
             )
-    scorer = Scorer(live.module, live.tokenizer, items)
+    scorer = subject.scorer(items)
     scored = scorer.score(split, wanted_metrics(run), bootstrap_iterations=BOOTSTRAP_ITERATIONS)
     return ModelScores(model, lm_eval_results(items, scored, split), scored)
 
@@ -151,12 +189,29 @@ def table(scores: ModelScores) -> str:
     return "\n".join(lines)
 
 
+def refuse_output(path: Path) -> None:
+    """Refuse a path at which `write_json` could not write; leave nothing behind.
+
+    Raises:
+        UserError: It is a folder, or nothing can be made there.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"is a folder; expected a file to write to, such as {path / 'scores.json'}", file=path
+        )
+    target = _aside(path) if _is_replaceable(path) else path
+    try:
+        refuse_unwritable(target, advice="choose another --out")
+    except UserError as error:
+        raise UserError(error.message, file=path) from None
+
+
 def write_json(scores: ModelScores, path: Path) -> None:
     """Write lm-eval's results and, under `items`, the values of every item.
 
     Args:
         scores: What was scored.
-        path: The file; written whole or not at all.
+        path: The file; written whole or not at all. A device or a pipe is written to.
     """
     items = {
         task: {
@@ -166,10 +221,21 @@ def write_json(scores: ModelScores, path: Path) -> None:
         for task, found in {**scores.scored.subtasks, **scores.scored.tasks}.items()
     }
     text = json.dumps({"model": scores.model, **scores.results, "items": items}, indent=2)
+    if not _is_replaceable(path):
+        path.write_text(text + "\n", encoding="utf-8")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
+    aside = _aside(path)
     aside.write_text(text + "\n", encoding="utf-8")
     aside.replace(path)
+
+
+def _is_replaceable(path: Path) -> bool:
+    return path.is_file() or not path.exists()
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def _each_task(scores: ModelScores) -> dict[str, TaskScores]:
@@ -179,10 +245,65 @@ def _each_task(scores: ModelScores) -> dict[str, TaskScores]:
     return {task: each for task, each in found.items() if task not in groups}
 
 
-def _live(model: str, dtype: str, device: str) -> LiveModel:
-    path = str(zoo.resolve(model)) if model.startswith("zoo:") else model
-    if (Path(path) / "adapter_config.json").is_file():
-        raise ModelError("is a LoRA adapter; give BASE+ADAPTER", file=path)
-    live = LiveModel([path], dtype=dtype, device=device)
-    live.write(Recipe(method="passthrough", models=(Source(path),), dtype=dtype))
-    return live
+class _Subject:
+    """A model that is checked at once, and loaded when it is to be scored.
+
+    Args:
+        model: As the user named it.
+        base: Of an adapter; None: what the adapter says of itself.
+        dtype: Of the forward passes.
+        device: Where to run.
+        trust_remote_code: Let it run code of its own.
+        allow_pickle: Accept PyTorch pickles.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base: str | None,
+        *,
+        dtype: str,
+        device: str,
+        trust_remote_code: bool,
+        allow_pickle: bool,
+    ) -> None:
+        path = by_part(_located)(model)
+        if (Path(path).expanduser() / ADAPTER_CONFIG).is_file():
+            path = f"{_base_of(path) if base is None else _located(base)}+{path}"
+        usable_device(device)
+        torch_dtype(dtype)
+        open_checkpoint(path, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+        self.tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+        self._path, self._dtype = path, dtype
+        self._options: dict[str, Any] = {
+            "device": device,
+            "trust_remote_code": trust_remote_code,
+            "allow_pickle": allow_pickle,
+        }
+
+    def scorer(self, items: Items) -> Scorer:
+        live = LiveModel([self._path], dtype=self._dtype, **self._options)
+        merge = Recipe(method="passthrough", models=(Source(self._path),), dtype=self._dtype)
+        live.write(merge)
+        return Scorer(live.module, self.tokenizer, items)
+
+
+def _located(model: str) -> str:
+    return str(zoo.resolve(model)) if model.startswith("zoo:") else model
+
+
+def _base_of(adapter: str) -> str:
+    config = Path(adapter).expanduser() / ADAPTER_CONFIG
+    try:
+        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"cannot be read: {error}", file=config) from None
+    try:
+        locate(str(base or ""))
+    except ModelError as error:
+        raise ModelError(
+            f"is an adapter whose base_model_name_or_path is {base!r} ({error.message}); give "
+            f"BASE+{adapter}",
+            file=adapter,
+        ) from None
+    return str(base)

@@ -76,8 +76,15 @@ def _folder_error(folder: Path) -> UserError:
 
 
 def score(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, Hub id or zoo:NAME.")],
-    tasks: Annotated[str, typer.Option(help="lm-eval tasks, comma-separated.")] = "",
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Folder, Hub id, zoo:NAME, BASE+ADAPTER or a LoRA adapter."
+        ),
+    ],
+    tasks: Annotated[
+        str, typer.Option(help="lm-eval tasks, groups, tags, or patterns; comma-separated.")
+    ] = "",
     tasks_path: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of lm-eval task files.")
     ] = None,
@@ -86,32 +93,78 @@ def score(
     campaign: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Score on the items of this campaign.")
     ] = None,
-    split: Annotated[SplitName, typer.Option(help="Which of its items.")] = "holdout",
+    split: Annotated[
+        SplitName | None, typer.Option(help="Which of its items; default: holdout.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="Default: the campaign's, or float32.")] = None,
+    device: Annotated[str, typer.Option(help="Where to run.")] = "cpu",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write results and items here.")
     ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Let the model and data sets run their code.")
+    ] = False,
+    allow_pickle: Annotated[bool, typer.Option(help="Accept PyTorch pickles.")] = False,
     allow_unsafe_code: Annotated[
         bool, typer.Option(help="Let tasks run code that the model writes.")
     ] = False,
 ) -> None:
     """Score any model on lm-eval tasks, or on the very items of a campaign."""
+    wanted = names(tasks)
+    _check_questions(wanted, campaign, tasks_path, num_fewshot, limit, split)
+
     from evomerge import single
 
-    if (campaign is None) == (not tasks):
-        raise UserError("give either --tasks A,B or --campaign DIR")
+    if out is not None:
+        single.refuse_output(out)
     if campaign is not None:
-        scores = single.score_on_campaign(model, campaign, split, dtype=dtype)
+        scores = single.score_on_campaign(
+            model,
+            campaign,
+            split or "holdout",
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+            allow_unsafe_code=allow_unsafe_code,
+        )
     else:
         scores = single.score_on_tasks(
             model,
-            names(tasks),
+            wanted,
             tasks_path=tasks_path,
             num_fewshot=num_fewshot,
             limit=limit,
             dtype=dtype or "float32",
+            device=device,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
             allow_unsafe_code=allow_unsafe_code,
         )
     print(single.table(scores), end="")
     if out is not None:
         single.write_json(scores, out)
+
+
+def _check_questions(
+    tasks: list[str],
+    campaign: Path | None,
+    tasks_path: Path | None,
+    num_fewshot: int | None,
+    limit: int | None,
+    split: SplitName | None,
+) -> None:
+    """Refuse what says nothing, or two things, about the items to score on."""
+    if campaign is None and not tasks:
+        raise UserError("say what to score on: --tasks A,B or --campaign DIR")
+    if campaign is not None and tasks:
+        raise UserError("found --tasks and --campaign; expected one of them")
+    if campaign is None and split is not None:
+        raise UserError("--split is of a campaign's items; give --campaign DIR, or leave it out")
+    of_tasks = {"--tasks-path": tasks_path, "--num-fewshot": num_fewshot, "--limit": limit}
+    given = [flag for flag, value in of_tasks.items() if value is not None]
+    if campaign is not None and given:
+        raise UserError(
+            f"found {' and '.join(given)} beside --campaign, whose items and prompts are those of the "
+            "campaign; leave it out"
+        )

@@ -11,7 +11,7 @@ from lm_eval.api.task import Task
 from lm_eval.api.utils import ends_with_whitespace
 
 from evomerge.errors import TaskError
-from evomerge.score.tasks import TASK_FAULTS
+from evomerge.score.tasks import TASK_FAULTS, described
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool)
     try:
         return _gold_of(task, doc, requests, templated)
     except TASK_FAULTS as error:  # no doc_to_target, or one that does not fit this document
-        raise TaskError(f"doc_to_target gives none ({type(error).__name__}: {error})") from None
+        raise TaskError(f"doc_to_target gives none ({described(error)})") from None
 
 
 def _gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool) -> Gold:  # noqa: ANN401 - any document

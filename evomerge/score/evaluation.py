@@ -15,7 +15,7 @@ from lm_eval.api.task import Task
 
 from evomerge.errors import TaskError
 from evomerge.score.rendering import Leaf
-from evomerge.score.tasks import TASK_FAULTS, name_of, quiet
+from evomerge.score.tasks import TASK_FAULTS, described, name_of, quiet
 from evomerge.trial import Estimate
 
 Named = tuple[str, str]
@@ -193,6 +193,6 @@ def _item_values(
 
 def _broken(task: Task, error: Exception) -> TaskError:
     return TaskError(
-        f'task "{name_of(task)}" cannot be scored: {type(error).__name__}: {error}; '
+        f'task "{name_of(task)}" cannot be scored: {described(error)}; '
         "correct its filters, process_results or metric_list"
     )

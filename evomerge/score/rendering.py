@@ -17,7 +17,7 @@ from evomerge.score.answers import Gold, gold_of
 from evomerge.score.documents import document_keys
 from evomerge.score.requested import PromptStyle
 from evomerge.score.splits import Drawn, content_of
-from evomerge.score.tasks import FEWSHOT_SEED, TASK_FAULTS, name_of
+from evomerge.score.tasks import FEWSHOT_SEED, TASK_FAULTS, described, name_of
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,8 @@ def build_leaf(
     try:
         built = tuple(_requests(task, index, doc, prompt, render) for index, doc in enumerate(docs))
     except TASK_FAULTS as error:
-        raise TaskError(
-            f'task "{name}": a prompt cannot be built: {type(error).__name__}: {error}'
-        ) from None
+        fault = _shortage(task) or f"a prompt cannot be built: {described(error)}"
+        raise TaskError(f'task "{name}": {fault}') from None
     finally:
         if pool is not None:
             task.sampler.replace_df(pool)
@@ -167,6 +166,20 @@ def _without(task: Task, drawn: Sequence[Drawn], hidden: frozenset[str]) -> Any:
         )
     task.sampler.replace_df(kept)
     return pool
+
+
+def _shortage(task: Task) -> str | None:
+    """Say that there are too few documents to take the few-shot examples from; None if there are enough."""
+    shots = int(task.get_config("num_fewshot") or 0)
+    if not shots or not hasattr(task, "sampler"):
+        return None
+    pool = len(task.sampler.fewshot_docs())
+    if pool > shots:
+        return None
+    return (
+        f"{shots} few-shot examples asked for (num_fewshot), but there are {pool} documents to take them "
+        "from, the scored one among them; ask for fewer"
+    )
 
 
 def _requests(

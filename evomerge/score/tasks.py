@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import os
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -113,7 +114,11 @@ def load_task(
             f'"{request.task}" is a tag, which has no score of its own; name its tasks: '
             f"{', '.join(_tagged(request.task, manager))}"
         )
-    if not allow_unsafe_code:
+    if allow_unsafe_code:
+        os.environ.setdefault(
+            "HF_ALLOW_CODE_EVAL", "1"
+        )  # the same consent, asked for by `code_eval`
+    else:
         _refuse_unsafe(request.task, manager)
     try:
         with _lm_eval_surroundings(trust_remote_code):
@@ -125,7 +130,7 @@ def load_task(
         ) from None
     except TASK_FAULTS as error:
         raise TaskError(
-            f'task "{request.task}" cannot be built: {type(error).__name__}: {_first_line(error)}',
+            f'task "{request.task}" cannot be built: {described(error)}',
             file=_file_of(request.task, manager),
         ) from None
     for task in built["tasks"].values():
@@ -146,6 +151,12 @@ def name_of(task: Task) -> str:
 
 def _tagged(tag: str, manager: TaskManager) -> list[str]:
     return sorted(manager.task_index[tag].tags)
+
+
+def described(error: BaseException) -> str:
+    """Return an error's type and what it says, on one line."""
+    kind, said = type(error).__name__, _first_line(error)
+    return kind if said == kind else f"{kind}: {said}"
 
 
 def _checked_folder(tasks_path: str | None) -> str | None:
@@ -211,7 +222,8 @@ def _refuse_unsafe(name: str, manager: TaskManager) -> None:
 
 def _unsafe(name: str) -> TaskError:
     return TaskError(
-        f'task "{name}" executes code that the model writes; it is refused unless unsafe code is allowed'
+        f'task "{name}" executes code that the model writes; to let it, give --allow-unsafe-code to '
+        "evomerge score, or scorer: {allow_unsafe_code: true} in a campaign"
     )
 
 
@@ -232,8 +244,9 @@ def _file_of(name: str, manager: TaskManager) -> Path | None:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if any(map(str.isalnum, line))]
+    return said[0][:300] if said else type(error).__name__
 
 
 @contextmanager
