@@ -76,7 +76,8 @@ def located(file: Path | None) -> Iterator[None]:
             raise
         document = yaml_file.read(file, CampaignError)
         parts = [int(part) if part.isdigit() else part for part in error.field.split(".")]
-        place = "" if error.file is None else f"{error.file}: "
+        line = "" if error.line is None else f":{error.line}"
+        place = "" if error.file is None else f"{error.file}{line}: "
         raise document.error(type(error), parts, place + error.message) from error
 
 
@@ -216,7 +217,9 @@ def _load_items(
     except TaskError as error:
         places = {f"objectives.{i}.task": goal.task for i, goal in enumerate(campaign.objectives)}
         field = next((f for f, task in places.items() if f'"{task}"' in error.message), None)
-        raise TaskError(error.message, file=error.file, field=error.field or field) from error
+        raise TaskError(
+            error.message, file=error.file, line=error.line, field=error.field or field
+        ) from error
     for position, goal in enumerate(campaign.objectives):
         for field in ("metric", "report"):
             splits = SPLITS if field == "metric" else FINAL_SPLITS

@@ -299,11 +299,13 @@ def _base_of(adapter: str) -> str:
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"cannot be read: {error}", file=config) from None
     try:
-        locate(str(base or ""))
+        if not isinstance(base, str) or not base:
+            raise ModelError("expected a model")
+        locate(base)
     except ModelError as error:
         raise ModelError(
             f"is an adapter whose base_model_name_or_path is {base!r} ({error.message}); give "
             f"BASE+{adapter}",
             file=adapter,
         ) from None
-    return str(base)
+    return base

@@ -1,11 +1,18 @@
 import json
+import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from evomerge import single
-from evomerge.errors import ModelError, ResultsError, TaskError
+from evomerge import single, zoo
+from evomerge.campaign import Campaign
+from evomerge.errors import ModelError, ResultsError, TaskError, UserError
+from evomerge.score import tasks
 
 TASKS = Path(__file__).parents[1] / "benchmarks" / "tasks"
 
@@ -111,13 +118,131 @@ def test_the_file_holds_results_and_items(scores, tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.json"]
 
 
-def test_wrong_models_tasks_and_folders_are_refused(tmp_path):
+def test_wrong_models_tasks_and_folders_are_refused(tmp_path, monkeypatch):
+    own = tasks._manager(str(TASKS), False)
+    monkeypatch.setattr(tasks, "_manager", lambda *_: own)  # lm-eval's own take long to index
     with pytest.raises(ModelError, match="zoo:facts"):
         single.score_on_tasks("zoo:fact", ["zoo_facts"], tasks_path=TASKS)
     with pytest.raises(TaskError, match="zoo_fatcs"):
         single.score_on_tasks("zoo:facts", ["zoo_fatcs"], tasks_path=TASKS)
     with pytest.raises(ResultsError, match="no such folder"):
         single.score_on_campaign("zoo:facts", tmp_path / "none", "holdout")
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"is a LoRA adapter; give BASE\+ADAPTER"):
-        single.score_on_tasks(str(tmp_path), ["zoo_facts"], tasks_path=TASKS)
+    with pytest.raises(UserError, match='device: found "xpu", which cannot be used here'):
+        single.score_on_tasks("zoo:facts", ["zoo_facts"], tasks_path=TASKS, device="xpu")
+
+
+def test_tasks_are_checked_before_the_model_is_loaded(monkeypatch):
+    monkeypatch.setattr(single, "LiveModel", None)
+    with pytest.raises(TaskError, match="90000 few-shot examples"):
+        single.score_on_tasks("zoo:facts", ["zoo_facts"], tasks_path=TASKS, num_fewshot=90000)
+
+
+def values(found):
+    return found.results["results"]["zoo_facts"]
+
+
+def test_pickles_are_read_where_that_is_allowed(scores, tmp_path):
+    folder = zoo.resolve("zoo:facts")
+    shutil.copytree(folder, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "model" / "pytorch_model.bin")
+    model, asked = str(tmp_path / "model"), {"tasks_path": TASKS, "limit": 12}
+    with pytest.raises(ModelError, match="pickle"):
+        single.score_on_tasks(model, ["zoo_facts"], **asked)
+    found = single.score_on_tasks(model, ["zoo_facts"], allow_pickle=True, **asked)
+    assert values(found) == values(scores)
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """Changes nothing; its base is zoo:facts."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    base = zoo.resolve("zoo:facts")
+    name = "model.layers.0.self_attn.q_proj"
+    rows, columns = load_file(base / "model.safetensors")[f"{name}.weight"].shape
+    key = f"base_model.model.{name}"
+    lora = {
+        f"{key}.lora_A.weight": torch.ones(2, columns),
+        f"{key}.lora_B.weight": torch.zeros(rows, 2),
+    }
+    save_file(lora, folder / "adapter_model.safetensors")
+    write_adapter_config(folder, str(base))
+    return folder
+
+
+def write_adapter_config(folder, base):
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    config |= {"base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def test_adapters_are_scored_on_their_base(scores, adapter):
+    asked = {"tasks_path": TASKS, "limit": 12}
+    for model in (str(adapter), f"zoo:facts+{adapter}"):
+        assert values(single.score_on_tasks(model, ["zoo_facts"], **asked)) == values(scores)
+    write_adapter_config(adapter, "/nowhere/at/all")
+    with pytest.raises(ModelError, match=r"whose base_model_name_or_path is '/nowhere/at/all' .*"):
+        single.score_on_tasks(str(adapter), ["zoo_facts"], **asked)
+    write_adapter_config(adapter, None)
+    with pytest.raises(ModelError, match=r"give BASE\+"):
+        single.score_on_tasks(str(adapter), ["zoo_facts"], **asked)
+
+
+def test_a_campaign_lends_base_and_permissions(adapter, monkeypatch, tmp_path):
+    write_adapter_config(adapter, "/nowhere/at/all")
+    settings = {
+        "name": "small",
+        "models": {"base": "zoo:facts", "experts": ["zoo:tools"], "allow_pickle": True},
+        "space": {"method": "linear", "parameters": {"weight": {"low": 0.0, "high": 1.0}}},
+        "objectives": [{"task": "zoo_facts", "metric": "exact_match"}],
+        "items": {"search": 4, "select": 4, "holdout": 4},
+        "tasks_path": str(TASKS),
+        "scorer": {"allow_unsafe_code": True},
+    }
+    settings["models"] |= {"trust_remote_code": True, "dtype": "float32"}
+    run = Campaign.model_validate(settings)
+    asked = {}
+
+    class Items(dict):
+        digests = MappingProxyType({"zoo_facts": "other"})
+
+    def watched(requests, **options):
+        asked.update(options)
+        return Items()
+
+    checked = []
+
+    def opened(model, **options):
+        checked.append((model, options))
+
+    store = SimpleNamespace(campaign=run, facts={"prompts": {"zoo_facts": "one"}})
+    monkeypatch.setattr(single.Store, "open", lambda *_, **__: nullcontext(store))
+    monkeypatch.setattr(single, "load_items", watched)
+    monkeypatch.setattr(single, "open_checkpoint", opened)
+    with pytest.raises(ResultsError, match='prompts of "zoo_facts" are not those of the campaign'):
+        single.score_on_campaign(str(adapter), tmp_path, "select")
+    assert asked["trust_remote_code"]
+    assert asked["allow_unsafe_code"]
+    model, options = checked[0]
+    assert model == f"{zoo.resolve('zoo:facts')}+{adapter}"
+    assert options == {"trust_remote_code": True, "allow_pickle": True}
+
+
+def test_where_nothing_can_be_written_is_found_out_before(tmp_path):
+    single.refuse_output(tmp_path / "new" / "scores.json")
+    single.refuse_output(Path("/dev/null"))
+    with pytest.raises(UserError, match=r"is a folder; expected a file.*scores\.json"):
+        single.refuse_output(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/x\.json: cannot be written: .*another --out"):
+        single.refuse_output(tmp_path / "file" / "x.json")
+    with pytest.raises(UserError, match="cannot be written: File name too long"):
+        single.refuse_output(tmp_path / ("x" * 250 + ".json"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_device_is_written_to_not_replaced(scores):
+    single.write_json(scores, Path("/dev/null"))
+    assert Path("/dev/null").is_char_device()

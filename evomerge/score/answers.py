@@ -11,7 +11,8 @@ from lm_eval.api.task import Task
 from lm_eval.api.utils import ends_with_whitespace
 
 from evomerge.errors import TaskError
-from evomerge.score.tasks import TASK_FAULTS, described
+from evomerge.score.task_faults import described
+from evomerge.score.tasks import TASK_FAULTS
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from lm_eval.api.task import Task
 
 from evomerge.errors import TaskError
 from evomerge.score.rendering import Leaf
-from evomerge.score.tasks import TASK_FAULTS, described, name_of, quiet
+from evomerge.score.task_faults import described
+from evomerge.score.tasks import TASK_FAULTS, name_of, quiet
 from evomerge.trial import Estimate
 
 Named = tuple[str, str]

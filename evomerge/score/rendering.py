@@ -17,7 +17,8 @@ from evomerge.score.answers import Gold, gold_of
 from evomerge.score.documents import document_keys
 from evomerge.score.requested import PromptStyle
 from evomerge.score.splits import Drawn, content_of
-from evomerge.score.tasks import FEWSHOT_SEED, TASK_FAULTS, described, name_of
+from evomerge.score.task_faults import described
+from evomerge.score.tasks import FEWSHOT_SEED, TASK_FAULTS, name_of
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import fnmatch
 import logging
 import os
 import random
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -26,10 +27,11 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from evomerge.errors import TaskError, nearest
+from evomerge.score.members import check_members, reached
 from evomerge.score.requested import TaskRequest
+from evomerge.score.task_faults import check_metrics, explain, first_line
 
 FEWSHOT_SEED = 1234  # lm-eval's default, as are the seeds of the generators below
-_DATA_FAULTS = (ConnectionError, FileNotFoundError, datasets.exceptions.DatasetsError)
 TASK_FAULTS = (
     ArithmeticError,
     AssertionError,
@@ -40,6 +42,7 @@ TASK_FAULTS = (
     NameError,
     OSError,
     RuntimeError,
+    StopIteration,
     SyntaxError,
     TypeError,
     ValueError,
@@ -114,25 +117,19 @@ def load_task(
             f'"{request.task}" is a tag, which has no score of its own; name its tasks: '
             f"{', '.join(_tagged(request.task, manager))}"
         )
-    if allow_unsafe_code:
-        os.environ.setdefault(
-            "HF_ALLOW_CODE_EVAL", "1"
-        )  # the same consent, asked for by `code_eval`
+    check_members(request.task, manager.task_index)
+    if allow_unsafe_code:  # the same consent, which `code_eval` asks for in its own way
+        os.environ.setdefault("HF_ALLOW_CODE_EVAL", "1")
     else:
         _refuse_unsafe(request.task, manager)
     try:
         with _lm_eval_surroundings(trust_remote_code):
             built = manager.load([request.task])
-    except _DATA_FAULTS as error:
-        raise TaskError(
-            f'the data of task "{request.task}" are missing: {_first_line(error)}; '
-            "fetch them first, or correct dataset_path in the task's file"
-        ) from None
     except TASK_FAULTS as error:
-        raise TaskError(
-            f'task "{request.task}" cannot be built: {described(error)}',
-            file=_file_of(request.task, manager),
-        ) from None
+        config = manager.task_index[request.task].cfg or {}
+        if "group" in config:
+            _raise_of_member(request, manager, trust_remote_code)
+        raise explain(request.task, config, _file_of(request.task, manager), error) from None
     for task in built["tasks"].values():
         _prepare(task, request, allow_unsafe_code)
     group = built.get("groups", {}).get(request.task)
@@ -153,10 +150,19 @@ def _tagged(tag: str, manager: TaskManager) -> list[str]:
     return sorted(manager.task_index[tag].tags)
 
 
-def described(error: BaseException) -> str:
-    """Return an error's type and what it says, on one line."""
-    kind, said = type(error).__name__, _first_line(error)
-    return kind if said == kind else f"{kind}: {said}"
+def _raise_of_member(request: TaskRequest, manager: TaskManager, trust_remote_code: bool) -> None:
+    """Raise the error of the first task of a group that cannot be built, if it fails alone, too."""
+    for member in reached(request.task, manager.task_index):
+        config = manager.task_index[member].cfg or {}
+        if "group" in config or not config:
+            continue
+        try:
+            with _lm_eval_surroundings(trust_remote_code):
+                manager.load([member])
+        except TASK_FAULTS as error:
+            found = explain(member, config, _file_of(member, manager), error)
+            message = f'{found.message} (in group "{request.task}")'
+            raise TaskError(message, file=found.file, line=found.line) from None
 
 
 def _checked_folder(tasks_path: str | None) -> str | None:
@@ -191,33 +197,36 @@ def _manager_of(name: str, tasks_path: str | None) -> TaskManager:
 
 def _is_complete(name: str, index: Mapping[str, Any]) -> bool:
     """Whether every member that a group names is in the index (else lm-eval's own are needed)."""
-    members = (index[name].cfg or {}).get("task")
-    if not isinstance(members, list):
-        return True
-    names = [member for member in members if isinstance(member, str)]
-    return all(member in index and _is_complete(member, index) for member in names)
+    return all(member in index for member in reached(name, index))
 
 
 def _raise_broken_file(name: str, tasks_path: str) -> None:
     """lm-eval skips files that it cannot read; say so where the wanted task may be in one of them."""
     for path in sorted(Path(tasks_path).glob("**/*.yaml")):
         try:
-            load_yaml(path, resolve_func=False)
+            config = load_yaml(path, resolve_func=False)
         except TASK_FAULTS as error:
             if path.stem == name or name in path.read_text(encoding="utf-8", errors="replace"):
+                mark = getattr(error, "problem_mark", None)
+                said = getattr(error, "problem", None) or first_line(error)
+                line = None if mark is None else mark.line + 1
                 raise TaskError(
-                    f'task "{name}" cannot be read: {_first_line(error)}', file=path
+                    f'task "{name}" cannot be read: {said}', file=path, line=line
                 ) from None
+            continue
+        called = config.get("group", config.get("task"))
+        if path.stem != name or called == name:
+            continue
+        if not isinstance(called, str):
+            found = "nothing" if called is None else repr(called)
+            raise TaskError(f"task: found {found}, expected the task's name", file=path)
+        raise TaskError(f'unknown task "{name}"; this file calls its task "{called}"', file=path)
 
 
 def _refuse_unsafe(name: str, manager: TaskManager) -> None:
-    entry = manager.task_index[name]
-    members = (entry.cfg or {}).get("task")
-    for member in members if isinstance(members, list) else ():
-        if isinstance(member, str) and member in manager.task_index:
-            _refuse_unsafe(member, manager)
-    if (entry.cfg or {}).get("unsafe_code"):
-        raise _unsafe(name)
+    for member in reached(name, manager.task_index):
+        if (manager.task_index[member].cfg or {}).get("unsafe_code"):
+            raise _unsafe(member)
 
 
 def _unsafe(name: str) -> TaskError:
@@ -229,6 +238,7 @@ def _unsafe(name: str) -> TaskError:
 
 def _prepare(task: Task, request: TaskRequest, allow_unsafe_code: bool) -> None:
     name = name_of(task)
+    check_metrics(task)
     if getattr(task, "UNSAFE_CODE", False) and not allow_unsafe_code:
         raise _unsafe(name)
     if getattr(task, "MULTIMODAL", False):
@@ -243,22 +253,20 @@ def _file_of(name: str, manager: TaskManager) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if any(map(str.isalnum, line))]
-    return said[0][:300] if said else type(error).__name__
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what lm-eval says by the way to itself: its warnings are no part of a result."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel("ERROR")
+    """Keep what lm-eval and `datasets` log and warn of to themselves: what matters they raise, too."""
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel("CRITICAL")
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

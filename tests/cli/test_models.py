@@ -1,4 +1,4 @@
-"""What `evomerge merge` answers to what it cannot do: one line, status 2, nothing left behind."""
+"""What `merge` and `score` answer to what they cannot do: one line, status 2, nothing left behind."""
 
 from __future__ import annotations
 
@@ -57,3 +57,23 @@ def test_a_method_that_only_mergekit_has(recipe_file, tmp_path, capsys):
     recipe_file.write_text(recipe_file.read_text().replace("passthrough", "nuslerp"))
     message = refused(capsys, "merge", recipe_file, tmp_path / "out")
     assert f'{recipe_file}:1: merge_method: "nuslerp" is a method of mergekit' in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "say what to score on: --tasks A,B or --campaign DIR"),
+        (["--tasks", ","], "say what to score on"),
+        (["--tasks", "a", "--campaign", "dir"], "found --tasks and --campaign; expected one"),
+        (["--tasks", "a", "--split", "select"], "--split is of a campaign's items"),
+        (
+            ["--campaign", "dir", "--limit", "3", "--num-fewshot", "0"],
+            "found --num-fewshot and --limit beside --campaign",
+        ),
+        (["--tasks", "a", "--out", "."], ".: is a folder; expected a file to write to"),
+        (["--tasks", "a", "--out", "/proc/a.json"], "/proc/a.json: cannot be written"),
+        (["--tasks", "a", "--limit", "0"], "greater than or equal to 1"),
+    ],
+)
+def test_what_to_score_on(flags, message, capsys):
+    assert message in refused(capsys, "score", "zoo:facts", *flags)
