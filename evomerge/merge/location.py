@@ -51,9 +51,9 @@ def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = 
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if folder.suffix == ".gguf":
-        raise gguf_error(folder)
     if folder.exists():
+        if folder.suffix == ".gguf":
+            raise gguf_error(folder)
         raise ModelError(
             "is a file; expected a folder with config.json and safetensors", file=model
         )

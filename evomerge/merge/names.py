@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -53,7 +53,7 @@ class ModelNames:
         loaded = self._loaded(stored)
         if loaded not in self.state:
             return None if self.ignored.search(loaded) else stored
-        plain = self._renamed(stored, None)
+        plain, _ = self._renamed(stored, None)
         head = f"{self.prefix}."
         if loaded == head + plain:
             return head + stored
@@ -61,7 +61,7 @@ class ModelNames:
 
     def missing(self, stored: Iterable[str]) -> frozenset[str]:
         """Return the parameters that none of the stored tensors gives."""
-        return self.needed - {self._loaded(name) for name in stored}
+        return self.needed - {given for name in stored for given in self._given(name)}
 
     def lost(self, names: Iterable[str], stored: Iterable[str]) -> list[str]:
         """Return which of some names, that are not stored, would give a parameter that is missing."""
@@ -70,12 +70,23 @@ class ModelNames:
 
     def _loaded(self, stored: str) -> str:
         """Name of the parameter that transformers reads a stored tensor into, or makes a part of."""
-        loaded = self._renamed(stored, self.prefix)
+        loaded, _ = self._renamed(stored, self.prefix)
         if loaded not in self.state and stored in self.state:
             return stored
         return loaded
 
-    def _renamed(self, stored: str, prefix: str | None) -> str:
+    def _given(self, stored: str) -> Iterator[str]:
+        """Names of all parameters that a stored tensor gives; several where it is split at loading."""
+        loaded = self._loaded(stored)
+        yield loaded
+        _, pattern = self._renamed(stored, self.prefix)
+        for converter in self.converters:
+            if pattern in converter.source_patterns:
+                first, *others = converter.target_patterns
+                yield from (loaded.replace(first, other) for other in others)
+
+    def _renamed(self, stored: str, prefix: str | None) -> tuple[str, str | None]:
+        """Transformers' own renaming, and the pattern of the converter that it found."""
         found: tuple[str, str | None] = rename_source_key(
             stored,
             list(self.renamings),
@@ -83,7 +94,7 @@ class ModelNames:
             base_model_prefix=prefix,
             meta_state_dict=self.state,
         )
-        return found[0]
+        return found
 
 
 def model_names(config: PretrainedConfig, *, trust_remote_code: bool) -> ModelNames | None:

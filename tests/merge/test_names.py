@@ -19,6 +19,8 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    HrmTextConfig,
+    HrmTextForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
@@ -262,6 +264,31 @@ def test_a_base_that_lacks_a_parameter_is_refused(kind, tmp_path):
         ModelError, match=r"lacks model\.layers\.1\.mlp\.down_proj\.weight \(and 2 mo"
     ):
         check_family(open_checkpoint(folder), [])
+
+
+def test_a_tensor_that_is_split_at_loading_gives_all_its_parts(tmp_path):
+    """HRM stores gate and up projections, and those of attention, as one tensor each."""
+    config = HrmTextConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=32,
+        **SMALL,
+    )
+    HrmTextForCausalLM(config).save_pretrained(tmp_path / "whole")
+    weights = load_file(tmp_path / "whole" / "model.safetensors")
+    [fused, *_] = [name for name in sorted(weights) if "gqkv_proj" in name]
+    check_family(open_checkpoint(str(tmp_path / "whole")), [])
+    less = restored(
+        str(tmp_path / "whole"),
+        tmp_path / "less",
+        lambda w: {name: tensor for name, tensor in w.items() if name != fused},
+    )
+    with pytest.raises(ModelError, match=r"lacks .*\.self_attn\.gate_proj\.weight \(and 3 more\)"):
+        check_family(open_checkpoint(less), [])
 
 
 @pytest.mark.parametrize(("cls", "config"), [(BertModel, BertConfig), (LlamaModel, None)])
