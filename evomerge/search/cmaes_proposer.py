@@ -80,6 +80,10 @@ class CmaEsProposer:
         """Remember the point if it is the best."""
         self._note(params, result)
 
+    def restart(self) -> None:
+        """Begin again at the best point known, with the first step size."""
+        self._optimizer, self._told = None, []
+
     def _note(self, params: Params, result: Result) -> Vector:
         point = self._cube.to_unit(params)
         if self._best is None or result.loss < self._best[0]:

@@ -50,6 +50,16 @@ class Step:
     items: Mapping[str, tuple[int, ...]]
     shares: Mapping[str, float]
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"descent {self.descent}, step {self.number}"
+
+    @property
+    def count(self) -> int:
+        """How many items it reads."""
+        return sum(map(len, self.items.values()))
+
 
 @dataclass
 class Descent:

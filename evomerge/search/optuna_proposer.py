@@ -61,6 +61,7 @@ class OptunaProposer:
         directions: One an objective value.
         trials: The budget, which sizes NSGA-II's population.
         seed: Of the random numbers.
+        startup: How many of its trials `tpe` and `gp` draw at random.
     """
 
     def __init__(
@@ -70,8 +71,9 @@ class OptunaProposer:
         directions: Sequence[Direction],
         trials: int,
         seed: int,
+        startup: int = RANDOM_TRIALS,
     ) -> None:
-        self._distributions = dict(distributions)
+        self._distributions, self._startup = dict(distributions), startup
         self._trials, self._seed = trials, seed
         build: Mapping[str, Build] = {
             "tpe": self._tpe,
@@ -167,7 +169,7 @@ class OptunaProposer:
 
     def _tpe(self, number: int) -> _WholeSpace:
         return _TPE(
-            n_startup_trials=RANDOM_TRIALS + self._known,
+            n_startup_trials=self._startup + self._known,
             n_ei_candidates=24,
             multivariate=True,
             group=False,
@@ -194,7 +196,7 @@ class OptunaProposer:
     def _gp(self, number: int) -> _WholeSpace:
         return _GP(
             independent_sampler=RandomSampler(seed=seed_of(self._seed, number)),
-            n_startup_trials=RANDOM_TRIALS + self._known,
+            n_startup_trials=self._startup + self._known,
             deterministic_objective=False,
             constraints_func=None,
             warn_independent_sampling=False,

@@ -7,10 +7,13 @@ is one of (seed, trial number). So hearing the recorded events again rebuilds it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from evomerge.search.descent import Step
+from evomerge.trial import Outcome
 
 Params = Mapping[str, float]
 
@@ -23,11 +26,13 @@ class Result:
         values: Objective values, in the study's directions; estimates where a trial was pruned.
         loss: One number to minimise that orders points as the campaign does, conditions included.
         violations: By how much each condition is missed; met where at most 0.
+        outcome: With the score of each item; None: not at hand.
     """
 
     values: tuple[float, ...]
     loss: float
     violations: tuple[float, ...] = ()
+    outcome: Outcome | None = field(default=None, compare=False, repr=False)
 
 
 class Proposer(Protocol):
@@ -44,6 +49,33 @@ class Proposer(Protocol):
 
     def known(self, params: Params, result: Result) -> None:
         """Hear of a point that no trial asked for, such as a baseline's."""
+
+
+@runtime_checkable
+class GradientProposer(Proposer, Protocol):
+    """A source of points that also asks for gradients. All but `next_step` and `step` are repeated."""
+
+    def next_step(self) -> Step | None:
+        """Return a step for an idle worker; None: ask for a trial instead."""
+
+    def step(
+        self, descent: int, number: int, params: Params, items: Mapping[str, tuple[int, ...]]
+    ) -> Step:
+        """Return a step as it was asked for before."""
+
+    def step_asked(self, step: Step) -> None:
+        """Hear that a step is in flight."""
+
+    def step_told(self, descent: int, slopes: Mapping[str, float] | None) -> None:
+        """Hear the gradient of the step in flight of a descent; None: it failed."""
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """A source of points that draws around one of them."""
+
+    def restart(self) -> None:
+        """Go on around the best point known."""
 
 
 def seed_of(seed: int, number: int, attempt: int = 0) -> int:

@@ -42,7 +42,7 @@ def race_of(judge: Judge, ids: Mapping[str, Sequence[str]]) -> Race | None:
     )
     return Race(
         metrics=metrics,
-        weights={goal.task: _weight(judge, goal) for goal in goals},
+        weights={goal.task: weight_in_mean(judge, goal) for goal in goals},
         signs=signs,
         best={goal.task: _best(judge, goal) or 0.0 for goal in goals},
         expected=expected,
@@ -125,8 +125,8 @@ def race_faults(campaign: Campaign, items: _Metrics, better: Better) -> list[str
     return found
 
 
-def _weight(judge: Judge, goal: Objective) -> float:
-    """A task's weight in the mean of values as they are."""
+def weight_in_mean(judge: Judge, goal: Objective) -> float:
+    """Return a task's weight in the mean of values as they are."""
     if judge.campaign.mode == "pareto" or judge.campaign.normalize == "none":
         return goal.weight
     higher = judge.better(goal.task, goal.metric)

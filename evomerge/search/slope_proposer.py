@@ -1,6 +1,6 @@
 """Descents from the best points known, then another sampler around what they found.
 
-Paths are followed side by side, as many as there are idle workers for (`_MOST_PATHS` at most); their
+Paths are followed side by side, as many as there are idle workers for (`MOST_PATHS` at most); their
 checkpoints are ordinary trials. What has no slope (densities, methods, mask seeds, subsets) stays as it is
 along a path, and is searched by the sampler that goes on around the best point.
 """
@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from optuna.distributions import FloatDistribution
 
+from evomerge.search.cmaes_proposer import CmaEsProposer
 from evomerge.search.descent import BATCH, Descent, Step
 from evomerge.search.proposer import Params, Proposer, Result
 
 AROUND = 0.05
 """First step size of CMA-ES around what the descents found, as a share of each range."""
 
-_MOST_PATHS = 8
+MOST_PATHS = 8
 _PATHS_IN_TURN = 2
 _SHORT_BUDGET = 50  # trials; below, one path in turn
 
@@ -76,17 +77,49 @@ class SlopeProposer:
         self._others: dict[int, Proposer] = {}  # trials in flight of the sampler beside or after
         self._heard: list[tuple[float, dict[str, float], Result]] = []  # every point, in order
 
+    @property
+    def is_due(self) -> bool:
+        """Whether a checkpoint is to be scored before anything else."""
+        return any(path.due for path in self._paths)
+
+    @property
+    def descents(self) -> int:
+        """How many descents began."""
+        return len(self._paths)
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether a descent is under way, or its last checkpoint not scored yet."""
+        return any(not path.over for path in self._paths) or self.is_due or bool(self._mine)
+
+    @property
+    def in_turn(self) -> int:
+        """How many descents there will be where they are followed one by one."""
+        return self._in_turn
+
     def next_step(self) -> Step | None:
         """Return a step for an idle worker; None: ask for a trial instead."""
-        if any(path.due for path in self._paths):
+        if self.is_due:
             return None
-        idle = [path for path in self._paths if not (path.busy or path.over)]
-        if idle:
-            return min(idle, key=lambda path: path.steps).next_step()
         going = any(not path.over for path in self._paths)
-        if len(self._paths) < (_MOST_PATHS if going else self._in_turn):
-            return self._path(self._start()).next_step()
-        return None
+        found = self.idle_step()
+        if found is None and len(self._paths) < (MOST_PATHS if going else self._in_turn):
+            return self.first_step()
+        return found
+
+    def idle_step(self) -> Step | None:
+        """Return the next step of the descent that is least far, of those that wait for a worker."""
+        idle = [path for path in self._paths if not (path.busy or path.due or path.over)]
+        return min(idle, key=lambda path: path.steps).next_step() if idle else None
+
+    def first_step(self) -> Step:
+        """Return the first step of another descent."""
+        return self._path(self._start()).next_step()
+
+    def restart(self) -> None:
+        """Let the sampler beside or after the descents begin again at the best point known."""
+        if isinstance(self._rest, CmaEsProposer):
+            self._rest.restart()
 
     def step_asked(self, step: Step) -> None:
         """Hear that a step is in flight."""

@@ -14,15 +14,15 @@ from dataclasses import replace
 from evomerge.goals import Judge
 from evomerge.racing import completed
 from evomerge.recipe import Parts, parts
+from evomerge.search.contributions import contributions_of
 from evomerge.search.descent import Step
 from evomerge.search.flights import Flights
 from evomerge.search.history import Event, Known, events
 from evomerge.search.incumbents import Incumbents
-from evomerge.search.proposer import Params, Proposer, Result
+from evomerge.search.proposer import GradientProposer, Params, Proposer, Result
 from evomerge.search.racing import against
 from evomerge.search.ranking import Ranked, finalists, ranked_loss, ranking
 from evomerge.search.samplers import open_proposer
-from evomerge.search.slope_proposer import SlopeProposer
 from evomerge.search.tally import Ended, Tally
 from evomerge.space import Space
 from evomerge.store import Asked, Store, StoredBaseline, StoredTrial, Told
@@ -85,7 +85,12 @@ class Study:
         campaign = store.campaign
         self._metrics = {goal.task: (goal.metric,) for goal in campaign.objectives}
         self._proposer = proposer or open_proposer(
-            campaign, space, judge.directions, counts or {}, store.planned_trials
+            campaign,
+            space,
+            judge.directions,
+            counts or {},
+            store.planned_trials,
+            contributions_of(judge),
         )
         self._flights = Flights(space.distributions)
         self._incumbents = Incumbents(judge.directions)
@@ -123,7 +128,7 @@ class Study:
         while len(jobs) < count and self.ended is None:
             step = self._next_step()
             if step is not None:
-                cost = SLOPE_COST * _count(step)
+                cost = SLOPE_COST * step.count
                 if not self.tally.affords(self._store.campaign, self._pending + cost):
                     break
                 asked.append(step)
@@ -197,12 +202,12 @@ class Study:
     @property
     def _pending(self) -> int:
         """Items that the work in flight may still cost."""
-        steps = sum(map(_count, self._steps.values()))
+        steps = sum(step.count for step in self._steps.values())
         return len(self._flying) * self._store.campaign.items_per_trial + SLOPE_COST * steps
 
     def _next_step(self) -> Step | None:
         proposer = self._proposer
-        if not isinstance(proposer, SlopeProposer) or self.tally.asked < len(self._first):
+        if not isinstance(proposer, GradientProposer) or self.tally.asked < len(self._first):
             return None
         return None if self._must_wait() else proposer.next_step()
 
@@ -210,7 +215,7 @@ class Study:
         """Descents begin at the best of the given points, so these are heard of first."""
         given = range(len(self._first))
         return (
-            isinstance(self._proposer, SlopeProposer)
+            isinstance(self._proposer, GradientProposer)
             and self.tally.asked >= len(self._first)
             and any(number in self._flying for number in given)
         )
@@ -233,7 +238,7 @@ class Study:
 
     def _slope_job(self, step: Step) -> SlopeJob:
         recipe = self._space.recipe(step.params)
-        return SlopeJob(_step_name(step), recipe, step.items, step.shares)
+        return SlopeJob(step.name, recipe, step.items, step.shares)
 
     def _record_asked(self, asked: list[Asked | Step]) -> None:
         if asked:
@@ -322,7 +327,7 @@ class Study:
             elif what.outcome is not None:
                 self._flights.land(what.number, what.outcome)
                 self._take_told(what.candidate, what.outcome, what.values)
-        elif isinstance(self._proposer, SlopeProposer):
+        elif isinstance(self._proposer, GradientProposer):
             step = self._proposer.step(what.descent, what.step, what.params, what.items)
             if told:
                 slopes = None if what.loss is None else what.slopes
@@ -360,22 +365,23 @@ class Study:
         self._proposer.told(number, self._params[number], result)
 
     def _take_step(self, step: Step) -> None:
-        assert isinstance(self._proposer, SlopeProposer)  # nothing else takes steps
+        assert isinstance(self._proposer, GradientProposer)  # nothing else takes steps
         self._proposer.step_asked(step)
-        self._steps[_step_name(step)] = step
+        self._steps[step.name] = step
 
     def _take_slopes(
         self, step: Step, slopes: Mapping[str, float] | None, failure: str | None, cost: int
     ) -> None:
-        assert isinstance(self._proposer, SlopeProposer)
-        del self._steps[_step_name(step)]
+        assert isinstance(self._proposer, GradientProposer)
+        del self._steps[step.name]
         self.tally.items += cost
         self.tally.slope_failure = failure or self.tally.slope_failure
         self._proposer.step_told(step.descent, slopes)
 
     def _result(self, values: Sequence[float], outcome: Outcome) -> Result:
         violations = self._judge.violations(outcome)
-        return Result(tuple(values), ranked_loss(self._judge.mean(values), violations), violations)
+        loss = ranked_loss(self._judge.mean(values), violations)
+        return Result(tuple(values), loss, violations, outcome)
 
 
 _Point = tuple[tuple[str, float], ...]
@@ -389,14 +395,6 @@ def _number(candidate: Candidate) -> int:
     if candidate.number is None:
         raise ValueError(f"{candidate.name} is no trial: it has no number")
     return candidate.number
-
-
-def _count(step: Step) -> int:
-    return sum(map(len, step.items.values()))
-
-
-def _step_name(step: Step) -> str:
-    return f"descent {step.descent}, step {step.number}"
 
 
 def _in_full(race: Race | None, outcome: Outcome) -> Outcome:

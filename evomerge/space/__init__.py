@@ -2,6 +2,16 @@
 
 from evomerge.space.advice import unused
 from evomerge.space.baselines import Baseline, Wanted
+from evomerge.space.choices import (
+    Choice,
+    choice_of,
+    default_point,
+    differentiable,
+    first_choices,
+    free,
+    moved_to,
+    neighbours,
+)
 from evomerge.space.dimensions import REST
 from evomerge.space.facts import Family, MethodFacts, ParameterFacts
 from evomerge.space.gradient import component_of
@@ -12,13 +22,21 @@ from evomerge.space.transfer import transfer
 __all__ = [
     "REST",
     "Baseline",
+    "Choice",
     "Family",
     "MethodFacts",
     "ParameterFacts",
     "Space",
     "Wanted",
+    "choice_of",
     "component_of",
+    "default_point",
+    "differentiable",
+    "first_choices",
+    "free",
     "layer_groups",
+    "moved_to",
+    "neighbours",
     "transfer",
     "unused",
 ]

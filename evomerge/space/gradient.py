@@ -27,7 +27,7 @@ def gradient(space: Space, params: Mapping[str, float], slopes: Slopes) -> dict[
     for one in space.searched:
         if not is_sloped(one.name, space.methods):
             continue
-        if one.name not in method.parameters:  # the model does not depend on it
+        if not has_gradient(one.name, method):  # the model does not depend on it, or has none by it
             found |= dict.fromkeys(one.places, 0.0)
             continue
         by_value = _table(space, one, method, slopes)
@@ -36,11 +36,14 @@ def gradient(space: Space, params: Mapping[str, float], slopes: Slopes) -> dict[
 
 
 def is_sloped(name: str, methods: Mapping[str, MethodFacts]) -> bool:
-    """Tell whether every method that takes a parameter has slopes by it."""
-    takers = [method for method in methods.values() if name in method.parameters]
-    return bool(takers) and all(
-        method.slopes is not None and method.parameters[name].sloped for method in takers
-    )
+    """Tell whether some method has gradients by a parameter."""
+    return any(has_gradient(name, method) for method in methods.values())
+
+
+def has_gradient(name: str, method: MethodFacts) -> bool:
+    """Tell whether a method takes a parameter and has gradients by it."""
+    taken = method.parameters.get(name)
+    return taken is not None and method.slopes is not None and taken.sloped
 
 
 def component_of(components: Sequence[str], tensor: str) -> int:

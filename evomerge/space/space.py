@@ -148,7 +148,7 @@ class Space:
 
         It is the derivative by the dimension's own value, of logarithmic ranges too; 0 where the model at
         this point does not depend on it (another method is chosen, the expert takes no part, the curve
-        has left its range).
+        has left its range), or its method has no gradient by it.
 
         Args:
             params: The point.

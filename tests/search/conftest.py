@@ -20,3 +20,17 @@ def driver() -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def choices(driver: ModuleType) -> ModuleType:
+    """The synthetic objective of `choices.py`, in which methods and subsets of experts differ."""
+    spec = importlib.util.spec_from_file_location(
+        "search_choices", Path(__file__).parent / "choices.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

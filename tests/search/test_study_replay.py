@@ -15,7 +15,14 @@ from evomerge.search.proposer import Proposer
 from evomerge.store import Store
 
 SAMPLERS = [name for name in get_args(Sampler) if name != "auto"]
-SPACES: dict[str, dict[str, Any]] = {"plain": {}, "coarse": {"coarse": 2}}
+METHODS = {
+    "method": ["task_arithmetic", "ties"],
+    "parameters": {
+        "weight": {"low": 0.0, "high": 1.2},
+        "density": {"low": 0.2, "high": 1.0, "per": []},
+    },
+}
+SPACES: dict[str, dict[str, Any]] = {"plain": {}, "coarse": {"coarse": 2}, "methods": METHODS}
 SOURCES = ("propose", "next_step")  # what a sampler says; the others are what it hears
 HEARD = ("known", "asked", "told", "step_asked", "step_told")
 TRIALS = 16

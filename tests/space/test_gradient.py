@@ -165,13 +165,15 @@ def test_a_missing_slope_is_no_slope_of_0(make_space, draw):
         space.gradient(draw(space), Slopes(tensors={"x": TensorSlopes(0, ("/base", "/a", "/b"))}))
 
 
-def test_every_method_that_takes_it_must_have_slopes_by_it(make_space):
+def test_a_method_without_gradients_takes_none_from_the_others(make_space, draw):
     space = make_space(method=["ties", "unsloped"], parameters={"weight": WEIGHT})
-    assert is_sloped("weight", {"ties": space.methods["ties"]})
-    assert not is_sloped("weight", space.methods)
+    assert is_sloped("weight", space.methods)
+    assert not is_sloped("weight", {"unsloped": space.methods["unsloped"]})
     assert not is_sloped("density", space.methods)
     assert not is_sloped("unheard of", space.methods)
-    assert space.sloped == ()
+    assert space.sloped == ("weight/a", "weight/b")
+    point = {**draw(space), "method/ties": 0.0, "method/unsloped": 1.0}
+    assert space.gradient(point, Slopes()) == {"weight/a": 0.0, "weight/b": 0.0}
 
 
 def test_a_tensor_belongs_to_the_first_component_in_its_name():

@@ -1,0 +1,202 @@
+"""A synthetic objective over methods, subsets of three experts, weights and densities: no models."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evomerge.campaign import Campaign
+from evomerge.goals import Judge
+from evomerge.search.contributions import contributions_of
+from evomerge.search.proposer import GradientProposer, Params, Proposer, Result
+from evomerge.search.samplers import open_proposer
+from evomerge.space import Choice, Family, Space, choice_of
+from evomerge.trial import Cost, Estimate, Outcome, TaskScores
+
+EXPERTS = ("a", "b", "c")
+ITEMS = 96
+APART = np.random.default_rng(0).normal(0.0, 0.5, (ITEMS, len(EXPERTS)))
+"""By which the best weights of an item are others than those of all: so candidates differ item by item."""
+APART -= APART.mean(axis=0)
+TOP = {"task_arithmetic": 0.7, "ties": 0.8, "dare_linear": 0.55, "fixed": 0.1}
+"""The best value of each method: the naive merges say little of it."""
+BEST = {"a": 0.9, "b": 0.6, "c": 0.2}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    per_source: bool = True
+    sloped: bool = True
+    default: float | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    needs_base: bool = True
+    draws_masks: bool = False
+    slopes: object | None = "some"
+
+
+DENSE = {"weight": Parameter(), "density": Parameter(sloped=False, default=1.0)}
+METHODS = {
+    "task_arithmetic": Method({"weight": Parameter()}),
+    "ties": Method(DENSE),
+    "dare_linear": Method(DENSE, draws_masks=True),
+    "fixed": Method({}, slopes=None),
+}
+
+
+def campaign(
+    out: Path, sampler: str, trials: int, space: Any = None, mode: str = "mean"
+) -> Campaign:
+    return Campaign.model_validate(
+        {
+            "name": "choices",
+            "models": {"base": "/base", "experts": [f"/{name}" for name in EXPERTS]},
+            "space": {
+                "method": ["task_arithmetic", "ties", "dare_linear"],
+                "parameters": {
+                    "weight": {"low": 0.0, "high": 1.2},
+                    "density": {"low": 0.2, "high": 1.0, "per": []},
+                },
+                **(space or {}),
+            },
+            "objectives": [{"task": "t", "metric": "acc"}]
+            + [{"task": "u", "metric": "acc"}] * (mode != "mean"),
+            "mode": mode,
+            "items": {"search": ITEMS, "select": 4, "holdout": 4},
+            "search": {"sampler": sampler, "trials": trials},
+            "out": str(out),
+        }
+    )
+
+
+def space_of(settings: Campaign) -> Space:
+    family = Family("/base", {name: f"/{name}" for name in EXPERTS}, 2, "float32")
+    return Space.build(settings.space, family, METHODS)
+
+
+def weights_at(choice: Choice, params: Params) -> np.ndarray:
+    return np.array(
+        [params.get(f"weight/{name}", 0.5) if name in choice.experts else 0.0 for name in EXPERTS]
+    )
+
+
+def value_at(space: Space, params: Params) -> float:
+    """Return the value: the method's best one less the square of the distance from the best weights."""
+    choice = choice_of(space, params)
+    apart = weights_at(choice, params) - np.array(list(BEST.values()))
+    value = TOP[choice.method] - 0.3 * float(apart @ apart)
+    if "density" in METHODS[choice.method].parameters and "density" in params:
+        value -= 0.3 * (params["density"] - 0.5) ** 2
+    return value
+
+
+def outcome_at(space: Space, params: Params) -> Outcome:
+    away = weights_at(choice_of(space, params), params) - np.array(list(BEST.values()))
+    values = value_at(space, params) + 0.6 * APART @ away
+    scores = TaskScores(
+        tuple(map(str, range(ITEMS))),
+        {"acc": tuple(values.tolist())},
+        {"acc": Estimate(float(values.mean()))},
+    )
+    return Outcome({"t": scores, "u": scores}, cost=Cost(items=ITEMS))
+
+
+def result_at(space: Space, params: Params, objectives: int = 1) -> Result:
+    outcome = outcome_at(space, params)
+    value = outcome.scores["t"].values["acc"].value
+    return Result((value,) * objectives, -value, (), outcome)
+
+
+def gradient_at(space: Space, params: Params) -> dict[str, float]:
+    choice = choice_of(space, params)
+    found = 0.6 * (weights_at(choice, params) - np.array(list(BEST.values())))
+    return {
+        f"weight/{name}": float(one) if name in choice.experts else 0.0
+        for name, one in zip(EXPERTS, found, strict=True)
+    }
+
+
+def opened(settings: Campaign) -> tuple[Proposer, Space]:
+    """Open the campaign's sampler, which knows the naive merges of task arithmetic."""
+    space = space_of(settings)
+    judge = Judge(settings)
+    directions = judge.directions
+    proposer = open_proposer(
+        settings,
+        space,
+        directions,
+        {"t": ITEMS},
+        settings.planned_trials,
+        contributions_of(judge),
+    )
+    for row in space.baselines():
+        if row.params is not None:
+            proposer.known(row.params, result_at(space, row.params, len(directions)))
+    return proposer, space
+
+
+def search(settings: Campaign) -> tuple[list[dict[str, float]], Space]:
+    """Search with one worker; return the points of all trials."""
+    proposer, space = opened(settings)
+    points: list[dict[str, float]] = []
+    while len(points) < settings.planned_trials:
+        if isinstance(proposer, GradientProposer) and (step := proposer.next_step()) is not None:
+            proposer.step_asked(step)
+            proposer.step_told(step.descent, gradient_at(space, step.params))
+            continue
+        number = len(points)
+        params = proposer.propose(number)
+        proposer.asked(number, params)
+        proposer.told(number, params, result_at(space, params, len(Judge(settings).directions)))
+        points.append(params)
+    return points, space
+
+
+def events(settings: Campaign, workers: int) -> list[tuple[str, tuple[Any, ...], Any]]:
+    """Search with several workers whose results come in any order; return every call and its answer."""
+    proposer, space = opened(settings)
+    order = random.Random(5)
+    calls: list[tuple[str, tuple[Any, ...], Any]] = []
+    flying: list[tuple[str, Any, Params]] = []
+    number, objectives = 0, len(Judge(settings).directions)
+
+    def call(name: str, *arguments: Any) -> Any:
+        answer = getattr(proposer, name)(*arguments)
+        calls.append((name, arguments, answer))
+        return answer
+
+    while number < settings.planned_trials or flying:
+        if len(flying) < workers and number < settings.planned_trials:
+            step = call("next_step") if isinstance(proposer, GradientProposer) else None
+            if step is not None:
+                call("step_asked", step)
+                flying.append(("step_told", step.descent, step.params))
+                continue
+            params = call("propose", number)
+            call("asked", number, params)
+            flying.append(("told", number, params))
+            number += 1
+            continue
+        what, which, params = flying.pop(order.randrange(len(flying)))
+        if what == "told":
+            call(
+                what,
+                which,
+                params,
+                None if which % 7 == 6 else result_at(space, params, objectives),
+            )
+        else:
+            call(what, which, gradient_at(space, params))
+    return calls
+
+
+def methods_of(points: list[dict[str, float]], space: Space) -> Counter[str]:
+    return Counter(choice_of(space, params).method for params in points)

@@ -1,0 +1,116 @@
+"""Every method gets its share, the best gets the most, and subsets are tried from all experts on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from evomerge.search.bandit_proposer import BanditProposer
+from evomerge.search.gradient_bandit import GradientBandit
+from evomerge.space import choice_of
+
+TRIALS = 90
+SHARE = TRIALS // 15
+
+
+@pytest.mark.parametrize("sampler", ["slope", "cmaes", "tpe", "nsga2"])
+def test_every_method_is_tried_and_the_best_gets_the_most(
+    choices: ModuleType, tmp_path: Path, sampler: str
+) -> None:
+    """The naive merges are of task arithmetic, but ties is better once its weights are found."""
+    points, space = choices.search(choices.campaign(tmp_path, sampler, TRIALS))
+    counts = choices.methods_of(points, space)
+    least = 4 if sampler == "slope" else SHARE  # one descent
+    assert min(counts[name] for name in choices.METHODS if name != "fixed") >= least
+    assert counts["ties"] > TRIALS / 2
+    assert counts["dare_linear"] < TRIALS / 4
+    assert max(choices.value_at(space, point) for point in points) > 0.77
+
+
+@pytest.mark.parametrize("sampler", ["slope", "cmaes", "tpe"])
+def test_it_loses_little_against_the_best_method_searched_alone(
+    choices: ModuleType, tmp_path: Path, sampler: str
+) -> None:
+    found = {}
+    for method in (["task_arithmetic", "ties", "dare_linear"], "ties"):
+        settings = choices.campaign(tmp_path, sampler, 120, {"method": method})
+        points, space = choices.search(settings)
+        found[str(method)] = max(choices.value_at(space, point) for point in points)
+    together, alone = found.values()
+    assert together > alone - 0.01
+
+
+@pytest.mark.parametrize("sampler", ["slope", "cmaes", "tpe"])
+def test_subsets_are_explored_from_all_experts_on(
+    choices: ModuleType, tmp_path: Path, sampler: str
+) -> None:
+    changes = {
+        "subsets": True,
+        "method": "task_arithmetic",
+        "parameters": {"weight": {"low": 0.3, "high": 1.2}},
+    }
+    points, space = choices.search(choices.campaign(tmp_path, sampler, TRIALS, changes))
+    subsets = [choice_of(space, point).experts for point in points]
+    assert subsets[0] == choices.EXPERTS
+    assert {("a", "b"), ("a", "c"), ("b", "c")} <= set(subsets)
+    # The best weight of c is 0.2: with the least that it may have it is nearer than without it.
+    assert subsets.count(choices.EXPERTS) > TRIALS / 3
+    assert sum(len(one) == 1 for one in subsets) < TRIALS / 10
+
+
+@pytest.mark.parametrize(
+    ("mode", "sampler"),
+    [("mean", name) for name in ("slope", "cmaes", "tpe", "nsga2")]
+    + [("pareto", name) for name in ("slope", "tpe", "nsga2")],
+)
+def test_hearing_it_all_again_rebuilds_it(
+    choices: ModuleType, tmp_path: Path, sampler: str, mode: str
+) -> None:
+    settings = choices.campaign(tmp_path, sampler, 50, {"subsets": True}, mode)
+    calls = choices.events(settings, workers=4)
+    for cut in (7, 60, len(calls)):
+        again, _ = choices.opened(settings)
+        for name, arguments, _ in calls[:cut]:
+            if name not in ("propose", "next_step"):
+                getattr(again, name)(*arguments)
+        for name, arguments, answer in calls[cut : cut + 40]:
+            assert getattr(again, name)(*arguments) == answer
+
+
+def test_without_numbers_each_choice_is_tried_and_then_nothing_is_left(
+    choices: ModuleType, tmp_path: Path
+) -> None:
+    space = {"method": ["task_arithmetic", "ties"], "subsets": True, "parameters": {"weight": 0.5}}
+    points, whole = choices.search(choices.campaign(tmp_path, "cmaes", 60, space))
+    assert len({choice_of(whole, point) for point in points}) > 4
+
+
+def test_several_objectives_give_every_method_the_same_share(
+    choices: ModuleType, tmp_path: Path
+) -> None:
+    points, space = choices.search(choices.campaign(tmp_path, "nsga2", 60, mode="pareto"))
+    assert set(choices.methods_of(points, space).values()) == {20}
+
+
+def test_a_method_that_always_fails_is_given_up(choices: ModuleType, tmp_path: Path) -> None:
+    proposer, space = choices.opened(choices.campaign(tmp_path, "cmaes", TRIALS))
+    points = []
+    for number in range(TRIALS):
+        params = proposer.propose(number)
+        proposer.asked(number, params)
+        fails = choice_of(space, params).method == "ties"
+        proposer.told(number, params, None if fails else choices.result_at(space, params))
+        points.append(params)
+    assert SHARE <= choices.methods_of(points, space)["ties"] <= SHARE + 2
+
+
+def test_only_where_something_is_chosen_there_is_a_bandit(
+    choices: ModuleType, tmp_path: Path
+) -> None:
+    for sampler, kind in (("slope", GradientBandit), ("gp", BanditProposer)):
+        found, _ = choices.opened(choices.campaign(tmp_path, sampler, 20))
+        assert type(found) is kind
+        alone, _ = choices.opened(choices.campaign(tmp_path, sampler, 20, {"method": "ties"}))
+        assert not isinstance(alone, BanditProposer)
