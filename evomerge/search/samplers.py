@@ -10,10 +10,11 @@ from optuna.distributions import FloatDistribution
 
 from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError
+from evomerge.goals import Judge
 from evomerge.search.bandit_proposer import BanditProposer
 from evomerge.search.cmaes_proposer import SIGMA, CmaEsProposer
 from evomerge.search.coarse_proposer import CoarseProposer
-from evomerge.search.contributions import Contributions
+from evomerge.search.contributions import Contributions, contributions_of
 from evomerge.search.gradient_bandit import GradientBandit
 from evomerge.search.optuna_proposer import RANDOM_TRIALS, OptunaProposer
 from evomerge.search.proposer import Proposer
@@ -33,20 +34,18 @@ _FEWEST_RANDOM = 3
 def open_proposer(
     campaign: Campaign,
     space: Space,
-    directions: Sequence[Direction],
+    judge: Judge,
     counts: Mapping[str, int],
     trials: int,
-    contributions: Contributions = lambda outcome: None,
 ) -> Proposer:
     """Set up the campaign's sampler.
 
     Args:
         campaign: Its `search` names the sampler and the seed.
         space: Where to search.
-        directions: One an objective value.
+        judge: Of the `search` items: the directions, and what items contribute to the objective.
         counts: Task → number of its search items with a gold answer, if any; only for `slope`.
         trials: What the sampler plans for: as it was when the campaign began, whatever was added since.
-        contributions: Takes outcomes apart by items, to test methods against each other.
 
     Raises:
         CampaignError: Nothing is searched, the sampler cannot handle several objectives, or nothing has a
@@ -59,13 +58,13 @@ def open_proposer(
             field="space.parameters",
         )
     name = campaign.search.sampler
-    if name == "cmaes" and len(directions) > 1:
+    if name == "cmaes" and len(judge.directions) > 1:
         raise CampaignError(
             "cmaes searches for one best value, found mode: pareto; use slope, nsga2, tpe, gp, "
             "random or qmc, or mode: mean",
             field="search.sampler",
         )
-    samplers = _Samplers(campaign, tuple(directions), counts, trials, contributions)
+    samplers = _Samplers(campaign, judge.directions, counts, trials, contributions_of(judge))
     if name == "slope":
         _check_gradients(space, counts)
         return samplers.over(space)

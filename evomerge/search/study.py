@@ -14,7 +14,6 @@ from dataclasses import replace
 from evomerge.goals import Judge
 from evomerge.racing import completed
 from evomerge.recipe import Parts, parts
-from evomerge.search.contributions import contributions_of
 from evomerge.search.descent import Step
 from evomerge.search.flights import Flights
 from evomerge.search.history import Event, Known, events
@@ -85,12 +84,7 @@ class Study:
         campaign = store.campaign
         self._metrics = {goal.task: (goal.metric,) for goal in campaign.objectives}
         self._proposer = proposer or open_proposer(
-            campaign,
-            space,
-            judge.directions,
-            counts or {},
-            store.planned_trials,
-            contributions_of(judge),
+            campaign, space, judge, counts or {}, store.planned_trials
         )
         self._flights = Flights(space.distributions)
         self._incumbents = Incumbents(judge.directions)

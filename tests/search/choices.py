@@ -12,7 +12,6 @@ import numpy as np
 
 from evomerge.campaign import Campaign
 from evomerge.goals import Judge
-from evomerge.search.contributions import contributions_of
 from evomerge.search.proposer import GradientProposer, Params, Proposer, Result
 from evomerge.search.samplers import open_proposer
 from evomerge.space import Choice, Family, Space, choice_of
@@ -132,10 +131,9 @@ def opened(settings: Campaign) -> tuple[Proposer, Space]:
     proposer = open_proposer(
         settings,
         space,
-        directions,
+        judge,
         {"t": ITEMS},
         settings.planned_trials,
-        contributions_of(judge),
     )
     for row in space.baselines():
         if row.params is not None:

@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 
 from evomerge.errors import CampaignError
+from evomerge.goals import Judge
 from evomerge.search.cmaes_proposer import SIGMA, CmaEsProposer
 from evomerge.search.coarse_proposer import CoarseProposer
 from evomerge.search.optuna_proposer import OptunaProposer
@@ -41,7 +42,9 @@ def opened(driver: ModuleType, tmp_path: Path):
             tmp_path / "out", mode, sampler=sampler, space=space, **search
         )
         found = {"near": 40, "text": 40} if counts is None else counts
-        return open_proposer(campaign, driver.fake_space(campaign.space), directions, found, 20)  # type: ignore[arg-type]
+        return open_proposer(
+            campaign, driver.fake_space(campaign.space), Judge(campaign), found, 20
+        )  # type: ignore[arg-type]
 
     return open_one
 
