@@ -32,7 +32,7 @@ def paths_followed(trials: int, workers: int, shares: int = 1) -> int:
         workers: How many there are; one that is idle while another follows a path begins the next.
         shares: Several to go to several places of a Pareto front.
     """
-    return max(_in_turn(trials, shares), _MOST_PATHS if workers > 1 else 0)
+    return max(_in_turn(trials, shares), MOST_PATHS if workers > 1 else 0)
 
 
 def _in_turn(trials: int, shares: int) -> int:
