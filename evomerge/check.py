@@ -12,7 +12,7 @@ from evomerge import yaml_file
 from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError, RecipeError, TaskError, UserError, nearest
 from evomerge.family import OpenFamily, check_weights, open_family
-from evomerge.merge import METHODS, ParameterSpec, check_recipe, load_tokenizer, method
+from evomerge.merge import METHODS, ParameterSpec, check_recipe, method
 from evomerge.sampler_choice import check_race, with_sampler
 from evomerge.score import (
     BackendScorer,
@@ -101,7 +101,7 @@ def _preflight(campaign: Campaign) -> Preflight:
     requests = tuple(TaskRequest(goal.task, goal.num_fewshot) for goal in campaign.objectives)
     plan = split_plan(campaign)
     prompt = PromptStyle(**campaign.prompt.model_dump())
-    items = _load_items(campaign, family.family.base, requests, plan, prompt)
+    items = _load_items(campaign, family, requests, plan, prompt)
     campaign = with_sampler(campaign, space, items)
     check_race(campaign, items)
     check_weights(family)  # reads all of it, so after all that is told by less
@@ -198,16 +198,15 @@ def check_budget(campaign: Campaign) -> None:
 
 def _load_items(
     campaign: Campaign,
-    base: str,
+    family: OpenFamily,
     requests: tuple[TaskRequest, ...],
     plan: SplitPlan,
     prompt: PromptStyle,
 ) -> Items:
-    tokenizer = load_tokenizer(base, trust_remote_code=campaign.models.trust_remote_code)
     try:
         items = load_items(
             requests,
-            tokenizer=tokenizer,
+            tokenizer=family.tokenizer,
             tasks_path=campaign.tasks_path,
             plan=plan,
             prompt=prompt,

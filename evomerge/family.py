@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import xxhash
+from transformers import PreTrainedTokenizerBase
 
 from evomerge import campaign, zoo
-from evomerge.errors import ModelError
+from evomerge.errors import ModelError, UserError
 from evomerge.merge import (
     Checkpoint,
     Layout,
+    OutputVocabulary,
     check_family,
     check_finite,
+    check_tokens,
+    load_tokenizer,
     open_checkpoint,
     with_heads,
 )
 from evomerge.model_names import parts
+from evomerge.recipe import Vocabulary
 from evomerge.space import Family
 
 SAMPLE_BYTES = 1 << 16
@@ -33,11 +40,30 @@ class OpenFamily:
         family: Names as recipes write them, layers, dtype.
         checkpoints: Model, as recipes name it → checkpoint; the base first.
         hashes: `base` or an expert's name → fingerprint of its files.
+        vocabulary: Tokens of the merged models; None: the base's, which all have.
+        trust_remote_code: Models may run code of their own.
     """
 
     family: Family
     checkpoints: Mapping[str, Checkpoint]
     hashes: Mapping[str, str]
+    vocabulary: OutputVocabulary | None = None
+    trust_remote_code: bool = False
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the merged models.
+
+        Raises:
+            ModelError: There is none; the field is named.
+        """
+        if self.vocabulary is not None:
+            return self.vocabulary.tokenizer
+        folder = str(self.base.tokenizer_folder)
+        try:
+            return load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
+        except ModelError as error:
+            raise ModelError(error.message, file=error.file, field="models.base") from error
 
     @property
     def base(self) -> Checkpoint:
@@ -82,15 +108,34 @@ def open_family(models: campaign.Models) -> OpenFamily:
     hashes |= {name: fingerprint(model) for name, model in experts.items()}
     _check_distinct(experts, hashes)
     checkpoints = with_heads(checkpoints)
-    for position, model in enumerate(experts.values()):
-        try:
-            check_family(checkpoints[base], [checkpoints[model]])
-        except ModelError as error:
-            field = "models.base" if error.file == base else f"models.experts.{position}"
-            raise ModelError(error.message, file=error.file, field=field) from error
+    for model in experts.values():
+        with _at_its_model(base, experts):
+            check_family(
+                checkpoints[base],
+                [checkpoints[model]],
+                matched=models.tokenizer is not None,
+                tokens=False,
+            )
+    if models.tokenizer is None:
+        with _at_its_model(base, experts):
+            check_tokens(list(checkpoints.values()), trust_remote_code=models.trust_remote_code)
     layout = Layout.of(checkpoints[base])
-    family = Family(base, experts, layout.num_layers, models.dtype)
-    return OpenFamily(family, checkpoints, hashes)
+    asked = _vocabulary(models.tokenizer, experts)
+    family = Family(base, experts, layout.num_layers, models.dtype, asked)
+    vocabulary = None if asked is None else _built(asked, checkpoints, models)
+    return OpenFamily(family, checkpoints, hashes, vocabulary, models.trust_remote_code)
+
+
+@contextmanager
+def _at_its_model(base: str, experts: Mapping[str, str]) -> Iterator[None]:
+    """Let an error about a model name the field of the campaign that names it."""
+    try:
+        yield
+    except ModelError as error:
+        names = list(experts.values())
+        known = str(error.file) in names
+        field = f"models.experts.{names.index(str(error.file))}" if known else "models.base"
+        raise ModelError(error.message, file=error.file, field=field) from error
 
 
 def check_weights(family: OpenFamily) -> None:
@@ -144,6 +189,21 @@ def _check_distinct(experts: Mapping[str, str], hashes: Mapping[str, str]) -> No
                 file=model,
                 field=f"models.experts.{position}",
             )
+
+
+def _vocabulary(tokenizer: str | None, experts: Mapping[str, str]) -> Vocabulary | None:
+    return None if tokenizer is None else Vocabulary(experts.get(tokenizer, tokenizer))
+
+
+def _built(
+    asked: Vocabulary, checkpoints: Mapping[str, Checkpoint], models: campaign.Models
+) -> OutputVocabulary:
+    try:
+        return OutputVocabulary.build(
+            asked, checkpoints, trust_remote_code=models.trust_remote_code
+        )
+    except UserError as error:
+        raise ModelError(error.message, file=error.file, field="models.tokenizer") from error
 
 
 def _located(model: str, field: str) -> str:

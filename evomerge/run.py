@@ -293,6 +293,7 @@ def assignment_of(ready: Preflight) -> Assignment:
         backend_arguments=campaign.scorer.args,
         allow_unsafe_code=campaign.scorer.allow_unsafe_code,
         methods=campaign.space.method,
+        vocabulary=ready.family.family.vocabulary,
     )
 
 

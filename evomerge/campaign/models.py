@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from evomerge.campaign.settings import DType, NonEmpty, Settings
+from evomerge.errors import nearest
 from evomerge.model_names import with_name
 from evomerge.validation import FieldError
 
@@ -47,6 +48,8 @@ class Models(Settings):
         base: The common ancestor: a local folder, a Hub id, or `zoo:NAME`.
         experts: One or more models fine-tuned from it; a bare text, or `{model, name}`.
         dtype: Of the merged weights and of the forward passes.
+        tokenizer: Whose tokens the merged models have, where experts added some: `base`, `union`, or an
+            expert's name; rows are then matched by token. Without it, unlike vocabularies are refused.
         trust_remote_code: Let models and tasks run code of their own.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
     """
@@ -54,6 +57,7 @@ class Models(Settings):
     base: NonEmpty
     experts: tuple[_Named, ...] = Field(min_length=1)
     dtype: DType = "bfloat16"
+    tokenizer: NonEmpty | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
 
@@ -70,3 +74,17 @@ class Models(Settings):
                 continue
             raise FieldError(f"{message}; give it as {{model: ..., name: ...}}", place, "name")
         return experts
+
+    @model_validator(mode="after")
+    def _known_tokenizer(self) -> Self:
+        names = [str(expert.name) for expert in self.experts]
+        if self.tokenizer in (None, "base", "union") and self.tokenizer not in names:
+            return self
+        if self.tokenizer == "union":
+            message = 'an expert is called "union", too; give it another name'
+            raise FieldError(message, "tokenizer")
+        if self.tokenizer not in names:
+            known = ("base", "union", *names)
+            message = f'found "{self.tokenizer}"; {nearest(str(self.tokenizer), known)}'
+            raise FieldError(message, "tokenizer")
+        return self

@@ -13,7 +13,9 @@ from evomerge.merge.resident import Memory
 from evomerge.merge.saving import save
 from evomerge.merge.slopes import SlopeTape
 from evomerge.merge.tokenizer import load_tokenizer
+from evomerge.merge.tokens import check_tokens
 from evomerge.merge.validation import check_recipe
+from evomerge.merge.vocabulary import OutputVocabulary, merged_tokenizer
 
 __all__ = [
     "METHODS",
@@ -22,15 +24,18 @@ __all__ = [
     "LiveModel",
     "Memory",
     "Method",
+    "OutputVocabulary",
     "ParameterSpec",
     "SlopeTape",
     "TensorHeader",
     "check_family",
     "check_finite",
     "check_recipe",
+    "check_tokens",
     "content",
     "load_tokenizer",
     "merged_tensors",
+    "merged_tokenizer",
     "method",
     "open_checkpoint",
     "save",

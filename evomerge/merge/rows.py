@@ -74,6 +74,25 @@ class Group:
         """Tell whether every input has a row of its own there."""
         return all(int(self.own[name][row]) >= 0 for name in self.names)
 
+    def counts(self, base: str | None) -> dict[str, int]:
+        """Count the tokens that some inputs lack (or must not use), by the rule that gives them a row.
+
+        Args:
+            base: Which input is the base; None: none is.
+        """
+        owned = torch.stack([self.own[name] for name in self.names]) >= 0
+        lacking = self.tokens & (~owned.all(0) | self.forced)
+        only = lacking & (self.donor >= 0) & (owned.sum(0) <= 1)
+        place = ZERO if base is None else self.names.index(base)
+        others = lacking & (self.donor >= 0) & ~only
+        return {
+            "its only owner's row": int(only.sum()),
+            "the base's row": int((others & (self.donor == place)).sum()),
+            "another model's row": int((others & (self.donor != place)).sum()),
+            "the mean of its owners' rows": int((lacking & (self.donor == MEAN)).sum()),
+            "zeros": int((lacking & (self.donor == ZERO)).sum()),
+        }
+
     def override(self, row: int, source: tuple[str, int] | None, *, force: bool) -> None:
         """Say where a row comes from.
 

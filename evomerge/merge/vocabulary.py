@@ -13,7 +13,7 @@ each model in turn, by their numbers there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from evomerge.errors import ModelError, RecipeError
-from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.location import locate, split_adapter
 from evomerge.merge.plan import Plan
 from evomerge.merge.rows import Group, seen_through
@@ -152,6 +152,25 @@ class OutputVocabulary:
             }
         return self._seen[key]
 
+    def lost(self) -> dict[str, tuple[str, ...]]:
+        """Return model → tokens that it has a row for and the output has not, by number."""
+        found = {}
+        for name, table in self._tables.items():
+            within = {token: row for token, row in table.items() if row < self._heights[name]}
+            gone = sorted(within.keys() - self.ids.keys(), key=lambda token: within[token])
+            if gone:
+                found[name] = tuple(gone)
+        return found
+
+    def filled(self, names: tuple[str, ...], base: str | None) -> dict[str, int]:
+        """Count the tokens that some inputs lack, by the rule that fills up their rows.
+
+        Args:
+            names: The inputs.
+            base: Which of them is the base.
+        """
+        return self._group(names, base).counts(base)
+
     def configure(self, config: PretrainedConfig) -> None:
         """Write into a merged model's configuration how many rows it has, and which are special."""
         text = config.get_text_config()
@@ -209,6 +228,34 @@ class OutputVocabulary:
                 f"{source.model} has {self._heights[source.model]} rows, found {row}", field=where
             )
         return source.model, row
+
+
+def merged_tokenizer(
+    models: Sequence[str],
+    asked: Vocabulary | None,
+    *,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of merges of some models.
+
+    Args:
+        models: As recipes name them, the base first.
+        asked: Whose tokens; None: the base's.
+        trust_remote_code: Let models and tokenizers run code of their own.
+        allow_pickle: Accept PyTorch pickles.
+
+    Raises:
+        ModelError: A model or a tokenizer is missing or damaged.
+    """
+    opened = {
+        name: open_checkpoint(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+        for name in (models[:1] if asked is None else models)
+    }
+    if asked is not None:
+        return OutputVocabulary.build(asked, opened, trust_remote_code=trust_remote_code).tokenizer
+    folder = opened[models[0]].tokenizer_folder
+    return load_tokenizer(str(folder), trust_remote_code=trust_remote_code)
 
 
 def _read_tables(models: Mapping[str, Checkpoint], trust_remote_code: bool) -> dict[str, Tokens]:

@@ -13,6 +13,7 @@ from evomerge.merge import METHODS
 from evomerge.preflight.doubts import doubts
 from evomerge.preflight.machine import Here, here
 from evomerge.preflight.rates import Rates, rates
+from evomerge.preflight.tokens import token_lines
 from evomerge.score import gold_count
 from evomerge.search import Forecast, forecast
 from evomerge.workers.memory_plan import Machine, MemoryPlan, plan_memory, sizes_of
@@ -44,6 +45,7 @@ class Plan:
         tried: Whether evaluations were tried out for it.
         ended_by_hours: Whether `hours` end the search before its other budgets do.
         warnings: What is legal, but probably not meant.
+        tokenizer: What becomes of the models' tokens; nothing where all have the same.
     """
 
     dimensions: int
@@ -60,6 +62,7 @@ class Plan:
     tried: bool
     ended_by_hours: bool
     warnings: tuple[str, ...] = ()
+    tokenizer: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -120,6 +123,7 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
         tried=found is not None and found.tried,
         ended_by_hours=by_hours,
         warnings=doubts(ready, machine, memory, seconds, work.trials, (results, free)),
+        tokenizer=token_lines(ready.family, ready.campaign.models.tokenizer),
     )
 
 

@@ -18,6 +18,7 @@ def describe(plan: Plan) -> str:
         *_memory(plan.memory),
         f"disk            {size(plan.disk_bytes)} ({size(plan.free_disk_bytes)} free)",
         f"estimated time  {_time(plan)}",
+        *(f"{'' if i else 'tokenizer':15} {line}" for i, line in enumerate(plan.tokenizer)),
     ]
     return "\n".join([*lines, *(f"warning: {warning}" for warning in plan.warnings), "ready"])
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from evomerge.check import Preflight
 from evomerge.errors import EvomergeError
-from evomerge.merge import LiveModel, load_tokenizer
+from evomerge.merge import LiveModel
 from evomerge.score import Collapsed, NotFinite, Scorer, gold_count
 from evomerge.space import Baseline
 from evomerge.trial import Split
@@ -90,6 +90,7 @@ def _tried(ready: Preflight, device: str, guess: Rates) -> Rates:
         device=device,
         trust_remote_code=campaign.models.trust_remote_code,
         allow_pickle=campaign.models.allow_pickle,
+        vocabulary=ready.family.family.vocabulary,
     )
     batch_tokens = campaign.workers.batch_tokens
     scorer = Scorer(model.module, model.tokenizer, items, batch_tokens=batch_tokens)
@@ -163,9 +164,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def _tokens_of_an_item(ready: Preflight, *, reported: bool) -> float:
     """Return the tokens of an item of every task: its prompts, and a guess of what is generated."""
     total = 0.0
-    tokenizer = load_tokenizer(
-        ready.family.family.base, trust_remote_code=ready.campaign.models.trust_remote_code
-    )
+    tokenizer = ready.family.tokenizer
     for goal in ready.campaign.objectives:
         metrics = (goal.metric, goal.report) if reported else (goal.metric,)
         generated = not all(metric.startswith("gold_") for metric in metrics)

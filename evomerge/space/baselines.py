@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from evomerge.recipe import Recipe, Setting, Source
+from evomerge.space.facts import Family
 from evomerge.trial import Candidate
 
 LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -68,59 +69,73 @@ class Baseline:
         return self.candidate.key
 
 
-def baselines(
-    base: str, experts: Mapping[str, str], dtype: str, locate: Locate
-) -> tuple[Baseline, ...]:
+def baselines(family: Family, locate: Locate) -> tuple[Baseline, ...]:
     """Return base, experts, uniform average, task arithmetic over `LAMBDAS`, and default TIES.
 
     Args:
-        base: The base, as recipes name it.
-        experts: Name → model, as recipes name it.
-        dtype: Of the merged weights.
+        family: The models.
         locate: Finds the point of a method with given values in the searched space.
     """
-    family = _Family(base, experts, dtype)
-    found = [
-        Baseline("base", "base", family.alone(base), _plain(locate, dict.fromkeys(experts, 0.0)))
-    ]
+    recipes, experts = _Recipes(family), family.experts
+    nothing = _plain(locate, dict.fromkeys(experts, 0.0))
+    found = [Baseline("base", "base", recipes.alone(family.base), nothing)]
     for name, model in experts.items():
         one = {other: float(other == name) for other in experts}
-        found.append(Baseline(name, "expert", family.alone(model), _plain(locate, one)))
+        found.append(Baseline(name, "expert", recipes.alone(model), _plain(locate, one)))
     share = dict.fromkeys(experts, 1 / len(experts))
-    average = family.merged("linear", {"weight": 1.0}, with_base=False)
     point = _plain(locate, share)
     for weights in (dict.fromkeys(experts, 1.0), share):  # normalised, both are the same
         point = point or locate("linear", Wanted(weights, {"normalize": True}))
-    found.append(Baseline("uniform average", "baseline", average, point))
+    found.append(Baseline("uniform average", "baseline", recipes.average(), point))
     for scale in LAMBDAS:
-        recipe = family.merged("task_arithmetic", {"weight": scale})
+        recipe = recipes.merged("task_arithmetic", {"weight": scale})
         params = _plain(locate, dict.fromkeys(experts, scale))
         found.append(Baseline(f"task arithmetic λ={scale:g}", "baseline", recipe, params, scale))
     values = {"density": TIES_DENSITY, "normalize": True, "lambda": 1.0, "rescale": False}
-    ties = family.merged("ties", {"weight": 1.0, "density": TIES_DENSITY})
+    ties = recipes.merged("ties", {"weight": 1.0, "density": TIES_DENSITY})
     point = locate("ties", Wanted(dict.fromkeys(experts, 1.0), values))
     found.append(Baseline("ties", "baseline", ties, point))
     return tuple(found)
 
 
 @dataclass(frozen=True)
-class _Family:
-    base: str
-    experts: Mapping[str, str]
-    dtype: str
+class _Recipes:
+    """Recipes of a family; with a vocabulary of its own, each names all models, which fill up its rows."""
+
+    family: Family
 
     def alone(self, model: str) -> Recipe:
-        return Recipe(method="passthrough", models=(Source(model),), dtype=self.dtype)
+        family = self.family
+        if family.vocabulary is None:
+            return Recipe(method="passthrough", models=(Source(model),), dtype=family.dtype)
+        return self._weighted({model: 1.0})
+
+    def average(self) -> Recipe:
+        if self.family.vocabulary is not None:
+            return self._weighted(dict.fromkeys(self.family.experts.values(), 1.0))
+        return self.merged("linear", {"weight": 1.0}, with_base=False)
 
     def merged(
         self, method: str, parameters: Mapping[str, Setting], *, with_base: bool = True
     ) -> Recipe:
         return Recipe(
             method=method,
-            models=tuple(Source(model) for model in self.experts.values()),
-            base_model=self.base if with_base else None,
+            models=tuple(Source(model) for model in self.family.experts.values()),
+            base_model=self.family.base if with_base else None,
             parameters=parameters,
-            dtype=self.dtype,
+            dtype=self.family.dtype,
+            vocabulary=self.family.vocabulary,
+        )
+
+    def _weighted(self, weights: Mapping[str, float]) -> Recipe:
+        """The mean of some models, as they are in the vocabulary of all."""
+        models = (self.family.base, *self.family.experts.values())
+        return Recipe(
+            method="linear",
+            models=tuple(Source(one, None, {"weight": weights.get(one, 0.0)}) for one in models),
+            base_model=self.family.base,
+            dtype=self.family.dtype,
+            vocabulary=self.family.vocabulary,
         )
 
 

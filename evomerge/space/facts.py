@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from evomerge.recipe import Vocabulary
+
 WEIGHT = "weight"
 """The parameter that leaves a model out at 0."""
 
@@ -55,9 +57,11 @@ class Family:
         experts: Name → folder, Hub id, or `MODEL+ADAPTER`.
         num_layers: Layers of each.
         dtype: Of the merged weights.
+        vocabulary: Whose tokens the merged models have; None: they all have the same.
     """
 
     base: str
     experts: Mapping[str, str]
     num_layers: int
     dtype: str
+    vocabulary: Vocabulary | None = None

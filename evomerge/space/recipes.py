@@ -39,10 +39,13 @@ def written(space: Space, params: Mapping[str, float]) -> Recipe:
         and not isinstance(value, campaign.Range)
     }
     base = space.family.base if facts.needs_base else None
+    vocabulary = space.family.vocabulary
     return Recipe(
         method=method,
         slices=tuple(_slice(space, base, own, shared, group) for group in range(len(space.groups))),
-        base_model=base,
+        # A union of vocabularies begins with the base's.
+        base_model=base if vocabulary is None else space.family.base,
+        vocabulary=vocabulary,
         parameters=fixed,
         dtype=space.family.dtype,
         seed=space.seed_of_masks(params),

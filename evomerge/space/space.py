@@ -123,7 +123,7 @@ class Space:
     def baselines(self) -> tuple[Baseline, ...]:
         """Return parents and naive merges, each with its point where it lies in this space."""
         family = self.family
-        return baselines(family.base, family.experts, family.dtype, self.locate)
+        return baselines(family, self.locate)
 
     def locate(self, method: str, wanted: Wanted) -> dict[str, float] | None:
         """Return the point whose model is `method` with the `wanted` values; None if there is none."""

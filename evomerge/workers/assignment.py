@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from evomerge.recipe import Vocabulary
 from evomerge.workers.sharing import Sharing
 
 if TYPE_CHECKING:  # the driver's and a fake worker's start need not wait for lm-eval
@@ -34,6 +35,7 @@ class Assignment:
         allow_unsafe_code: Let tasks run code that a model writes.
         methods: Merge methods of the candidates.
         sharing: Workers that share a node's memory and a GPU's, this one included.
+        vocabulary: Whose tokens the candidates have; None: the models all have the same.
     """
 
     models: tuple[str, ...]
@@ -52,3 +54,4 @@ class Assignment:
     allow_unsafe_code: bool = False
     methods: tuple[str, ...] = ()
     sharing: Sharing = field(default_factory=Sharing)
+    vocabulary: Vocabulary | None = None

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.errors import TaskError
-from evomerge.merge import LiveModel, load_tokenizer, save
+from evomerge.merge import LiveModel, merged_tokenizer, save
 from evomerge.racing import blocks, give_up
 from evomerge.recipe import Recipe
 from evomerge.score import (
@@ -121,6 +121,7 @@ class _Resident:
             trust_remote_code=assignment.trust_remote_code,
             allow_pickle=assignment.allow_pickle,
             resident_bytes=0,
+            vocabulary=assignment.vocabulary,
         )
         plan = memory_here(self._model.checkpoints, assignment)
         self._model.keep(plan.kept, for_inputs=plan.inputs if plan.on_gpu else 0)
@@ -164,8 +165,11 @@ class _Folders:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        tokenizer = load_tokenizer(
-            assignment.models[0], trust_remote_code=assignment.trust_remote_code
+        tokenizer = merged_tokenizer(
+            assignment.models,
+            assignment.vocabulary,
+            trust_remote_code=assignment.trust_remote_code,
+            allow_pickle=assignment.allow_pickle,
         )
         self._scorer = BackendScorer(
             _items(assignment, tokenizer), str(assignment.backend), assignment.backend_arguments

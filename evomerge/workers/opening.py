@@ -97,10 +97,13 @@ def _on_a_node(
     names = {} if shelf is None else local_names(shelf)
     if not names:
         return _evaluator(assignment)
-    models = tuple(map(local_model(names), assignment.models))
-    tasks = assignment.tasks_path
+    rename = local_model(names)
+    tasks, vocabulary = assignment.tasks_path, assignment.vocabulary
     local = replace(
-        assignment, models=models, tasks_path=None if tasks is None else names.get(tasks, tasks)
+        assignment,
+        models=tuple(map(rename, assignment.models)),
+        tasks_path=None if tasks is None else names.get(tasks, tasks),
+        vocabulary=None if vocabulary is None else vocabulary.renamed(rename),
     )
     return Translated(_evaluator(local), names)
 

@@ -40,7 +40,23 @@ def test_an_expert_is_called_after_its_model_unless_it_has_a_name(read):
         ),
         ("zoo:base", "''", "c.yaml:3: models.base: found ''"),
         (EXPERTS, EXPERTS + "  dtype: int8\n", "c.yaml:5: models.dtype: found 'int8'"),
+        (
+            EXPERTS,
+            EXPERTS + "  tokenizer: tool\n",
+            'c.yaml:5: models.tokenizer: found "tool"; did you mean "tools"?',
+        ),
+        (
+            EXPERTS,
+            "  experts: [{model: a, name: union}]\n  tokenizer: union\n",
+            'c.yaml:5: models.tokenizer: an expert is called "union", too; give it another name',
+        ),
     ],
 )
 def test_what_is_no_family_is_refused(refusal, old, new, message):
     assert message in refusal(old, new)
+
+
+@pytest.mark.parametrize("tokenizer", ["base", "union", "facts", "tools"])
+def test_whose_tokens_the_merged_models_have(read, tokenizer):
+    assert read(EXPERTS, f"{EXPERTS}  tokenizer: {tokenizer}\n").models.tokenizer == tokenizer
+    assert read(EXPERTS, EXPERTS).models.tokenizer is None

@@ -41,8 +41,9 @@ NUM_LAYERS = 4
 
 @pytest.fixture
 def make_space():
-    def make(experts=("a", "b"), num_layers=NUM_LAYERS, **settings):
-        family = Family("/base", {name: f"/{name}" for name in experts}, num_layers, "float32")
+    def make(experts=("a", "b"), num_layers=NUM_LAYERS, vocabulary=None, **settings):
+        named = {name: f"/{name}" for name in experts}
+        family = Family("/base", named, num_layers, "float32", vocabulary)
         return Space.build(campaign.Space.model_validate(settings), family, METHODS, seed=7)
 
     return make

@@ -1,5 +1,6 @@
 import pytest
 
+from evomerge.recipe import Vocabulary
 from evomerge.space.baselines import LAMBDAS, TIES_DENSITY
 
 WEIGHT = {"low": 0.0, "high": 1.2}
@@ -93,3 +94,17 @@ def test_the_average_of_a_normalised_linear_space_is_found_at_either_scale(make_
     assert by_name(make_space(**linear, parameters=low))["uniform average"].params == {
         "weight/a": 0.5, "weight/b": 0.5,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic"])
+def test_with_a_vocabulary_every_recipe_names_all_models(make_space, draw, method):
+    """A union, and the rows that a model borrows, are then the same in all of them."""
+    vocabulary = Vocabulary("union")
+    space = make_space(method=method, parameters={"weight": WEIGHT}, vocabulary=vocabulary)
+    recipes = [*(one.recipe for one in space.baselines()), space.recipe(draw(space))]
+    for recipe in recipes:
+        assert recipe.vocabulary == vocabulary
+        assert recipe.model_names() == ("/base", "/a", "/b")
+    parent = by_name(space)["a"].recipe
+    weights = {source.model: source.parameters["weight"] for source in parent.models}
+    assert (parent.method, weights) == ("linear", {"/base": 0.0, "/a": 1.0, "/b": 0.0})
