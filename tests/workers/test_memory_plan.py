@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from evomerge.campaign import Campaign
 from evomerge.merge import METHODS, open_checkpoint
 from evomerge.workers.memory_plan import (
     CONTEXT_BYTES,
@@ -49,6 +51,23 @@ def test_two_experts_of_7b_are_resident_on_80_gb() -> None:
     taken = plan.weights + plan.inputs + plan.workspace + plan.passes + CONTEXT_BYTES
     assert taken == H100
     assert plan.passes > 20 * GB
+
+
+def test_the_shipped_template_claims_what_the_plan_says() -> None:
+    path = Path(__file__).parents[2] / "search_spaces" / "seven_billion.yaml"
+    campaign, text = Campaign.load(path), path.read_text()
+    assert campaign.models.dtype == "bfloat16"
+    assert campaign.workers.gpus == campaign.workers.count == 1
+    sizes = family(MISTRAL_7B, len(campaign.models.experts))
+    methods = [METHODS[name] for name in campaign.space.method]
+    plan = plan_memory(sizes, replace(HOST, device=H100), Sharing(), methods)
+    assert (plan.faults, plan.streamed) == ((), 0)
+    assert (
+        f"{plan.weights / GB:.1f} GB a model: the live merge, and all three models as stored"
+        in text
+    )
+    assert f"maps {plan.files / GB:.1f} GB of files" in text
+    assert f"the {plan.passes / GB:.0f} GB that are left" in text
 
 
 def test_six_experts_of_7b_stream_what_80_gb_cannot_hold() -> None:

@@ -1,0 +1,230 @@
+"""The whole chain on a GPU: it runs wherever PyTorch finds one, beside the same on the CPU.
+
+Without one, what can be computed of it is tested elsewhere: the memory plan, what stays on a device
+(`meta`), what PyTorch's kernels are given.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from evomerge import zoo
+from evomerge.merge import LiveModel, save
+from evomerge.merge.masks import largest, uniform
+from evomerge.recipe import Recipe, Source
+from evomerge.score import PromptStyle, SplitPlan, TaskRequest
+from evomerge.score.forward import Forward
+from evomerge.trial import Candidate, FailureKind, Job, Outcome, SlopeJob
+from evomerge.workers import Assignment, open_pool
+from evomerge.workers.evaluator import Evaluator
+from evomerge.workers.sharing import Sharing
+
+DEVICE = "cuda"
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="PyTorch finds no GPU here (torch.cuda.is_available())"
+)
+TASKS = Path(__file__).parents[1] / "benchmarks" / "tasks"
+METRICS = {
+    "zoo_facts": ("exact_match", "gold_loglikelihood"),  # generated, and read
+    "zoo_tools_mc": ("acc", "gold_probability"),
+}
+SAME_EVERYWHERE = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
+
+
+def recipe_of(models: tuple[str, ...], method: str, dtype: str, seed: int = 0) -> Recipe:
+    rng = random.Random(seed)
+    base, *experts = models
+    if method == "slerp":
+        return Recipe(
+            method=method,
+            models=(Source(base), Source(experts[0])),
+            base_model=base,
+            parameters={"t": 0.3},
+            dtype=dtype,
+        )
+    sparse = {"density": 0.4} if method in ("ties", "dare_linear", "dare_ties") else {}
+    return Recipe(
+        method=method,
+        models=tuple(
+            Source(model, parameters={"weight": rng.uniform(-0.5, 1.5), **sparse})
+            for model in (models if method == "linear" else experts)
+        ),
+        base_model=None if method == "linear" else base,
+        dtype=dtype,
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("budget", [0, 10**8], ids=["streamed", "resident"])
+def test_a_live_merge_is_the_saved_one_to_the_bit(
+    dtype: str, budget: int, llama_family: Any, tmp_path: Path
+) -> None:
+    live = LiveModel(llama_family.models, dtype=dtype, device=DEVICE, resident_bytes=budget)
+    for method in (*SAME_EVERYWHERE, "slerp"):
+        recipe = recipe_of(llama_family.models, method, dtype)
+        live.write(recipe)
+        # What sums over a whole tensor may differ between devices in the last bit.
+        save(recipe, tmp_path / method, device="cpu" if method in SAME_EVERYWHERE else DEVICE)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            tmp_path / method, dtype=getattr(torch, dtype)
+        ).state_dict()
+        for name, tensor in live.module.state_dict().items():
+            assert tensor.device.type == DEVICE
+            assert torch.equal(tensor.cpu(), loaded[name]), (method, name)
+
+
+def test_files_written_from_a_gpu_are_those_written_from_the_cpu(
+    llama_family: Any, tmp_path: Path
+) -> None:
+    recipe = recipe_of(llama_family.models, "dare_ties", "bfloat16")
+    for device in ("cpu", DEVICE):
+        save(recipe, tmp_path / device, device=device)
+    there, here = (load_file(tmp_path / d / "model.safetensors") for d in (DEVICE, "cpu"))
+    assert all(torch.equal(there[name], here[name]) for name in here)
+
+
+def test_masks_are_the_same_on_every_device() -> None:
+    assert torch.equal(uniform(7, 100_001, DEVICE).cpu(), uniform(7, 100_001))
+    delta = torch.randn(10_000).round(decimals=1)  # many equal magnitudes
+    for count in (1, 777, 5000, 9999):
+        assert torch.equal(largest(delta.to(DEVICE), count).cpu(), largest(delta, count))
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[str, ...]:
+    return tuple(str(zoo.resolve(f"zoo:{name}")) for name in ("base", "facts", "tools"))
+
+
+@pytest.fixture(scope="module")
+def assignment(models: tuple[str, ...]) -> Assignment:
+    return Assignment(
+        models=models,
+        dtype="float32",
+        requests=tuple(TaskRequest(task) for task in METRICS),
+        tasks_path=str(TASKS),
+        plan=SplitPlan({"search": 12}),
+        prompt=PromptStyle(),
+        threads=1,
+        device=DEVICE,
+        methods=("task_arithmetic",),
+    )
+
+
+@pytest.fixture(scope="module")
+def on_cpu(assignment: Assignment) -> Evaluator:
+    return Evaluator(replace(assignment, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def on_gpu(assignment: Assignment) -> Evaluator:
+    return Evaluator(assignment)
+
+
+def job(models: tuple[str, ...], seed: int = 0) -> Job:
+    recipe = recipe_of(models, "task_arithmetic", "float32", seed)
+    return Job(Candidate("trial 0", recipe, 0), "search", METRICS)  # type: ignore[arg-type]
+
+
+def same_scores(found: Outcome, expected: Outcome) -> None:
+    assert found.failure is None
+    for task, metrics in METRICS.items():
+        for metric in metrics:
+            values = found.scores[task].metrics[metric]
+            assert values == pytest.approx(expected.scores[task].metrics[metric], abs=2e-3), metric
+
+
+def test_scores_are_those_of_the_cpu(
+    models: tuple[str, ...], on_gpu: Evaluator, on_cpu: Evaluator
+) -> None:
+    for seed in (0, 1):  # the second one has drafts to verify
+        same_scores(on_gpu.evaluate(job(models, seed)), on_cpu.evaluate(job(models, seed)))
+    first, again = (on_gpu.evaluate(job(models, 0)).scores for _ in range(2))
+    assert first == again
+
+
+def test_gradients_are_those_of_the_cpu(
+    models: tuple[str, ...], on_gpu: Evaluator, on_cpu: Evaluator
+) -> None:
+    recipe = recipe_of(models, "task_arithmetic", "float32")
+    shares = dict.fromkeys(METRICS, 0.5)
+    asked = SlopeJob("descent 0, step 0", recipe, dict.fromkeys(METRICS, (0, 3, 7)), shares)
+    found, expected = on_gpu.slope(asked), on_cpu.slope(asked)
+    assert found.failure is None
+    assert found.loss == pytest.approx(expected.loss, rel=1e-3)
+    assert found.tensors.keys() == expected.tensors.keys()
+    scale = max(abs(v) for one in expected.tensors.values() for v in one.own["weight"])
+    for name, one in expected.tensors.items():
+        own = found.tensors[name].own["weight"]
+        assert own == pytest.approx(one.own["weight"], rel=1e-2, abs=1e-3 * scale), name
+
+
+def test_what_many_prompts_begin_with_is_attended_to_once(on_gpu: Evaluator) -> None:
+    with torch.inference_mode():
+        assert Forward(on_gpu._scoring._model.module).cascades  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def little_memory(on_gpu: Evaluator) -> Iterator[list[torch.Tensor]]:
+    """No more memory for this process, and what PyTorch has in reserve filled up."""
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-6)
+    filling: list[torch.Tensor] = []
+    for size in (2**22, 2**20, 2**16, 2**10):
+        try:
+            while True:
+                filling.append(torch.empty(size, dtype=torch.uint8, device=DEVICE))
+        except torch.OutOfMemoryError:
+            continue
+    yield filling
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_out_of_memory_is_a_recorded_failure(
+    models: tuple[str, ...], on_gpu: Evaluator, little_memory: list[torch.Tensor]
+) -> None:
+    outcome = on_gpu.evaluate(job(models, 2))
+    assert outcome.failure is not None
+    assert outcome.failure.kind is FailureKind.OUT_OF_MEMORY
+    little_memory.clear()
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    assert on_gpu.evaluate(job(models, 2)).failure is None
+
+
+def test_a_worker_keeps_to_its_share(models: tuple[str, ...], assignment: Assignment) -> None:
+    shared = Evaluator(replace(assignment, sharing=Sharing(node=4, device=4)))
+    try:
+        assert shared.evaluate(job(models)).failure is None
+        assert torch.cuda.max_memory_reserved() < torch.cuda.mem_get_info()[1] / 4
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_two_workers_on_one_device(
+    models: tuple[str, ...], assignment: Assignment, on_cpu: Evaluator
+) -> None:
+    pool = open_pool(assignment, count=2, gpus=0.5)
+    try:
+        found = {}
+        for seed in (0, 1):
+            pool.submit(job(models, seed))
+        for _ in range(2):
+            work, outcome = pool.next()
+            assert isinstance(work, Job)
+            assert isinstance(outcome, Outcome)
+            found[work.candidate.recipe] = outcome
+        assert len({outcome.worker for outcome in found.values()}) == 2
+    finally:
+        pool.close()
+    for seed in (0, 1):
+        asked = job(models, seed)
+        same_scores(found[asked.candidate.recipe], on_cpu.evaluate(asked))
