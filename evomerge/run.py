@@ -203,11 +203,13 @@ def _selected(
         lambda recipe: merge.content(recipe, ready.family.checkpoints),
     )
     if not finalists.chosen and not finalists.copies:
-        raise CampaignStopped("no trial was scored, so there is no model to save; see the failures")
+        why = report.because(store, Path(store.folder))
+        raise CampaignStopped(f"no trial was scored, so there is no model to save{why}")
     bench.score("select", [*_candidates(baselines), *finalists.chosen], "select")
     choice = report.choose_winner(store, finalists.chosen, finalists.copies)
     if choice is None:
-        raise CampaignStopped("every finalist failed on the select items")
+        why = report.because(store, Path(store.folder))
+        raise CampaignStopped(f"every finalist failed on the select items{why}")
     bench.score("select", [choice.candidate], "select")  # a copy of a naive merge was not, yet
     store.choose(choice.candidate, choice.how)
     return choice.candidate

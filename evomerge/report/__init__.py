@@ -2,6 +2,7 @@
 
 from evomerge.report.card import model_card
 from evomerge.report.comparison import Comparison, comparison
+from evomerge.report.failures import FailureGroup, because
 from evomerge.report.folders import compare_folders
 from evomerge.report.front import front_json
 from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
@@ -13,10 +14,12 @@ from evomerge.report.warnings import zero_notes
 __all__ = [
     "FORMATS",
     "Comparison",
+    "FailureGroup",
     "Format",
     "Leaderboard",
     "Row",
     "Value",
+    "because",
     "choose_winner",
     "compare",
     "compare_folders",
