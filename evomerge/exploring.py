@@ -83,16 +83,31 @@ def _explored(
         in_time = deadline is None or time.monotonic() < deadline
         gave_all = in_time and _ask(study, line, pool, ahead)
         if line.is_over:
+            _announce(display, study)  # what was answered without work
             return study.ended or (Ended.ITEMS if in_time else Ended.HOURS)
         study.tell_many(line.take())
         if not deterministic:
             line.gather()
         if ahead and gave_all:  # else it is the study that makes them wait
             ahead = min(pool.size, ahead + pool.free)
+        _announce(display, study)
         pace.reach(tally.told, tally.failed, tally.best_value)
         if not checked and tally.told >= FIRST_CANDIDATES:
             checked = True
             _stop_if_all_fail(store)
+
+
+def _announce(display: Display, study: Study) -> None:
+    for told in study.take_news():
+        outcome, values = told.outcome, told.values
+        display.event(
+            "trial",
+            number=told.candidate.number,
+            state="failed" if values is None else "pruned" if told.pruned else "complete",
+            **({"value": values[0]} if values and len(values) == 1 else {"values": values}),
+            seconds=outcome.cost.merge_seconds + outcome.cost.score_seconds,
+            failure=None if outcome.failure is None else outcome.failure.reason,
+        )
 
 
 def _ask(study: Study, line: _Line, pool: Pool, ahead: int) -> bool:
@@ -166,5 +181,5 @@ def _stop_if_all_fail(store: Store) -> None:
     if None not in failures and len(kinds) == 1 and failures[0] is not None:
         raise CampaignStopped(
             f"the first {len(failures)} candidates all failed alike ({failures[0].kind}): "
-            f"{failures[0].reason}; for the traceback: evomerge report {store.folder} --format json"
+            f"{failures[0].reason}"
         )

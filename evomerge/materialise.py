@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge import merge, report
+import evomerge.merge as merge
+import evomerge.report as report
 from evomerge.errors import ResultsError
 from evomerge.store import Store, StoredTrial
 

@@ -48,6 +48,9 @@ class Display(Protocol):
     def say(self, message: str) -> None:
         """Show one line that stays."""
 
+    def event(self, name: str, /, **fields: object) -> None:
+        """Tell programs that read along of one thing that happened: `trial` or `result`."""
+
     def close(self) -> None:
         """Leave the terminal as it was found."""
 
@@ -95,6 +98,9 @@ class NoDisplay:
     def say(self, message: str) -> None:
         """Ignore it."""
 
+    def event(self, name: str, /, **fields: object) -> None:
+        """Ignore it."""
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -119,20 +125,27 @@ class PlainDisplay:
         """Print one line."""
         print(message, file=self._stream, flush=True)
 
+    def event(self, name: str, /, **fields: object) -> None:
+        """Ignore it; people read the progress."""
+
     def close(self) -> None:
         """Nothing is open."""
 
 
 class JsonDisplay(PlainDisplay):
-    """One JSON object a line, for every step."""
+    """One JSON object a line: `progress` for every step, `message`, `trial` for each trial, `result`."""
 
     def show(self, progress: Progress) -> None:
         """Print the progress."""
-        print(json.dumps(asdict(progress)), file=self._stream, flush=True)
+        self.event("progress", **asdict(progress))
 
     def say(self, message: str) -> None:
         """Print the message."""
-        print(json.dumps({"message": message}), file=self._stream, flush=True)
+        self.event("message", message=message)
+
+    def event(self, name: str, /, **fields: object) -> None:
+        """Print the event."""
+        print(json.dumps({"event": name, **fields}), file=self._stream, flush=True)
 
 
 class RichDisplay:
@@ -167,6 +180,9 @@ class RichDisplay:
     def say(self, message: str) -> None:
         """Print above the bar."""
         self._console.print(message, markup=False, highlight=False)
+
+    def event(self, name: str, /, **fields: object) -> None:
+        """Ignore it; people read the progress."""
 
     def close(self) -> None:
         """Stop the live bar."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from evomerge import merge, report
+import evomerge.merge as merge
+import evomerge.report as report
 from evomerge.campaign import Campaign
 from evomerge.check import Preflight, preflight
-from evomerge.destination import refuse_unwritable
-from evomerge.errors import CampaignStopped, ResultsError
+from evomerge.errors import CampaignStopped
 from evomerge.exploring import explore
 from evomerge.facts import facts_of, refuse_changes
 from evomerge.finalists import pick
 from evomerge.goals import Judge
 from evomerge.progress import Display, NoDisplay, Pace
+from evomerge.result import Result
 from evomerge.sampler_choice import RENAMED_PRUNER
 from evomerge.score import gold_count
 from evomerge.search import Known, Study, directions, race_of, unbounded
@@ -25,35 +24,7 @@ from evomerge.space import Baseline
 from evomerge.store import Direction, Store
 from evomerge.trial import Candidate, Job, Outcome, Race, Split
 from evomerge.warm_start import first_points
-from evomerge.workers import Assignment, Pool, open_pool
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished campaign leaves.
-
-    Attributes:
-        folder: The results folder; the merged model is in `folder/best`.
-        best: The winner.
-        leaderboard: Parents, baselines, finalists and the winner.
-    """
-
-    folder: Path
-    best: Candidate
-    leaderboard: report.Leaderboard
-
-    def to_pandas(self) -> Any:  # noqa: ANN401 - pandas is no dependency of ours
-        """Return all trials as a pandas DataFrame: number, state, values, parameters, seconds."""
-        import pandas  # type: ignore[import-untyped]
-
-        with Store.open(self.folder, write=False) as store:
-            return pandas.DataFrame([trial.to_row() for trial in store.trials()])
-
-    @property
-    def study(self) -> Any:  # noqa: ANN401 - an optuna.Study
-        """The Optuna study in `study.db`."""
-        with Store.open(self.folder, write=False) as store:
-            return store.optuna_study()
+from evomerge.workers import Assignment, EarlyPool, Pool, open_pool
 
 
 def search(
@@ -63,6 +34,7 @@ def search(
     force: bool = False,
     address: str | None = None,
     display: Display | None = None,
+    early: EarlyPool | None = None,
 ) -> Result:
     """Run a campaign in a new results folder.
 
@@ -72,6 +44,7 @@ def search(
         force: Replace an existing results folder.
         address: A Ray cluster to join; None starts Ray on this machine.
         display: Shows progress.
+        early: Workers that were started already, by the campaign's settings.
 
     Raises:
         UserError: Something in the campaign, its models or tasks is wrong; nothing is written then.
@@ -80,13 +53,14 @@ def search(
     display = display or NoDisplay()
     folder = Path(campaign.out)
     Store.refuse_existing(folder, force=force)
-    refuse_unwritable(folder, ResultsError, advice="choose another folder with --out")
     ready = preflight(campaign, file)
     facts = facts_of(ready, first_points(ready, file))
+    if early is not None:
+        early.check()
     with Store.create(
         folder, ready.campaign, facts, directions=_directions(ready), force=force
     ) as store:
-        return _run(store, ready, address, display)
+        return _run(store, ready, address, display, early)
 
 
 def resume(
@@ -96,6 +70,7 @@ def resume(
     workers: int | None = None,
     address: str | None = None,
     display: Display | None = None,
+    early: EarlyPool | None = None,
 ) -> Result:
     """Go on where a campaign stopped.
 
@@ -105,12 +80,15 @@ def resume(
         workers: Number of workers from now on; None: as before.
         address: A Ray cluster to join.
         display: Shows progress.
+        early: Workers that were started already, by the campaign's settings.
 
     Raises:
         ResultsError: The folder holds no campaign, is in use, or its models, tasks or libraries changed.
     """
     display = display or NoDisplay()
     with Store.open(folder, write=True) as store:
+        if early is not None:
+            early.check()
         store.extend(trials)
         campaign = store.campaign
         if workers is not None:
@@ -118,10 +96,16 @@ def resume(
             campaign = campaign.model_copy(update={"workers": settings})
         ready = preflight(campaign)
         refuse_changes(store, facts_of(ready))
-        return _run(store, ready, address, display)
+        return _run(store, ready, address, display, early)
 
 
-def _run(store: Store, ready: Preflight, address: str | None, display: Display) -> Result:
+def _run(
+    store: Store,
+    ready: Preflight,
+    address: str | None,
+    display: Display,
+    early: EarlyPool | None,
+) -> Result:
     """Tell the whole story; every step skips what the store already holds."""
     campaign, workers = ready.campaign, ready.campaign.workers
     with _opened(
@@ -133,8 +117,11 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
             address=address,
             retries=workers.retries,
             ordered=campaign.search.deterministic,
+            early=early,
         )
     ) as pool:
+        store.finish(False)
+        pool.wait_ready()
         bench = _Bench(store, campaign, pool, display)
         baselines = ready.space.baselines()
         if bench.score("parents and baselines", _candidates(baselines), "search"):
@@ -160,7 +147,8 @@ def _run(store: Store, ready: Preflight, address: str | None, display: Display) 
         bench.score("holdout", [*_candidates(compared), winner], "holdout")
     leaderboard = report.leaderboard(store)
     _save(store, winner, leaderboard, display)
-    return Result(Path(store.folder), winner, leaderboard)
+    store.finish()
+    return Result(Path(store.folder), leaderboard, winner)
 
 
 def _known(store: Store, baselines: Sequence[Baseline]) -> list[Known]:
@@ -203,13 +191,11 @@ def _selected(
         lambda recipe: merge.content(recipe, ready.family.checkpoints),
     )
     if not finalists.chosen and not finalists.copies:
-        why = report.because(store, Path(store.folder))
-        raise CampaignStopped(f"no trial was scored, so there is no model to save{why}")
+        raise CampaignStopped("no trial was scored, so there is no model to save; see the failures")
     bench.score("select", [*_candidates(baselines), *finalists.chosen], "select")
     choice = report.choose_winner(store, finalists.chosen, finalists.copies)
     if choice is None:
-        why = report.because(store, Path(store.folder))
-        raise CampaignStopped(f"every finalist failed on the select items{why}")
+        raise CampaignStopped("every finalist failed on the select items")
     bench.score("select", [choice.candidate], "select")  # a copy of a naive merge was not, yet
     store.choose(choice.candidate, choice.how)
     return choice.candidate

@@ -35,8 +35,11 @@ def test_json_shows_every_step_as_an_object():
     display = JsonDisplay(stream)
     display.show(Progress("search", 1, 2))
     display.say("hello")
-    first, second = map(json.loads, stream.getvalue().splitlines())
-    assert (first["stage"], first["done"], second) == ("search", 1, {"message": "hello"})
+    display.event("trial", number=3, value=0.5, seconds=1.5)
+    first, second, third = map(json.loads, stream.getvalue().splitlines())
+    assert (first["event"], first["stage"], first["done"]) == ("progress", "search", 1)
+    assert second == {"event": "message", "message": "hello"}
+    assert third == {"event": "trial", "number": 3, "value": 0.5, "seconds": 1.5}
 
 
 def test_pace_counts_failures_and_estimates_the_time_left(monkeypatch):

@@ -14,7 +14,6 @@ import typer
 from evomerge.cli.options import (
     CampaignFile,
     DisplayOption,
-    DisplayStyle,
     ResultsDir,
     TrialsOption,
     WorkersOption,
@@ -24,8 +23,7 @@ from evomerge.cli.options import (
 from evomerge.errors import Interrupted
 
 if TYPE_CHECKING:
-    from evomerge.progress import Display
-    from evomerge.run import Result
+    from evomerge.result import Result
 
 
 def init(
@@ -56,12 +54,14 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Say what is wrong with a campaign, and what it will cost."""
-    from evomerge import preflight
     from evomerge.campaign import Campaign
+    from evomerge.imports import import_quickly
+
+    campaign = Campaign.load(campaign_file)  # a typo is answered before anything heavy is imported
+    preflight = import_quickly("evomerge.preflight")
     from evomerge.check import preflight as checked
     from evomerge.warm_start import first_points
 
-    campaign = Campaign.load(campaign_file)
     ready = checked(campaign, campaign_file)
     first_points(ready, campaign_file)
     plan = preflight.plan(ready)
@@ -86,15 +86,20 @@ def search(
     display: DisplayOption = "auto",
 ) -> None:
     """Search, save the best merged model and print the leaderboard."""
-    from evomerge import run
+    from evomerge import api
     from evomerge.campaign import Campaign
 
-    campaign = Campaign.load(campaign_file).override(
-        out=out, trials=trials, workers=workers, seed=seed
-    )
-    with _interruptible(f"evomerge resume {campaign.out}"), _shown(display) as shown:
-        result = run.search(
-            campaign, file=campaign_file, force=force, address=address, display=shown
+    folder = Campaign.load(campaign_file).override(out=out).out
+    with _interruptible(f"evomerge resume {folder}"):
+        result = api.search(
+            campaign_file,
+            out=out,
+            force=force,
+            trials=trials,
+            workers=workers,
+            seed=seed,
+            address=address,
+            display=display,
         )
     _print_result(result)
 
@@ -107,10 +112,12 @@ def resume(
     display: DisplayOption = "auto",
 ) -> None:
     """Go on where a campaign stopped."""
-    from evomerge import run
+    from evomerge import api
 
-    with _interruptible(f"evomerge resume {results}"), _shown(display) as shown:
-        result = run.resume(results, trials=trials, workers=workers, address=address, display=shown)
+    with _interruptible(f"evomerge resume {results}"):
+        result = api.resume(
+            results, trials=trials, workers=workers, address=address, display=display
+        )
     _print_result(result)
 
 
@@ -119,17 +126,6 @@ def schema() -> None:
     from evomerge.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
-
-
-@contextmanager
-def _shown(style: DisplayStyle) -> Iterator[Display]:
-    from evomerge.progress import open_display
-
-    display = open_display(style)
-    try:
-        yield display
-    finally:
-        display.close()
 
 
 @contextmanager
@@ -149,7 +145,7 @@ def _interruptible(how_to_go_on: str) -> Iterator[None]:
 
 
 def _print_result(result: Result) -> None:
-    from evomerge import report as reports
+    import evomerge.report as reports
 
     print(reports.render(result.leaderboard, "table", "holdout", color=in_color()), end="")
     print(f"best model: {result.folder / 'best'}")

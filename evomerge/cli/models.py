@@ -46,7 +46,7 @@ def merge(
     if source.is_dir():
         raise _folder_error(source)
 
-    from evomerge import merge as merging
+    import evomerge.merge as merging
     from evomerge import recipe
 
     loaded = recipe.load(source)

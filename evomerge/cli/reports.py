@@ -16,7 +16,7 @@ def report(
     split: SplitOption = None,
 ) -> None:
     """Show the leaderboard of a finished or running campaign."""
-    from evomerge import report as reports
+    import evomerge.report as reports
     from evomerge.store import Store
 
     with Store.open(results, write=False) as store:
@@ -32,6 +32,6 @@ def compare(
     split: SplitOption = None,
 ) -> None:
     """Compare the leaderboards of campaigns."""
-    from evomerge import report as reports
+    import evomerge.report as reports
 
     print(reports.compare_folders(results, format_, split), end="")

@@ -2,9 +2,9 @@
 
 from evomerge.report.card import model_card
 from evomerge.report.comparison import Comparison, comparison
-from evomerge.report.failures import FailureGroup, because
 from evomerge.report.folders import compare_folders
 from evomerge.report.front import front_json
+from evomerge.report.html import html_table
 from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
 from evomerge.report.render import FORMATS, Format, compare, render
 from evomerge.report.rows import Row, Value
@@ -14,18 +14,17 @@ from evomerge.report.warnings import zero_notes
 __all__ = [
     "FORMATS",
     "Comparison",
-    "FailureGroup",
     "Format",
     "Leaderboard",
     "Row",
     "Value",
-    "because",
     "choose_winner",
     "compare",
     "compare_folders",
     "compared_baselines",
     "comparison",
     "front_json",
+    "html_table",
     "leaderboard",
     "model_card",
     "render",

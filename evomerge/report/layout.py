@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evomerge.report.conditions import condition_notes, misses
-from evomerge.report.failures import failure_notes
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.rows import Goal, Kind, Row, Value, higher_is_better
 from evomerge.report.significance import FINAL, Contrast, Shrinkage
@@ -186,7 +185,7 @@ def _title(leaderboard: Leaderboard, split: Split) -> str:
 
 def _notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list[str]:
     campaign, tests = leaderboard.campaign, leaderboard.tests
-    notes = [_progress(leaderboard), *failure_notes(leaderboard.failures)]
+    notes = [_progress(leaderboard)]
     notes += warning_notes(leaderboard.rows, campaign.goals, split)
     if split == FINAL:
         notes += [contrast_note(contrast) for contrast in tests.contrasts]

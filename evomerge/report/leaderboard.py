@@ -17,7 +17,6 @@ from evomerge.model_names import by_part
 from evomerge.recipe import Recipe
 from evomerge.report.conditions import Condition, conditions_of
 from evomerge.report.estimates import estimated_scores
-from evomerge.report.failures import FailureGroup, failures_of
 from evomerge.report.front import mark_front
 from evomerge.report.interchange import row_from_json, row_to_json
 from evomerge.report.paths import portable
@@ -52,14 +51,12 @@ class Leaderboard:
         rows: Base, experts, baselines, finalists (best first), winner.
         tests: Paired tests of the winner, and its shrinkage.
         conditions: What the winner must not lose.
-        failures: Why candidates failed.
     """
 
     campaign: Summary
     rows: tuple[Row, ...]
     tests: Evidence
     conditions: tuple[Condition, ...] = ()
-    failures: tuple[FailureGroup, ...] = ()
 
     def row(self, name: str) -> Row:
         """Return the row of that key, else of that name.
@@ -90,7 +87,6 @@ class Leaderboard:
             "rows": [row_to_json(row) for row in self.rows],
             "tests": self.tests.to_json(),
             "conditions": [condition.to_json() for condition in self.conditions],
-            "failures": [group.to_json() for group in self.failures],
         }
 
     @classmethod
@@ -110,7 +106,6 @@ class Leaderboard:
             rows=tuple(row_from_json(row) for row in data["rows"]),
             tests=Evidence.from_json(data["tests"]),
             conditions=tuple(Condition(**one) for one in data.get("conditions", ())),
-            failures=tuple(FailureGroup.from_json(one) for one in data.get("failures", ())),
         )
 
 
@@ -150,8 +145,7 @@ def _leaderboard(store: Store, wanted: int | None) -> Leaderboard:
         rows = mark_front(rows, summary.goals)
     rows = _in_order(rows, summary.goals)
     tests = weigh(rows, goals.get(FINAL, summary.goals))
-    conditions = conditions_of(store.campaign, judges)
-    return Leaderboard(summary, tuple(rows), tests, conditions, failures_of(store))
+    return Leaderboard(summary, tuple(rows), tests, conditions_of(store.campaign, judges))
 
 
 @dataclass

@@ -92,6 +92,7 @@ class Study:
         self._flying: dict[int, Candidate] = {}
         self._steps: dict[str, Step] = {}  # by the name of the job in flight
         self._interrupted: list[Work] = []
+        self._news: list[Told] = []
         self._hear_again(known)
 
     @property
@@ -174,6 +175,11 @@ class Study:
                     raise ValueError(f"{found} is no result of {expected}")
             self._tell_trials(trials)
 
+    def take_news(self) -> list[Told]:
+        """Return the trials that were told since the last call, in their order."""
+        news, self._news = self._news, []
+        return news
+
     def interrupted(self) -> list[Work]:
         """Return the jobs that an earlier run left in flight, in the order in which they were asked."""
         left, self._interrupted = self._interrupted, []
@@ -253,6 +259,7 @@ class Study:
                 entries.append(Told(self._flying[number], outcome, entry.values, entry.pruned))
         if entries:
             self._store.told_many(entries)
+            self._news += entries
         for entry in entries:
             self._take_told(entry.candidate, entry.outcome, entry.values)
 

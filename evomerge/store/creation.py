@@ -15,6 +15,14 @@ from evomerge.store.encoding import encode_json
 from evomerge.store.tables import META, SCHEMA_VERSION
 
 
+def value_names(campaign: Campaign) -> list[str]:
+    """Return what each objective value of a trial is, as dashboards show it."""
+    tasks = [f"{goal.task}/{goal.metric}" for goal in campaign.objectives]
+    if campaign.mode == "pareto":
+        return [*tasks, *(cost.cost for cost in campaign.costs)]
+    return tasks if len(tasks) == 1 and not campaign.costs else ["mean"]
+
+
 def create_study(
     folder: Path, campaign: Campaign, facts: Mapping[str, Any], directions: Sequence[str]
 ) -> None:
@@ -30,7 +38,8 @@ def create_study(
         EvomergeError: The disk is full or not writable.
     """
     aside = folder / folders.UNFINISHED
-    study_id = create_database(aside, campaign.name, directions)
+    names = value_names(campaign)
+    study_id = create_database(aside, campaign.name, directions, names)
     meta = {
         "schema": str(SCHEMA_VERSION),
         "study_id": str(study_id),

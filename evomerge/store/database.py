@@ -26,8 +26,20 @@ SECONDS_TO_WAIT_FOR_ANOTHER = 60
 """For a dashboard that writes a note; a reader never makes a writer wait."""
 
 
-def create_database(path: Path, study_name: str, directions: Sequence[str]) -> int:
+METRIC_NAMES = "study:metric_names"
+"""Where `optuna.Study.metric_names` looks."""
+
+
+def create_database(
+    path: Path, study_name: str, directions: Sequence[str], metric_names: Sequence[str] = ()
+) -> int:
     """Create a file with Optuna's tables and ours, and an Optuna study in it.
+
+    Args:
+        path: The file.
+        study_name: Of the study.
+        directions: `maximize` or `minimize`, one an objective value.
+        metric_names: What each objective value is called; empty: nothing.
 
     Returns:
         The study's id.
@@ -40,6 +52,8 @@ def create_database(path: Path, study_name: str, directions: Sequence[str]) -> i
         study_id: int = storage.create_new_study(
             [StudyDirection[direction.upper()] for direction in directions], study_name
         )
+        if metric_names and len(metric_names) == len(directions):
+            storage.set_study_system_attr(study_id, METRIC_NAMES, list(metric_names))
         METADATA.create_all(storage.engine)
         close_optuna_storage(storage)
         with closing(_connect(path, "rw")) as connection:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from evomerge.destination import refuse_unwritable
 from evomerge.errors import EvomergeError, ResultsError
 
 DATABASE = "study.db"
@@ -51,8 +52,10 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
         force: A results folder may be replaced; an empty folder may be used anyway.
 
     Raises:
-        ResultsError: It is there and `force` is not given, or it is something else than a results folder.
+        ResultsError: It is there and `force` is not given, it is something else than a results folder, or
+            it cannot be made.
     """
+    refuse_unwritable(folder, ResultsError, advice="choose another folder with --out")
     if not folder.exists():
         return
     if not folder.is_dir():

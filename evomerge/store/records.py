@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -84,15 +85,31 @@ class StoredTrial:
         return Candidate(f"trial {self.number}", self.recipe, self.number)
 
     def to_row(self) -> dict[str, Any]:
-        """Return one flat row for a table: number, state, values, parameters, seconds, failure."""
+        """Return one flat row for a table.
+
+        Number, state, method, values, scores by task, seconds, failure, parameters.
+        """
         row: dict[str, Any] = {"number": self.number, "state": self.state}
+        row["method"] = self.recipe.method
         values = self.values or ()
         row |= {"value" if len(values) == 1 else f"value_{i}": v for i, v in enumerate(values)}
         if self.outcome is not None:
             cost, failure = self.outcome.cost, self.outcome.failure
+            row |= by_task(self.outcome) if self.state == "complete" else {}
+            row["seconds"] = cost.merge_seconds + cost.score_seconds
             row |= {"merge_seconds": cost.merge_seconds, "score_seconds": cost.score_seconds}
             row |= {"failure": None if failure is None else f"{failure.kind}: {failure.reason}"}
         return row | {f"params_{name}": value for name, value in self.params.items()}
+
+
+def by_task(outcome: Outcome) -> dict[str, float]:
+    """Return `TASK/METRIC` → aggregate over the search items, the finite ones."""
+    return {
+        f"{task}/{metric}": estimate.value
+        for task, scores in outcome.scores.items()
+        for metric, estimate in scores.values.items()
+        if math.isfinite(estimate.value)
+    }
 
 
 @dataclass(frozen=True)

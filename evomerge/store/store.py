@@ -70,6 +70,7 @@ class Store:
         directions: `maximize` or `minimize`, one an objective value.
         planned_trials: What the sampler plans for; `extend` leaves it as it was when the campaign began.
         ended: What ended the last run of the search, such as `trials`; None: nothing yet.
+        finished: Whether all is done and saved, and nothing was asked for since.
     """
 
     def __init__(self, folder: Path, lock: folders.FolderLock | None) -> None:
@@ -87,6 +88,7 @@ class Store:
         self.campaign = with_trials(created, json.loads(meta["trials"]))
         self.planned_trials = int(meta.get("planned_trials", created.planned_trials))
         self.ended: str | None = json.loads(meta.get("ended", "null"))
+        self.finished: bool = json.loads(meta.get("finished", "false"))
         self._backups, self._told = Backups(folder, self.campaign.planned_trials), 0
 
     @staticmethod
@@ -346,12 +348,19 @@ class Store:
             total = trials + (len(self.trials()) if budget is None else budget)
             self.campaign = with_trials(self.campaign, total)
             self._set_meta("trials", total)
+            self.finish(False)
 
     def end(self, reason: str | None) -> None:
         """Record what ended the search, durably; None: it goes on."""
         if reason != self.ended:
             self._set_meta("ended", reason)
             self.ended = reason
+
+    def finish(self, finished: bool = True) -> None:
+        """Record, durably, that all is done and saved; or that it is not."""
+        if finished != self.finished:
+            self._set_meta("finished", finished)
+            self.finished = finished
 
     def write_file(self, name: str, text: str) -> None:
         """Write a file of the folder so that it is never seen half-written."""

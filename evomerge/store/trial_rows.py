@@ -19,7 +19,7 @@ from evomerge.store.outcomes import (
     read_trial_outcomes,
 )
 from evomerge.store.recipe_forms import RecipeForms, read_forms, recipe_of
-from evomerge.store.records import Asked, State, StoredTrial, Told
+from evomerge.store.records import Asked, State, StoredTrial, Told, by_task
 from evomerge.store.tables import TRIALS
 from evomerge.trial import Candidate
 
@@ -140,13 +140,13 @@ def _running(connection: sqlite3.Connection, number: int) -> int:
 
 
 def _attrs(entry: Told) -> dict[str, object]:
-    """Return what Optuna's tables hold besides of a trial that failed or was pruned."""
+    """Return what Optuna's tables hold besides: scores by task, or why there are none."""
     if (failure := entry.outcome.failure) is not None:
         return {"failure": f"{failure.kind}: {failure.reason}"}
     if _is_pruned(entry):
         estimate, items = list(entry.values or ()), entry.outcome.cost.items
         return {"estimate": estimate, "pruned after items": items}
-    return {}
+    return dict(by_task(entry.outcome))
 
 
 def _is_pruned(entry: Told) -> bool:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from evomerge.errors import CampaignError, EvomergeError
+from evomerge.errors import CampaignError, EvomergeError, UserError
+from evomerge.workers.joining import SECONDS_TO_ANSWER, check_address, joining_environment
 from evomerge.workers.scratch import ScratchFolder
 
 NAMESPACE = "evomerge"
 OBJECT_STORE_BYTES = 100 * 2**20
 """Only jobs and outcomes pass through it."""
-SECONDS_TO_ANSWER = 10.0
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # what the pool says of a dead worker is enough
+    "RAY_worker_niceness": "0",  # Ray's own 15 starves a search on a machine that does anything else
 }
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's own switch to one-machine mode: nothing listens beyond 127.0.0.1."""
@@ -45,7 +49,8 @@ class Cluster:
 
     Raises:
         CampaignError: There is no room for the workers.
-        EvomergeError: Ray cannot be started, or not be reached.
+        UserError: No cluster can be joined at `address`.
+        EvomergeError: Ray cannot be started.
     """
 
     def __init__(
@@ -54,7 +59,8 @@ class Cluster:
         self._folder: ScratchFolder | None = None
         self._joined = False
         self._lost: set[str] = set()
-        with _environment(_QUIET if address else _QUIET | _LOOPBACK):
+        own = joining_environment() if address else _LOOPBACK | _private_token()
+        with _environment(_QUIET | own):
             import ray
 
             if not ray.is_initialized():
@@ -116,8 +122,8 @@ class Cluster:
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
         try:
             if address is not None:
-                _check_reachable(address)
-                ray.init(address=address, **quiet)
+                check_address(address)  # Ray itself goes on trying for many minutes
+                ray.init(address=address, **quiet, runtime_env=_normal_priority())
                 return
             wanted = 0 if count == "auto" else math.ceil(count * cpus)
             # The paths of Ray's sockets must stay below some 100 characters, which TMPDIR may not.
@@ -132,8 +138,10 @@ class Cluster:
             )
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             self.close()
-            where = f"cannot join the Ray cluster at {address}" if address else "Ray cannot start"
-            raise EvomergeError(f"{where}: {' '.join(str(error).split())}") from None
+            reason = " ".join(str(error).split())
+            if address is not None:
+                raise UserError(f"cannot join the Ray cluster at {address}: {reason}") from None
+            raise EvomergeError(f"Ray cannot start: {reason}") from None
         finally:
             # Ray answers SIGTERM with a stack trace; whoever drives the campaign has a better answer.
             if threading.current_thread() is threading.main_thread():
@@ -189,15 +197,26 @@ def capacity(cpus: float, gpus: float, nodes: Iterable[Mapping[str, float]]) -> 
     )
 
 
-def _check_reachable(address: str) -> None:
-    """Try the port first: Ray itself goes on trying for many minutes.
+def _normal_priority() -> dict[str, Any]:
+    """What a joined cluster's workers must be told, as its nodes were started without `_QUIET`."""
+    niceness = "RAY_worker_niceness"
+    return {"env_vars": {niceness: os.environ.get(niceness, _QUIET[niceness])}}
 
-    Raises:
-        OSError: Nothing answers.
+
+@cache
+def _token() -> str:
+    return secrets.token_hex(32)
+
+
+def _private_token() -> dict[str, str]:
+    """Let a Ray of our own use a token of its own; Ray would leave one in the user's home.
+
+    Ray reads a token once a process: where somebody imported it before, theirs is used.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
+    ours = _token.cache_info().currsize > 0
+    if "ray" in sys.modules and not ours:
+        return {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
 
 
 @contextmanager

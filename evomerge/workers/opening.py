@@ -8,13 +8,19 @@ from functools import partial
 from typing import Literal
 
 from evomerge.errors import CampaignError
+from evomerge.imports import import_quickly
 from evomerge.model_names import parts
 from evomerge.workers.assignment import Assignment
+from evomerge.workers.early import EarlyPool
+from evomerge.workers.joining import check_joinable
 from evomerge.workers.pool import Evaluates, Pool
 from evomerge.workers.ray_pool import RETRIES, RayPool
 from evomerge.workers.serial_pool import SerialPool
 from evomerge.workers.sharing import Sharing, sharing_of
 from evomerge.workers.shelf import Shelf, Translated, local_model, local_names
+
+EVALUATOR = "evomerge.workers.evaluator"
+"""Imports torch, transformers and lm-eval: in the worker."""
 
 
 def open_pool(
@@ -26,32 +32,39 @@ def open_pool(
     address: str | None = None,
     retries: int = RETRIES,
     ordered: bool = False,
+    early: EarlyPool | None = None,
 ) -> Pool:
     """Start workers.
 
     Args:
         assignment: What each of them loads.
         count: Number of Ray workers; `auto`: what the machine or cluster holds, as nodes join and leave;
-            0: one, in this process.
+            0: one, in this process, which 1 on this machine means too.
         cpus: Cores of each, its threads too.
         gpus: GPUs of each, fractions too.
         address: A Ray cluster to join; None: this machine. Models and tasks that a node of it lacks are
             sent there.
         retries: How often work whose worker died is given to another one.
         ordered: Hand work back in the order of submission.
+        early: Workers that were started already, by the same settings.
 
     Raises:
         UserError: A model or task cannot be used, or there is no room for the workers.
         EvomergeError: Ray cannot be started or reached.
     """
     assignment = replace(assignment, threads=max(1, int(cpus)))
-    if count == 0:
+    if in_process(count, address):
         if gpus:
             _check_cuda()
         return SerialPool(partial(_evaluator, assignment))
     shelf = _shelf(assignment, address)
+    build = partial(_on_a_node, assignment, shelf, count, cpus, gpus)
+    if early is not None:
+        pool = early.take()
+        pool.begin(build, shelf)
+        return pool
     return RayPool(
-        partial(_on_a_node, assignment, shelf, count, cpus, gpus),
+        build,
         count=count,
         cpus=cpus,
         gpus=gpus,
@@ -60,6 +73,54 @@ def open_pool(
         ordered=ordered,
         shelf=shelf,
     )
+
+
+def start_early(
+    *,
+    count: int | Literal["auto"],
+    cpus: float = 1,
+    gpus: float = 0,
+    address: str | None = None,
+    retries: int = RETRIES,
+    ordered: bool = False,
+) -> EarlyPool | None:
+    """Start Ray and let workers import their libraries while the driver checks a campaign.
+
+    Args:
+        count: As for `open_pool`, and so are the others.
+        cpus: Cores of each.
+        gpus: GPUs of each.
+        address: A Ray cluster to join.
+        retries: How often work whose worker died is given to another one.
+        ordered: Hand work back in the order of submission.
+
+    Returns:
+        For `open_pool`; None: no Ray is needed.
+
+    Raises:
+        UserError: No cluster can be joined at that address.
+    """
+    if in_process(count, address):
+        return None
+    if address is not None:
+        address = check_joinable(address)
+    return EarlyPool(
+        partial(
+            RayPool,
+            count=count,
+            cpus=cpus,
+            gpus=gpus,
+            address=address,
+            retries=retries,
+            ordered=ordered,
+            prepare=partial(import_quickly, EVALUATOR),
+        )
+    )
+
+
+def in_process(count: int | Literal["auto"], address: str | None) -> bool:
+    """Return whether the driver does the work itself: a single worker here needs no Ray."""
+    return count == 0 or (count == 1 and address is None)
 
 
 def _check_cuda() -> None:
@@ -118,8 +179,5 @@ def _sharing(count: int | Literal["auto"], cpus: float, gpus: float) -> Sharing:
 
 
 def _evaluator(assignment: Assignment) -> Evaluates:
-    from evomerge.workers.evaluator import (
-        Evaluator,
-    )  # torch, transformers and lm-eval: in the worker
-
-    return Evaluator(assignment)
+    evaluator: Evaluates = import_quickly(EVALUATOR).Evaluator(assignment)
+    return evaluator

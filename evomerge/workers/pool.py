@@ -43,6 +43,13 @@ class Pool(Protocol):
     def free(self) -> int:
         """How much more work may be submitted now."""
 
+    def wait_ready(self) -> None:
+        """Wait until a worker is ready.
+
+        Raises:
+            EvomergeError: A worker cannot start; in its own words.
+        """
+
     def submit(self, work: Work) -> None:
         """Give work to the workers.
 

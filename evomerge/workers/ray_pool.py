@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -27,22 +28,27 @@ SECONDS_WITHOUT_WORKERS = 600.0
 
 
 class Worker:
-    """What runs in an actor's process."""
+    """What runs in an actor's process.
 
-    def __init__(self, build: Build) -> None:
+    Args:
+        prepare: Called at once, before the driver knows what to build, such as to import libraries.
+    """
+
+    def __init__(self, prepare: Callable[[], object] | None) -> None:
         self._evaluator: Evaluates | None = None
-        self._error = EvomergeError("a worker has no evaluator")
-        try:
-            self._evaluator = build()
-        except EvomergeError as error:
-            self._error = error
+        if prepare is not None:
+            prepare()
 
-    def ready(self) -> str | EvomergeError:
-        """Return the id of the worker's node, or say why it could not start."""
+    def ready(self, build: Build) -> str | EvomergeError:
+        """Build the evaluator, once; return the id of the worker's node, or say why it cannot start."""
         import ray
 
+        try:
+            self._evaluator = self._evaluator or build()
+        except EvomergeError as error:
+            return error
         node: str = ray.get_runtime_context().get_node_id()
-        return self._error if self._evaluator is None else node
+        return node
 
     def answer(self, work: Work) -> Answer:
         """Do the work."""
@@ -68,7 +74,7 @@ class RayPool:
     """A pool of actors.
 
     Args:
-        build: Builds a worker's evaluator, in the worker.
+        build: Builds a worker's evaluator, in the worker; None: `begin` will say.
         count: Workers; `auto`: as many as the machine or cluster holds, as it grows and shrinks.
         cpus: Cores of each.
         gpus: GPUs of each, fractions too.
@@ -78,6 +84,7 @@ class RayPool:
         ordered: Hand work back in the order of submission. What waits for its turn counts as in flight,
             so that what is submitted when depends on nothing but that order.
         shelf: Folders that a node may lack.
+        prepare: What a worker does before it is told what to build; picklable.
 
     Raises:
         CampaignError: There is no room for the workers.
@@ -86,7 +93,7 @@ class RayPool:
 
     def __init__(
         self,
-        build: Build,
+        build: Build | None = None,
         *,
         count: int | Literal["auto"],
         cpus: float = 1,
@@ -95,14 +102,16 @@ class RayPool:
         retries: int = RETRIES,
         ordered: bool = False,
         shelf: Shelf | None = None,
+        prepare: Callable[[], object] | None = None,
     ) -> None:
         self._cluster = Cluster(count=count, cpus=cpus, gpus=gpus, address=address)
         import ray
 
         self._ray = ray
         self._retries, self._ordered = retries, ordered
-        self._shelf = None if shelf is None else start_shelf(shelf)
-        self._build = build  # small: it travels with the request, and is never lost
+        self._shelf: Any = None
+        self._build: Build | None = None
+        self._prepare = prepare
         self._actor_class = ray.remote(Worker).options(
             num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0
         )
@@ -114,8 +123,27 @@ class RayPool:
         self._submitted = self._returned = self._deaths_at_start = 0
         self._looked = self._last_seen = time.monotonic()
         self._closed = False
-        for _ in range(self._cluster.count):
-            self._start()
+        self._unbuilt = [self._create() for _ in range(self._cluster.count)]
+        if build is not None:
+            self.begin(build, shelf)
+
+    def begin(self, build: Build, shelf: Shelf | None = None) -> None:
+        """Let the workers build their evaluators; each begins when it is prepared.
+
+        Args:
+            build: As for the class; small: it travels with the request, and is never lost.
+            shelf: Folders that a node may lack.
+        """
+        self._shelf = None if shelf is None else start_shelf(shelf)
+        self._build = build
+        self._looked = self._last_seen = time.monotonic()
+        while self._unbuilt:
+            self._begin(self._unbuilt.pop())
+
+    def wait_ready(self) -> None:
+        """Wait until a worker is ready, so that what comes next is timed without its start."""
+        while not self._idle:
+            self._wait(SECONDS_BETWEEN_LOOKS)
 
     @property
     def size(self) -> int:
@@ -161,7 +189,7 @@ class RayPool:
         if self._flying and not force:
             self._ray.wait(list(self._flying), num_returns=len(self._flying))
         flying = [actor for _, actor in self._flying.values()]
-        for actor in [*self._idle, *self._starting.values(), *flying]:
+        for actor in [*self._unbuilt, *self._idle, *self._starting.values(), *flying]:
             self._kill(actor)
         if self._shelf is not None:
             self._ray.kill(self._shelf, no_restart=True)
@@ -220,7 +248,8 @@ class RayPool:
         try:
             node: str | EvomergeError = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            if getattr(error, "actor_init_failed", False):
+            broken = isinstance(error, self._ray.exceptions.RayTaskError)
+            if broken or getattr(error, "actor_init_failed", False):
                 raise EvomergeError(f"a worker cannot start: {_last_line(error)}") from None
             self._deaths_at_start += actor.node is None
             if self._deaths_at_start > self._retries + self._cluster.count:
@@ -247,7 +276,7 @@ class RayPool:
             self._done[task.order] = (task.work, failed(task.work, Failure(kind, reason)))
         while self._idle:  # no work may find out that these died, too
             idle = self._idle.popleft()
-            self._starting[idle.handle.ready.remote()] = idle
+            self._begin(idle)
         self._replace(actor)
 
     def _replace(self, actor: _Actor) -> None:
@@ -259,7 +288,7 @@ class RayPool:
         self._looked = time.monotonic()
         room = self._cluster.room()
         for _ in range(self.size, room):
-            self._start()
+            self._begin(self._create())
         unplaced = [ref for ref, actor in self._starting.items() if actor.node is None]
         for _ in range(room, self.size):
             if unplaced:
@@ -270,9 +299,12 @@ class RayPool:
             task, actor = self._queue.popleft(), self._idle.popleft()
             self._flying[actor.handle.answer.remote(task.work)] = (task, actor)
 
-    def _start(self) -> None:
-        actor = _Actor(self._actor_class.remote(self._build))
-        self._starting[actor.handle.ready.remote()] = actor
+    def _create(self) -> _Actor:
+        return _Actor(self._actor_class.remote(self._prepare))
+
+    def _begin(self, actor: _Actor) -> None:
+        assert self._build is not None, "begin comes first"
+        self._starting[actor.handle.ready.remote(self._build)] = actor
 
     def _kill(self, actor: _Actor) -> None:
         self._ray.kill(actor.handle, no_restart=True)

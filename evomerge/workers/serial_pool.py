@@ -29,6 +29,9 @@ class SerialPool:
         """One, or none while work waits."""
         return int(self._work is None)
 
+    def wait_ready(self) -> None:
+        """It is."""
+
     def submit(self, work: Work) -> None:
         """Keep work until `next`."""
         if self._work is not None:

@@ -37,7 +37,7 @@ def test_markdown_escapes_names(make_store: Callable[..., Store], lab: SimpleNam
 
 def test_json_holds_all_splits_and_comes_back(board: Leaderboard) -> None:
     data = json.loads(render(board, "json", "search"))
-    assert list(data) == ["schema", "campaign", "rows", "tests", "conditions", "failures"]
+    assert list(data) == ["schema", "campaign", "rows", "tests", "conditions"]
     assert set(data["rows"][0]["splits"]) == {"search", "select", "holdout"}
     assert Leaderboard.from_json(data) == board
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from evomerge.store import StoredTrial
-from evomerge.trial import Candidate, Outcome
+from evomerge.store.records import by_task
+from evomerge.trial import Candidate, Estimate, Outcome, TaskScores
 
 
 def test_a_trial_as_a_row(
@@ -15,7 +16,10 @@ def test_a_trial_as_a_row(
     assert done.to_row() == {
         "number": 5,
         "state": "complete",
+        "method": recipe.method,
         "value": 0.25,
+        **by_task(scored),
+        "seconds": 1.75,
         "merge_seconds": 0.25,
         "score_seconds": 1.5,
         "failure": None,
@@ -24,4 +28,16 @@ def test_a_trial_as_a_row(
     lost = StoredTrial(6, {"w": 0.5}, recipe, "failed", failed, None, 8, 9)
     assert lost.to_row()["failure"] == "not finite: NaN in layer 3"
     front = StoredTrial(7, {}, recipe, "complete", None, (1.0, 2.0), 8, 9)
-    assert front.to_row() == {"number": 7, "state": "complete", "value_0": 1.0, "value_1": 2.0}
+    assert front.to_row() == {
+        "number": 7,
+        "state": "complete",
+        "method": recipe.method,
+        "value_0": 1.0,
+        "value_1": 2.0,
+    }
+
+
+def test_scores_by_task_are_the_aggregates_that_are_numbers() -> None:
+    values = {"acc": Estimate(0.5, 0.1), "ppl": Estimate(float("nan"))}
+    outcome = Outcome({"t": TaskScores(("a",), {"acc": (0.5,)}, values)})
+    assert by_task(outcome) == {"t/acc": 0.5}

@@ -61,7 +61,8 @@ def test_a_cluster_that_is_not_there(ray_cluster: Cluster) -> None:
         timeout=120,
     )
     assert done.stdout == (
-        "cannot join the Ray cluster at 127.0.0.1:1: [Errno 111] Connection refused\n"
+        "--address: no Ray cluster answers at 127.0.0.1:1 (Connection refused); start one with "
+        "`ray start --head`, or leave --address out\n"
     )
 
 

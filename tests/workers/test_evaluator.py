@@ -287,7 +287,7 @@ def test_pools_give_the_same_scores(
 ) -> None:
     """Real models in a Ray worker and in this process: the same bits."""
     serial = open_pool(assignment, count=0)
-    distributed = open_pool(assignment, count=1)
+    distributed = open_pool(assignment, count=2)
     assert isinstance(serial, SerialPool)
     assert isinstance(distributed, RayPool)
     found = []

@@ -1,0 +1,355 @@
+"""The Python API: one function for each command, which takes and returns what Python has.
+
+Light: a wrong campaign file is answered before any heavy library is imported, and while those are,
+workers start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from evomerge.campaign import Campaign, Workers
+from evomerge.errors import UserError
+from evomerge.imports import import_quickly
+from evomerge.progress import Display, Style, open_display
+from evomerge.workers import EarlyPool, start_early
+
+if TYPE_CHECKING:
+    from evomerge.preflight import Plan
+    from evomerge.recipe import Recipe
+    from evomerge.report import Format, Leaderboard
+    from evomerge.result import Result
+    from evomerge.single import ModelScores
+    from evomerge.trial import Split
+
+
+def search(
+    campaign: Campaign | str | Path,
+    *,
+    out: str | Path | None = None,
+    force: bool = False,
+    trials: int | None = None,
+    workers: int | None = None,
+    seed: int | None = None,
+    address: str | None = None,
+    display: Display | Style = "none",
+) -> Result:
+    """Run a campaign in a new results folder: search, save the best merged model, report.
+
+    Args:
+        campaign: The settings, or the file that states them.
+        out: The results folder; None: the campaign's.
+        force: Replace an existing results folder.
+        trials: Budget of trials; None: the campaign's, and so are the next two.
+        workers: Number of workers; 0: in this process.
+        seed: Of the search.
+        address: A Ray cluster to join: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None: this machine.
+        display: How progress is shown: `auto`, `rich`, `plain`, `json` or `none`; or a display of yours.
+
+    Returns:
+        The winner, the leaderboard and all trials.
+
+    Raises:
+        UserError: Something in the campaign, its models or tasks is wrong; nothing is written then.
+        CampaignStopped: The first candidates all failed alike.
+    """
+    file = None if isinstance(campaign, Campaign) else Path(campaign)
+    loaded = campaign if isinstance(campaign, Campaign) else Campaign.load(campaign)
+    loaded = loaded.override(out=out, trials=trials, workers=workers, seed=seed)
+    with _shown(display) as shown:
+        from evomerge.store import Store
+
+        Store.refuse_existing(Path(loaded.out), force=force)
+        with _early(loaded.workers, loaded.search.deterministic, address) as early:
+            shown.say(f"{loaded.name}: starting")
+            run = import_quickly("evomerge.run")
+            result: Result = run.search(
+                loaded, file=file, force=force, address=address, display=shown, early=early
+            )
+        _announce(shown, result)
+    return result
+
+
+def resume(
+    folder: str | Path,
+    *,
+    trials: int = 0,
+    workers: int | None = None,
+    address: str | None = None,
+    display: Display | Style = "none",
+) -> Result:
+    """Go on where a campaign stopped; a finished one is only read, unless trials are added.
+
+    Args:
+        folder: The results folder.
+        trials: Trials to add to the budget.
+        workers: Number of workers from now on; None: as before.
+        address: A Ray cluster to join; None: this machine.
+        display: How progress is shown, as for `search`.
+
+    Returns:
+        As of `search`.
+
+    Raises:
+        ResultsError: The folder holds no campaign, is in use, or its models, tasks or libraries changed.
+        CampaignStopped: The first candidates all failed alike.
+    """
+    with _shown(display) as shown:
+        from evomerge.store import Store
+
+        with Store.open(Path(folder), write=False) as store:
+            campaign = store.campaign
+            nothing_to_do = not trials and store.finished and store.ended != "hours"
+        if nothing_to_do and (Path(folder) / "best" / "config.json").is_file():
+            result = open(folder)
+        else:
+            campaign = campaign.override(workers=workers)
+            with _early(campaign.workers, campaign.search.deterministic, address) as early:
+                shown.say(f"{campaign.name}: starting")
+                run = import_quickly("evomerge.run")
+                result = run.resume(
+                    Path(folder),
+                    trials=trials,
+                    workers=workers,
+                    address=address,
+                    display=shown,
+                    early=early,
+                )
+        _announce(shown, result)
+    return result
+
+
+def open(folder: str | Path) -> Result:
+    """Read the results folder of a campaign, finished or still running.
+
+    Args:
+        folder: The results folder.
+
+    Returns:
+        What there is; `result.best` raises ResultsError as long as no winner was chosen.
+
+    Raises:
+        ResultsError: The folder holds no campaign.
+    """
+    from evomerge.result import Result
+    from evomerge.store import Store
+
+    with Store.open(Path(folder), write=False) as store:
+        return Result.of(store)
+
+
+def check(campaign: Campaign | str | Path) -> Plan:
+    """Say what is wrong with a campaign, and what it will cost; nothing is written.
+
+    Args:
+        campaign: The settings, or the file that states them.
+
+    Returns:
+        Dimensions, workers, memory, disk, time, warnings.
+
+    Raises:
+        UserError: Naming file, line and field, what was found and what was expected.
+    """
+    file = None if isinstance(campaign, Campaign) else Path(campaign)
+    loaded = campaign if isinstance(campaign, Campaign) else Campaign.load(campaign)
+    preflight = import_quickly("evomerge.preflight")
+    from evomerge.check import preflight as checked
+    from evomerge.warm_start import first_points
+
+    ready = checked(loaded, file)
+    first_points(ready, file)
+    plan: Plan = preflight.plan(ready)
+    return plan
+
+
+def report(folder: str | Path) -> Leaderboard:
+    """Return the leaderboard of a finished or running campaign.
+
+    Args:
+        folder: The results folder.
+
+    Raises:
+        ResultsError: The folder holds no campaign.
+    """
+    from evomerge.report import leaderboard
+    from evomerge.store import Store
+
+    with Store.open(Path(folder), write=False) as store:
+        return leaderboard(store)
+
+
+def compare(
+    folders: Sequence[str | Path], format: Format = "table", split: Split | None = None
+) -> str:
+    """Write the leaderboards of several campaigns side by side, the others against the first.
+
+    Args:
+        folders: Two or more results folders.
+        format: `table`, `markdown`, `json` or `csv`.
+        split: Which items; None: the last that every campaign has scores on.
+
+    Raises:
+        ResultsError: They cannot be compared; the message names what differs.
+    """
+    from evomerge.report import compare_folders
+
+    return compare_folders([Path(folder) for folder in folders], format, split)
+
+
+def merge(
+    source: Recipe | str | Path,
+    out: str | Path,
+    *,
+    trial: int | Literal["best"] | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> None:
+    """Build one merged model and save it with its tokenizer, recipe and model card.
+
+    Args:
+        source: A recipe; or its file, which may be any of mergekit's; or, with `trial`, a results folder.
+        out: Folder of the model, which must not exist.
+        trial: Of a results folder: the trial's number, or `best`: the winner.
+        device: Where to compute.
+        dtype: Of the file; None: the recipe's.
+        trust_remote_code: Let models run code of their own.
+        allow_pickle: Accept PyTorch pickles where there is no safetensors file.
+
+    Raises:
+        UserError: The recipe, a model or the folder is wrong.
+        MergeError: The maths has no answer, or the disk does not take the result.
+    """
+    settings: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
+        "allow_pickle": allow_pickle,
+    }
+    if trial is not None:
+        if not isinstance(source, str | Path):
+            raise UserError("a trial is one of a results folder; give the folder as source")
+        import_quickly("evomerge.materialise").materialise(
+            Path(source), str(trial), Path(out), **settings
+        )
+        return
+    from evomerge import recipe as recipes
+    from evomerge.errors import RecipeError
+
+    if isinstance(source, recipes.Recipe):
+        import_quickly("evomerge.merge").save(source, out, **settings)
+        return
+    if Path(source).is_dir():
+        raise UserError("is a folder; say which trial: trial=N, or trial='best'", file=source)
+    loaded = recipes.load(Path(source))
+    try:
+        import_quickly("evomerge.merge").save(loaded, out, **settings)
+    except RecipeError as error:
+        raise recipes.located(error, Path(source)) from error
+
+
+def score(
+    model: str,
+    tasks: str | Sequence[str] = (),
+    *,
+    campaign: str | Path | None = None,
+    split: Split = "holdout",
+    tasks_path: str | Path | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    dtype: str | None = None,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    allow_unsafe_code: bool = False,
+) -> ModelScores:
+    """Score any model on lm-eval tasks, or on the very items of a campaign.
+
+    Args:
+        model: A folder, a Hub id, `zoo:NAME`, `BASE+ADAPTER`, or an adapter that names its base.
+        tasks: lm-eval tasks, groups, tags and patterns; or none, and `campaign`.
+        campaign: A results folder: score on its items, by the metrics of its objectives.
+        split: Which of the campaign's items.
+        tasks_path: A folder of lm-eval task files beside lm-eval's own.
+        num_fewshot: Examples in the prompt.
+        limit: Only the first documents of each task.
+        dtype: Of the forward passes; None: the campaign's, or float32.
+        device: Where to run.
+        trust_remote_code: Let the model and data sets run code of their own.
+        allow_pickle: Accept PyTorch pickles where there is no safetensors file.
+        allow_unsafe_code: Let tasks run code that the model writes.
+
+    Returns:
+        lm-eval's own results, and the values of every item.
+
+    Raises:
+        UserError: The model, a task or the campaign is wrong.
+    """
+    single = import_quickly("evomerge.single")
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    if (campaign is None) == (not names):
+        raise UserError("give either tasks or campaign")
+    settings: dict[str, Any] = {
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+        "allow_pickle": allow_pickle,
+        "allow_unsafe_code": allow_unsafe_code,
+    }
+    scores: ModelScores
+    if campaign is not None:
+        scores = single.score_on_campaign(model, Path(campaign), split, dtype=dtype, **settings)
+    else:
+        scores = single.score_on_tasks(
+            model,
+            names,
+            tasks_path=None if tasks_path is None else Path(tasks_path),
+            num_fewshot=num_fewshot,
+            limit=limit,
+            dtype=dtype or "float32",
+            **settings,
+        )
+    return scores
+
+
+def _early(
+    workers: Workers, ordered: bool, address: str | None
+) -> AbstractContextManager[EarlyPool | None]:
+    early = start_early(
+        count=workers.count,
+        cpus=workers.cpus,
+        gpus=workers.gpus,
+        address=address,
+        retries=workers.retries,
+        ordered=ordered,
+    )
+    return nullcontext() if early is None else early
+
+
+@contextmanager
+def _shown(display: Display | Style) -> Iterator[Display]:
+    """Open a display of a style, and close it; leave one that was given as it is."""
+    if not isinstance(display, str):
+        yield display
+        return
+    opened = open_display(display)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _announce(display: Display, result: Result) -> None:
+    winners = result.leaderboard.winners
+    objective = winners[0].objective("holdout") if winners else None
+    display.event(
+        "result",
+        folder=str(result.folder),
+        model=str(result.folder / "best"),
+        number=result.best.number,
+        name=result.best.name,
+        value=objective,
+    )
