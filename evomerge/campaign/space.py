@@ -43,7 +43,7 @@ class Range(Settings):
             a cosine basis, the first of them the mean, and none more than there are groups. None: one
             value a group.
         sum: Scale the experts' values in each group so that they add up to this (1: the simplex); equal
-            shares where all are 0. None: they are free.
+            shares where all are 0. The range must allow that sum. None: they are free.
         experts: Expert → a range of its own, or a fixed value.
     """
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import get_model
+from lm_eval.models.huggingface import HFLM
 
 from evomerge.errors import TaskError
 from evomerge.score import gold
@@ -34,18 +37,33 @@ class BackendScorer:
         items: What to score them on.
         backend: lm-eval's name of the model type, such as `hf` or `vllm`.
         arguments: Of that type, such as `{"dtype": "float32", "batch_size": 16}`.
+        defaults: Arguments for where `arguments` has none; only those are handed over that the type's
+            constructor names. `device` is for the `hf` types, whose own default is CUDA: the others
+            (vllm, sglang) run on what they can see.
 
     Raises:
         TaskError: lm-eval knows no such model type, or cannot import what it needs.
     """
 
-    def __init__(self, items: Items, backend: str, arguments: Mapping[str, Any]) -> None:
-        self._items, self._arguments = items, dict(arguments)
+    def __init__(
+        self,
+        items: Items,
+        backend: str,
+        arguments: Mapping[str, Any],
+        *,
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self._items = items
         try:
             self._type: type[LM] = get_model(backend)
         except (ValueError, KeyError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise TaskError(f'lm-eval offers no backend "{backend}": {reason}') from None
+        named = set(signature(self._type).parameters)
+        if not issubclass(self._type, HFLM):
+            named -= {"device"}
+        taken = {name: value for name, value in defaults.items() if name in named}
+        self._arguments = taken | dict(arguments)
 
     def check(self, metrics: Mapping[str, tuple[str, ...]]) -> None:
         """Raise as `score` does where it cannot give these metrics; no model is needed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from evomerge import campaign
@@ -31,6 +32,7 @@ def check_settings(
     for name, setting in settings.parameters.items():
         if isinstance(setting, campaign.Range):
             _check_range(name, setting, methods, groups)
+            _check_sum(name, setting, len(family.experts))
     _check_genes(settings, family, methods)
     if settings.coarse is not None and settings.coarse >= len(groups):
         expected = f"1 to {len(groups) - 1}" if len(groups) > 1 else "none, for there is one group"
@@ -74,6 +76,25 @@ def _check_range(
             f"{len(groups)}, or more groups, such as layers: each",
             field=f"{field}.profile",
         )
+
+
+def _check_sum(name: str, setting: campaign.Range, experts: int) -> None:
+    """Refuse a sum that no values within their range have: scaled to it, all would lie outside."""
+    if setting.sum is None:
+        return
+    least, most = experts * setting.low, experts * setting.high
+    near = any(math.isclose(setting.sum, end) for end in (least, most))
+    if near or least <= setting.sum <= most:
+        return
+    found = f"{experts} values of {setting.low:g} to {setting.high:g}, one an expert, add up to"
+    each = setting.sum / experts
+    if setting.sum > most:
+        fault = f"{found} {most:g} at most; expected high of at least {each:.4g}"
+    else:
+        fault = f"{found} {least:g} at least; expected low of at most {each:.4g}"
+    raise CampaignError(
+        f"found {setting.sum:g}, but {fault}, or another sum", field=f"space.parameters.{name}.sum"
+    )
 
 
 def _check_genes(

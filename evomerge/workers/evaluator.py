@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -44,6 +45,8 @@ from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
 from evomerge.workers.memory_here import keep_to_share, memory_here
 from evomerge.workers.scratch import in_memory
 
+GPU_MEMORY = 0.9
+"""Share of a GPU that vLLM takes by default, as if it had the GPU to itself."""
 Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
 Sloped = tuple[Losses, Mapping[str, TensorSlopes]]
 
@@ -172,7 +175,10 @@ class _Folders:
             allow_pickle=assignment.allow_pickle,
         )
         self._scorer = BackendScorer(
-            _items(assignment, tokenizer), str(assignment.backend), assignment.backend_arguments
+            _items(assignment, tokenizer),
+            str(assignment.backend),
+            assignment.backend_arguments,
+            defaults=backend_defaults(assignment),
         )
 
     @contextmanager
@@ -197,6 +203,16 @@ class _Folders:
             )
 
         yield refuse
+
+
+def backend_defaults(assignment: Assignment) -> dict[str, Any]:
+    """Return what a model type of lm-eval's is given where the campaign's `scorer.args` say nothing."""
+    found: dict[str, Any] = {"device": assignment.device}
+    if assignment.trust_remote_code:
+        found["trust_remote_code"] = True
+    if assignment.device != "cpu" and assignment.sharing.device > 1:
+        found["gpu_memory_utilization"] = GPU_MEMORY / assignment.sharing.device
+    return found
 
 
 def _items(assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> Items:

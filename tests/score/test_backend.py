@@ -1,6 +1,8 @@
 import pytest
+from lm_eval.api.model import LM
 
 from evomerge.errors import TaskError
+from evomerge.score import backend
 from evomerge.score.backend import BackendScorer
 
 NAMES = ("choice", "written", "repeated", "said", "rolling")
@@ -48,3 +50,29 @@ def test_what_a_backend_cannot_tell(llama, folder):
 def test_an_unknown_backend(llama):
     with pytest.raises(TaskError, match='no backend "no_such_model"'):
         BackendScorer(llama.items("choice"), "no_such_model", {})
+
+
+class Elsewhere(LM):
+    """As vllm's: it says itself where it runs, and takes a share of the GPU."""
+
+    def __init__(self, pretrained, trust_remote_code=False, gpu_memory_utilization=0.9, **kwargs):
+        raise NotImplementedError
+
+    loglikelihood = loglikelihood_rolling = generate_until = __init__
+
+
+def test_a_type_is_given_what_its_constructor_names(llama, monkeypatch):
+    defaults = {"device": "cpu", "trust_remote_code": True, "gpu_memory_utilization": 0.45}
+    items = llama.items("choice")
+
+    def given(kind, **arguments):
+        return BackendScorer(items, kind, arguments, defaults=defaults)._arguments
+
+    assert given("hf") == {"device": "cpu", "trust_remote_code": True}
+    assert given("hf", device="cuda:1", trust_remote_code=False) == {
+        "device": "cuda:1",
+        "trust_remote_code": False,
+    }
+    monkeypatch.setattr(backend, "get_model", lambda name: Elsewhere)
+    assert given("elsewhere") == {"trust_remote_code": True, "gpu_memory_utilization": 0.45}
+    assert given("elsewhere", gpu_memory_utilization=0.3)["gpu_memory_utilization"] == 0.3

@@ -39,10 +39,10 @@ def test_with_a_sum_only_what_adds_up_lies_in_the_space(make_space, numbers):
 
 
 def test_only_the_proportions_need_to_fit_the_range_of_a_sum(make_space, numbers):
-    parameters = {"weight": {"low": 0.0, "high": 0.1, "sum": 1.0}}
+    parameters = {"weight": {"low": 0.0, "high": 0.6, "sum": 1.0}}
     space = make_space(method="task_arithmetic", parameters=parameters)
     point = find(space, 0.75, 0.25)
-    assert point == pytest.approx({"weight/a": 0.1, "weight/b": 0.1 / 3})
+    assert point == pytest.approx({"weight/a": 0.6, "weight/b": 0.2})
     found = weights(numbers, space, point)
     assert found["/a"].pop() == pytest.approx(0.75)
 

@@ -269,6 +269,20 @@ def test_failures_of_slopes_are_typed(
     assert evaluator.slope(slope_job(assignment)).tensors == good.tensors
 
 
+def test_a_backend_runs_where_the_workers_do(assignment: Assignment) -> None:
+    assert evaluator_module.backend_defaults(assignment) == {"device": "cpu"}
+    shared = replace(assignment, device="cuda", sharing=Sharing(8, 2), trust_remote_code=True)
+    assert evaluator_module.backend_defaults(shared) == {
+        "device": "cuda",
+        "trust_remote_code": True,
+        "gpu_memory_utilization": 0.45,
+    }
+    alone = replace(assignment, device="cuda", sharing=Sharing(8, 1))
+    assert evaluator_module.backend_defaults(alone) == {"device": "cuda"}
+    found = Evaluator(replace(assignment, backend="hf"))._scoring._scorer._arguments
+    assert found == {"device": "cpu"}
+
+
 def test_a_backend_of_lm_evals_has_no_slopes(assignment: Assignment) -> None:
     other = replace(assignment, backend="hf", backend_arguments={"device": "cpu"})
     failure = Evaluator(other).slope(slope_job(assignment)).failure
