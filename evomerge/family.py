@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from evomerge.merge import (
     check_finite,
     check_tokens,
     load_tokenizer,
+    locate,
     open_checkpoint,
     with_heads,
 )
-from evomerge.model_names import parts
+from evomerge.model_names import is_folder, parts
 from evomerge.recipe import Vocabulary
 from evomerge.space import Family
 
@@ -42,6 +43,7 @@ class OpenFamily:
         hashes: `base` or an expert's name → fingerprint of its files.
         vocabulary: Tokens of the merged models; None: the base's, which all have.
         trust_remote_code: Models may run code of their own.
+        revisions: The same names → commit on the Hub, of the models that came from there.
     """
 
     family: Family
@@ -49,6 +51,7 @@ class OpenFamily:
     hashes: Mapping[str, str]
     vocabulary: OutputVocabulary | None = None
     trust_remote_code: bool = False
+    revisions: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -123,7 +126,9 @@ def open_family(models: campaign.Models) -> OpenFamily:
     asked = _vocabulary(models.tokenizer, experts)
     family = Family(base, experts, layout.num_layers, models.dtype, asked)
     vocabulary = None if asked is None else _built(asked, checkpoints, models)
-    return OpenFamily(family, checkpoints, hashes, vocabulary, models.trust_remote_code)
+    commits = {name: revision(model) for name, model in {"base": base, **experts}.items()}
+    revisions = {name: commit for name, commit in commits.items() if commit is not None}
+    return OpenFamily(family, checkpoints, hashes, vocabulary, models.trust_remote_code, revisions)
 
 
 @contextmanager
@@ -158,15 +163,15 @@ def fingerprint(model: str) -> str:
     """Return a hash that changes with a model's files: sizes, and bytes sampled from each.
 
     Args:
-        model: A folder, or `FOLDER+ADAPTER`. A Hub id stands for itself.
+        model: A folder, a Hub id, or `MODEL+ADAPTER`. What is nowhere to be found stands for itself.
 
     Returns:
         16 hex digits; whole files up to 4 MiB are read, of larger ones 64 samples of 64 KiB.
     """
     digest = xxhash.xxh3_64()
     for part in parts(model):
-        folder = Path(part).expanduser()
-        if not folder.is_dir():
+        folder = _folder(part)
+        if folder is None:
             digest.update(part.encode())
             continue
         files = sorted(
@@ -176,6 +181,28 @@ def fingerprint(model: str) -> str:
             digest.update(path.name.encode())
             _sample(digest, path)
     return digest.hexdigest()
+
+
+def revision(model: str) -> str | None:
+    """Return the commit on the Hub that a model's files are of; None for a local folder.
+
+    Args:
+        model: A folder, a Hub id, or `MODEL+ADAPTER`: then both commits, joined by a plus.
+    """
+    found = [
+        folder.name
+        for part in parts(model)
+        if not is_folder(part) and (folder := _folder(part)) is not None
+    ]
+    return "+".join(found) or None
+
+
+def _folder(part: str) -> Path | None:
+    """Return where a model's files lie; a snapshot of the Hub's is named by its commit."""
+    try:
+        return locate(part)
+    except ModelError:
+        return None
 
 
 def _check_distinct(experts: Mapping[str, str], hashes: Mapping[str, str]) -> None:

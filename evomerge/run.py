@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import evomerge.merge as merge
@@ -89,14 +90,22 @@ def resume(
     with Store.open(folder, write=True) as store:
         if early is not None:
             early.check()
-        store.extend(trials)
         campaign = store.campaign
         if workers is not None:
             settings = campaign.workers.model_copy(update={"count": workers})
             campaign = campaign.model_copy(update={"workers": settings})
         ready = preflight(campaign)
-        refuse_changes(store, facts_of(ready))
-        return _run(store, ready, address, display, early)
+        for warning in refuse_changes(store, facts_of(ready)):
+            display.say(warning)
+        store.extend(trials)
+        return _run(store, _with_budget_of(ready, store), address, display, early)
+
+
+def _with_budget_of(ready: Preflight, store: Store) -> Preflight:
+    """Return a checked campaign with what `extend` added to the budget; a refused one is as it was."""
+    budget = {"trials": store.campaign.search.trials}
+    search = ready.campaign.search.model_copy(update=budget)
+    return replace(ready, campaign=ready.campaign.model_copy(update={"search": search}))
 
 
 def _run(

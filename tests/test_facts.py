@@ -1,14 +1,17 @@
 import copy
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from evomerge.campaign import Campaign
+from evomerge.campaign import Campaign, Models
 from evomerge.check import preflight
 from evomerge.errors import ResultsError
-from evomerge.facts import facts_of, refuse_changes
+from evomerge.facts import LIBRARIES, facts_of, refuse_changes
+from evomerge.family import open_family
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,8 +40,9 @@ def facts(ready):
 
 def test_facts_are_json_and_name_all_that_results_depend_on(ready, facts):
     assert json.loads(json.dumps(facts)) == facts
-    assert set(facts["models"]) == {"base", "facts"}
-    assert {"torch", "optuna", "lm_eval", "transformers", "evomerge"} == set(facts["versions"])
+    assert set(facts["models"]) == {"base", "expert:facts"}
+    assert facts["revisions"] == {}
+    assert set(facts["versions"]) == set(LIBRARIES)
     counts = {split: len(ids) for split, ids in facts["items"]["zoo_facts"].items()}
     assert counts == {"search": 4, "select": 3, "holdout": 2}
     assert facts["higher_is_better"]["zoo_facts"]["gold_loglikelihood"] is True
@@ -48,7 +52,8 @@ def test_facts_are_json_and_name_all_that_results_depend_on(ready, facts):
 
 
 def test_what_did_not_change_goes_on(facts):
-    refuse_changes(SimpleNamespace(facts=facts, folder=Path("/out")), copy.deepcopy(facts))
+    store = SimpleNamespace(facts=facts, folder=Path("/out"))
+    assert refuse_changes(store, copy.deepcopy(facts)) == []
 
 
 def changed(facts, *path):
@@ -64,7 +69,7 @@ def changed(facts, *path):
     ("path", "message"),
     [
         (("models", "base"), 'the models changed since the campaign began: "base"'),
-        (("models", "facts"), 'the models changed since the campaign began: "facts"'),
+        (("models", "expert:facts"), 'the models changed since the campaign began: "facts"'),
         (
             ("items", "zoo_facts"),
             'the items changed since the campaign began: "zoo_facts" is drawn from other documents',
@@ -99,6 +104,8 @@ def test_changed_prompts_are_named(facts):
         ("optuna", "5.0.0", "6.0.0", True),
         ("lm_eval", "0.4.9", "0.4.10", True),
         ("torch", "2.0", "3.0", False),
+        ("transformers", "4.1", "5.0", False),
+        ("tokenizers", "0.21", "0.22", False),
     ],
 )
 def test_versions_that_matter_are_compared(facts, library, old, new, refused):
@@ -109,4 +116,61 @@ def test_versions_that_matter_are_compared(facts, library, old, new, refused):
         with pytest.raises(ResultsError, match=f"install {library}=={old} to resume it"):
             refuse_changes(store, now)
     else:
-        refuse_changes(store, now)
+        warnings = refuse_changes(store, now)
+        said = f"the campaign ran with {library} {old} (now {new}): scores from now on may differ"
+        assert [warning.startswith(said) for warning in warnings] == [True]
+        del before["versions"][library]  # an older campaign did not record it
+        if library != "optuna":
+            assert refuse_changes(store, now) == []
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch, llama_family):
+    """A cache of the Hub with one model, `org/expert`, at two commits: `hub(commit)` moves `main`."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "hub" / "models--org--expert"
+
+    def move(commit, source):
+        (repository / "refs").mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / "main").write_text(commit)
+        snapshot = repository / "snapshots" / commit
+        if not snapshot.exists():
+            shutil.copytree(source, snapshot)
+        models = {"base": llama_family.base, "experts": ["org/expert"], "dtype": "float32"}
+        return open_family(Models.model_validate(models))
+
+    return move
+
+
+def test_a_hub_model_that_moved_is_noticed(facts, ready, hub, llama_family):
+    first, second, third = ("1" * 40, "2" * 40, "3" * 40)
+    found = {
+        first: hub(first, llama_family.experts[0]),
+        second: hub(second, llama_family.experts[0]),
+        third: hub(third, llama_family.experts[1]),
+    }
+    now = {commit: facts_of(replace(ready, family=family)) for commit, family in found.items()}
+    assert now[first]["revisions"] == {"expert:expert": first}
+    store = SimpleNamespace(facts=now[first], folder=Path("/out"))
+    assert refuse_changes(store, now[first]) == []
+    (warning,) = refuse_changes(store, now[second])
+    assert warning == (
+        f"expert moved on the Hub from {first} to {second}; the files that count are the same"
+    )
+    with pytest.raises(
+        ResultsError, match=f'"expert" is not what it was.*{first} to {third}; MODEL@'
+    ):
+        refuse_changes(store, now[third])
+
+
+def test_a_campaign_that_recorded_no_commit_goes_on_with_a_warning(facts, ready, hub, llama_family):
+    now = facts_of(replace(ready, family=hub("1" * 40, llama_family.experts[0])))
+    old = copy.deepcopy(now)
+    del old["revisions"]
+    old["models"]["expert:expert"] = "a hash of the name"
+    (warning,) = refuse_changes(SimpleNamespace(facts=old, folder=Path("/out")), now)
+    assert "no commit was recorded (expert)" in warning
+    now["models"]["base"] = "other"
+    with pytest.raises(ResultsError, match='"base" is not what it was'):
+        refuse_changes(SimpleNamespace(facts=old, folder=Path("/out")), now)

@@ -132,7 +132,9 @@ def test_resume_adds_trials_and_runs_none_twice(result):
 def test_resume_refuses_changed_models(result, monkeypatch):
     monkeypatch.setattr("evomerge.family.fingerprint", lambda model: f"other {model}")
     with pytest.raises(ResultsError, match='the models changed since the campaign began: "base"'):
-        run.resume(result.folder)
+        run.resume(result.folder, trials=5)
+    with Store.open(result.folder, write=False) as store:  # what is refused leaves the budget alone
+        assert store.campaign.search.trials == len(store.trials())
 
 
 def test_a_campaign_whose_first_candidates_all_fail_alike_stops_and_says_why(

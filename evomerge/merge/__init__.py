@@ -8,6 +8,7 @@ from evomerge.merge.finite import check_finite
 from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.live import LiveModel
+from evomerge.merge.location import locate
 from evomerge.merge.methods import METHODS, Method, ParameterSpec, method
 from evomerge.merge.resident import Memory
 from evomerge.merge.saving import save
@@ -34,6 +35,7 @@ __all__ = [
     "check_tokens",
     "content",
     "load_tokenizer",
+    "locate",
     "merged_tensors",
     "merged_tokenizer",
     "method",

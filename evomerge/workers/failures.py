@@ -6,6 +6,8 @@ foreign code, which may raise anything that code raises; only what ends a proces
 
 from __future__ import annotations
 
+import traceback
+
 import torch
 
 from evomerge.errors import MergeError, RecipeError, TaskError
@@ -45,6 +47,9 @@ _ALLOCATOR_FAILED = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 
+LONGEST_TRACE = 20_000
+"""Characters: a recursion without end has thousands of lines that are all alike."""
+
 
 def failure_of(error: BaseException, otherwise: FailureKind) -> Failure:
     """Return the failure that an exception stands for.
@@ -59,4 +64,10 @@ def failure_of(error: BaseException, otherwise: FailureKind) -> Failure:
         kind = FailureKind.OUT_OF_MEMORY
     ours = isinstance(error, Collapsed | MergeError | NotFinite | RecipeError | TaskError)
     named = message if ours and message else f"{type(error).__name__}: {message}".rstrip(": ")
-    return Failure(kind, named)
+    return Failure(kind, named, traceback_of(error))
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return an exception's traceback, its causes' included; of a very long one the end."""
+    text = "".join(traceback.format_exception(error))
+    return text if len(text) <= LONGEST_TRACE else f"…{text[-LONGEST_TRACE:]}"

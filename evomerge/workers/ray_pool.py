@@ -237,7 +237,7 @@ class RayPool:
             found: Answer = self._ray.get(reference)
         except exceptions.RayTaskError as error:
             reason = f"{type(error.cause).__name__}: {error.cause}"
-            found = failed(task.work, Failure(FailureKind.WORKER, reason))
+            found = failed(task.work, Failure(FailureKind.WORKER, reason, str(error)))
         except exceptions.RayError as error:
             self._after_death(task, actor, error)
             return

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from evomerge.campaign import Campaign
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.store import Asked, Store, StoredSlope, Told, folder
-from evomerge.trial import Candidate, Job, Outcome, Pruned
+from evomerge.trial import Candidate, Failure, FailureKind, Job, Outcome, Pruned
 
 SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(3)}
 Make = Callable[..., Candidate]
@@ -210,6 +210,20 @@ def test_a_backup_is_made_when_what_was_told_together_is_on_the_disk(
     (copy / folder.CAMPAIGN).write_bytes((store.folder / folder.CAMPAIGN).read_bytes())
     with Store.open(copy, write=False) as reader:
         assert [trial.state for trial in reader.trials()] == ["complete"]
+
+
+def test_a_failure_keeps_its_traceback(store: Store, candidate: Make) -> None:
+    outcome = Outcome(failure=Failure(FailureKind.TASK, "KeyError: 'x'", "Traceback\n  line 3"))
+    ask(store, candidate(0))
+    store.told(candidate(0), outcome, None)
+    store.slope_asked(0, 0, {}, {"w": 1.0})
+    store.slope_told(0, 0, None, {}, "task: KeyError", trace="Traceback\n  line 4")
+    with Store.open(store.folder, write=False) as reader:
+        (trial,), (step,) = reader.trials(), reader.slope_steps()
+    assert trial.outcome is not None
+    assert trial.outcome.failure is not None
+    assert trial.outcome.failure.trace == "Traceback\n  line 3"
+    assert step.failure_trace == "Traceback\n  line 4"
 
 
 def test_evaluations_of_what_is_no_trial(

@@ -6,7 +6,7 @@ import torch
 from evomerge.errors import MergeError, RecipeError, TaskError
 from evomerge.score import Collapsed, NotFinite
 from evomerge.trial import Failure, FailureKind
-from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
+from evomerge.workers.failures import CANDIDATE_ERRORS, LONGEST_TRACE, failure_of
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,31 @@ from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
 def test_kind_and_reason(error: Exception, kind: FailureKind, reason: str) -> None:
     assert isinstance(error, CANDIDATE_ERRORS)
     assert failure_of(error, FailureKind.WORKER) == Failure(kind, reason)
+
+
+def broken(depth: int) -> None:
+    if depth:
+        broken(depth - 1)
+    raise KeyError("answer")
+
+
+def test_the_traceback_is_kept() -> None:
+    try:
+        broken(3)
+    except KeyError as error:
+        trace = failure_of(error, FailureKind.TASK).trace
+    assert trace.startswith("Traceback (most recent call last)")
+    assert trace.count("in broken") == 4
+    assert trace.rstrip().endswith("KeyError: 'answer'")
+
+
+def test_of_a_long_one_the_end_is_kept() -> None:
+    try:
+        raise ValueError("x" * LONGEST_TRACE + " the end")
+    except ValueError as error:
+        trace = failure_of(error, FailureKind.TASK).trace
+    assert len(trace) == LONGEST_TRACE + 1
+    assert trace.rstrip().endswith("the end")
 
 
 def test_what_ends_the_process_is_let_through() -> None:
