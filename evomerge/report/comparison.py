@@ -84,7 +84,7 @@ class Comparison:
         """Return plain dicts and lists."""
         return {
             "split": self.split,
-            "goals": [asdict(goal) for goal in self.goals],
+            "goals": [goal.to_json() for goal in self.goals],
             "entries": [asdict(replace(entry, outcome=None)) for entry in self.entries],
             "differences": [asdict(one) for one in self.differences],
             "left_out": list(self.left_out),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class Goal:
         normalized: Whether the mean takes values as shares of the best expert's.
         best: The best expert's value of `report` on the split at hand; None where there is none.
         searched_best: The same of `metric`.
+        reference: That expert's scores on the task.
+        searched_reference: Scores of the expert that is best by `metric`.
     """
 
     task: str
@@ -48,6 +50,14 @@ class Goal:
     normalized: bool = False
     best: float | None = None
     searched_best: float | None = None
+    reference: TaskScores | None = field(default=None, repr=False, compare=False)
+    searched_reference: TaskScores | None = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, without per-item scores."""
+        scores = ("reference", "searched_reference")
+        names = [one.name for one in fields(self) if one.name not in scores]
+        return {name: getattr(self, name) for name in names}
 
     def side(self, *, searched: bool) -> tuple[str, bool, float | None]:
         """Return metric, direction and the best expert's value: what was searched, or what is reported."""
@@ -173,6 +183,32 @@ def factor(goal: Goal, goals: Sequence[Goal], *, searched: bool = False) -> floa
     return signed(goal, goals, searched=searched)
 
 
+def divisor(
+    goal: Goal, items: Sequence[str], scale: float, *, searched: bool = False
+) -> tuple[Floats | None, bool]:
+    """Return what an item's score is a share of, item by item.
+
+    Args:
+        goal: An objective.
+        items: Their order.
+        scale: What `factor` returned.
+        searched: Of the searched metric.
+
+    Returns:
+        The best expert's scores times `scale` `[items]`, or None where scores are no shares; and whether
+        that is known: not where the expert's scores on these very items are not at hand.
+    """
+    metric, upward, best = goal.side(searched=searched)
+    if not goal.normalized or best is None or ratio(best, best, metric, higher=upward) is None:
+        return None, True
+    scores = goal.searched_reference if searched else goal.reference
+    values = None if scores is None else item_scores(scores, metric)
+    if scores is None or values is None or set(scores.items) != set(items):
+        return None, False
+    place = {item: index for index, item in enumerate(scores.items)}
+    return values[[place[item] for item in items]] * scale, True
+
+
 def split_scores(outcome: Outcome, goals: Sequence[Goal]) -> SplitScores:
     """Aggregate one outcome.
 
@@ -223,7 +259,9 @@ def _objective(outcome: Outcome, goals: Sequence[Goal], *, searched: bool) -> Va
         items += len(scores.items)
         array, scale = item_scores(scores, metric), factor(goal, goals, searched=searched)
         if array is not None and scale is not None:
-            strata.append(Stratum(array * scale, goal.weight))
+            shared, known = divisor(goal, scores.items, scale, searched=searched)
+            if known:
+                strata.append(Stratum(array * scale, goal.weight, shared))
     ends = interval(strata) if len(strata) == len(goals) else None
     low, high = ends or (None, None)
     return Value(value / total, low, high, n=items)

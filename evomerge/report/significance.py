@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evomerge.report.rows import Goal, Row, factor, higher_is_better, item_scores
+from evomerge.report.rows import Goal, Row, divisor, factor, higher_is_better, item_scores
 from evomerge.report.statistics import PairedTest, Stratum, holm, is_binary, paired_test
 from evomerge.trial import SPLITS, Outcome, Split
 
@@ -138,6 +138,9 @@ def best(rows: Sequence[Row], goals: Sequence[Goal], split: Split) -> Row | None
 def paired(first: Outcome, second: Outcome, goals: Sequence[Goal]) -> PairedTest | None:
     """Test the weighted mean of the reported metrics, first minus second, item by item.
 
+    Of shares of the best expert's values the interval counts that these were measured on the same items; p
+    takes them as the weights of the tasks.
+
     Returns:
         None where a task is missing, the items differ, or a task's part in the mean is no mean of per-item
         scores.
@@ -155,7 +158,10 @@ def paired(first: Outcome, second: Outcome, goals: Sequence[Goal]) -> PairedTest
         place = {item: index for index, item in enumerate(theirs.items)}
         aligned = right[[place[item] for item in mine.items]]
         binary = binary and is_binary(left) and is_binary(right)
-        strata.append(Stratum((left - aligned) * scale, goal.weight))
+        shared, known = divisor(goal, mine.items, scale)
+        if not known:
+            return None
+        strata.append(Stratum((left - aligned) * scale, goal.weight, shared))
     return paired_test(strata, binary=binary)
 
 

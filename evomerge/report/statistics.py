@@ -32,10 +32,13 @@ class Stratum:
     Attributes:
         values: Scores, or differences of scores, `[items]`.
         weight: The task's share in the objective; the shares need not sum to 1.
+        divisor: Scores `[items]` of the model that `values` are shares of, in the same units, so that their
+            mean is 1. It was measured on the same items: a resample of these divides by its own mean.
     """
 
     values: Floats
     weight: float = 1.0
+    divisor: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -83,30 +86,30 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
 def bootstrap(
     strata: Sequence[Stratum], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of `weighted_mean`, resampling within each stratum."""
-    rng = np.random.default_rng(seed)
-    total = sum(stratum.weight for stratum in strata)
-    means = np.zeros(resamples)
-    for stratum in strata:
-        means += stratum.weight / total * _resampled_means(stratum.values, resamples, rng)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    """Return the percentile bootstrap interval of `weighted_mean`, resampling within each stratum.
+
+    Resamples in which a divisor is 0 say nothing and are left out.
+    """
+    return _ends(_resampled(strata, resamples, seed), level)
 
 
 def interval(strata: Sequence[Stratum]) -> tuple[float, float] | None:
     """Return the 95 % interval of `weighted_mean`, or None where the items cannot carry one.
 
-    One task of 0/1 scores: Wilson. Otherwise: bootstrap. Tasks of 0/1 scores on which every item of
-    every task agrees leave nothing to resample: the Wilson intervals are added in square (R. G. Newcombe
-    1998, method 10). A single number that is no 0/1 score has no interval.
+    One task of 0/1 scores: Wilson. Otherwise: bootstrap; of shares, values and divisor item by item. Tasks
+    of 0/1 scores on which every item of every task agrees leave nothing to resample: the Wilson intervals
+    are added in square (R. G. Newcombe 1998, method 10). No interval have a single number that is no 0/1
+    score, and shares of a divisor that is 0 in more resamples than an end of the interval leaves out.
     """
+    divisors = [stratum.divisor for stratum in strata if stratum.divisor is not None]
     binary = all(is_binary(stratum.values) for stratum in strata)
-    constant = all(np.ptp(stratum.values) == 0 for stratum in strata)
-    if binary and (constant or len(strata) == 1):
+    constant = all(np.ptp(values) == 0 for values in (*(s.values for s in strata), *divisors))
+    if binary and (constant or (len(strata) == 1 and not divisors)):
         return _square_and_add(strata)
     if any(stratum.values.size < 2 for stratum in strata):
         return None
-    return bootstrap(strata)
+    means = _resampled(strata, RESAMPLES, 0)
+    return None if np.isnan(means).mean() > (1 - LEVEL) / 2 else _ends(means, LEVEL)
 
 
 def paired_test(
@@ -146,18 +149,43 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(corrected)
 
 
-def _resampled_means(values: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Draw bootstrap means `[resamples]`; few distinct values are drawn as counts of each."""
-    distinct, counts = np.unique(values, return_counts=True)
-    if distinct.size <= _FEW_VALUES:
-        drawn = rng.multinomial(values.size, counts / values.size, size=resamples)
-        return np.asarray(drawn @ distinct / values.size)
-    means = np.empty(resamples)
-    rows = max(1, _CHUNK // values.size)
-    for start in range(0, resamples, rows):
-        stop = min(start + rows, resamples)
-        picked = rng.integers(0, values.size, size=(stop - start, values.size), dtype=np.uint32)
-        means[start:stop] = values[picked].mean(axis=1)
+def _ends(means: Floats, level: float) -> tuple[float, float]:
+    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled(strata: Sequence[Stratum], resamples: int, seed: int) -> Floats:
+    """Draw `weighted_mean` of resampled strata `[resamples]`; NaN where a divisor is 0."""
+    rng = np.random.default_rng(seed)
+    total = sum(stratum.weight for stratum in strata)
+    means = np.zeros(resamples)
+    for stratum in strata:
+        if stratum.divisor is None:
+            drawn = _resampled_means(stratum.values[np.newaxis], resamples, rng)[0]
+        else:
+            pairs = np.stack([stratum.values, stratum.divisor])
+            mean, divisor = _resampled_means(pairs, resamples, rng)
+            drawn = np.divide(mean, divisor, out=np.full(resamples, np.nan), where=divisor > 0)
+        means += stratum.weight / total * drawn
+    return means
+
+
+def _resampled_means(rows: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    """Draw bootstrap means of rows `[rows, items]` over the same items; shape `[rows, resamples]`.
+
+    Where items are of few kinds, these are drawn by their counts.
+    """
+    kinds, counts = np.unique(rows, axis=1, return_counts=True)
+    size = rows.shape[1]
+    if counts.size <= _FEW_VALUES:
+        drawn = rng.multinomial(size, counts / size, size=resamples)
+        return np.asarray(kinds @ drawn.T / size)
+    means = np.empty((len(rows), resamples))
+    step = max(1, _CHUNK // rows.size)
+    for start in range(0, resamples, step):
+        stop = min(start + step, resamples)
+        picked = rng.integers(0, size, size=(stop - start, size), dtype=np.uint32)
+        means[:, start:stop] = rows[:, picked].mean(axis=2)
     return means
 
 

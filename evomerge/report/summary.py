@@ -70,7 +70,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts and lists."""
-        return {**asdict(self), "goals": [asdict(goal) for goal in self.goals]}
+        return {**asdict(self), "goals": [goal.to_json() for goal in self.goals]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Summary:
@@ -129,19 +129,20 @@ def goals_of(campaign: Campaign, facts: Mapping[str, Any]) -> tuple[Goal, ...]:
 
 def measured_goals(goals: Sequence[Goal], yardsticks: Yardsticks) -> tuple[Goal, ...]:
     """Return the objectives with what their values are shares of on one split, where they are any."""
-    return tuple(
-        replace(
-            goal,
-            best=yardsticks.best_value(
-                "best_expert", goal.task, goal.report, higher=goal.higher_is_better
-            ),
-            searched_best=yardsticks.best_value(
-                "best_expert", goal.task, goal.metric, higher=goal.searched_higher_is_better
-            ),
-        )
-        if goal.normalized
-        else goal
-        for goal in goals
+    return tuple(_measured(goal, yardsticks) if goal.normalized else goal for goal in goals)
+
+
+def _measured(goal: Goal, yardsticks: Yardsticks) -> Goal:
+    best = yardsticks.best("best_expert", goal.task, goal.report, higher=goal.higher_is_better)
+    searched = yardsticks.best(
+        "best_expert", goal.task, goal.metric, higher=goal.searched_higher_is_better
+    )
+    return replace(
+        goal,
+        best=None if best is None else best.values[goal.report].value,
+        searched_best=None if searched is None else searched.values[goal.metric].value,
+        reference=best,
+        searched_reference=searched,
     )
 
 

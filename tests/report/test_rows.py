@@ -129,6 +129,8 @@ def test_shares_of_the_best_expert_are_what_is_meant(lab: SimpleNamespace) -> No
     assert both is not None
     assert both.value == pytest.approx((3 * 1.0 + 2 / 4) / 4)
     assert (both.low, both.high) == (None, None)  # 2 / value is no mean over items
+    expert = lab.task_scores([1.0, 0.0, 0.0, 1.0] * 2, "acc")
+    goals[0] = replace(goals[0], reference=expert)
     (alone,) = (split_scores(Outcome(found), goals[:1]).objective,)
     assert alone is not None
     assert alone.value == 1.0

@@ -95,7 +95,11 @@ def test_one_binary_task_is_mcnemar(lab: SimpleNamespace) -> None:
 def test_shares_of_the_best_expert_are_paired_as_they_count(lab: SimpleNamespace) -> None:
     """One item of a task of which the best expert does half weighs as two of one that it does all of."""
     goals = [
-        Goal(t, "acc", "acc", normalized=True, best=best) for t, best in (("a", 0.5), ("b", 1.0))
+        Goal(t, "acc", "acc", normalized=True, best=best, reference=reference)
+        for t, best, reference in (
+            ("a", 0.5, lab.task_scores([1.0, 0.0], "acc")),
+            ("b", 1.0, lab.task_scores([1.0, 1.0], "acc")),
+        )
     ]
     first = Outcome({t: lab.task_scores([1.0, 1.0], "acc") for t in "ab"})
     second = Outcome({t: lab.task_scores([0.0, 1.0], "acc") for t in "ab"})

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from evomerge.report import statistics
 from evomerge.report.statistics import (
     Stratum,
     bootstrap,
@@ -200,3 +201,53 @@ def test_holm_by_hand() -> None:
 def test_holm_lies_between_raw_and_bonferroni(ps: list[float]) -> None:
     corrected = holm(ps)
     assert all(p <= c <= min(1.0, len(ps) * p) for p, c in zip(ps, corrected, strict=True))
+
+
+def copula(rng: np.random.Generator, rates: tuple[float, ...], n: int, alike: float) -> np.ndarray:
+    """0/1 scores `[models, n]` of models that find the same items hard."""
+    common = rng.standard_normal(n)
+    own = rng.standard_normal((len(rates), n))
+    latent = np.sqrt(alike) * common + np.sqrt(1 - alike) * own
+    return (latent < stats.norm.ppf(rates)[:, np.newaxis]).astype(float)
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5])
+@pytest.mark.parametrize(("rates", "n"), [((0.5, 0.6, 0.2), 64), ((0.55, 0.6, 0.6), 200)])
+def test_intervals_of_shares_cover_the_true_share(
+    rates: tuple[float, ...], n: int, alike: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The divisor is that of the better of two experts, found on the same items, tied ones included."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 999)
+    rng = np.random.default_rng(5)
+    true, covered, narrow = rates[0] / max(rates[1:]), 0, 0
+    runs = 400
+    for _ in range(runs):
+        model, *experts = copula(rng, rates, n, alike)
+        best = max(experts, key=lambda scores: scores.mean())
+        scale = 1 / best.mean()
+        low, high = interval([Stratum(model * scale, divisor=best * scale)]) or (0.0, 0.0)
+        covered += low <= true <= high
+        low, high = interval([Stratum(model * scale)]) or (0.0, 0.0)  # as if it were known
+        narrow += low <= true <= high
+    assert 0.92 <= covered / runs <= 0.98
+    if not alike:
+        assert narrow / runs < 0.90
+
+
+def test_the_divisor_itself_is_one_for_certain() -> None:
+    scores = binary(30, 64)
+    share = Stratum(scores / scores.mean(), divisor=scores / scores.mean())
+    assert interval([share]) == pytest.approx((1.0, 1.0))
+
+
+def test_shares_of_what_is_nearly_always_zero_have_no_interval() -> None:
+    rare = binary(1, 20) * 20
+    assert interval([Stratum(binary(5, 20) * 20, divisor=rare)]) is None
+    assert interval([Stratum(binary(5, 20), divisor=binary(15, 20) * 20 / 15)]) is not None
+
+
+def test_of_many_values_pairs_are_drawn_together() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.random(50) + 0.5
+    share = Stratum(values, divisor=values)
+    assert bootstrap([share]) == pytest.approx((1.0, 1.0))
