@@ -90,3 +90,23 @@ def test_a_kept_leaderboard_without_its_study_is_replaced_only_by_force(tmp_path
     with pytest.raises(ResultsError, match=r"without its study.*--out.*--force"):
         refuse_existing(tmp_path, force=False)
     refuse_existing(tmp_path, force=True)
+
+
+@pytest.mark.parametrize("left", ["front.json", ".leaderboard.json.new", ".best.x1y2", "best"])
+def test_what_a_campaign_writes_is_its_own(tmp_path: Path, left: str) -> None:
+    """Left without a study it is taken for a campaign's; replaced by --force it is gone."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    if "best" in left:
+        (folder / left).mkdir()
+    else:
+        (folder / left).write_text("{}")
+    with pytest.raises(ResultsError, match="what is left of a campaign"):
+        refuse_existing(folder, force=False)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ResultsError, match="no campaign's"):
+        refuse_existing(folder, force=True)
+    (folder / "study.db").write_text("")
+    refuse_existing(folder, force=True)
+    clear(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
