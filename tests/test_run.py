@@ -288,6 +288,28 @@ def test_a_finalist_of_the_first_run_keeps_its_place(
     assert readings(out) == 1
 
 
+def test_experts_may_be_called_as_rows_are(campaign, tmp_path):
+    named = [
+        expert.model_copy(update={"name": name})
+        for expert, name in zip(campaign.models.experts, ("ties", "trial 0"), strict=True)
+    ]
+    small = changed(campaign, tmp_path / "out", sampler="random", trials=2, finalists=1)
+    models = small.models.model_copy(update={"experts": tuple(named)})
+    items = small.items.model_copy(update={"search": 4, "select": 4, "holdout": 4})
+    run.search(small.model_copy(update={"items": items, "models": models}))
+    board = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    rows = {row["key"]: row for row in board["rows"]}
+    assert {"expert:ties", "expert:trial 0", "baseline:ties"} < set(rows)
+    assert len(rows) == len(board["rows"])
+    for key in ("expert:ties", "expert:trial 0", "baseline:ties"):
+        assert set(rows[key]["splits"]) == {"search", "select", "holdout"}
+    assert rows["expert:ties"]["splits"] != rows["baseline:ties"]["splits"]
+    assert {one["against_key"].split(":")[0] for one in board["tests"]["paired"]} == {
+        "expert",
+        "baseline",
+    }
+
+
 class Killed(BaseException):
     """The process ends here."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -64,7 +65,7 @@ class Models(Settings):
     @field_validator("experts")
     @classmethod
     def _unique(cls, experts: tuple[Expert, ...]) -> tuple[Expert, ...]:
-        names = [expert.name for expert in experts]
+        names = [unicodedata.normalize("NFC", expert.name) for expert in experts]
         for place, name in enumerate(names):
             if name in names[:place]:
                 message = f'two experts are called "{name}"'

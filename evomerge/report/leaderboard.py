@@ -5,7 +5,6 @@ Read from a finished or running study; `leaderboard.json` is its `to_json`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -254,11 +253,13 @@ def _mark_tuned(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
-    """Say the kind of parents and naive merges of one name, such as an expert that its user calls `ties`."""
-    seen = Counter(row.name.casefold() for row in rows)
+    """Say the kind of an expert, or a naive merge, that has the name of a row of another kind."""
+    kinds: dict[str, set[Kind]] = {}
+    for row in rows:
+        kinds.setdefault(row.name.casefold(), set()).add(row.kind)
     return [
         row.renamed(f"{row.name} ({row.kind})")
-        if seen[row.name.casefold()] > 1 and row.kind in ("expert", "baseline")
+        if len(kinds[row.name.casefold()]) > 1 and row.kind in ("expert", "baseline")
         else row
         for row in rows
     ]

@@ -30,6 +30,11 @@ def test_an_expert_is_called_after_its_model_unless_it_has_a_name(read):
         ),
         (
             EXPERTS,
+            '  experts:\n    - {model: a, name: "\\u00e9"}\n    - {model: b, name: "e\\u0301"}\n',
+            'c.yaml:6: models.experts.1.name: two experts are called "\u00e9"',
+        ),
+        (
+            EXPERTS,
             "  experts:\n    - a\n    - b/base\n",
             'c.yaml:6: models.experts.1: no expert may be called "base"; give it as {model',
         ),

@@ -164,3 +164,51 @@ def test_another_schema_is_refused(board: Leaderboard) -> None:
 
 def test_two_readings_are_equal(store: Store) -> None:
     assert leaderboard(store) == leaderboard(store)
+
+
+NAMES = ("ties", "trial 1", "uniform average", "winner", "Ties", "task arithmetic λ=0.4", "a:b")
+
+
+def test_experts_may_have_any_name(make_store: Callable[..., Store], lab: SimpleNamespace) -> None:
+    """The names of rows of other kinds, names that differ by case only, or a key's own colon."""
+    store = make_store(keep=[{"task": "zoo_tools", "at_least": 0.5}])
+    for split in SPLITS:
+        for place, name in enumerate(NAMES):
+            rates = (0.1 * place, 0.9, 0.1)
+            lab.record(store, name, split, "expert", lab.outcome(name, split, rates))
+    lab.fill(store)
+    board = leaderboard(store)
+    experts = {row.key: row for row in board.rows if row.kind == "expert"}
+    assert set(experts) == {f"expert:{name}" for name in ("extraction", "tools", *NAMES)}
+    assert {row.kind: row.name for row in board.rows}["winner"] == "trial 1"
+    assert len({row.name for row in board.rows}) == len({row.key for row in board.rows})
+    assert board.row("baseline:ties").name == "ties (baseline)"
+    assert board.row("expert:ties").name == "ties (expert)"
+    assert board.row("expert:winner").name == "winner"
+    assert board.row("trial 1").kind == "winner"
+    for row in experts.values():
+        assert list(row.splits) == list(SPLITS)
+    (expert, _) = board.tests.contrasts
+    best = max(experts.values(), key=lambda row: row.objective("holdout") or 0.0)
+    assert expert.against_key == best.key
+    assert expert.row_key == "trial:1"
+    (condition,) = board.conditions
+    assert set(condition.limits) == set(SPLITS)
+    assert Leaderboard.from_json(json.loads(json.dumps(board.to_json()))) == board
+
+
+def test_the_earlier_winner_is_a_finalist_with_its_holdout_scores(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store()
+    lab.fill(store)
+    lab.record(store, "trial 2", "holdout", "winner")
+    board = leaderboard(store)
+    assert [(row.name, row.kind) for row in board.rows[-2:]] == [
+        ("trial 1", "finalist"),
+        ("trial 2", "winner"),
+    ]
+    assert list(board.row("trial 1").splits) == list(SPLITS)
+    assert board.campaign.holdout_readings == 2
+    assert board.campaign.chosen == "the best of 2 finalists"
+    assert {one.row for one in board.tests.contrasts} == {"trial 2"}
