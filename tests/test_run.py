@@ -464,7 +464,9 @@ def test_where_every_candidate_is_given_up_the_likeliest_are_scored_on_select(ca
     with Store.open(raced.folder, write=False) as store:
         states = {trial.state for trial in store.trials()}
         estimates = {trial.number: trial.values[0] for trial in store.trials()}
-        finalists = [row for row in store.evaluations() if row.kind == "finalist"]
+        finalists = [
+            row for row in store.evaluations() if row.split == "select" and row.number is not None
+        ]
     assert states == {"pruned"}
     best = sorted(estimates, key=estimates.get, reverse=True)[:2]
     assert sorted(row.name for row in finalists) == sorted(f"trial {number}" for number in best)
