@@ -10,7 +10,7 @@ import traceback
 
 import torch
 
-from evomerge.errors import MergeError, RecipeError, TaskError
+from evomerge.errors import EvomergeError, MergeError, RecipeError, TaskError
 from evomerge.score import Collapsed, NotFinite
 from evomerge.trial import Failure, FailureKind
 
@@ -51,17 +51,26 @@ LONGEST_TRACE = 20_000
 """Characters: a recursion without end has thousands of lines that are all alike."""
 
 
+class DeviceLost(EvomergeError):  # noqa: N818 - it states an outcome
+    """A GPU's context is gone: nothing that this process asks of it will succeed any more."""
+
+
 def failure_of(error: BaseException, otherwise: FailureKind) -> Failure:
     """Return the failure that an exception stands for.
 
     Args:
         error: One of `CANDIDATE_ERRORS`.
         otherwise: The kind of an error that says nothing of itself: by the step that raised it.
+
+    Raises:
+        DeviceLost: It is no failure of one candidate: the next one needs another process.
     """
     kind = next((kind for error_type, kind in _KINDS if isinstance(error, error_type)), otherwise)
     message = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and any(text in message for text in _ALLOCATOR_FAILED):
         kind = FailureKind.OUT_OF_MEMORY
+    if isinstance(error, torch.AcceleratorError) and kind is not FailureKind.OUT_OF_MEMORY:
+        raise DeviceLost(f"the GPU cannot be used any more by this process: {message}") from error
     ours = isinstance(error, Collapsed | MergeError | NotFinite | RecipeError | TaskError)
     named = message if ours and message else f"{type(error).__name__}: {message}".rstrip(": ")
     return Failure(kind, named, traceback_of(error))

@@ -7,6 +7,7 @@ load their models while the driver goes on.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -51,9 +52,16 @@ class Worker:
         return node
 
     def answer(self, work: Work) -> Answer:
-        """Do the work."""
+        """Do the work; a worker whose GPU is lost dies, so that another one takes its place and the work."""
+        from evomerge.workers.failures import (
+            DeviceLost,  # torch, which the driver need not wait for
+        )
+
         assert self._evaluator is not None, "not ready"
-        return answer(self._evaluator, work)
+        try:
+            return answer(self._evaluator, work)
+        except DeviceLost:
+            os._exit(1)
 
 
 @dataclass(frozen=True)

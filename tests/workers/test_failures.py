@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import os
+from typing import NoReturn
+
 import pytest
 import torch
 
 from evomerge.errors import MergeError, RecipeError, TaskError
+from evomerge.recipe import Recipe, Source
 from evomerge.score import Collapsed, NotFinite
-from evomerge.trial import Failure, FailureKind
-from evomerge.workers.failures import CANDIDATE_ERRORS, LONGEST_TRACE, failure_of
+from evomerge.trial import Candidate, Failure, FailureKind, Job, Outcome, SlopeJob, Slopes
+from evomerge.workers.failures import CANDIDATE_ERRORS, LONGEST_TRACE, DeviceLost, failure_of
+from evomerge.workers.ray_pool import Worker
 
 
 @pytest.mark.parametrize(
@@ -73,3 +78,35 @@ def test_of_a_long_one_the_end_is_kept() -> None:
 def test_what_ends_the_process_is_let_through() -> None:
     assert not issubclass(KeyboardInterrupt, CANDIDATE_ERRORS)
     assert not issubclass(SystemExit, CANDIDATE_ERRORS)
+
+
+def test_a_lost_gpu_is_no_failure_of_one_candidate() -> None:
+    gone = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    assert isinstance(gone, CANDIDATE_ERRORS)
+    with pytest.raises(
+        DeviceLost, match="cannot be used any more by this process: CUDA error: an ill"
+    ):
+        failure_of(gone, FailureKind.TASK)
+    full = torch.AcceleratorError("CUDA error: out of memory")
+    assert failure_of(full, FailureKind.TASK).kind is FailureKind.OUT_OF_MEMORY
+
+
+def test_a_worker_whose_gpu_is_lost_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost:
+        def evaluate(self, job: Job) -> Outcome:
+            raise DeviceLost("gone")
+
+        def slope(self, job: SlopeJob) -> Slopes:
+            raise DeviceLost("gone")
+
+    statuses: list[int] = []
+
+    def die(status: int) -> NoReturn:
+        statuses.append(status)
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", die)
+    work = Job(Candidate("trial 0", Recipe("passthrough", models=(Source("m"),)), 0), "search")
+    with pytest.raises(SystemExit):
+        Worker(Lost).answer(work)
+    assert statuses == [1]
