@@ -98,7 +98,12 @@ class Checkpoint:
     views: Mapping[str, Hashable] = field(default_factory=dict, repr=False)
 
     def key(self, tensor: str) -> tuple[Hashable, ...]:
-        """Return what tells the values of one tensor from those of all other models' tensors."""
+        """Return what tells the values of one tensor from those of all other models' tensors.
+
+        What an adapter leaves as it is has the key of the model's own tensor.
+        """
+        if self.is_mapped(tensor) and tensor not in self.views:
+            return str(self.folder), tensor, None
         return self.name, tensor, self.views.get(tensor)
 
     def is_mapped(self, tensor: str) -> bool:

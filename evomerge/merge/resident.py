@@ -130,6 +130,8 @@ class Inputs:
         """Return the task vector of an input."""
         assert self.base is not None  # only methods that need a base ask
         base = self.base
+        if self._key(index) == self._key(base):  # an adapter does not change it
+            return torch.zeros_like(self.tensor(base))
         if self._device.type != "cpu":
             return self.tensor(index) - self.tensor(base)
 
@@ -170,9 +172,8 @@ class Inputs:
             key = mask_key(self._seed, position, name)
             return (uniform(key, count, self._device).view(shape),)
 
-        place = ("uniform", *self._key(index))
-        variant = (self._seed, position)
-        return self._memory.get(place, 4 * count, build, variant, derived=True)[0]
+        place = ("uniform", position, *self._key(index))
+        return self._memory.get(place, 4 * count, build, self._seed, derived=True)[0]
 
     def _lend(self, kept: torch.Tensor) -> torch.Tensor:
         self._lent.add(kept.untyped_storage().data_ptr())
@@ -182,15 +183,13 @@ class Inputs:
         """Return an input as it is stored, on the device of the maths."""
         checkpoint, name, _ = self._sources[index]
         if self._device.type == "cpu":
-            if checkpoint.is_mapped(
-                name
-            ):  # a view: its bytes are in the page cache, for all processes
+            if checkpoint.is_mapped(name):
+                # A view: its bytes are in the page cache, for all processes.
                 key = ("view", *self._key(index))
                 return self._memory.get(key, 0, lambda: (self._read(index),))[0]
             return self._only_form(index, "stored", lambda: (self._read(index),))
-        if (
-            index not in self._copied
-        ):  # what does not stay on the device is copied there once a merge
+        if index not in self._copied:
+            # What does not stay on the device is copied there once a merge.
             self._copied[index] = self._only_form(
                 index, "stored", lambda: (self._read(index).to(self._device),)
             )

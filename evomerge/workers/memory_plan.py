@@ -8,7 +8,7 @@ for every candidate. On a CPU the models are views of their files, and what is k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from evomerge.merge import Checkpoint, Method
@@ -35,10 +35,12 @@ class Sizes:
     """Models in bytes and numbers.
 
     Attributes:
-        models: Bytes of each model, base first, as it is read: stored, or computed by an adapter.
+        models: Bytes of each model, base first, as it is read: stored, or computed by an adapter; what an
+            adapter leaves as it is counts once.
         computed: Of these all together, those that are no view of a file.
         files: Bytes of all files, each counted once.
         numbers: Of one model.
+        deltas: Of all task vectors, where they are not 0 altogether.
         tensors: Of each of its tensors.
         weights: Bytes of the live model.
     """
@@ -47,6 +49,7 @@ class Sizes:
     computed: int
     files: int
     numbers: int
+    deltas: int
     tensors: tuple[int, ...]
     weights: int
 
@@ -125,9 +128,7 @@ def plan_memory(
         methods: That candidates are merged by.
     """
     chosen = tuple(methods)
-    experts = max(1, len(sizes.models) - 1)
-    most_derived = max((method.derived_bytes for method in chosen), default=0)
-    derived = experts * sizes.numbers * most_derived
+    derived = sizes.deltas * max((method.derived_bytes for method in chosen), default=0)
     workspace = max((_workspace(method, sizes) for method in chosen), default=0)
     if machine.device is None:
         return _on_cpus(sizes, machine, sharing, chosen, workspace, derived)
@@ -141,16 +142,31 @@ def sizes_of(checkpoints: Mapping[str, Checkpoint], itemsize: int) -> Sizes:
         checkpoints: By name, the base first.
         itemsize: Bytes of a number of the live model.
     """
-    opened = tuple(checkpoints.values())
-    numbers = [header.numel for header in opened[0].tensors.values()]
-    models = tuple(sum(header.nbytes for header in one.tensors.values()) for one in opened)
-    mapped = {one.folder: size for one, size in zip(opened, models, strict=True) if one.mapped}
-    computed = sum(size for one, size in zip(opened, models, strict=True) if not one.mapped)
+    base, *experts = checkpoints.values()
+    numbers = [header.numel for header in base.tensors.values()]
+    models, computed, deltas = [], 0, 0
+    files: dict[Hashable, int] = {}
+    seen: set[Hashable] = set()
+    for one in (base, *experts):
+        own = 0
+        for name, header in one.tensors.items():
+            key = one.key(name)
+            if key in seen:
+                continue
+            seen.add(key)
+            own += header.nbytes
+            deltas += header.numel if one is not base else 0
+            if one.is_mapped(name):
+                files[key] = header.nbytes
+            else:
+                computed += header.nbytes
+        models.append(own)
     return Sizes(
-        models=models,
+        models=tuple(models),
         computed=computed,
-        files=sum(mapped.values()),
+        files=sum(files.values()),
         numbers=sum(numbers),
+        deltas=deltas,
         tensors=tuple(numbers),
         weights=itemsize * sum(numbers),
     )
@@ -227,8 +243,8 @@ def _on_cpus(
     workspace: int,
     derived: int,
 ) -> MemoryPlan:
-    delta = _MATHS * sizes.numbers * max(1, len(sizes.models) - 1)
-    wanted = delta if any(method.reads_deltas for method in methods) else sizes.computed
+    deltas = _MATHS * sizes.deltas
+    wanted = deltas if any(method.reads_deltas for method in methods) else sizes.computed
     least = sharing.node * (PROCESS_BYTES + sizes.weights + workspace)
     spare = max(0, machine.host_free - least - sizes.files)
     most = min(machine.host_free // _KEPT_PART, spare) // sharing.node

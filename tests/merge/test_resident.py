@@ -172,3 +172,18 @@ def test_what_is_derived_leaves_room_for_inputs():
     memory.get("input", 70, lambda: (torch.zeros(1),))
     assert memory.used == 100
     assert not memory.has_room(1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("method", ["ties", "dare_ties"])
+def test_what_an_adapter_leaves_as_it_is_is_kept_once(device, method, llama_family):
+    base = open_checkpoint(llama_family.base)
+    adapters = {
+        name: replace(base, name=name, mapped=False, adapted=frozenset({NAME})) for name in "ab"
+    }
+    memory = Memory(10**9)
+    merge_all({base.name: base, **adapters}, memory, device, method)
+    numbers = sum(header.numel for header in base.tensors.values())
+    kept = 2 * 4 * base.tensors[NAME].numel + (4 * numbers if device == "meta" else 0)
+    norms = memory.used - memory.derived - kept
+    assert 0 <= norms <= 2 * 8 * len(base.tensors)

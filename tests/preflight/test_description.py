@@ -18,7 +18,9 @@ HOST = Machine(host=137 * GB, host_free=128 * GB)
 
 def memory(experts=6, sharing=None, device=85 * GB, method="ties"):
     models = (2 * SEVEN,) * (1 + experts)
-    sizes = Sizes(models, 0, sum(models), SEVEN, (32_000 * 4096, 14_336 * 4096), 2 * SEVEN)
+    sizes = Sizes(
+        models, 0, sum(models), SEVEN, experts * SEVEN, (32_000 * 4096, 14_336 * 4096), 2 * SEVEN
+    )
     machine = replace(HOST, device=device)
     return plan_memory(sizes, machine, sharing or Sharing(), [METHODS[method]])
 

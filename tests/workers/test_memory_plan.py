@@ -33,7 +33,8 @@ LLAMA_1B = 1_235_814_400, 128_256 * 2048, 8192 * 2048
 def family(model: tuple[int, ...], experts: int, stored: int = 2, live: int = 2) -> Sizes:
     numbers, *tensors = model
     models = (stored * numbers,) * (1 + experts)
-    return Sizes(models, 0, sum(models), numbers, tuple(tensors), live * numbers)
+    deltas = experts * numbers
+    return Sizes(models, 0, sum(models), numbers, deltas, tuple(tensors), live * numbers)
 
 
 def gpu(bytes_: int, sizes: Sizes, sharing: Sharing | None = None, method=TIES) -> MemoryPlan:
@@ -179,3 +180,17 @@ def test_sizes_are_those_of_the_headers(llama_family) -> None:
     assert sizes.computed == 0
     assert sizes.weights == 2 * sizes.numbers
     assert sizes.tensors == tuple(header.numel for header in base.tensors.values())
+
+
+def test_what_adapters_leave_as_it_is_counts_once(llama_family) -> None:
+    base = open_checkpoint(llama_family.base)
+    changed = frozenset(list(base.tensors)[:2])
+    opened = {base.name: base} | {
+        name: replace(base, name=name, mapped=False, adapted=changed) for name in ("a", "b")
+    }
+    sizes = sizes_of(opened, itemsize=4)
+    touched = sum(base.tensors[name].numel for name in changed)
+    assert sizes.models == (4 * sizes.numbers, 4 * touched, 4 * touched)
+    assert sizes.deltas == 2 * touched
+    assert sizes.computed == 2 * 4 * touched
+    assert sizes.files == 4 * sizes.numbers
