@@ -1,6 +1,7 @@
 """Scores of a module on lm-eval's tasks: the very numbers of lm-eval, from fewer and leaner passes."""
 
 from evomerge.score.backend import BackendScorer
+from evomerge.score.counting import document_counts
 from evomerge.score.failures import Collapsed, NotFinite
 from evomerge.score.gold_loss import GoldLoss, Losses, gold_count
 from evomerge.score.items import Items, load_items
@@ -24,6 +25,7 @@ __all__ = [
     "Scorer",
     "SplitPlan",
     "TaskRequest",
+    "document_counts",
     "expand",
     "gold_count",
     "list_tasks",
