@@ -29,6 +29,9 @@ from evomerge.score.rendering import Leaf
 from evomerge.score.scorer import Scored
 from evomerge.trial import Split, TaskScores
 
+_PASSED_ON: Mapping[str, set[str]] = {"vllm": {"gpu_memory_utilization"}}
+"""Arguments that a type hands to its engine without naming them."""
+
 
 class BackendScorer:
     """Scores model folders with one of lm-eval's model types.
@@ -38,8 +41,8 @@ class BackendScorer:
         backend: lm-eval's name of the model type, such as `hf` or `vllm`.
         arguments: Of that type, such as `{"dtype": "float32", "batch_size": 16}`.
         defaults: Arguments for where `arguments` has none; only those are handed over that the type's
-            constructor names. `device` is for the `hf` types, whose own default is CUDA: the others
-            (vllm, sglang) run on what they can see.
+            constructor or its engine names. `device` is for the `hf` types, whose own default is CUDA:
+            the others (vllm, sglang) run on what they can see.
 
     Raises:
         TaskError: lm-eval knows no such model type, or cannot import what it needs.
@@ -59,7 +62,7 @@ class BackendScorer:
         except (ValueError, KeyError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise TaskError(f'lm-eval offers no backend "{backend}": {reason}') from None
-        named = set(signature(self._type).parameters)
+        named = set(signature(self._type).parameters) | _PASSED_ON.get(backend, set())
         if not issubclass(self._type, HFLM):
             named -= {"device"}
         taken = {name: value for name, value in defaults.items() if name in named}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from xxhash import xxh3_64_intdigest
@@ -16,7 +16,7 @@ from xxhash import xxh3_64_intdigest
 from evomerge.errors import TaskError
 from evomerge.score.documents import content_digest
 from evomerge.score.requested import Source, SplitPlan
-from evomerge.trial import Split
+from evomerge.trial import SPLITS, Split
 
 # Last first: how many items the sampler sees then does not move what is reported.
 _DRAWING_ORDER: tuple[Split, ...] = ("holdout", "select", "search")
@@ -97,7 +97,7 @@ def draw(pools: Sequence[Pool], plan: SplitPlan) -> list[Chosen]:
     packed, short = _Draw(pools, plan).task_by_task()
     if short is None:
         return packed
-    raise shortage
+    raise _with_advice(shortage, pools, plan)
 
 
 def share_out(count: int, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -186,13 +186,41 @@ def _too_few(
     size = len(pool.ids[source])
     of = f'the data set\'s "{source}" split' if source else "the split that is scored"
     if not taken:
-        found = f"but it has {size} in {of}"
+        found = f"but it has {size} documents in {of}"
     else:
         others = " and ".join(f"{count} are in {other}" for other, count in taken.items())
         found = (
-            f"but of {size} documents in {of} only {size - taken.total()} are free: {others}, "
-            "where a document is in one of ours for all tasks"
+            f"but only {size - taken.total()} of its {size} documents in {of} are left: {others}"
         )
+    return TaskError(f'task "{pool.task}": {asked} items asked for {split}, {found}')
+
+
+def _with_advice(error: TaskError, pools: Sequence[Pool], plan: SplitPlan) -> TaskError:
+    """Add what is asked of each task in all, and which numbers would fit."""
+    asked = {split: count for split, count in plan.counts.items() if count is not None}
+    said = f"{error.message}; asked for are {_listed(asked)} of each task"
+    fitting = _fitting(asked, pools, plan)
     return TaskError(
-        f'task "{pool.task}": {asked} items asked for {split}, {found}; ask for fewer items'
+        f"{said}; {_listed(fitting)} would fit" if fitting else f"{said}; ask for fewer"
     )
+
+
+def _fitting(
+    asked: Mapping[Split, int], pools: Sequence[Pool], plan: SplitPlan
+) -> dict[Split, int]:
+    """Return the largest numbers in the same proportions that every task has; empty: none are found."""
+    if any(dict(pool.counts) != dict(plan.counts) for pool in pools):
+        return {}  # the tasks of a group share what is asked for
+    fewest = min(_size(pool) for pool in pools)
+    for percent in range(min(99, 100 * fewest // sum(asked.values())), 0, -1):
+        counts: dict[Split, int] = {split: count * percent // 100 for split, count in asked.items()}
+        if not all(counts.values()):
+            break
+        smaller = [replace(pool, counts={**pool.counts, **counts}) for pool in pools]
+        if _Draw(smaller, plan).split_by_split()[1] is None:
+            return counts
+    return {}
+
+
+def _listed(counts: Mapping[Split, int]) -> str:
+    return ", ".join(f"{split} {counts[split]}" for split in SPLITS if split in counts)

@@ -85,8 +85,14 @@ def test_sources_are_kept_apart():
 def test_too_many_items_says_how_many_there_are():
     with pytest.raises(TaskError, match=r'task "task": 61 items asked for search, but it has 60'):
         chosen(SplitPlan({"search": 61}))
-    with pytest.raises(TaskError, match=r"of 60 documents .* only 20 are free: 40 are in holdout"):
+    with pytest.raises(
+        TaskError, match=r"only 20 of its 60 documents .* left: 40 are in holdout"
+    ) as short:
         chosen(SplitPlan({"search": 30, "holdout": 40}))
+    assert str(short.value).endswith(
+        "; asked for are search 30, holdout 40 of each task; search 25, holdout 34 would fit"
+    )
+    assert chosen(SplitPlan({"search": 25, "holdout": 34}))
 
 
 def sides(found):
@@ -156,7 +162,7 @@ def test_a_shortage_by_another_tasks_items_says_how_many_are_free():
     large = SplitPlan({"search": 1, "holdout": 59})
     with pytest.raises(
         TaskError,
-        match=r'task "small": 10 .* 20 documents in .* only \d are free: \d+ are in holdout',
+        match=r'task "small": 10 .* only \d of its 20 documents .* left: \d+ are in holdout; .* fewer$',
     ):
         draw([pool(large, task="large"), pool(plan, IDS[:20], "small")], plan)
 
