@@ -53,9 +53,7 @@ class Worker:
 
     def answer(self, work: Work) -> Answer:
         """Do the work; a worker whose GPU is lost dies, so that another one takes its place and the work."""
-        from evomerge.workers.failures import (
-            DeviceLost,  # torch, which the driver need not wait for
-        )
+        from evomerge.workers.failures import DeviceLost  # torch: the driver does not wait for it
 
         assert self._evaluator is not None, "not ready"
         try:

@@ -107,6 +107,8 @@ def test_a_worker_whose_gpu_is_lost_dies(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(os, "_exit", die)
     work = Job(Candidate("trial 0", Recipe("passthrough", models=(Source("m"),)), 0), "search")
+    worker = Worker(None)
+    worker._evaluator = Lost()
     with pytest.raises(SystemExit):
-        Worker(Lost).answer(work)
+        worker.answer(work)
     assert statuses == [1]
