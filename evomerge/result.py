@@ -29,8 +29,7 @@ class Result:
     @classmethod
     def of(cls, store: Store) -> Result:
         """Read the result of an open store, finished or not."""
-        chosen = next((one for one in store.evaluations() if one.kind == "winner"), None)
-        winner = None if chosen is None else Candidate(chosen.name, chosen.recipe, chosen.number)
+        winner = None if store.winner is None else store.winner.candidate
         return cls(Path(store.folder), leaderboard(store), winner)
 
     @property

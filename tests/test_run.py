@@ -288,6 +288,43 @@ def test_a_finalist_of_the_first_run_keeps_its_place(
     assert readings(out) == 1
 
 
+def test_a_trial_that_is_a_naive_merge_takes_no_place_but_may_win(campaign, tmp_path, monkeypatch):
+    """Here the first points that a search is given are two of those that it knows."""
+    out = tmp_path / "out"
+    small = changed(campaign, out, sampler="random", trials=2, finalists=2)
+    items = small.items.model_copy(update={"search": 4, "select": 4, "holdout": 4})
+    small = small.model_copy(update={"items": items})
+    monkeypatch.setattr(
+        run,
+        "first_points",
+        lambda ready, file: [
+            row.params
+            for row in ready.space.baselines()
+            if row.name in ("base", "task arithmetic λ=0.4")
+        ],
+    )
+    assert run.search(small).best.number == 1
+    assert agreed_winner(out, tmp_path) == 1
+    with Store.open(out, write=False) as store:
+        how = store.winner.how
+        board = report.leaderboard(store)
+    assert how.endswith("; it is the same model as task arithmetic λ=0.4")
+    naive = board.row("baseline:task arithmetic λ=0.4")
+    (winner,) = board.winners
+    assert winner.objective("select") == naive.objective("select")
+    assert winner.objective("holdout") is not None
+    scoring(monkeypatch, lambda number: 0.0)  # whatever else is tried is worse
+    assert run.resume(out, trials=3).best.number == 1
+    with Store.open(out, write=False) as store:
+        trials = {trial.number: trial.recipe for trial in store.trials()}
+        scored = [one.number for one in store.evaluations() if one.split == "select"]
+    finalists = [number for number in scored if number is not None]
+    assert finalists[0] == 1
+    assert 0 not in finalists
+    assert len(finalists) == 3  # two places, and the winner
+    assert len({repr(trials[number]) for number in finalists}) == 3
+
+
 def test_experts_may_be_called_as_rows_are(campaign, tmp_path):
     named = [
         expert.model_copy(update={"name": name})

@@ -14,7 +14,7 @@ from evomerge.goals import Judge, feasible
 from evomerge.trial import Candidate, row_key, row_name
 
 if TYPE_CHECKING:
-    from evomerge.store import Store
+    from evomerge.store import Evaluation, Store
 
 
 class Keyed(Protocol):
@@ -63,35 +63,23 @@ def choose_winner(
     evaluations = store.evaluations()
     judge = Judge.of(store.campaign, store.facts, evaluations, "select")
     rows = {one.key: one for one in evaluations if one.split == "select"}
-    stored = [
-        Candidate(one.name, one.recipe, one.number)
-        for one in rows.values()
-        if one.number is not None
-    ]
-    first = [one for one in stored if rows[one.key].kind == "winner"]
-    in_turn = {one.key: one for one in (*first, *candidates, *stored)}
-    sources = {key: key for key in in_turn}
-    for source, one in (copies or {}).items():
-        if one.key not in rows:
-            in_turn[one.key], sources[one.key] = one, source
     scored = [
-        (candidate, rows[source].outcome)
-        for key, candidate in in_turn.items()
-        if (source := sources[key]) in rows and judge.quality(rows[source].outcome) > -math.inf
+        (candidate, source, rows[source].outcome)
+        for candidate, source in _in_turn(rows, candidates, copies or {})
+        if source in rows and judge.quality(rows[source].outcome) > -math.inf
     ]
-    violations = [judge.violations(outcome) for _, outcome in scored]
-    ordered = judge.order(
-        [judge.values(outcome, candidate.recipe) for candidate, outcome in scored], violations
-    )
+    violations = [judge.violations(outcome) for *_, outcome in scored]
+    values = [judge.values(outcome, candidate.recipe) for candidate, _, outcome in scored]
+    ordered = judge.order(values, violations)
     if not ordered:
         return None
     best = ordered[0][0]
-    candidate = scored[best][0]
+    candidate, source, _ = scored[best]
     how = f"the best of {len(scored)} trials that were scored on the select items"
     if not feasible(violations[best]):
         how += ", of which none meets every condition"
-    if sources[candidate.key] != candidate.key:
-        how += f"; it is the same model as {row_name(sources[candidate.key])}"
+    if source != candidate.key:
+        how += f"; it is the same model as {row_name(source)}"
     return Choice(candidate, how)
 
 
@@ -113,3 +101,17 @@ def compared_baselines(store: Store, baselines: Iterable[Row]) -> list[Row]:
 def in_lambda_grid(key: str) -> bool:
     """Tell whether a row is task arithmetic with one λ for all experts, one of the naive merges."""
     return key.startswith(_LAMBDA_GRID)
+
+
+def _in_turn(
+    rows: Mapping[str, Evaluation], candidates: Iterable[Candidate], copies: Mapping[str, Candidate]
+) -> list[tuple[Candidate, str]]:
+    """Return each trial once, with the key of the row that has its scores, as equals shall stand."""
+    trials = [one for one in rows.values() if one.number is not None]
+    trials.sort(key=lambda one: one.kind != "winner")  # the present winner first
+    stored = [Candidate(one.name, one.recipe, one.number) for one in trials]
+    first = stored[:1] if trials and trials[0].kind == "winner" else []
+    found = {one.key: (one, one.key) for one in (*first, *candidates, *stored)}
+    for source, one in copies.items():
+        found.setdefault(one.key, (one, source))
+    return list(found.values())
