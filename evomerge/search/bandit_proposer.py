@@ -29,7 +29,7 @@ from evomerge.space import (
 ALPHA = 0.05
 """Probability, over all arms together, that one is given up that is as good as the leader on all items."""
 
-SHARE = 1 / 5
+SHARE = 1 / 6
 """Of the planned trials, spread evenly over the methods before the search narrows."""
 
 _OTHERS_EARLY, _OTHERS_LATE = 4, 8  # one trial of so many is another arm's than the leader's

@@ -15,7 +15,11 @@ LEARNING = {"slope", "cmaes", "tpe", "gp"}
 def unused(space: Space, sampler: campaign.Sampler) -> tuple[str, ...]:
     """Return a warning for each kind of dimension that a sampler cannot use as it uses the others."""
     found = []
-    flat = [name for name in space.distributions if name not in space.sloped]
+    flat = [
+        name
+        for name in space.distributions
+        if name not in space.sloped and not genes.is_choice(name)
+    ]
     if sampler == "slope" and flat:
         kinds = Counter(name.split("/")[0] for name in flat)
         listed = ", ".join(

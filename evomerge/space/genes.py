@@ -42,6 +42,11 @@ def use(expert: str) -> str:
     return f"use/{expert}"
 
 
+def is_choice(name: str) -> bool:
+    """Tell whether a dimension is of those that choose the method, or who takes part."""
+    return name.startswith((score(""), use("")))
+
+
 def chosen(methods: Sequence[str], params: Mapping[str, float]) -> str:
     """Return the method with the highest score, the first of equals."""
     return methods[0] if len(methods) == 1 else max(methods, key=lambda m: params[score(m)])
