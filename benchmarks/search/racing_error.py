@@ -82,8 +82,7 @@ def race_of(known: Table, tasks: int, rng: np.random.Generator, *, binary: bool)
     parts = [scores_of(row, names, METRICS[binary]) for row in known]
     ids = {name: parts[0][name].items for name in names}
     expected, spread = expectation([Outcome(each) for each in parts], metrics, signs, ids)
-    best = parts[int(known.mean(axis=1).argmax())]
-    return Race(
+    race = Race(
         metrics,
         dict.fromkeys(names, 1.0),
         signs,
@@ -91,8 +90,8 @@ def race_of(known: Table, tasks: int, rng: np.random.Generator, *, binary: bool)
         expected,
         spread,
         seed=int(rng.integers(2**32)),
-        rivals=({name: best[name].metrics[METRICS[binary]] for name in names},),
     )
+    return _against(race, known[known.mean(axis=1).argmax()])
 
 
 def scores_of(values: Table, names: list[str], metric: str) -> dict[str, TaskScores]:
@@ -145,7 +144,8 @@ def share_given_up(
         tasks: Of equal size.
         agree: Whether no known model differs from another.
         runs: Campaigns.
-        candidates: Of each campaign: variations of one, against the same incumbent.
+        candidates: Of each campaign, one after the other; who is not given up is the next incumbent, so
+            incumbents are themselves survivors of races.
         seed: Of the simulation.
     """
     rng = np.random.default_rng(seed)
@@ -154,9 +154,12 @@ def share_given_up(
         known = known_models(rng, models, items, binary=binary, agree=agree)
         race = race_of(known, tasks, rng, binary=binary)
         incumbent = known[known.mean(axis=1).argmax()]
-        candidate = draw(rng, incumbent, binary)
         for number in range(candidates):
-            wrong += items_used(replace(race, number=number), candidate) < items
+            candidate = draw(rng, incumbent, binary)
+            if items_used(replace(race, number=number), candidate) < items:
+                wrong += 1
+            else:
+                incumbent, race = candidate, _against(race, candidate)
     return wrong / (runs * candidates)
 
 
@@ -207,12 +210,26 @@ def main() -> None:
                 where = ", where no known model differs" if agree else ""
                 shown = " | ".join(f"{cell:.3f}" for cell in cells)
                 print(f"| {values} | {name}{where} | {tasks} | {shown} |", flush=True)
+        cells = [
+            share_given_up(
+                typical, items=items, models=models, binary=binary, runs=runs // 20, candidates=20
+            )
+            for items, models in shapes
+        ]
+        shown = " | ".join(f"{cell:.3f}" for cell in cells)
+        print(f"| {values} | typical, survivors as incumbents | 1 | {shown} |", flush=True)
         used = [
             share_used(items=items, models=models, binary=binary, runs=runs)
             for items, models in shapes
         ]
         shown = " | ".join(f"{cell:.2f}" for cell in used)
         print(f"| {values} | used by those worse by 0.1 | 1 | {shown} |", flush=True)
+
+
+def _against(race: Race, incumbent: Table) -> Race:
+    names = list(race.metrics)
+    parts = zip(names, np.split(incumbent, len(names)), strict=True)
+    return replace(race, rivals=({name: tuple(part.tolist()) for name, part in parts},))
 
 
 def _level(rng: np.random.Generator, incumbent: Table, binary: bool, share: float) -> Table:

@@ -56,7 +56,7 @@ def completed(race: Race, outcome: Outcome) -> Outcome:
     what is expected of the items that happen to be among them: the regression estimator (Cochran,
     Sampling Techniques, 3rd edition, 1977, section 7.3), the expected values as auxiliary variate. It
     is nearly unbiased for any one look; those who are given up are those who looked bad, so theirs is
-    a little too low.
+    a little too low (by 0.01 on the zoo, where candidates come from CMA-ES).
 
     Args:
         race: The race that was stopped.

@@ -20,12 +20,9 @@ from xxhash import xxh3_64_hexdigest
 
 from evomerge.score.tasks import TASK_FAULTS
 
-_SHARING = (
-    8  # documents of one task that may share a text, or a tenth of them: else it is no mark of one
-)
-_IN_PROMPT = (
-    0.9  # share of documents whose prompt holds a column's text, for it to be part of the question
-)
+# More documents of a task than that, or than that share of them, with one text: it marks none.
+_SHARING, _SHARE = 8, 1 / 30
+_IN_PROMPT = 0.9  # documents whose prompt holds a column's text, where it is part of the question
 _TELLING = 0.5  # how many texts a column has, as a share of the number of prompts
 
 
@@ -56,7 +53,7 @@ def document_keys(task: Task, documents: Sequence[Mapping[str, Any]]) -> tuple[f
         for text in found
     )
     count = len(set(contents))
-    most = min(max(_SHARING, count / 10), count - 1) if count > 1 else 1
+    most = min(max(_SHARING, _SHARE * count), count - 1) if count > 1 else 1
     return tuple(
         frozenset({content, *(_digest(text) for text in found if owners[text] <= most)})
         for content, found in zip(contents, texts, strict=True)

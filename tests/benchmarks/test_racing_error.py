@@ -28,7 +28,7 @@ def test_equal_candidates_are_given_up_no_more_often_than_stated(
         assert found <= MOST
 
 
-def test_candidates_of_one_campaign_may_be_alike() -> None:
+def test_incumbents_that_survived_races_are_no_harder_to_equal() -> None:
     found = share_given_up(
         DRAWS["typical"], items=64, models=6, binary=True, runs=40, candidates=10
     )

@@ -216,3 +216,13 @@ def test_a_document_without_a_prompt_is_known_by_its_content(folder: Folder) -> 
     folder.add("one", docs, "{{more.lower()}}")
     task = load_task(TaskRequest("one"), tasks_path=str(folder.path))
     assert [len(each) for each in document_keys(task, docs)] == [2, 1, 1, 1, 1]
+
+
+def test_a_few_wordings_of_one_instruction_mark_no_document(folder: Folder) -> None:
+    docs = [
+        {**with_choices(doc, n), "which": f"Which is right ({n % 10})?"}
+        for n, doc in enumerate(PLAIN)
+    ]
+    folder.add("one", docs, "{{which}}", choices=True)
+    items = folder.load("one")
+    assert {split: items.counts[split]["one"] for split in PLAN.counts} == PLAN.counts
