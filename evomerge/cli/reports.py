@@ -8,18 +8,33 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.options import FormatOption, ResultsDir, SplitOption, in_color
+from evomerge.errors import UserError
 
 
 def report(
     results: ResultsDir,
     format_: FormatOption = "table",
     split: SplitOption = None,
+    trials: Annotated[bool, typer.Option("--trials", help="List all trials instead.")] = False,
+    trial: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Show one trial and its weights instead.")
+    ] = None,
 ) -> None:
-    """Show the leaderboard of a finished or running campaign."""
+    """Show the leaderboard of a finished or running campaign, or its trials."""
     import evomerge.report as reports
     from evomerge.store import Store
 
+    if (trials or trial is not None) and split is not None:
+        raise UserError("trials are scored on search items; leave it out", field="--split")
+    if trials and trial is not None:
+        raise UserError("give --trials for all, or --trial N for one")
     with Store.open(results, write=False) as store:
+        if trial is not None:
+            print(reports.show_trial(store, trial, format_), end="")
+            return
+        if trials:
+            print(reports.list_trials(store, format_), end="")
+            return
         board = reports.leaderboard(store)
     print(reports.render(board, format_, split, color=in_color()), end="")
 

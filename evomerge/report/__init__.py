@@ -9,6 +9,7 @@ from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
 from evomerge.report.render import FORMATS, Format, compare, render
 from evomerge.report.rows import Row, Value
 from evomerge.report.selection import choose_winner, compared_baselines
+from evomerge.report.trials import list_trials, show_trial
 from evomerge.report.warnings import zero_notes
 
 __all__ = [
@@ -26,8 +27,10 @@ __all__ = [
     "front_json",
     "html_table",
     "leaderboard",
+    "list_trials",
     "model_card",
     "render",
+    "show_trial",
     "with_trial",
     "zero_notes",
 ]
