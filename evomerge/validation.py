@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from evomerge.errors import CampaignError, nearest
 from evomerge.yaml_file import Document
@@ -25,7 +28,10 @@ class FieldError(ValueError):
 
 
 def first_error(
-    document: Document, error: ValidationError, sections: Mapping[str, type[BaseModel]]
+    document: Document,
+    error: ValidationError,
+    sections: Mapping[str, type[BaseModel]],
+    forms: Mapping[str, str],
 ) -> CampaignError:
     """Turn the first finding into one line: file, line, field, found, expected.
 
@@ -34,6 +40,8 @@ def first_error(
         error: What pydantic found.
         sections: Key of a section → its model, to name the known fields; "" is the whole file. Where a
             key has two meanings, `OUTER.KEY` is the one within the section `OUTER`.
+        forms: Dotted field → what is expected there instead of something of another kind; `*` stands for
+            a place in a list or a name that the user chose.
     """
     errors = error.errors()
     unknown = (one for one in errors if one["type"] == "extra_forbidden")
@@ -52,11 +60,75 @@ def first_error(
     elif kind == "value_error":
         message = message.removeprefix("Value error, ")
     else:
-        shown = repr(found["input"])
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        message = f"found {shown}, expected: {message.removeprefix('Input should be ')}"
+        expected = _expected(found, location, forms)
+        message = f"found {_shown(found['input'])}, expected {expected}"
     located = document.error(CampaignError, location, message)
     return CampaignError(message, file=located.file, line=located.line, field=located.field)
+
+
+_KINDS: Mapping[str, str] = {
+    "string_type": "a text",
+    "string_too_short": "a text that is not empty",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "tuple_type": "a list",
+    "too_short": "at least one entry",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+}
+"""What pydantic calls a finding → what was expected."""
+_BOUNDS = ("greater_than", "greater_than_equal", "string_too_short", "too_short")
+
+
+def _expected(
+    found: ErrorDetails, location: tuple[int | str, ...], forms: Mapping[str, str]
+) -> str:
+    """Say what would be right, by the field where the value is of another kind, else by the finding."""
+    kind, value, context = found["type"], found["input"], found.get("ctx", {})
+    form = next((form for field, form in forms.items() if _is(location, field)), None)
+    if form is not None and kind not in _BOUNDS:
+        return _as_range(value) if "range" in form and _as_range(value) else form
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", context["expected"])
+        hint = nearest(str(value), known)
+        return f"one of {', '.join(known)}" + (f"; {hint}" if hint.startswith("did") else "")
+    if kind == "string_type" and isinstance(value, int | float):
+        return f'a text, such as "{_shown(value)}" in quotes'
+    if kind in _KINDS:
+        return _KINDS[kind].format(**context)
+    return found["msg"].removeprefix("Input should be ")
+
+
+def _is(location: tuple[int | str, ...], field: str) -> bool:
+    parts = field.split(".")
+    return len(parts) == len(location) and all(
+        part in ("*", str(here)) for part, here in zip(parts, location, strict=True)
+    )
+
+
+def _as_range(value: object) -> str:
+    """Write two ascending numbers in a list as the range that was meant; empty: it is nothing of the kind."""
+    if not isinstance(value, list) or len(value) != 2:
+        return ""
+    low, high = value
+    if not (isinstance(low, int | float) and isinstance(high, int | float) and low < high):
+        return ""
+    return f"a range written as {{low: {low}, high: {high}}}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "nothing"
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def _in_file(

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from evomerge import yaml_file
+from evomerge.campaign.forms import FORMS
 from evomerge.campaign.models import Expert, Models
 from evomerge.campaign.objectives import Cost, Drawn, Items, Keep, Objective, Prompt
 from evomerge.campaign.search import TRIALS, Search
@@ -113,7 +114,7 @@ class Campaign(Settings):
         try:
             campaign = cls.model_validate(document.data)
         except ValidationError as error:
-            raise first_error(document, error, _FIELDS) from None
+            raise first_error(document, error, _FIELDS, FORMS) from None
         folder = Path.cwd() if document.path is None else document.path.resolve().parent
         return campaign._anchored(folder)
 

@@ -43,8 +43,8 @@ def test_an_expert_is_called_after_its_model_unless_it_has_a_name(read):
             "  experts:\n    - {model: a, nmae: x}\n",
             'c.yaml:5: models.experts.0.nmae: unknown key "nmae"; did you mean "name"?',
         ),
-        ("zoo:base", "''", "c.yaml:3: models.base: found ''"),
-        (EXPERTS, EXPERTS + "  dtype: int8\n", "c.yaml:5: models.dtype: found 'int8'"),
+        ("zoo:base", "''", 'c.yaml:3: models.base: found ""'),
+        (EXPERTS, EXPERTS + "  dtype: int8\n", 'c.yaml:5: models.dtype: found "int8"'),
         (
             EXPERTS,
             EXPERTS + "  tokenizer: tool\n",

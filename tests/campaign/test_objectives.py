@@ -27,7 +27,7 @@ def test_conditions_costs_and_splits_have_defaults(read):
     ("old", "new", "message"),
     [
         (GOAL, "  - {task: zoo_facts}\n", "c.yaml:10: objectives.0.metric: is missing"),
-        ("metric: exact_match", "metric: ''", "c.yaml:10: objectives.0.metric: found ''"),
+        ("metric: exact_match", "metric: ''", 'c.yaml:10: objectives.0.metric: found ""'),
         ("exact_match}", "acc, weight: 0}", "c.yaml:10: objectives.0.weight: found 0, expected"),
         ("exact_match}", "acc, num_fewshot: -1}", "c.yaml:10: objectives.0.num_fewshot: found -1"),
         ("", "keep: [{task: x, at_least: 0}]\n", "c.yaml:11: keep.0.at_least: found 0, expected"),
@@ -36,13 +36,13 @@ def test_conditions_costs_and_splits_have_defaults(read):
             "keep: [{task: x, at_least: 1, off: base}]\n",
             'c.yaml:11: keep.0.off: unknown key "off"; did you mean "of"?',
         ),
-        ("", "costs: [{cost: money}]\n", "c.yaml:11: costs.0.cost: found 'money', expected"),
+        ("", "costs: [{cost: money}]\n", 'c.yaml:11: costs.0.cost: found "money", expected'),
         (
             "",
             "costs: [{cost: seconds_per_item}]\n",
             "c.yaml:11: costs.0.cost: seconds_per_item is no longer a cost",
         ),
-        ("", "items: {from: {search: dev}}\n", "c.yaml:11: items.from.search: found 'dev'"),
+        ("", "items: {from: {search: dev}}\n", 'c.yaml:11: items.from.search: found "dev"'),
         ("", "prompt: {chat: true}\n", 'c.yaml:11: prompt.chat: unknown key "chat"'),
     ],
 )

@@ -44,15 +44,15 @@ def test_the_earlier_name_of_racing_is_read(read):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{sampler: slopes}", "c.yaml:11: search.sampler: found 'slopes', expected"),
-        ("{trials: 0}", "c.yaml:11: search.trials: found 0, expected: greater than or equal to 1"),
-        ("{hours: 0}", "c.yaml:11: search.hours: found 0, expected: greater than 0"),
+        ("{sampler: slopes}", 'c.yaml:11: search.sampler: found "slopes", expected'),
+        ("{trials: 0}", "c.yaml:11: search.trials: found 0, expected at least 1"),
+        ("{hours: 0}", "c.yaml:11: search.hours: found 0, expected more than 0"),
         ("{item_evaluations: 0}", "c.yaml:11: search.item_evaluations: found 0"),
         ("{seed: -1}", "c.yaml:11: search.seed: found -1"),
         ("{finalists: 0}", "c.yaml:11: search.finalists: found 0"),
-        ("{pruner: median}", "c.yaml:11: search.pruner: found 'median', expected"),
-        ("{target: .nan}", "c.yaml:11: search.target: found nan"),
-        ("{warm_start: ''}", "c.yaml:11: search.warm_start: found ''"),
+        ("{pruner: median}", 'c.yaml:11: search.pruner: found "median", expected'),
+        ("{target: .nan}", "c.yaml:11: search.target: found NaN"),
+        ("{warm_start: ''}", 'c.yaml:11: search.warm_start: found ""'),
         ("{trails: 5}", 'c.yaml:11: search.trails: unknown key "trails"; did you mean "trials"?'),
     ],
 )

@@ -48,7 +48,7 @@ def test_it_is_read_back_as_it_is_written(read):
     [
         ("low: 1, high: 1", "an empty range: low 1 is not below high 1"),
         ("low: 0, high: 1, log: true", "a log range needs low above 0, found 0"),
-        ("low: 0, high: 1, log: yess", "log: found 'yess', expected"),
+        ("low: 0, high: 1, log: yess", 'log: found "yess", expected'),
         (
             "low: 0.1, high: 1, log: true, profile: 2",
             "c.yaml:8: space.parameters.weight.profile: profile is a curve over layers: it needs log",
@@ -78,7 +78,7 @@ def test_it_is_read_back_as_it_is_written(read):
         ),
         (
             "low: 0, high: 1, per: [layers]",
-            "c.yaml:8: space.parameters.weight.per.0: found 'layers'",
+            'c.yaml:8: space.parameters.weight.per.0: found "layers"',
         ),
         (
             "low: 0, hihg: 1",
@@ -94,9 +94,9 @@ def test_a_range_that_means_nothing_is_refused(refusal, text, message):
     ("text", "message"),
     [
         ("layers: 0", "c.yaml:7: space.layers: found 0, expected"),
-        ("layers: all", "c.yaml:7: space.layers: found 'all', expected"),
-        ("coarse: 0", "c.yaml:7: space.coarse: found 0, expected: greater than or equal to 1"),
-        ("subsets: some", "c.yaml:7: space.subsets: found 'some', expected"),
+        ("layers: all", 'c.yaml:7: space.layers: found "all", expected'),
+        ("coarse: 0", "c.yaml:7: space.coarse: found 0, expected at least 1"),
+        ("subsets: some", 'c.yaml:7: space.subsets: found "some", expected'),
         ("components: [mlp, mlp]", 'c.yaml:7: space.components.1: "mlp" is given twice'),
         ("components: [mlp, mlp.up]", '"mlp.up" is never reached: its tensors belong to "mlp"'),
         ("components: [rest]", '"rest" is the group of what matches none'),

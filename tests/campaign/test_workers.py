@@ -18,13 +18,13 @@ def test_the_scorer_is_resident_unless_lm_evals(read):
     ("text", "message"),
     [
         ("workers: {count: -1}", "c.yaml:11: workers.count: found -1, expected"),
-        ("workers: {count: many}", "c.yaml:11: workers.count: found 'many', expected"),
-        ("workers: {cpus: 0}", "c.yaml:11: workers.cpus: found 0, expected: greater than 0"),
+        ("workers: {count: many}", 'c.yaml:11: workers.count: found "many", expected'),
+        ("workers: {cpus: 0}", "c.yaml:11: workers.cpus: found 0, expected more than 0"),
         ("workers: {gpus: -1}", "c.yaml:11: workers.gpus: found -1"),
         ("workers: {retries: -1}", "c.yaml:11: workers.retries: found -1"),
         ("workers: {cpu: 1}", 'c.yaml:11: workers.cpu: unknown key "cpu"; did you mean "cpus"?'),
         ("scorer: {args: {x: 1}}", "c.yaml:11: scorer.args: args are for lm-eval's model types"),
-        ("scorer: {backend: ''}", "c.yaml:11: scorer.backend: found ''"),
+        ("scorer: {backend: ''}", 'c.yaml:11: scorer.backend: found ""'),
     ],
 )
 def test_wrong_workers_are_refused(refusal, text, message):
