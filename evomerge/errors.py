@@ -59,6 +59,10 @@ class ModelError(UserError):
     """A model's files are missing, damaged, or do not fit the others of its family."""
 
 
+class UnlikeTokensError(ModelError):
+    """Models have unlike vocabularies, and nothing says whose tokens a merge has."""
+
+
 class TaskError(UserError):
     """An lm-eval task, or one of its metrics, splits or items, is missing or unusable."""
 

@@ -12,7 +12,7 @@ import xxhash
 from transformers import PreTrainedTokenizerBase
 
 from evomerge import campaign, zoo
-from evomerge.errors import ModelError, UserError
+from evomerge.errors import ModelError, UnlikeTokensError, UserError
 from evomerge.merge import (
     Checkpoint,
     Layout,
@@ -140,7 +140,20 @@ def _at_its_model(base: str, experts: Mapping[str, str]) -> Iterator[None]:
         names = list(experts.values())
         known = str(error.file) in names
         field = f"models.experts.{names.index(str(error.file))}" if known else "models.base"
-        raise ModelError(error.message, file=error.file, field=field) from error
+        raise type(error)(error.message, file=error.file, field=field) from error
+
+
+def open_whole(models: campaign.Models) -> tuple[campaign.Models, OpenFamily]:
+    """Open a family; where its models have unlike tokens, with the union of them all.
+
+    Raises:
+        ModelError: As `open_family` does.
+    """
+    try:
+        return models, open_family(models)
+    except UnlikeTokensError:
+        models = models.model_copy(update={"tokenizer": "union"})
+        return models, open_family(models)
 
 
 def check_weights(family: OpenFamily) -> None:

@@ -13,11 +13,12 @@ from evomerge import campaign, yaml_file
 from evomerge.check import preflight
 from evomerge.destination import refuse_unwritable
 from evomerge.errors import CampaignError, TaskError, UserError
-from evomerge.family import OpenFamily, open_family
+from evomerge.family import OpenFamily, open_whole
 from evomerge.score import document_counts, expand, list_tasks, task_metrics
 
 ITEMS = {"search": 64, "select": 64, "holdout": 200}
 """Where a task has as many."""
+UNION = "  tokenizer: union  # experts added tokens; whose to keep: all (union), base, or an expert's name\n"
 MOST_SUGGESTED = 8
 """Tasks of a folder that are all taken where none is named after an expert."""
 
@@ -29,7 +30,7 @@ models:
   experts:  # models fine-tuned from it: full checkpoints or LoRA adapters
 {experts}
   dtype: {dtype}  # of weights and passes; bfloat16: half the memory, on most CPUs much slower
-space:
+{tokenizer}space:
   method: task_arithmetic  # base + sum of weight x (expert - base); see also ties, dare_ties, linear
   layers: {layers}  # contiguous groups of layers, each with weights of its own; or `each`
 {components}  parameters:
@@ -70,7 +71,7 @@ def write(
     refuse_unwritable(output, CampaignError, advice="give another file with -o")
     folder = None if tasks_path is None else str(tasks_path)
     models = campaign.Models.model_validate({"base": base, "experts": experts})
-    opened = open_family(models)
+    models, opened = open_whole(models)
     names = expand(tasks, folder) if tasks else _suggested(models, folder)
     text = _valid(output, base, experts, names, tasks_path, opened)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +103,7 @@ def _valid(
             base=quoted(_from(output, base)),
             experts="\n".join(f"    - {quoted(_from(output, expert))}" for expert in experts),
             dtype="bfloat16" if cuda else "float32",
+            tokenizer="" if opened.vocabulary is None else UNION,
             layers=min(3, opened.family.num_layers),
             components=_components(opened.base.tensors),
             objectives=objectives,

@@ -20,6 +20,8 @@ from evomerge.merge.adapter import Adapter, Change, Pair, Rows
 
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?$")
+INSIDE = re.compile(r"(\.(modules_to_save|base_layer|token_adapter))+\.")
+"""What PEFT's wrappers put into the name of the weight that they wrap."""
 TOKENS = re.compile(r"^(?P<module>.+?)(\.token_adapter)?\.trainable_tokens_delta$")
 REFUSED = {
     "use_dora": "DoRA",
@@ -96,10 +98,12 @@ def open_adapter(folder: Path, *, allow_pickle: bool = False) -> Adapter:
             weight = f"{match['module']}.weight"
             rows = Rows(_indices(config, match["module"], tensor, folder), tensor)
             changes[weight] = replace(changes.get(weight, Change()), rows=rows)
+        elif ".original_module." in name:
+            continue  # what `modules_to_save` was before it was trained
         elif "lora_" in name:
             raise ModelError(f"holds {key}, which is no factor of a plain LoRA", file=file)
         else:
-            plain = name.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
+            plain = INSIDE.sub(".", name)
             trained = _is_trained(config, plain)
             changes[plain] = replace(changes.get(plain, Change()), weight=tensor, trained=trained)
     for (module, embedding), found in factors.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from evomerge.errors import ModelError
+from evomerge.errors import ModelError, UnlikeTokensError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.location import split_adapter
 from evomerge.merge.tokens import WAY_OUT, check_tokens
@@ -123,7 +123,7 @@ def _check_tensors(base: Checkpoint, expert: Checkpoint, matched: bool) -> None:
                 continue
             kind = "another vocabulary" if unlike_rows else "another shape"
             advice = f"; {WAY_OUT}" if unlike_rows else ""
-            raise ModelError(
+            raise (UnlikeTokensError if unlike_rows else ModelError)(
                 f"has {kind}: {name} is {list(other)}, the base's ({base.name}) {list(mine)}{advice}",
                 file=expert.name,
             )

@@ -23,7 +23,7 @@ from evomerge.merge.family import check_family
 from evomerge.merge.finite import check_finite
 from evomerge.merge.heads import with_heads
 from evomerge.merge.plan import Plan, plan_merge
-from evomerge.merge.tokenizer_files import write_tokenizer
+from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.validation import check_recipe
 from evomerge.merge.vocabulary import OutputVocabulary
 from evomerge.recipe import Recipe, dumps
@@ -88,6 +88,9 @@ def save(
     for name, checkpoint in checkpoints.items():
         check_finite(checkpoint, _inputs(plan, name))
     vocabulary = _vocabulary(recipe, checkpoints, trust_remote_code)
+    tokenizer = TokenizerFiles.plan(
+        recipe, checkpoints, vocabulary, trust_remote_code=trust_remote_code
+    )
     if vocabulary is not None:
         vocabulary.configure(plan.config)
         checkpoints = vocabulary.seen(plan, recipe, checkpoints)
@@ -101,7 +104,7 @@ def save(
             plan, recipe, checkpoints, aside, device, dtype, _bytes(shard_size), progress
         )
         _write_config(plan, recipe, checkpoints, aside, dtype)
-        write_tokenizer(recipe, checkpoints, vocabulary, aside, trust_remote_code=trust_remote_code)
+        tokenizer.write(aside)
         (aside / "recipe.yaml").write_text(dumps(recipe), encoding="utf-8")
         text = default_card(recipe, out.name) if card is None else card
         (aside / "README.md").write_text(text, encoding="utf-8")

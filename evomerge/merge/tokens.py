@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import ModelError
+from evomerge.errors import ModelError, UnlikeTokensError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.location import has_tokenizer
 from evomerge.merge.tokenizer import load_tokenizer
@@ -81,7 +81,7 @@ def check_tokens(models: Sequence[Checkpoint], *, trust_remote_code: bool = Fals
     Models without a tokenizer are taken to have the first one's.
 
     Raises:
-        ModelError: It names token, numbers and models, and the setting that says how to match them.
+        UnlikeTokensError: It names token, numbers and models, and the setting that says how to match them.
     """
     tables: list[tuple[Checkpoint, dict[str, int]]] = []
     first = models[0].tokenizer_folder
@@ -105,14 +105,14 @@ def _check_meanings(tables: Sequence[tuple[Checkpoint, Mapping[str, int]]]) -> N
         for token, index in sorted(table.items(), key=lambda item: item[1]):
             other, owner = tokens.setdefault(index, (token, model))
             if other != token:
-                raise ModelError(
+                raise UnlikeTokensError(
                     f"has another vocabulary: token {index} is {token!r}, in {owner.name} it is "
                     f"{other!r}; {WAY_OUT}",
                     file=model.name,
                 )
             place, owner = numbers.setdefault(token, (index, model))
             if place != index:
-                raise ModelError(
+                raise UnlikeTokensError(
                     f"has another vocabulary: {token!r} is token {index}, in {owner.name} it is token "
                     f"{place}; {WAY_OUT}",
                     file=model.name,
@@ -125,7 +125,7 @@ def _check_kept(tables: Sequence[tuple[Checkpoint, Mapping[str, int]]]) -> None:
         lost = sorted(table.keys() - kept.keys(), key=lambda token: table[token])
         if lost:
             more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
-            raise ModelError(
+            raise UnlikeTokensError(
                 f"has token {table[lost[0]]}, {lost[0]!r}{more}, which the tokenizer of {written.name} "
                 f"has not; it would be lost; {WAY_OUT}",
                 file=model.name,

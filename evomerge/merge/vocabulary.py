@@ -26,7 +26,7 @@ from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.location import locate, split_adapter
 from evomerge.merge.plan import Plan
 from evomerge.merge.rows import Group, seen_through
-from evomerge.merge.tokenizer import load_tokenizer
+from evomerge.merge.tokenizer import MISSING, load_tokenizer
 from evomerge.merge.tokens import Tokens, rows_of, tokens_of
 from evomerge.merge.vocabulary_tensors import VocabularyTensors
 from evomerge.recipe import Recipe, TokenSource, Vocabulary, token_sources
@@ -85,7 +85,7 @@ class OutputVocabulary:
         """
         overrides = token_sources(asked.tokens)
         base, *others = models
-        tables = _read_tables(models, trust_remote_code)
+        tables = _read_tables(asked, models, trust_remote_code)
         heights = {name: _height(model) for name, model in models.items()}
         source = base if asked.source in ("base", "union") else asked.source
         folder = _tokenizer_folder(source, models, trust_remote_code)
@@ -258,15 +258,23 @@ def merged_tokenizer(
     return load_tokenizer(str(folder), trust_remote_code=trust_remote_code)
 
 
-def _read_tables(models: Mapping[str, Checkpoint], trust_remote_code: bool) -> dict[str, Tokens]:
-    """Model → tokens; a model without a tokenizer is taken to have the base's."""
-    found: dict[str, Tokens] = {}
-    for name, model in models.items():
-        tokens = tokens_of(model.tokenizer_folder, trust_remote_code=trust_remote_code)
-        if tokens is None and not found:
-            load_tokenizer(str(model.tokenizer_folder), trust_remote_code=trust_remote_code)
-        found[name] = next(iter(found.values())) if tokens is None else tokens
-    return found
+def _read_tables(
+    asked: Vocabulary, models: Mapping[str, Checkpoint], trust_remote_code: bool
+) -> dict[str, Tokens]:
+    """Model → tokens; a model without a tokenizer is taken to have the base's, or the one asked for."""
+    found = {
+        name: tokens_of(model.tokenizer_folder, trust_remote_code=trust_remote_code)
+        for name, model in models.items()
+    }
+    base = next(iter(models))
+    other = found[base]
+    if other is None:
+        source = base if asked.source in ("base", "union") else asked.source
+        folder = _tokenizer_folder(source, models, trust_remote_code)
+        other = tokens_of(folder, trust_remote_code=trust_remote_code)
+        if other is None:
+            raise ModelError(MISSING, file=folder)
+    return {name: other if tokens is None else tokens for name, tokens in found.items()}
 
 
 def _tokenizer_folder(

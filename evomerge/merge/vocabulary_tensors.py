@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 NUMBERED = re.compile(r"(^|\.)\d+(\.|$)")
 EMBEDDING = re.compile(r"embed|(^|\.)(wte|tok_embeddings)(\.|$)")
-HEAD = re.compile(r"embed_out|unembed|(^|\.)(lm_head|output)(\.|$)")
+HEAD = re.compile(r"embed_out|unembed|(^|\.)(lm_head|output|head)(\.|$)")
 OTHER_ROWS = re.compile(r"position|pos_emb|(^|\.)wpe(\.|$)|token_type|per_layer")
 USUAL_HEAD = "lm_head.weight"
 

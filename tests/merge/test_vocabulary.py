@@ -334,6 +334,20 @@ def test_the_base_needs_a_tokenizer(models, tmp_path):
         save(recipe, tmp_path / "out")
 
 
+def test_a_tokenizer_that_is_asked_for_serves_a_base_without_one(models, tmp_path):
+    bare = tmp_path / "bare"
+    AutoModelForCausalLM.from_pretrained(models["base"]).save_pretrained(bare)
+    recipe = arithmetic(
+        models,
+        Vocabulary(models["chat"]),
+        base_model=str(bare),
+        models=(Source(models["chat"], None, {"weight": 1.0}),),
+    )
+    save(recipe, tmp_path / "out")
+    found = AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
+    assert found == AutoTokenizer.from_pretrained(models["chat"]).get_vocab()
+
+
 def test_tokens_without_rows_are_left_out(models, tmp_path):
     """A tokenizer may have more tokens than the model has rows."""
     tie = bool(open_checkpoint(models["base"]).config.tie_word_embeddings)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import evomerge
-from evomerge import check, preflight, zoo
+from evomerge import check, preflight, starter, zoo
 from evomerge.campaign import Campaign
 from evomerge.errors import ModelError
 from evomerge.family import open_family
@@ -128,6 +128,15 @@ def test_nothing_is_said_of_one_vocabulary(folder):
     given = campaign(folder, None)
     alone = given.models.model_copy(update={"experts": given.models.experts[:0]})
     assert token_lines(open_family(alone), None) == ()
+
+
+def test_init_asks_for_all_tokens_where_they_differ(folder):
+    models = [str(folder / name) for name in ADDED]
+    for experts, tokenizer in ((models[1:], "union"), ([str(zoo.resolve("zoo:facts"))], None)):
+        output = folder / f"init-{tokenizer}.yaml"
+        base = models[0] if tokenizer else str(zoo.resolve("zoo:base"))
+        starter.write(output, base, experts, ["zoo_tools_mc"], ROOT / "benchmarks" / "tasks")
+        assert Campaign.load(output).models.tokenizer == tokenizer
 
 
 @pytest.fixture(scope="module")
