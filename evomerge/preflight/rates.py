@@ -115,7 +115,7 @@ def _tried(ready: Preflight, device: str, guess: Rates) -> Rates:
 
     timed(merges[0])  # tokenises, and leaves drafts
     first = timed(merges[1])
-    later = min(first, timed(merges[2]), timed(merges[3]))
+    later = min(first, timed(merges[2]))
     seen = first
     if reported != searched:
         some = _part(campaign.items.select, guess.reported)
@@ -143,7 +143,7 @@ def _gradient(
 
 
 def _naive_merges(ready: Preflight) -> list[Baseline]:
-    """Return the base, the uniform average, and task arithmetic with a few factors."""
+    """Return the base, the uniform average, and task arithmetic."""
     known = ready.space.baselines()
     return [one for one in known if one.kind == "base"] + [
         one for one in known if one.kind == "baseline"

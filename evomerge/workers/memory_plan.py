@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
-from evomerge.merge import Checkpoint, Method
+from evomerge.merge import METHODS, Checkpoint, Method
 from evomerge.merge.methods.task_arithmetic import HELD
 from evomerge.workers.sharing import Sharing
 
@@ -129,7 +129,8 @@ def plan_memory(
     """
     chosen = tuple(methods)
     derived = sizes.deltas * max((method.derived_bytes for method in chosen), default=0)
-    workspace = max((_workspace(method, sizes) for method in chosen), default=0)
+    # TIES is among the baselines of every campaign.
+    workspace = max(_workspace(method, sizes) for method in (*chosen, METHODS["ties"]))
     if machine.device is None:
         return _on_cpus(sizes, machine, sharing, chosen, workspace, derived)
     return _on_gpus(sizes, machine, machine.device, sharing, workspace, derived)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,17 @@ workers: {{count: auto}}
 Checked = Callable[..., Preflight]
 
 
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Preflight:
+    """The campaign as it stands above."""
+    path = tmp_path_factory.mktemp("campaigns") / "c.yaml"
+    path.write_text(TEXT)
+    return preflight(Campaign.load(path), path)
+
+
 @pytest.fixture
-def checked(tmp_path: Path) -> Checked:
-    """Pairs of old and new text → the checked campaign."""
+def checked(small: Preflight, tmp_path: Path) -> Checked:
+    """Pairs of old and new text → the checked campaign; models and items are opened once for all."""
 
     def build(*changes: str) -> Preflight:
         text = TEXT
@@ -45,6 +54,6 @@ def checked(tmp_path: Path) -> Checked:
             text = text.replace(old, new, 1)
         path = tmp_path / "c.yaml"
         path.write_text(text)
-        return preflight(Campaign.load(path), path)
+        return replace(small, campaign=Campaign.load(path))
 
     return build

@@ -53,7 +53,7 @@ def test_of_many_items_a_part_is_tried_out(checked, monkeypatch):
     monkeypatch.setattr(module.Scorer, "score_in_blocks", noting)
     monkeypatch.setattr(module, "TRIAL_SECONDS", 0.0)
     assert rates(checked(), "cpu").tried
-    assert scored == [[{"zoo_facts": 1, "zoo_tools": 1}]] * 4
+    assert scored == [[{"zoo_facts": 1, "zoo_tools": 1}]] * 3
 
 
 def test_a_candidate_that_cannot_be_scored_leaves_a_guess(checked, monkeypatch):

@@ -121,8 +121,9 @@ def test_two_workers_on_one_gpu_share_its_memory() -> None:
 def test_six_experts_of_1b_on_24_gb() -> None:
     plan = gpu(RTX4090, family(LLAMA_1B, 6), method=ARITHMETIC)
     assert plan.wanted == pytest.approx(17.3 * GB, rel=0.01)
-    assert plan.workspace == 4 * (1 + 4) * 128_256 * 2048  # the embeddings are a fifth of the model
-    assert 0 < plan.streamed < plan.wanted / 2
+    # The embeddings are a fifth of the model, and TIES is among the baselines of every campaign.
+    assert plan.workspace == 4 * (1 + 8) * 128_256 * 2048
+    assert 0 < plan.streamed < 0.6 * plan.wanted
     assert plan.faults == ()
     assert gpu(RTX4090, family(LLAMA_1B, 3), method=ARITHMETIC).streamed == 0
     small = gpu(RTX4090, family((134_515_008, 49_152 * 576, 1536 * 576), 4))
