@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from evomerge import check
 from evomerge.campaign import Campaign
 from evomerge.errors import UserError
+from evomerge.score import gold_count
 from evomerge.space import unused
 
 ROOT = Path(__file__).parents[1]
@@ -159,3 +161,56 @@ def test_an_expert_of_another_vocabulary_is_refused(write, llama_family, tmp_pat
     shutil.copytree(llama_family.experts[0], expert)
     with pytest.raises(UserError, match=r"c\.yaml:4: models\.experts\.1"):
         preflight(write("zoo:tools", str(expert)))
+
+
+@pytest.fixture
+def half_answered(write, tmp_path):
+    """Write a campaign on a task of which every other document has an empty gold answer."""
+    rows = [{"q": f"Note: {n}", "a": "" if n % 2 else str(n)} for n in range(60)]
+    data = tmp_path / "half.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "half.yaml").write_text(
+        f"""
+task: half
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{q}}}}"
+doc_to_target: "{{{{a}}}}"
+generation_kwargs: {{until: ["\\n"], max_gen_toks: 4, do_sample: false}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+"""
+    )
+
+    def campaign(metric):
+        path = write()
+        goals = TEXT[TEXT.index("objectives:") : TEXT.index("items:")]
+        text = f"objectives: [{{task: half, metric: {metric}}}]\ntasks_path: {tmp_path}\n"
+        path.write_text(TEXT.replace(goals, text).replace("sampler: cmaes", "sampler: auto"))
+        return path
+
+    return campaign
+
+
+def test_items_without_gold_answer_have_no_part_in_the_gradient(half_answered):
+    ready = preflight(half_answered("exact_match"))
+    assert ready.campaign.search.sampler not in ("auto", "cmaes")  # goes by the answers there are
+    assert 0 < gold_count(ready.items, "half") < 8
+
+
+def test_a_metric_on_gold_answers_is_refused_before_any_time_is_spent(half_answered):
+    message = (
+        r"c.yaml:\d+: objectives.0.metric: .*gold_exact_match needs a gold answer for every item"
+    )
+    with pytest.raises(UserError, match=message):
+        preflight(half_answered("gold_exact_match"))
+
+
+def test_broken_data_are_named_with_file_and_line(half_answered, tmp_path):
+    path = half_answered("exact_match")
+    (tmp_path / "half.jsonl").write_text('{"q": "a", "a": "b"}\n{"q": \n')
+    message = r"c.yaml:\d+: objectives.0.task: .*half.jsonl:2: not valid JSON"
+    with pytest.raises(UserError, match=message):
+        preflight(path)
