@@ -14,7 +14,7 @@ Build = Callable[[Mapping[str, FloatDistribution], Sequence[str]], Proposer]
 """(dimensions of an arm, those of them that have a gradient) → its sampler."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Best:
     """The best point of an arm so far.
 

@@ -68,7 +68,7 @@ class BanditProposer:
         self._probed: dict[Choice, int] = {}  # → in which round
         self._probes = 0
         self._later: list[tuple[Params, Result]] = []  # known points of arms that do not exist
-        self._p_values: dict[tuple[int, int], float] = {}  # by the identity of two best points
+        self._p_values: dict[tuple[Best, Best], float] = {}
 
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
         """Return a point of the arm whose turn it is."""
@@ -78,12 +78,13 @@ class BanditProposer:
 
     def asked(self, number: int, params: Params) -> None:
         """Hear that a trial is in flight."""
-        turn, arm = self._turn(), self._arm(params)
-        own = arm is turn
-        if params == self._taken_over(turn):
-            turn.take_over(self._leader())
-            own = False
-        elif params == self._probe(turn):
+        turn, leader = self._turn(), self._leader()
+        is_taken_over, is_probe = params == self._taken_over(turn), params == self._probe(turn)
+        arm = self._arm(params)  # which may be new, and lead
+        own = arm is turn and not is_taken_over
+        if is_taken_over:
+            turn.take_over(leader)
+        elif is_probe:
             self._probed[arm.choice] = self._round(turn)
             self._probes += 1
             if not arm.asked:
@@ -186,10 +187,9 @@ class BanditProposer:
         return self._p_worse(ours, best) <= ALPHA / max(1, len(self._arms) - 1)
 
     def _p_worse(self, one: Best, other: Best) -> float:
-        key = (id(one), id(other))
-        if key not in self._p_values:
-            self._p_values[key] = self._test([one.result, other.result])
-        return self._p_values[key]
+        if (one, other) not in self._p_values:
+            self._p_values[one, other] = self._test([one.result, other.result])
+        return self._p_values[one, other]
 
     def _test(self, results: Sequence[Result]) -> float:
         items = [

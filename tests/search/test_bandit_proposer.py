@@ -116,3 +116,22 @@ def test_only_where_something_is_chosen_there_is_a_bandit(
         assert type(found) is kind
         alone, _ = choices.opened(choices.campaign(tmp_path, sampler, 20, {"method": "ties"}))
         assert not isinstance(alone, BanditProposer)
+
+
+def test_a_subset_that_is_known_to_be_best_is_tried_once_and_then_searched(
+    choices: ModuleType, tmp_path: Path
+) -> None:
+    """An expert alone is a parent: its arm leads from the moment in which it is first tried."""
+    space = {"method": "task_arithmetic", "subsets": True}
+    space["parameters"] = {"weight": {"low": 0.0, "high": 1.2}}
+    proposer, whole = choices.opened(choices.campaign(tmp_path, "cmaes", 60, space))
+    alone = next(row.params for row in whole.baselines() if row.name == "a")
+    proposer.known(alone, choices.Result((0.99,), -0.99))
+    subsets = []
+    for number in range(60):
+        params = proposer.propose(number)
+        proposer.asked(number, params)
+        proposer.told(number, params, choices.result_at(whole, params))
+        subsets.append(choice_of(whole, params).experts)
+    assert subsets.count(choices.EXPERTS) >= int(60 * SPREAD)
+    assert len(set(subsets)) > 3
