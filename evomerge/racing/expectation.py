@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from evomerge.trial import Outcome
 
@@ -52,7 +52,7 @@ def _moments(table: NDArray[np.float64], sign: int) -> tuple[NDArray[np.float64]
     """Weighted mean of each item over [models, items], and the spread over all items."""
     if not len(table):
         return np.zeros(table.shape[1]), 1.0
-    weights = rankdata(sign * table.mean(axis=1)) ** _KEENNESS
+    weights = scipy.stats.rankdata(sign * table.mean(axis=1)) ** _KEENNESS
     mean = np.average(table, axis=0, weights=weights)
     variance = np.average((table - mean) ** 2, axis=0, weights=weights)
     return mean, float(np.sqrt(variance.mean()))

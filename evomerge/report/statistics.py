@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +79,7 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     Raises:
         ValueError: `n` is 0, or `successes` lies outside [0, n].
     """
-    interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    interval = scipy.stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -222,7 +222,7 @@ def _exact_p(difference: float, steps: Floats, counts: NDArray[np.int64]) -> flo
     sums, chances = np.zeros(1), np.ones(1)
     for step, count in zip(steps, counts, strict=True):
         positive = np.arange(count + 1)
-        chance = stats.binom.pmf(positive, count, 0.5)
+        chance = scipy.stats.binom.pmf(positive, count, 0.5)
         sums = np.add.outer(sums, step * (2.0 * positive - count)).ravel()
         chances = np.multiply.outer(chances, chance).ravel()
     return float(min(1.0, chances[_as_far(sums, difference)].sum()))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from numbers import Real
 
 import numpy as np
-from scipy.stats import permutation_test
+import scipy  # its parts are imported where they are first used
 
 from evomerge.goals import Judge
 from evomerge.search.racing import weight_in_mean
@@ -70,7 +70,7 @@ def p_worse(one: Vector, other: Vector) -> float:
 
     if differing.size == 1:  # which SciPy does not resample
         return 0.5 if differing[0] > 0 else 1.0
-    found = permutation_test(
+    found = scipy.stats.permutation_test(
         (differing,),
         total,
         permutation_type="samples",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import scipy  # its parts are imported where they are first used
 from optuna.distributions import FloatDistribution
-from scipy.stats.qmc import Sobol
 
 from evomerge.search.proposer import Params, Result
 from evomerge.search.unit_cube import UnitCube
@@ -25,7 +25,7 @@ class SobolProposer:
 
     def __init__(self, distributions: Mapping[str, FloatDistribution], seed: int) -> None:
         self._cube = UnitCube(distributions)
-        self._sequence = Sobol(len(self._cube), scramble=True, rng=seed)
+        self._sequence = scipy.stats.qmc.Sobol(len(self._cube), scramble=True, rng=seed)
 
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
         """Return the point of this number."""

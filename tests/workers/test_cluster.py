@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +116,28 @@ def test_sigterm_is_still_the_callers_to_handle() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 7
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_ray_of_our_own_is_quiet_at_normal_priority_and_leaves_no_token(tmp_path: Path) -> None:
+    script = (
+        "import os\n"
+        "from evomerge.workers.cluster import Cluster\n"
+        "cluster = Cluster(count=1, cpus=1, gpus=0, address=None)\n"
+        "import ray\n"
+        "print(ray.get(ray.remote(lambda: os.nice(0)).remote()))\n"
+        "cluster.close()\n"
+    )
+    env = {**os.environ, "HOME": str(tmp_path)}
+    for name in ("RAY_worker_niceness", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        env.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    assert list(tmp_path.iterdir()) == []
