@@ -88,7 +88,8 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
     found = None
     if not on_gpus or machine.gpus:
         found = rates(ready, "cuda" if on_gpus else "cpu")
-    searching = None if found is None else _search_seconds(campaign, work, found, sharing.node)
+    at_once = min(sharing.node, max(1, int(machine.cores // campaign.workers.cpus)))
+    searching = None if found is None else _search_seconds(campaign, work, found, at_once)
     by_hours = False
     if searching is not None and campaign.search.hours is not None:
         limit = 3600 * campaign.search.hours
@@ -101,7 +102,7 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
     seconds = None
     if found is not None and searching is not None:
         around = _other_seconds(ready, found, work.trials)
-        seconds = STARTING_SECONDS + searching + around / sharing.node
+        seconds = STARTING_SECONDS + searching + around / at_once
     memory = memory_of(ready, machine, sharing)
     baselines = len(ready.space.baselines())
     extra = 2 * baselines + campaign.search.finalists + len(campaign.models.experts) + 5
@@ -152,10 +153,10 @@ def memory_of(ready: Preflight, machine: Here, sharing: Sharing) -> MemoryPlan |
     return plan_memory(sizes, Machine(machine.host, machine.host_free, device), sharing, methods)
 
 
-def _search_seconds(campaign: Campaign, work: Forecast, found: Rates, workers: int) -> float:
+def _search_seconds(campaign: Campaign, work: Forecast, found: Rates, at_once: int) -> float:
     tasks = len(campaign.objectives)
     gradients = work.steps * work.step_items * found.gradient
-    return (work.items / tasks * found.later + gradients) / workers
+    return (work.items / tasks * found.later + gradients) / at_once
 
 
 def _other_seconds(ready: Preflight, found: Rates, trials: int) -> float:

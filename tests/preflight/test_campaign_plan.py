@@ -49,6 +49,15 @@ def test_time_is_rates_times_evaluations(checked):
     assert longer.seconds - found.seconds == pytest.approx((396 * 8 * 0.1 + 4 * 8 * 0.3) / 2)
 
 
+def test_workers_that_share_cores_make_nothing_faster(checked):
+    fitting, many = (
+        plan(checked("count: auto", f"count: {n}", "trials: 4", "trials: 400"), LAPTOP)
+        for n in (4, 10_000)
+    )
+    assert many.workers == 10_000
+    assert many.seconds == fitting.seconds
+
+
 def test_gradients_take_time(checked):
     plain = plan(checked("trials: 4", "trials: 40"), LAPTOP)
     found = plan(checked("cmaes, trials: 4", "slope, trials: 40"), LAPTOP)
