@@ -69,9 +69,13 @@ def located(error: RecipeError, path: str | Path) -> RecipeError:
     """
     if error.file is not None or error.field is None:
         return error
-    location = [int(part) if part.isdigit() else part for part in error.field.split(".")]
-    found = yaml_file.read(path, RecipeError).error(RecipeError, location, error.message)
-    return RecipeError(error.message, file=path, line=found.line, field=error.field)
+    document = yaml_file.read(path, RecipeError)
+    field = error.field
+    if field == "tokenizer.source" and "tokenizer" not in document.data:
+        field = "tokenizer_source"  # mergekit's short form
+    location = [int(part) if part.isdigit() else part for part in field.split(".")]
+    found = document.error(RecipeError, location, error.message)
+    return RecipeError(error.message, file=path, line=found.line, field=field)
 
 
 def _source_data(source: Source) -> dict[str, Any]:

@@ -229,6 +229,37 @@ def test_recipes_of_one_live_model_do_not_share_what_is_filled_up_differently(mo
         )
 
 
+def test_gradients_by_the_weights_go_through_the_merged_vocabulary(models):
+    """Against differences of the loss between two weights."""
+
+    def recipe(weight: float) -> Recipe:
+        inputs = (Source(models["chat"], None, {"weight": weight}), *sources(models, "pad")[:1])
+        return arithmetic(models, Vocabulary("union"), models=inputs, dtype="float64")
+
+    names = [models[name] for name in ("base", "chat", "pad")]
+    live = LiveModel(names, dtype="float64", vocabulary=Vocabulary("union"))
+    tokens = torch.tensor([[3, 41, 7, 42, 43, 40]])
+    factors = torch.randn(1, 6, 45, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def loss() -> torch.Tensor:
+        return (live.module(tokens).logits * factors).sum()
+
+    with live.slopes(recipe(0.4)) as tape:
+        loss().backward()
+        found = sum(
+            values
+            for tensor in tape.slopes().values()
+            for model, values in zip(tensor.models, tensor.own["weight"], strict=True)
+            if model == models["chat"]
+        )
+    ends = []
+    for weight in (0.4 - 1e-3, 0.4 + 1e-3):
+        live.write(recipe(weight))
+        with torch.no_grad():
+            ends.append(loss().item())
+    assert found == pytest.approx((ends[1] - ends[0]) / 2e-3, rel=1e-4)
+
+
 def test_a_unions_order_is_the_bases_then_the_models_in_turn(models):
     opened = {models[n]: open_checkpoint(models[n]) for n in ("base", "pad", "chat")}
     union = OutputVocabulary.build(Vocabulary("union"), opened)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evomerge.errors import RecipeError
-from evomerge.recipe import TokenSource, dumps, loads, token_sources
+from evomerge.recipe import TokenSource, dumps, loads, located, token_sources
 
 TEXT = """\
 merge_method: linear
@@ -69,3 +69,16 @@ def test_wrong_overrides(override, message):
         loads(text, "recipe.yaml")
     assert caught.value.line == 6
     assert "<a>" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("models: []\ntokenizer_source: nope\n", "tokenizer_source"),
+        ("models: []\ntokenizer: {source: nope}\n", "tokenizer.source"),
+    ],
+)
+def test_an_error_about_the_source_finds_either_form(text, field, tmp_path):
+    (tmp_path / "r.yaml").write_text(text)
+    error = located(RecipeError("no such folder", field="tokenizer.source"), tmp_path / "r.yaml")
+    assert (error.line, error.field) == (2, field)
