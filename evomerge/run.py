@@ -230,6 +230,8 @@ class _Bench:
     def score(self, stage: str, candidates: Iterable[Candidate], split: Split) -> int:
         """Score what the store does not hold yet, and record it; return how many that were."""
         missing = [one for one in candidates if self.store.evaluation(one.key, split) is None]
+        if not missing:
+            return 0
         jobs = iter([Job(one, split, self.metrics(split)) for one in missing])
         pace = Pace(self.display, stage, len(missing))
         for job, outcome in _in_turn(self.pool, jobs):

@@ -93,12 +93,7 @@ class Store:
 
     @staticmethod
     def refuse_existing(folder: Path, *, force: bool) -> None:
-        """Refuse a folder that `create` would refuse, before anything is done for the campaign.
-
-        Raises:
-            ResultsError: The folder exists (say: resume, another --out, or --force), or is no results
-                folder at all.
-        """
+        """Refuse, as `folder.refuse_existing` does, before anything is done for the campaign."""
         folders.refuse_existing(Path(folder), force=force)
 
     @classmethod
