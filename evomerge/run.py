@@ -97,6 +97,9 @@ def resume(
         ready = preflight(campaign)
         for warning in refuse_changes(store, facts_of(ready)):
             display.say(warning)
+        store.finish(
+            False
+        )  # before the budget: a process killed in between leaves more to do, not less
         store.extend(trials)
         return _run(store, _with_budget_of(ready, store), address, display, early)
 
