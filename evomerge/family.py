@@ -31,6 +31,8 @@ from evomerge.space import Family
 
 SAMPLE_BYTES = 1 << 16
 SAMPLES = 64
+FINGERPRINTED = {".safetensors", ".bin", ".json", ".model"}
+"""Weights, configurations and tokenizers."""
 
 
 @dataclass(frozen=True)
@@ -187,10 +189,7 @@ def fingerprint(model: str) -> str:
         if folder is None:
             digest.update(part.encode())
             continue
-        files = sorted(
-            path for path in folder.iterdir() if path.suffix in {".safetensors", ".json", ".bin"}
-        )
-        for path in files:
+        for path in sorted(path for path in folder.iterdir() if path.suffix in FINGERPRINTED):
             digest.update(path.name.encode())
             _sample(digest, path)
     return digest.hexdigest()

@@ -46,6 +46,12 @@ def test_a_fingerprint_changes_with_a_single_weight(copied):
     assert fingerprint(str(copied)) != before
 
 
+def test_a_fingerprint_changes_with_a_tokenizer_of_sentencepiece(copied):
+    before = fingerprint(str(copied))
+    (copied / "tokenizer.model").write_bytes(b"pieces")
+    assert fingerprint(str(copied)) != before
+
+
 def test_a_plus_in_a_path_hides_no_weights(copied, tmp_path, monkeypatch):
     """Neither in the base's path nor in an adapter's; and the current folder has no part in it."""
     monkeypatch.chdir(tmp_path)
