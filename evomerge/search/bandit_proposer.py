@@ -62,9 +62,7 @@ class BanditProposer:
         self._arms = [Arm(space, one, build, is_open=True) for one in first_choices(space)]
         self._planned = trials
         self._share = max(1, int(trials * SHARE / len(self._arms)))
-        self._flying: dict[
-            int, tuple[Arm, bool]
-        ] = {}  # trial → its arm, and whether its sampler's own
+        self._flying: dict[int, tuple[Arm, bool]] = {}  # trial → arm, and whether its sampler's own
         self._probed: dict[Choice, int] = {}  # → in which round
         self._probes = 0
         self._later: list[tuple[Params, Result]] = []  # known points of arms that do not exist
