@@ -15,7 +15,7 @@ from pathlib import Path
 from evomerge.errors import UserError
 
 SECONDS_TO_ANSWER = 5.0
-SECONDS_TO_JOIN = 45.0
+SECONDS_TO_JOIN = 25.0
 """Ray takes two on an idle machine."""
 
 _AUTO = "auto"

@@ -100,10 +100,10 @@ def start_early(
     Raises:
         UserError: No cluster can be joined at that address.
     """
+    if address is not None:
+        address = check_joinable(address)  # also where no worker will use it: it is a mistake, then
     if in_process(count, address):
         return None
-    if address is not None:
-        address = check_joinable(address)
     return EarlyPool(
         partial(
             RayPool,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from evomerge.errors import CampaignError
+from evomerge.errors import CampaignError, UserError
 from evomerge.score import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment, opening
 
@@ -70,3 +70,37 @@ def test_a_gpu_that_is_not_there_is_one_line_without_ray_too(
     ):
         opening.open_pool(ASSIGNMENT, count=0, gpus=1)
     assert opened == []
+
+
+def test_a_start_beside_the_drivers_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Any] = []
+
+    class FakePool:
+        def __init__(self, **settings: Any) -> None:
+            self.settings = settings
+
+        def begin(self, build: Any, shelf: Any) -> None:
+            begun.append((build.args[0], shelf))
+
+        def close(self, *, force: bool) -> None:
+            raise AssertionError("taken")
+
+    monkeypatch.setattr(opening, "RayPool", FakePool)
+    assert opening.start_early(count=0) is None
+    assert opening.start_early(count=1) is None  # one worker needs no Ray
+    early = opening.start_early(count=2, cpus=2)
+    assert early is not None
+    with early:
+        pool: Any = opening.open_pool(ASSIGNMENT, count=2, cpus=2, early=early)
+    assert isinstance(pool, FakePool)
+    assert (pool.settings["count"], pool.settings["cpus"]) == (2, 2)
+    assert begun == [(replace(ASSIGNMENT, threads=2), None)]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_an_address_is_checked_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(opening, "EarlyPool", lambda _start: pytest.fail("started"))
+    with pytest.raises(UserError, match="no Ray cluster answers at 127"):
+        opening.start_early(count=count, address="127.0.0.1:1")
