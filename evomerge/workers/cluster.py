@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evomerge.errors import CampaignError, EvomergeError, UserError
-from evomerge.workers.joining import SECONDS_TO_ANSWER, check_address, joining_environment
+from evomerge.workers.joining import SECONDS_TO_ANSWER, Joining, find_cluster
 from evomerge.workers.scratch import ScratchFolder
 
 NAMESPACE = "evomerge"
@@ -59,13 +59,14 @@ class Cluster:
         self._folder: ScratchFolder | None = None
         self._joined = False
         self._lost: set[str] = set()
-        own = joining_environment() if address else _LOOPBACK | _private_token()
-        with _environment(_QUIET | own):
+        joining = None if address is None else find_cluster(address)
+        own = _LOOPBACK | _private_token() if joining is None else joining.environment
+        with _environment({**_QUIET, **own}):
             import ray
 
             if not ray.is_initialized():
                 self._joined = True
-                self._start(count, cpus, address)
+                self._start(count, cpus, joining)
         self._wanted, self._cpus, self._gpus, self._alone = count, cpus, gpus, address is None
         try:
             nodes = list(self.nodes().values())
@@ -115,15 +116,14 @@ class Cluster:
         found = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         return {name: node for name, node in found.items() if name not in self._lost}
 
-    def _start(self, count: int | Literal["auto"], cpus: float, address: str | None) -> None:
+    def _start(self, count: int | Literal["auto"], cpus: float, joining: Joining | None) -> None:
         import ray
 
         handler = signal.getsignal(signal.SIGTERM)
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": NAMESPACE}
         try:
-            if address is not None:
-                check_address(address)  # Ray itself goes on trying for many minutes
-                ray.init(address=address, **quiet, runtime_env=_normal_priority())
+            if joining is not None:
+                ray.init(address=joining.address, **quiet, runtime_env=_normal_priority())
                 return
             wanted = 0 if count == "auto" else math.ceil(count * cpus)
             # The paths of Ray's sockets must stay below some 100 characters, which TMPDIR may not.
@@ -139,8 +139,9 @@ class Cluster:
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             self.close()
             reason = " ".join(str(error).split())
-            if address is not None:
-                raise UserError(f"cannot join the Ray cluster at {address}: {reason}") from None
+            if joining is not None:
+                where = joining.address
+                raise UserError(f"cannot join the Ray cluster at {where}: {reason}") from None
             raise EvomergeError(f"Ray cannot start: {reason}") from None
         finally:
             # Ray answers SIGTERM with a stack trace; whoever drives the campaign has a better answer.

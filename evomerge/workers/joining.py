@@ -10,7 +10,13 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 from evomerge.errors import UserError
 
@@ -18,7 +24,7 @@ SECONDS_TO_ANSWER = 5.0
 SECONDS_TO_JOIN = 25.0
 """Ray takes two on an idle machine."""
 
-_AUTO = "auto"
+_AUTO, _MODE = "auto", "RAY_AUTH_MODE"
 _ADDRESS = re.compile(r"(ray://)?(\[[0-9a-fA-F:]+\]|[^\s:/]+):(\d{1,5})")
 _ADVICE = "start one with `ray start --head`, or leave --address out"
 _PROBE = (
@@ -52,57 +58,89 @@ def check_address(address: str) -> None:
         ) from None
 
 
-def check_joinable(address: str) -> str:
+@dataclass(frozen=True)
+class Joining:
+    """How to join a cluster.
+
+    Attributes:
+        address: Where it is; what `auto` found.
+        environment: What Ray needs to be told.
+    """
+
+    address: str
+    environment: Mapping[str, str]
+
+
+@lru_cache(maxsize=8)
+def find_cluster(address: str) -> Joining:
     """Join a cluster from another process, and leave it.
+
+    A driver must be of the cluster's own mode: with a token where it asks for one, else without, or calls
+    back to it fail. Ray itself goes by whether this machine has a token.
 
     Args:
         address: `auto`, `HOST:PORT` or `ray://HOST:PORT`.
-
-    Returns:
-        The address to join, where `auto` found one.
 
     Raises:
         UserError: No cluster answers there, or it asks for a token that is not here.
     """
     check_address(address)
-    command = [sys.executable, "-c", _PROBE, address]
-    try:
-        done = subprocess.run(
-            command,
-            env=joining_environment() | os.environ,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS_TO_JOIN,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        said, reason = _text(error.stderr), f"nothing in {SECONDS_TO_JOIN:g} s"
-    else:
-        joined = re.search(r"^joined (\S*)$", done.stdout, re.MULTILINE)
-        if done.returncode == 0 and joined is not None:
-            return joined[1] if address == _AUTO and joined[1] else address
-        said = done.stderr
-        reason = (said.strip().splitlines() or ["no reason given"])[-1]
-    if "Unauthenticated" in said or "AuthenticationError" in said:
-        raise UserError(
-            f"the Ray cluster at {address} asks for its token: copy ~/.ray/auth_token from the machine "
-            "on which it was started, or set RAY_AUTH_TOKEN",
-            field="--address",
-        )
+    modes = [os.environ[_MODE]] if _MODE in os.environ else ["disabled", *(["token"] * has_token())]
+    for mode in modes:
+        joined, said, reason = _probe(address, {_MODE: mode})
+        if joined is not None:
+            found = joined if address == _AUTO and joined else address
+            return Joining(found, {_MODE: mode})
+        if not _asks_for_token(said):
+            raise UserError(
+                f"no Ray cluster answers at {address} ({reason[:200]}); {_ADVICE}",
+                field="--address",
+            )
     raise UserError(
-        f"no Ray cluster answers at {address} ({reason[:200]}); {_ADVICE}", field="--address"
+        f"the Ray cluster at {address} asks for its token: copy ~/.ray/auth_token from the machine "
+        "on which it was started, or set RAY_AUTH_TOKEN",
+        field="--address",
     )
 
 
-def joining_environment() -> dict[str, str]:
-    """Return what Ray needs to be told to use the token that `ray start` used, where there is one.
-
-    With an explicit address Ray itself looks for none; a cluster without authentication ignores it.
-    """
+def has_token() -> bool:
+    """Return whether Ray finds a token here."""
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    kept = Path.home() / ".ray" / "auth_token"
-    return {"RAY_AUTH_MODE": "token"} if given or kept.is_file() else {}
+    return bool(given) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
-def _text(output: bytes | str | None) -> str:
-    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+def _probe(address: str, environment: Mapping[str, str]) -> tuple[str | None, str, str]:
+    """Return the address that was joined, or None; then what was said, and the reason in short."""
+    with tempfile.TemporaryFile("a+") as out, tempfile.TemporaryFile("a+") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROBE, address],
+            env={**os.environ, **environment},
+            stdout=out,
+            stderr=err,
+        )
+        deadline = time.monotonic() + SECONDS_TO_JOIN
+        try:
+            while process.poll() is None and time.monotonic() < deadline:
+                if _asks_for_token(_read(err)):
+                    break  # Ray would ask again and again
+                time.sleep(0.1)
+        finally:
+            ended = process.poll()
+            process.kill()
+            process.wait()
+        said = _read(err)
+        joined = re.search(r"^joined (\S*)$", _read(out), re.MULTILINE)
+    if ended == 0 and joined is not None:
+        return joined[1], said, ""
+    if ended is None:
+        return None, said, f"nothing in {SECONDS_TO_JOIN:g} s"
+    return None, said, (said.strip().splitlines() or ["no reason given"])[-1]
+
+
+def _asks_for_token(said: str) -> bool:
+    return "Unauthenticated" in said or "AuthenticationError" in said
+
+
+def _read(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()

@@ -12,7 +12,7 @@ from evomerge.imports import import_quickly
 from evomerge.model_names import parts
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.early import EarlyPool
-from evomerge.workers.joining import check_joinable
+from evomerge.workers.joining import find_cluster
 from evomerge.workers.pool import Evaluates, Pool
 from evomerge.workers.ray_pool import RETRIES, RayPool
 from evomerge.workers.serial_pool import SerialPool
@@ -101,7 +101,9 @@ def start_early(
         UserError: No cluster can be joined at that address.
     """
     if address is not None:
-        address = check_joinable(address)  # also where no worker will use it: it is a mistake, then
+        address = find_cluster(
+            address
+        ).address  # also where no worker will use it: it is a mistake, then
     if in_process(count, address):
         return None
     return EarlyPool(
