@@ -15,6 +15,7 @@ from evomerge.campaign import Campaign, Workers
 from evomerge.errors import UserError
 from evomerge.imports import import_quickly
 from evomerge.progress import Display, Style, open_display
+from evomerge.typos import check_names
 from evomerge.workers import EarlyPool, start_early
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def search(
     with _shown(display) as shown:
         from evomerge.store import Store
 
+        check_names(loaded, file)
         Store.refuse_existing(Path(loaded.out), force=force)
         with _early(loaded.workers, loaded.search.deterministic, address) as early:
             shown.say(f"{loaded.name}: starting")
@@ -155,6 +157,7 @@ def check(campaign: Campaign | str | Path) -> Plan:
     """
     file = None if isinstance(campaign, Campaign) else Path(campaign)
     loaded = campaign if isinstance(campaign, Campaign) else Campaign.load(campaign)
+    check_names(loaded, file)
     preflight = import_quickly("evomerge.preflight")
     from evomerge.check import preflight as checked
     from evomerge.warm_start import first_points

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge import campaign as settings
-from evomerge import yaml_file
 from evomerge.campaign import Campaign
-from evomerge.errors import CampaignError, RecipeError, TaskError, UserError, nearest
+from evomerge.campaign.places import located
+from evomerge.errors import CampaignError, RecipeError, TaskError
 from evomerge.family import OpenFamily, check_weights, open_family
-from evomerge.merge import METHODS, ParameterSpec, check_recipe, method
+from evomerge.merge import METHODS, ParameterSpec, check_recipe
 from evomerge.sampler_choice import check_race, with_sampler
 from evomerge.score import (
     BackendScorer,
@@ -24,6 +22,7 @@ from evomerge.score import (
 )
 from evomerge.space import Space
 from evomerge.trial import SPLITS, Split
+from evomerge.typos import check_names
 
 FINAL_SPLITS: tuple[Split, ...] = ("select", "holdout")
 """On which the reported metric is scored, too."""
@@ -66,22 +65,8 @@ def preflight(campaign: Campaign, file: Path | None = None) -> Preflight:
         return _preflight(campaign)
 
 
-@contextmanager
-def located(file: Path | None) -> Iterator[None]:
-    """Let an error that names a field of a campaign name its file and line, too; None: leave it so."""
-    try:
-        yield
-    except UserError as error:
-        if error.field is None or file is None:
-            raise
-        document = yaml_file.read(file, CampaignError)
-        parts = [int(part) if part.isdigit() else part for part in error.field.split(".")]
-        line = "" if error.line is None else f":{error.line}"
-        place = "" if error.file is None else f"{error.file}{line}: "
-        raise document.error(type(error), parts, place + error.message) from error
-
-
 def _preflight(campaign: Campaign) -> Preflight:
+    check_names(campaign)
     check_methods(campaign)
     check_sampler(campaign)
     check_budget(campaign)
@@ -119,21 +104,11 @@ def split_plan(campaign: Campaign) -> SplitPlan:
 
 
 def check_methods(campaign: Campaign) -> None:
-    """Check methods and parameters, for which no model is needed. Raises CampaignError."""
+    """Check the values of parameters, for which no model is needed. Raises CampaignError."""
     space = campaign.space
-    for name in space.method:
-        try:
-            method(name)
-        except RecipeError as error:
-            raise CampaignError(error.message, field="space.method") from error
     takes = {key: spec for name in space.method for key, spec in METHODS[name].parameters.items()}
     for key, value in space.parameters.items():
         field = f"space.parameters.{key}"
-        if key not in takes:
-            methods = " or ".join(space.method)
-            raise CampaignError(
-                f'unknown parameter "{key}" of {methods}; {nearest(key, takes)}', field=field
-            )
         _check_range(key, value, takes[key], field)
     for name in space.method:
         for key, spec in METHODS[name].parameters.items():

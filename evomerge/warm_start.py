@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.check import Preflight, located
+from evomerge.campaign.places import located
+from evomerge.check import Preflight
 from evomerge.errors import CampaignError, ResultsError
 from evomerge.goals import Judge
 from evomerge.merge import METHODS

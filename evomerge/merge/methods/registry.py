@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from evomerge.errors import RecipeError, nearest
+from evomerge.errors import RecipeError
 from evomerge.merge.methods.linear import LINEAR
 from evomerge.merge.methods.method import Method
 from evomerge.merge.methods.passthrough import PASSTHROUGH
 from evomerge.merge.methods.slerp import SLERP
 from evomerge.merge.methods.task_arithmetic import family_member, largest_entries, random_entries
+from evomerge.recipe.methods import fault_of_method
 
 _ALL = (
     LINEAR,
@@ -21,22 +22,6 @@ _ALL = (
     PASSTHROUGH,
 )
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
-NOT_SUPPORTED = (
-    "arcee_fusion",
-    "breadcrumbs",
-    "breadcrumbs_ties",
-    "della",
-    "della_linear",
-    "karcher",
-    "model_stock",
-    "multislerp",
-    "nearswap",
-    "nuslerp",
-    "ram",
-    "ramplus_tl",
-    "sce",
-)
-"""What mergekit 0.1.5 has beside these."""
 
 
 def method(name: str) -> Method:
@@ -45,14 +30,7 @@ def method(name: str) -> Method:
     Raises:
         RecipeError: There is none; the nearest known name is given, for a method of mergekit's all are.
     """
-    if name in NOT_SUPPORTED:
-        raise RecipeError(
-            f'"{name}" is a method of mergekit that is not supported here; supported: '
-            f"{', '.join(sorted(METHODS))}",
-            field="merge_method",
-        )
-    if name not in METHODS:
-        raise RecipeError(
-            f'unknown method "{name}"; {nearest(name, METHODS)}', field="merge_method"
-        )
+    fault = fault_of_method(name)
+    if fault is not None:
+        raise RecipeError(fault, field="merge_method")
     return METHODS[name]

@@ -8,7 +8,7 @@ import pytest
 
 from evomerge.errors import RecipeError
 from evomerge.merge import METHODS, method
-from evomerge.merge.methods.registry import NOT_SUPPORTED
+from evomerge.recipe.methods import NOT_SUPPORTED
 
 
 def test_known_names():
