@@ -153,7 +153,7 @@ def check_sampler(campaign: Campaign) -> None:
     """Check that the sampler fits the objectives. Raises CampaignError."""
     if campaign.mode == "pareto" and campaign.search.sampler == "cmaes":
         raise CampaignError(
-            "cmaes searches one value, not a Pareto front; take slope, nsga2, tpe, gp, random or "
+            "cmaes searches one value, not a Pareto front; take gradient, nsga2, tpe, gp, random or "
             "qmc, or mode: mean",
             field="search.sampler",
         )

@@ -13,7 +13,7 @@ from evomerge.errors import CampaignStopped
 from evomerge.progress import Display, Pace
 from evomerge.search import Ended, Study, Work
 from evomerge.store import Store
-from evomerge.trial import Outcome, Slopes
+from evomerge.trial import Gradients, Outcome
 from evomerge.workers import Pool
 
 FIRST_CANDIDATES = 5
@@ -133,13 +133,13 @@ class _Line:
     def __init__(self, pool: Pool, jobs: Iterable[Work], most: int) -> None:
         self.waiting = deque(jobs)
         self._pool, self._most = pool, most
-        self._flying = 0
-        self._finished: list[tuple[Work, Outcome | Slopes]] = []
+        self._running = 0
+        self._finished: list[tuple[Work, Outcome | Gradients]] = []
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is in flight or to be told."""
-        return not (self._flying or self._finished)
+        return not (self._running or self._finished)
 
     def extend(self, jobs: Iterable[Work]) -> None:
         """Put jobs in line."""
@@ -150,9 +150,9 @@ class _Line:
         """Give waiting jobs to idle workers."""
         while self.waiting and self._pool.free:
             self._pool.submit(self.waiting.popleft())
-            self._flying += 1
+            self._running += 1
 
-    def take(self) -> list[tuple[Work, Outcome | Slopes]]:
+    def take(self) -> list[tuple[Work, Outcome | Gradients]]:
         """Return results, waiting for one if there is none; idle workers go on before anything is written."""
         if not self._finished:
             self._note(self._pool.next())
@@ -162,15 +162,15 @@ class _Line:
 
     def gather(self) -> None:
         """Take what is finished, and let those workers go on."""
-        while self._flying and len(self._finished) < self._most:
+        while self._running and len(self._finished) < self._most:
             try:
                 self._note(self._pool.next(timeout=0))
             except TimeoutError:
                 break
         self.submit()
 
-    def _note(self, result: tuple[Work, Outcome | Slopes]) -> None:
-        self._flying -= 1
+    def _note(self, result: tuple[Work, Outcome | Gradients]) -> None:
+        self._running -= 1
         self._finished.append(result)
 
 

@@ -15,10 +15,9 @@ from evomerge.errors import CampaignStopped
 from evomerge.exploring import explore
 from evomerge.facts import facts_of, refuse_changes
 from evomerge.finalists import pick
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.progress import Display, NoDisplay, Pace
 from evomerge.result import Result
-from evomerge.sampler_choice import RENAMED_PRUNER
 from evomerge.score import gold_count
 from evomerge.search import Known, Study, directions, race_of, unbounded
 from evomerge.space import Baseline
@@ -54,6 +53,8 @@ def search(
     display = display or NoDisplay()
     folder = Path(campaign.out)
     Store.refuse_existing(folder, force=force)
+    for note in campaign.notes:
+        display.say(note)
     ready = preflight(campaign, file)
     facts = facts_of(ready, first_points(ready, file))
     if early is not None:
@@ -140,20 +141,20 @@ def _run(
             board = report.leaderboard(store)
             for note in report.zero_notes(board.rows, board.campaign.goals, "search"):
                 display.say(note)
-        judge = Judge.of(campaign, store.facts, store.evaluations(), "search")
-        judge.check()
+        aims = Objectives.of(campaign, store.facts, store.evaluations(), "search")
+        aims.check()
         study = Study(
             ready.space,
-            judge,
+            aims,
             store,
             known=_known(store, baselines),
             first=store.facts.get("first", ()),
             counts=_gold_counts(ready),
-            race=_race(ready, judge, display),
+            race=_race(ready, aims, display),
         )
         explore(campaign, store, study, pool, display)
-        if study.tally.slope_failure is not None:
-            display.say(f"a descent ended early: {study.tally.slope_failure}")
+        if study.tally.gradient_failure is not None:
+            display.say(f"a descent ended early: {study.tally.gradient_failure}")
         winner = _selected(ready, study, store, bench, baselines)
         compared = report.compared_baselines(store, baselines)
         bench.score("holdout", [*_candidates(compared), winner], "holdout")
@@ -179,17 +180,15 @@ def _gold_counts(ready: Preflight) -> dict[str, int]:
     return {task: count for task, count in counts.items() if count}
 
 
-def _race(ready: Preflight, judge: Judge, display: Display) -> Race | None:
+def _race(ready: Preflight, aims: Objectives, display: Display) -> Race | None:
     campaign = ready.campaign
     if campaign.search.pruner == "none":
         return None
-    if campaign.search.pruner == "wilcoxon":
-        display.say(RENAMED_PRUNER)
-    fault = unbounded(judge)
+    fault = unbounded(aims)
     if fault is not None:
         display.say(f"no racing, every candidate is scored in full: {fault}")
     ids = {goal.task: ready.items.ids(goal.task, "search") for goal in campaign.objectives}
-    return race_of(judge, ids)
+    return race_of(aims, ids)
 
 
 def _selected(

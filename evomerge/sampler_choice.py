@@ -8,13 +8,8 @@ from evomerge.score import Items, gold_count
 from evomerge.search.racing import race_faults
 from evomerge.space import Space
 
-RENAMED_PRUNER = (
-    "search.pruner: wilcoxon is the earlier name of race, which tests otherwise; write race"
-)
-
-
 def with_sampler(campaign: Campaign, space: Space, items: Items) -> Campaign:
-    """Choose the sampler where the campaign leaves it open; refuse `slope` where nothing has a slope.
+    """Choose the sampler where the campaign leaves it open; refuse `gradient` where nothing has a gradient.
 
     Args:
         campaign: The settings.
@@ -25,25 +20,25 @@ def with_sampler(campaign: Campaign, space: Space, items: Items) -> Campaign:
         The campaign with a sampler other than `auto`.
 
     Raises:
-        CampaignError: It asks for `slope`, and there is none to go down.
+        CampaignError: It asks for `gradient`, and there is none to go down.
     """
     search = campaign.search
-    if search.sampler not in ("auto", "slope"):
+    if search.sampler not in ("auto", "gradient"):
         return campaign
     if campaign.scorer.backend != "resident":
         fault = f"the backend {campaign.scorer.backend} takes none"
-    elif not space.sloped:
+    elif not space.differentiable:
         fault = "no searched number has one (weights and factors do)"
     elif not any(gold_count(items, goal.task) for goal in campaign.objectives):
         fault = "no task has a gold text"
     else:
         fault = None
     other = "cmaes" if campaign.mode == "mean" else "nsga2"
-    if fault is not None and search.sampler == "slope":
+    if fault is not None and search.sampler == "gradient":
         raise CampaignError(
-            f'found "slope", but {fault}; use {other}, or auto', field="search.sampler"
+            f'found "gradient", but {fault}; use {other}, or auto', field="search.sampler"
         )
-    chosen = search.model_copy(update={"sampler": "slope" if fault is None else other})
+    chosen = search.model_copy(update={"sampler": "gradient" if fault is None else other})
     return campaign.model_copy(update={"search": chosen})
 
 

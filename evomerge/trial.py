@@ -1,7 +1,7 @@
 """What travels between the driver and its workers: frozen values, and nothing that computes.
 
 A `Job` asks for a candidate's scores on one split; an `Outcome` answers with per-item scores or with
-a typed failure. A `SlopeJob` asks for the slope of a recipe's loss by the recipe's numbers; `Slopes`
+a typed failure. A `GradientJob` asks for the gradient of a recipe's loss by the recipe's numbers; `Gradients`
 answer. Everything pickles small: recipes and numbers, never tensors.
 """
 
@@ -230,13 +230,13 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class SlopeJob:
-    """One loss, and its slope by every number of a recipe.
+class GradientJob:
+    """One loss, and its gradient by every number of a recipe.
 
     Attributes:
         name: What messages call it: `descent 0, step 12`.
-        recipe: Where the slope is taken.
-        items: Task → which of its search items that have a gold answer, by position among those, rising.
+        recipe: Where the gradient is taken.
+        items: Task → which of its search items that have a gold answer, by position among those, ascending.
             A task without items is left out.
         shares: Task → share of its mean item loss in the total.
     """
@@ -253,14 +253,14 @@ class SlopeJob:
 
 
 @dataclass(frozen=True)
-class TensorSlopes:
-    """The slope of a loss by the numbers behind one tensor.
+class TensorGradients:
+    """The gradient of a loss by the numbers behind one tensor.
 
     Attributes:
         slice: Which of the recipe's slices made the tensor (0 for a recipe without slices).
         models: The sources, in the order of the recipe.
-        own: Parameter → one slope a source; 0 for a source that has no such number (the base).
-        shared: Parameter → slope, for numbers that hold for all sources.
+        own: Parameter → one gradient a source; 0 for a source that has no such number (the base).
+        shared: Parameter → gradient, for numbers that hold for all sources.
     """
 
     slice: int
@@ -270,13 +270,13 @@ class TensorSlopes:
 
 
 @dataclass(frozen=True)
-class Slopes:
-    """What came of a slope job: a loss with its slopes, or a `failure`.
+class Gradients:
+    """What came of a gradient job: a loss with its gradients, or a `failure`.
 
     Attributes:
         loss: Σ share · mean item loss, in nats.
         losses: Task → mean item loss.
-        tensors: Name of a merged tensor → slopes; empty after a failure.
+        tensors: Name of a merged tensor → gradients; empty after a failure.
         failure: None when all went well.
         cost: What it took.
         worker: Who did it.
@@ -284,7 +284,7 @@ class Slopes:
 
     loss: float = 0.0
     losses: Mapping[str, float] = field(default_factory=dict)
-    tensors: Mapping[str, TensorSlopes] = field(default_factory=dict)
+    tensors: Mapping[str, TensorGradients] = field(default_factory=dict)
     failure: Failure | None = None
     cost: Cost = field(default_factory=Cost)
     worker: str = ""

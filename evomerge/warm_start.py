@@ -7,7 +7,7 @@ from pathlib import Path
 from evomerge.campaign.places import located
 from evomerge.check import Preflight
 from evomerge.errors import CampaignError, ResultsError
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.merge import METHODS
 from evomerge.search.ranking import Scored, ranking
 from evomerge.space import Space, transfer
@@ -41,14 +41,14 @@ def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
     with _opened(folder) as store:
         _check_base(store, ready)
         old = Space.of(store.campaign, ready.family.family.num_layers, METHODS)
-        judge = Judge.of(store.campaign, store.facts, store.evaluations(), "search")
+        aims = Objectives.of(store.campaign, store.facts, store.evaluations(), "search")
         complete = [trial for trial in store.trials() if trial.state == "complete"]
         scored = [
-            Scored(trial.number, trial.values, judge.violations(trial.outcome))
+            Scored(trial.number, trial.values, aims.violations(trial.outcome))
             for trial in complete
             if trial.values is not None and trial.outcome is not None
         ]
-        ranked = [one.number for one in ranking(judge, scored)]
+        ranked = [one.number for one in ranking(aims, scored)]
         chosen = [] if store.winner is None else [store.winner.number]
         params = {trial.number: trial.params for trial in complete}
     numbers = dict.fromkeys(number for number in (*chosen, *ranked) if number in params)

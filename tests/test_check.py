@@ -132,16 +132,16 @@ def test_what_models_and_tasks_refute_is_one_line_with_its_place(write, old, new
     assert list(path.parent.iterdir()) == [path]  # nothing written
 
 
-def test_a_sampler_without_slopes_by_some_dimensions_is_a_warning_by_all_an_error(write):
+def test_a_sampler_without_gradients_by_some_dimensions_is_a_warning_by_all_an_error(write):
     text = "dare_linear\n  mask_seed: true\n  parameters:"
     path = write("task_arithmetic\n  layers: 2\n  parameters:", text)
-    path.write_text(path.read_text().replace("sampler: cmaes", "sampler: slope"))
+    path.write_text(path.read_text().replace("sampler: cmaes", "sampler: gradient"))
     ready = preflight(path)
-    slope, masks = unused(ready.space, ready.campaign.search.sampler)
-    assert "slope has no slope by 1 of 3 dimensions (mask_seed)" in slope
+    gradient, masks = unused(ready.space, ready.campaign.search.sampler)
+    assert "gradient has no gradient by 1 of 3 dimensions (mask_seed)" in gradient
     assert masks.startswith("mask_seed: neighbouring values are unrelated masks")
     path.write_text(path.read_text().replace("{low: 0.0, high: 1.2}", "1.0"))
-    with pytest.raises(UserError, match=r'c\.yaml:16: search\.sampler: found "slope", but no'):
+    with pytest.raises(UserError, match=r'c\.yaml:16: search\.sampler: found "gradient", but no'):
         preflight(path)
 
 

@@ -23,7 +23,7 @@ from evomerge.merge.masks import largest, uniform
 from evomerge.recipe import Recipe, Source
 from evomerge.score import PromptStyle, SplitPlan, TaskRequest
 from evomerge.score.forward import Forward
-from evomerge.trial import Candidate, FailureKind, Job, Outcome, SlopeJob
+from evomerge.trial import Candidate, FailureKind, GradientJob, Job, Outcome
 from evomerge.workers import Assignment, open_pool
 from evomerge.workers.evaluator import Evaluator
 from evomerge.workers.sharing import Sharing
@@ -157,8 +157,8 @@ def test_gradients_are_those_of_the_cpu(
 ) -> None:
     recipe = recipe_of(models, "task_arithmetic", "float32")
     shares = dict.fromkeys(METRICS, 0.5)
-    asked = SlopeJob("descent 0, step 0", recipe, dict.fromkeys(METRICS, (0, 3, 7)), shares)
-    found, expected = on_gpu.slope(asked), on_cpu.slope(asked)
+    asked = GradientJob("descent 0, step 0", recipe, dict.fromkeys(METRICS, (0, 3, 7)), shares)
+    found, expected = on_gpu.gradient(asked), on_cpu.gradient(asked)
     assert found.failure is None
     assert found.loss == pytest.approx(expected.loss, rel=1e-3)
     assert found.tensors.keys() == expected.tensors.keys()

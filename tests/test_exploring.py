@@ -12,7 +12,7 @@ from evomerge.errors import CampaignStopped
 from evomerge.exploring import FIRST_CANDIDATES, explore
 from evomerge.progress import NoDisplay
 from evomerge.store import Store
-from evomerge.trial import Failure, FailureKind, Job, Outcome, Slopes
+from evomerge.trial import Failure, FailureKind, Gradients, Job, Outcome
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def trials(folder):
         return [(t.params, t.state, t.values) for t in store.trials()]
 
 
-@pytest.mark.parametrize("sampler", ["slope", "cmaes"])
+@pytest.mark.parametrize("sampler", ["gradient", "cmaes"])
 @pytest.mark.parametrize(("size", "at_once"), [(1, 1), (3, 1), (16, 5)])
 def test_every_worker_is_busy_until_the_budget_is_spent(driver, tmp_path, sampler, size, at_once):
     pool = FakePool(size, driver.answer, at_once=at_once)
@@ -193,7 +193,7 @@ def test_an_interrupted_search_goes_on_with_what_was_in_flight(driver, tmp_path,
         return driver.answer(work)
 
     pool.answer = answer
-    settings = {"sampler": "slope", "trials": 12, "deterministic": ordered}
+    settings = {"sampler": "gradient", "trials": 12, "deterministic": ordered}
     with pytest.raises(BrokenError):
         run(driver, tmp_path / "broken", pool, **settings)
     again = FakePool(3, driver.answer, ordered)
@@ -225,13 +225,13 @@ def failing(kinds):
 
     def answer(work):
         if not isinstance(work, Job):
-            return Slopes(failure=Failure(FailureKind.MERGE, "no slope"))
+            return Gradients(failure=Failure(FailureKind.MERGE, "no gradient"))
         return Outcome(failure=Failure(next(kinds), "it broke"))
 
     return answer
 
 
-@pytest.mark.parametrize("sampler", ["slope", "random"])
+@pytest.mark.parametrize("sampler", ["gradient", "random"])
 def test_it_stops_if_the_first_candidates_all_fail_alike(driver, tmp_path, sampler):
     pool = FakePool(1, failing([FailureKind.TASK] * 20))
     with pytest.raises(

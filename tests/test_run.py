@@ -411,7 +411,7 @@ def test_interrupted_by_ctrl_c_and_resumed_it_asks_for_the_same_trials(result, f
 def steps(folder):
     """The steps of descents, apart from when and how exactly they came."""
     with Store.open(folder, write=False) as store:
-        return [(s.descent, s.step, s.params, s.items, s.loss) for s in store.slope_steps()]
+        return [(s.descent, s.step, s.params, s.items, s.loss) for s in store.gradient_steps()]
 
 
 def values(folder):
@@ -425,14 +425,14 @@ def changed(campaign, out, **settings):
     return campaign.model_copy(update={"search": search, "out": str(out)})
 
 
-def test_down_the_slope_killed_and_resumed_it_asks_for_the_same_steps_and_trials(
+def test_down_the_gradient_killed_and_resumed_it_asks_for_the_same_steps_and_trials(
     campaign, folder, tmp_path
 ):
-    file = folder / "slope.yaml"
+    file = folder / "gradient.yaml"
     file.write_text(TEXT.replace("sampler: cmaes", "sampler: auto"))
     whole = evomerge.search(Campaign.load(file).override(out=tmp_path / "whole"))
     with Store.open(whole.folder, write=False) as store:
-        assert store.campaign.search.sampler == "slope"
+        assert store.campaign.search.sampler == "gradient"
         naive = max(baseline.values[0] for baseline in store.baselines())
     assert len(steps(whole.folder)) == 40
     assert max(value for (value,) in values(whole.folder)) > naive
@@ -535,7 +535,7 @@ def test_two_workers_in_turn_ask_for_the_same_trials_interrupted_or_not(campaign
 
     workers = campaign.workers.model_copy(update={"count": 2})
     both = [
-        changed(campaign, tmp_path / name, deterministic=True, sampler="slope").model_copy(
+        changed(campaign, tmp_path / name, deterministic=True, sampler="gradient").model_copy(
             update={"workers": workers}
         )
         for name in ("whole", "broken")

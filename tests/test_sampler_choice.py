@@ -7,7 +7,10 @@ from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError
 from evomerge.sampler_choice import with_sampler
 
-SLOPED, FLAT = SimpleNamespace(sloped=("weight/one",)), SimpleNamespace(sloped=())
+GRADIENTD, FLAT = (
+    SimpleNamespace(differentiable=("weight/one",)),
+    SimpleNamespace(differentiable=()),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,17 +35,17 @@ def campaign(sampler="auto", **changes):
 @pytest.mark.parametrize(
     ("space", "gold", "changes", "expected"),
     [
-        (SLOPED, ["one", "two"], {}, "slope"),
-        (SLOPED, ["two"], {}, "slope"),
-        (SLOPED, ["one"], {"mode": "pareto"}, "slope"),
+        (GRADIENTD, ["one", "two"], {}, "gradient"),
+        (GRADIENTD, ["two"], {}, "gradient"),
+        (GRADIENTD, ["one"], {"mode": "pareto"}, "gradient"),
         (FLAT, ["one"], {}, "cmaes"),
-        (SLOPED, [], {}, "cmaes"),
-        (SLOPED, [], {"mode": "pareto"}, "nsga2"),
+        (GRADIENTD, [], {}, "cmaes"),
+        (GRADIENTD, [], {"mode": "pareto"}, "nsga2"),
         (FLAT, ["one"], {"mode": "pareto"}, "nsga2"),
-        (SLOPED, ["one"], {"scorer": {"backend": "hf"}}, "cmaes"),
+        (GRADIENTD, ["one"], {"scorer": {"backend": "hf"}}, "cmaes"),
     ],
 )
-def test_auto_is_slope_wherever_there_is_one(space, gold, changes, expected):
+def test_auto_is_gradient_wherever_there_is_one(space, gold, changes, expected):
     before = campaign(**changes)
     after = with_sampler(before, space, gold)
     assert after.search.sampler == expected
@@ -51,21 +54,26 @@ def test_auto_is_slope_wherever_there_is_one(space, gold, changes, expected):
     )
 
 
-@pytest.mark.parametrize("sampler", ["cmaes", "tpe", "random", "slope"])
+@pytest.mark.parametrize("sampler", ["cmaes", "tpe", "random", "gradient"])
 def test_a_sampler_that_was_named_stays(sampler):
-    assert with_sampler(campaign(sampler), SLOPED, ["one"]) == campaign(sampler)
+    assert with_sampler(campaign(sampler), GRADIENTD, ["one"]) == campaign(sampler)
 
 
 @pytest.mark.parametrize(
     ("space", "gold", "changes", "message"),
     [
-        (FLAT, ["one"], {}, r'found "slope", but no searched number has one.*; use cmaes, or auto'),
-        (SLOPED, [], {}, "no task has a gold text; use cmaes"),
-        (SLOPED, [], {"mode": "pareto"}, "no task has a gold text; use nsga2"),
-        (SLOPED, ["one"], {"scorer": {"backend": "hf"}}, "the backend hf takes none"),
+        (
+            FLAT,
+            ["one"],
+            {},
+            r'found "gradient", but no searched number has one.*; use cmaes, or auto',
+        ),
+        (GRADIENTD, [], {}, "no task has a gold text; use cmaes"),
+        (GRADIENTD, [], {"mode": "pareto"}, "no task has a gold text; use nsga2"),
+        (GRADIENTD, ["one"], {"scorer": {"backend": "hf"}}, "the backend hf takes none"),
     ],
 )
-def test_slope_is_refused_where_there_is_none(space, gold, changes, message):
+def test_gradient_is_refused_where_there_is_none(space, gold, changes, message):
     with pytest.raises(CampaignError, match=message) as caught:
-        with_sampler(campaign("slope", **changes), space, gold)
+        with_sampler(campaign("gradient", **changes), space, gold)
     assert caught.value.field == "search.sampler"

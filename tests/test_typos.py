@@ -29,7 +29,7 @@ TYPOS = {
         "tasks_path: ../tsks",
         r"tasks_path.*no such folder",
     ),
-    "sampler": ("sampler: slope", "sampler: slpe", "search.sampler"),
+    "sampler": ("sampler: gradient", "sampler: slpe", "search.sampler"),
 }
 
 

@@ -124,8 +124,8 @@ def written(out: Path) -> int:
             "evomerge_evaluations",
             "evomerge_baselines",
             "evomerge_trials",
-            "evomerge_slope_steps",
-            "evomerge_slope_steps WHERE told_seq IS NOT NULL",
+            "evomerge_gradient_steps",
+            "evomerge_gradient_steps WHERE told_seq IS NOT NULL",
         ):
             count += connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0]
     return count

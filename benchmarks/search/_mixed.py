@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from cmaes import CatCMAwM
 
-from evomerge.search.cmaes_proposer import SIGMA, population_size
-from evomerge.search.proposer import Params, Result, seed_of
+from evomerge.search.cmaes_sampler import SIGMA, population_size
+from evomerge.search.sampler import Params, Result, seed_of
 from evomerge.search.unit_cube import UnitCube, Vector
 from evomerge.space import Space
 
@@ -16,10 +16,10 @@ LEVELS = 6
 """Of a density that is searched as an integer."""
 
 
-class MixedProposer:
+class MixedSampler:
     """CatCMA with margin (Hamano et al. 2025, 2504.07884), as the `cmaes` library has it.
 
-    Numbers with a slope are its continuous variables, in the unit cube; other numbers of a method, such
+    Numbers with a gradient are its continuous variables, in the unit cube; other numbers of a method, such
     as densities, its integers, in `LEVELS` levels; the method and whether an expert takes part its
     categories, of which the best point's begins with half of the probability and a share of the rest.
 
@@ -31,7 +31,9 @@ class MixedProposer:
     def __init__(self, space: Space, seed: int) -> None:
         names = list(space.distributions)
         self._cube, self._seed = UnitCube(space.distributions), seed
-        numbers = {name for one in space.searched for name in one.places} - set(space.sloped)
+        numbers = {name for one in space.searched for name in one.places} - set(
+            space.differentiable
+        )
         self._levels = [at for at, name in enumerate(names) if name in numbers]
         methods = [at for at, name in enumerate(names) if name.startswith("method/")]
         uses = [at for at, name in enumerate(names) if name.startswith("use/")]
@@ -95,14 +97,14 @@ class MixedProposer:
                 sigma=SIGMA,
                 cov=np.eye(len(gaussian)),
                 cat_param=_probabilities(chosen) if chosen else None,
-                seed=0,  # every draw is seeded anew
+                seed=0,  # every draw is seeded again
             )
         return self._optimizer
 
 
-def start_at(heard: Sequence[tuple[Vector, float]], dimensions: int) -> Vector:
-    """Return a copy of the best point heard of, shape [dimensions]; the middle where there is none."""
-    best = min(heard, key=lambda one: one[1], default=(np.full(dimensions, 0.5), 0.0))
+def start_at(noted: Sequence[tuple[Vector, float]], dimensions: int) -> Vector:
+    """Return a copy of the best point noted of, shape [dimensions]; the middle where there is none."""
+    best = min(noted, key=lambda one: one[1], default=(np.full(dimensions, 0.5), 0.0))
     return best[0].copy()
 
 

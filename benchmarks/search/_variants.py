@@ -15,11 +15,11 @@ from cmaes import CMA, SepCMA
 from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 
-from benchmarks.search._mixed import MixedProposer, start_at
+from benchmarks.search._mixed import MixedSampler, start_at
 from evomerge.check import Preflight
 from evomerge.merge import Layout
-from evomerge.search.cmaes_proposer import SIGMA, is_separable, population_size
-from evomerge.search.proposer import Params, Proposer, Result, seed_of
+from evomerge.search.cmaes_sampler import SIGMA, is_separable, population_size
+from evomerge.search.sampler import Params, Result, Sampler, seed_of
 from evomerge.search.unit_cube import UnitCube, Vector
 from evomerge.space import Space
 
@@ -29,48 +29,48 @@ RIDGES = np.logspace(-3, 1, 9)
 WEIGHT = "weight"
 
 
-def mergekit(ready: Preflight) -> Proposer:
+def mergekit(ready: Preflight) -> Sampler:
     """CMA-ES with the settings of mergekit-evolve."""
     space = ready.space
     return MergekitSettings(space.distributions, len(space.family.experts), _seed(ready))
 
 
-def catcmawm(ready: Preflight) -> Proposer:
+def catcmawm(ready: Preflight) -> Sampler:
     """CatCMA with margin; densities in levels, methods and experts that take part as categories."""
-    return MixedProposer(ready.space, _seed(ready))
+    return MixedSampler(ready.space, _seed(ready))
 
 
-def cmaes_blocks(ready: Preflight) -> Proposer:
+def cmaes_blocks(ready: Preflight) -> Sampler:
     """CMA-ES with a covariance for each group of layers."""
     blocks = layer_blocks(ready.space)
     cube = UnitCube(ready.space.distributions)
-    return CmaProposer(cube, _seed(ready), lambda mean: Blocks(mean, blocks))
+    return CmaSampler(cube, _seed(ready), lambda mean: Blocks(mean, blocks))
 
 
-def cmaes_norms(ready: Preflight) -> Proposer:
+def cmaes_norms(ready: Preflight) -> Sampler:
     """CMA-ES with smaller steps where an expert moved the tensors further."""
     scales = steps(ready.space, task_vector_norms(ready))
     cube = UnitCube(ready.space.distributions)
     trials = ready.campaign.planned_trials
-    return CmaProposer(cube, _seed(ready), lambda mean: Stretched(mean, scales, trials))
+    return CmaSampler(cube, _seed(ready), lambda mean: Stretched(mean, scales, trials))
 
 
-def cmaes_screened(ready: Preflight) -> Proposer:
+def cmaes_screened(ready: Preflight) -> Sampler:
     """CMA-ES whose draws are screened by a linear model."""
     cube = UnitCube(ready.space.distributions)
     trials = ready.campaign.planned_trials
     plain = np.ones(len(cube))
-    return ScreenedProposer(cube, _seed(ready), lambda mean: Stretched(mean, plain, trials))
+    return ScreenedSampler(cube, _seed(ready), lambda mean: Stretched(mean, plain, trials))
 
 
-ENTRANTS: Mapping[str, Callable[[Preflight], Proposer]] = {
+ENTRANTS: Mapping[str, Callable[[Preflight], Sampler]] = {
     "mergekit": mergekit,
     "catcmawm": catcmawm,
     "cmaes-blocks": cmaes_blocks,
     "cmaes-norms": cmaes_norms,
     "cmaes-screened": cmaes_screened,
 }
-"""Name on the command line → what makes the proposer of a checked campaign."""
+"""Name on the command line → what makes the sampler of a checked campaign."""
 
 
 class MergekitSettings:
@@ -110,7 +110,7 @@ class MergekitSettings:
 
 
 class Optimizer(ABC):
-    """What draws points of the unit cube, and moves once it has heard of λ of them."""
+    """What draws points of the unit cube, and moves once it has noted of λ of them."""
 
     population_size: int
 
@@ -123,7 +123,7 @@ class Optimizer(ABC):
         """Take λ points and their losses."""
 
 
-class CmaProposer:
+class CmaSampler:
     """The package's CMA-ES around another distribution: same start, every result counts; no restarts.
 
     Args:
@@ -167,8 +167,8 @@ class CmaProposer:
         return self._optimizer
 
 
-class ScreenedProposer(CmaProposer):
-    """Of some draws, the one that a ridge regression on all points heard of so far thinks best.
+class ScreenedSampler(CmaSampler):
+    """Of some draws, the one that a ridge regression on all points noted of so far thinks best.
 
     The linear model of lq-CMA-ES (Hansen 2019, "A global surrogate assisted CMA-ES"), which begins with it
     too while points are few; its ridge is the one with the least leave-one-out error.
@@ -183,7 +183,7 @@ class ScreenedProposer(CmaProposer):
                 for draw in range(DRAWS)
             ]
         )
-        best = int(np.argmin(draws @ slope_of(self._heard))) if len(self._heard) > 2 else 0
+        best = int(np.argmin(draws @ gradient_of(self._heard))) if len(self._heard) > 2 else 0
         return self._cube.from_unit(draws[best])
 
 
@@ -288,9 +288,9 @@ def steps(space: Space, norms: Mapping[str, float]) -> Vector:
     return np.array([inverse.get(name, mean) / mean for name in space.distributions])
 
 
-def slope_of(heard: Sequence[tuple[Vector, float]]) -> Vector:
-    """Return the slope of the loss by a ridge regression, shape [dimensions]."""
-    points, losses = np.stack([point for point, _ in heard]), np.array([loss for _, loss in heard])
+def gradient_of(noted: Sequence[tuple[Vector, float]]) -> Vector:
+    """Return the gradient of the loss by a ridge regression, shape [dimensions]."""
+    points, losses = np.stack([point for point, _ in noted]), np.array([loss for _, loss in noted])
     points, losses = points - points.mean(axis=0), losses - losses.mean()
     gram = points @ points.T
 
@@ -299,8 +299,8 @@ def slope_of(heard: Sequence[tuple[Vector, float]]) -> Vector:
         return float(np.square((losses - hat @ losses) / (1 - np.diag(hat))).sum())
 
     ridge = min(RIDGES.tolist(), key=error)
-    slope: Vector = points.T @ np.linalg.solve(gram + ridge * np.eye(len(gram)), losses)
-    return slope
+    gradient: Vector = points.T @ np.linalg.solve(gram + ridge * np.eye(len(gram)), losses)
+    return gradient
 
 
 def _settings(mean: Vector, high: Vector, size: int) -> dict[str, Any]:
@@ -310,7 +310,7 @@ def _settings(mean: Vector, high: Vector, size: int) -> dict[str, Any]:
         "sigma": SIGMA,
         "bounds": np.stack([np.zeros(len(high)), high], axis=1),
         "n_max_resampling": 0,
-        "seed": 0,  # every draw is seeded anew
+        "seed": 0,  # every draw is seeded again
         "population_size": size,
     }
 

@@ -1,6 +1,6 @@
 """A searched method against each of the methods searched alone, at equal budgets of trials, on the zoo.
 
-    python -m benchmarks.search.methods [--samplers slope cmaes tpe] [--seeds 0 1] [--trials 120]
+    python -m benchmarks.search.methods [--samplers gradient cmaes tpe] [--seeds 0 1] [--trials 120]
 
 The space is that of `search_spaces/searched_method.yaml` (one group of layers; a weight and a density an
 expert), searched over all four methods at once, over all four and subsets of the experts, and over each
@@ -38,7 +38,7 @@ def main() -> None:
     """Print a table, and write every run as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--spaces", nargs="+", default=list(SPACES), choices=list(SPACES))
-    parser.add_argument("--samplers", nargs="+", default=["slope", "cmaes", "tpe"])
+    parser.add_argument("--samplers", nargs="+", default=["gradient", "cmaes", "tpe"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--trials", type=int, default=120)
     parser.add_argument("--items", type=int, default=64, help="search and select items of a task")

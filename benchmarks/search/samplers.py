@@ -1,9 +1,9 @@
 """Samplers compared on the zoo at equal item evaluations: several spaces, several seeds.
 
-    python -m benchmarks.search.samplers [--spaces 10 40 120] [--samplers slope cmaes ...] [--seeds 0 1]
+    python -m benchmarks.search.samplers [--spaces 10 40 120] [--samplers gradient cmaes ...] [--seeds 0 1]
 
 Every entrant searches the same space on the same items, scored by the same evaluator in this process, one
-thread. An item of a slope counts as three item evaluations (a backward pass as two more). All of them
+thread. An item of a gradient counts as three item evaluations (a backward pass as two more). All of them
 know parents and naive merges, tuned task arithmetic among them, and start from the best, but for
 `mergekit`: CMA-ES with mergekit-evolve's settings (x0 = 1/n, σ = 1/6 of a weight, no knowledge). Names may
 carry `+profile` (three cosine coefficients over depth instead of one value a layer) and `+race` (racing:
@@ -39,7 +39,7 @@ from tqdm import tqdm
 from benchmarks.search._variants import ENTRANTS
 from evomerge.campaign import Campaign
 from evomerge.check import Preflight, preflight
-from evomerge.goals import Judge
+from evomerge.goals import ZooScorer
 from evomerge.recipe import Recipe
 from evomerge.run import assignment_of
 from evomerge.search import Known, Study, directions, race_of
@@ -213,7 +213,7 @@ class Bench:
         return len(JOBS) * int(self._settings["items"]["search"])
 
     def _study(self, ready: Preflight, store: Store, sampler: str) -> Study:
-        judge = Judge.of(ready.campaign, store.facts, store.evaluations(), "search")
+        scorer = ZooScorer.of(ready.campaign, store.facts, store.evaluations(), "search")
         points = {row.name: row.params for row in ready.space.baselines()}
         known = [Known(outcome, points[row.name]) for row, outcome in self._parents.values()]
         ids = {task: ready.items.ids(task, "search") for task in self._metrics}
@@ -221,12 +221,12 @@ class Bench:
         entrant = ENTRANTS.get(sampler)
         return Study(
             ready.space,
-            judge,
+            scorer,
             store,
             known=known,
             counts={task: len(each) for task, each in ids.items()},
-            race=race_of(judge, ids) if racing else None,
-            proposer=None if entrant is None else entrant(ready),
+            race=race_of(scorer, ids) if racing else None,
+            sampler=None if entrant is None else entrant(ready),
         )
 
     def _curve(self, study: Study) -> Iterator[tuple[int, float]]:
@@ -261,7 +261,7 @@ def main() -> None:
         "--samplers",
         nargs="+",
         default=[
-            "slope", "cmaes", "cmaes+race", "cmaes+profile", "tpe", "tpe+race", "nsga2",
+            "gradient", "cmaes", "cmaes+race", "cmaes+profile", "tpe", "tpe+race", "nsga2",
             "random", "random+race", "qmc", "mergekit",
         ],
     )  # fmt: skip

@@ -11,7 +11,7 @@ from random import Random
 
 import torch
 
-from benchmarks.speed._judge import Judge
+from benchmarks.speed._zoo_scorer import ZooScorer
 from evomerge import zoo
 from evomerge.recipe import Recipe
 from evomerge.zoo.training import answer_loss, batches
@@ -42,7 +42,7 @@ class Tuned:
 
 
 def fine_tune(
-    judge: Judge,
+    scorer: ZooScorer,
     start: Recipe,
     items: Sequence[zoo.Item],
     seconds: float,
@@ -53,7 +53,7 @@ def fine_tune(
     """Train all weights on the answers of items, at several rates; choose rate and length on `select`.
 
     Args:
-        judge: Scores what comes of it.
+        scorer: Scores what comes of it.
         start: Where training starts.
         items: What the search sees.
         seconds: Of training at each rate.
@@ -62,24 +62,24 @@ def fine_tune(
     """
     best: tuple[float, dict[str, torch.Tensor], float, float, int] | None = None
     for rate in rates:
-        judge.live.write(start)
-        for spent, steps, weights in _trained(judge, items, seconds, rate, seed):
-            select = judge.score_weights(weights, "select")
+        scorer.live.write(start)
+        for spent, steps, weights in _trained(scorer, items, seconds, rate, seed):
+            select = scorer.score_weights(weights, "select")
             if best is None or select > best[0]:
                 best = (select, weights, rate, spent, steps)
     if best is None:
         raise ValueError("no learning rate was given")
     select, weights, rate, spent, steps = best
-    return Tuned(rate, spent, steps, select, judge.score_weights(weights, "holdout"))
+    return Tuned(rate, spent, steps, select, scorer.score_weights(weights, "holdout"))
 
 
 def _trained(
-    judge: Judge, items: Sequence[zoo.Item], seconds: float, rate: float, seed: int
+    scorer: ZooScorer, items: Sequence[zoo.Item], seconds: float, rate: float, seed: int
 ) -> Iterator[tuple[float, int, dict[str, torch.Tensor]]]:
     """Yield seconds, steps and weights after each share of the time."""
-    model = copy.deepcopy(judge.live.module).float().requires_grad_(True).train()
+    model = copy.deepcopy(scorer.live.module).float().requires_grad_(True).train()
     rng = Random(seed)
-    drawn = batches(_texts(items, rng), judge.live.tokenizer, BATCH, rng)
+    drawn = batches(_texts(items, rng), scorer.live.tokenizer, BATCH, rng)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     spent, steps = 0.0, 0
     for share in SHARES:

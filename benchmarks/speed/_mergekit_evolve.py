@@ -97,7 +97,7 @@ def build_environment(folder: Path = CACHE) -> Path:
     """Install mergekit-evolve with its pins, once.
 
     Args:
-        folder: The virtual environment; one that was built with other pins is built anew.
+        folder: The virtual environment; one that was built with other pins is rebuilt.
 
     Returns:
         Its `bin`.

@@ -11,15 +11,15 @@ from statistics import fmean
 import cmaes
 import numpy as np
 
-from benchmarks.speed._judge import Judge
+from benchmarks.speed._zoo_scorer import ZooScorer
 from evomerge import recipe
 from evomerge.recipe import Recipe
 from evomerge.space import Space
 from evomerge.store import Store
 from evomerge.trial import Outcome
 
-SLOPE = 3
-"""Item evaluations of an item whose slope is taken: a backward pass costs about two forward ones."""
+GRADIENT = 3
+"""Item evaluations of an item whose gradient is taken: a backward pass costs about two forward ones."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Step:
     """A candidate that was scored.
 
     Attributes:
-        items: Item evaluations spent by then, slopes among them.
+        items: Item evaluations spent by then, gradients among them.
         seconds: Since the search began; 0 where only items are counted.
         value: On the search items.
         recipe: Of the candidate.
@@ -75,14 +75,16 @@ def reached(steps: Iterable[Step], goal: float, holdout: Callable[[Recipe], floa
     return Reached()
 
 
-def with_mergekit_settings(judge: Judge, space: Space, evaluations: int, seed: int) -> list[Step]:
+def with_mergekit_settings(
+    scorer: ZooScorer, space: Space, evaluations: int, seed: int
+) -> list[Step]:
     """Search as mergekit-evolve does, each candidate scored in full by our own engine.
 
     CMA-ES without bounds from x0 = 1/experts with σ = 1/6 and the default population; a weight is the
     absolute value of its coordinate (mergekit 0.1.4, `evo/genome.py`).
 
     Args:
-        judge: Scores the candidates.
+        scorer: Scores the candidates.
         space: One that has weights only.
         evaluations: Budget.
         seed: Of CMA-ES, which mergekit-evolve leaves unset.
@@ -91,14 +93,14 @@ def with_mergekit_settings(judge: Judge, space: Space, evaluations: int, seed: i
     start = np.full(len(names), 1 / len(space.family.experts))
     population = 4 + math.floor(3 * math.log(len(names)))
     optimizer = cmaes.CMA(start, 1 / 6, population_size=population, seed=seed)
-    items = judge.items("search")
+    items = scorer.items("search")
     steps: list[Step] = []
     while len(steps) < evaluations:
         told = []
         for _ in range(population):
             point = optimizer.ask()
             made = space.recipe(dict(zip(names, np.abs(point).tolist(), strict=True)))
-            value = judge.score(made, "search")
+            value = scorer.score(made, "search")
             steps.append(Step((len(steps) + 1) * items, 0.0, value, made))
             told.append((point, -value))
         optimizer.tell(told)
@@ -114,25 +116,25 @@ def of_campaign(folder: Path, seconds: Sequence[float], *, baselines: bool) -> l
         baselines: Count the items of parents and baselines too, which were scored before.
     """
     with Store.open(folder, write=False) as store:
-        trials, slopes = store.trials(), store.slope_steps()
+        trials, gradients = store.trials(), store.gradient_steps()
         before = [one for one in store.evaluations() if one.split == "search"]
     told = sorted(
         (trial.told_seq, trial.outcome.cost.items, trial)
         for trial in trials
         if trial.told_seq is not None and trial.outcome is not None
     )
-    slope_items = {
-        step.told_seq: SLOPE * sum(map(len, step.items.values()))
-        for step in slopes
+    gradient_items = {
+        step.told_seq: GRADIENT * sum(map(len, step.items.values()))
+        for step in gradients
         if step.told_seq is not None
     }
     items = sum(one.outcome.cost.items for one in before) if baselines else 0
     steps = []
     for (seq, cost, trial), at in zip(told, seconds, strict=False):
         items += cost
-        slopes_by_then = sum(count for other, count in slope_items.items() if other < seq)
+        gradients_by_then = sum(count for other, count in gradient_items.items() if other < seq)
         if trial.state == "complete" and trial.values:
-            steps.append(Step(items + slopes_by_then, at, trial.values[0], trial.recipe))
+            steps.append(Step(items + gradients_by_then, at, trial.values[0], trial.recipe))
     return steps
 
 

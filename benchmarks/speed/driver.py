@@ -1,6 +1,6 @@
 """The driver alone: how busy it keeps 64 workers, and what ask and tell cost late in a campaign.
 
-    python -m benchmarks.speed.driver [--samplers cmaes slope ...] [--workers 64] [--trials 6000]
+    python -m benchmarks.speed.driver [--samplers cmaes gradient ...] [--workers 64] [--trials 6000]
 
 Workers are simulated: each answers after 50 ms, without using the processor. The driver is the real one:
 sampler, study database, search loop; 40 weights, five tasks of 64 items.
@@ -8,7 +8,7 @@ sampler, study database, search loop; 40 weights, five tasks of 64 items.
 - busy: share of the workers' time in which they have work, over a campaign; the median of some runs, and
   the least and the most: whatever else runs on the machine takes the driver's time.
 - ask + tell at trial 100 and at trial 5,000: one trial at a time, both transactions included. The trials
-  before were drawn at random and put into the database; only the slope sampler's descents are over by then.
+  before were drawn at random and put into the database; only the descents are over by then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 
 from evomerge.campaign import Campaign
 from evomerge.exploring import explore
-from evomerge.goals import Judge, Yardsticks
+from evomerge.goals import References, ZooScorer
 from evomerge.merge import METHODS
 from evomerge.progress import NoDisplay
 from evomerge.search import Study, directions
@@ -39,16 +39,16 @@ from evomerge.trial import (
     Candidate,
     Cost,
     Estimate,
+    GradientJob,
+    Gradients,
     Outcome,
-    SlopeJob,
-    Slopes,
     TaskScores,
-    TensorSlopes,
+    TensorGradients,
 )
 from evomerge.workers import Pool
 from evomerge.workers.pool import Answer, Work
 
-SAMPLERS = ("slope", "cmaes", "random", "qmc", "nsga2", "tpe")
+SAMPLERS = ("gradient", "cmaes", "random", "qmc", "nsga2", "tpe")
 SECONDS = 0.05
 EXPERTS, LAYERS = 5, 8
 TASKS, ITEMS = 5, 64
@@ -88,7 +88,7 @@ class SimulatedPool(Pool):
 
     def __init__(self, size: int, seconds: float) -> None:
         self._size, self._seconds = size, seconds
-        self._flying: list[tuple[float, int, Work]] = []
+        self._running: list[tuple[float, int, Work]] = []
         self._numbers = count()
         self.answered = 0
 
@@ -100,22 +100,22 @@ class SimulatedPool(Pool):
     @property
     def free(self) -> int:
         """How many are idle; one whose work is done is busy until somebody takes it."""
-        return self._size - len(self._flying)
+        return self._size - len(self._running)
 
     def submit(self, work: Work) -> None:
         """Begin work, which ends when its time is over."""
         heapq.heappush(
-            self._flying, (time.perf_counter() + self._seconds, next(self._numbers), work)
+            self._running, (time.perf_counter() + self._seconds, next(self._numbers), work)
         )
 
     def next(self, timeout: float | None = None) -> tuple[Work, Answer]:
         """Wait for the work that ends first."""
-        left = self._flying[0][0] - time.perf_counter()
+        left = self._running[0][0] - time.perf_counter()
         if timeout is not None and left > timeout:
             raise TimeoutError
         if left > 0:
             time.sleep(left)
-        _, _, work = heapq.heappop(self._flying)
+        _, _, work = heapq.heappop(self._running)
         self.answered += 1
         return work, answer(work)
 
@@ -129,7 +129,7 @@ class Setting:
 
     campaign: Campaign
     space: Space
-    judge: Judge = field(repr=False)
+    scorer: ZooScorer = field(repr=False)
 
     @classmethod
     def of(cls, sampler: str, trials: int, out: Path) -> Setting:
@@ -151,16 +151,16 @@ class Setting:
             }
         )
         family = Family("/m/base", experts, LAYERS, "float32")
-        yardsticks = Yardsticks(_OUTCOMES[0], dict.fromkeys(experts, _OUTCOMES[1]), {})
+        references = References(_OUTCOMES[0], dict.fromkeys(experts, _OUTCOMES[1]), {})
         return cls(
             campaign,
             Space.build(campaign.space, family, METHODS),
-            Judge(campaign, yardsticks),
+            ZooScorer(campaign, references),
         )
 
     def study(self, store: Store) -> Study:
         """Open the study of a store."""
-        return Study(self.space, self.judge, store, counts=dict.fromkeys(_TASKS, ITEMS))
+        return Study(self.space, self.scorer, store, counts=dict.fromkeys(_TASKS, ITEMS))
 
     def create(self) -> Store:
         """Create the results folder."""
@@ -227,21 +227,21 @@ def ask_and_tell(sampler: str, after: int, out: Path) -> float:
             found = answer(work)
             again = time.perf_counter()
             study.tell(work, found)
-            if not isinstance(work, SlopeJob):
+            if not isinstance(work, GradientJob):
                 milliseconds.append(1e3 * (time.perf_counter() - again + between - start))
     return median(milliseconds)
 
 
 def answer(work: Work) -> Answer:
-    """Return one of some outcomes made in advance, or slopes."""
-    if isinstance(work, SlopeJob):
+    """Return one of some outcomes made in advance, or gradients."""
+    if isinstance(work, GradientJob):
         models = tuple(source.model for source in work.recipe.slices[0].sources)
         own = {"weight": (0.0, *(1e-3 for _ in models[1:]))}
         tensors = {
-            f"model.layers.{layer}.mlp.up_proj.weight": TensorSlopes(layer, models, own)
+            f"model.layers.{layer}.mlp.up_proj.weight": TensorGradients(layer, models, own)
             for layer in range(len(work.recipe.slices))
         }
-        return Slopes(1.0, {}, tensors, cost=Cost(items=work.count))
+        return Gradients(1.0, {}, tensors, cost=Cost(items=work.count))
     return _OUTCOMES[(work.candidate.number or 0) % len(_OUTCOMES)]
 
 

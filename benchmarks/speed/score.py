@@ -13,7 +13,7 @@ first trial takes longer is shown apart. Neither side's time holds the loading o
 ran at the machine's peak and did nothing else. `again` counts what the later trials tokenised or built.
 
 The 5-shot tasks show the same five examples to every item, as MMLU, BBH and GSM8K do; `drawn` draws them
-anew for each item, lm-eval's default. The items are the zoo's, for other models too, unless `--rows` names
+again for each item, lm-eval's default. The items are the zoo's, for other models too, unless `--rows` names
 a folder. With the models and items that benchmarks/smollm2 builds:
 
     M=results/smollm2_models; python -m benchmarks.speed.score --base $M/base --experts $M/extraction \

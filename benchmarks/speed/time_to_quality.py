@@ -1,15 +1,15 @@
 """Time to quality on a 40-dimension space of the zoo: a sampler against mergekit-evolve.
 
-    python -m benchmarks.speed.time_to_quality [--sampler slope] [--seeds 0 1 2 3 4] [--skip peer ...]
+    python -m benchmarks.speed.time_to_quality [--sampler gradient] [--seeds 0 1 2 3 4] [--skip peer ...]
 
 Task arithmetic of five specialists, a weight for each expert, layer and component (self_attn, rest); the
 mean exact match of the zoo's five generative tasks; 64 items of each task for the search, 64 to select, 200
-held out. Every score on held-out items is taken by one engine, ours, whoever found the recipe.
+held out. Every score on held-out items is taken by one engine, ours, whichever tool found the recipe.
 
 items    The sampler in `evomerge search` against CMA-ES with mergekit-evolve's settings (x0 = 1/n, σ 1/6),
          both on our engine, in item evaluations, over seeds: how many until the best candidate so far
          holds, on held-out items, what the settings' best of all evaluations holds. An item of a
-         slope counts three times. With and without those of parents and baselines.
+         gradient counts three times. With and without those of parents and baselines.
 peer     The same against mergekit-evolve itself, in its own environment, in wall time; start-up apart.
 tuning   Plain fine-tuning of the best naive merge on the same search items for as long as our search took;
          rate and length chosen on the select items.
@@ -38,7 +38,6 @@ import torch
 from benchmarks.speed import _campaigns, _mergekit_evolve
 from benchmarks.speed._exports import export_models, write_tasks
 from benchmarks.speed._fine_tuning import fine_tune
-from benchmarks.speed._judge import Judge
 from benchmarks.speed._processes import Line, end_on_sigterm
 from benchmarks.speed._trajectories import (
     Step,
@@ -48,6 +47,7 @@ from benchmarks.speed._trajectories import (
     reached,
     with_mergekit_settings,
 )
+from benchmarks.speed._zoo_scorer import ZooScorer
 from evomerge import recipe, zoo
 from evomerge.campaign import Space as SpaceSettings
 from evomerge.merge import METHODS
@@ -73,7 +73,7 @@ class Ours:
 
     Attributes:
         seed: Of the search.
-        steps: With the items of trials and slopes only; seconds since the search began.
+        steps: With the items of trials and gradients only; seconds since the search began.
         with_baselines: With those of parents and baselines too; seconds since workers stood ready.
         seconds: From the workers' readiness to the end of the search.
         winner: Chosen on the select items.
@@ -109,9 +109,9 @@ class Bench:
         self._found: dict[int, Ours] = {}
 
     @cached_property
-    def judge(self) -> Judge:
+    def scorer(self) -> ZooScorer:
         """What scores recipes."""
-        return Judge(
+        return ZooScorer(
             list(self._models.values()), self._tasks, self._tasks_path, "exact_match", self._items
         )
 
@@ -124,7 +124,7 @@ class Bench:
     def compare_items(self) -> dict[str, Any]:
         """Compare item evaluations over seeds."""
         rows = [self._item_row(seed) for seed in self._options.seeds]
-        full = self._options.evaluations * self.judge.items("search")
+        full = self._options.evaluations * self.scorer.items("search")
         report: dict[str, Any] = {"seeds": rows, "full": full}
         for kind in ("items", "items_with_baselines"):
             # a search that never got there took more than any number
@@ -172,7 +172,7 @@ class Bench:
         ours = self.ours(self._options.seeds[0])
         torch.set_num_threads(self._options.workers)
         items = [item for job in JOBS for item in zoo.items(job, "test", ITEMS["search"])]
-        tuned = fine_tune(self.judge, ours.naive, items, ours.seconds)
+        tuned = fine_tune(self.scorer, ours.naive, items, ours.seconds)
         report = {
             "naive": self._holdout(ours.naive),
             "tuned": asdict(tuned),
@@ -186,7 +186,7 @@ class Bench:
 
     def _item_row(self, seed: int) -> dict[str, Any]:
         ours = self.ours(seed)
-        theirs = with_mergekit_settings(self.judge, self._space(), self._options.evaluations, seed)
+        theirs = with_mergekit_settings(self.scorer, self._space(), self._options.evaluations, seed)
         goal = self._holdout(incumbents(theirs)[-1].recipe)
         row = {
             "seed": seed,
@@ -271,7 +271,7 @@ class Bench:
             evaluations=self._options.peer_evaluations,
             watch=watch,
         )
-        items = self.judge.items("search")
+        items = self.scorer.items("search")
         by_folder = {str(exported[name]): self._models[name] for name in exported}
         steps = []
         for number, (seconds, evaluations, path) in enumerate(found):
@@ -282,7 +282,7 @@ class Bench:
         return steps, last - min(timeline.begun.values()), timeline.evaluations
 
     def _holdout(self, made: Recipe) -> float:
-        return self.judge.score(made, "holdout")
+        return self.scorer.score(made, "holdout")
 
     def _space(self) -> Space:
         experts = {name: self._models[name] for name in JOBS}
@@ -316,7 +316,7 @@ def _told(what: str, share: float, aim: float, of: str) -> str:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sampler", default="slope")
+    parser.add_argument("--sampler", default="gradient")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--trials", type=int, default=60, help="of our search")
     parser.add_argument("--minutes", type=float, help="of our search, whichever comes first")

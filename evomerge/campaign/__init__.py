@@ -3,7 +3,7 @@
 from evomerge.campaign.campaign import Campaign
 from evomerge.campaign.models import Expert, Models
 from evomerge.campaign.objectives import Cost, Drawn, Items, Keep, Objective, Prompt
-from evomerge.campaign.search import Sampler, Search
+from evomerge.campaign.search import SamplerName, Search
 from evomerge.campaign.settings import DType, Settings
 from evomerge.campaign.space import Bounds, Range, Searched, Space
 from evomerge.campaign.workers import Scorer, Workers
@@ -21,7 +21,7 @@ __all__ = [
     "Objective",
     "Prompt",
     "Range",
-    "Sampler",
+    "SamplerName",
     "Scorer",
     "Search",
     "Searched",

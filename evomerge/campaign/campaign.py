@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from evomerge import yaml_file
 from evomerge.campaign.forms import FORMS
 from evomerge.campaign.models import Expert, Models
 from evomerge.campaign.objectives import Cost, Drawn, Items, Keep, Objective, Prompt
-from evomerge.campaign.search import TRIALS, Search
+from evomerge.campaign.search import TRIALS, Search, with_current_names
 from evomerge.campaign.settings import Filled, NonEmpty, Settings
 from evomerge.campaign.space import Bounds, Range, Space
 from evomerge.campaign.workers import Scorer, Workers
@@ -61,6 +61,7 @@ class Campaign(Settings):
     workers: Workers = Workers()
     scorer: Scorer = Scorer()
     out: Filled = ""
+    _notes: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="before")
     @classmethod
@@ -99,6 +100,11 @@ class Campaign(Settings):
                     raise FieldError(message, "space", "parameters", parameter, "experts", name)
         return self
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the campaign's file calls by an earlier name, a line each."""
+        return self._notes
+
     @classmethod
     def load(cls, path: str | Path) -> Campaign:
         """Read and validate a campaign file; relative paths are taken from its folder.
@@ -112,7 +118,9 @@ class Campaign(Settings):
     def from_document(cls, document: yaml_file.Document) -> Campaign:
         """Validate a parsed campaign file. Raises as `load` does."""
         try:
-            campaign = cls.model_validate(document.data)
+            data, notes = with_current_names(document.data)
+            campaign = cls.model_validate(data)
+            campaign._notes = notes
         except ValidationError as error:
             raise first_error(document, error, _FIELDS, FORMS) from None
         folder = Path.cwd() if document.path is None else document.path.resolve().parent

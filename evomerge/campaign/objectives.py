@@ -10,7 +10,7 @@ from evomerge.campaign.settings import Count, Filled, NonEmpty, Settings
 
 DataSplit = Literal["train", "validation", "test"]
 CostName = Literal["parameters", "generated_tokens"]
-Yardstick = Literal["best_expert", "base", "best_baseline"]
+Reference = Literal["best_expert", "base", "best_baseline"]
 
 
 class Objective(Settings):
@@ -44,14 +44,14 @@ class Keep(Settings):
 
     Attributes:
         task: One of the objectives' tasks.
-        at_least: Share of the yardstick's score (for a metric better when lower: at most 1 / share of it;
+        at_least: Share of the reference's score (for a metric better when lower: at most 1 / share of it;
             for log-likelihoods, share of the probability: best + ln share).
         of: Whose score: `best_expert` on this task, `base`, or `best_baseline`.
     """
 
     task: NonEmpty
     at_least: float = Field(gt=0)
-    of: Yardstick = "best_expert"
+    of: Reference = "best_expert"
 
 
 class Cost(Settings):

@@ -9,7 +9,7 @@ import typer
 
 
 def models(context: typer.Context) -> None:
-    """List the small family of models of the quickstart, or train it anew."""
+    """List the small family of models of the quickstart, or train it again."""
     if context.invoked_subcommand is not None:
         return
     from evomerge import zoo

@@ -1,9 +1,10 @@
 """What a campaign is after, as numbers: an outcome's values, conditions and costs, and who dominates whom."""
 
-from evomerge.goals.conditions import feasible, limits, total_violation, violations
+from evomerge.goals.constraints import feasible, limits, total_violation, violations
 from evomerge.goals.costs import Size, relative_costs
 from evomerge.goals.dominance import fronts, order
-from evomerge.goals.judge import Judge
+from evomerge.goals.objectives import Objectives
+from evomerge.goals.references import References
 from evomerge.goals.values import (
     Better,
     best_value,
@@ -14,13 +15,12 @@ from evomerge.goals.values import (
     recorded_directions,
     weighted_mean,
 )
-from evomerge.goals.yardsticks import Yardsticks
 
 __all__ = [
     "Better",
-    "Judge",
+    "Objectives",
+    "References",
     "Size",
-    "Yardsticks",
     "best_value",
     "feasible",
     "fronts",

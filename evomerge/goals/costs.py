@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.campaign import Campaign
-from evomerge.goals.yardsticks import Yardsticks
+from evomerge.goals.references import References
 from evomerge.recipe import Recipe
 from evomerge.trial import Outcome
 
@@ -67,7 +67,7 @@ class Size:
 
 
 def relative_costs(
-    campaign: Campaign, outcome: Outcome, recipe: Recipe | None, yardsticks: Yardsticks, size: Size
+    campaign: Campaign, outcome: Outcome, recipe: Recipe | None, references: References, size: Size
 ) -> tuple[float, ...]:
     """Return each of the campaign's costs, relative to the base's on the same split.
 
@@ -75,7 +75,7 @@ def relative_costs(
         campaign: Its `costs`.
         outcome: Without a failure.
         recipe: The model's; None: of the base's size.
-        yardsticks: The base among them.
+        references: The base among them.
         size: Of the base.
 
     Returns:
@@ -87,7 +87,7 @@ def relative_costs(
         if cost.cost == "parameters":
             found.append(1.0 if recipe is None else size.relative(recipe))
             continue
-        theirs = 0.0 if yardsticks.base is None else tokens_per_item(yardsticks.base)
+        theirs = 0.0 if references.base is None else tokens_per_item(references.base)
         measured = theirs > 0 and outcome.cost.items > 0
         found.append(tokens_per_item(outcome) / theirs if measured else 1.0)
     return tuple(found)

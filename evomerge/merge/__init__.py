@@ -5,6 +5,7 @@ from evomerge.merge.content import content
 from evomerge.merge.engine import merged_tensors
 from evomerge.merge.family import check_family
 from evomerge.merge.finite import check_finite
+from evomerge.merge.gradients import GradientTape
 from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.live import LiveModel
@@ -12,7 +13,6 @@ from evomerge.merge.location import locate
 from evomerge.merge.methods import METHODS, Method, ParameterSpec, method
 from evomerge.merge.resident import Memory
 from evomerge.merge.saving import save
-from evomerge.merge.slopes import SlopeTape
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.tokens import check_tokens
 from evomerge.merge.validation import check_recipe
@@ -21,13 +21,13 @@ from evomerge.merge.vocabulary import OutputVocabulary, merged_tokenizer
 __all__ = [
     "METHODS",
     "Checkpoint",
+    "GradientTape",
     "Layout",
     "LiveModel",
     "Memory",
     "Method",
     "OutputVocabulary",
     "ParameterSpec",
-    "SlopeTape",
     "TensorHeader",
     "check_family",
     "check_finite",

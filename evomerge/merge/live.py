@@ -1,4 +1,4 @@
-"""One live model whose weights are written anew, in place, for every candidate."""
+"""One live model whose weights are rewritten, in place, for every candidate."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from evomerge.merge.device_memory import free_memory
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import run_plan
 from evomerge.merge.family import check_family
+from evomerge.merge.gradients import GradientTape, recomputed, recorded
 from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.resident import Memory
-from evomerge.merge.slopes import SlopeTape, recomputed, recorded
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.tokens import rows_of
 from evomerge.merge.validation import check_recipe
@@ -114,7 +114,7 @@ class LiveModel:
         return load_tokenizer(str(folder), trust_remote_code=self._trust_remote_code)
 
     def keep(self, budget: int, *, for_inputs: int = 0) -> None:
-        """Say anew how much may be kept from one merge to the next; nothing is kept yet after it.
+        """Say again how much may be kept from one merge to the next; nothing is kept yet after it.
 
         Args:
             budget: Bytes, as `resident_bytes`.
@@ -137,32 +137,32 @@ class LiveModel:
         self._write(self._plan(recipe), recipe)
 
     @contextmanager
-    def slopes(self, recipe: Recipe, *, recompute: bool = False) -> Iterator[SlopeTape]:
-        """Write a recipe's weights, and take the slopes of losses by the recipe's numbers.
+    def gradients(self, recipe: Recipe, *, recompute: bool = False) -> Iterator[GradientTape]:
+        """Write a recipe's weights, and take the gradients of losses by the recipe's numbers.
 
         Within the context the parameters require gradients; `loss.backward()`, as often as wanted, adds to
         what the tape holds and leaves no gradient behind. What the model's dtype rounds away has no
-        part in a slope.
+        part in a gradient.
 
         Args:
             recipe: As for `write`.
-            recompute: Compute the layers anew in the backward pass instead of keeping what it needs
-                (gradient checkpointing): the same slopes, less memory, a third more time. Nothing may
+            recompute: Recompute the layers in the backward pass instead of keeping what it needs
+                (gradient checkpointing): the same gradients, less memory, a third more time. Nothing may
                 be cached meanwhile.
 
         Raises:
             RecipeError: As `write` does.
-            MergeError: As `write` does; or the method has no slopes, or the module's tensors are not
+            MergeError: As `write` does; or the method has no gradients, or the module's tensors are not
                 those of the files (experts fused at loading).
         """
         plan = self._plan(recipe)
         if not self._is_by_name(plan):
             raise MergeError(
-                "slopes are not available: transformers converts the files' tensors when it loads them "
+                "gradients are not available: transformers converts the files' tensors when it loads them "
                 "(experts fused at loading); choose a sampler that needs none"
             )
         seen = self._seen(plan, recipe)
-        tape = SlopeTape(plan, recipe, seen, device=self._device, memory=self._memory)
+        tape = GradientTape(plan, recipe, seen, device=self._device, memory=self._memory)
         self._write(plan, recipe)
         layers = self._layers() if recompute else ()
         with recorded(tape, plan, self._targets), recomputed(layers):

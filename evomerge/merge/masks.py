@@ -54,7 +54,7 @@ def magnitude_order(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sort a flat task vector by falling magnitude; among equals the first stays first.
 
     Returns:
-        The negated magnitudes (rising), and the positions they come from (int32), both `[n]`.
+        The negated magnitudes (ascending), and the positions they come from (int32), both `[n]`.
     """
     rising, order = torch.sort(delta.abs().neg_(), stable=True)
     return rising, order.to(torch.int32)

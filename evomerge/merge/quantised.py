@@ -52,7 +52,7 @@ def check_config(folder: Path) -> None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return  # not a config: the error of whoever reads it as one says more
+        return  # not a config: the error of the reader says more
     for field, found in _declared(content, ""):
         method = found.get("quant_method") or found.get("quantization_status") or "quantised"
         raise ModelError(

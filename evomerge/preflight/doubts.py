@@ -9,7 +9,6 @@ from evomerge.check import Preflight
 from evomerge.merge import Layout
 from evomerge.merge.devices import torch_dtype
 from evomerge.preflight.machine import Here
-from evomerge.sampler_choice import RENAMED_PRUNER
 from evomerge.score.sizing import token_bytes
 from evomerge.space import REST, component_of, unused
 from evomerge.workers.memory_plan import MemoryPlan, size
@@ -51,13 +50,12 @@ def doubts(
 
 def _of_the_search(ready: Preflight, seconds: float | None, trials: int) -> Iterator[str]:
     search, dimensions = ready.campaign.search, len(ready.space.distributions)
+    yield from ready.campaign.notes
     if trials < 2 * dimensions:
         yield (
             f"{trials} trials are few for {dimensions} dimensions; fewer layer groups or "
             "components, or more trials, would help"
         )
-    if search.pruner == "wilcoxon":
-        yield RENAMED_PRUNER
     if search.finalists > trials:
         yield (
             f"search.finalists: {search.finalists} of {trials} trials are all of them; expected some of the "

@@ -128,14 +128,14 @@ def _gradient(
 ) -> float:
     campaign = ready.campaign
     golds = {goal.task: gold_count(ready.items, goal.task) for goal in campaign.objectives}
-    if campaign.search.sampler != "slope" or not any(golds.values()):
+    if campaign.search.sampler != "gradient" or not any(golds.values()):
         return 0.0
     loss = scorer.gold_loss
-    most = _part(campaign.search.slope_items, guess.gradient * len(golds))
+    most = _part(campaign.search.gradient_items, guess.gradient * len(golds))
     chosen = {task: tuple(range(min(most, count))) for task, count in golds.items()}
 
     def take() -> None:
-        with model.slopes(merge.recipe, recompute=loss.recompute):
+        with model.gradients(merge.recipe, recompute=loss.recompute):
             loss.run(chosen, dict.fromkeys(chosen, 1.0))
 
     take()

@@ -1,4 +1,4 @@
-"""The order in which a candidate's items are scored: drawn at random, for each trial anew."""
+"""The order in which a candidate's items are scored: drawn at random, for each trial again."""
 
 from __future__ import annotations
 

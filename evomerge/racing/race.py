@@ -23,7 +23,7 @@ def give_up(race: Race, scores: Mapping[str, TaskScores], done: int) -> Pruned |
 
     One that is as good as its rivals on all items is given up with probability `race.alpha` at most,
     over all looks together and whatever came before, since the order of the items is drawn for each
-    trial anew. With several objectives a candidate is given up only if one rival is better in every one
+    trial again. With several objectives a candidate is given up only if one rival is better in every one
     of them, each tested at the same level (an intersection-union test); the error budget is shared
     out among the rivals.
 
@@ -34,7 +34,7 @@ def give_up(race: Race, scores: Mapping[str, TaskScores], done: int) -> Pruned |
 
     Returns:
         None: it can still win, or everything is scored, or a score is not finite or better than the
-        best that was thought possible, which is not for a race to judge.
+        best that was thought possible, which is not for a race to aims.
     """
     stops = looks(race)
     if not 0 < done < len(stops):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.report.rows import Goal, SplitScores, Value, higher_is_better
 from evomerge.trial import Outcome
 
 
 def estimated_scores(
-    judge: Judge, goals: Sequence[Goal], values: Sequence[float], outcome: Outcome
+    aims: Objectives, goals: Sequence[Goal], values: Sequence[float], outcome: Outcome
 ) -> SplitScores:
     """Return a pruned trial's scores on the search items: estimates, without intervals.
 
@@ -18,15 +18,15 @@ def estimated_scores(
     telling ones first, so that they are no sample.
 
     Args:
-        judge: Of the search items.
+        aims: Of the search items.
         goals: The objectives.
         values: The estimates that the sampler was told.
         outcome: Scores on some of the items.
     """
-    campaign = judge.campaign
+    campaign = aims.campaign
     items = sum(len(scores.items) for scores in outcome.scores.values())
-    costs = judge.costs(outcome)
-    mean = judge.mean(values)
+    costs = aims.costs(outcome)
+    mean = aims.mean(values)
     if campaign.mode == "mean":
         mean += sum(cost.weight * c for cost, c in zip(campaign.costs, costs, strict=True))
     upward = higher_is_better(goals, searched=True)
@@ -47,6 +47,6 @@ def estimated_scores(
         outcome=outcome,
         costs={cost.cost: c for cost, c in zip(campaign.costs, costs, strict=True)},
         net=values[0] if campaign.costs and campaign.mode == "mean" else None,
-        violations=judge.violations(outcome),
+        violations=aims.violations(outcome),
         estimated=True,
     )

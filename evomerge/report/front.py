@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge import recipe as recipes
-from evomerge.goals import Judge, feasible, fronts
+from evomerge.goals import Objectives, feasible, fronts
 from evomerge.report.rows import Goal, Row
 from evomerge.trial import Split
 
@@ -52,27 +52,27 @@ def front_json(store: Store) -> str:
     """
     campaign = store.campaign
     evaluations = store.evaluations()
-    judges: dict[Split, Judge] = {
-        "search": Judge.of(campaign, store.facts, evaluations, "search"),
-        "select": Judge.of(campaign, store.facts, evaluations, "select"),
+    aims_by_split: dict[Split, Objectives] = {
+        "search": Objectives.of(campaign, store.facts, evaluations, "search"),
+        "select": Objectives.of(campaign, store.facts, evaluations, "select"),
     }
-    judge = judges["search"]
+    aims = aims_by_split["search"]
     names = [goal.task for goal in campaign.objectives] + [cost.cost for cost in campaign.costs]
     selected = {one.number: one.outcome for one in evaluations if one.split == "select"}
     trials = [
-        (trial, trial.values, judge.violations(trial.outcome))
+        (trial, trial.values, aims.violations(trial.outcome))
         for trial in store.trials()
         if trial.state == "complete" and trial.values is not None and trial.outcome is not None
     ]
     members: list[dict[str, Any]] = []
-    for row, front in judge.order([v for _, v, _ in trials], [missing for *_, missing in trials]):
+    for row, front in aims.order([v for _, v, _ in trials], [missing for *_, missing in trials]):
         trial, values, missing = trials[row]
         if front > 0 or not feasible(missing):
             break
         shown = {"search": dict(zip(names, values, strict=True))}
         outcome = selected.get(trial.number)
         if outcome is not None and outcome.failure is None:
-            again = judges["select"].values(outcome, trial.recipe)
+            again = aims_by_split["select"].values(outcome, trial.recipe)
             shown["select"] = dict(zip(names, again, strict=True))
         members.append(
             {
@@ -84,7 +84,7 @@ def front_json(store: Store) -> str:
         )
     objectives = [
         {"name": name, "direction": direction}
-        for name, direction in zip(names, judge.directions, strict=True)
+        for name, direction in zip(names, aims.directions, strict=True)
     ]
     data = {"schema": SCHEMA, "campaign": campaign.name, "objectives": objectives}
     return json.dumps({**data, "members": members}, indent=2, ensure_ascii=False) + "\n"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evomerge.report.conditions import condition_notes, misses
+from evomerge.report.constraints import condition_notes, misses
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.rows import Goal, Kind, Row, Value, higher_is_better
-from evomerge.report.significance import FINAL, Contrast, Shrinkage
+from evomerge.report.significance import FINAL, Contrast, GeneralisationGap
 from evomerge.report.statistics import PairedTest
 from evomerge.report.summary import Summary
 from evomerge.report.warnings import readings_note, warning_notes
@@ -191,7 +191,7 @@ def _notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list
         notes += [contrast_note(contrast) for contrast in tests.contrasts]
     if (read := readings_note(campaign.holdout_readings)) is not None:
         notes.append(read)
-    notes += [_shrinkage_note(one) for one in tests.shrinkage]
+    notes += [_generalisation_gap_note(one) for one in tests.generalisation_gap]
     searched = sorted({goal.metric for goal in campaign.goals if goal.metric != goal.report})
     if searched:
         notes.append(f"searched: the weighted mean of what the sampler saw ({', '.join(searched)})")
@@ -252,11 +252,11 @@ def contrast_note(contrast: Contrast) -> str:
     )
 
 
-def _shrinkage_note(one: Shrinkage) -> str:
+def _generalisation_gap_note(one: GeneralisationGap) -> str:
     steps = [("search", one.search), ("select", one.select), ("holdout", one.holdout)]
     known = [(split, value) for split, value in steps if value is not None]
     return (
         f"{one.row} from {' to '.join(split for split, _ in known)} items ({one.metric} metric): "
         f"{' to '.join(number(value) for _, value in known)}, "
-        f"a shrinkage of {number(one.difference)}"
+        f"a generalisation gap of {number(one.difference)}"
     )

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evomerge.errors import ResultsError
-from evomerge.goals import Judge, total_violation
+from evomerge.goals import Objectives, total_violation
 from evomerge.model_names import by_part
 from evomerge.recipe import Recipe
-from evomerge.report.conditions import Condition, conditions_of
+from evomerge.report.constraints import Condition, conditions_of
 from evomerge.report.estimates import estimated_scores
 from evomerge.report.front import mark_front
 from evomerge.report.interchange import row_from_json, row_to_json
@@ -48,7 +48,7 @@ class Leaderboard:
     Attributes:
         campaign: What was searched.
         rows: Base, experts, baselines, finalists (best first), winner.
-        tests: Paired tests of the winner, and its shrinkage.
+        tests: Paired tests of the winner, and its generalisation_gap.
         conditions: What the winner must not lose.
     """
 
@@ -98,7 +98,7 @@ class Leaderboard:
         if data.get("schema") != SCHEMA:
             raise ResultsError(
                 f"leaderboard of schema {data.get('schema')!r}, expected {SCHEMA}; "
-                "write it anew with: evomerge report DIR --format json"
+                "write it again with: evomerge report DIR --format json"
             )
         return cls(
             campaign=Summary.from_json(data["campaign"]),
@@ -129,22 +129,23 @@ def with_trial(store: Store, number: int) -> tuple[Leaderboard, Row]:
 def _leaderboard(store: Store, wanted: int | None) -> Leaderboard:
     summary = summarise(store)
     evaluations = store.evaluations()
-    judges = {
-        split: Judge.of(store.campaign, store.facts, evaluations, split)
+    aims_by_split = {
+        split: Objectives.of(store.campaign, store.facts, evaluations, split)
         for split in SPLITS
         if any(one.split == split for one in evaluations) or split == "search"
     }
     goals = {
-        split: measured_goals(summary.goals, judge.yardsticks) for split, judge in judges.items()
+        split: measured_goals(summary.goals, aims.references)
+        for split, aims in aims_by_split.items()
     }
-    found = _collect(store, evaluations, judges["search"], wanted)
-    rows = [_row(one, goals, judges, Path(store.folder)) for one in found]
+    found = _collect(store, evaluations, aims_by_split["search"], wanted)
+    rows = [_row(one, goals, aims_by_split, Path(store.folder)) for one in found]
     rows = _told_apart(_mark_tuned(rows, summary.goals))
     if summary.mode == "pareto":
         rows = mark_front(rows, summary.goals)
     rows = _in_order(rows, summary.goals)
     tests = weigh(rows, goals.get(FINAL, summary.goals))
-    return Leaderboard(summary, tuple(rows), tests, conditions_of(store.campaign, judges))
+    return Leaderboard(summary, tuple(rows), tests, conditions_of(store.campaign, aims_by_split))
 
 
 @dataclass
@@ -159,7 +160,7 @@ class _Found:
 
 
 def _collect(
-    store: Store, evaluations: Sequence[Evaluation], judge: Judge, wanted: int | None
+    store: Store, evaluations: Sequence[Evaluation], aims: Objectives, wanted: int | None
 ) -> list[_Found]:
     """Join what is known of each model."""
     found: dict[str, _Found] = {}
@@ -173,7 +174,7 @@ def _collect(
     shown = [] if wanted is None else [wanted]
     if all(entry.trial is None for entry in found.values()):
         count = store.campaign.search.finalists
-        shown += _leading(list(trials.values()), judge)[:count]
+        shown += _leading(list(trials.values()), aims)[:count]
     for number in shown:
         tried = trials[number].candidate
         found.setdefault(
@@ -189,16 +190,16 @@ def _collect(
     return list(found.values())
 
 
-def _leading(trials: Sequence[StoredTrial], judge: Judge) -> list[int]:
+def _leading(trials: Sequence[StoredTrial], aims: Objectives) -> list[int]:
     """Return the numbers of the trials, best so far first; behind them those that were given up."""
     leading: list[int] = []
     for state in ("complete", "pruned"):
         scored = [
-            (trial.number, trial.values, judge.violations(trial.outcome))
+            (trial.number, trial.values, aims.violations(trial.outcome))
             for trial in trials
             if trial.state == state and trial.values is not None and trial.outcome is not None
         ]
-        ordered = judge.order([values for _, values, _ in scored], [v for *_, v in scored])
+        ordered = aims.order([values for _, values, _ in scored], [v for *_, v in scored])
         leading += [scored[row][0] for row, _ in ordered]
     return leading
 
@@ -206,7 +207,7 @@ def _leading(trials: Sequence[StoredTrial], judge: Judge) -> list[int]:
 def _row(
     found: _Found,
     goals: Mapping[Split, Sequence[Goal]],
-    judges: Mapping[Split, Judge],
+    aims_by_split: Mapping[Split, Objectives],
     folder: Path,
 ) -> Row:
     costs = [outcome.cost for outcome in found.outcomes.values()]
@@ -217,7 +218,7 @@ def _row(
         generated_tokens=sum(cost.generated_tokens for cost in costs),
     )
     splits = {
-        split: _split_scores(found, split, goals[split], judges[split])
+        split: _split_scores(found, split, goals[split], aims_by_split[split])
         for split in SPLITS
         if split in found.outcomes
     }
@@ -225,23 +226,25 @@ def _row(
     return Row(found.name, found.kind, found.trial, recipe, splits, cost, key=found.key)
 
 
-def _split_scores(found: _Found, split: Split, goals: Sequence[Goal], judge: Judge) -> SplitScores:
+def _split_scores(
+    found: _Found, split: Split, goals: Sequence[Goal], aims: Objectives
+) -> SplitScores:
     outcome = found.outcomes[split]
     if split == "search" and found.estimates is not None:
-        return estimated_scores(judge, goals, found.estimates, outcome)
+        return estimated_scores(aims, goals, found.estimates, outcome)
     scores = split_scores(outcome, goals)
     if outcome.failure is not None:
         return scores
-    costs = judge.costs(outcome, found.recipe)
+    costs = aims.costs(outcome, found.recipe)
     net = None
-    if costs and judge.campaign.mode == "mean" and scores.objective is not None:
+    if costs and aims.campaign.mode == "mean" and scores.objective is not None:
         sign = 1.0 if higher_is_better(goals) else -1.0
-        net = sign * scores.objective.value - judge.charge(costs)
+        net = sign * scores.objective.value - aims.charge(costs)
     return replace(
         scores,
-        costs={one.cost: c for one, c in zip(judge.campaign.costs, costs, strict=True)},
+        costs={one.cost: c for one, c in zip(aims.campaign.costs, costs, strict=True)},
         net=net,
-        violations=judge.violations(outcome),
+        violations=aims.violations(outcome),
     )
 
 

@@ -65,5 +65,5 @@ def _refuse(what: str, mine: str, theirs: str, labels: tuple[str, str]) -> None:
     if mine != theirs:
         raise ResultsError(
             f"cannot be compared: {what} is {mine} in {labels[0]} and {theirs} in {labels[1]}; "
-            "run one of them anew under the settings of the other"
+            "run one of them again under the settings of the other"
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from evomerge.goals import Judge, feasible
+from evomerge.goals import Objectives, feasible
 from evomerge.trial import Candidate, row_key, row_name
 
 if TYPE_CHECKING:
@@ -61,16 +61,16 @@ def choose_winner(
         None where no trial has scores there.
     """
     evaluations = store.evaluations()
-    judge = Judge.of(store.campaign, store.facts, evaluations, "select")
+    aims = Objectives.of(store.campaign, store.facts, evaluations, "select")
     rows = {one.key: one for one in evaluations if one.split == "select"}
     scored = [
         (candidate, source, rows[source].outcome)
         for candidate, source in _in_turn(rows, candidates, copies or {})
-        if source in rows and judge.quality(rows[source].outcome) > -math.inf
+        if source in rows and aims.quality(rows[source].outcome) > -math.inf
     ]
-    violations = [judge.violations(outcome) for *_, outcome in scored]
-    values = [judge.values(outcome, candidate.recipe) for candidate, _, outcome in scored]
-    ordered = judge.order(values, violations)
+    violations = [aims.violations(outcome) for *_, outcome in scored]
+    values = [aims.values(outcome, candidate.recipe) for candidate, _, outcome in scored]
+    ordered = aims.order(values, violations)
     if not ordered:
         return None
     best = ordered[0][0]
@@ -85,9 +85,9 @@ def choose_winner(
 
 def tuned(store: Store, keys: Iterable[str]) -> str | None:
     """Return the key of the λ grid's best member on `select` among `keys`, the first of equals."""
-    judge = Judge.of(store.campaign, store.facts, store.evaluations(), "select")
+    aims = Objectives.of(store.campaign, store.facts, store.evaluations(), "select")
     grid = [(key, store.evaluation(key, "select")) for key in keys if in_lambda_grid(key)]
-    scored = [(judge.quality(outcome), key) for key, outcome in grid if outcome is not None]
+    scored = [(aims.quality(outcome), key) for key, outcome in grid if outcome is not None]
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 

@@ -1,4 +1,4 @@
-"""Is the winner better, and by how much: paired tests on the same items, and search-to-holdout shrinkage."""
+"""Is the winner better, and by how much: paired tests on the same items, and generalisation gap."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Shrinkage:
+class GeneralisationGap:
     """How much of a winner's score on the items it was searched on is left on fresh ones.
 
     Attributes:
@@ -68,18 +68,21 @@ class Evidence:
 
     Attributes:
         contrasts: Paired tests on the holdout items.
-        shrinkage: One a winner.
+        generalisation_gap: One a winner.
     """
 
     contrasts: tuple[Contrast, ...] = ()
-    shrinkage: tuple[Shrinkage, ...] = ()
+    generalisation_gap: tuple[GeneralisationGap, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts and lists."""
         return {
             "split": FINAL,
             "paired": [_flat(contrast) for contrast in self.contrasts],
-            "shrinkage": [{**asdict(one), "shrinkage": one.difference} for one in self.shrinkage],
+            "generalisation_gap": [
+                {**asdict(one), "generalisation_gap": one.difference}
+                for one in self.generalisation_gap
+            ],
         }
 
     @classmethod
@@ -98,11 +101,13 @@ class Evidence:
             )
             for one in data["paired"]
         )
-        shrinkage = tuple(
-            Shrinkage(**{key: value for key, value in one.items() if key != "shrinkage"})
-            for one in data["shrinkage"]
+        generalisation_gap = tuple(
+            GeneralisationGap(
+                **{key: value for key, value in one.items() if key != "generalisation_gap"}
+            )
+            for one in data["generalisation_gap"]
         )
-        return cls(contrasts, shrinkage)
+        return cls(contrasts, generalisation_gap)
 
 
 def weigh(rows: Sequence[Row], goals: Sequence[Goal]) -> Evidence:
@@ -124,8 +129,10 @@ def weigh(rows: Sequence[Row], goals: Sequence[Goal]) -> Evidence:
         Contrast(row.name, other.name, part, test, p, row.key, other.key)
         for (row, other, part, test), p in zip(found, corrected, strict=True)
     )
-    shrinkage = [one for winner in winners if (one := _shrinkage(winner)) is not None]
-    return Evidence(contrasts, tuple(shrinkage))
+    generalisation_gap = [
+        one for winner in winners if (one := _generalisation_gap(winner)) is not None
+    ]
+    return Evidence(contrasts, tuple(generalisation_gap))
 
 
 def best(rows: Sequence[Row], goals: Sequence[Goal], split: Split) -> Row | None:
@@ -172,14 +179,16 @@ def _row_test(winner: Row, opponent: Row, goals: Sequence[Goal]) -> PairedTest |
     return paired(mine.outcome, theirs.outcome, goals)
 
 
-def _shrinkage(winner: Row) -> Shrinkage | None:
+def _generalisation_gap(winner: Row) -> GeneralisationGap | None:
     reported = {split: scores.objective for split, scores in winner.splits.items()}
     searched = {split: scores.searched for split, scores in winner.splits.items()}
     for metric, values in (("reported", reported), ("searched", searched)):
         first, middle, last = (values.get(split) for split in SPLITS)
         if first is not None and last is not None:
             select = None if middle is None else middle.value
-            return Shrinkage(winner.name, metric, first.value, last.value, select, winner.key)
+            return GeneralisationGap(
+                winner.name, metric, first.value, last.value, select, winner.key
+            )
     return None
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from evomerge.campaign import Campaign
-from evomerge.goals import Yardsticks, recorded_directions
+from evomerge.goals import References, recorded_directions
 from evomerge.report.paths import portable
 from evomerge.report.rows import Goal
 from evomerge.trial import Split
@@ -127,14 +127,14 @@ def goals_of(campaign: Campaign, facts: Mapping[str, Any]) -> tuple[Goal, ...]:
     )
 
 
-def measured_goals(goals: Sequence[Goal], yardsticks: Yardsticks) -> tuple[Goal, ...]:
+def measured_goals(goals: Sequence[Goal], references: References) -> tuple[Goal, ...]:
     """Return the objectives with what their values are shares of on one split, where they are any."""
-    return tuple(_measured(goal, yardsticks) if goal.normalized else goal for goal in goals)
+    return tuple(_measured(goal, references) if goal.normalized else goal for goal in goals)
 
 
-def _measured(goal: Goal, yardsticks: Yardsticks) -> Goal:
-    best = yardsticks.best("best_expert", goal.task, goal.report, higher=goal.higher_is_better)
-    searched = yardsticks.best(
+def _measured(goal: Goal, references: References) -> Goal:
+    best = references.best("best_expert", goal.task, goal.report, higher=goal.higher_is_better)
+    searched = references.best(
         "best_expert", goal.task, goal.metric, higher=goal.searched_higher_is_better
     )
     return replace(

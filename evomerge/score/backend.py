@@ -1,6 +1,6 @@
 """Any other model type of lm-eval's on the same items: vllm, sglang, an API server, its own hf.
 
-The candidate is a folder here, not a resident module: lm-eval loads it anew each time, and answers the
+The candidate is a folder here, not a resident module: lm-eval loads it again each time, and answers the
 very requests that the resident scorer answers.
 """
 

@@ -55,7 +55,7 @@ class Batch:
 
         Without the `preamble`, `[B, 1, L, L]`.
 
-        Made anew at every pass: kept, the masks of a campaign's few-shot prompts would fill memory.
+        Rebuilt at every pass: kept, the masks of a campaign's few-shot prompts would fill memory.
         """
         if self.reach is None:
             return None

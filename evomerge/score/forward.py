@@ -66,7 +66,7 @@ class Forward:
 
         Args:
             tokens: `[B, L]`, int64.
-            rows: `[R]`: which of the B · L positions to return, in rising order.
+            rows: `[R]`: which of the B · L positions to return, in ascending order.
             visible: `[B, 1, L, K]`, bool: which of K tokens each sees; needs `takes_masks`. None: those
                 before it and itself.
             positions: `[B, L]`; None: from 0.
@@ -88,7 +88,7 @@ class Forward:
             if preambles:
                 arguments["preambles"] = preambles
                 shortcuts.enter_context(cascading(self.module))
-            # Layers that are computed anew in a backward pass would not find the hook.
+            # Layers that are recomputed in a backward pass would not find the hook.
             if self._last_mlp is not None and not torch.is_grad_enabled():
                 shortcuts.enter_context(_only(self._last_mlp, rows))
             if self._head is None:

@@ -48,7 +48,7 @@ class GoldLoss:
     Args:
         items: What there is to score.
         engine: Of the module.
-        recompute: Whether the module's layers are computed anew in backward passes, so that nothing can
+        recompute: Whether the module's layers are recomputed in backward passes, so that nothing can
             be cached; None: where memory asks for it.
     """
 

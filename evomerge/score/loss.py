@@ -1,4 +1,4 @@
-"""How far a module is from the gold answer of an item, in nats: smooth, so that it has a slope.
+"""How far a module is from the gold answer of an item, in nats: smooth, so that it has a gradient.
 
 - a task that generates: minus the log-likelihood of the gold answer, its end included;
 - multiple choice: cross-entropy over the choices' log-likelihoods, -log Σ_right p + log Σ_all p;

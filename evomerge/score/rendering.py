@@ -218,7 +218,7 @@ def _requests(
 
 
 def _remember(task: Task) -> None:
-    """Keep what a task renders of a document: lm-eval compiles its templates anew at every call."""
+    """Keep what a task renders of a document: lm-eval compiles its templates again at every call."""
     for name in ("doc_to_text", "doc_to_target", "doc_to_choice"):
         original = getattr(task, name, None)
         if original is not None and not hasattr(original, "remembered"):

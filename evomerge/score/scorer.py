@@ -138,7 +138,7 @@ class Scorer:
         Args:
             split: Which items.
             metrics: Requested task or group → its metrics.
-            blocks: Task → which of its items, by position among `Items.ids`, rising; no item twice.
+            blocks: Task → which of its items, by position among `Items.ids`, ascending; no item twice.
 
         Yields:
             The scores on all items so far, in the order of `Items.ids`, aggregated as if they were

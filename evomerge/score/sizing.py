@@ -22,7 +22,7 @@ _SHARE = 4
 _MOST_TOKENS_WITH_GRADIENTS = {
     "cpu": 512
 }  # a sixth faster than 4096: what is kept stays in the cache
-_FEWEST_KEPT = 512  # tokens; where fewer fit, computing layers anew costs less than small passes
+_FEWEST_KEPT = 512  # tokens; where fewer fit, computing layers again costs less than small passes
 _MOST_CACHE = {"cpu": 2**30}
 _UNKNOWN_MEMORY = 2**33
 
@@ -35,7 +35,7 @@ class TokenBytes:
         forward: While a forward pass is in one of its layers.
         cached: As keys and values of all layers.
         kept: For a backward pass, in one layer.
-        entering: What enters all layers, where they are computed anew in the backward pass.
+        entering: What enters all layers, where they are recomputed in the backward pass.
         layers: Number of layers.
     """
 
@@ -111,7 +111,7 @@ class GradientRoom:
     Attributes:
         tokens: Most tokens of the forward passes behind it.
         pass_tokens: Most tokens of one of those.
-        recompute: Whether layers are to be computed anew in the backward pass, as too few tokens would fit
+        recompute: Whether layers are to be recomputed in the backward pass, as too few tokens would fit
             otherwise.
     """
 

@@ -1,4 +1,4 @@
-"""When a generation ends, found without decoding it anew at every token.
+"""When a generation ends, found without decoding it again at every token.
 
 HFLM decodes the last tokens of every sequence after every step and looks for every stop string in it. A
 stop string can only be completed by a token whose own text holds the string's last character: a table over

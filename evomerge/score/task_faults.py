@@ -34,7 +34,7 @@ _NO_DOCUMENTS = ("corresponds to no data", "out of bounds for size 0")
 
 
 def explain(name: str, config: Config, file: Path | None, error: BaseException) -> TaskError:
-    """Return the error of a task that lm-eval cannot build, in the words of whoever wrote its file.
+    """Return the error of a task that lm-eval cannot build, in the words of its author.
 
     Args:
         name: The task.

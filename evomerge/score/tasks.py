@@ -179,7 +179,7 @@ def _manager(tasks_path: str | None, include_defaults: bool) -> TaskManager:
 
 def _manager_of(name: str, tasks_path: str | None) -> TaskManager:
     if tasks_path is not None:
-        # Task files may have been written since the folder was last read: it is small, so read it anew.
+        # Task files may have been written since the folder was last read: it is small, so read it again.
         with _lm_eval_surroundings():
             own = TaskManager(include_path=tasks_path, include_defaults=False)
         if name in own.task_index and _is_complete(name, own.task_index):

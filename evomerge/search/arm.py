@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from optuna.distributions import FloatDistribution
 
-from evomerge.search.proposer import Params, Proposer, Restartable, Result
+from evomerge.search.sampler import Params, Restartable, Result, Sampler
 from evomerge.space import Choice, Space, choice_of, default_point, differentiable, free, moved_to
 
-Build = Callable[[Mapping[str, FloatDistribution], Sequence[str]], Proposer]
+Build = Callable[[Mapping[str, FloatDistribution], Sequence[str]], Sampler]
 """(dimensions of an arm, those of them that have a gradient) → its sampler."""
 
 
@@ -111,12 +111,12 @@ class Arm:
         self._moved = None if leader.best is None else leader.best.params
 
     def asked_for(self, number: int, params: Params) -> None:
-        """Hear that its sampler's trial is in flight."""
+        """Note that its sampler's trial is in flight."""
         if self.sampler is not None:
             self.sampler.asked(number, self.lower(params))
 
     def tell(self, number: int, params: Params, result: Result | None, *, own: bool) -> None:
-        """Hear what came of a trial.
+        """Take the result of a trial.
 
         Args:
             number: Of the trial.
@@ -136,7 +136,7 @@ class Arm:
                 self.sampler.restart()
 
     def know(self, params: Params, result: Result) -> None:
-        """Hear of a point that no trial asked for."""
+        """Take a point that no trial asked for."""
         if result.loss < self.loss:
             self.bests[-1] = Best(params, result)
         if self.sampler is not None:

@@ -8,7 +8,7 @@ from numbers import Real
 import numpy as np
 import scipy  # its parts are imported where they are first used
 
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.search.racing import weight_in_mean
 from evomerge.search.unit_cube import Vector
 from evomerge.trial import Outcome
@@ -20,16 +20,16 @@ RESAMPLES = 1999
 """Random sign flips of one test; where fewer are possible, all of them are counted."""
 
 
-def contributions_of(judge: Judge) -> Contributions:
+def contributions_of(aims: Objectives) -> Contributions:
     """Return what takes the items of an outcome apart.
 
     It knows none of a candidate that was given up before its last item, of metrics without a finite number
     for each item, and in campaigns whose objective is no mean over items: a Pareto front, or with costs.
 
     Args:
-        judge: Of the `search` items.
+        aims: Of the `search` items.
     """
-    goals, campaign = judge.campaign.objectives, judge.campaign
+    goals, campaign = aims.campaign.objectives, aims.campaign
 
     def contributions(outcome: Outcome) -> Vector | None:
         if campaign.mode == "pareto" or campaign.costs or outcome.pruned is not None:
@@ -40,8 +40,8 @@ def contributions_of(judge: Judge) -> Contributions:
             values = None if scores is None else scores.metrics.get(goal.metric)
             if not values or not all(isinstance(one, Real) for one in values):
                 return None
-            sign = 1.0 if judge.better(goal.task, goal.metric) else -1.0
-            share = sign * weight_in_mean(judge, goal) / len(values)
+            sign = 1.0 if aims.better(goal.task, goal.metric) else -1.0
+            share = sign * weight_in_mean(aims, goal) / len(values)
             parts.append(share * np.array(values, dtype=np.float64))
         found = np.concatenate(parts)
         return found if np.isfinite(found).all() else None

@@ -1,6 +1,6 @@
-"""One path down the slope of the gold answers' loss, in mini-batches of search items.
+"""One path along the gradient of the gold answers' loss, in mini-batches of search items.
 
-A path's state is a function of its start, its seed and the slopes that it heard, so hearing the recorded
+A path's state is a function of its start, its seed and the gradients that it noted, so hearing the recorded
 ones again rebuilds it.
 """
 
@@ -34,13 +34,13 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class Step:
-    """One slope to be taken.
+    """One gradient to be taken.
 
     Attributes:
         descent: Which path, from 0.
         number: Which step of it, from 0.
         params: Where.
-        items: Task → positions among the task's search items that have a gold answer, rising.
+        items: Task → positions among the task's search items that have a gold answer, ascending.
         shares: Task → share of its mean loss in the total.
     """
 
@@ -63,14 +63,14 @@ class Step:
 
 @dataclass
 class Descent:
-    """Adam (Kingma and Ba 2014, 1412.6980) on those numbers of a point that have a slope.
+    """Adam (Kingma and Ba 2014, 1412.6980) on those numbers of a point that have a gradient.
 
     Numbers that leave their range are put back on its end; the others of the point stay as they are.
 
     Attributes:
         index: Which path of the search.
         start: A value for each dimension of the space.
-        distributions: The dimensions that have a slope.
+        distributions: The dimensions that have a gradient.
         counts: Task → number of its search items that have a gold answer.
         shares: Task → share of its mean loss.
         seed: Of the mini-batches.
@@ -118,18 +118,18 @@ class Descent:
         items = {task: self._batch(task) for task in self.counts}
         return Step(self.index, self.steps, self.point, items, self.shares)
 
-    def learn(self, slopes: Mapping[str, float] | None) -> None:
+    def learn(self, gradients: Mapping[str, float] | None) -> None:
         """Go a step down.
 
         Args:
-            slopes: Dimension → slope of the loss; None where it could not be taken: the path ends.
+            gradients: Dimension → gradient of the loss; None where it could not be taken: the path ends.
         """
         self.busy = False
-        if slopes is None or not all(map(math.isfinite, slopes.values())):
+        if gradients is None or not all(map(math.isfinite, gradients.values())):
             self.over = True
             return
         along = np.array(
-            [self._chained(name, slopes.get(name, 0.0)) for name in self.distributions]
+            [self._chained(name, gradients.get(name, 0.0)) for name in self.distributions]
         )
         self.steps += 1
         self._mean = _MEAN_DECAY * self._mean + (1 - _MEAN_DECAY) * along
@@ -141,14 +141,14 @@ class Descent:
         self.due = self.steps in CHECKPOINTS
         self.over = self.steps >= CHECKPOINTS[-1]
 
-    def judge(self, loss: float) -> None:
-        """Hear the loss of a checkpoint, scored in full."""
+    def aims(self, loss: float) -> None:
+        """Take the loss of a checkpoint, scored in full."""
         if loss > self._last_loss:
             self.length /= 2
         self._last_loss = loss
 
     def _batch(self, task: str) -> tuple[int, ...]:
-        """Draw from a task's items without replacement, anew once they are used up."""
+        """Draw from a task's items without replacement, again once they are used up."""
         count = self.counts[task]
         size = min(self.batch, count)
         per_epoch = count // size
@@ -169,11 +169,11 @@ class Descent:
             ]
         )
 
-    def _chained(self, name: str, slope: float) -> float:
+    def _chained(self, name: str, gradient: float) -> float:
         if not self.distributions[name].log:
-            return slope
+            return gradient
         position = list(self.distributions).index(name)
-        return slope * math.exp(float(self._at[position]))
+        return gradient * math.exp(float(self._at[position]))
 
     @staticmethod
     def _outward(value: float, distribution: FloatDistribution) -> float:

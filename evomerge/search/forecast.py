@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from evomerge.campaign import Campaign
 from evomerge.search.descent import CHECKPOINTS
-from evomerge.search.slope_proposer import paths_followed
-from evomerge.search.study import SLOPE_COST
+from evomerge.search.descent_sampler import paths_followed
+from evomerge.search.study import GRADIENT_COST
 
 RACED = 0.6
 """Part of its items that a raced candidate is scored on, on average."""
@@ -51,8 +51,8 @@ def forecast(campaign: Campaign, workers: int, golds: Mapping[str, int]) -> Fore
     if search.pruner != "none":
         per_trial *= RACED
     steps = done = 0
-    step_items = sum(min(search.slope_items, count) for count in golds.values())
-    if search.sampler == "slope":
+    step_items = sum(min(search.gradient_items, count) for count in golds.values())
+    if search.sampler == "gradient":
         front = max(FRONT, len(campaign.objectives)) if campaign.mode == "pareto" else 1
         paths, methods = paths_followed(trials, workers, front), len(campaign.space.method)
         # Each method has a descent before the others get a second one; a front has its paths in each.
@@ -60,7 +60,7 @@ def forecast(campaign: Campaign, workers: int, golds: Mapping[str, int]) -> Fore
         for first in range(0, paths, workers):  # so many side by side
             for checkpoint, before in zip(CHECKPOINTS, (0, *CHECKPOINTS), strict=False):
                 for _ in range(first, min(first + workers, paths)):
-                    cost = SLOPE_COST * (checkpoint - before) * step_items + per_trial
+                    cost = GRADIENT_COST * (checkpoint - before) * step_items + per_trial
                     if done < trials and left >= cost:
                         steps, done, left = steps + checkpoint - before, done + 1, left - cost
     if left < float("inf"):

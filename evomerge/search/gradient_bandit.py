@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from evomerge.search.arm import Arm, Build
-from evomerge.search.bandit_proposer import BanditProposer
+from evomerge.search.bandit_sampler import BanditSampler
 from evomerge.search.contributions import Contributions
 from evomerge.search.descent import Step
-from evomerge.search.proposer import Params
-from evomerge.search.slope_proposer import MOST_PATHS, SlopeProposer
+from evomerge.search.descent_sampler import MOST_PATHS, DescentSampler
+from evomerge.search.sampler import Params
 from evomerge.space import Space
 
 
-class GradientBandit(BanditProposer):
+class GradientBandit(BanditSampler):
     """Descents of all arms count as one sequence; the leader's comes first, then one of each other arm.
 
     An arm has had its share once its first descent is over. Arms that are not given up by then follow
@@ -59,7 +59,7 @@ class GradientBandit(BanditProposer):
         return replace(step, descent=descent, params=dict(params))
 
     def step_asked(self, step: Step) -> None:
-        """Hear that a step is in flight."""
+        """Note that a step is in flight."""
         arm, own = self._descent(step.descent, step.params)
         if step.descent == len(self._descents):
             self._descents.append((arm, own))
@@ -67,12 +67,12 @@ class GradientBandit(BanditProposer):
         assert sampler is not None  # only such arms ask for steps
         sampler.step_asked(replace(step, descent=own, params=arm.lower(step.params)))
 
-    def step_told(self, descent: int, slopes: Mapping[str, float] | None) -> None:
-        """Hear the gradient of the step in flight of a descent; None: it failed."""
+    def step_told(self, descent: int, gradients: Mapping[str, float] | None) -> None:
+        """Take the gradient of the step in flight of a descent; None: it failed."""
         arm, own = self._descents[descent]
         sampler = _descending(arm)
         assert sampler is not None  # only such arms ask for steps
-        sampler.step_told(own, slopes)
+        sampler.step_told(own, gradients)
 
     def _descent(self, descent: int, params: Params) -> tuple[Arm, int]:
         if descent < len(self._descents):
@@ -115,7 +115,7 @@ class GradientBandit(BanditProposer):
         return ready[min(wanted)[2]][0] if wanted else None
 
     @staticmethod
-    def _is_awaited(arm: Arm, sampler: SlopeProposer) -> bool:
+    def _is_awaited(arm: Arm, sampler: DescentSampler) -> bool:
         """Whether the point from which an arm's first descent shall begin is being scored."""
         return sampler.descents == 0 and arm.told < arm.asked
 
@@ -134,5 +134,5 @@ class GradientBandit(BanditProposer):
         return super()._probe(arm) if self._had_share(arm) else None
 
 
-def _descending(arm: Arm) -> SlopeProposer | None:
-    return arm.sampler if isinstance(arm.sampler, SlopeProposer) else None
+def _descending(arm: Arm) -> DescentSampler | None:
+    return arm.sampler if isinstance(arm.sampler, DescentSampler) else None

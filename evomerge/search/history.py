@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from evomerge.store import Store, StoredBaseline, StoredSlope, StoredTrial
+from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
 from evomerge.trial import Outcome
 
 
@@ -32,7 +32,7 @@ class Event:
         kind: Which of the two.
     """
 
-    what: StoredTrial | StoredSlope | StoredBaseline
+    what: StoredTrial | StoredGradient | StoredBaseline
     kind: Literal["asked", "told"]
 
 
@@ -44,7 +44,7 @@ def events(store: Store) -> list[Event]:
 def _numbered(store: Store) -> Iterator[tuple[int, Event]]:
     for baseline in store.baselines():
         yield baseline.seq, Event(baseline, "told")
-    asked: list[StoredTrial | StoredSlope] = [*store.trials(), *store.slope_steps()]
+    asked: list[StoredTrial | StoredGradient] = [*store.trials(), *store.gradient_steps()]
     for one in asked:
         yield one.asked_seq, Event(one, "asked")
         if one.told_seq is not None:

@@ -22,7 +22,7 @@ class Incumbents:
         self._signs = [1.0 if direction == "maximize" else -1.0 for direction in directions]
         self._front: list[tuple[list[float], Outcome]] = []
 
-    def hear(self, values: Sequence[float], violations: Sequence[float], outcome: Outcome) -> None:
+    def note(self, values: Sequence[float], violations: Sequence[float], outcome: Outcome) -> None:
         """Take an outcome that was scored in full; of equals the earlier stays."""
         if not feasible(violations) or outcome.pruned is not None:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evomerge.campaign import Campaign
-from evomerge.goals import Better, Judge, higher_is_better
+from evomerge.goals import Better, Objectives, higher_is_better
 from evomerge.store import Direction
 
 
@@ -14,7 +14,7 @@ def directions(campaign: Campaign, better: Better = higher_is_better) -> tuple[D
         campaign: Its `mode`, objectives and costs.
         better: Direction of each task's metric, such as `Items.higher_is_better`.
     """
-    return Judge(campaign, better=better).directions
+    return Objectives(campaign, better=better).directions
 
 
 def reached(campaign: Campaign, best_value: float | None) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from evomerge.campaign import Campaign, Objective
-from evomerge.goals import Better, Judge, best_value, is_proportional
+from evomerge.goals import Better, Objectives, best_value, is_proportional
 from evomerge.racing import expectation
 from evomerge.trial import Outcome, Race
 
@@ -19,56 +19,56 @@ class _Metrics(Protocol):
     def race_fault(self, task: str, metric: str) -> str | None: ...
 
 
-def race_of(judge: Judge, ids: Mapping[str, Sequence[str]]) -> Race | None:
+def race_of(aims: Objectives, ids: Mapping[str, Sequence[str]]) -> Race | None:
     """Lay out a campaign's races: weights, bounds, and what a good model is expected to have; no rivals yet.
 
     It depends on nothing but the arguments, so that a resumed campaign lays out the same.
 
     Args:
-        judge: Of the `search` items; its parents and baselines tell what is expected.
+        aims: Of the `search` items; its parents and baselines tell what is expected.
         ids: Task → ids of its search items.
 
     Returns:
         None where nothing bounds what a candidate can still gain: see `unbounded`.
     """
-    if unbounded(judge) is not None:
+    if unbounded(aims) is not None:
         return None
-    goals = judge.campaign.objectives
+    goals = aims.campaign.objectives
     metrics = {goal.task: goal.metric for goal in goals}
-    signs = {goal.task: 1 if judge.better(goal.task, goal.metric) else -1 for goal in goals}
-    known = _known(judge)
+    signs = {goal.task: 1 if aims.better(goal.task, goal.metric) else -1 for goal in goals}
+    known = _known(aims)
     expected, spread = expectation(
         known, metrics, signs, {goal.task: ids[goal.task] for goal in goals}
     )
     return Race(
         metrics=metrics,
-        weights={goal.task: weight_in_mean(judge, goal) for goal in goals},
+        weights={goal.task: weight_in_mean(aims, goal) for goal in goals},
         signs=signs,
-        best={goal.task: _best(judge, goal) or 0.0 for goal in goals},
+        best={goal.task: _best(aims, goal) or 0.0 for goal in goals},
         expected=expected,
         spread=spread,
         blocks=BLOCKS,
-        seed=judge.campaign.search.seed,
-        pareto=judge.campaign.mode == "pareto",
+        seed=aims.campaign.search.seed,
+        pareto=aims.campaign.mode == "pareto",
         alpha=ALPHA,
     )
 
 
-def unbounded(judge: Judge) -> str | None:
+def unbounded(aims: Objectives) -> str | None:
     """Say why candidates cannot be given up before all items are scored, as parents and baselines show.
 
     A candidate that is behind may make up for it by the items that are left, unless there is a best
     value that an item can have; see `goals.best_value`.
 
     Args:
-        judge: Of the `search` items.
+        aims: Of the `search` items.
 
     Returns:
         One line; None: they can.
     """
-    for goal in judge.campaign.objectives:
-        if _best(judge, goal) is None:
-            values = _values(judge, goal)
+    for goal in aims.campaign.objectives:
+        if _best(aims, goal) is None:
+            values = _values(aims, goal)
             return (
                 f'{goal.metric} of task "{goal.task}" has values from {min(values):g} to '
                 f"{max(values):g}, and nothing says what the best one is that an item can have"
@@ -125,30 +125,30 @@ def race_faults(campaign: Campaign, items: _Metrics, better: Better) -> list[str
     return found
 
 
-def weight_in_mean(judge: Judge, goal: Objective) -> float:
+def weight_in_mean(aims: Objectives, goal: Objective) -> float:
     """Return a task's weight in the mean of values as they are."""
-    if judge.campaign.mode == "pareto" or judge.campaign.normalize == "none":
+    if aims.campaign.mode == "pareto" or aims.campaign.normalize == "none":
         return goal.weight
-    higher = judge.better(goal.task, goal.metric)
-    best = judge.yardsticks.best_value("best_expert", goal.task, goal.metric, higher=higher)
+    higher = aims.better(goal.task, goal.metric)
+    best = aims.references.best_value("best_expert", goal.task, goal.metric, higher=higher)
     return goal.weight if best is None or best <= 0 else goal.weight / best
 
 
-def _known(judge: Judge) -> list[Outcome]:
-    yardsticks = judge.yardsticks
-    known = [*yardsticks.experts.values(), *yardsticks.baselines.values()]
-    return known if yardsticks.base is None else [yardsticks.base, *known]
+def _known(aims: Objectives) -> list[Outcome]:
+    references = aims.references
+    known = [*references.experts.values(), *references.baselines.values()]
+    return known if references.base is None else [references.base, *known]
 
 
-def _best(judge: Judge, goal: Objective) -> float | None:
-    higher = judge.better(goal.task, goal.metric)
-    return best_value(goal.metric, _values(judge, goal), higher=higher)
+def _best(aims: Objectives, goal: Objective) -> float | None:
+    higher = aims.better(goal.task, goal.metric)
+    return best_value(goal.metric, _values(aims, goal), higher=higher)
 
 
-def _values(judge: Judge, goal: Objective) -> list[float]:
+def _values(aims: Objectives, goal: Objective) -> list[float]:
     return [
         value
-        for outcome in _known(judge)
+        for outcome in _known(aims)
         if outcome.failure is None and outcome.pruned is None
         for value in outcome.scores[goal.task].metrics[goal.metric]
     ]

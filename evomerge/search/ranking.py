@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from evomerge.goals import Judge, feasible, total_violation
+from evomerge.goals import Objectives, feasible, total_violation
 from evomerge.store import Direction
 
 
@@ -42,44 +42,44 @@ class Ranked:
     violations: tuple[float, ...] = ()
 
 
-def ranking(judge: Judge, trials: Iterable[Scored]) -> list[Ranked]:
+def ranking(aims: Objectives, trials: Iterable[Scored]) -> list[Ranked]:
     """Rank completed trials, best first.
 
     Args:
-        judge: Of the `search` items.
+        aims: Of the `search` items.
         trials: In the order in which equals shall stand.
     """
     found = list(trials)
-    ordered = judge.order([one.values for one in found], [one.violations for one in found])
+    ordered = aims.order([one.values for one in found], [one.violations for one in found])
     return [
         Ranked(found[row].number, found[row].values, front, found[row].violations)
         for row, front in ordered
     ]
 
 
-def best_value(judge: Judge, trials: Iterable[Scored]) -> float | None:
+def best_value(aims: Objectives, trials: Iterable[Scored]) -> float | None:
     """Return the best value of a trial that meets every condition; None: there is none, or a front."""
-    if judge.campaign.mode == "pareto":
+    if aims.campaign.mode == "pareto":
         return None
     return max((one.values[0] for one in trials if feasible(one.violations)), default=None)
 
 
-def finalists(judge: Judge, ranked: Sequence[Ranked]) -> list[int]:
+def finalists(aims: Objectives, ranked: Sequence[Ranked]) -> list[int]:
     """Return the numbers of the trials in the order in which they deserve to be scored on `select`.
 
     That of the ranking; of a Pareto front the one with the best mean, then the best in each
     objective and cost, so that its ends are among them, then the others by mean.
 
     Args:
-        judge: Of the `search` items.
+        aims: Of the `search` items.
         ranked: As `ranking` returns it.
     """
-    if judge.campaign.mode == "mean":
+    if aims.campaign.mode == "mean":
         return [one.number for one in ranked]
     front = [one for one in ranked if one.front == 0]
     ends = [
         _end(front, position, direction)
-        for position, direction in enumerate(judge.directions)
+        for position, direction in enumerate(aims.directions)
         if front
     ]
     return list(dict.fromkeys(one.number for one in (*front[:1], *ends, *ranked)))

@@ -10,17 +10,17 @@ from optuna.distributions import FloatDistribution
 
 from evomerge.campaign import Campaign
 from evomerge.errors import CampaignError
-from evomerge.goals import Judge
-from evomerge.search.bandit_proposer import BanditProposer
-from evomerge.search.cmaes_proposer import SIGMA, CmaEsProposer
-from evomerge.search.coarse_proposer import CoarseProposer
+from evomerge.goals import Objectives
+from evomerge.search.bandit_sampler import BanditSampler
+from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
+from evomerge.search.coarse_sampler import CoarseSampler
 from evomerge.search.contributions import Contributions, contributions_of
+from evomerge.search.descent_sampler import AROUND, DescentSampler
 from evomerge.search.gradient_bandit import GradientBandit
-from evomerge.search.optuna_proposer import RANDOM_TRIALS, OptunaProposer
-from evomerge.search.proposer import Proposer
-from evomerge.search.random_proposer import RandomProposer
-from evomerge.search.slope_proposer import AROUND, SlopeProposer
-from evomerge.search.sobol_proposer import SobolProposer
+from evomerge.search.optuna_sampler import RANDOM_TRIALS, OptunaSampler
+from evomerge.search.random_sampler import RandomSampler
+from evomerge.search.sampler import Sampler
+from evomerge.search.sobol_sampler import SobolSampler
 from evomerge.space import Space
 from evomerge.store import Direction
 
@@ -31,20 +31,20 @@ _UNIFORM = ("random", "qmc")  # which spread over methods and subsets by themsel
 _FEWEST_RANDOM = 3
 
 
-def open_proposer(
+def open_sampler(
     campaign: Campaign,
     space: Space,
-    judge: Judge,
+    aims: Objectives,
     counts: Mapping[str, int],
     trials: int,
-) -> Proposer:
+) -> Sampler:
     """Set up the campaign's sampler.
 
     Args:
         campaign: Its `search` names the sampler and the seed.
         space: Where to search.
-        judge: Of the `search` items: the directions, and what items contribute to the objective.
-        counts: Task → number of its search items with a gold answer, if any; only for `slope`.
+        aims: Of the `search` items: the directions, and what items contribute to the objective.
+        counts: Task → number of its search items with a gold answer, if any; only for `gradient`.
         trials: What the sampler plans for: as it was when the campaign began, whatever was added since.
 
     Raises:
@@ -58,20 +58,20 @@ def open_proposer(
             field="space.parameters",
         )
     name = campaign.search.sampler
-    if name == "cmaes" and len(judge.directions) > 1:
+    if name == "cmaes" and len(aims.directions) > 1:
         raise CampaignError(
-            "cmaes searches for one best value, found mode: pareto; use slope, nsga2, tpe, gp, "
+            "cmaes searches for one best value, found mode: pareto; use gradient, nsga2, tpe, gp, "
             "random or qmc, or mode: mean",
             field="search.sampler",
         )
-    samplers = _Samplers(campaign, judge.directions, counts, trials, contributions_of(judge))
-    if name == "slope":
+    samplers = _Samplers(campaign, aims.directions, counts, trials, contributions_of(aims))
+    if name == "gradient":
         _check_gradients(space, counts)
         return samplers.over(space)
     coarse = space.coarse()
     if coarse is None:
         return samplers.over(space)
-    return CoarseProposer(space, trials, samplers.over(coarse), lambda: samplers.over(space))
+    return CoarseSampler(space, trials, samplers.over(coarse), lambda: samplers.over(space))
 
 
 @dataclass(frozen=True)
@@ -84,68 +84,72 @@ class _Samplers:
     trials: int
     contributions: Contributions
 
-    def over(self, space: Space) -> Proposer:
+    def over(self, space: Space) -> Sampler:
         """Open it over a space: where a method or a subset is chosen there, one for each choice."""
         name = self.campaign.search.sampler
         apart = len(space.settings.method) > 1 or space.settings.subsets
         if not apart or name in _UNIFORM:
-            return self._one(space.distributions, space.sloped)
-        kind = GradientBandit if name == "slope" else BanditProposer
+            return self._one(space.distributions, space.differentiable)
+        kind = GradientBandit if name == "gradient" else BanditSampler
         methods = len(space.settings.method)
         return kind(
             space,
-            lambda distributions, sloped: self._one(distributions, sloped, methods),
+            lambda distributions, differentiable: self._one(distributions, differentiable, methods),
             self.trials,
             self.contributions,
             several=len(self.directions) > 1,
         )
 
-    def _one(self, distributions: Distributions, sloped: Sequence[str], arms: int = 1) -> Proposer:
+    def _one(
+        self, distributions: Distributions, differentiable: Sequence[str], arms: int = 1
+    ) -> Sampler:
         name = self.campaign.search.sampler
-        if name != "slope":
+        if name != "gradient":
             return self._plain(name, distributions, arms=arms)
         rest = "cmaes" if len(self.directions) == 1 else "nsga2"
         return (
-            self._gradient(distributions, sloped, rest)
-            if sloped
+            self._gradient(distributions, differentiable, rest)
+            if differentiable
             else self._plain(rest, distributions)
         )
 
     def _plain(
         self, name: str, distributions: Distributions, sigma: float = SIGMA, arms: int = 1
-    ) -> Proposer:
+    ) -> Sampler:
         seed = self.campaign.search.seed
         if name == "cmaes":
-            return CmaEsProposer(distributions, self.trials, seed, sigma)
+            return CmaEsSampler(distributions, self.trials, seed, sigma)
         if name == "random":
-            return RandomProposer(distributions, seed)
+            return RandomSampler(distributions, seed)
         if name == "qmc":
-            return SobolProposer(distributions, seed)
+            return SobolSampler(distributions, seed)
         startup = max(_FEWEST_RANDOM, RANDOM_TRIALS // arms)
-        return OptunaProposer(name, distributions, self.directions, self.trials, seed, startup)
+        return OptunaSampler(name, distributions, self.directions, self.trials, seed, startup)
 
-    def _gradient(self, distributions: Distributions, sloped: Sequence[str], rest: str) -> Proposer:
+    def _gradient(
+        self, distributions: Distributions, differentiable: Sequence[str], rest: str
+    ) -> Sampler:
         search, counts = self.campaign.search, self.counts
         goals = self.campaign.objectives
         weights = {goal.task: goal.weight for goal in goals if goal.task in counts}
-        return SlopeProposer(
+        return DescentSampler(
             distributions,
-            sloped,
+            differentiable,
             {task: counts[task] for task in weights},
             _shares(weights, search.seed, several=len(self.directions) > 1),
             self.trials,
             search.seed,
             lambda last: self._plain(rest, distributions, AROUND if last else SIGMA),
-            batch=search.slope_items,
+            batch=search.gradient_items,
         )
 
 
 def _check_gradients(space: Space, counts: Mapping[str, int]) -> None:
-    if space.sloped and counts:
+    if space.differentiable and counts:
         return
-    what = "no searched number" if not space.sloped else "no task"
+    what = "no searched number" if not space.differentiable else "no task"
     raise CampaignError(
-        f"{what} has a slope (weights and factors do, by the gold answers of tasks); use cmaes",
+        f"{what} has a gradient (weights and factors do, by the gold answers of tasks); use cmaes",
         field="search.sampler",
     )
 

@@ -11,17 +11,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.racing import completed
 from evomerge.recipe import Parts, parts
 from evomerge.search.descent import Step
-from evomerge.search.flights import Flights
 from evomerge.search.history import Event, Known, events
+from evomerge.search.in_flight import InFlight
 from evomerge.search.incumbents import Incumbents
-from evomerge.search.proposer import GradientProposer, Params, Proposer, Result
 from evomerge.search.racing import against
 from evomerge.search.ranking import Ranked, finalists, ranked_loss, ranking
-from evomerge.search.samplers import open_proposer
+from evomerge.search.sampler import GradientSampler, Params, Result, Sampler
+from evomerge.search.samplers import open_sampler
 from evomerge.search.tally import Ended, Tally
 from evomerge.space import Space
 from evomerge.store import Asked, Store, StoredBaseline, StoredTrial, Told
@@ -30,19 +30,19 @@ from evomerge.trial import (
     Cost,
     Failure,
     FailureKind,
+    GradientJob,
+    Gradients,
     Job,
     Outcome,
     Race,
-    SlopeJob,
-    Slopes,
 )
 
-SLOPE_COST = 3
+GRADIENT_COST = 3
 """A step reads its items forward and backward; the latter counts as two more item evaluations."""
 
 _ATTEMPTS = 3  # draws before a candidate near one in flight is let pass
 
-Work = Job | SlopeJob
+Work = Job | GradientJob
 
 
 class Study:
@@ -53,13 +53,13 @@ class Study:
 
     Args:
         space: Where to search.
-        judge: Of the campaign, on the `search` items.
-        store: Open for writing; what it holds is heard again.
-        known: Parents and naive merges; the sampler hears of those that lie in the space.
+        aims: Of the campaign, on the `search` items.
+        store: Open for writing; what it holds is noted again.
+        known: Parents and naive merges; the sampler is told of those that lie in the space.
         first: Points to try before the sampler's own, such as those of an earlier campaign.
         counts: Task → number of its search items with a gold answer, for the tasks that have any.
         race: What candidates are raced by; None: every candidate is scored in full.
-        proposer: Another source of points than the campaign's sampler.
+        sampler: Another source of points than the campaign's sampler.
 
     Raises:
         CampaignError: Nothing is searched, or the sampler cannot do what is asked.
@@ -68,32 +68,32 @@ class Study:
     def __init__(
         self,
         space: Space,
-        judge: Judge,
+        aims: Objectives,
         store: Store,
         *,
         known: Sequence[Known] = (),
         first: Sequence[Params] = (),
         counts: Mapping[str, int] | None = None,
         race: Race | None = None,
-        proposer: Proposer | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         logging.getLogger("optuna").setLevel(logging.ERROR)
         self.tally = Tally()
-        self._space, self._judge, self._store = space, judge, store
+        self._space, self._aims, self._store = space, aims, store
         self._first, self._race = [dict(point) for point in first], race
         campaign = store.campaign
         self._metrics = {goal.task: (goal.metric,) for goal in campaign.objectives}
-        self._proposer = proposer or open_proposer(
-            campaign, space, judge, counts or {}, store.planned_trials
+        self._sampler = sampler or open_sampler(
+            campaign, space, aims, counts or {}, store.planned_trials
         )
-        self._flights = Flights(space.distributions)
-        self._incumbents = Incumbents(judge.directions)
+        self._in_flight = InFlight(space.distributions)
+        self._incumbents = Incumbents(aims.directions)
         self._params: dict[int, dict[str, float]] = {}
-        self._flying: dict[int, Candidate] = {}
+        self._running: dict[int, Candidate] = {}
         self._steps: dict[str, Step] = {}  # by the name of the job in flight
         self._interrupted: list[Work] = []
         self._news: list[Told] = []
-        self._hear_again(known)
+        self._replay(known)
 
     @property
     def best(self) -> Ranked | None:
@@ -123,12 +123,12 @@ class Study:
         while len(jobs) < count and self.ended is None:
             step = self._next_step()
             if step is not None:
-                cost = SLOPE_COST * step.count
+                cost = GRADIENT_COST * step.count
                 if not self.tally.affords(self._store.campaign, self._pending + cost):
                     break
                 asked.append(step)
                 self._take_step(step)
-                jobs.append(self._slope_job(step))
+                jobs.append(self._gradient_job(step))
                 continue
             if self._must_wait():
                 break
@@ -141,16 +141,16 @@ class Study:
             if answer is not None:
                 self._record_asked(asked)
                 self._tell_trials([self._copied(candidate, answer)])
-            elif not self._flights.is_twin(number):
+            elif not self._in_flight.is_twin(number):
                 jobs.append(self._job(candidate))
         self._record_asked(asked)
         return jobs
 
-    def tell(self, work: Work, outcome: Outcome | Slopes) -> None:
+    def tell(self, work: Work, outcome: Outcome | Gradients) -> None:
         """Record what came of one job; see `tell_many`."""
         self.tell_many([(work, outcome)])
 
-    def tell_many(self, results: Sequence[tuple[Work, Outcome | Slopes]]) -> None:
+    def tell_many(self, results: Sequence[tuple[Work, Outcome | Gradients]]) -> None:
         """Record results durably, then let the sampler learn from them.
 
         A score that is not a finite number is no score: the trial fails as `not finite`.
@@ -166,7 +166,7 @@ class Study:
             for work, outcome in results:
                 if isinstance(work, Job) and isinstance(outcome, Outcome):
                     trials.append(self._judged(work.candidate, outcome, work.race))
-                elif isinstance(work, SlopeJob) and isinstance(outcome, Slopes):
+                elif isinstance(work, GradientJob) and isinstance(outcome, Gradients):
                     self._tell_trials(trials)
                     trials = []
                     self._tell_step(work, outcome)
@@ -186,46 +186,46 @@ class Study:
         return [
             job
             for job in left
-            if isinstance(job, SlopeJob) or not self._flights.is_twin(_number(job.candidate))
+            if isinstance(job, GradientJob) or not self._in_flight.is_twin(_number(job.candidate))
         ]
 
     def ranking(self) -> list[Ranked]:
         """Return the trials scored in full, best first; with several objectives front by front."""
-        return ranking(self._judge, self.tally.scored.values())
+        return ranking(self._aims, self.tally.scored.values())
 
     def finalists(self) -> Iterator[Candidate]:
         """Give the trials in the order in which `select` should see them: behind all, those given up."""
         for some in (self.tally.scored, self.tally.given_up):
-            for number in finalists(self._judge, ranking(self._judge, some.values())):
+            for number in finalists(self._aims, ranking(self._aims, some.values())):
                 yield self._candidate(number, self._params[number])
 
     @property
     def _pending(self) -> int:
         """Items that the work in flight may still cost."""
         steps = sum(step.count for step in self._steps.values())
-        return len(self._flying) * self._store.campaign.items_per_trial + SLOPE_COST * steps
+        return len(self._running) * self._store.campaign.items_per_trial + GRADIENT_COST * steps
 
     def _next_step(self) -> Step | None:
-        proposer = self._proposer
-        if not isinstance(proposer, GradientProposer) or self.tally.asked < len(self._first):
+        sampler = self._sampler
+        if not isinstance(sampler, GradientSampler) or self.tally.asked < len(self._first):
             return None
-        return None if self._must_wait() else proposer.next_step()
+        return None if self._must_wait() else sampler.next_step()
 
     def _must_wait(self) -> bool:
-        """Descents begin at the best of the given points, so these are heard of first."""
+        """Descents begin at the best of the given points, so these are noted of first."""
         given = range(len(self._first))
         return (
-            isinstance(self._proposer, GradientProposer)
+            isinstance(self._sampler, GradientSampler)
             and self.tally.asked >= len(self._first)
-            and any(number in self._flying for number in given)
+            and any(number in self._running for number in given)
         )
 
     def _point(self, number: int) -> dict[str, float]:
         if number < len(self._first):
             return self._first[number]
         for attempt in range(_ATTEMPTS):
-            params = self._proposer.propose(number, attempt)
-            if not self._flights.is_near(params):
+            params = self._sampler.propose(number, attempt)
+            if not self._in_flight.is_near(params):
                 break
         return params
 
@@ -236,16 +236,16 @@ class Study:
         race = against(self._race, self._incumbents.outcomes, _number(candidate))
         return Job(candidate, "search", self._metrics, race)
 
-    def _slope_job(self, step: Step) -> SlopeJob:
+    def _gradient_job(self, step: Step) -> GradientJob:
         recipe = self._space.recipe(step.params)
-        return SlopeJob(step.name, recipe, step.items, step.shares)
+        return GradientJob(step.name, recipe, step.items, step.shares)
 
     def _record_asked(self, asked: list[Asked | Step]) -> None:
         if asked:
             with self._store.together():
                 for new in asked:
                     if isinstance(new, Step):
-                        self._store.slope_asked(new.descent, new.number, new.items, new.params)
+                        self._store.gradient_asked(new.descent, new.number, new.items, new.params)
                     else:
                         self._store.asked_many([new])
             asked.clear()
@@ -253,10 +253,10 @@ class Study:
     def _tell_trials(self, judged: Sequence[Told]) -> None:
         entries = list(judged)
         for entry in judged:
-            for number in self._flights.land(_number(entry.candidate), entry.outcome):
+            for number in self._in_flight.land(_number(entry.candidate), entry.outcome):
                 outcome = replace(entry.outcome, cost=Cost())  # its recipe waited for this one
-                self._flights.land(number, outcome)
-                entries.append(Told(self._flying[number], outcome, entry.values, entry.pruned))
+                self._in_flight.land(number, outcome)
+                entries.append(Told(self._running[number], outcome, entry.values, entry.pruned))
         if entries:
             self._store.told_many(entries)
             self._news += entries
@@ -264,11 +264,11 @@ class Study:
             self._take_told(entry.candidate, entry.outcome, entry.values)
 
     def _judged(self, candidate: Candidate, outcome: Outcome, race: Race | None) -> Told:
-        if candidate.number not in self._flying:
+        if candidate.number not in self._running:
             raise ValueError(f"{candidate.name} is not waiting for an outcome")
         if outcome.failure is not None:
             return Told(candidate, outcome, None)
-        values = self._judge.values(_in_full(race, outcome), candidate.recipe)
+        values = self._aims.values(_in_full(race, outcome), candidate.recipe)
         if all(map(math.isfinite, values)):
             return Told(candidate, outcome, values, outcome.pruned is not None)
         shown = ", ".join(f"{value:g}" for value in values)
@@ -280,30 +280,32 @@ class Study:
         told = self._judged(candidate, answer, None)
         return replace(told, outcome=replace(told.outcome, cost=Cost()))
 
-    def _tell_step(self, job: SlopeJob, found: Slopes) -> None:
+    def _tell_step(self, job: GradientJob, found: Gradients) -> None:
         step = self._steps.get(job.name)
         if step is None:
-            raise ValueError(f"{job.name} is not waiting for its slopes")
-        slopes: dict[str, float] | None = None
+            raise ValueError(f"{job.name} is not waiting for its gradients")
+        gradients: dict[str, float] | None = None
         reason = None if found.failure is None else f"{found.failure.kind}: {found.failure.reason}"
         trace = "" if found.failure is None else found.failure.trace
         if reason is None:
-            slopes = self._space.gradient(step.params, found)
-            if not all(map(math.isfinite, [found.loss, *slopes.values()])):
-                slopes, reason = None, f"{FailureKind.NOT_FINITE}: the slopes are not finite"
-        loss = None if slopes is None else found.loss
-        cost = SLOPE_COST * job.count
-        self._store.slope_told(step.descent, step.number, loss, slopes or {}, reason, cost, trace)
-        self._take_slopes(step, slopes, reason, cost)
+            gradients = self._space.gradient(step.params, found)
+            if not all(map(math.isfinite, [found.loss, *gradients.values()])):
+                gradients, reason = None, f"{FailureKind.NOT_FINITE}: the gradients are not finite"
+        loss = None if gradients is None else found.loss
+        cost = GRADIENT_COST * job.count
+        self._store.gradient_told(
+            step.descent, step.number, loss, gradients or {}, reason, cost, trace
+        )
+        self._take_gradients(step, gradients, reason, cost)
 
-    def _hear_again(self, known: Sequence[Known]) -> None:
+    def _replay(self, known: Sequence[Known]) -> None:
         """Do again what the store recorded, in the order in which it happened; then add what is new."""
         inside: dict[_Point, Result] = {}
         for one in known:
-            result = self._result(self._judge.values(one.outcome), one.outcome)
+            result = self._result(self._aims.values(one.outcome), one.outcome)
             if not all(map(math.isfinite, result.values)):
                 continue
-            self._incumbents.hear(result.values, result.violations, one.outcome)
+            self._incumbents.note(result.values, result.violations, one.outcome)
             if one.params is not None:
                 inside.setdefault(_point_of(one.params), result)
         unanswered: list[Told] = []
@@ -312,7 +314,7 @@ class Study:
         self._tell_trials(unanswered)
         for point, result in inside.items():
             self._store.add_baseline(dict(point), result.values)
-            self._proposer.known(dict(point), result)
+            self._sampler.known(dict(point), result)
 
     def _hear(self, event: Event, inside: dict[_Point, Result], unanswered: list[Told]) -> None:
         what, told = event.what, event.kind == "told"
@@ -326,62 +328,62 @@ class Study:
                 elif what.told_seq is None and answer is not None:
                     unanswered.append(self._copied(what.candidate, answer))
             elif what.outcome is not None:
-                self._flights.land(what.number, what.outcome)
+                self._in_flight.land(what.number, what.outcome)
                 self._take_told(what.candidate, what.outcome, what.values)
-        elif isinstance(self._proposer, GradientProposer):
-            step = self._proposer.step(what.descent, what.step, what.params, what.items)
+        elif isinstance(self._sampler, GradientSampler):
+            step = self._sampler.step(what.descent, what.step, what.params, what.items)
             if told:
-                slopes = None if what.loss is None else what.slopes
-                self._take_slopes(step, slopes, what.failure, what.cost_items)
+                gradients = None if what.loss is None else what.gradients
+                self._take_gradients(step, gradients, what.failure, what.cost_items)
             else:
                 self._take_step(step)
                 if what.told_seq is None:
-                    self._interrupted.append(self._slope_job(step))
+                    self._interrupted.append(self._gradient_job(step))
 
     def _take_baseline(self, baseline: StoredBaseline, inside: dict[_Point, Result]) -> None:
         result = inside.pop(_point_of(baseline.params), None)
-        loss = -self._judge.mean(baseline.values)
-        self._proposer.known(baseline.params, result or Result(baseline.values, loss))
+        loss = -self._aims.mean(baseline.values)
+        self._sampler.known(baseline.params, result or Result(baseline.values, loss))
 
     def _take_asked(self, candidate: Candidate, params: Params, recipe: Parts) -> Outcome | None:
-        """Hear that a trial was asked; return the outcome of an earlier one with the same recipe."""
+        """Note that a trial was asked; return the outcome of an earlier one with the same recipe."""
         number = _number(candidate)
-        self._proposer.asked(number, params)
+        self._sampler.asked(number, params)
         self._params[number] = dict(params)
         self.tally.asked += 1
-        self._flying[number] = candidate
-        answer = self._flights.start(number, params, recipe)
-        self.tally.repeats = self._flights.repeats
+        self._running[number] = candidate
+        answer = self._in_flight.start(number, params, recipe)
+        self.tally.repeats = self._in_flight.repeats
         return answer
 
     def _take_told(
         self, candidate: Candidate, outcome: Outcome, values: Sequence[float] | None
     ) -> None:
         number = _number(candidate)
-        del self._flying[number]
+        del self._running[number]
         result = None if values is None else self._result(values, outcome)
         self.tally.take(number, outcome, result)
         if result is not None:
-            self._incumbents.hear(result.values, result.violations, outcome)
-        self._proposer.told(number, self._params[number], result)
+            self._incumbents.note(result.values, result.violations, outcome)
+        self._sampler.told(number, self._params[number], result)
 
     def _take_step(self, step: Step) -> None:
-        assert isinstance(self._proposer, GradientProposer)  # nothing else takes steps
-        self._proposer.step_asked(step)
+        assert isinstance(self._sampler, GradientSampler)  # nothing else takes steps
+        self._sampler.step_asked(step)
         self._steps[step.name] = step
 
-    def _take_slopes(
-        self, step: Step, slopes: Mapping[str, float] | None, failure: str | None, cost: int
+    def _take_gradients(
+        self, step: Step, gradients: Mapping[str, float] | None, failure: str | None, cost: int
     ) -> None:
-        assert isinstance(self._proposer, GradientProposer)
+        assert isinstance(self._sampler, GradientSampler)
         del self._steps[step.name]
         self.tally.items += cost
-        self.tally.slope_failure = failure or self.tally.slope_failure
-        self._proposer.step_told(step.descent, slopes)
+        self.tally.gradient_failure = failure or self.tally.gradient_failure
+        self._sampler.step_told(step.descent, gradients)
 
     def _result(self, values: Sequence[float], outcome: Outcome) -> Result:
-        violations = self._judge.violations(outcome)
-        loss = ranked_loss(self._judge.mean(values), violations)
+        violations = self._aims.violations(outcome)
+        loss = ranked_loss(self._aims.mean(values), violations)
         return Result(tuple(values), loss, violations, outcome)
 
 

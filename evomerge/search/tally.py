@@ -8,8 +8,8 @@ from enum import StrEnum
 from evomerge.campaign import Campaign
 from evomerge.goals import feasible
 from evomerge.search.objectives import reached
-from evomerge.search.proposer import Result
 from evomerge.search.ranking import Scored
+from evomerge.search.sampler import Result
 from evomerge.trial import Outcome
 
 EXHAUSTED = 50
@@ -35,12 +35,12 @@ class Tally:
     Attributes:
         asked: Candidates asked for.
         failed: Candidates that failed.
-        items: Items scored for trials, an item of a slope counting as three.
+        items: Items scored for trials, an item of a gradient counting as three.
         best_value: The best value that meets the conditions; None before there is one, and in Pareto mode.
         repeats: How many of the latest trials in a row repeated the recipe of an earlier one.
         scored: Number → trial scored in full.
         given_up: Number → trial given up before its last item, with estimates for values.
-        slope_failure: Why the last step that failed did; None: none failed.
+        gradient_failure: Why the last step that failed did; None: none failed.
     """
 
     asked: int = 0
@@ -50,7 +50,7 @@ class Tally:
     repeats: int = 0
     scored: dict[int, Scored] = field(default_factory=dict)
     given_up: dict[int, Scored] = field(default_factory=dict)
-    slope_failure: str | None = None
+    gradient_failure: str | None = None
 
     @property
     def pruned(self) -> int:

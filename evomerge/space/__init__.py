@@ -1,4 +1,4 @@
-"""The search space: settings → Optuna distributions, parameters → Recipe, slopes → gradient."""
+"""The search space: settings → Optuna distributions, parameters → Recipe, gradients → gradient."""
 
 from evomerge.space.advice import unused
 from evomerge.space.baselines import Baseline, Wanted

@@ -5,37 +5,37 @@ from __future__ import annotations
 from collections import Counter
 
 from evomerge import campaign
-from evomerge.space import genes
+from evomerge.space import codes
 from evomerge.space.space import Space
 
-LEARNING = {"slope", "cmaes", "tpe", "gp"}
+LEARNING = {"gradient", "cmaes", "tpe", "gp"}
 """Samplers that learn from where good trials lie."""
 
 
-def unused(space: Space, sampler: campaign.Sampler) -> tuple[str, ...]:
+def unused(space: Space, sampler: campaign.SamplerName) -> tuple[str, ...]:
     """Return a warning for each kind of dimension that a sampler cannot use as it uses the others."""
     found = []
     flat = [
         name
         for name in space.distributions
-        if name not in space.sloped and not genes.is_choice(name)
+        if name not in space.differentiable and not codes.is_choice(name)
     ]
-    if sampler == "slope" and flat:
+    if sampler == "gradient" and flat:
         kinds = Counter(name.split("/")[0] for name in flat)
         listed = ", ".join(
             name if count == 1 else f"{name} ×{count}" for name, count in kinds.items()
         )
         found.append(
-            f"slope has no slope by {len(flat)} of {len(space.distributions)} dimensions ({listed}): its "
+            f"gradient has no gradient by {len(flat)} of {len(space.distributions)} dimensions ({listed}): its "
             "CMA-ES part searches them"
         )
-    if sampler == "slope" and space.settings.coarse is not None:
+    if sampler == "gradient" and space.settings.coarse is not None:
         found.append(
-            "slope begins in the whole space: coarse is for the other samplers, leave it out"
+            "gradient begins in the whole space: coarse is for the other samplers, leave it out"
         )
     if sampler in LEARNING and space.settings.mask_seed:
         found.append(
-            f"{genes.MASK_SEED}: neighbouring values are unrelated masks, so {sampler} can learn nothing "
+            f"{codes.MASK_SEED}: neighbouring values are unrelated masks, so {sampler} can learn nothing "
             "from them and finds a good one by luck only"
         )
     return tuple(found)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.space import genes
+from evomerge.space import codes
 from evomerge.space.dimensions import Searched
 from evomerge.space.facts import WEIGHT
 from evomerge.space.gradient import has_gradient
@@ -44,7 +44,7 @@ def choice_of(space: Space, params: Mapping[str, float]) -> Choice:
     """Return what a point chooses."""
     method, experts = space.method(params), tuple(space.family.experts)
     if space.settings.subsets and WEIGHT in space.methods[method].parameters:
-        part = genes.taking_part(experts, params)
+        part = codes.taking_part(experts, params)
         experts = tuple(one for one, takes in zip(experts, part, strict=True) if takes)
     return Choice(method, experts)
 
@@ -65,7 +65,7 @@ def free(space: Space, choice: Choice) -> tuple[str, ...]:
     """Return the dimensions on which the models of a choice depend, in the order of the space."""
     names = set(_numbers(space, choice))
     if space.settings.mask_seed and space.methods[choice.method].draws_masks:
-        names.add(genes.MASK_SEED)
+        names.add(codes.MASK_SEED)
     return tuple(name for name in space.distributions if name in names)
 
 
@@ -85,9 +85,9 @@ def default_point(space: Space, choice: Choice) -> dict[str, float]:
     """
     found = space.middle(choice.method)
     if space.settings.subsets:
-        found |= {genes.use(one): float(one in choice.experts) for one in space.family.experts}
+        found |= {codes.use(one): float(one in choice.experts) for one in space.family.experts}
     if space.settings.mask_seed:
-        found[genes.MASK_SEED] = 0.0
+        found[codes.MASK_SEED] = 0.0
     return found | _defaults(space, choice)
 
 

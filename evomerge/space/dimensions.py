@@ -1,4 +1,4 @@
-"""One searched parameter: its dimensions, the values that they stand for, and slopes the way back."""
+"""One searched parameter: its dimensions, the values that they stand for, and gradients the way back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evomerge import campaign
 from evomerge.space.facts import WEIGHT, Family, MethodFacts
 from evomerge.space.groups import LayerGroups
 from evomerge.space.profiles import Numbers, basis, coefficient_range
-from evomerge.space.shares import scaled, scaled_slopes
+from evomerge.space.shares import scaled, scaled_gradients
 
 REST = "rest"
 
@@ -112,10 +112,10 @@ class Searched:
         found = found if part is None else found * part
         return found if self.total is None else scaled(found, self.total, self._part(part))
 
-    def slopes(
+    def gradients(
         self, params: Mapping[str, float], part: Numbers | None, by_value: Numbers
     ) -> dict[str, float]:
-        """Return the slope by each dimension from the slopes by the values.
+        """Return the gradient by each dimension from the gradients by the values.
 
         Args:
             params: The point.
@@ -126,16 +126,16 @@ class Searched:
         coordinates = self.coordinates(params)
         free = self.evaluated(coordinates)
         found = free if part is None else free * part
-        slopes = _summed(by_value, found.shape)
+        gradients = _summed(by_value, found.shape)
         if self.total is not None:
-            slopes = scaled_slopes(found, self.total, self._part(part), slopes)
+            gradients = scaled_gradients(found, self.total, self._part(part), gradients)
         if part is not None:
-            slopes = _summed(slopes * part, free.shape)
+            gradients = _summed(gradients * part, free.shape)
         if self.profile is not None:
             curve = self._curve(coordinates)
-            slopes = np.where((curve < self.low) | (curve > self.high), 0.0, slopes)
-            slopes = np.einsum("gj,gce->jce", basis(self.groups, self.profile), slopes)
-        return {name: float(slopes[place]) for name, place in self.places.items()}
+            gradients = np.where((curve < self.low) | (curve > self.high), 0.0, gradients)
+            gradients = np.einsum("gj,gce->jce", basis(self.groups, self.profile), gradients)
+        return {name: float(gradients[place]) for name, place in self.places.items()}
 
     @cached_property
     def low(self) -> Numbers:

@@ -20,7 +20,7 @@ class ParameterFacts(Protocol):
         """Whether each model has a value of its own."""
 
     @property
-    def sloped(self) -> bool:
+    def differentiable(self) -> bool:
         """Whether the merged weights change smoothly with it, as they do with weights and factors."""
 
     @property
@@ -44,8 +44,8 @@ class MethodFacts(Protocol):
         """Whether its result depends on the recipe's seed."""
 
     @property
-    def slopes(self) -> object | None:
-        """What computes its slopes; None where it has none."""
+    def gradients(self) -> object | None:
+        """What computes its gradients; None where it has none."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evomerge import campaign
-from evomerge.space import genes
+from evomerge.space import codes
 from evomerge.space.baselines import Wanted
 from evomerge.space.dimensions import Searched
 from evomerge.space.facts import WEIGHT
@@ -47,11 +47,11 @@ def located(space: Space, method: str, wanted: Wanted) -> dict[str, float] | Non
         part[0] = part[0] if part.any() else 1.0
         if WEIGHT not in takes:
             part[:] = 1.0
-    params = genes.choosing(space.settings.method, method)
+    params = codes.choosing(space.settings.method, method)
     if part is not None:
-        params |= {genes.use(e): float(on) for e, on in zip(experts, part, strict=True)}
+        params |= {codes.use(e): float(on) for e, on in zip(experts, part, strict=True)}
     if space.settings.mask_seed:
-        params[genes.MASK_SEED] = 0.0
+        params[codes.MASK_SEED] = 0.0
     for one in space.searched:
         values = _middle(one)
         if one.name in takes:

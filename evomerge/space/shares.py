@@ -21,22 +21,22 @@ def scaled(values: Numbers, total: float, part: Numbers) -> Numbers:
     return shares * total
 
 
-def scaled_slopes(values: Numbers, total: float, part: Numbers, slopes: Numbers) -> Numbers:
-    """Return slopes by the values from slopes by what `scaled` makes of them.
+def scaled_gradients(values: Numbers, total: float, part: Numbers, gradients: Numbers) -> Numbers:
+    """Return gradients by the values from gradients by what `scaled` makes of them.
 
-    With v_e = s r_e / R the slope by r_e is s / R (g_e - Σ_k g_k r_k / R). Where R is 0, v jumps; there
+    With v_e = s r_e / R the gradient by r_e is s / R (g_e - Σ_k g_k r_k / R). Where R is 0, v jumps; there
     the answer is the one of equal values that add up to s, which points the right way.
 
     Args:
         values: As for `scaled`.
         total: As for `scaled`.
         part: As for `scaled`.
-        slopes: By the scaled values, shaped as `values`.
+        gradients: By the scaled values, shaped as `values`.
     """
     found = values.sum(axis=-1, keepdims=True)
     share = scaled(values, 1.0, part)
-    mean = (slopes * share).sum(axis=-1, keepdims=True)
-    by_value: Numbers = (slopes - mean) * total / np.where(found > 0, found, total)
+    mean = (gradients * share).sum(axis=-1, keepdims=True)
+    by_value: Numbers = (gradients - mean) * total / np.where(found > 0, found, total)
     return by_value
 
 

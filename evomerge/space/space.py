@@ -1,6 +1,6 @@
 """The searched space as a fixed rectangle of numbers, and the way from its points to recipes and back.
 
-Every dimension is a float that is present in every trial, a searched method included (`genes`), so
+Every dimension is a float that is present in every trial, a searched method included (`codes`), so
 samplers never meet a parameter that is not always there.
 """
 
@@ -14,18 +14,18 @@ from optuna.distributions import FloatDistribution
 
 from evomerge import campaign
 from evomerge.recipe import Recipe, Source
-from evomerge.space import genes
+from evomerge.space import codes
 from evomerge.space.baselines import Baseline, Wanted, baselines
 from evomerge.space.dimensions import Searched, searched
 from evomerge.space.facts import WEIGHT, Family, MethodFacts
-from evomerge.space.gradient import gradient, is_sloped
+from evomerge.space.gradient import gradient, is_differentiable
 from evomerge.space.groups import LayerGroups, largest_overlap, layer_groups, undone_overlap
 from evomerge.space.locating import located
 from evomerge.space.profiles import Numbers
 from evomerge.space.recipes import written
 from evomerge.space.rules import check_settings
 from evomerge.space.transfer import moved
-from evomerge.trial import Slopes
+from evomerge.trial import Gradients
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Space:
         optional = family.experts if settings.subsets else ()
         distributions = {
             name: FloatDistribution(0.0, 1.0)
-            for name in genes.names(settings.method, optional, settings.mask_seed)
+            for name in codes.names(settings.method, optional, settings.mask_seed)
         }
         for one in parameters:
             distributions |= one.distributions()
@@ -105,7 +105,7 @@ class Space:
 
     def method(self, params: Mapping[str, float]) -> str:
         """Return the method at a point: the one with the highest score, the first of equals."""
-        return genes.chosen(self.settings.method, params)
+        return codes.chosen(self.settings.method, params)
 
     def recipe(self, params: Mapping[str, float]) -> Recipe:
         """Return the recipe of a point.
@@ -118,7 +118,7 @@ class Space:
     def middle(self, method: str) -> dict[str, float]:
         """Return the middle of all ranges, with a method chosen."""
         middle = {name: (one.low + one.high) / 2 for name, one in self.distributions.items()}
-        return middle | genes.choosing(self.settings.method, method)
+        return middle | codes.choosing(self.settings.method, method)
 
     def baselines(self) -> tuple[Baseline, ...]:
         """Return parents and naive merges, each with its point where it lies in this space."""
@@ -130,8 +130,8 @@ class Space:
         return located(self, method, wanted)
 
     @cached_property
-    def sloped(self) -> tuple[str, ...]:
-        """The dimensions that have a slope, in the order of `distributions`.
+    def differentiable(self) -> tuple[str, ...]:
+        """The dimensions that have a gradient, in the order of `distributions`.
 
         They are those of the weights and factors: not densities, the method's scores, which experts take
         part, or the masks.
@@ -139,12 +139,12 @@ class Space:
         return tuple(
             name
             for one in self.searched
-            if is_sloped(one.name, self.methods)
+            if is_differentiable(one.name, self.methods)
             for name in one.places
         )
 
-    def gradient(self, params: Mapping[str, float], slopes: Slopes) -> dict[str, float]:
-        """Return the slope of a loss by each dimension of `sloped`.
+    def gradient(self, params: Mapping[str, float], gradients: Gradients) -> dict[str, float]:
+        """Return the gradient of a loss by each dimension of `differentiable`.
 
         It is the derivative by the dimension's own value, of logarithmic ranges too; 0 where the model at
         this point does not depend on it (another method is chosen, the expert takes no part, the curve
@@ -152,12 +152,12 @@ class Space:
 
         Args:
             params: The point.
-            slopes: By the numbers of its recipe, from a job that did not fail.
+            gradients: By the numbers of its recipe, from a job that did not fail.
 
         Raises:
-            ValueError: `slopes` holds none by a parameter that should have some.
+            ValueError: `gradients` holds none by a parameter that should have some.
         """
-        return gradient(self, params, slopes)
+        return gradient(self, params, gradients)
 
     def coarse(self) -> Space | None:
         """Return the space that the search begins in; None where it begins in this one.
@@ -203,13 +203,13 @@ class Space:
         """Return which experts take part in a parameter, 1 or 0, [experts]; None: no one is left out."""
         if not self.settings.subsets or one.name != WEIGHT:
             return None
-        return genes.taking_part(self.family.experts, params)
+        return codes.taking_part(self.family.experts, params)
 
     def seed_of_masks(self, params: Mapping[str, float]) -> int:
         """Return the seed of the random masks at a point."""
         if not self.settings.mask_seed:
             return self.seed
-        return genes.seed_of_masks(self.seed, params[genes.MASK_SEED])
+        return codes.seed_of_masks(self.seed, params[codes.MASK_SEED])
 
     @cached_property
     def named(self) -> Mapping[str, Searched]:

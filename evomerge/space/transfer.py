@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evomerge import campaign
-from evomerge.space import genes
+from evomerge.space import codes
 from evomerge.space.dimensions import Searched
 from evomerge.space.facts import WEIGHT
 from evomerge.space.gradient import component_of
@@ -62,11 +62,11 @@ def moved(
 
 
 def _genes(old: Space, new: Space, params: Mapping[str, float]) -> dict[str, float]:
-    names = (*map(genes.score, new.settings.method), *map(genes.use, new.family.experts))
-    found = {name: params.get(name, 1.0) for name in (*names, genes.MASK_SEED)}
-    found[genes.MASK_SEED] = params.get(genes.MASK_SEED, 0.0)
+    names = (*map(codes.score, new.settings.method), *map(codes.use, new.family.experts))
+    found = {name: params.get(name, 1.0) for name in (*names, codes.MASK_SEED)}
+    found[codes.MASK_SEED] = params.get(codes.MASK_SEED, 0.0)
     if old.settings.method != new.settings.method:
-        found |= genes.choosing(new.settings.method, old.method(params))
+        found |= codes.choosing(new.settings.method, old.method(params))
     return found
 
 

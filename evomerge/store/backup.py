@@ -86,7 +86,7 @@ def how_to_restore(database: Path) -> str:
     """
     backup = database.with_name(BACKUP)
     if database.name != DATABASE or not backup.exists():
-        return "there is no backup of it: restore it from a copy, or start anew with --force"
+        return "there is no backup of it: restore it from a copy, or start again with --force"
     taken = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(backup.stat().st_mtime))
     old = " ".join(shlex.quote(f"{database}{suffix}") for suffix in ("-wal", "-shm"))
     new = f"{shlex.quote(str(backup))} {shlex.quote(str(database))}"

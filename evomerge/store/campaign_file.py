@@ -37,7 +37,7 @@ def as_run(folder: Path, text: str, facts: Mapping[str, Any], *, write: bool) ->
         folder: The results folder.
         text: What the database says.
         facts: Recorded with it.
-        write: Refuse a file in the folder that says something else; write it anew where it is gone.
+        write: Refuse a file in the folder that says something else; write it again where it is gone.
 
     Raises:
         ResultsError: The file was changed.

@@ -140,7 +140,7 @@ def check_database(engine: Engine, path: Path, *, thorough: bool) -> None:
         thorough: Read every page.
 
     Raises:
-        ResultsError: It is damaged, has no tables of ours, or was written by a newer evomerge.
+        ResultsError: It is damaged, has no tables of ours, or was written by another version of evomerge.
     """
     with transaction(engine, path) as connection:
         names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
@@ -151,8 +151,14 @@ def check_database(engine: Engine, path: Path, *, thorough: bool) -> None:
         found = connection.execute(select(META.c.value).where(META.c.key == "schema")).scalar()
         if found is None or int(found) > SCHEMA_VERSION:
             raise ResultsError(
-                f"was written by a newer evomerge (schema {found}, this one reads up to "
+                f"was written by a newer evomerge (schema {found}, this one reads "
                 f"{SCHEMA_VERSION}); update evomerge",
+                file=path,
+            )
+        if int(found) < SCHEMA_VERSION:
+            raise ResultsError(
+                f"was written by an earlier evomerge (schema {found}, this one reads "
+                f"{SCHEMA_VERSION}); finish it with that one, or search again with --force",
                 file=path,
             )
         if thorough:

@@ -10,11 +10,11 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, func, select
 
 from evomerge.store.database import plain, transaction
-from evomerge.store.tables import BASELINES, SLOPE_STEPS, TRIALS
+from evomerge.store.tables import BASELINES, GRADIENT_STEPS, TRIALS
 
 
 class EventLog:
-    """Whoever writes: in a transaction of his own, or in the one that is open around him.
+    """Write in a transaction of its own, or in the one that is open around it.
 
     Attributes:
         is_open: Whether a transaction is open.
@@ -30,7 +30,7 @@ class EventLog:
         self._connection: Connection | None = None
         with self.transaction() as connection:
             latest = [TRIALS.c.asked_seq, TRIALS.c.told_seq, BASELINES.c.seq]
-            latest += [SLOPE_STEPS.c.asked_seq, SLOPE_STEPS.c.told_seq]
+            latest += [GRADIENT_STEPS.c.asked_seq, GRADIENT_STEPS.c.told_seq]
             used = [connection.execute(select(func.max(column))).scalar() for column in latest]
         self._next_seq = 1 + max((seq for seq in used if seq is not None), default=-1)
 

@@ -1,6 +1,6 @@
-"""Opening the study database of a results folder: checked, and with the tables of this evomerge.
+"""Opening the study database of a results folder: checked first.
 
-Whoever only looks needs no right to write: not in a folder that may only be read, not on a read-only mount,
+Reading needs no right to write: not in a folder that may only be read, not on a read-only mount,
 and not where the files of SQLite's write-ahead log were left behind by a copy.
 """
 
@@ -24,33 +24,27 @@ from evomerge.store.database import (
     open_optuna_storage,
     trouble,
 )
-from evomerge.store.migration import bring_up_to_date, in_memory, is_up_to_date
 
 ATTEMPTS = 5
 """Copies of files that another process changes meanwhile, before giving up."""
 
 
 def open_database(path: Path, *, write: bool) -> Engine:
-    """Open a database, or a copy of it in memory where it is of an older evomerge or may only be read.
+    """Open a database, or a copy of it in memory where it may only be read.
 
     Args:
         path: The file.
         write: False: not a byte is changed, and a writer is not disturbed.
 
     Raises:
-        ResultsError: It is damaged, cannot be read, is not ours, or was written by a newer evomerge.
+        ResultsError: It is damaged, cannot be read, is not ours, or was written by another version of evomerge.
     """
     with ExitStack() as undo:
         engine = open_engine(path, write=True) if write else _for_reading(path)
         undo.callback(engine.dispose)
         check_database(engine, path, thorough=write)
         if write:
-            bring_up_to_date(engine, path)
             close_optuna_storage(open_optuna_storage(path))
-        elif not is_up_to_date(engine, path):
-            copy = in_memory(engine, path)
-            engine.dispose()
-            engine = copy
         undo.pop_all()
     return engine
 

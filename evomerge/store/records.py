@@ -122,16 +122,16 @@ class StoredBaseline:
 
 
 @dataclass(frozen=True)
-class StoredSlope:
+class StoredGradient:
     """A step of a descent.
 
     Attributes:
         descent: Which descent, from 0.
         step: Which step of it, from 0.
         items: Task → which of its search items.
-        params: Where the slope was taken.
+        params: Where the gradient was taken.
         loss: None as long as it is only asked, and after a failure.
-        slopes: Dimension → slope; empty while there is no loss.
+        gradients: Dimension → gradient; empty while there is no loss.
         failure: Why there is no loss.
         cost_items: Items that it cost.
         asked_seq: Place in the order of all events.
@@ -144,7 +144,7 @@ class StoredSlope:
     items: Mapping[str, tuple[int, ...]]
     params: Mapping[str, float]
     loss: float | None
-    slopes: Mapping[str, float]
+    gradients: Mapping[str, float]
     failure: str | None
     cost_items: int
     asked_seq: int

@@ -27,6 +27,7 @@ from evomerge.store.creation import create_study
 from evomerge.store.database import copied_optuna_storage, plain
 from evomerge.store.encoding import encode_json
 from evomerge.store.event_log import EventLog
+from evomerge.store.gradient_rows import insert_step, read_steps, update_step
 from evomerge.store.opening import open_database
 from evomerge.store.optuna_tables import DistributionTexts
 from evomerge.store.outcomes import (
@@ -41,12 +42,11 @@ from evomerge.store.records import (
     Asked,
     Evaluation,
     StoredBaseline,
-    StoredSlope,
+    StoredGradient,
     StoredTrial,
     Told,
     Winner,
 )
-from evomerge.store.slope_rows import insert_step, read_steps, update_step
 from evomerge.store.tables import BASELINES, EVALUATIONS, META
 from evomerge.store.trial_rows import insert_asked, read_trials, update_told
 from evomerge.store.winner_rows import (
@@ -213,7 +213,7 @@ class Store:
         self._told += len(entries)
         self._back_up_if_due()
 
-    def slope_asked(
+    def gradient_asked(
         self,
         descent: int,
         step: int,
@@ -222,7 +222,7 @@ class Store:
     ) -> int:
         """Record a step of a descent before anybody works on it; one transaction.
 
-        Arguments and errors are those of `slope_rows.insert_step`.
+        Arguments and errors are those of `gradient_rows.insert_step`.
 
         Returns:
             Its place in the order of events.
@@ -232,29 +232,29 @@ class Store:
             insert_step(connection, descent, step, items, params, seq)
         return seq
 
-    def slope_told(
+    def gradient_told(
         self,
         descent: int,
         step: int,
         loss: float | None,
-        slopes: Mapping[str, float],
+        gradients: Mapping[str, float],
         failure: str | None = None,
         cost_items: int = 0,
         trace: str = "",
     ) -> int:
         """Record what came of a step; one transaction.
 
-        Arguments and errors are those of `slope_rows.update_step`.
+        Arguments and errors are those of `gradient_rows.update_step`.
 
         Returns:
             Its place in the order of events.
         """
         with self._log.events() as (connection, next_seq):
             seq = next_seq()
-            update_step(connection, descent, step, loss, slopes, failure, cost_items, seq, trace)
+            update_step(connection, descent, step, loss, gradients, failure, cost_items, seq, trace)
         return seq
 
-    def slope_steps(self) -> tuple[StoredSlope, ...]:
+    def gradient_steps(self) -> tuple[StoredGradient, ...]:
         """Return every step of every descent, in the order in which they were asked."""
         with self._log.transaction() as connection:
             return read_steps(connection)

@@ -19,9 +19,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 4
-"""2: slope steps, prunings. 3: recipes by form and numbers. 4: keys of rows, the winner, tracebacks. See
-`migration`."""
+SCHEMA_VERSION = 5
+"""Of our tables. A database of another version is refused: no released evomerge wrote one."""
 
 METADATA = MetaData()
 
@@ -73,10 +72,10 @@ DIMENSION_SETS = Table(
     Column("dimension_set_id", Integer, primary_key=True),
     Column("names", Text, nullable=False, unique=True),
 )
-"""Sorted names of dimensions, stored once for all points and slopes that have them."""
+"""Sorted names of dimensions, stored once for all points and gradients that have them."""
 
-SLOPE_STEPS = Table(
-    "evomerge_slope_steps",
+GRADIENT_STEPS = Table(
+    "evomerge_gradient_steps",
     METADATA,
     Column("descent", Integer, primary_key=True),
     Column("step", Integer, primary_key=True),
@@ -85,8 +84,8 @@ SLOPE_STEPS = Table(
     Column("params", LargeBinary, nullable=False),
     Column("asked_seq", Integer, nullable=False, unique=True),
     Column("loss", Float),
-    Column("slope_set_id", ForeignKey(DIMENSION_SETS.c.dimension_set_id)),
-    Column("slopes", LargeBinary),
+    Column("gradient_set_id", ForeignKey(DIMENSION_SETS.c.dimension_set_id)),
+    Column("gradients", LargeBinary),
     Column("failure", Text),
     Column("cost_items", Integer),
     Column("told_seq", Integer, unique=True),

@@ -144,7 +144,7 @@ class Cluster:
                 raise UserError(f"cannot join the Ray cluster at {where}: {reason}") from None
             raise EvomergeError(f"Ray cannot start: {reason}") from None
         finally:
-            # Ray answers SIGTERM with a stack trace; whoever drives the campaign has a better answer.
+            # Ray answers SIGTERM with a stack trace; the campaign's driver has a better answer.
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)
 

@@ -1,4 +1,4 @@
-"""One worker's models and items, joined: Candidate → Outcome, SlopeJob → Slopes."""
+"""One worker's models and items, joined: Candidate → Outcome, GradientJob → Gradients."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from evomerge.trial import (
     Cost,
     Failure,
     FailureKind,
+    GradientJob,
+    Gradients,
     Job,
     Outcome,
     Pruned,
     Race,
-    SlopeJob,
-    Slopes,
-    TensorSlopes,
+    TensorGradients,
 )
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
@@ -48,7 +48,7 @@ from evomerge.workers.scratch import in_memory
 GPU_MEMORY = 0.9
 """Share of a GPU that vLLM takes by default, as if it had the GPU to itself."""
 Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
-Sloped = tuple[Losses, Mapping[str, TensorSlopes]]
+Differentiated = tuple[Losses, Mapping[str, TensorGradients]]
 
 
 class Evaluator:
@@ -83,8 +83,8 @@ class Evaluator:
         _make_room_after(failure)
         return Outcome(failure=failure, cost=clock.cost(), worker=self._name)
 
-    def slope(self, job: SlopeJob) -> Slopes:
-        """Build a recipe and take the slope of its loss; failures are typed as `evaluate` types them."""
+    def gradient(self, job: GradientJob) -> Gradients:
+        """Build a recipe and take the gradient of its loss; failures are typed as `evaluate` types them."""
         clock = _Clock()
         step = FailureKind.MERGE
         try:
@@ -96,9 +96,9 @@ class Evaluator:
             failure = failure_of(error, step)
         else:
             cost = clock.cost(losses.items)
-            return Slopes(losses.total, losses.tasks, tensors, None, cost, self._name)
+            return Gradients(losses.total, losses.tasks, tensors, None, cost, self._name)
         _make_room_after(failure)
-        return Slopes(failure=failure, cost=clock.cost(), worker=self._name)
+        return Gradients(failure=failure, cost=clock.cost(), worker=self._name)
 
 
 def _run(parts: Iterator[Scored], race: Race | None) -> tuple[Scored, Pruned | None]:
@@ -148,13 +148,13 @@ class _Resident:
             yield from self._scorer.score_in_blocks(job.split, job.metrics, blocks(job.race))
 
     @contextmanager
-    def differentiable(self, recipe: Recipe) -> Iterator[Callable[[SlopeJob], Sloped]]:
+    def differentiable(self, recipe: Recipe) -> Iterator[Callable[[GradientJob], Differentiated]]:
         loss = self._scorer.gold_loss
-        with self._model.slopes(recipe, recompute=loss.recompute) as tape:
+        with self._model.gradients(recipe, recompute=loss.recompute) as tape:
 
-            def differentiate(job: SlopeJob) -> Sloped:
+            def differentiate(job: GradientJob) -> Differentiated:
                 losses = loss.run(job.items, job.shares)
-                tensors = tape.slopes()
+                tensors = tape.gradients()
                 _check_finite(tensors)
                 return losses, tensors
 
@@ -195,10 +195,10 @@ class _Folders:
             yield lambda job: iter([self._scorer.score(folder / "model", job.split, job.metrics)])
 
     @contextmanager
-    def differentiable(self, recipe: Recipe) -> Iterator[Callable[[SlopeJob], Sloped]]:
-        def refuse(job: SlopeJob) -> Sloped:
+    def differentiable(self, recipe: Recipe) -> Iterator[Callable[[GradientJob], Differentiated]]:
+        def refuse(job: GradientJob) -> Differentiated:
             raise TaskError(
-                f"{job.name}: slopes need the resident scorer, not a backend of lm-eval's; leave "
+                f"{job.name}: gradients need the resident scorer, not a backend of lm-eval's; leave "
                 "scorer.backend out, or choose a sampler that needs none"
             )
 
@@ -233,11 +233,11 @@ def _make_room_after(failure: Failure) -> None:
         torch.cuda.empty_cache()
 
 
-def _check_finite(tensors: Mapping[str, TensorSlopes]) -> None:
+def _check_finite(tensors: Mapping[str, TensorGradients]) -> None:
     for name, found in tensors.items():
         numbers = chain(*found.own.values(), found.shared.values())
         if not all(map(math.isfinite, numbers)):
-            raise NotFinite(f"the slopes of {name} are NaN or infinite")
+            raise NotFinite(f"the gradients of {name} are NaN or infinite")
 
 
 @dataclass

@@ -17,7 +17,7 @@ from evomerge.workers.pool import Evaluates, Pool
 from evomerge.workers.ray_pool import RETRIES, RayPool
 from evomerge.workers.serial_pool import SerialPool
 from evomerge.workers.sharing import Sharing, sharing_of
-from evomerge.workers.shelf import Shelf, Translated, local_model, local_names
+from evomerge.workers.transfer import Transfer, Translated, local_model, local_names
 
 EVALUATOR = "evomerge.workers.evaluator"
 """Imports torch, transformers and lm-eval: in the worker."""
@@ -57,11 +57,11 @@ def open_pool(
         if gpus:
             _check_cuda()
         return SerialPool(partial(_evaluator, assignment))
-    shelf = _shelf(assignment, address)
-    build = partial(_on_a_node, assignment, shelf, count, cpus, gpus)
+    transfer = _transfer(assignment, address)
+    build = partial(_on_a_node, assignment, transfer, count, cpus, gpus)
     if early is not None:
         pool = early.take()
-        pool.begin(build, shelf)
+        pool.begin(build, transfer)
         return pool
     return RayPool(
         build,
@@ -71,7 +71,7 @@ def open_pool(
         address=address,
         retries=retries,
         ordered=ordered,
-        shelf=shelf,
+        transfer=transfer,
     )
 
 
@@ -134,14 +134,14 @@ def _check_cuda() -> None:
         )
 
 
-def _shelf(assignment: Assignment, address: str | None) -> Shelf | None:
+def _transfer(assignment: Assignment, address: str | None) -> Transfer | None:
     """On a cluster whose driver is on one of its nodes, what that node can send to the others."""
     if address is None or address.startswith("ray://"):
         return None
     models = [part for model in assignment.models for part in parts(model)]
     tasks = [] if assignment.tasks_path is None else [assignment.tasks_path]
-    return Shelf(
-        f"evomerge-shelf-{uuid.uuid4().hex}",
+    return Transfer(
+        f"evomerge-transfer-{uuid.uuid4().hex}",
         tuple(dict.fromkeys([*models, *tasks])),
         assignment.trust_remote_code,
         assignment.allow_pickle,
@@ -150,14 +150,14 @@ def _shelf(assignment: Assignment, address: str | None) -> Shelf | None:
 
 def _on_a_node(
     assignment: Assignment,
-    shelf: Shelf | None,
+    transfer: Transfer | None,
     count: int | Literal["auto"],
     cpus: float,
     gpus: float,
 ) -> Evaluates:
     """Build an evaluator from what this node has, or gets."""
     assignment = replace(assignment, sharing=_sharing(count, cpus, gpus))
-    names = {} if shelf is None else local_names(shelf)
+    names = {} if transfer is None else local_names(transfer)
     if not names:
         return _evaluator(assignment)
     rename = local_model(names)

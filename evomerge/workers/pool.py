@@ -1,6 +1,6 @@
 """What the driver sees of its workers: submit work, take whichever finishes first.
 
-Work is of two kinds: a `Job`, which an `Outcome` answers, and a `SlopeJob`, which `Slopes` answer.
+Work is of two kinds: a `Job`, which an `Outcome` answers, and a `GradientJob`, which `Gradients` answer.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from evomerge.trial import Failure, Job, Outcome, SlopeJob, Slopes
+from evomerge.trial import Failure, GradientJob, Gradients, Job, Outcome
 
-Work = Job | SlopeJob
-Answer = Outcome | Slopes
+Work = Job | GradientJob
+Answer = Outcome | Gradients
 
 
 class Evaluates(Protocol):
@@ -20,8 +20,8 @@ class Evaluates(Protocol):
     def evaluate(self, job: Job) -> Outcome:
         """Evaluate; a candidate's failure is returned, never raised."""
 
-    def slope(self, job: SlopeJob) -> Slopes:
-        """Take a slope; a failure is returned, never raised."""
+    def gradient(self, job: GradientJob) -> Gradients:
+        """Take a gradient; a failure is returned, never raised."""
 
 
 Build = Callable[[], Evaluates]
@@ -79,9 +79,9 @@ class Pool(Protocol):
 
 def answer(evaluator: Evaluates, work: Work) -> Answer:
     """Return an evaluator's answer to work of either kind."""
-    return evaluator.slope(work) if isinstance(work, SlopeJob) else evaluator.evaluate(work)
+    return evaluator.gradient(work) if isinstance(work, GradientJob) else evaluator.evaluate(work)
 
 
 def failed(work: Work, failure: Failure) -> Answer:
     """Return the answer that says that work failed."""
-    return Slopes(failure=failure) if isinstance(work, SlopeJob) else Outcome(failure=failure)
+    return Gradients(failure=failure) if isinstance(work, GradientJob) else Outcome(failure=failure)

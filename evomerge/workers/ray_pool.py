@@ -18,7 +18,7 @@ from evomerge.errors import EvomergeError
 from evomerge.trial import Failure, FailureKind
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.pool import Answer, Build, Evaluates, Work, answer, failed
-from evomerge.workers.shelf import Shelf, start_shelf
+from evomerge.workers.transfer import Transfer, start_transfer
 
 RETRIES = 2
 """How often work whose worker died is given to another one."""
@@ -89,7 +89,7 @@ class RayPool:
             not counted.
         ordered: Hand work back in the order of submission. What waits for its turn counts as in flight,
             so that what is submitted when depends on nothing but that order.
-        shelf: Folders that a node may lack.
+        transfer: Folders that a node may lack.
         prepare: What a worker does before it is told what to build; picklable.
 
     Raises:
@@ -107,7 +107,7 @@ class RayPool:
         address: str | None = None,
         retries: int = RETRIES,
         ordered: bool = False,
-        shelf: Shelf | None = None,
+        transfer: Transfer | None = None,
         prepare: Callable[[], object] | None = None,
     ) -> None:
         self._cluster = Cluster(count=count, cpus=cpus, gpus=gpus, address=address)
@@ -115,7 +115,7 @@ class RayPool:
 
         self._ray = ray
         self._retries, self._ordered = retries, ordered
-        self._shelf: Any = None
+        self._transfer: Any = None
         self._build: Build | None = None
         self._prepare = prepare
         self._actor_class = ray.remote(Worker).options(
@@ -123,7 +123,7 @@ class RayPool:
         )
         self._starting: dict[Any, _Actor] = {}
         self._idle: deque[_Actor] = deque()
-        self._flying: dict[Any, tuple[_Task, _Actor]] = {}
+        self._running: dict[Any, tuple[_Task, _Actor]] = {}
         self._queue: deque[_Task] = deque()
         self._done: dict[int, tuple[Work, Answer]] = {}
         self._submitted = self._returned = self._deaths_at_start = 0
@@ -131,16 +131,16 @@ class RayPool:
         self._closed = False
         self._unbuilt = [self._create() for _ in range(self._cluster.count)]
         if build is not None:
-            self.begin(build, shelf)
+            self.begin(build, transfer)
 
-    def begin(self, build: Build, shelf: Shelf | None = None) -> None:
+    def begin(self, build: Build, transfer: Transfer | None = None) -> None:
         """Let the workers build their evaluators; each begins when it is prepared.
 
         Args:
             build: As for the class; small: it travels with the request, and is never lost.
-            shelf: Folders that a node may lack.
+            transfer: Folders that a node may lack.
         """
-        self._shelf = None if shelf is None else start_shelf(shelf)
+        self._transfer = None if transfer is None else start_transfer(transfer)
         self._build = build
         self._looked = self._last_seen = time.monotonic()
         while self._unbuilt:
@@ -154,7 +154,7 @@ class RayPool:
     @property
     def size(self) -> int:
         """How much work may be in flight at once; a worker that is still loading counts."""
-        return len(self._starting) + len(self._idle) + len(self._flying)
+        return len(self._starting) + len(self._idle) + len(self._running)
 
     @property
     def free(self) -> int:
@@ -192,20 +192,20 @@ class RayPool:
         if self._closed:
             return
         self._closed = True
-        if self._flying and not force:
-            self._ray.wait(list(self._flying), num_returns=len(self._flying))
-        flying = [actor for _, actor in self._flying.values()]
-        for actor in [*self._unbuilt, *self._idle, *self._starting.values(), *flying]:
+        if self._running and not force:
+            self._ray.wait(list(self._running), num_returns=len(self._running))
+        running = [actor for _, actor in self._running.values()]
+        for actor in [*self._unbuilt, *self._idle, *self._starting.values(), *running]:
             self._kill(actor)
-        if self._shelf is not None:
-            self._ray.kill(self._shelf, no_restart=True)
-        self._starting, self._idle, self._flying = {}, deque(), {}
+        if self._transfer is not None:
+            self._ray.kill(self._transfer, no_restart=True)
+        self._starting, self._idle, self._running = {}, deque(), {}
         self._queue, self._done = deque(), {}
         self._cluster.close()
 
     @property
     def _in_flight(self) -> int:
-        return len(self._queue) + len(self._flying) + len(self._done)
+        return len(self._queue) + len(self._running) + len(self._done)
 
     def _take(self) -> tuple[Work, Answer] | None:
         order = self._returned if self._ordered else next(iter(self._done), -1)
@@ -215,7 +215,7 @@ class RayPool:
 
     def _wait(self, seconds: float) -> None:
         """Take note of everything that ended or started; wait for the first such thing."""
-        references = [*self._flying, *self._starting]
+        references = [*self._running, *self._starting]
         if not references:
             self._wait_for_a_node(seconds)
             return
@@ -224,8 +224,8 @@ class RayPool:
         if not ready:
             ready, _ = self._ray.wait(references, num_returns=1, timeout=seconds)
         for reference in ready:
-            if reference in self._flying:
-                self._landed(reference, *self._flying.pop(reference))
+            if reference in self._running:
+                self._landed(reference, *self._running.pop(reference))
             elif reference in self._starting:  # and was not let go meanwhile
                 self._started(reference, self._starting.pop(reference))
         self._dispatch()
@@ -303,7 +303,7 @@ class RayPool:
     def _dispatch(self) -> None:
         while self._queue and self._idle:
             task, actor = self._queue.popleft(), self._idle.popleft()
-            self._flying[actor.handle.answer.remote(task.work)] = (task, actor)
+            self._running[actor.handle.answer.remote(task.work)] = (task, actor)
 
     def _create(self) -> _Actor:
         return _Actor(self._actor_class.remote(self._prepare))

@@ -165,9 +165,9 @@ class Muon:
             rate: Learning rate; an entry moves by about `0.2 * rate` (Liu et al. 2025, Moonlight).
         """
         for shape, group in self.groups.items():
-            slope = torch.stack([p.grad for p in group if p.grad is not None])
-            average = self.averages[shape].lerp_(slope, 1 - self.momentum)
-            update = _orthogonal(slope.lerp_(average, self.momentum))
+            gradient = torch.stack([p.grad for p in group if p.grad is not None])
+            average = self.averages[shape].lerp_(gradient, 1 - self.momentum)
+            update = _orthogonal(gradient.lerp_(average, self.momentum))
             scale = 0.2 * math.sqrt(max(shape))
             for p, direction in zip(group, update, strict=True):
                 p.sub_(direction, alpha=rate * scale)

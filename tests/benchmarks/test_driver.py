@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import driver
-from evomerge.trial import Candidate, Job, SlopeJob
+from evomerge.trial import Candidate, GradientJob, Job
 
 
 @pytest.fixture
@@ -45,15 +45,17 @@ def test_an_answer_takes_its_time(jobs: list[Job]) -> None:
     assert time.perf_counter() - start >= 0.05
 
 
-def test_a_step_is_answered_with_a_slope_for_each_expert_and_layer(jobs: list[Job]) -> None:
-    step = SlopeJob("descent 0, step 0", jobs[0].candidate.recipe, {"task0": (0, 1)}, {"task0": 1})
-    slopes = driver.answer(step)
-    assert slopes.cost.items == 2
-    assert [one.slice for one in slopes.tensors.values()] == list(range(driver.LAYERS))
-    assert {len(one.own["weight"]) for one in slopes.tensors.values()} == {1 + driver.EXPERTS}
+def test_a_step_is_answered_with_a_gradient_for_each_expert_and_layer(jobs: list[Job]) -> None:
+    step = GradientJob(
+        "descent 0, step 0", jobs[0].candidate.recipe, {"task0": (0, 1)}, {"task0": 1}
+    )
+    gradients = driver.answer(step)
+    assert gradients.cost.items == 2
+    assert [one.slice for one in gradients.tensors.values()] == list(range(driver.LAYERS))
+    assert {len(one.own["weight"]) for one in gradients.tensors.values()} == {1 + driver.EXPERTS}
 
 
-@pytest.mark.parametrize("sampler", ["random", "slope"])
+@pytest.mark.parametrize("sampler", ["random", "gradient"])
 def test_busy_is_a_share_of_the_workers_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
 ) -> None:

@@ -59,7 +59,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> None:
     module = time_to_quality
     monkeypatch.setattr(module, "of_campaign", of_campaign)
     monkeypatch.setattr(module, "best_of_campaign", lambda _: (alone("winner"), alone("naive")))
-    monkeypatch.setattr(module.Bench, "judge", FakeJudge())
+    monkeypatch.setattr(module.Bench, "scorer", FakeJudge())
     settings = [Step(320, 0.0, 0.6, alone("settings"))]
     monkeypatch.setattr(module, "with_mergekit_settings", lambda *_: settings)
     monkeypatch.setattr(_mergekit_evolve, "build_environment", lambda _: Path("/peer/bin"))

@@ -81,12 +81,12 @@ def test_mergekits_settings_begin_at_the_average_and_make_weights_positive() -> 
     space = Space.build(
         SpaceSettings.model_validate(settings), Family("base", experts, 2, "float32"), METHODS
     )
-    judge = FakeJudge()
-    steps = with_mergekit_settings(judge, space, 200, seed=3)
+    scorer = FakeJudge()
+    steps = with_mergekit_settings(scorer, space, 200, seed=3)
     assert len(steps) == 200
     assert [step.items for step in steps[:2]] == [320, 640]
     assert steps[-1].items == 200 * 320
-    drawn = np.array(judge.weights)
+    drawn = np.array(scorer.weights)
     assert (drawn >= 0).all()
     assert drawn[:10].mean() == pytest.approx(0.25, abs=0.08)
     assert drawn[:10].std() == pytest.approx(1 / 6, abs=0.06)
@@ -109,7 +109,7 @@ def trial(told: int | None, value: float, state: str = "complete") -> SimpleName
 def store(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make the store hand out what a test says."""
 
-    def fill(trials: list[SimpleNamespace], slopes: list[SimpleNamespace]) -> None:
+    def fill(trials: list[SimpleNamespace], gradients: list[SimpleNamespace]) -> None:
         baseline = SimpleNamespace(split="search", outcome=Outcome(cost=Cost(items=1000)))
         other = SimpleNamespace(split="select", outcome=Outcome(cost=Cost(items=7)))
 
@@ -117,7 +117,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             def __enter__(self) -> SimpleNamespace:
                 return SimpleNamespace(
                     trials=lambda: trials,
-                    slope_steps=lambda: slopes,
+                    gradient_steps=lambda: gradients,
                     evaluations=lambda: [baseline, other],
                 )
 
@@ -129,15 +129,15 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return fill
 
 
-def slope(told: int | None) -> SimpleNamespace:
+def gradient(told: int | None) -> SimpleNamespace:
     return SimpleNamespace(told_seq=told, items={"t": (1, 2), "u": (0, 5, 9)})
 
 
-def test_a_campaign_pays_for_slopes_threefold_and_for_pruned_trials(
+def test_a_campaign_pays_for_gradients_threefold_and_for_pruned_trials(
     store: Callable[..., None],
 ) -> None:
     trials = [trial(9, 0.3), trial(2, 0.1), trial(4, 0.2, "pruned"), trial(None, 0.9, "asked")]
-    store(trials, [slope(3), slope(5), slope(10), slope(None)])
+    store(trials, [gradient(3), gradient(5), gradient(10), gradient(None)])
     steps = of_campaign(Path("anywhere"), [1.0, 2.0, 3.0], baselines=False)
     assert [(step.items, step.seconds, step.value) for step in steps] == [
         (100, 1.0, 0.1),

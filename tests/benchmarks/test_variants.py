@@ -6,22 +6,22 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from benchmarks.search import samplers
-from benchmarks.search._mixed import LEVELS, MixedProposer
+from benchmarks.search._mixed import LEVELS, MixedSampler
 from benchmarks.search._variants import (
     ENTRANTS,
-    CmaProposer,
+    CmaSampler,
     MergekitSettings,
-    ScreenedProposer,
+    ScreenedSampler,
     Stretched,
+    gradient_of,
     layer_blocks,
-    slope_of,
     steps,
     task_vector_norms,
 )
 from evomerge.campaign import Campaign
 from evomerge.check import Preflight, preflight
-from evomerge.search.cmaes_proposer import SIGMA, CmaEsProposer
-from evomerge.search.proposer import Params, Proposer, Result
+from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
+from evomerge.search.sampler import Params, Result, Sampler
 from evomerge.search.unit_cube import UnitCube
 
 JOBS = ("extraction", "facts")
@@ -63,19 +63,19 @@ def lost(loss: float) -> Result:
     return Result((-loss,), loss)
 
 
-def searched(proposer: Proposer, ready: Preflight, trials: int) -> list[float]:
+def searched(sampler: Sampler, ready: Preflight, trials: int) -> list[float]:
     """Losses in order: the distance from a point off the middle."""
     cube = UnitCube(ready.space.distributions)
     losses = []
     for number in range(trials):
-        params = proposer.propose(number)
+        params = sampler.propose(number)
         assert params.keys() == ready.space.distributions.keys()
         assert all(
             one.low <= params[name] <= one.high for name, one in ready.space.distributions.items()
         )
-        proposer.asked(number, params)
+        sampler.asked(number, params)
         losses.append(float(np.linalg.norm(cube.to_unit(params) - 0.7)))
-        proposer.told(number, params, lost(losses[-1]))
+        sampler.told(number, params, lost(losses[-1]))
     return losses
 
 
@@ -83,27 +83,27 @@ def searched(proposer: Proposer, ready: Preflight, trials: int) -> list[float]:
 def test_every_entrant_comes_closer_and_a_failed_trial_tells_nothing(
     entrant: str, ready: Preflight
 ) -> None:
-    proposer = ENTRANTS[entrant](ready)
-    proposer.told(10_000, ready.space.middle("task_arithmetic"), None)
-    losses = searched(proposer, ready, TRIALS)
+    sampler = ENTRANTS[entrant](ready)
+    sampler.told(10_000, ready.space.middle("task_arithmetic"), None)
+    losses = searched(sampler, ready, TRIALS)
     assert np.mean(losses[-20:]) < 0.95 * np.mean(losses[:20])
     assert searched(ENTRANTS[entrant](ready), ready, 40) == losses[:40]  # a function of the seed
 
 
 @pytest.mark.parametrize("entrant", [name for name in ENTRANTS if name != "mergekit"])
 def test_it_starts_at_the_best_point_known(entrant: str, ready: Preflight) -> None:
-    proposer = ENTRANTS[entrant](ready)
+    sampler = ENTRANTS[entrant](ready)
     for at in (0.9, 0.3):  # too few for a surrogate to shift the draws
-        proposer.known(dict.fromkeys(ready.space.distributions, at), lost(abs(at - 0.3)))
-    drawn = np.array([list(proposer.propose(number).values()) for number in range(200)])
+        sampler.known(dict.fromkeys(ready.space.distributions, at), lost(abs(at - 0.3)))
+    drawn = np.array([list(sampler.propose(number).values()) for number in range(200)])
     assert drawn.mean() == pytest.approx(0.3, abs=0.1)
 
 
 def test_with_equal_steps_it_is_the_sampler_of_the_package(ready: Preflight) -> None:
     distributions = ready.space.distributions
     plain = np.ones(len(distributions))
-    ours = CmaProposer(UnitCube(distributions), 3, lambda mean: Stretched(mean, plain, TRIALS))
-    theirs = CmaEsProposer(distributions, TRIALS, 3)
+    ours = CmaSampler(UnitCube(distributions), 3, lambda mean: Stretched(mean, plain, TRIALS))
+    theirs = CmaEsSampler(distributions, TRIALS, 3)
     assert searched(ours, ready, 60) == pytest.approx(searched(theirs, ready, 60), rel=1e-9)
 
 
@@ -121,8 +121,8 @@ def test_the_blocks_are_the_groups_of_layers(ready: Preflight, mixed: Preflight)
     blocks = [{names[at].split("/")[2] for at in block} for block in layer_blocks(ready.space)]
     assert blocks == [{f"{layer}-{layer + 1}"} for layer in range(4)]
     of_none, *_ = layer_blocks(mixed.space)
-    genes = {list(mixed.space.distributions)[at].split("/")[0] for at in of_none}
-    assert genes == {"method", "use"}
+    codes = {list(mixed.space.distributions)[at].split("/")[0] for at in of_none}
+    assert codes == {"method", "use"}
 
 
 def test_the_norms_are_of_what_a_weight_scales(ready: Preflight) -> None:
@@ -149,8 +149,8 @@ def test_steps_move_the_tensors_equally_far(ready: Preflight) -> None:
     lengths = scales * list(norms.values())
     assert lengths == pytest.approx(np.full(len(lengths), lengths[0]))
     cube = UnitCube(ready.space.distributions)
-    proposer = CmaProposer(cube, 0, lambda mean: Stretched(mean, scales, TRIALS))
-    drawn = np.array([cube.to_unit(proposer.propose(number)) for number in range(400)])
+    sampler = CmaSampler(cube, 0, lambda mean: Stretched(mean, scales, TRIALS))
+    drawn = np.array([cube.to_unit(sampler.propose(number)) for number in range(400)])
     small = scales < 1.5  # of the others many draws end at the border
     assert drawn.std(axis=0)[small] == pytest.approx(SIGMA * scales[small], rel=0.15)
 
@@ -161,11 +161,11 @@ def test_a_curve_over_depth_has_no_norm() -> None:
         task_vector_norms(curve)
 
 
-def test_the_surrogate_finds_the_slope_of_a_plane() -> None:
+def test_the_surrogate_finds_the_gradient_of_a_plane() -> None:
     random = np.random.default_rng(0)
-    slope = random.normal(size=5)
-    heard = [(point, float(point @ slope + 3)) for point in random.random((40, 5))]
-    assert slope_of(heard) == pytest.approx(slope, abs=0.01)
+    gradient = random.normal(size=5)
+    noted = [(point, float(point @ gradient + 3)) for point in random.random((40, 5))]
+    assert gradient_of(noted) == pytest.approx(gradient, abs=0.01)
 
 
 def test_of_several_draws_the_most_promising_is_taken(ready: Preflight) -> None:
@@ -173,21 +173,21 @@ def test_of_several_draws_the_most_promising_is_taken(ready: Preflight) -> None:
     plain = np.ones(len(cube))
     random = np.random.default_rng(1)
 
-    def first(kind: type[CmaProposer]) -> float:
-        proposer = kind(cube, 0, lambda mean: Stretched(mean, plain, TRIALS))
+    def first(kind: type[CmaSampler]) -> float:
+        sampler = kind(cube, 0, lambda mean: Stretched(mean, plain, TRIALS))
         for point in random.random((60, len(cube))):
-            proposer.known(cube.from_unit(point), lost(float(point.sum())))
-        return float(np.mean([cube.to_unit(proposer.propose(n)).sum() for n in range(30)]))
+            sampler.known(cube.from_unit(point), lost(float(point.sum())))
+        return float(np.mean([cube.to_unit(sampler.propose(n)).sum() for n in range(30)]))
 
-    assert first(ScreenedProposer) < first(CmaProposer) - SIGMA
+    assert first(ScreenedSampler) < first(CmaSampler) - SIGMA
 
 
 def test_choices_are_categories_and_densities_levels(mixed: Preflight) -> None:
     space = mixed.space
-    proposer = MixedProposer(space, 0)
+    sampler = MixedSampler(space, 0)
     best = space.middle("ties") | {"use/facts": 0.0, "use/extraction": 1.0}
-    proposer.known(best, lost(0.0))
-    drawn: list[Params] = [proposer.propose(number) for number in range(300)]
+    sampler.known(best, lost(0.0))
+    drawn: list[Params] = [sampler.propose(number) for number in range(300)]
     methods = [space.method(point) for point in drawn]
     assert methods.count("ties") / 300 == pytest.approx(0.5 + 0.5 / 3, abs=0.1)
     assert set(methods) == set(space.settings.method)
@@ -199,11 +199,11 @@ def test_choices_are_categories_and_densities_levels(mixed: Preflight) -> None:
 
 
 def test_the_most_frequent_category_is_the_one_that_pays(mixed: Preflight) -> None:
-    proposer = MixedProposer(mixed.space, 0)
+    sampler = MixedSampler(mixed.space, 0)
     for number in range(400):
-        params = proposer.propose(number)
-        proposer.asked(number, params)
-        proposer.told(number, params, lost(2 - params["use/facts"] - params["method/ties"]))
-    last = [proposer.propose(number) for number in range(400, 450)]
+        params = sampler.propose(number)
+        sampler.asked(number, params)
+        sampler.told(number, params, lost(2 - params["use/facts"] - params["method/ties"]))
+    last = [sampler.propose(number) for number in range(400, 450)]
     assert np.mean([point["use/facts"] for point in last]) > 0.8
     assert np.mean([point["method/ties"] for point in last]) > 0.6

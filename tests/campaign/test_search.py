@@ -32,19 +32,26 @@ def test_trials_have_no_limit_where_another_budget_is_given(read, text, trials, 
 
 
 def test_every_sampler_is_known_by_name(read):
-    for name in ("slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc"):
+    for name in ("gradient", "cmaes", "tpe", "nsga2", "gp", "random", "qmc"):
         assert read(new=f"search: {{sampler: {name}}}\n").search.sampler == name
 
 
-def test_the_earlier_name_of_racing_is_read(read):
-    for name in ("none", "race", "wilcoxon"):
-        assert read(new=f"search: {{pruner: {name}}}\n").search.pruner == name
+def test_earlier_names_are_read_with_a_note(read):
+    found = read(new="search: {sampler: slope, slope_items: 4, pruner: wilcoxon}\n")
+    search = found.search
+    assert (search.sampler, search.gradient_items, search.pruner) == ("gradient", 4, "race")
+    assert found.notes == (
+        "search.sampler: slope is the earlier name of gradient; write gradient",
+        "search.slope_items is the earlier name of search.gradient_items; write gradient_items",
+        "search.pruner: wilcoxon is the earlier name of race; write race",
+    )
+    assert read(new="search: {sampler: gradient, pruner: race}\n").notes == ()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{sampler: slopes}", 'c.yaml:11: search.sampler: found "slopes", expected'),
+        ("{sampler: gradients}", 'c.yaml:11: search.sampler: found "gradients", expected'),
         ("{trials: 0}", "c.yaml:11: search.trials: found 0, expected at least 1"),
         ("{hours: 0}", "c.yaml:11: search.hours: found 0, expected more than 0"),
         ("{item_evaluations: 0}", "c.yaml:11: search.item_evaluations: found 0"),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from evomerge.goals.costs import Size, relative_costs, tokens_per_item
-from evomerge.goals.yardsticks import Yardsticks
+from evomerge.goals.references import References
 from evomerge.recipe import Recipe, Slice, Source
 from evomerge.trial import Cost
 
@@ -44,7 +44,7 @@ def test_a_stack_of_slices_counts_every_layer_it_holds(recipe: Recipe, expected:
 
 def test_costs_are_relative_to_the_base(aims: SimpleNamespace) -> None:
     campaign = aims.campaign(costs=COSTS)
-    known = Yardsticks(base=aims.outcome(0.1, cost=Cost(9.0, 4.0, 8, 80)))
+    known = References(base=aims.outcome(0.1, cost=Cost(9.0, 4.0, 8, 80)))
     mine = aims.outcome(0.1, cost=Cost(0.0, 4.0, 4, 20))
     assert relative_costs(campaign, mine, stack((0, 3), (1, 3)), known, SIZE) == (1.5, 0.5)
     assert relative_costs(campaign, mine, None, known, SIZE) == (1.0, 0.5)
@@ -53,15 +53,15 @@ def test_costs_are_relative_to_the_base(aims: SimpleNamespace) -> None:
 def test_without_anything_to_compare_with_costs_are_equal(aims: SimpleNamespace) -> None:
     campaign = aims.campaign(costs=COSTS)
     mine = aims.outcome(0.1)
-    assert relative_costs(campaign, mine, None, Yardsticks(), SIZE) == (1.0, 1.0)
-    known = Yardsticks(base=mine)
+    assert relative_costs(campaign, mine, None, References(), SIZE) == (1.0, 1.0)
+    known = References(base=mine)
     assert relative_costs(campaign, aims.outcome(0.1, cost=Cost()), None, known, SIZE)[1:] == (1,)
     assert tokens_per_item(aims.outcome(0.1, cost=Cost(1.0, 1.0, 0, 1))) == 0.0
 
 
 def test_equal_models_cost_the_same_however_long_they_took(aims: SimpleNamespace) -> None:
     campaign = aims.campaign(costs=COSTS)
-    known = Yardsticks(base=aims.outcome(0.1, cost=Cost(1.0, 4.0, 8, 80)))
+    known = References(base=aims.outcome(0.1, cost=Cost(1.0, 4.0, 8, 80)))
     slow, fast = (aims.outcome(0.1, cost=Cost(1.0, seconds, 8, 96)) for seconds in (9.0, 3.0))
     recipe = stack((0, 3))
     assert relative_costs(campaign, slow, recipe, known, SIZE) == relative_costs(

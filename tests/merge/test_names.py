@@ -189,12 +189,12 @@ def test_base_and_experts_may_differ_in_it(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"], indirect=True)
-def test_a_live_model_is_written_by_name_and_has_slopes(kind, tmp_path):
+def test_a_live_model_is_written_by_name_and_has_gradients(kind, tmp_path):
     family, prefix, buffers = kind
     base = restored(family.base, tmp_path / "base", without_prefix(prefix, buffers))
     live = LiveModel([base, *family.experts], dtype="float32")
     recipe = ties(base, *family.experts)
-    with live.slopes(recipe):
+    with live.gradients(recipe):
         pass
     save(recipe, tmp_path / "out")
     assert same(dict(live.module.state_dict()), loaded(tmp_path / "out"))

@@ -244,11 +244,11 @@ def test_gradients_by_the_weights_go_through_the_merged_vocabulary(models):
     def loss() -> torch.Tensor:
         return (live.module(tokens).logits * factors).sum()
 
-    with live.slopes(recipe(0.4)) as tape:
+    with live.gradients(recipe(0.4)) as tape:
         loss().backward()
         found = sum(
             values
-            for tensor in tape.slopes().values()
+            for tensor in tape.gradients().values()
             for model, values in zip(tensor.models, tensor.own["weight"], strict=True)
             if model == models["chat"]
         )

@@ -60,7 +60,7 @@ def test_workers_that_share_cores_make_nothing_faster(checked):
 
 def test_gradients_take_time(checked):
     plain = plan(checked("trials: 4", "trials: 40"), LAPTOP)
-    found = plan(checked("cmaes, trials: 4", "slope, trials: 40"), LAPTOP)
+    found = plan(checked("cmaes, trials: 4", "gradient, trials: 40"), LAPTOP)
     assert found.steps == 8 * 40  # workers that would be idle begin paths
     assert found.seconds - plain.seconds == pytest.approx(320 * 2 * 8 * 0.5 / 4)
 

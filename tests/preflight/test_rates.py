@@ -10,7 +10,7 @@ from evomerge.preflight.rates import rates
 
 
 def test_a_small_model_is_tried_out(checked):
-    ready = checked("cmaes, trials: 4", "slope, trials: 4")
+    ready = checked("cmaes, trials: 4", "gradient, trials: 4")
     start = time.process_time()
     found = rates(ready, "cpu")
     taken = time.process_time() - start

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.report.estimates import estimated_scores
 from evomerge.report.summary import goals_of
 from evomerge.store import Store
@@ -25,7 +25,7 @@ def test_the_estimate_is_shown_not_the_mean_of_some_items(
 ) -> None:
     campaign = make_store().campaign
     goals = goals_of(campaign, lab.facts)
-    found = estimated_scores(Judge(campaign), goals, (0.4,), part)
+    found = estimated_scores(Objectives(campaign), goals, (0.4,), part)
     assert found.objective is not None
     assert (found.objective.value, found.objective.low, found.objective.n) == (0.4, None, 6)
     assert (found.searched, found.tasks, found.net) == (None, {}, None)
@@ -37,7 +37,7 @@ def test_what_was_searched_is_no_estimate_of_what_is_reported(
 ) -> None:
     campaign = make_store().campaign
     goals = [replace(goal, report="f1") for goal in goals_of(campaign, lab.facts)]
-    found = estimated_scores(Judge(campaign), goals, (0.4,), part)
+    found = estimated_scores(Objectives(campaign), goals, (0.4,), part)
     assert found.objective is None
     assert found.searched is not None
     assert found.searched.value == 0.4
@@ -47,7 +47,7 @@ def test_costs_go_back_on_the_mean(
     make_store: Callable[..., Store], lab: SimpleNamespace, part: Outcome
 ) -> None:
     campaign = make_store(costs=[{"cost": "parameters", "weight": 0.25}]).campaign
-    found = estimated_scores(Judge(campaign), goals_of(campaign, lab.facts), (0.4,), part)
+    found = estimated_scores(Objectives(campaign), goals_of(campaign, lab.facts), (0.4,), part)
     assert found.objective is not None
     assert found.objective.value == pytest.approx(0.65)
     assert found.net == 0.4
@@ -59,7 +59,7 @@ def test_of_a_front_every_objective_is_estimated(
 ) -> None:
     campaign = make_store(mode="pareto").campaign
     goals = goals_of(campaign, lab.facts)
-    found = estimated_scores(Judge(campaign), goals, (0.1, 0.2, 0.6), part)
+    found = estimated_scores(Objectives(campaign), goals, (0.1, 0.2, 0.6), part)
     assert [found.tasks[task]["exact_match"].value for task in lab.tasks] == [0.1, 0.2, 0.6]
     assert found.objective is not None
     assert found.objective.value == pytest.approx(0.3)

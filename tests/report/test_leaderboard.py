@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from evomerge.errors import ResultsError
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
 from evomerge.store import Store
 from evomerge.trial import SPLITS, Failure, FailureKind, Outcome
@@ -113,18 +113,18 @@ def test_finalists_that_meet_the_conditions_stand_first(
 def test_its_means_are_those_that_choose(
     make_store: Callable[..., Store], lab: SimpleNamespace
 ) -> None:
-    """The rows' means and nets are what the judge ranks by."""
+    """The rows' means and nets are what the aims ranks by."""
     settings = {"normalize": "best_expert", "costs": [{"cost": "generated_tokens"}]}
     store = make_store(**settings)
     lab.fill(store)
     for split in SPLITS:
-        judge = Judge.of(store.campaign, store.facts, store.evaluations(), split)
+        aims = Objectives.of(store.campaign, store.facts, store.evaluations(), split)
         for row in leaderboard(store).rows:
             scores = row.splits.get(split)
             if scores is not None:
                 assert scores.outcome is not None
-                assert row.objective(split) == judge.quality(scores.outcome)
-                assert scores.net == judge.values(scores.outcome)[0]
+                assert row.objective(split) == aims.quality(scores.outcome)
+                assert scores.net == aims.values(scores.outcome)[0]
 
 
 def test_pruned_trials_stand_behind_those_scored_in_full(

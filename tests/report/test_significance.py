@@ -28,21 +28,23 @@ def test_the_winner_is_tested_against_the_best_expert_and_baseline(board: Leader
     assert (expert.p_corrected, baseline.p_corrected) == holm([expert.test.p, baseline.test.p])
 
 
-def test_shrinkage_is_search_minus_holdout(board: Leaderboard) -> None:
-    (shrinkage,) = board.tests.shrinkage
+def test_generalisation_gap_is_search_minus_holdout(board: Leaderboard) -> None:
+    (generalisation_gap,) = board.tests.generalisation_gap
     winner = board.row("trial 1")
-    assert shrinkage.metric == "reported"
-    assert shrinkage.search == winner.objective("search")
-    assert shrinkage.difference == pytest.approx(
+    assert generalisation_gap.metric == "reported"
+    assert generalisation_gap.search == winner.objective("search")
+    assert generalisation_gap.difference == pytest.approx(
         (winner.objective("search") or 0) - (winner.objective("holdout") or 0)
     )
 
 
-def test_shrinkage_passes_by_what_picked_the_winner(board: Leaderboard) -> None:
-    assert board.tests.shrinkage[0].select == board.row("trial 1").objective("select")
+def test_generalisation_gap_passes_by_what_picked_the_winner(board: Leaderboard) -> None:
+    assert board.tests.generalisation_gap[0].select == board.row("trial 1").objective("select")
 
 
-def test_shrinkage_of_the_searched_metric_where_search_saw_no_other(board: Leaderboard) -> None:
+def test_generalisation_gap_of_the_searched_metric_where_search_saw_no_other(
+    board: Leaderboard,
+) -> None:
     winner = board.row("trial 1")
     splits = {
         "search": replace(
@@ -50,9 +52,9 @@ def test_shrinkage_of_the_searched_metric_where_search_saw_no_other(board: Leade
         ),
         "holdout": replace(winner.splits["holdout"], searched=winner.splits["holdout"].objective),
     }
-    (shrinkage,) = weigh([replace(winner, splits=splits)], GOALS).shrinkage
-    assert shrinkage.metric == "searched"
-    assert weigh([replace(winner, splits={})], GOALS).shrinkage == ()
+    (generalisation_gap,) = weigh([replace(winner, splits=splits)], GOALS).generalisation_gap
+    assert generalisation_gap.metric == "searched"
+    assert weigh([replace(winner, splits={})], GOALS).generalisation_gap == ()
 
 
 def test_without_a_winner_nothing_is_claimed(board: Leaderboard) -> None:
@@ -126,4 +128,7 @@ def test_tests_come_back_from_json(board: Leaderboard) -> None:
     data = tests.to_json()
     assert Evidence.from_json(data) == tests
     assert data["paired"][0]["p"] == tests.contrasts[0].test.p
-    assert data["shrinkage"][0]["shrinkage"] == tests.shrinkage[0].difference
+    assert (
+        data["generalisation_gap"][0]["generalisation_gap"]
+        == tests.generalisation_gap[0].difference
+    )

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from evomerge.goals import Yardsticks
+from evomerge.goals import References
 from evomerge.report.summary import Summary, goals_of, measured_goals, summarise
 from evomerge.store import Store
 
@@ -51,9 +51,9 @@ def test_shares_are_of_the_best_experts_on_the_split_at_hand(
     experts = {name: lab.outcome(name, "select") for name in ("extraction", "tools")}
     plain = make_store()
     goals = goals_of(plain.campaign, plain.facts)
-    assert measured_goals(goals, Yardsticks(experts=experts)) == goals
+    assert measured_goals(goals, References(experts=experts)) == goals
     store = make_store(normalize="best_expert")
-    goals = measured_goals(goals_of(store.campaign, store.facts), Yardsticks(experts=experts))
+    goals = measured_goals(goals_of(store.campaign, store.facts), References(experts=experts))
     values = [experts[name].scores[task].values["exact_match"].value for name, task in (
         ("extraction", "zoo_extraction"), ("tools", "zoo_tools"))]  # fmt: skip
     assert [goal.best for goal in goals[:2]] == values

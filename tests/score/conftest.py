@@ -59,7 +59,7 @@ def load(**_):
     return {name: datasets.Dataset.from_list(docs) for name, docs in data.items()}
 
 
-def judge(doc, results):
+def aims(doc, results):
     sums = [value for value, _ in results]
     found = {"acc": float(sums.index(max(sums)) == doc["label"]), "words": len(doc["question"])}
     return found | ({"odd": 1.0} if doc["label"] % 2 else {})
@@ -166,7 +166,7 @@ metric_list:
 task: judged
 include: choice.yaml
 tag: [marked]
-process_results: !function docs.judge
+process_results: !function docs.aims
 """,
     "mixed": """
 group: mixed

@@ -60,9 +60,7 @@ def test_the_last_mlp_computes_only_what_is_read(subject, architecture):
     with torch.no_grad():
         found = forward(tokens, rows)
         expected = module(tokens).logits.reshape(-1, forward.vocabulary)[rows]
-    forward(
-        tokens, rows
-    ).sum().backward()  # computed anew in a backward pass, it would miss the hook
+    forward(tokens, rows).sum().backward()  # recomputed in a backward pass, it would miss the hook
     module.zero_grad(set_to_none=True)
     handle.remove()
     assert seen == [(1, 3), (3, 20), (3, 20)]
@@ -109,7 +107,7 @@ def test_preambles_are_attended_to_apart(subject, architecture, cascades):
     assert torch.allclose(found, expected, atol=1e-4)
 
 
-def test_slopes_flow_through(llama):
+def test_gradients_flow_through(llama):
     forward = Forward(llama.module)
     logits = forward(torch.randint(3, 200, (1, 8)), torch.tensor([7]))
     logits.logsumexp(1).sum().backward()

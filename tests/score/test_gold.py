@@ -34,7 +34,7 @@ def test_exact_match_needs_every_token():
     assert gold.gold_exact_match(hits, answer, 2).tolist() == [1.0, 0.0]
 
 
-def test_slopes_flow_through_the_soft_metrics():
+def test_gradients_flow_through_the_soft_metrics():
     logits = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     tokens, answer = torch.tensor([0, 1, 2, 3]), torch.tensor([0, 0, 1, 1])
 

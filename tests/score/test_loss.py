@@ -43,7 +43,7 @@ def test_several_right_choices_share_the_probability():
     assert item_losses(sums, [choices(True, False, True)]).item() == pytest.approx(expected.item())
 
 
-def test_losses_have_slopes_however_unlikely_the_answer():
+def test_losses_have_gradients_however_unlikely_the_answer():
     sums = torch.tensor([-2000.0, -1.0, -3.0], requires_grad=True)
     losses = item_losses(sums, [choices(True, False), Question((reading(),))])
     losses.sum().backward()

@@ -47,9 +47,9 @@ def test_backward_passes_are_as_large_as_memory_lets_them(monkeypatch):
     assert 512 <= kept.tokens < 4096
     assert not kept.recompute
     monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**33)
-    anew = sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096)
-    assert anew.recompute
-    assert anew.tokens == 4096
+    again = sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096)
+    assert again.recompute
+    assert again.tokens == 4096
     monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**19)
     assert sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096).tokens == 256
 

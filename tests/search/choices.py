@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from evomerge.campaign import Campaign
-from evomerge.goals import Judge
-from evomerge.search.proposer import GradientProposer, Params, Proposer, Result
-from evomerge.search.samplers import open_proposer
+from evomerge.goals import Objectives
+from evomerge.search.sampler import GradientSampler, Params, Result, Sampler
+from evomerge.search.samplers import open_sampler
 from evomerge.space import Choice, Family, Space, choice_of
 from evomerge.trial import Cost, Estimate, Outcome, TaskScores
 
@@ -30,7 +30,7 @@ BEST = {"a": 0.9, "b": 0.6, "c": 0.2}
 @dataclass(frozen=True)
 class Parameter:
     per_source: bool = True
-    sloped: bool = True
+    differentiable: bool = True
     default: float | None = None
 
 
@@ -39,15 +39,15 @@ class Method:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     needs_base: bool = True
     draws_masks: bool = False
-    slopes: object | None = "some"
+    gradients: object | None = "some"
 
 
-DENSE = {"weight": Parameter(), "density": Parameter(sloped=False, default=1.0)}
+DENSE = {"weight": Parameter(), "density": Parameter(differentiable=False, default=1.0)}
 METHODS = {
     "task_arithmetic": Method({"weight": Parameter()}),
     "ties": Method(DENSE),
     "dare_linear": Method(DENSE, draws_masks=True),
-    "fixed": Method({}, slopes=None),
+    "fixed": Method({}, gradients=None),
 }
 
 
@@ -123,67 +123,67 @@ def gradient_at(space: Space, params: Params) -> dict[str, float]:
     }
 
 
-def opened(settings: Campaign) -> tuple[Proposer, Space]:
+def opened(settings: Campaign) -> tuple[Sampler, Space]:
     """Open the campaign's sampler, which knows the naive merges of task arithmetic."""
     space = space_of(settings)
-    judge = Judge(settings)
-    directions = judge.directions
-    proposer = open_proposer(
+    aims = Objectives(settings)
+    directions = aims.directions
+    sampler = open_sampler(
         settings,
         space,
-        judge,
+        aims,
         {"t": ITEMS},
         settings.planned_trials,
     )
     for row in space.baselines():
         if row.params is not None:
-            proposer.known(row.params, result_at(space, row.params, len(directions)))
-    return proposer, space
+            sampler.known(row.params, result_at(space, row.params, len(directions)))
+    return sampler, space
 
 
 def search(settings: Campaign) -> tuple[list[dict[str, float]], Space]:
     """Search with one worker; return the points of all trials."""
-    proposer, space = opened(settings)
+    sampler, space = opened(settings)
     points: list[dict[str, float]] = []
     while len(points) < settings.planned_trials:
-        if isinstance(proposer, GradientProposer) and (step := proposer.next_step()) is not None:
-            proposer.step_asked(step)
-            proposer.step_told(step.descent, gradient_at(space, step.params))
+        if isinstance(sampler, GradientSampler) and (step := sampler.next_step()) is not None:
+            sampler.step_asked(step)
+            sampler.step_told(step.descent, gradient_at(space, step.params))
             continue
         number = len(points)
-        params = proposer.propose(number)
-        proposer.asked(number, params)
-        proposer.told(number, params, result_at(space, params, len(Judge(settings).directions)))
+        params = sampler.propose(number)
+        sampler.asked(number, params)
+        sampler.told(number, params, result_at(space, params, len(Objectives(settings).directions)))
         points.append(params)
     return points, space
 
 
 def events(settings: Campaign, workers: int) -> list[tuple[str, tuple[Any, ...], Any]]:
     """Search with several workers whose results come in any order; return every call and its answer."""
-    proposer, space = opened(settings)
+    sampler, space = opened(settings)
     order = random.Random(5)
     calls: list[tuple[str, tuple[Any, ...], Any]] = []
-    flying: list[tuple[str, Any, Params]] = []
-    number, objectives = 0, len(Judge(settings).directions)
+    running: list[tuple[str, Any, Params]] = []
+    number, objectives = 0, len(Objectives(settings).directions)
 
     def call(name: str, *arguments: Any) -> Any:
-        answer = getattr(proposer, name)(*arguments)
+        answer = getattr(sampler, name)(*arguments)
         calls.append((name, arguments, answer))
         return answer
 
-    while number < settings.planned_trials or flying:
-        if len(flying) < workers and number < settings.planned_trials:
-            step = call("next_step") if isinstance(proposer, GradientProposer) else None
+    while number < settings.planned_trials or running:
+        if len(running) < workers and number < settings.planned_trials:
+            step = call("next_step") if isinstance(sampler, GradientSampler) else None
             if step is not None:
                 call("step_asked", step)
-                flying.append(("step_told", step.descent, step.params))
+                running.append(("step_told", step.descent, step.params))
                 continue
             params = call("propose", number)
             call("asked", number, params)
-            flying.append(("told", number, params))
+            running.append(("told", number, params))
             number += 1
             continue
-        what, which, params = flying.pop(order.randrange(len(flying)))
+        what, which, params = running.pop(order.randrange(len(running)))
         if what == "told":
             call(
                 what,

@@ -19,7 +19,7 @@ import numpy as np
 
 from evomerge import campaign as settings
 from evomerge.campaign import Campaign
-from evomerge.goals import Judge, Yardsticks
+from evomerge.goals import Objectives, References
 from evomerge.racing import blocks, give_up
 from evomerge.recipe import Recipe
 from evomerge.search import Known, Study, Work, directions
@@ -30,16 +30,16 @@ from evomerge.trial import (
     Estimate,
     Failure,
     FailureKind,
+    GradientJob,
+    Gradients,
     Job,
     Outcome,
     Race,
-    SlopeJob,
-    Slopes,
     TaskScores,
-    TensorSlopes,
+    TensorGradients,
 )
 
-SAMPLERS = ("slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
+SAMPLERS = ("gradient", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
 OPTIMUM = (0.8, 0.3, 0.6, 0.1)
 COUNT = 40
 """Search items of each task."""
@@ -51,7 +51,7 @@ METRICS = {"near": "acc", "text": "word_perplexity"}
 @dataclass(frozen=True)
 class Parameter:
     per_source: bool = True
-    sloped: bool = True
+    differentiable: bool = True
     default: float | None = None
 
 
@@ -60,12 +60,14 @@ class Method:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     needs_base: bool = True
     draws_masks: bool = False
-    slopes: object = "some"
+    gradients: object = "some"
 
 
 FACTS = {
     "task_arithmetic": Method({"weight": Parameter()}),
-    "ties": Method({"weight": Parameter(), "density": Parameter(sloped=False, default=1.0)}),
+    "ties": Method(
+        {"weight": Parameter(), "density": Parameter(differentiable=False, default=1.0)}
+    ),
 }
 
 
@@ -107,7 +109,7 @@ def measure(weights: Sequence[float]) -> dict[str, Any]:
     apart = np.asarray(weights) - (np.asarray(OPTIMUM) + spread - spread.mean(axis=0))
     near = -(apart**2).sum(axis=1)
     text = np.full(COUNT, 2.0 + (weights[0] - 0.2) ** 2)
-    return {"near": near, "text": text, "slopes": (2 * apart, 2 * (weights[0] - 0.2))}
+    return {"near": near, "text": text, "gradients": (2 * apart, 2 * (weights[0] - 0.2))}
 
 
 def weights_of(recipe: Recipe) -> list[float]:
@@ -150,26 +152,26 @@ def raced(race: Race | None, weights: Sequence[float]) -> Outcome:
     return found
 
 
-def slope(job: SlopeJob) -> Slopes:
-    """Return the slope of Σ share · mean loss, a loss being the value with more is worse."""
+def gradient(job: GradientJob) -> Gradients:
+    """Return the gradient of Σ share · mean loss, a loss being the value with more is worse."""
     weights = weights_of(job.recipe)
-    near, text = measure(weights)["slopes"]
+    near, text = measure(weights)["gradients"]
     by_weight = job.shares["near"] * near[list(job.items["near"])].mean(axis=0)
     by_weight[0] += job.shares["text"] * text
     models = ("/m/base", "/m/one")
     tensors = {
-        f"layers.{n}": TensorSlopes(n, models, {"weight": (0.0, float(one))})
+        f"layers.{n}": TensorGradients(n, models, {"weight": (0.0, float(one))})
         for n, one in enumerate(by_weight)
     }
-    return Slopes(1.0, {}, tensors, cost=Cost(items=job.count))
+    return Gradients(1.0, {}, tensors, cost=Cost(items=job.count))
 
 
-def answer(work: Work) -> Outcome | Slopes:
-    return slope(work) if isinstance(work, SlopeJob) else evaluate(work)
+def answer(work: Work) -> Outcome | Gradients:
+    return gradient(work) if isinstance(work, GradientJob) else evaluate(work)
 
 
 def name_of(work: Work) -> str:
-    return work.name if isinstance(work, SlopeJob) else work.candidate.name
+    return work.name if isinstance(work, GradientJob) else work.candidate.name
 
 
 def open_study(campaign: Campaign, **more: Any) -> tuple[Store, Study]:
@@ -185,16 +187,16 @@ def open_study(campaign: Campaign, **more: Any) -> tuple[Store, Study]:
     known += [
         Known(one, dict.fromkeys(space.distributions, scale)) for scale, one in merges.items()
     ]
-    yardsticks = Yardsticks(merges[0.0], {"one": merges[1.0]}, {"0.3": merges[0.3]})
+    references = References(merges[0.0], {"one": merges[1.0]}, {"0.3": merges[0.3]})
     arguments = {"known": known, "counts": COUNTS, **more}
-    return store, Study(space, Judge(campaign, yardsticks), store, **arguments)
+    return store, Study(space, Objectives(campaign, references), store, **arguments)
 
 
 def history(folder: Path) -> list[object]:
-    """Everything that a study asked for and heard, in its order."""
+    """Everything that a study asked for and noted, in its order."""
     with Store.open(folder, write=False) as store:
         trials = [(t.number, t.params, t.recipe, t.state, t.values) for t in store.trials()]
-        steps = [replace(s, asked_seq=0, told_seq=0) for s in store.slope_steps()]
+        steps = [replace(s, asked_seq=0, told_seq=0) for s in store.gradient_steps()]
         return [*trials, *steps, *store.baselines()]
 
 
@@ -203,29 +205,31 @@ def run(
     *,
     workers: int = 1,
     reopen_at: tuple[int, ...] = (),
-    answers: Callable[[Work], Outcome | Slopes] | None = None,
+    answers: Callable[[Work], Outcome | Gradients] | None = None,
     **more: Any,
 ) -> None:
     """Run with several jobs in flight, told in a random order; reopen after some tells."""
     reply = answers or answer
     store, study = open_study(campaign, **more)
-    flying: list[Work] = []
+    running: list[Work] = []
     shuffled, told = random.Random(3), 0
     while True:
-        flying += study.ask_many(workers - len(flying))
-        if not flying:
+        running += study.ask_many(workers - len(running))
+        if not running:
             break
-        work = flying.pop(shuffled.randrange(len(flying)))
+        work = running.pop(shuffled.randrange(len(running)))
         study.tell(work, reply(work))
         told += 1
         if told in reopen_at:
             store.close()
             store, study = open_study(campaign, **more)
             again = study.interrupted()
-            assert sorted(map(repr, again)) == sorted(map(repr, flying))  # the same jobs, races too
+            assert sorted(map(repr, again)) == sorted(
+                map(repr, running)
+            )  # the same jobs, races too
             assert study.interrupted() == []
-            names = [name_of(work) for work in flying]
-            flying = sorted(again, key=lambda work: names.index(name_of(work)))
+            names = [name_of(work) for work in running]
+            running = sorted(again, key=lambda work: names.index(name_of(work)))
     store.close()
 
 

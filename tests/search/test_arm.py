@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from evomerge.search.arm import Arm, arm_of
-from evomerge.search.cmaes_proposer import CmaEsProposer
-from evomerge.search.proposer import Result
+from evomerge.search.cmaes_sampler import CmaEsSampler
+from evomerge.search.sampler import Result
 from evomerge.space import Space, choice_of, first_choices
 
 
@@ -23,8 +23,8 @@ def space(choices: ModuleType, tmp_path: Path) -> Space:
 
 @pytest.fixture
 def arms(space: Space) -> list[Arm]:
-    def build(distributions: Any, sloped: Any) -> CmaEsProposer:
-        return CmaEsProposer(distributions, 40, 0)
+    def build(distributions: Any, differentiable: Any) -> CmaEsSampler:
+        return CmaEsSampler(distributions, 40, 0)
 
     return [Arm(space, choice, build, is_open=True) for choice in first_choices(space)]
 
@@ -92,7 +92,7 @@ def test_a_point_taken_over_that_is_best_is_where_its_sampler_goes_on(arms: list
 
 
 def test_without_dimensions_it_has_one_point(choices: ModuleType, tmp_path: Path) -> None:
-    def build(distributions: Any, sloped: Any) -> CmaEsProposer:
+    def build(distributions: Any, differentiable: Any) -> CmaEsSampler:
         raise AssertionError("there is nothing to search")
 
     settings = {"method": ["task_arithmetic", "fixed"]}

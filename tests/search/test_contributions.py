@@ -8,31 +8,31 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.search.contributions import contributions_of, p_worse
 from evomerge.trial import Pruned
 
 
 def test_contributions_add_up_to_the_objective(driver: ModuleType, tmp_path: Path) -> None:
-    judge = Judge(driver.fake_campaign(tmp_path / "out"))
+    aims = Objectives(driver.fake_campaign(tmp_path / "out"))
     outcome = driver.outcome([0.5, 0.4, 0.3, 0.2])
-    found = contributions_of(judge)(outcome)
+    found = contributions_of(aims)(outcome)
     assert found is not None
     assert found.shape == (80,)
-    (value,) = judge.values(outcome)
-    total = sum(goal.weight for goal in judge.campaign.objectives)
+    (value,) = aims.values(outcome)
+    total = sum(goal.weight for goal in aims.campaign.objectives)
     assert found.sum() / total == pytest.approx(value)
 
 
 def test_what_has_no_number_for_each_item_is_unknown(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out")
-    outcome, take = driver.outcome([0.5] * 4), contributions_of(Judge(campaign))
+    outcome, take = driver.outcome([0.5] * 4), contributions_of(Objectives(campaign))
     pairs = replace(outcome.scores["near"], metrics={"acc": (("x", 1),) * 40})
     assert take(replace(outcome, scores={**outcome.scores, "near": pairs})) is None
     assert take(replace(outcome, pruned=Pruned("behind", 1))) is None
     assert take(replace(outcome, scores={})) is None
     front = driver.fake_campaign(tmp_path / "front", "pareto")
-    assert contributions_of(Judge(front))(outcome) is None
+    assert contributions_of(Objectives(front))(outcome) is None
 
 
 def test_for_right_and_wrong_answers_it_is_mcnemars_exact_test() -> None:

@@ -24,7 +24,7 @@ def descent(counts: dict[str, int] | None = None, **more: object) -> Descent:
     return Descent(**{**arguments, "counts": counts or {"t": 40}, **more})  # type: ignore[arg-type]
 
 
-def slopes(point: dict[str, float], best: dict[str, float]) -> dict[str, float]:
+def gradients(point: dict[str, float], best: dict[str, float]) -> dict[str, float]:
     return {name: 2 * (point[name] - best[name]) for name in best}
 
 
@@ -40,7 +40,7 @@ def test_it_goes_down_a_quadratic() -> None:
     path = descent()
     best = {"a": 0.7, "b": 0.3}
     while not path.over:
-        path.learn(slopes(path.point, best))
+        path.learn(gradients(path.point, best))
     assert path.steps == CHECKPOINTS[-1]
     assert path.point == {
         "a": pytest.approx(0.7, abs=0.06),
@@ -57,7 +57,7 @@ def test_a_step_is_as_long_whatever_the_scale_of_the_loss(scale: float) -> None:
     assert path.point["b"] == pytest.approx(START["b"] + FIRST_STEP)
 
 
-def test_what_has_no_slope_stays_and_what_leaves_its_range_is_put_back() -> None:
+def test_what_has_no_gradient_stays_and_what_leaves_its_range_is_put_back() -> None:
     path = descent()
     for _ in range(30):
         path.learn({"a": 1.0})
@@ -87,8 +87,8 @@ def test_numbers_of_log_ranges_move_by_their_logarithm() -> None:
     assert path.point["a"] >= 1e-3
 
 
-def test_the_slope_of_a_log_range_is_chained() -> None:
-    """Adam's second step depends on the ratio of the two slopes: by the logarithm both are the same."""
+def test_the_gradient_of_a_log_range_is_chained() -> None:
+    """Adam's second step depends on the ratio of the two gradients: by the logarithm both are the same."""
     space = {name: FloatDistribution(1e-3, 10.0, log=True) for name in "ab"}
     path = descent(start={"a": 0.1, "b": 0.1}, distributions=space)
     for _ in range(2):
@@ -111,7 +111,7 @@ def test_checkpoints_are_due_and_the_last_one_ends_the_path() -> None:
 def test_a_worse_checkpoint_halves_the_step() -> None:
     path = descent()
     for loss, length in ((0.5, 1.0), (0.4, 1.0), (0.45, 0.5), (0.44, 0.5), (0.6, 0.25)):
-        path.judge(loss)
+        path.aims(loss)
         assert path.length == FIRST_STEP * length
     path.learn({"a": 1.0, "b": 1.0})
     assert path.point["a"] == pytest.approx(START["a"] - FIRST_STEP / 4)
@@ -159,7 +159,7 @@ def test_a_small_task_is_read_whole() -> None:
     assert len(step.items["u"]) == BATCH
 
 
-def test_hearing_the_slopes_again_rebuilds_it() -> None:
+def test_hearing_the_gradients_again_rebuilds_it() -> None:
     path, again = descent(), descent()
     rng = np.random.default_rng(0)
     for number in range(20):
@@ -167,5 +167,5 @@ def test_hearing_the_slopes_again_rebuilds_it() -> None:
         for one in (path, again):
             one.learn(found)
             if number % 7 == 6:
-                one.judge(float(number))
+                one.aims(float(number))
     assert again.next_step() == path.next_step()

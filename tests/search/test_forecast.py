@@ -8,10 +8,10 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from evomerge.campaign import Campaign
-from evomerge.search.cmaes_proposer import CmaEsProposer
+from evomerge.search.cmaes_sampler import CmaEsSampler
+from evomerge.search.descent_sampler import DescentSampler
 from evomerge.search.forecast import RACED, Forecast, forecast
-from evomerge.search.proposer import Result
-from evomerge.search.slope_proposer import SlopeProposer
+from evomerge.search.sampler import Result
 
 GOLDS = {"a": 40, "b": 10}
 
@@ -40,11 +40,11 @@ def campaign(mode="mean", **search):
         ({"item_evaluations": 850}, Forecast(10, 800)),
         ({"hours": 1}, Forecast(200, 200 * 80)),
         # eight paths of two workers, 16 items of one task and all 10 of the other a step
-        ({"sampler": "slope", "trials": 40}, Forecast(40, 40 * 80, 320, 26)),
-        ({"sampler": "slope", "trials": 40, "slope_items": 4}, Forecast(40, 40 * 80, 320, 8)),
-        ({"sampler": "slope", "trials": 3}, Forecast(3, 3 * 80, 15, 26)),  # 10 and 5 steps
+        ({"sampler": "gradient", "trials": 40}, Forecast(40, 40 * 80, 320, 26)),
+        ({"sampler": "gradient", "trials": 40, "gradient_items": 4}, Forecast(40, 40 * 80, 320, 8)),
+        ({"sampler": "gradient", "trials": 3}, Forecast(3, 3 * 80, 15, 26)),  # 10 and 5 steps
         # a checkpoint after 5 steps costs 5 · 3 · 26 + 80 = 470
-        ({"sampler": "slope", "item_evaluations": 1100}, Forecast(4, 320, 10, 26)),
+        ({"sampler": "gradient", "item_evaluations": 1100}, Forecast(4, 320, 10, 26)),
     ],
 )
 def test_budgets(search, expected):
@@ -52,7 +52,7 @@ def test_budgets(search, expected):
 
 
 def test_paths_lead_to_several_places_of_a_front():
-    found = forecast(campaign("pareto", sampler="slope", trials=60), 1, GOLDS)
+    found = forecast(campaign("pareto", sampler="gradient", trials=60), 1, GOLDS)
     assert found.steps == 4 * 40
 
 
@@ -61,23 +61,23 @@ def test_paths_lead_to_several_places_of_a_front():
 )
 def test_as_many_steps_as_the_sampler_takes(trials, workers):
     space = {"w": FloatDistribution(0.0, 1.0)}
-    one = SlopeProposer(
-        space, ("w",), {"a": 40}, [{"a": 1.0}], trials, 0, lambda _: CmaEsProposer(space, trials, 0, 0.2)
+    one = DescentSampler(
+        space, ("w",), {"a": 40}, [{"a": 1.0}], trials, 0, lambda _: CmaEsSampler(space, trials, 0, 0.2)
     )  # fmt: skip
-    flying, steps, asked, told = [], 0, 0, 0
+    running, steps, asked, told = [], 0, 0, 0
     rng = random.Random(0)
     while told < trials:
-        while len(flying) < workers and asked < trials:
+        while len(running) < workers and asked < trials:
             step = one.next_step()
             if step is not None:
                 one.step_asked(step)
-                flying.append(step)
+                running.append(step)
             else:
                 params = one.propose(asked)
                 one.asked(asked, params)
-                flying.append((asked, params))
+                running.append((asked, params))
                 asked += 1
-        done = flying.pop(rng.randrange(len(flying)))
+        done = running.pop(rng.randrange(len(running)))
         if isinstance(done, tuple):
             loss = (done[1]["w"] - 0.5) ** 2
             one.told(*done, Result((-loss,), loss))
@@ -85,5 +85,5 @@ def test_as_many_steps_as_the_sampler_takes(trials, workers):
         else:
             one.step_told(done.descent, {"w": done.params["w"] - 0.5})
             steps += 1
-    expected = forecast(campaign(sampler="slope", trials=trials), workers, {"a": 40}).steps
+    expected = forecast(campaign(sampler="gradient", trials=trials), workers, {"a": 40}).steps
     assert expected / 1.3 <= steps <= 1.3 * expected

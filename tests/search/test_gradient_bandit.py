@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
+from evomerge.search.descent_sampler import MOST_PATHS
 from evomerge.search.gradient_bandit import GradientBandit
-from evomerge.search.slope_proposer import MOST_PATHS
 from evomerge.space import choice_of
 
 METHODS = ("task_arithmetic", "ties", "dare_linear")
@@ -14,22 +14,22 @@ METHODS = ("task_arithmetic", "ties", "dare_linear")
 
 def first_methods(choices: ModuleType, settings: object) -> dict[int, str]:
     """Return the method of each descent, in the order in which they began."""
-    proposer, space = choices.opened(settings)
-    assert isinstance(proposer, GradientBandit)
+    sampler, space = choices.opened(settings)
+    assert isinstance(sampler, GradientBandit)
     begun: dict[int, str] = {}
     for number in range(60):
-        while (step := proposer.next_step()) is not None:
+        while (step := sampler.next_step()) is not None:
             begun.setdefault(step.descent, choice_of(space, step.params).method)
-            proposer.step_asked(step)
-            proposer.step_told(step.descent, choices.gradient_at(space, step.params))
-        params = proposer.propose(number)
-        proposer.asked(number, params)
-        proposer.told(number, params, choices.result_at(space, params))
+            sampler.step_asked(step)
+            sampler.step_told(step.descent, choices.gradient_at(space, step.params))
+        params = sampler.propose(number)
+        sampler.asked(number, params)
+        sampler.told(number, params, choices.result_at(space, params))
     return begun
 
 
 def test_each_method_has_a_descent_before_any_has_two(choices: ModuleType, tmp_path: Path) -> None:
-    begun = first_methods(choices, choices.campaign(tmp_path, "slope", 60))
+    begun = first_methods(choices, choices.campaign(tmp_path, "gradient", 60))
     assert list(begun) == list(range(len(begun)))
     assert set(list(begun.values())[:3]) == set(METHODS)
     assert begun[0] == "task_arithmetic"  # the naive merges are its
@@ -43,7 +43,7 @@ def test_a_method_without_gradients_is_searched_by_points(
         "method": ["task_arithmetic", "fixed"],
         "parameters": {"weight": {"low": 0, "high": 1.2}},
     }
-    settings = choices.campaign(tmp_path, "slope", 60, fixed)
+    settings = choices.campaign(tmp_path, "gradient", 60, fixed)
     assert set(first_methods(choices, settings).values()) == {"task_arithmetic"}
     points, space = choices.search(settings)
     assert choices.methods_of(points, space)["fixed"] == 1  # it has one point
@@ -52,7 +52,7 @@ def test_a_method_without_gradients_is_searched_by_points(
 def test_the_next_method_begins_at_what_the_last_one_found(
     choices: ModuleType, tmp_path: Path
 ) -> None:
-    points, space = choices.search(choices.campaign(tmp_path, "slope", 60))
+    points, space = choices.search(choices.campaign(tmp_path, "gradient", 60))
     of_ties = [point for point in points if choice_of(space, point).method == "ties"]
     before = points[: points.index(of_ties[0])]
     best = max(before, key=lambda point: choices.value_at(space, point))
@@ -63,15 +63,15 @@ def test_the_next_method_begins_at_what_the_last_one_found(
 def test_idle_workers_follow_further_descents_up_to_a_limit(
     choices: ModuleType, tmp_path: Path
 ) -> None:
-    settings = choices.campaign(tmp_path, "slope", 60)
-    proposer, _ = choices.opened(settings)
-    flying = []
+    settings = choices.campaign(tmp_path, "gradient", 60)
+    sampler, _ = choices.opened(settings)
+    running = []
     for number in range(40):
-        step = proposer.next_step()
+        step = sampler.next_step()
         if step is not None:
-            proposer.step_asked(step)
-            flying.append(step)
+            sampler.step_asked(step)
+            running.append(step)
         else:
-            proposer.asked(number, proposer.propose(number))
-    assert 1 <= len(flying) <= MOST_PATHS
-    assert len({step.descent for step in flying}) == len(flying)
+            sampler.asked(number, sampler.propose(number))
+    assert 1 <= len(running) <= MOST_PATHS
+    assert len({step.descent for step in running}) == len(running)

@@ -4,14 +4,14 @@ from pathlib import Path
 from types import ModuleType
 
 from evomerge.search.history import events
-from evomerge.store import StoredBaseline, StoredSlope, StoredTrial
-from evomerge.trial import SlopeJob
+from evomerge.store import StoredBaseline, StoredGradient, StoredTrial
+from evomerge.trial import GradientJob
 
 
 def test_events_come_in_the_order_in_which_they_happened(
     driver: ModuleType, tmp_path: Path
 ) -> None:
-    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope")
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="gradient")
     store, study = driver.open_study(campaign)
     with store:
         happened = []
@@ -24,12 +24,12 @@ def test_events_come_in_the_order_in_which_they_happened(
             (new,) = study.ask_many(1)
             happened.append(("asked", driver.name_of(new)))
             work.append(new)
-        assert {isinstance(one, SlopeJob) for one in work} == {True} or len(happened) > 20
+        assert {isinstance(one, GradientJob) for one in work} == {True} or len(happened) > 20
         found = events(store)
     assert all(isinstance(one.what, StoredBaseline) and one.kind == "told" for one in found[:3])
     names = []
     for one in found[3:]:
-        assert isinstance(one.what, StoredTrial | StoredSlope)
+        assert isinstance(one.what, StoredTrial | StoredGradient)
         if isinstance(one.what, StoredTrial):
             names.append((one.kind, f"trial {one.what.number}"))
         else:

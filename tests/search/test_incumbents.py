@@ -8,42 +8,42 @@ def named(incumbents: Incumbents) -> list[str]:
     return [outcome.worker for outcome in incumbents.outcomes]
 
 
-def hear(incumbents: Incumbents, name: str, *values: float, missing: float = 0.0) -> None:
-    incumbents.hear(values, (missing,), Outcome(worker=name))
+def note(incumbents: Incumbents, name: str, *values: float, missing: float = 0.0) -> None:
+    incumbents.note(values, (missing,), Outcome(worker=name))
 
 
 def test_one_objective_has_the_best_that_meets_the_conditions() -> None:
     best = Incumbents(["maximize"])
     assert best.outcomes == []
-    hear(best, "first", 0.5)
-    hear(best, "worse", 0.4)
-    hear(best, "equal", 0.5)
+    note(best, "first", 0.5)
+    note(best, "worse", 0.4)
+    note(best, "equal", 0.5)
     assert named(best) == ["first"]
-    hear(best, "forbidden", 0.9, missing=0.1)
+    note(best, "forbidden", 0.9, missing=0.1)
     assert named(best) == ["first"]
-    hear(best, "better", 0.6, missing=-0.1)
+    note(best, "better", 0.6, missing=-0.1)
     assert named(best) == ["better"]
 
 
 def test_who_was_given_up_is_no_incumbent() -> None:
     best = Incumbents(["maximize"])
-    best.hear((0.9,), (), Outcome(pruned=Pruned("behind", 2)))
+    best.note((0.9,), (), Outcome(pruned=Pruned("behind", 2)))
     assert best.outcomes == []
 
 
 def test_several_objectives_have_a_front_each_in_its_direction() -> None:
     front = Incumbents(["maximize", "minimize"])
-    hear(front, "a", 0.5, 2.0)
-    hear(front, "b", 0.6, 3.0)
-    hear(front, "covered", 0.5, 2.5)
-    hear(front, "twin", 0.6, 3.0)
+    note(front, "a", 0.5, 2.0)
+    note(front, "b", 0.6, 3.0)
+    note(front, "covered", 0.5, 2.5)
+    note(front, "twin", 0.6, 3.0)
     assert named(front) == ["a", "b"]
-    hear(front, "c", 0.6, 2.0)  # better than both
+    note(front, "c", 0.6, 2.0)  # better than both
     assert named(front) == ["c"]
 
 
 def test_of_a_large_front_the_latest_eight_are_rivals() -> None:
     front = Incumbents(["maximize", "maximize"])
     for n in range(12):
-        hear(front, str(n), float(n), float(-n))
+        note(front, str(n), float(n), float(-n))
     assert named(front) == [str(n) for n in range(4, 12)]

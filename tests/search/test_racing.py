@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evomerge.campaign import Campaign
-from evomerge.goals import Judge, Yardsticks
+from evomerge.goals import Objectives, References
 from evomerge.racing import blocks, completed, give_up
 from evomerge.search.racing import BLOCKS, against, race_faults, race_of, unbounded
 from evomerge.trial import Estimate, Failure, FailureKind, Outcome, Pruned, Race, TaskScores
@@ -39,11 +39,11 @@ def outcome(right: int, errors: float) -> Outcome:
     )
 
 
-def judge(**changes: Any) -> Judge:
-    yardsticks = Yardsticks(
+def aims(**changes: Any) -> Objectives:
+    references = References(
         outcome(5, 4.0), {"one": outcome(30, 3.0), "two": outcome(10, 2.0)}, {"avg": outcome(25, 2)}
     )
-    return Judge(campaign(**changes), yardsticks, better=better)
+    return Objectives(campaign(**changes), references, better=better)
 
 
 def better(task: str, metric: str) -> bool:
@@ -51,14 +51,14 @@ def better(task: str, metric: str) -> bool:
 
 
 def laid_out(**changes: Any) -> Race:
-    race = race_of(judge(**changes), IDS)
+    race = race_of(aims(**changes), IDS)
     assert race is not None
     return race
 
 
 def test_a_race_is_laid_out_from_what_parents_and_baselines_scored():
     race = laid_out()
-    assert race == race_of(judge(), IDS)
+    assert race == race_of(aims(), IDS)
     assert race.metrics == {"exam": "acc", "essay": "errors"}
     assert race.signs == {"exam": 1, "essay": -1}
     assert race.weights == {"exam": 3.0, "essay": 1.0}
@@ -85,10 +85,10 @@ def test_a_metric_without_a_best_value_is_not_raced():
     goals = [{"task": "exam", "metric": "acc"}, {"task": "essay", "metric": "score"}]
     essay = TaskScores(IDS["essay"], {"score": (3.0,) * 40}, {"score": Estimate(3.0)})
     known = Outcome({"exam": outcome(5, 4.0).scores["exam"], "essay": essay})
-    unknown = Judge(campaign(objectives=goals), Yardsticks(known), better=lambda *_: True)
+    unknown = Objectives(campaign(objectives=goals), References(known), better=lambda *_: True)
     assert race_of(unknown, IDS) is None
     assert 'score of task "essay" has values from 3 to 3' in str(unbounded(unknown))
-    assert unbounded(judge()) is None
+    assert unbounded(aims()) is None
     assert against(None, [known], 0) is None
 
 
@@ -107,7 +107,7 @@ def test_who_is_no_rival():
 
 
 def test_a_hopeless_candidate_gets_an_honest_value():
-    judged = judge()
+    judged = aims()
     race = against(laid_out(), [outcome(36, 1.0)], 5)
     assert race is not None
     hopeless = outcome(4, 3.0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.search.ranking import Scored, best_value, finalists, ranked_loss, ranking
 
 MISSING = st.lists(st.floats(-1, 1), min_size=2, max_size=2).map(tuple)
@@ -18,17 +18,17 @@ def scored(number: int, values: tuple[float, ...], violations: tuple[float, ...]
 
 
 @pytest.fixture
-def mean(driver: ModuleType, tmp_path: Path) -> Judge:
-    return Judge(driver.fake_campaign(tmp_path / "out"))
+def mean(driver: ModuleType, tmp_path: Path) -> Objectives:
+    return Objectives(driver.fake_campaign(tmp_path / "out"))
 
 
 @pytest.fixture
-def pareto(driver: ModuleType, tmp_path: Path) -> Judge:
+def pareto(driver: ModuleType, tmp_path: Path) -> Objectives:
     """Up in `near`, three times as heavy as down in `text`."""
-    return Judge(driver.fake_campaign(tmp_path / "out", "pareto"))
+    return Objectives(driver.fake_campaign(tmp_path / "out", "pareto"))
 
 
-def test_trials_that_meet_the_conditions_stand_first(mean: Judge) -> None:
+def test_trials_that_meet_the_conditions_stand_first(mean: Objectives) -> None:
     trials = [scored(0, (9.0,), (0.5,)), scored(1, (1.0,), (0.0,)), scored(2, (2.0,), (-1.0,))]
     ranked = ranking(mean, trials)
     assert [one.number for one in ranked] == [2, 1, 0]
@@ -37,19 +37,21 @@ def test_trials_that_meet_the_conditions_stand_first(mean: Judge) -> None:
     assert best_value(mean, trials) == 2.0
 
 
-def test_the_best_value_is_nobodys_who_misses_a_condition(mean: Judge, pareto: Judge) -> None:
+def test_the_best_value_is_nobodys_who_misses_a_condition(
+    mean: Objectives, pareto: Objectives
+) -> None:
     assert best_value(mean, [scored(0, (9.0,), (0.5,))]) is None
     assert best_value(mean, []) is None
     assert best_value(pareto, [scored(0, (9.0, 1.0))]) is None
 
 
-def test_a_front_heeds_each_direction(pareto: Judge) -> None:
+def test_a_front_heeds_each_direction(pareto: Objectives) -> None:
     trials = [scored(0, (0.5, 3.0)), scored(1, (0.9, 3.0)), scored(2, (0.5, 2.0))]
     found = [(one.number, one.front) for one in ranking(pareto, trials)]
     assert found == [(1, 0), (2, 0), (0, 1)]
 
 
-def test_finalists_of_a_front_include_its_ends(pareto: Judge) -> None:
+def test_finalists_of_a_front_include_its_ends(pareto: Objectives) -> None:
     trials = [
         scored(0, (0.2, 1.0)),  # the end of `text`
         scored(1, (0.8, 2.5)),
@@ -63,7 +65,7 @@ def test_finalists_of_a_front_include_its_ends(pareto: Judge) -> None:
     assert finalists(pareto, []) == []
 
 
-def test_finalists_of_a_mean_are_the_first(mean: Judge) -> None:
+def test_finalists_of_a_mean_are_the_first(mean: Objectives) -> None:
     ranked = ranking(mean, [scored(0, (1.0,)), scored(1, (3.0,)), scored(2, (2.0,))])
     assert finalists(mean, ranked) == [1, 2, 0]
 

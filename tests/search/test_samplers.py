@@ -6,24 +6,24 @@ from types import ModuleType
 import pytest
 
 from evomerge.errors import CampaignError
-from evomerge.goals import Judge
-from evomerge.search.cmaes_proposer import SIGMA, CmaEsProposer
-from evomerge.search.coarse_proposer import CoarseProposer
-from evomerge.search.optuna_proposer import OptunaProposer
-from evomerge.search.proposer import Proposer
-from evomerge.search.random_proposer import RandomProposer
-from evomerge.search.samplers import open_proposer
-from evomerge.search.slope_proposer import AROUND, SlopeProposer
-from evomerge.search.sobol_proposer import SobolProposer
+from evomerge.goals import Objectives
+from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
+from evomerge.search.coarse_sampler import CoarseSampler
+from evomerge.search.descent_sampler import AROUND, DescentSampler
+from evomerge.search.optuna_sampler import OptunaSampler
+from evomerge.search.random_sampler import RandomSampler
+from evomerge.search.sampler import Sampler
+from evomerge.search.samplers import open_sampler
+from evomerge.search.sobol_sampler import SobolSampler
 
 KINDS = {
-    "slope": SlopeProposer,
-    "cmaes": CmaEsProposer,
-    "qmc": SobolProposer,
-    "tpe": OptunaProposer,
-    "nsga2": OptunaProposer,
-    "gp": OptunaProposer,
-    "random": RandomProposer,
+    "gradient": DescentSampler,
+    "cmaes": CmaEsSampler,
+    "qmc": SobolSampler,
+    "tpe": OptunaSampler,
+    "nsga2": OptunaSampler,
+    "gp": OptunaSampler,
+    "random": RandomSampler,
 }
 ONE, TWO = ("maximize",), ("maximize", "minimize")
 
@@ -36,14 +36,14 @@ def opened(driver: ModuleType, tmp_path: Path):
         counts: dict[str, int] | None = None,
         space: dict[str, object] | None = None,
         **search: object,
-    ) -> Proposer:
+    ) -> Sampler:
         mode = "mean" if len(directions) == 1 else "pareto"
         campaign = driver.fake_campaign(
             tmp_path / "out", mode, sampler=sampler, space=space, **search
         )
         found = {"near": 40, "text": 40} if counts is None else counts
-        return open_proposer(
-            campaign, driver.fake_space(campaign.space), Judge(campaign), found, 20
+        return open_sampler(
+            campaign, driver.fake_space(campaign.space), Objectives(campaign), found, 20
         )  # type: ignore[arg-type]
 
     return open_one
@@ -56,14 +56,14 @@ def test_every_name_is_a_proposer_of_the_campaigns_space(opened, name: str) -> N
     names = {f"weight/one/{n}-{n + 1}" for n in range(4)}
     assert set(found.propose(0)) == names
     assert found.propose(0) == opened(name).propose(0)
-    if name != "slope":
+    if name != "gradient":
         assert found.propose(0) != opened(name, seed=8).propose(0)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_several_objectives(opened, name: str) -> None:
     if name == "cmaes":
-        with pytest.raises(CampaignError, match="use slope, nsga2"):
+        with pytest.raises(CampaignError, match="use gradient, nsga2"):
             opened(name, TWO)
     else:
         assert len(opened(name, TWO).propose(0)) == 4
@@ -76,38 +76,38 @@ def test_nothing_to_search_is_refused(opened) -> None:
 
 def test_a_coarse_space_comes_first(opened) -> None:
     found = opened("tpe", space={"coarse": 2})
-    assert type(found) is CoarseProposer
+    assert type(found) is CoarseSampler
     assert len(set(found.propose(0).values())) == 2
 
 
-def test_slope_is_refused_where_there_is_none(opened) -> None:
-    with pytest.raises(CampaignError, match="no task has a slope") as caught:
-        opened("slope", counts={})
+def test_gradient_is_refused_where_there_is_none(opened) -> None:
+    with pytest.raises(CampaignError, match="no task has a gradient") as caught:
+        opened("gradient", counts={})
     assert caught.value.field == "search.sampler"
     density = {"weight": 0.5, "density": {"low": 0.1, "high": 1.0}}
-    with pytest.raises(CampaignError, match="no searched number has a slope"):
-        opened("slope", space={"method": "ties", "parameters": density})
+    with pytest.raises(CampaignError, match="no searched number has a gradient"):
+        opened("gradient", space={"method": "ties", "parameters": density})
 
 
-def test_slope_shares_the_loss_as_the_objectives_weigh(opened) -> None:
-    step = opened("slope").next_step()
+def test_gradient_shares_the_loss_as_the_objectives_weigh(opened) -> None:
+    step = opened("gradient").next_step()
     assert step.shares == {"near": 0.75, "text": 0.25}
     assert {task: len(chosen) for task, chosen in step.items.items()} == {"near": 16, "text": 16}
-    alone = opened("slope", counts={"text": 5}).next_step()  # the other has no gold text
+    alone = opened("gradient", counts={"text": 5}).next_step()  # the other has no gold text
     assert (alone.shares, alone.items) == ({"text": 1.0}, {"text": (0, 1, 2, 3, 4)})
 
 
 def test_to_a_front_lead_paths_of_other_shares(opened) -> None:
-    shares = opened("slope", TWO)._shares
+    shares = opened("gradient", TWO)._shares
     assert shares[0] == {"near": 0.75, "text": 0.25}
     assert len({tuple(one.values()) for one in shares}) == 4
     assert all(sum(one.values()) == pytest.approx(1.0) for one in shares)
-    assert shares == opened("slope", TWO)._shares
-    assert shares != opened("slope", TWO, seed=8)._shares
+    assert shares == opened("gradient", TWO)._shares
+    assert shares != opened("gradient", TWO, seed=8)._shares
 
 
 def test_after_the_paths_cmaes_takes_smaller_steps_and_on_a_front_nsga2(opened) -> None:
-    found = opened("slope")
+    found = opened("gradient")
     beside, after = found._build_rest(False), found._build_rest(True)
     assert (beside._sigma, after._sigma) == (SIGMA, AROUND)
-    assert type(opened("slope", TWO)._build_rest(True)) is OptunaProposer
+    assert type(opened("gradient", TWO)._build_rest(True)) is OptunaSampler

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from evomerge.errors import CampaignError
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.store import Store
 from evomerge.trial import (
     Job,
     Outcome,
 )
 
-SAMPLERS = ("slope", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
+SAMPLERS = ("gradient", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
 COUNT = 40
 
 
@@ -35,13 +35,13 @@ def numbers(folder: Path) -> list[int]:
     ("mode", "sampler", "workers"),
     [("mean", name, 1) for name in SAMPLERS]
     + [("mean", name, 3) for name in SAMPLERS if name != "gp"]
-    + [("pareto", "slope", 1), ("pareto", "slope", 12), ("pareto", "nsga2", 3)]
+    + [("pareto", "gradient", 1), ("pareto", "gradient", 12), ("pareto", "nsga2", 3)]
     + [("pareto", "tpe", 1)],
 )
 def test_a_reopened_study_asks_for_the_very_same_trials_and_steps(
     driver: ModuleType, tmp_path: Path, mode: str, sampler: str, workers: int
 ) -> None:
-    trials = {"trials": 50} if (mode, sampler) == ("pareto", "slope") else {}
+    trials = {"trials": 50} if (mode, sampler) == ("pareto", "gradient") else {}
     whole, broken = (
         driver.fake_campaign(tmp_path / name, mode, sampler=sampler, **trials)
         for name in ("whole", "broken")
@@ -103,7 +103,7 @@ def test_killed_at_any_durable_step_of_a_descent_it_goes_on_as_if_nothing_had_ha
     driver: ModuleType, tmp_path: Path
 ) -> None:
     """In forks of this process, which die by SIGKILL: at each step in turn, each time a bit later."""
-    driver.main(tmp_path / "whole", samplers=("slope",))
+    driver.main(tmp_path / "whole", samplers=("gradient",))
     script = (
         "import importlib.util, os, sys; from pathlib import Path\n"
         "spec = importlib.util.spec_from_file_location('search_driver', sys.argv[1])\n"
@@ -112,7 +112,7 @@ def test_killed_at_any_durable_step_of_a_descent_it_goes_on_as_if_nothing_had_ha
         "for lines in (1, 2, 3, 2, 1, 4, 5, 2, 2, 2, 1, 11, 40, None):\n"
         "    child = os.fork()\n"
         "    if child == 0:\n"
-        "        driver.main(Path(sys.argv[2]), lines, ('slope',))\n"
+        "        driver.main(Path(sys.argv[2]), lines, ('gradient',))\n"
         "        os._exit(0)\n"
         "    print('ended', os.waitpid(child, 0)[1], flush=True)\n"
     )
@@ -120,8 +120,8 @@ def test_killed_at_any_durable_step_of_a_descent_it_goes_on_as_if_nothing_had_ha
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     ends = [line for line in done.stdout.splitlines() if line.startswith("ended")]
     assert ends == [f"ended {int(signal.SIGKILL)}"] * 13 + ["ended 0"]
-    assert driver.history(tmp_path / "killed" / "slope") == driver.history(
-        tmp_path / "whole" / "slope"
+    assert driver.history(tmp_path / "killed" / "gradient") == driver.history(
+        tmp_path / "whole" / "gradient"
     )
 
 
@@ -131,7 +131,7 @@ def test_other_seed_other_trials(driver: ModuleType, tmp_path: Path) -> None:
     assert driver.history(tmp_path / "1") != driver.history(tmp_path / "2")
 
 
-@pytest.mark.parametrize("sampler", ["slope", "cmaes", "tpe"])
+@pytest.mark.parametrize("sampler", ["gradient", "cmaes", "tpe"])
 def test_it_finds_better_points_than_the_naive_merges(
     driver: ModuleType, tmp_path: Path, sampler: str
 ) -> None:
@@ -147,7 +147,7 @@ def test_it_finds_better_points_than_the_naive_merges(
 def test_a_descent_is_better_than_cmaes_at_equal_cost(driver: ModuleType, tmp_path: Path) -> None:
     budget = 60 * 2 * COUNT  # trials scored in full
     found = {}
-    for sampler in ("slope", "cmaes"):
+    for sampler in ("gradient", "cmaes"):
         campaign = driver.fake_campaign(
             tmp_path / sampler, sampler=sampler, trials=1000, item_evaluations=budget
         )
@@ -158,9 +158,9 @@ def test_a_descent_is_better_than_cmaes_at_equal_cost(driver: ModuleType, tmp_pa
             found[sampler] = study.tally.best_value
     weights = [0.65, 0.3, 0.6, 0.1]  # where the weighted mean of both tasks is best
     campaign = driver.fake_campaign(tmp_path / "none")
-    (best,) = Judge(campaign).values(driver.outcome(weights))
-    assert best - found["slope"] < 0.005
-    assert best - found["slope"] < (best - found["cmaes"]) / 2
+    (best,) = Objectives(campaign).values(driver.outcome(weights))
+    assert best - found["gradient"] < 0.005
+    assert best - found["gradient"] < (best - found["cmaes"]) / 2
 
 
 def test_counts_and_ranking(driver: ModuleType, tmp_path: Path) -> None:
@@ -194,11 +194,11 @@ def test_a_pareto_ranking_starts_with_the_front(driver: ModuleType, tmp_path: Pa
 
 
 def test_descents_of_a_front_lead_to_its_ends(driver: ModuleType, tmp_path: Path) -> None:
-    campaign = driver.fake_campaign(tmp_path / "out", "pareto", sampler="slope", trials=40)
+    campaign = driver.fake_campaign(tmp_path / "out", "pareto", sampler="gradient", trials=40)
     driver.run(campaign, workers=4)
     with Store.open(tmp_path / "out", write=False) as store:
         values = [t.values for t in store.trials() if t.values is not None]
-        shares = {step.descent for step in store.slope_steps()}
+        shares = {step.descent for step in store.gradient_steps()}
     assert len(shares) >= 4
     best = max(near for near, _ in values)
     assert best > -0.08  # the optimum of `near` alone, apart from the spread of its items

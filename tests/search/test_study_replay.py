@@ -9,12 +9,12 @@ from typing import Any, get_args
 
 import pytest
 
-from evomerge.campaign.search import Sampler
+from evomerge.campaign.search import SamplerName
 from evomerge.search import study
-from evomerge.search.proposer import Proposer
+from evomerge.search.sampler import Sampler
 from evomerge.store import Store
 
-SAMPLERS = [name for name in get_args(Sampler) if name != "auto"]
+SAMPLERS = [name for name in get_args(SamplerName) if name != "auto"]
 METHODS = {
     "method": ["task_arithmetic", "ties"],
     "parameters": {
@@ -23,7 +23,7 @@ METHODS = {
     },
 }
 SPACES: dict[str, dict[str, Any]] = {"plain": {}, "coarse": {"coarse": 2}, "methods": METHODS}
-SOURCES = ("propose", "next_step")  # what a sampler says; the others are what it hears
+SOURCES = ("propose", "next_step")  # what a sampler says; the others are what it is told
 HEARD = ("known", "asked", "told", "step_asked", "step_told")
 TRIALS = 16
 
@@ -31,19 +31,19 @@ Call = tuple[str, tuple[Any, ...], Any]
 
 
 class Recorder:
-    """Records every call of the proposers that studies open."""
+    """Records every call of the samplers that studies open."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[Call] = []
-        self._open = study.open_proposer
+        self._open = study.open_sampler
         self._arguments: tuple[Any, ...] = ()
-        monkeypatch.setattr(study, "open_proposer", self._recorded)
+        monkeypatch.setattr(study, "open_sampler", self._recorded)
 
-    def open_again(self) -> Proposer:
+    def open_again(self) -> Sampler:
         """Open what the last study opened, unheard."""
         return self._open(*self._arguments)
 
-    def _recorded(self, *arguments: Any) -> Proposer:
+    def _recorded(self, *arguments: Any) -> Sampler:
         self._arguments = arguments
         found = self._open(*arguments)
         for name in (*SOURCES, *HEARD):
@@ -78,7 +78,7 @@ def test_more_trials_leave_a_samplers_history_as_it_was(
     folder = tmp_path / "out"
     campaign = driver.fake_campaign(folder, space=SPACES[space], sampler=sampler, trials=TRIALS)
     # Alone, the sampler that follows gradients goes on with another one within the budget.
-    driver.run(campaign, workers=1 if sampler == "slope" else 3)
+    driver.run(campaign, workers=1 if sampler == "gradient" else 3)
     before = trials(folder)
     first, recorder.calls = recorder.calls, []
     extend(folder, 1000)  # beyond what decides between a full and a separable covariance

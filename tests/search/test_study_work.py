@@ -9,19 +9,19 @@ from types import ModuleType
 import pytest
 from sqlalchemy import event
 
-from evomerge.goals import Judge
+from evomerge.goals import Objectives
 from evomerge.search import Known, race_of
-from evomerge.search.proposer import Params, Result
+from evomerge.search.sampler import Params, Result
 from evomerge.store import Store
 from evomerge.trial import (
     Cost,
     Estimate,
     Failure,
     FailureKind,
+    GradientJob,
+    Gradients,
     Job,
     Outcome,
-    SlopeJob,
-    Slopes,
     TaskScores,
 )
 
@@ -32,20 +32,20 @@ class Listed:
     """Proposes given points in turn."""
 
     def __init__(self, points: list[Params]) -> None:
-        self.points, self.heard, self.attempts = points, [], []  # type: ignore[var-annotated]
+        self.points, self.noted, self.attempts = points, [], []  # type: ignore[var-annotated]
 
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
         self.attempts.append((number, attempt))
         return dict(self.points[(number + 10 * attempt) % len(self.points)])
 
     def asked(self, number: int, params: Params) -> None:
-        self.heard.append(("asked", number, dict(params)))
+        self.noted.append(("asked", number, dict(params)))
 
     def told(self, number: int, params: Params, result: Result | None) -> None:
-        self.heard.append(("told", number, result))
+        self.noted.append(("told", number, result))
 
     def known(self, params: Params, result: Result) -> None:
-        self.heard.append(("known", dict(params), result))
+        self.noted.append(("known", dict(params), result))
 
 
 def point(*weights: float) -> dict[str, float]:
@@ -56,16 +56,16 @@ def test_a_recipe_that_was_scored_before_is_answered_at_no_cost(
     driver: ModuleType, tmp_path: Path
 ) -> None:
     a, b = point(0.1, 0.2, 0.3, 0.4), point(0.9, 0.8, 0.7, 0.6)
-    proposer = Listed([a, b, a, b, b, a])
+    sampler = Listed([a, b, a, b, b, a])
     campaign = driver.fake_campaign(tmp_path / "out", trials=6)
-    driver.run(campaign, proposer=proposer)
+    driver.run(campaign, sampler=sampler)
     with Store.open(tmp_path / "out", write=False) as store:
         trials = store.trials()
     assert [t.number for t in trials if t.outcome.cost.items] == [0, 1]  # type: ignore[union-attr]
     assert [t.values for t in trials] == [trials[i].values for i in (0, 1, 0, 1, 1, 0)]
-    results = [one for kind, _, one in proposer.heard if kind == "told"]
+    results = [one for kind, _, one in sampler.noted if kind == "told"]
     assert results[2] == results[5] == results[0]
-    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    store, study = driver.open_study(campaign, sampler=Listed([a]))
     with store:
         assert study.tally.items == 2 * 2 * COUNT
         assert (study.tally.told, len(study.ranking())) == (6, 6)
@@ -79,9 +79,9 @@ def test_a_copy_is_worth_what_the_original_is_costs_included(
     campaign = type(campaign).model_validate({**campaign.model_dump(), "costs": costs})
     spent = Cost(items=80, generated_tokens=40)
     base = replace(driver.outcome([0.0] * 4), cost=replace(spent, generated_tokens=80))
-    store, study = driver.open_study(campaign, proposer=Listed([point(0.1, 0.2, 0.3, 0.4)]))
+    store, study = driver.open_study(campaign, sampler=Listed([point(0.1, 0.2, 0.3, 0.4)]))
     with store:
-        study._judge = Judge(campaign, replace(study._judge.yardsticks, base=base))
+        study._aims = Objectives(campaign, replace(study._aims.references, base=base))
         (job,) = study.ask_many(1)
         study.tell(job, replace(driver.answer(job), cost=spent))
         assert study.ask_many(1) == []
@@ -94,7 +94,7 @@ def test_a_driver_that_died_before_it_copied_an_answer_copies_it_at_resume(
 ) -> None:
     a = point(0.1, 0.2, 0.3, 0.4)
     campaign = driver.fake_campaign(tmp_path / "out", trials=2)
-    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    store, study = driver.open_study(campaign, sampler=Listed([a]))
     with store:
         (job,) = study.ask_many(1)
         study.tell(job, driver.answer(job))
@@ -102,7 +102,7 @@ def test_a_driver_that_died_before_it_copied_an_answer_copies_it_at_resume(
             broken.setattr(store, "told_many", None)
             with pytest.raises(TypeError):
                 study.ask_many(1)
-    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    store, study = driver.open_study(campaign, sampler=Listed([a]))
     with store:
         assert study.interrupted() == []
         assert (study.tally.told, study.tally.items) == (2, 2 * COUNT)
@@ -112,13 +112,13 @@ def test_a_driver_that_died_before_it_copied_an_answer_copies_it_at_resume(
 def test_twins_in_flight_are_told_together(driver: ModuleType, tmp_path: Path) -> None:
     a, b = point(0.1, 0.2, 0.3, 0.4), point(0.9, 0.8, 0.7, 0.6)
     campaign = driver.fake_campaign(tmp_path / "out", trials=5)
-    store, study = driver.open_study(campaign, proposer=Listed([a, b, a, a, b]))
+    store, study = driver.open_study(campaign, sampler=Listed([a, b, a, a, b]))
     with store:
         jobs = study.ask_many(2)
         assert [job.candidate.number for job in jobs] == [0, 1]
         assert study.ask_many(1) == []  # all others wait for these two
         assert study.tally.asked == 5
-    store, study = driver.open_study(campaign, proposer=Listed([a]))
+    store, study = driver.open_study(campaign, sampler=Listed([a]))
     with store:
         jobs = study.interrupted()
         assert [job.candidate.number for job in jobs] == [0, 1]
@@ -133,26 +133,26 @@ def test_twins_in_flight_are_told_together(driver: ModuleType, tmp_path: Path) -
 
 def test_a_candidate_near_one_in_flight_is_drawn_again(driver: ModuleType, tmp_path: Path) -> None:
     a, near, far = (point(w, w, w, w) for w in (0.5, 0.5005, 0.7))
-    proposer = Listed([a, near, *[a] * 9, far])  # 11: the second attempt of trial 1
-    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), proposer=proposer)
+    sampler = Listed([a, near, *[a] * 9, far])  # 11: the second attempt of trial 1
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), sampler=sampler)
     with store:
         study.ask_many(2)
         assert [t.params for t in store.trials()] == [a, far]
-        assert proposer.attempts == [(0, 0), (1, 0), (1, 1)]
+        assert sampler.attempts == [(0, 0), (1, 0), (1, 1)]
 
 
 def test_an_endless_near_duplicate_is_let_pass(driver: ModuleType, tmp_path: Path) -> None:
-    proposer = Listed([point(w, w, w, w) for w in (0.5, 0.5005)])
-    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), proposer=proposer)
+    sampler = Listed([point(w, w, w, w) for w in (0.5, 0.5005)])
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), sampler=sampler)
     with store:
         assert len(study.ask_many(2)) == 2
-        assert proposer.attempts[-1] == (1, 2)
+        assert sampler.attempts[-1] == (1, 2)
 
 
 # Budgets.
 
 
-@pytest.mark.parametrize("sampler", ["slope", "cmaes"])
+@pytest.mark.parametrize("sampler", ["gradient", "cmaes"])
 @pytest.mark.parametrize("workers", [1, 4])
 def test_item_evaluations_are_never_more_than_the_budget(
     driver: ModuleType, tmp_path: Path, sampler: str, workers: int
@@ -164,12 +164,12 @@ def test_item_evaluations_are_never_more_than_the_budget(
     driver.run(campaign, workers=workers, reopen_at=(3,))
     with Store.open(tmp_path / "out", write=False) as store:
         outcomes = [t.outcome for t in store.trials() if t.outcome is not None]
-        steps = store.slope_steps()
-    slopes = sum(3 * sum(map(len, step.items.values())) for step in steps)
-    assert slopes == sum(step.cost_items for step in steps)
-    spent = sum(one.cost.items for one in outcomes) + slopes
+        steps = store.gradient_steps()
+    gradients = sum(3 * sum(map(len, step.items.values())) for step in steps)
+    assert gradients == sum(step.cost_items for step in steps)
+    spent = sum(one.cost.items for one in outcomes) + gradients
     assert budget - max(2 * COUNT, 3 * 32) < spent <= budget
-    assert bool(slopes) == (sampler == "slope")
+    assert bool(gradients) == (sampler == "gradient")
 
 
 def test_a_target_ends_the_search(driver: ModuleType, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_target_ends_the_search(driver: ModuleType, tmp_path: Path) -> None:
 # Where it begins.
 
 
-@pytest.mark.parametrize("sampler", ["slope", "cmaes", "qmc"])
+@pytest.mark.parametrize("sampler", ["gradient", "cmaes", "qmc"])
 def test_given_points_are_tried_before_all_else(
     driver: ModuleType, tmp_path: Path, sampler: str
 ) -> None:
@@ -194,14 +194,14 @@ def test_given_points_are_tried_before_all_else(
     assert driver.history(tmp_path / "broken") == driver.history(tmp_path / "whole")
     with Store.open(tmp_path / "whole", write=False) as store:
         assert [t.params for t in store.trials()][:2] == first
-        steps = store.slope_steps()
-    if sampler == "slope":
+        steps = store.gradient_steps()
+    if sampler == "gradient":
         assert steps[0].params == first[0]  # the best that was known
 
 
 def test_descents_wait_for_the_given_points(driver: ModuleType, tmp_path: Path) -> None:
     first = [point(0.7, 0.3, 0.6, 0.2), point(0.0, 1.0, 0.0, 1.0)]
-    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope")
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="gradient")
     store, study = driver.open_study(campaign, first=first)
     with store:
         jobs = study.ask_many(5)
@@ -210,7 +210,7 @@ def test_descents_wait_for_the_given_points(driver: ModuleType, tmp_path: Path) 
         study.tell(jobs[1], driver.answer(jobs[1]))
         assert study.ask() is None
         study.tell(jobs[0], driver.answer(jobs[0]))
-        assert isinstance(study.ask(), SlopeJob)
+        assert isinstance(study.ask(), GradientJob)
 
 
 # Descents.
@@ -219,34 +219,34 @@ def test_descents_wait_for_the_given_points(driver: ModuleType, tmp_path: Path) 
 def test_a_failed_step_ends_its_path_and_the_campaign_goes_on(
     driver: ModuleType, tmp_path: Path
 ) -> None:
-    def answer(work: Job | SlopeJob) -> Outcome | Slopes:
-        if isinstance(work, SlopeJob) and work.name == "descent 0, step 7":
-            return Slopes(failure=Failure(FailureKind.OUT_OF_MEMORY, "no room for gradients"))
+    def answer(work: Job | GradientJob) -> Outcome | Gradients:
+        if isinstance(work, GradientJob) and work.name == "descent 0, step 7":
+            return Gradients(failure=Failure(FailureKind.OUT_OF_MEMORY, "no room for gradients"))
         return driver.answer(work)  # type: ignore[no-any-return]
 
-    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope")
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="gradient")
     driver.run(campaign, answers=answer, reopen_at=(8, 9, 12))
     store, study = driver.open_study(campaign)
     with store:
-        assert study.tally.slope_failure == "out of memory: no room for gradients"
-        assert (study.tally.told, len(store.slope_steps())) == (20, 8)
-        assert store.slope_steps()[-1].loss is None
+        assert study.tally.gradient_failure == "out of memory: no room for gradients"
+        assert (study.tally.told, len(store.gradient_steps())) == (20, 8)
+        assert store.gradient_steps()[-1].loss is None
         params = [trial.params for trial in store.trials()]
     assert all(one not in params[1:] for one in params[:1])  # the others lie around it
 
 
-def test_slopes_that_are_no_numbers_end_a_path(driver: ModuleType, tmp_path: Path) -> None:
-    def answer(work: Job | SlopeJob) -> Outcome | Slopes:
+def test_gradients_that_are_no_numbers_end_a_path(driver: ModuleType, tmp_path: Path) -> None:
+    def answer(work: Job | GradientJob) -> Outcome | Gradients:
         found = driver.answer(work)
-        broken = isinstance(found, Slopes) and work.name.endswith("step 2")  # type: ignore[union-attr]
+        broken = isinstance(found, Gradients) and work.name.endswith("step 2")  # type: ignore[union-attr]
         return replace(found, loss=float("nan")) if broken else found
 
-    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope", trials=3)
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="gradient", trials=3)
     driver.run(campaign, answers=answer)
     store, study = driver.open_study(campaign)
     with store:
-        assert study.tally.slope_failure == "not finite: the slopes are not finite"
-        assert len(store.slope_steps()) == 3
+        assert study.tally.gradient_failure == "not finite: the gradients are not finite"
+        assert len(store.gradient_steps()) == 3
 
 
 # Racing.
@@ -259,7 +259,7 @@ def test_candidates_are_raced_and_those_given_up_count(
     campaign = driver.fake_campaign(tmp_path / "out", mode, sampler="random", trials=40)
     plain = driver.fake_campaign(tmp_path / "plain", mode, sampler="random", trials=40)
     store, study = driver.open_study(campaign)
-    race = race_of(study._judge, driver.IDS)
+    race = race_of(study._aims, driver.IDS)
     store.close()
     jobs: list[Job] = []
 
@@ -294,14 +294,14 @@ def test_candidates_are_raced_and_those_given_up_count(
 def test_an_interrupted_race_has_the_rivals_that_it_had(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", sampler="random")
     store, study = driver.open_study(campaign)
-    race = race_of(study._judge, driver.IDS)
+    race = race_of(study._aims, driver.IDS)
     store.close()
     points = [point(0.65, 0.3, 0.6, 0.1), point(0.1, 0.1, 0.1, 0.1)]
-    store, study = driver.open_study(campaign, race=race, proposer=Listed(points))
+    store, study = driver.open_study(campaign, race=race, sampler=Listed(points))
     with store:
         best, other = study.ask_many(2)
         study.tell(best, driver.answer(best))  # a new incumbent, after `other` was asked
-    store, study = driver.open_study(campaign, race=race, proposer=Listed(points))
+    store, study = driver.open_study(campaign, race=race, sampler=Listed(points))
     with store:
         assert study.interrupted() == [other]
 
@@ -326,7 +326,7 @@ def test_a_score_that_is_no_number_is_a_failure(driver: ModuleType, tmp_path: Pa
 
 
 def test_a_result_is_told_once(driver: ModuleType, tmp_path: Path) -> None:
-    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out", sampler="slope"))
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out", sampler="gradient"))
     with store:
         step = study.ask()
         study.tell(step, driver.answer(step))
@@ -335,7 +335,7 @@ def test_a_result_is_told_once(driver: ModuleType, tmp_path: Path) -> None:
     store, study = driver.open_study(driver.fake_campaign(tmp_path / "other", sampler="random"))
     with store:
         job = study.ask()
-        with pytest.raises(ValueError, match="Slopes is no result of Job"):
+        with pytest.raises(ValueError, match="Gradients is no result of Job"):
             study.tell(job, driver.answer(step))
         study.tell(job, driver.answer(job))
         with pytest.raises(ValueError, match="trial 0 is not waiting"):
@@ -357,7 +357,7 @@ def test_naive_merges_are_recorded_once_and_only_if_finite(
 def test_what_is_asked_together_and_told_together_is_one_transaction_each(
     driver: ModuleType, tmp_path: Path
 ) -> None:
-    campaign = driver.fake_campaign(tmp_path / "out", sampler="slope", trials=60)
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="gradient", trials=60)
     store, study = driver.open_study(campaign)
     commits: list[str] = []
     event.listen(store._engine, "commit", lambda connection: commits.append("commit"))
@@ -370,4 +370,4 @@ def test_what_is_asked_together_and_told_together_is_one_transaction_each(
             kinds |= {type(job) for job in jobs}
             study.tell_many([(job, driver.answer(job)) for job in jobs])
             assert len(commits) == 2
-    assert kinds == {Job, SlopeJob}
+    assert kinds == {Job, GradientJob}

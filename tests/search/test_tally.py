@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from evomerge.search import Tally
-from evomerge.search.proposer import Result
+from evomerge.search.sampler import Result
 from evomerge.search.tally import EXHAUSTED, Ended
 from evomerge.trial import Cost, Failure, FailureKind, Outcome, Pruned
 

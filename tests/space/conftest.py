@@ -11,7 +11,7 @@ from evomerge.space import Family, Space
 @dataclass(frozen=True)
 class Parameter:
     per_source: bool
-    sloped: bool = False
+    differentiable: bool = False
     default: bool | float | None = None
 
 
@@ -20,11 +20,11 @@ class Method:
     parameters: dict = field(default_factory=dict)
     needs_base: bool = True
     draws_masks: bool = False
-    slopes: object = "some"
+    gradients: object = "some"
 
 
-WEIGHT, NORMALIZE = Parameter(True, sloped=True), Parameter(False, default=False)
-DENSITY, LAMBDA = Parameter(True, default=1.0), Parameter(False, sloped=True, default=1.0)
+WEIGHT, NORMALIZE = Parameter(True, differentiable=True), Parameter(False, default=False)
+DENSITY, LAMBDA = Parameter(True, default=1.0), Parameter(False, differentiable=True, default=1.0)
 SUMMED = {"weight": WEIGHT, "lambda": LAMBDA, "normalize": NORMALIZE}
 SPARSE = {**SUMMED, "density": DENSITY}
 METHODS = {
@@ -32,8 +32,8 @@ METHODS = {
     "task_arithmetic": Method(SUMMED),
     "ties": Method(SPARSE),
     "dare_linear": Method(SPARSE, draws_masks=True),
-    "slerp": Method({"t": Parameter(False, sloped=True)}),
-    "unsloped": Method({"weight": WEIGHT}, slopes=None),
+    "slerp": Method({"t": Parameter(False, differentiable=True)}),
+    "ungradientd": Method({"weight": WEIGHT}, gradients=None),
     "odd": Method({"lambda": Parameter(True)}),
 }
 NUM_LAYERS = 4

@@ -3,7 +3,7 @@ import pytest
 from evomerge.merge import METHODS
 from evomerge.space.facts import WEIGHT, Family, MethodFacts
 
-SLOPED = {"weight", "lambda", "t", "scale"}
+GRADIENTD = {"weight", "lambda", "t", "scale"}
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
@@ -11,11 +11,11 @@ def test_the_merge_methods_state_all_that_a_space_asks(method):
     facts: MethodFacts = method
     assert isinstance(facts.needs_base, bool)
     assert isinstance(facts.draws_masks, bool)
-    smooth = {name for name, spec in facts.parameters.items() if spec.sloped}
-    assert smooth <= SLOPED
-    assert facts.slopes is not None or not smooth
-    if method.slopes is not None:
-        assert smooth == SLOPED & set(facts.parameters)
+    smooth = {name for name, spec in facts.parameters.items() if spec.differentiable}
+    assert smooth <= GRADIENTD
+    assert facts.gradients is not None or not smooth
+    if method.gradients is not None:
+        assert smooth == GRADIENTD & set(facts.parameters)
     if WEIGHT in facts.parameters:
         assert facts.parameters[WEIGHT].per_source
 

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from evomerge.space.gradient import component_of, gradient, is_sloped
-from evomerge.trial import Slopes, TensorSlopes
+from evomerge.space.gradient import component_of, gradient, is_differentiable
+from evomerge.trial import Gradients, TensorGradients
 
 WEIGHT = {"low": -0.5, "high": 1.2}
 PROFILE = {"low": 0.0, "high": 1.0, "profile": 3}
@@ -31,14 +31,14 @@ class Loss:
             total += self._lambda(recipe, place, name) * h + h * h / 2
         return total
 
-    def slopes(self, recipe):
+    def gradients(self, recipe):
         found = {}
         for name, place, models, factors in self.tensors:
             h = sum(factors[m] * self._weight(recipe, place, m, name) for m in models)
             outer = self._lambda(recipe, place, name) + h
             own = tuple(0.0 if m == "/base" else outer * factors[m] for m in models)
-            found[name] = TensorSlopes(place, models, {"weight": own}, {"lambda": h})
-        return Slopes(tensors=found)
+            found[name] = TensorGradients(place, models, {"weight": own}, {"lambda": h})
+        return Gradients(tensors=found)
 
     def _weight(self, recipe, place, model, tensor):
         sources = recipe.slices[place].sources
@@ -109,71 +109,75 @@ def test_it_agrees_with_central_differences(make_space, draw, settings, seed):
     point = draw(space, seed)
     recipe = space.recipe(point)
     loss = Loss(recipe, seed)
-    found = gradient(space, point, loss.slopes(recipe))
-    assert tuple(found) == space.sloped
+    found = gradient(space, point, loss.gradients(recipe))
+    assert tuple(found) == space.differentiable
     assert found
     step = 1e-6
-    for name, slope in found.items():
+    for name, derivative in found.items():
         up, down = ({**point, name: point[name] + sign * step} for sign in (1, -1))
         difference = loss.value(space.recipe(up)) - loss.value(space.recipe(down))
-        assert slope == pytest.approx(difference / (2 * step), rel=1e-5, abs=1e-7), name
+        assert derivative == pytest.approx(difference / (2 * step), rel=1e-5, abs=1e-7), name
 
 
-def test_dimensions_without_slope_are_left_out(make_space):
+def test_dimensions_without_gradient_are_left_out(make_space):
     space = make_space(
         method=["ties", "dare_linear"],
         subsets=True,
         mask_seed=True,
         parameters={"weight": WEIGHT, "density": {"low": 0.1, "high": 1.0, "per": []}},
     )
-    assert space.sloped == ("weight/a", "weight/b")
+    assert space.differentiable == ("weight/a", "weight/b")
     assert {"density", "use/a", "mask_seed", "method/ties"} <= set(space.distributions)
 
 
-def test_a_parameter_that_the_chosen_method_does_not_read_has_slope_0(make_space, draw):
+def test_a_parameter_that_the_chosen_method_does_not_read_has_gradient_0(make_space, draw):
     parameters = {"weight": WEIGHT, "lambda": {"low": 0.5, "high": 2.0}}
     space = make_space(method=["linear", "task_arithmetic"], parameters=parameters)
     point = {**draw(space), "method/linear": 1.0, "method/task_arithmetic": 0.0}
     recipe = space.recipe(point)
-    slopes = Loss(recipe).slopes(recipe)
-    assert space.gradient(point, slopes)["lambda"] == 0.0
-    assert space.gradient(point, slopes)["weight/a"] != 0.0
+    gradients = Loss(recipe).gradients(recipe)
+    assert space.gradient(point, gradients)["lambda"] == 0.0
+    assert space.gradient(point, gradients)["weight/a"] != 0.0
 
 
 def test_where_a_curve_has_left_its_range_nothing_pulls(make_space):
     space = make_space(method="task_arithmetic", layers="each", parameters={"weight": PROFILE})
     point = dict.fromkeys(space.distributions, 0.0)
     point |= {"weight/a/cos0": 1.0, "weight/a/cos1": 0.4, "weight/b/cos0": 0.5}
-    slopes = Loss(space.recipe(point)).slopes(space.recipe(point))
-    found = space.gradient(point, slopes)
-    below = slopes_of(slopes, "/a", layers=(2, 3))  # cos(π z) is below 0 there
+    gradients = Loss(space.recipe(point)).gradients(space.recipe(point))
+    found = space.gradient(point, gradients)
+    below = gradients_of(gradients, "/a", layers=(2, 3))  # cos(π z) is below 0 there
     assert found["weight/a/cos0"] == pytest.approx(sum(below))
-    assert found["weight/b/cos0"] == pytest.approx(sum(slopes_of(slopes, "/b", layers=range(4))))
+    assert found["weight/b/cos0"] == pytest.approx(
+        sum(gradients_of(gradients, "/b", layers=range(4)))
+    )
 
 
-def slopes_of(slopes, model, layers):
+def gradients_of(gradients, model, layers):
     return [
         tensor.own["weight"][tensor.models.index(model)]
-        for name, tensor in slopes.tensors.items()
+        for name, tensor in gradients.tensors.items()
         if any(f".{layer}." in name for layer in layers)
     ]
 
 
-def test_a_missing_slope_is_no_slope_of_0(make_space, draw):
+def test_a_missing_gradient_is_no_gradient_of_0(make_space, draw):
     space = make_space(method="task_arithmetic", parameters={"weight": WEIGHT})
-    with pytest.raises(ValueError, match="no tensor has a slope by weight"):
-        space.gradient(draw(space), Slopes(tensors={"x": TensorSlopes(0, ("/base", "/a", "/b"))}))
+    with pytest.raises(ValueError, match="no tensor has a gradient by weight"):
+        space.gradient(
+            draw(space), Gradients(tensors={"x": TensorGradients(0, ("/base", "/a", "/b"))})
+        )
 
 
 def test_a_method_without_gradients_takes_none_from_the_others(make_space, draw):
-    space = make_space(method=["ties", "unsloped"], parameters={"weight": WEIGHT})
-    assert is_sloped("weight", space.methods)
-    assert not is_sloped("weight", {"unsloped": space.methods["unsloped"]})
-    assert not is_sloped("density", space.methods)
-    assert not is_sloped("unheard of", space.methods)
-    assert space.sloped == ("weight/a", "weight/b")
-    point = {**draw(space), "method/ties": 0.0, "method/unsloped": 1.0}
-    assert space.gradient(point, Slopes()) == {"weight/a": 0.0, "weight/b": 0.0}
+    space = make_space(method=["ties", "ungradientd"], parameters={"weight": WEIGHT})
+    assert is_differentiable("weight", space.methods)
+    assert not is_differentiable("weight", {"ungradientd": space.methods["ungradientd"]})
+    assert not is_differentiable("density", space.methods)
+    assert not is_differentiable("unheard of", space.methods)
+    assert space.differentiable == ("weight/a", "weight/b")
+    point = {**draw(space), "method/ties": 0.0, "method/ungradientd": 1.0}
+    assert space.gradient(point, Gradients()) == {"weight/a": 0.0, "weight/b": 0.0}
 
 
 def test_a_tensor_belongs_to_the_first_component_in_its_name():

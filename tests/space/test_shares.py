@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.space.shares import scaled, scaled_slopes, within
+from evomerge.space.shares import scaled, scaled_gradients, within
 
 VALUES = st.lists(st.floats(0, 2), min_size=3, max_size=3).map(np.array)
 ALL = np.ones(3)
@@ -22,17 +22,17 @@ def test_where_all_are_0_those_that_take_part_share_equally():
 
 
 @given(st.lists(st.floats(0.1, 2), min_size=3, max_size=3).map(np.array), st.floats(0.1, 5))
-def test_slopes_agree_with_central_differences(values, total):
-    slopes, step = np.array([0.3, -1.0, 2.0]), 1e-6
-    found = scaled_slopes(values, total, ALL, slopes)
+def test_gradients_agree_with_central_differences(values, total):
+    gradients, step = np.array([0.3, -1.0, 2.0]), 1e-6
+    found = scaled_gradients(values, total, ALL, gradients)
     for place in range(3):
         up, down = (values + sign * step * np.eye(3)[place] for sign in (1, -1))
-        change = (scaled(up, total, ALL) - scaled(down, total, ALL)) @ slopes / (2 * step)
+        change = (scaled(up, total, ALL) - scaled(down, total, ALL)) @ gradients / (2 * step)
         assert found[place] == pytest.approx(change, rel=1e-5, abs=1e-7)
 
 
-def test_at_0_slopes_point_to_the_better_share():
-    found = scaled_slopes(np.zeros(3), 1.0, ALL, np.array([0.0, 0.0, 3.0]))
+def test_at_0_gradients_point_to_the_better_share():
+    found = scaled_gradients(np.zeros(3), 1.0, ALL, np.array([0.0, 0.0, 3.0]))
     assert found.tolist() == pytest.approx([-1.0, -1.0, 2.0])
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from evomerge.campaign import Campaign
 from evomerge.errors import EvomergeError, ResultsError
-from evomerge.store import Asked, Store, StoredSlope, Told, folder
+from evomerge.store import Asked, Store, StoredGradient, Told, folder
 from evomerge.trial import Candidate, Failure, FailureKind, Job, Outcome, Pruned
 
 SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(3)}
@@ -133,38 +133,38 @@ def test_several_trials_in_one_transaction_all_or_none(
     assert [(t.asked_seq, t.told_seq) for t in trials] == [(0, 5), (1, 6), (2, 4), (3, None)]
 
 
-def test_slope_steps_come_back_exactly_and_in_the_order_of_all_events(
+def test_gradient_steps_come_back_exactly_and_in_the_order_of_all_events(
     store: Store, candidate: Make, scored: Outcome
 ) -> None:
-    params, slopes = {"b": 0.1 + 0.2, "a": -1e-300}, {"a": 2.0**-1074, "b": 1 / 3}
+    params, gradients = {"b": 0.1 + 0.2, "a": -1e-300}, {"a": 2.0**-1074, "b": 1 / 3}
     ask(store, candidate(0))
-    assert store.slope_asked(0, 0, {"first": (0, 3), "second": (1,)}, params) == 1
-    assert store.slope_asked(1, 0, {"first": (2,)}, params) == 2
+    assert store.gradient_asked(0, 0, {"first": (0, 3), "second": (1,)}, params) == 1
+    assert store.gradient_asked(1, 0, {"first": (2,)}, params) == 2
     store.told(candidate(0), scored, [1.0])
-    assert store.slope_told(0, 0, 0.1 + 0.7, slopes, None, 3) == 4
+    assert store.gradient_told(0, 0, 0.1 + 0.7, gradients, None, 3) == 4
     store.close()
     with Store.open(store.folder, write=True) as again:
-        assert again.slope_told(1, 0, None, {}, "not finite: NaN", 1) == 5
-        assert again.slope_asked(0, 1, {"first": (5,)}, params) == 6
-        one, two, three = again.slope_steps()
-    assert one == StoredSlope(
-        0, 0, {"first": (0, 3), "second": (1,)}, params, 0.1 + 0.7, slopes, None, 3, 1, 4
+        assert again.gradient_told(1, 0, None, {}, "not finite: NaN", 1) == 5
+        assert again.gradient_asked(0, 1, {"first": (5,)}, params) == 6
+        one, two, three = again.gradient_steps()
+    assert one == StoredGradient(
+        0, 0, {"first": (0, 3), "second": (1,)}, params, 0.1 + 0.7, gradients, None, 3, 1, 4
     )
-    assert (two.loss, two.slopes, two.failure, two.told_seq) == (None, {}, "not finite: NaN", 5)
-    assert (three.step, three.loss, three.slopes, three.told_seq) == (1, None, {}, None)
+    assert (two.loss, two.gradients, two.failure, two.told_seq) == (None, {}, "not finite: NaN", 5)
+    assert (three.step, three.loss, three.gradients, three.told_seq) == (1, None, {}, None)
 
 
-def test_a_slope_step_is_asked_once_and_told_once(store: Store) -> None:
-    store.slope_asked(0, 0, {"first": (0,)}, {"a": 1.0})
+def test_a_gradient_step_is_asked_once_and_told_once(store: Store) -> None:
+    store.gradient_asked(0, 0, {"first": (0,)}, {"a": 1.0})
     with pytest.raises(ValueError, match="step 0 of descent 0 was asked before"):
-        store.slope_asked(0, 0, {"first": (0,)}, {"a": 1.0})
+        store.gradient_asked(0, 0, {"first": (0,)}, {"a": 1.0})
     with pytest.raises(ValueError, match="step 1 of descent 0 is unknown, not asked"):
-        store.slope_told(0, 1, 1.0, {"a": 1.0})
+        store.gradient_told(0, 1, 1.0, {"a": 1.0})
     with pytest.raises(ValueError, match="a loss of nan is none"):
-        store.slope_told(0, 0, float("nan"), {"a": 1.0})
-    store.slope_told(0, 0, 1.0, {"a": 1.0})
+        store.gradient_told(0, 0, float("nan"), {"a": 1.0})
+    store.gradient_told(0, 0, 1.0, {"a": 1.0})
     with pytest.raises(ValueError, match="step 0 of descent 0 is told, not asked"):
-        store.slope_told(0, 0, 1.0, {"a": 1.0})
+        store.gradient_told(0, 0, 1.0, {"a": 1.0})
 
 
 def test_each_event_is_one_transaction(
@@ -181,20 +181,20 @@ def test_events_of_all_kinds_together_are_one_transaction_all_or_none(
 ) -> None:
     with store.together():
         ask(store, candidate(0))
-        store.slope_asked(0, 0, {"first": (0,)}, {"a": 1.0})
+        store.gradient_asked(0, 0, {"first": (0,)}, {"a": 1.0})
         ask(store, candidate(1))
     assert len(commits) == 1
     with pytest.raises(ValueError, match="trial 9 is unknown"), store.together():  # noqa: PT012
-        store.slope_told(0, 0, 1.0, {"a": 1.0})
+        store.gradient_told(0, 0, 1.0, {"a": 1.0})
         store.told(candidate(1), scored, [1.0])
         store.told(candidate(9), scored, [1.0])
     assert [trial.told_seq for trial in store.trials()] == [None, None]
-    assert store.slope_steps()[0].told_seq is None
+    assert store.gradient_steps()[0].told_seq is None
     with store.together():
         store.told(candidate(1), scored, [1.0])
-        store.slope_told(0, 0, 1.0, {"a": 1.0})
+        store.gradient_told(0, 0, 1.0, {"a": 1.0})
     assert [(t.asked_seq, t.told_seq) for t in store.trials()] == [(0, None), (2, 3)]
-    assert [(s.asked_seq, s.told_seq) for s in store.slope_steps()] == [(1, 4)]
+    assert [(s.asked_seq, s.told_seq) for s in store.gradient_steps()] == [(1, 4)]
 
 
 def test_a_backup_is_made_when_what_was_told_together_is_on_the_disk(
@@ -216,10 +216,10 @@ def test_a_failure_keeps_its_traceback(store: Store, candidate: Make) -> None:
     outcome = Outcome(failure=Failure(FailureKind.TASK, "KeyError: 'x'", "Traceback\n  line 3"))
     ask(store, candidate(0))
     store.told(candidate(0), outcome, None)
-    store.slope_asked(0, 0, {}, {"w": 1.0})
-    store.slope_told(0, 0, None, {}, "task: KeyError", trace="Traceback\n  line 4")
+    store.gradient_asked(0, 0, {}, {"w": 1.0})
+    store.gradient_told(0, 0, None, {}, "task: KeyError", trace="Traceback\n  line 4")
     with Store.open(store.folder, write=False) as reader:
-        (trial,), (step,) = reader.trials(), reader.slope_steps()
+        (trial,), (step,) = reader.trials(), reader.gradient_steps()
     assert trial.outcome is not None
     assert trial.outcome.failure is not None
     assert trial.outcome.failure.trace == "Traceback\n  line 3"

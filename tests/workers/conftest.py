@@ -17,12 +17,12 @@ from evomerge.trial import (
     Estimate,
     Failure,
     FailureKind,
+    GradientJob,
+    Gradients,
     Job,
     Outcome,
-    SlopeJob,
-    Slopes,
     TaskScores,
-    TensorSlopes,
+    TensorGradients,
 )
 from evomerge.workers import Pool, RayPool, SerialPool
 from evomerge.workers.cluster import Cluster
@@ -56,11 +56,11 @@ class FakeEvaluator:
         scores = TaskScores(("a", "b"), {"acc": (0.1 + 0.2, number)}, {"acc": Estimate(number)})
         return Outcome({"task": scores}, None, Cost(items=2), f"pid/{os.getpid()}")
 
-    def slope(self, job: SlopeJob) -> Slopes:
+    def gradient(self, job: GradientJob) -> Gradients:
         if job.recipe.method == "die":
             os.kill(os.getpid(), 9)
-        tensors = {"w": TensorSlopes(0, job.recipe.model_names(), {"weight": (0.0, 0.1 + 0.2)})}
-        return Slopes(float(job.count), {"task": 1.0}, tensors, None, Cost(items=job.count))
+        tensors = {"w": TensorGradients(0, job.recipe.model_names(), {"weight": (0.0, 0.1 + 0.2)})}
+        return Gradients(float(job.count), {"task": 1.0}, tensors, None, Cost(items=job.count))
 
 
 def ray_node() -> str:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from evomerge.errors import ModelError
-from evomerge.merge import SlopeTape
+from evomerge.merge import GradientTape
 from evomerge.racing import blocks
 from evomerge.recipe import Recipe, Source
 from evomerge.score import PromptStyle, SplitPlan, TaskRequest
-from evomerge.trial import Candidate, FailureKind, Job, Race, SlopeJob, TensorSlopes
+from evomerge.trial import Candidate, FailureKind, GradientJob, Job, Race, TensorGradients
 from evomerge.workers import Assignment, RayPool, SerialPool, open_pool
 from evomerge.workers import evaluator as evaluator_module
 from evomerge.workers.cluster import Cluster
@@ -214,21 +214,21 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
     assert evaluator.evaluate(job(assignment, 0.4)).scores == good
 
 
-def slope_job(assignment: Assignment, weight: float = 0.4, **recipe: Any) -> SlopeJob:
+def gradient_job(assignment: Assignment, weight: float = 0.4, **recipe: Any) -> GradientJob:
     merged = job(assignment, weight, **recipe).candidate.recipe
-    return SlopeJob("descent 0, step 1", merged, {"letters": (0, 3, 7)}, {"letters": 1.0})
+    return GradientJob("descent 0, step 1", merged, {"letters": (0, 3, 7)}, {"letters": 1.0})
 
 
-def test_a_slope_job_is_answered(assignment: Assignment, evaluator: Evaluator) -> None:
+def test_a_gradient_job_is_answered(assignment: Assignment, evaluator: Evaluator) -> None:
     before = evaluator.evaluate(job(assignment, 0.4)).scores
-    slopes = evaluator.slope(slope_job(assignment))
-    assert slopes.failure is None
-    assert slopes.loss == pytest.approx(slopes.losses["letters"])
-    assert slopes.cost.items == 3
-    assert min(slopes.cost.merge_seconds, slopes.cost.score_seconds) > 0
-    assert slopes.worker.endswith(f"/{os.getpid()}")
-    assert all(len(each.own["weight"]) == 4 for each in slopes.tensors.values())
-    assert evaluator.slope(slope_job(assignment)).tensors == slopes.tensors
+    gradients = evaluator.gradient(gradient_job(assignment))
+    assert gradients.failure is None
+    assert gradients.loss == pytest.approx(gradients.losses["letters"])
+    assert gradients.cost.items == 3
+    assert min(gradients.cost.merge_seconds, gradients.cost.score_seconds) > 0
+    assert gradients.worker.endswith(f"/{os.getpid()}")
+    assert all(len(each.own["weight"]) == 4 for each in gradients.tensors.values())
+    assert evaluator.gradient(gradient_job(assignment)).tensors == gradients.tensors
     assert evaluator.evaluate(job(assignment, 0.4)).scores == before
 
 
@@ -236,28 +236,28 @@ def test_the_loss_is_that_of_the_scores(assignment: Assignment, evaluator: Evalu
     asked = replace(job(assignment, 0.4), metrics={"letters": ("gold_probability",)})
     values = evaluator.evaluate(asked).scores["letters"].metrics["gold_probability"]
     expected = -sum(math.log(values[position]) for position in (0, 3, 7)) / 3
-    assert evaluator.slope(slope_job(assignment)).loss == pytest.approx(expected, rel=1e-5)
+    assert evaluator.gradient(gradient_job(assignment)).loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_failures_of_slopes_are_typed(
+def test_failures_of_gradients_are_typed(
     assignment: Assignment, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = evaluator.slope(slope_job(assignment))
+    good = evaluator.gradient(gradient_job(assignment))
     resident = evaluator._scoring
-    found = {"method": evaluator.slope(slope_job(assignment, method="no_such_method"))}
-    found["item"] = evaluator.slope(replace(slope_job(assignment), items={"letters": (99,)}))
-    found["nan"] = evaluator.slope(slope_job(assignment, 1e30))
+    found = {"method": evaluator.gradient(gradient_job(assignment, method="no_such_method"))}
+    found["item"] = evaluator.gradient(replace(gradient_job(assignment), items={"letters": (99,)}))
+    found["nan"] = evaluator.gradient(gradient_job(assignment, 1e30))
     with monkeypatch.context() as patch:
 
         def full(*_: object, **__: object) -> None:
             raise torch.OutOfMemoryError("no room")
 
         patch.setattr(resident._scorer.gold_loss, "run", full)
-        found["memory"] = evaluator.slope(slope_job(assignment))
+        found["memory"] = evaluator.gradient(gradient_job(assignment))
     with monkeypatch.context() as patch:
-        infinite = TensorSlopes(0, ("a",), {"weight": (float("inf"),)})
-        patch.setattr(SlopeTape, "slopes", lambda _: {"w": infinite})
-        found["overflow"] = evaluator.slope(slope_job(assignment))
+        infinite = TensorGradients(0, ("a",), {"weight": (float("inf"),)})
+        patch.setattr(GradientTape, "gradients", lambda _: {"w": infinite})
+        found["overflow"] = evaluator.gradient(gradient_job(assignment))
     assert {name: each.failure and each.failure.kind for name, each in found.items()} == {
         "method": FailureKind.MERGE,
         "item": FailureKind.TASK,
@@ -266,7 +266,7 @@ def test_failures_of_slopes_are_typed(
         "overflow": FailureKind.NOT_FINITE,
     }
     assert not any(each.tensors for each in found.values())
-    assert evaluator.slope(slope_job(assignment)).tensors == good.tensors
+    assert evaluator.gradient(gradient_job(assignment)).tensors == good.tensors
 
 
 def test_a_backend_runs_where_the_workers_do(assignment: Assignment) -> None:
@@ -283,12 +283,12 @@ def test_a_backend_runs_where_the_workers_do(assignment: Assignment) -> None:
     assert found == {"device": "cpu"}
 
 
-def test_a_backend_of_lm_evals_has_no_slopes(assignment: Assignment) -> None:
+def test_a_backend_of_lm_evals_has_no_gradients(assignment: Assignment) -> None:
     other = replace(assignment, backend="hf", backend_arguments={"device": "cpu"})
-    failure = Evaluator(other).slope(slope_job(assignment)).failure
+    failure = Evaluator(other).gradient(gradient_job(assignment)).failure
     assert failure is not None
     assert failure.kind is FailureKind.TASK
-    assert "slopes need the resident scorer" in failure.reason
+    assert "gradients need the resident scorer" in failure.reason
 
 
 def test_a_worker_that_cannot_start_says_why(assignment: Assignment) -> None:

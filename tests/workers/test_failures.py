@@ -9,7 +9,7 @@ import torch
 from evomerge.errors import MergeError, RecipeError, TaskError
 from evomerge.recipe import Recipe, Source
 from evomerge.score import Collapsed, NotFinite
-from evomerge.trial import Candidate, Failure, FailureKind, Job, Outcome, SlopeJob, Slopes
+from evomerge.trial import Candidate, Failure, FailureKind, GradientJob, Gradients, Job, Outcome
 from evomerge.workers.failures import CANDIDATE_ERRORS, LONGEST_TRACE, DeviceLost, failure_of
 from evomerge.workers.ray_pool import Worker
 
@@ -96,7 +96,7 @@ def test_a_worker_whose_gpu_is_lost_dies(monkeypatch: pytest.MonkeyPatch) -> Non
         def evaluate(self, job: Job) -> Outcome:
             raise DeviceLost("gone")
 
-        def slope(self, job: SlopeJob) -> Slopes:
+        def gradient(self, job: GradientJob) -> Gradients:
             raise DeviceLost("gone")
 
     statuses: list[int] = []

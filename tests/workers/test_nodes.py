@@ -135,7 +135,7 @@ def test_models_are_sent_to_a_node_that_lacks_them(tmp_path: Path) -> None:
         """
 import subprocess
 from functools import partial
-from evomerge.workers.shelf import Shelf, local_names
+from evomerge.workers.transfer import Transfer, local_names
 model = sys.argv[2]
 member = (
     "import sys, time; from ray._private.node import Node; from ray._private.parameter import RayParams; "
@@ -158,12 +158,12 @@ class Reads:
         text = (place / "weights").read_text()
         return Outcome(worker=f"{ray.get_runtime_context().get_node_id()} {len(text)} {place}")
 
-def build(shelf):
-    return Reads(local_names(shelf))
+def build(transfer):
+    return Reads(local_names(transfer))
 
 deadline = time.monotonic() + 240
-shelf = Shelf("shelf-of-a-test", (model,))
-pool = RayPool(partial(build, shelf), count="auto", address=nodes.address, shelf=shelf)
+transfer = Transfer("transfer-of-a-test", (model,))
+pool = RayPool(partial(build, transfer), count="auto", address=nodes.address, transfer=transfer)
 found = set()
 while time.monotonic() < deadline and len({line.split()[0] for line in found}) < 2:
     for _ in range(pool.free):

@@ -47,18 +47,18 @@ def test_a_worker_has_as_many_threads_as_cores(
         "address": None,
         "retries": 5,
         "ordered": True,
-        "shelf": None,
+        "transfer": None,
     }
 
 
-def test_on_a_cluster_models_adapters_and_tasks_are_on_the_shelf(opened: list[Any]) -> None:
+def test_on_a_cluster_models_adapters_and_tasks_are_on_the_transfer(opened: list[Any]) -> None:
     models = ("/m/base", "/m/base+/m/adapter", "org/name")
     assignment = replace(ASSIGNMENT, models=models, tasks_path="/tasks")
     opening.open_pool(assignment, count=2, address="10.0.0.1:6379")
-    shelf = opened[0][2]["shelf"]
-    assert shelf.folders == ("/m/base", "/m/adapter", "org/name", "/tasks")
+    transfer = opened[0][2]["transfer"]
+    assert transfer.folders == ("/m/base", "/m/adapter", "org/name", "/tasks")
     opening.open_pool(assignment, count=2, address="ray://10.0.0.1:10001")
-    assert opened[1][2]["shelf"] is None
+    assert opened[1][2]["transfer"] is None
 
 
 def test_a_gpu_that_is_not_there_is_one_line_without_ray_too(
@@ -79,8 +79,8 @@ def test_a_start_beside_the_drivers_checks(monkeypatch: pytest.MonkeyPatch) -> N
         def __init__(self, **settings: Any) -> None:
             self.settings = settings
 
-        def begin(self, build: Any, shelf: Any) -> None:
-            begun.append((build.args[0], shelf))
+        def begin(self, build: Any, transfer: Any) -> None:
+            begun.append((build.args[0], transfer))
 
         def close(self, *, force: bool) -> None:
             raise AssertionError("taken")

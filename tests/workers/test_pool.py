@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from evomerge.recipe import Recipe
-from evomerge.trial import Failure, FailureKind, Job, Outcome, SlopeJob, Slopes
+from evomerge.trial import Failure, FailureKind, GradientJob, Gradients, Job, Outcome
 from evomerge.workers import Pool
 from evomerge.workers.pool import failed
 
@@ -62,16 +62,16 @@ def test_closing_twice_is_harmless(pool: Pool, job: MakeJob, force: bool) -> Non
     pool.close(force=force)
 
 
-def test_slopes_come_back_beside_outcomes(pool: Pool, job: MakeJob) -> None:
-    slope_job = SlopeJob(
+def test_gradients_come_back_beside_outcomes(pool: Pool, job: MakeJob) -> None:
+    gradient_job = GradientJob(
         "step", Recipe("linear", base_model="base"), {"task": (0, 3)}, {"task": 1.0}
     )
-    pool.submit(slope_job)
-    back, slopes = pool.next()
-    assert back == slope_job
-    assert isinstance(slopes, Slopes)
-    assert slopes.loss == 2.0
-    assert slopes.tensors["w"].own == {"weight": (0.0, 0.1 + 0.2)}
+    pool.submit(gradient_job)
+    back, gradients = pool.next()
+    assert back == gradient_job
+    assert isinstance(gradients, Gradients)
+    assert gradients.loss == 2.0
+    assert gradients.tensors["w"].own == {"weight": (0.0, 0.1 + 0.2)}
     pool.submit(job(1))
     assert isinstance(pool.next()[1], Outcome)
 
@@ -79,4 +79,6 @@ def test_slopes_come_back_beside_outcomes(pool: Pool, job: MakeJob) -> None:
 def test_a_failure_is_of_the_kind_of_its_work(job: MakeJob) -> None:
     failure = Failure(FailureKind.WORKER, "gone")
     assert failed(job(0), failure) == Outcome(failure=failure)
-    assert failed(SlopeJob("step", Recipe("linear"), {}, {}), failure) == Slopes(failure=failure)
+    assert failed(GradientJob("step", Recipe("linear"), {}, {}), failure) == Gradients(
+        failure=failure
+    )

@@ -12,7 +12,7 @@ import pytest
 
 from evomerge.errors import EvomergeError, ModelError
 from evomerge.recipe import Recipe
-from evomerge.trial import FailureKind, Job, SlopeJob, Slopes
+from evomerge.trial import FailureKind, GradientJob, Gradients, Job
 from evomerge.workers import Evaluates, RayPool
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.pool import Build
@@ -61,7 +61,7 @@ def test_what_is_finished_can_be_taken_without_waiting(ray_pool: RayPool, job: M
         ray_pool.next(timeout=60)
     for number in range(2):
         ray_pool.submit(job(number))
-    ray_pool._ray.wait(list(ray_pool._flying), num_returns=2, timeout=60)
+    ray_pool._ray.wait(list(ray_pool._running), num_returns=2, timeout=60)
     assert {ray_pool.next(timeout=0)[0].candidate.number for _ in range(2)} == {0, 1}
 
 
@@ -107,12 +107,12 @@ def test_the_number_of_retries_is_set(
     assert (tmp_path / "deaths").read_text() == "x"
 
 
-def test_a_slope_whose_workers_die_is_a_failed_slope(ray_pool: RayPool) -> None:
-    ray_pool.submit(SlopeJob("step", Recipe("die"), {}, {}))
-    _, slopes = ray_pool.next(timeout=60)
-    assert isinstance(slopes, Slopes)
-    assert slopes.failure is not None
-    assert slopes.failure.kind is FailureKind.WORKER
+def test_a_gradient_whose_workers_die_is_a_failed_gradient(ray_pool: RayPool) -> None:
+    ray_pool.submit(GradientJob("step", Recipe("die"), {}, {}))
+    _, gradients = ray_pool.next(timeout=60)
+    assert isinstance(gradients, Gradients)
+    assert gradients.failure is not None
+    assert gradients.failure.kind is FailureKind.WORKER
 
 
 def test_an_ordered_pool_gives_back_in_the_order_of_submission(

@@ -8,7 +8,7 @@ import torch
 
 from evomerge.errors import MergeError
 from evomerge.merge.methods.effect import Effect, as_written, summed
-from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec, Values
+from evomerge.merge.methods.method import Group, Method, NumberGradients, ParameterSpec, Values
 from evomerge.merge.methods.reductions import inner
 
 
@@ -34,7 +34,7 @@ def linear(group: Group) -> torch.Tensor:
     return total.div_(divisor)
 
 
-def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
+def gradients(group: Group, gradient: torch.Tensor) -> NumberGradients:
     """Return ⟨g, θ_i⟩ by the weight of model i; where `normalize`, (⟨g, θ_i⟩ - ⟨g, merged⟩) / Σ w."""
     weights = [float(values["weight"]) for values in group.own]
     along = [inner(gradient, group.tensor(index)) for index in range(len(weights))]
@@ -42,7 +42,7 @@ def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
         total = sum(weights)
         merged = sum(w * a for w, a in zip(weights, along, strict=True)) / total
         along = [(each - merged) / total for each in along]
-    return NumberSlopes({"weight": tuple(along)})
+    return NumberGradients({"weight": tuple(along)})
 
 
 def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
@@ -57,7 +57,7 @@ def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
 LINEAR = Method(
     name="linear",
     merge=linear,
-    slopes=slopes,
+    gradients=gradients,
     effect=effect,
     parameters={
         "weight": ParameterSpec(
@@ -65,7 +65,7 @@ LINEAR = Method(
             "share of this model, the base included, in the average",
             required=True,
             per_source=True,
-            sloped=True,
+            differentiable=True,
         ),
         "normalize": ParameterSpec("boolean", "divide by the sum of the weights", default=True),
     },

@@ -27,7 +27,7 @@ class ParameterSpec:
         low: Smallest legal number; None: no bound.
         high: Largest legal number; None: no bound.
         per_source: Each model has its own; otherwise one value holds for all.
-        sloped: The merged tensor changes smoothly with it, and the method's `slopes` tell how.
+        differentiable: The merged tensor changes smoothly with it, and the method's `gradients` tell how.
     """
 
     kind: Literal["number", "boolean"]
@@ -37,7 +37,7 @@ class ParameterSpec:
     low: float | None = None
     high: float | None = None
     per_source: bool = False
-    sloped: bool = False
+    differentiable: bool = False
 
 
 class Group(Protocol):
@@ -84,12 +84,12 @@ class Group(Protocol):
 
 
 @dataclass(frozen=True)
-class NumberSlopes:
-    """The slope of a loss by the numbers behind one tensor: ⟨gradient, ∂tensor/∂number⟩ for each.
+class NumberGradients:
+    """The gradient of a loss by the numbers behind one tensor: ⟨gradient, ∂tensor/∂number⟩ for each.
 
     Attributes:
-        own: Parameter → one slope an input; 0 for an input that has no such number (the base).
-        shared: Parameter → slope, for parameters that hold for all inputs.
+        own: Parameter → one gradient an input; 0 for an input that has no such number (the base).
+        shared: Parameter → gradient, for parameters that hold for all inputs.
     """
 
     own: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -104,8 +104,8 @@ class Method:
         name: As in a recipe.
         merge: Inputs → merged tensor; raises MergeError where the maths has no answer.
         parameters: Name → what it takes.
-        slopes: Inputs, and the gradient of a loss by the merged tensor (shaped like it, in the dtype of
-            the maths) → slopes of the loss by every number that the tensor changes smoothly with: weights
+        gradients: Inputs, and the gradient of a loss by the merged tensor (shaped like it, in the dtype of
+            the maths) → gradients of the loss by every number that the tensor changes smoothly with: weights
             and factors, also where they are 0; not densities and booleans. None: it has none.
         needs_base: A base model is required.
         uses_base: The base is told apart from the other models; otherwise it is one of them.
@@ -125,7 +125,7 @@ class Method:
     name: str
     merge: Callable[[Group], torch.Tensor]
     parameters: Mapping[str, ParameterSpec]
-    slopes: Callable[[Group, torch.Tensor], NumberSlopes] | None = None
+    gradients: Callable[[Group, torch.Tensor], NumberGradients] | None = None
     needs_base: bool = False
     uses_base: bool = False
     min_models: int = 1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from evomerge.merge.methods.effect import Effect, summed
-from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec, Values
+from evomerge.merge.methods.method import Group, Method, NumberGradients, ParameterSpec, Values
 from evomerge.merge.methods.reductions import inner
 
 
@@ -17,11 +17,11 @@ def passthrough(group: Group) -> torch.Tensor:
     return group.tensor(0) if scale is None else group.tensor(0) * float(scale)
 
 
-def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
+def gradients(group: Group, gradient: torch.Tensor) -> NumberGradients:
     """Return ⟨g, θ⟩ by `scale`, where one is given."""
     if "scale" not in group.own[0]:
-        return NumberSlopes()
-    return NumberSlopes({"scale": (inner(gradient, group.tensor(0)),)})
+        return NumberGradients()
+    return NumberGradients({"scale": (inner(gradient, group.tensor(0)),)})
 
 
 def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
@@ -32,11 +32,11 @@ def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
 PASSTHROUGH = Method(
     name="passthrough",
     merge=passthrough,
-    slopes=slopes,
+    gradients=gradients,
     effect=effect,
     parameters={
         "scale": ParameterSpec(
-            "number", "factor of the tensor; none leaves it", per_source=True, sloped=True
+            "number", "factor of the tensor; none leaves it", per_source=True, differentiable=True
         ),
     },
     max_models=1,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from evomerge.merge.methods.effect import Effect, as_written, summed
-from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec, Values
+from evomerge.merge.methods.method import Group, Method, NumberGradients, ParameterSpec, Values
 from evomerge.merge.methods.reductions import cosine, inner
 
 PARALLEL = 0.9995  # |cos| above this: straight interpolation
@@ -34,16 +34,16 @@ def coefficients(cos: float, t: float) -> tuple[float, float]:
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
 
 
-def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
+def gradients(group: Group, gradient: torch.Tensor) -> NumberGradients:
     """Return a'(t) ⟨g, start⟩ + b'(t) ⟨g, end⟩ by `t`, where a and b are the two vectors' factors."""
     assert group.base is not None  # needs_base
     start, end = group.tensor(group.base), group.tensor(group.others[0])
-    by_start, by_end = coefficient_slopes(cosine(start, end), float(group.shared["t"]))
-    slope = by_start * inner(gradient, start) + by_end * inner(gradient, end)
-    return NumberSlopes(shared={"t": slope})
+    by_start, by_end = coefficient_gradients(cosine(start, end), float(group.shared["t"]))
+    derivative = by_start * inner(gradient, start) + by_end * inner(gradient, end)
+    return NumberGradients(shared={"t": derivative})
 
 
-def coefficient_slopes(cos: float, t: float) -> tuple[float, float]:
+def coefficient_gradients(cos: float, t: float) -> tuple[float, float]:
     """Return the derivatives of `coefficients` by `t`.
 
     With ω the angle, -ω cos((1 - t) ω) / sin ω and ω cos(t ω) / sin ω.
@@ -65,11 +65,11 @@ def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
 SLERP = Method(
     name="slerp",
     merge=slerp,
-    slopes=slopes,
+    gradients=gradients,
     effect=effect,
     parameters={
         "t": ParameterSpec(
-            "number", "0 gives the base, 1 the other model", required=True, sloped=True
+            "number", "0 gives the base, 1 the other model", required=True, differentiable=True
         ),
     },
     needs_base=True,

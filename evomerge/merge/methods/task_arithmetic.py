@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 
 from evomerge.merge.methods.effect import Effect, numbers, rounded, summed
-from evomerge.merge.methods.method import Group, Method, NumberSlopes, ParameterSpec, Values
+from evomerge.merge.methods.method import Group, Method, NumberGradients, ParameterSpec, Values
 from evomerge.merge.methods.reductions import inner, l1_norm
 
 Sparsifier = Callable[[Group, int, float], torch.Tensor]
@@ -30,7 +30,7 @@ WEIGHT = ParameterSpec(
     "factor of this model's task vector; 0 leaves it out, 1 adds all of it; 0.2 to 1 is usual",
     required=True,
     per_source=True,
-    sloped=True,
+    differentiable=True,
 )
 DENSITY = ParameterSpec(
     "number",
@@ -41,7 +41,7 @@ DENSITY = ParameterSpec(
     per_source=True,
 )
 LAMBDA = ParameterSpec(
-    "number", "factor of the merged task vector as a whole", default=1.0, sloped=True
+    "number", "factor of the merged task vector as a whole", default=1.0, differentiable=True
 )
 
 
@@ -75,8 +75,8 @@ def family_member(
     def merge(group: Group) -> torch.Tensor:
         return _merge(group, sparsifier, elect)
 
-    def slopes(group: Group, gradient: torch.Tensor) -> NumberSlopes:
-        return _slopes(group, gradient, sparsifier, elect)
+    def gradients(group: Group, gradient: torch.Tensor) -> NumberGradients:
+        return _gradients(group, gradient, sparsifier, elect)
 
     def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
         return _effect(shared, own, base, sparsifier, elect)
@@ -84,7 +84,7 @@ def family_member(
     return Method(
         name=name,
         merge=merge,
-        slopes=slopes,
+        gradients=gradients,
         effect=effect,
         parameters=parameters,
         needs_base=True,
@@ -249,26 +249,26 @@ def _effect(
     return Effect(rule, {base: (True, 0.0, 1.0), **parts}, masked)
 
 
-def _slopes(
+def _gradients(
     group: Group, gradient: torch.Tensor, sparsifier: Sparsifier | None, elect: bool
-) -> NumberSlopes:
-    """Slopes by the weights and by lambda; the masks stand as drawn, and no rescaling knows of weights.
+) -> NumberGradients:
+    """Gradients by the weights and by lambda; the masks stand as drawn, and no rescaling knows of weights.
 
     A weight of 0 counts like any other, though the merge leaves its model out.
     """
     weights = [float(group.own[index]["weight"]) for index in group.others]
     deltas = _TaskVectors(group, group.others, sparsifier)
     normalize = bool(group.shared["normalize"])
-    take = _elected_slopes if elect else _summed_slopes
+    take = _elected_gradients if elect else _summed_gradients
     by_weight, by_factor = take(gradient, deltas, weights, normalize)
     factor = float(group.shared["lambda"])
     own = [0.0] * len(group.models)
-    for index, slope in zip(group.others, by_weight, strict=True):
-        own[index] = factor * slope
-    return NumberSlopes({"weight": tuple(own)}, {"lambda": by_factor})
+    for index, derivative in zip(group.others, by_weight, strict=True):
+        own[index] = factor * derivative
+    return NumberGradients({"weight": tuple(own)}, {"lambda": by_factor})
 
 
-def _summed_slopes(
+def _summed_gradients(
     gradient: torch.Tensor,
     deltas: Iterable[torch.Tensor],
     weights: Sequence[float],
@@ -284,15 +284,15 @@ def _summed_slopes(
     return along, mixed
 
 
-def _elected_slopes(
+def _elected_gradients(
     gradient: torch.Tensor,
     deltas: Iterable[torch.Tensor],
     weights: Sequence[float],
     normalize: bool,
 ) -> tuple[list[float], float]:
-    """As `_summed_slopes`, entry by entry over the deltas that agree with the elected sign.
+    """As `_summed_gradients`, entry by entry over the deltas that agree with the elected sign.
 
-    The elected signs are held fixed, so the slopes are exact wherever no entry is about to change its
+    The elected signs are held fixed, so the gradients are exact wherever no entry is about to change its
     sign, and say nothing of what such a change would bring. A weight of 0 is taken to be about to rise: its
     model agrees where its delta has the elected sign, and where no other model has a say.
     """
@@ -310,10 +310,10 @@ def _elected_slopes(
         divisor = divisor.masked_fill(indivisible, 1)
         pull, average = gradient / divisor, average.div_(divisor)
         mixed = mixed / divisor
-    slopes = []
+    gradients = []
     for delta, weight in zip(deltas, weights, strict=True):
         agrees = (delta * signs) * (weight or 1.0) > 0
         if not weight:
             agrees |= unopposed & (delta != 0)
-        slopes.append(inner(pull, (delta - average).mul_(agrees)))
-    return slopes, inner(gradient, mixed)
+        gradients.append(inner(pull, (delta - average).mul_(agrees)))
+    return gradients, inner(gradient, mixed)

@@ -10,7 +10,7 @@ import torch
 
 from evomerge.merge import method
 from evomerge.merge.masks import largest, mask_key, uniform
-from evomerge.merge.methods import NumberSlopes
+from evomerge.merge.methods import NumberGradients
 from evomerge.merge.methods.reductions import l1_norm
 
 
@@ -64,11 +64,11 @@ def grouped(
 
 
 @pytest.fixture
-def slopes() -> Callable[..., NumberSlopes]:
-    """`slopes(method, gradient, tensors, own, base=0, **shared)`."""
+def gradients() -> Callable[..., NumberGradients]:
+    """`gradients(method, gradient, tensors, own, base=0, **shared)`."""
 
-    def run(name: str, gradient: torch.Tensor, *inputs: Any, **shared: Any) -> NumberSlopes:
-        return method(name).slopes(grouped(name, *inputs, **shared), gradient)
+    def run(name: str, gradient: torch.Tensor, *inputs: Any, **shared: Any) -> NumberGradients:
+        return method(name).gradients(grouped(name, *inputs, **shared), gradient)
 
     return run
 

@@ -22,17 +22,17 @@ def test_weights_that_sum_to_0(merge):
     assert torch.equal(merge("linear", tensors, own, normalize=False), torch.zeros(2))
 
 
-def test_slopes_by_hand(slopes):
+def test_gradients_by_hand(gradients):
     a, b, gradient = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0]), torch.tensor([1.0, 0.0])
     own = [{"weight": 1}, {"weight": 3}]
-    assert slopes("linear", gradient, [a, b], own, normalize=False).own["weight"] == (1.0, 3.0)
+    assert gradients("linear", gradient, [a, b], own, normalize=False).own["weight"] == (1.0, 3.0)
     # the average is 2.5: (1 - 2.5) / 4 and (3 - 2.5) / 4
-    assert slopes("linear", gradient, [a, b], own).own["weight"] == (-0.375, 0.125)
+    assert gradients("linear", gradient, [a, b], own).own["weight"] == (-0.375, 0.125)
 
 
-def test_a_weight_of_0_has_a_slope(slopes):
+def test_a_weight_of_0_has_a_gradient(gradients):
     a, b, gradient = torch.tensor([1.0]), torch.tensor([3.0]), torch.tensor([1.0])
-    assert slopes("linear", gradient, [a, b], [{"weight": 1}, {"weight": 0}]).own["weight"] == (
+    assert gradients("linear", gradient, [a, b], [{"weight": 1}, {"weight": 0}]).own["weight"] == (
         0,
         2,
     )

@@ -43,7 +43,7 @@ def test_methods_work_on_any_shape_and_never_write_into_inputs(name, merge):
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_slopes_are_what_a_small_step_changes(name, normalize, merge, slopes):
+def test_gradients_are_what_a_small_step_changes(name, normalize, merge, gradients):
     """Every number of every method, one after the other, against central differences in float64."""
     parameters = METHODS[name].parameters
     count = {"passthrough": 1, "slerp": 2}.get(name, 4)
@@ -72,7 +72,7 @@ def test_slopes_are_what_a_small_step_changes(name, normalize, merge, slopes):
         ]
         return float(((found[0] - found[1]) * gradient).sum()) / 2e-6
 
-    found = slopes(name, gradient, tensors, own, **shared)
+    found = gradients(name, gradient, tensors, own, **shared)
     assert set(found.own) | set(found.shared) == parameters.keys() & {
         "weight",
         "scale",

@@ -11,7 +11,7 @@ def test_unchanged_or_scaled(merge):
     assert torch.equal(merge("passthrough", [tensor], [{"scale": 2}]), 2 * tensor)
 
 
-def test_the_scale_has_a_slope_where_there_is_one(slopes):
+def test_the_scale_has_a_gradient_where_there_is_one(gradients):
     tensor, gradient = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
-    assert slopes("passthrough", gradient, [tensor], [{"scale": 2.0}]).own == {"scale": (11.0,)}
-    assert not slopes("passthrough", gradient, [tensor], [{}]).own
+    assert gradients("passthrough", gradient, [tensor], [{"scale": 2.0}]).own == {"scale": (11.0,)}
+    assert not gradients("passthrough", gradient, [tensor], [{}]).own

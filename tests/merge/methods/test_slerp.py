@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evomerge.merge.methods.slerp import coefficient_slopes, coefficients
+from evomerge.merge.methods.slerp import coefficient_gradients, coefficients
 
 
 def test_the_ends_are_the_models(merge):
@@ -47,8 +47,8 @@ def test_coefficients_at_the_threshold():
 
 
 @given(st.floats(-1, 1), st.floats(0, 1))
-def test_slopes_of_the_coefficients(cos, t):
-    found = coefficient_slopes(cos, t)
+def test_gradients_of_the_coefficients(cos, t):
+    found = coefficient_gradients(cos, t)
     ahead, behind = (coefficients(cos, t + step) for step in (1e-6, -1e-6))
     expected = tuple((a - b) / 2e-6 for a, b in zip(ahead, behind, strict=True))
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)

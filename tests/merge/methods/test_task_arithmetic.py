@@ -120,7 +120,7 @@ def test_sums_are_rounded_at_each_step_whatever_the_layout(weights, seed):
 
 
 @pytest.mark.parametrize("name", ["task_arithmetic", "dare_linear", "ties", "dare_ties"])
-def test_a_weight_of_0_has_the_slope_of_a_rising_one(name, merge, slopes):
+def test_a_weight_of_0_has_the_gradient_of_a_rising_one(name, merge, gradients):
     tensors = [torch.randn(200, dtype=torch.float64) for _ in range(4)]
     gradient = torch.randn(200, dtype=torch.float64)
     density = {} if name == "task_arithmetic" else {"density": 0.5}
@@ -128,35 +128,35 @@ def test_a_weight_of_0_has_the_slope_of_a_rising_one(name, merge, slopes):
     def own(third):
         return [{}, *({"weight": w, **density} for w in (0.5, 0.7, third))]
 
-    found = slopes(name, gradient, tensors, own(0.0)).own["weight"][3]
+    found = gradients(name, gradient, tensors, own(0.0)).own["weight"][3]
     if (
         name == "ties"
     ):  # entries that no other model changes jump at 0: normalised, any weight is all
         gradient = gradient * (merge(name, tensors[:3], own(0.0)[:3]) != tensors[0])
-        found = slopes(name, gradient, tensors, own(0.0)).own["weight"][3]
+        found = gradients(name, gradient, tensors, own(0.0)).own["weight"][3]
     step = merge(name, tensors, own(1e-7)) - merge(name, tensors, own(0.0))
     assert found == pytest.approx(float((step * gradient).sum()) / 1e-7, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["task_arithmetic", "dare_linear", "ties", "dare_ties"])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_all_weights_at_0_still_have_slopes(name, normalize, slopes):
-    """Where no model has a say, a rising one has it whole: the slope is along its task vector."""
+def test_all_weights_at_0_still_have_gradients(name, normalize, gradients):
+    """Where no model has a say, a rising one has it whole: the gradient is along its task vector."""
     base, expert, gradient = torch.zeros(9), torch.randn(9), torch.randn(9)
-    found = slopes(name, gradient, [base, expert], [{}, {"weight": 0.0}], normalize=normalize)
+    found = gradients(name, gradient, [base, expert], [{}, {"weight": 0.0}], normalize=normalize)
     assert found.own["weight"] == pytest.approx((0.0, float(expert @ gradient)), rel=1e-6)
     assert found.shared == {"lambda": 0.0}
 
 
-def test_elected_slopes_by_hand(slopes):
+def test_elected_gradients_by_hand(gradients):
     """Signs +, -: the first entry belongs to one, the second to two."""
     one, two = torch.tensor([3.0, 1.0]), torch.tensor([-1.0, -4.0])
     gradient = torch.tensor([1.0, 10.0])
     own = [{}, {"weight": 1.0}, {"weight": 1.0}]
-    found = slopes("ties", gradient, [torch.zeros(2), one, two], own, normalize=False)
+    found = gradients("ties", gradient, [torch.zeros(2), one, two], own, normalize=False)
     assert found.own["weight"] == (0.0, 3.0, -40.0)
     assert found.shared["lambda"] == -37.0
-    found = slopes("ties", gradient, [torch.zeros(2), one, two], own, **{"lambda": 2.0})
+    found = gradients("ties", gradient, [torch.zeros(2), one, two], own, **{"lambda": 2.0})
     assert found.own["weight"] == (
         0.0,
         0.0,
@@ -166,7 +166,7 @@ def test_elected_slopes_by_hand(slopes):
 
 @pytest.mark.parametrize("name", ["ties", "dare_ties"])
 def test_task_vectors_too_large_to_be_held_are_computed_twice_and_make_the_same(
-    name, merge, slopes, monkeypatch
+    name, merge, gradients, monkeypatch
 ):
     generator = torch.Generator().manual_seed(1)
     tensors = [torch.randn(6, 50, generator=generator) for _ in range(4)]
@@ -177,11 +177,11 @@ def test_task_vectors_too_large_to_be_held_are_computed_twice_and_make_the_same(
     monkeypatch.setattr(
         task_arithmetic, "_sparsified", lambda *args: calls.append(args[1]) or once(*args)
     )
-    held = merge(name, tensors, own), slopes(name, gradient, tensors, own)
-    assert sorted(calls) == [1, 1, 2, 3, 3]  # once for the merge, once for the slopes
+    held = merge(name, tensors, own), gradients(name, gradient, tensors, own)
+    assert sorted(calls) == [1, 1, 2, 3, 3]  # once for the merge, once for the gradients
     calls.clear()
     monkeypatch.setattr(task_arithmetic, "HELD", 2 * 300)
-    again = merge(name, tensors, own), slopes(name, gradient, tensors, own)
-    assert calls.count(2) == 4  # signs, sums and signs again, then the slopes: one at a time
+    again = merge(name, tensors, own), gradients(name, gradient, tensors, own)
+    assert calls.count(2) == 4  # signs, sums and signs again, then the gradients: one at a time
     assert torch.equal(held[0], again[0])
     assert held[1] == again[1]

@@ -1,0 +1,73 @@
+"""One resident model and its items, in this process: scores any recipe, or any weights, on any split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from evomerge.merge import LiveModel
+from evomerge.recipe import Recipe
+from evomerge.score import Scorer, SplitPlan, TaskRequest, load_items
+from evomerge.trial import Split
+
+
+class ZooScorer:
+    """Scores as a worker does: the mean of one metric over all tasks.
+
+    Args:
+        models: The base first.
+        tasks: Names of lm-eval tasks.
+        tasks_path: Folder of their files.
+        metric: Of each task.
+        items: A campaign's `items`, with `from`.
+        dtype: Of the weights.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        tasks: Sequence[str],
+        tasks_path: Path,
+        metric: str,
+        items: Mapping[str, Any],
+        *,
+        dtype: str = "float32",
+    ) -> None:
+        splits: tuple[Split, ...] = ("search", "select", "holdout")
+        self.live = LiveModel(models, dtype=dtype)
+        chosen = load_items(
+            [TaskRequest(task) for task in tasks],
+            tokenizer=self.live.tokenizer,
+            tasks_path=str(tasks_path),
+            plan=SplitPlan({split: items[split] for split in splits}, drawn_from=items["from"]),
+        )
+        self._scorer = Scorer(self.live.module, self.live.tokenizer, chosen)
+        self._tasks, self._counts = len(tasks), {split: int(items[split]) for split in splits}
+        self._metrics = dict.fromkeys(tasks, (metric,))
+        self._metric = metric
+        self._known: dict[tuple[str, Split], float] = {}
+
+    def items(self, split: Split) -> int:
+        """Return how many items a split has, of all tasks."""
+        return self._tasks * self._counts[split]
+
+    def score(self, recipe: Recipe, split: Split) -> float:
+        """Score a recipe; a known one at no cost."""
+        known = (recipe.digest(), split)
+        if known not in self._known:
+            self.live.write(recipe)
+            self._known[known] = self._score(split)
+        return self._known[known]
+
+    def score_weights(self, weights: Mapping[str, torch.Tensor], split: Split) -> float:
+        """Score weights that no recipe makes: a state of `live.module`."""
+        self.live.module.load_state_dict(weights)
+        return self._score(split)
+
+    def _score(self, split: Split) -> float:
+        tasks = self._scorer.score(split, self._metrics).tasks.values()
+        return fmean(scores.values[self._metric].value for scores in tasks)

@@ -1,0 +1,156 @@
+"""Gradients of the live weights → gradients of a loss by the numbers of the recipe that made them.
+
+A merged tensor is a function of the recipe's numbers, so the gradient of a loss by one of them is the inner
+product of the loss's gradient by the tensor with the tensor's derivative by the number. Each gradient is
+reduced to its inner products as soon as it is there, and freed: of all gradients only those of the layer
+that is being differentiated take memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from operator import add
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from evomerge.errors import MergeError
+from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.engine import inputs_of, out_dtype
+from evomerge.merge.methods import NumberGradients
+from evomerge.merge.plan import Plan, TensorPlan
+from evomerge.merge.resident import Memory
+from evomerge.recipe import Recipe
+from evomerge.trial import TensorGradients
+
+
+class GradientTape:
+    """Adds up the gradients of all losses that are differentiated while it is open.
+
+    Args:
+        plan: Of the weights as they are.
+        recipe: That it was planned from.
+        checkpoints: Every model by its name.
+        device: Where the maths is done.
+        memory: What is kept between merges.
+
+    Raises:
+        MergeError: The method has no gradients.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        recipe: Recipe,
+        checkpoints: Mapping[str, Checkpoint],
+        *,
+        device: torch.device,
+        memory: Memory,
+    ) -> None:
+        if plan.method.gradients is None:
+            raise MergeError(
+                f"{plan.method.name} has no gradients; choose a sampler that needs none"
+            )
+        self._of = plan.method.gradients
+        self._recipe, self._checkpoints = recipe, checkpoints
+        self._device, self._memory = device, memory
+        self._found: dict[str, TensorGradients] = {}
+
+    def gradients(self) -> Mapping[str, TensorGradients]:
+        """Return the gradients by tensor; a tensor that no loss depended on is left out."""
+        return dict(self._found)
+
+    def add(self, piece: TensorPlan, gradient: torch.Tensor) -> None:
+        """Reduce the gradient of a loss by one merged tensor.
+
+        Args:
+            piece: How the tensor came to be.
+            gradient: Shaped as the tensor, any floating dtype and device.
+        """
+        out = out_dtype(piece, self._recipe, self._checkpoints, None)
+        inputs = inputs_of(
+            piece,
+            self._recipe,
+            self._checkpoints,
+            out=out,
+            device=self._device,
+            memory=self._memory,
+        )
+        maths = torch.float64 if out == torch.float64 else torch.float32
+        with torch.no_grad():
+            new = self._of(inputs, gradient.to(self._device, maths))
+        self._found[piece.name] = _added(self._found.get(piece.name), piece, new)
+
+
+@contextmanager
+def recorded(
+    tape: GradientTape, plan: Plan, targets: Mapping[str, torch.Tensor]
+) -> Iterator[GradientTape]:
+    """Let a tape see every gradient that backward passes bring meanwhile; then no parameter has any.
+
+    A parameter that stands under two names (a tied head) has one gradient, which goes to that of its
+    tensors that was written last.
+
+    Args:
+        tape: What sees them.
+        plan: Of the weights as they are.
+        targets: Name of a merged tensor → where it was written; only parameters have gradients.
+    """
+    pieces = {
+        id(targets[piece.name]): (targets[piece.name], piece)
+        for piece in plan.tensors
+        if isinstance(targets[piece.name], nn.Parameter)
+    }
+    with ExitStack() as stack:
+        for parameter, piece in pieces.values():
+            stack.callback(_let_go, parameter)
+            parameter.requires_grad_(True)
+            handle = parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                partial(_reduce, tape, piece)
+            )
+            stack.callback(handle.remove)
+        yield tape
+
+
+@contextmanager
+def recomputed(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Keep only what enters each of these layers, and recompute the rest in the backward pass.
+
+    The same gradients from less memory and one more forward pass; nothing may be cached meanwhile. Unlike
+    transformers' own switch, it needs no training mode, which would turn dropout on.
+    """
+    with ExitStack() as stack:
+        for layer in layers:
+            plain = layer.forward
+            if "forward" in vars(layer):
+                stack.callback(vars(layer).__setitem__, "forward", plain)
+            else:
+                stack.callback(vars(layer).__delitem__, "forward")
+            vars(layer)["forward"] = partial(
+                checkpoint, plain, use_reentrant=False, preserve_rng_state=False
+            )
+        yield
+
+
+def _reduce(tape: GradientTape, piece: TensorPlan, parameter: torch.Tensor) -> None:
+    gradient, parameter.grad = parameter.grad, None
+    if gradient is not None:
+        tape.add(piece, gradient)
+
+
+def _let_go(parameter: torch.Tensor) -> None:
+    parameter.requires_grad_(False)
+    parameter.grad = None
+
+
+def _added(
+    before: TensorGradients | None, piece: TensorPlan, new: NumberGradients
+) -> TensorGradients:
+    if before is None:
+        return TensorGradients(piece.slice, piece.models, new.own, new.shared)
+    own = {name: tuple(map(add, before.own[name], values)) for name, values in new.own.items()}
+    shared = {name: before.shared[name] + value for name, value in new.shared.items()}
+    return TensorGradients(piece.slice, piece.models, own, shared)

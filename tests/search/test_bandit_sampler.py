@@ -1,0 +1,137 @@
+"""Every method gets its share, the best gets the most, and subsets are tried from all experts on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from evomerge.search.bandit_sampler import SHARE as SPREAD
+from evomerge.search.bandit_sampler import BanditSampler
+from evomerge.search.gradient_bandit import GradientBandit
+from evomerge.space import choice_of
+
+TRIALS = 90
+SHARE = int(TRIALS * SPREAD / 3)
+
+
+@pytest.mark.parametrize("sampler", ["gradient", "cmaes", "tpe", "nsga2"])
+def test_every_method_is_tried_and_the_best_gets_the_most(
+    choices: ModuleType, tmp_path: Path, sampler: str
+) -> None:
+    """The naive merges are of task arithmetic, but ties is better once its weights are found."""
+    points, space = choices.search(choices.campaign(tmp_path, sampler, TRIALS))
+    counts = choices.methods_of(points, space)
+    least = 4 if sampler == "gradient" else SHARE  # one descent
+    assert min(counts[name] for name in choices.METHODS if name != "fixed") >= least
+    assert counts.most_common(1)[0][0] == "ties"
+    assert counts["dare_linear"] < TRIALS / 4
+    assert max(choices.value_at(space, point) for point in points) > 0.77
+
+
+@pytest.mark.parametrize("sampler", ["gradient", "cmaes", "tpe"])
+def test_it_loses_little_against_the_best_method_searched_alone(
+    choices: ModuleType, tmp_path: Path, sampler: str
+) -> None:
+    found = {}
+    for method in (["task_arithmetic", "ties", "dare_linear"], "ties"):
+        settings = choices.campaign(tmp_path, sampler, 120, {"method": method})
+        points, space = choices.search(settings)
+        found[str(method)] = max(choices.value_at(space, point) for point in points)
+    together, alone = found.values()
+    assert together > alone - 0.01
+
+
+@pytest.mark.parametrize("sampler", ["gradient", "cmaes", "tpe"])
+def test_subsets_are_explored_from_all_experts_on(
+    choices: ModuleType, tmp_path: Path, sampler: str
+) -> None:
+    changes = {
+        "subsets": True,
+        "method": "task_arithmetic",
+        "parameters": {"weight": {"low": 0.3, "high": 1.2}},
+    }
+    points, space = choices.search(choices.campaign(tmp_path, sampler, TRIALS, changes))
+    subsets = [choice_of(space, point).experts for point in points]
+    assert subsets[0] == choices.EXPERTS
+    assert {("a", "b"), ("a", "c"), ("b", "c")} <= set(subsets)
+    assert subsets.count(choices.EXPERTS) >= int(TRIALS * SPREAD)
+    # The best weight of c is 0.2: with the least that it may have it is nearer than without it.
+    assert max(choices.value_at(space, point) for point in points) > 0.68
+    assert sum(len(one) == 1 for one in subsets) < TRIALS / 10
+
+
+@pytest.mark.parametrize(
+    ("mode", "sampler"),
+    [("mean", name) for name in ("gradient", "cmaes", "tpe", "nsga2")]
+    + [("pareto", name) for name in ("gradient", "tpe", "nsga2")],
+)
+def test_hearing_it_all_again_rebuilds_it(
+    choices: ModuleType, tmp_path: Path, sampler: str, mode: str
+) -> None:
+    settings = choices.campaign(tmp_path, sampler, 50, {"subsets": True}, mode)
+    calls = choices.events(settings, workers=4)
+    for cut in (7, 60, len(calls)):
+        again, _ = choices.opened(settings)
+        for name, arguments, _ in calls[:cut]:
+            if name not in ("propose", "next_step"):
+                getattr(again, name)(*arguments)
+        for name, arguments, answer in calls[cut : cut + 40]:
+            assert getattr(again, name)(*arguments) == answer
+
+
+def test_without_numbers_each_choice_is_tried_and_then_nothing_is_left(
+    choices: ModuleType, tmp_path: Path
+) -> None:
+    space = {"method": ["task_arithmetic", "ties"], "subsets": True, "parameters": {"weight": 0.5}}
+    points, whole = choices.search(choices.campaign(tmp_path, "cmaes", 60, space))
+    assert len({choice_of(whole, point) for point in points}) > 4
+
+
+def test_several_objectives_give_every_method_the_same_share(
+    choices: ModuleType, tmp_path: Path
+) -> None:
+    points, space = choices.search(choices.campaign(tmp_path, "nsga2", 60, mode="pareto"))
+    assert set(choices.methods_of(points, space).values()) == {20}
+
+
+def test_a_method_that_always_fails_is_given_up(choices: ModuleType, tmp_path: Path) -> None:
+    sampler, space = choices.opened(choices.campaign(tmp_path, "cmaes", TRIALS))
+    points = []
+    for number in range(TRIALS):
+        params = sampler.propose(number)
+        sampler.asked(number, params)
+        fails = choice_of(space, params).method == "ties"
+        sampler.told(number, params, None if fails else choices.result_at(space, params))
+        points.append(params)
+    assert SHARE <= choices.methods_of(points, space)["ties"] <= SHARE + 2
+
+
+def test_only_where_something_is_chosen_there_is_a_bandit(
+    choices: ModuleType, tmp_path: Path
+) -> None:
+    for sampler, kind in (("gradient", GradientBandit), ("gp", BanditSampler)):
+        found, _ = choices.opened(choices.campaign(tmp_path, sampler, 20))
+        assert type(found) is kind
+        alone, _ = choices.opened(choices.campaign(tmp_path, sampler, 20, {"method": "ties"}))
+        assert not isinstance(alone, BanditSampler)
+
+
+def test_a_subset_that_is_known_to_be_best_is_tried_once_and_then_searched(
+    choices: ModuleType, tmp_path: Path
+) -> None:
+    """An expert alone is a parent: its arm leads from the moment in which it is first tried."""
+    space = {"method": "task_arithmetic", "subsets": True}
+    space["parameters"] = {"weight": {"low": 0.0, "high": 1.2}}
+    sampler, whole = choices.opened(choices.campaign(tmp_path, "cmaes", 60, space))
+    alone = next(row.params for row in whole.baselines() if row.name == "a")
+    sampler.known(alone, choices.Result((0.99,), -0.99))
+    subsets = []
+    for number in range(60):
+        params = sampler.propose(number)
+        sampler.asked(number, params)
+        sampler.told(number, params, choices.result_at(whole, params))
+        subsets.append(choice_of(whole, params).experts)
+    assert subsets.count(choices.EXPERTS) >= int(60 * SPREAD)
+    assert len(set(subsets)) > 3
