@@ -83,7 +83,7 @@ def help_of(command: list[str]) -> str:
 
 def settings() -> str:
     """Return a table of fields for each part of the campaign file, from the settings' own descriptions."""
-    from evomerge.campaign import Campaign
+    from evomerge.config import Campaign
 
     schema = Campaign.model_json_schema()
     parts = [_section("Campaign", schema)]

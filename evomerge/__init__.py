@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evomerge.api import check, compare, merge, open, report, resume, score, search
-    from evomerge.campaign import Campaign
-    from evomerge.recipe import Recipe
+    from evomerge.candidate import Recipe
+    from evomerge.config import Campaign
     from evomerge.result import Result
 
 __version__ = "0.1.0"
@@ -41,14 +41,16 @@ __all__ = [
 ]
 
 _WHERE = {
-    "Campaign": "evomerge.campaign",
-    "Recipe": "evomerge.recipe",
+    "Campaign": "evomerge.config",
+    "Recipe": "evomerge.candidate",
     "Result": "evomerge.result",
+    "check": "evomerge.api",
     "compare": "evomerge.api",
     "open": "evomerge.api",
     "resume": "evomerge.api",
+    "score": "evomerge.api",
 }
-_CALLED = ("check", "merge", "report", "score", "search")
+_CALLED = ("merge", "report", "search")
 
 
 class _CallableRoom(ModuleType):

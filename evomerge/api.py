@@ -11,20 +11,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from evomerge.campaign import Campaign, Workers
+from evomerge.config import Campaign, Workers
 from evomerge.errors import UserError
 from evomerge.imports import import_quickly
+from evomerge.preflight.typos import check_names
 from evomerge.progress import Display, Style, open_display
-from evomerge.typos import check_names
 from evomerge.workers import EarlyPool, start_early
 
 if TYPE_CHECKING:
-    from evomerge.preflight import Plan
-    from evomerge.recipe import Recipe
+    from evomerge.candidate import Recipe
+    from evomerge.candidate.trial import Split
+    from evomerge.preflight.campaign_plan import Plan
     from evomerge.report import Format, Leaderboard
     from evomerge.result import Result
     from evomerge.single import ModelScores
-    from evomerge.trial import Split
 
 
 def search(
@@ -158,13 +158,13 @@ def check(campaign: Campaign | str | Path) -> Plan:
     file = None if isinstance(campaign, Campaign) else Path(campaign)
     loaded = campaign if isinstance(campaign, Campaign) else Campaign.load(campaign)
     check_names(loaded, file)
-    preflight = import_quickly("evomerge.preflight")
-    from evomerge.check import preflight as checked
-    from evomerge.warm_start import first_points
+    planning = import_quickly("evomerge.preflight.campaign_plan")
+    from evomerge.preflight.check import preflight as checked
+    from evomerge.preflight.warm_start import first_points
 
     ready = checked(loaded, file)
     first_points(ready, file)
-    plan: Plan = preflight.plan(ready)
+    plan: Plan = planning.plan(ready)
     return plan
 
 
@@ -240,7 +240,7 @@ def merge(
             Path(source), str(trial), Path(out), **settings
         )
         return
-    from evomerge import recipe as recipes
+    from evomerge import candidate as recipes
     from evomerge.errors import RecipeError
 
     if isinstance(source, recipes.Recipe):

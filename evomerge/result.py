@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evomerge.candidate.trial import Candidate
 from evomerge.errors import ResultsError
 from evomerge.report import Leaderboard, html_table, leaderboard
 from evomerge.store import Store
-from evomerge.trial import Candidate
 
 
 @dataclass(frozen=True, repr=False)

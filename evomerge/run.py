@@ -9,21 +9,21 @@ from pathlib import Path
 
 import evomerge.merge as merge
 import evomerge.report as report
-from evomerge.campaign import Campaign
-from evomerge.check import Preflight, preflight
+from evomerge.candidate.trial import Candidate, Job, Outcome, Race, Split
+from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
-from evomerge.exploring import explore
-from evomerge.facts import facts_of, refuse_changes
-from evomerge.finalists import pick
-from evomerge.goals import Objectives
+from evomerge.objective import Objectives
+from evomerge.preflight.check import Preflight, preflight
+from evomerge.preflight.facts import facts_of, refuse_changes
+from evomerge.preflight.warm_start import first_points
 from evomerge.progress import Display, NoDisplay, Pace
 from evomerge.result import Result
-from evomerge.score import gold_count
+from evomerge.scoring import gold_count
 from evomerge.search import Known, Study, directions, race_of, unbounded
+from evomerge.search.finalists import pick
+from evomerge.search.loop import explore
 from evomerge.space import Baseline
 from evomerge.store import Direction, Store
-from evomerge.trial import Candidate, Job, Outcome, Race, Split
-from evomerge.warm_start import first_points
 from evomerge.workers import Assignment, EarlyPool, Pool, open_pool
 
 

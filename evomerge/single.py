@@ -8,29 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge import campaign, zoo
-from evomerge.check import split_plan
+from evomerge import config as campaign
+from evomerge import zoo
+from evomerge.candidate import Recipe, Source
+from evomerge.candidate.trial import Split, TaskScores
+from evomerge.config.model_names import by_part
 from evomerge.destination import refuse_unwritable
 from evomerge.errors import ModelError, ResultsError, UserError
 from evomerge.merge import LiveModel, load_tokenizer, open_checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.location import locate
-from evomerge.model_names import by_part
-from evomerge.recipe import Recipe, Source
-from evomerge.score import (
-    Items,
-    PromptStyle,
-    Scored,
-    Scorer,
-    SplitPlan,
-    TaskRequest,
-    expand,
-    lm_eval_results,
-    lm_eval_table,
-    load_items,
-)
+from evomerge.preflight.check import split_plan
+from evomerge.scoring import Scored, Scorer, lm_eval_results, lm_eval_table
 from evomerge.store import Store
-from evomerge.trial import Split, TaskScores
+from evomerge.tasks import Items, PromptStyle, SplitPlan, TaskRequest, expand, load_items
 
 ADAPTER_CONFIG = "adapter_config.json"
 WHOLE: Split = "holdout"

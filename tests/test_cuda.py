@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from evomerge import zoo
+from evomerge.candidate import Recipe, Source
+from evomerge.candidate.trial import Candidate, FailureKind, GradientJob, Job, Outcome
+from evomerge.inference.forward import Forward
 from evomerge.merge import LiveModel, save
 from evomerge.merge.masks import largest, uniform
-from evomerge.recipe import Recipe, Source
-from evomerge.score import PromptStyle, SplitPlan, TaskRequest
-from evomerge.score.forward import Forward
-from evomerge.trial import Candidate, FailureKind, GradientJob, Job, Outcome
+from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment, open_pool
 from evomerge.workers.evaluator import Evaluator
 from evomerge.workers.sharing import Sharing

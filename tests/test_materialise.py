@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge import merge, recipe
-from evomerge.campaign import Campaign
+from evomerge import candidate as recipe
+from evomerge import merge
+from evomerge.candidate import Recipe, Source
+from evomerge.candidate.trial import Candidate, Estimate, Job, Outcome, TaskScores
+from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.materialise import materialise
-from evomerge.recipe import Recipe, Source
 from evomerge.store import Store
-from evomerge.trial import Candidate, Estimate, Job, Outcome, TaskScores
 
 
 def made(family, number: int) -> Recipe:

@@ -13,13 +13,13 @@ import pytest
 
 import evomerge
 from evomerge import report, run
-from evomerge.campaign import Campaign
+from evomerge.candidate.trial import Estimate, Failure, FailureKind, Outcome
+from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped, ResultsError
 from evomerge.progress import NoDisplay
 from evomerge.search import Study
 from evomerge.single import score_on_campaign
 from evomerge.store import Store
-from evomerge.trial import Estimate, Failure, FailureKind, Outcome
 
 ROOT = Path(__file__).parents[1]
 TEXT = f"""\
@@ -130,7 +130,7 @@ def test_resume_adds_trials_and_runs_none_twice(result):
 
 
 def test_resume_refuses_changed_models(result, monkeypatch):
-    monkeypatch.setattr("evomerge.family.fingerprint", lambda model: f"other {model}")
+    monkeypatch.setattr("evomerge.preflight.family.fingerprint", lambda model: f"other {model}")
     with pytest.raises(ResultsError, match='the models changed since the campaign began: "base"'):
         run.resume(result.folder, trials=5)
     with Store.open(result.folder, write=False) as store:  # what is refused leaves the budget alone
@@ -165,9 +165,9 @@ def test_a_campaign_whose_first_candidates_all_fail_alike_stops_and_says_why(
 
 def agreed_winner(folder, tmp_path):
     """The number of the winner, on which everything that names one must agree."""
-    from evomerge.check import preflight
     from evomerge.materialise import materialise
-    from evomerge.warm_start import first_points
+    from evomerge.preflight.check import preflight
+    from evomerge.preflight.warm_start import first_points
 
     with Store.open(folder, write=False) as store:
         number, board = store.winner.number, report.leaderboard(store)

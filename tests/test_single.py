@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evomerge import single, zoo
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 from evomerge.errors import ModelError, ResultsError, TaskError, UserError
-from evomerge.score import tasks
+from evomerge.tasks import tasks
 
 TASKS = Path(__file__).parents[1] / "benchmarks" / "tasks"
 

@@ -20,8 +20,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.candidate.trial import Estimate, Outcome, Race, TaskScores
 from evomerge.racing import blocks, expectation, give_up
-from evomerge.trial import Estimate, Outcome, Race, TaskScores
 
 Table = NDArray[np.float64]  # [items], or [models, items]
 Draw = Callable[[np.random.Generator, Table, bool], Table]

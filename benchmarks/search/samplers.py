@@ -37,14 +37,14 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.search._variants import ENTRANTS
-from evomerge.campaign import Campaign
-from evomerge.check import Preflight, preflight
-from evomerge.goals import ZooScorer
-from evomerge.recipe import Recipe
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import Candidate, Job, Outcome, Split
+from evomerge.config import Campaign
+from evomerge.objective import ZooScorer
+from evomerge.preflight.check import Preflight, preflight
 from evomerge.run import assignment_of
 from evomerge.search import Known, Study, directions, race_of
 from evomerge.store import Store
-from evomerge.trial import Candidate, Job, Outcome, Split
 from evomerge.workers.evaluator import Evaluator
 from evomerge.workers.pool import answer
 

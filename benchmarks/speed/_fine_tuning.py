@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.speed._zoo_scorer import ZooScorer
 from evomerge import zoo
-from evomerge.recipe import Recipe
+from evomerge.candidate import Recipe
 from evomerge.zoo.training import answer_loss, batches
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)

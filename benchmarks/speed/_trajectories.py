@@ -12,11 +12,11 @@ import cmaes
 import numpy as np
 
 from benchmarks.speed._zoo_scorer import ZooScorer
-from evomerge import recipe
-from evomerge.recipe import Recipe
+from evomerge import candidate as recipe
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import Outcome
 from evomerge.space import Space
 from evomerge.store import Store
-from evomerge.trial import Outcome
 
 GRADIENT = 3
 """Item evaluations of an item whose gradient is taken: a backward pass costs about two forward ones."""

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from evomerge.candidate import Recipe, dumps
+from evomerge.candidate.trial import Split
 from evomerge.merge import LiveModel
-from evomerge.recipe import Recipe
-from evomerge.score import Scorer, SplitPlan, TaskRequest, load_items
-from evomerge.trial import Split
+from evomerge.scoring import Scorer
+from evomerge.tasks import SplitPlan, TaskRequest, load_items
 
 
 class ZooScorer:
@@ -57,7 +58,7 @@ class ZooScorer:
 
     def score(self, recipe: Recipe, split: Split) -> float:
         """Score a recipe; a known one at no cost."""
-        known = (recipe.digest(), split)
+        known = (dumps(recipe), split)
         if known not in self._known:
             self.live.write(recipe)
             self._known[known] = self._score(split)

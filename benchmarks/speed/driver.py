@@ -27,15 +27,7 @@ from statistics import median
 
 import numpy as np
 
-from evomerge.campaign import Campaign
-from evomerge.exploring import explore
-from evomerge.goals import References, ZooScorer
-from evomerge.merge import METHODS
-from evomerge.progress import NoDisplay
-from evomerge.search import Study, directions
-from evomerge.space import Family, Space
-from evomerge.store import Asked, Store, Told
-from evomerge.trial import (
+from evomerge.candidate.trial import (
     Candidate,
     Cost,
     Estimate,
@@ -45,6 +37,14 @@ from evomerge.trial import (
     TaskScores,
     TensorGradients,
 )
+from evomerge.config import Campaign
+from evomerge.merge import METHODS
+from evomerge.objective import References, ZooScorer
+from evomerge.progress import NoDisplay
+from evomerge.search import Study, directions
+from evomerge.search.loop import explore
+from evomerge.space import Family, Space
+from evomerge.store import Asked, Store, Told
 from evomerge.workers import Pool
 from evomerge.workers.pool import Answer, Work
 

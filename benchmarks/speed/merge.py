@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 
-from evomerge import recipe, zoo
-from evomerge.campaign import Space as SpaceSettings
+from evomerge import candidate as recipe
+from evomerge import zoo
+from evomerge.candidate import Recipe
+from evomerge.config import Space as SpaceSettings
 from evomerge.merge import METHODS, LiveModel, save
-from evomerge.recipe import Recipe
 from evomerge.space import Family, Space
 
 SPECIALISTS = ("extraction", "dialogue", "tools", "translation", "facts")

@@ -44,9 +44,10 @@ from tqdm import tqdm
 from benchmarks.speed._counting import multiply_adds_of, passes_of, prepared, timed
 from benchmarks.speed._score_tasks import write_tasks
 from evomerge import zoo
+from evomerge.candidate import Recipe, Source
 from evomerge.merge import LiveModel
-from evomerge.recipe import Recipe, Source
-from evomerge.score import Scorer, SplitPlan, TaskRequest, load_items
+from evomerge.scoring import Scorer
+from evomerge.tasks import SplitPlan, TaskRequest, load_items
 
 SPECIALISTS = ("extraction", "dialogue", "tools", "translation", "facts")
 

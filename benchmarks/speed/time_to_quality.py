@@ -48,10 +48,11 @@ from benchmarks.speed._trajectories import (
     with_mergekit_settings,
 )
 from benchmarks.speed._zoo_scorer import ZooScorer
-from evomerge import recipe, zoo
-from evomerge.campaign import Space as SpaceSettings
+from evomerge import candidate as recipe
+from evomerge import zoo
+from evomerge.candidate import Recipe
+from evomerge.config import Space as SpaceSettings
 from evomerge.merge import METHODS
-from evomerge.recipe import Recipe
 from evomerge.space import Family, Space
 
 JOBS = ("extraction", "dialogue", "tools", "translation", "facts")

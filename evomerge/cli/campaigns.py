@@ -40,7 +40,7 @@ def init(
     ] = Path("campaign.yaml"),
 ) -> None:
     """Write a commented campaign file for these models; asks nothing."""
-    from evomerge import starter
+    from evomerge.preflight import starter
 
     starter.write(output, base, experts, names(tasks), tasks_path)
     print(f"wrote {output}; next: evomerge check {output}")
@@ -54,23 +54,26 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Say what is wrong with a campaign, and what it will cost."""
-    from evomerge.campaign import Campaign
+    from evomerge.config import Campaign
     from evomerge.imports import import_quickly
+    from evomerge.preflight.typos import check_names
 
     campaign = Campaign.load(campaign_file)  # a typo is answered before anything heavy is imported
-    preflight = import_quickly("evomerge.preflight")
-    from evomerge.check import preflight as checked
-    from evomerge.warm_start import first_points
+    check_names(campaign, campaign_file)
+    planning = import_quickly("evomerge.preflight.campaign_plan")
+    from evomerge.preflight.check import preflight as checked
+    from evomerge.preflight.description import describe
+    from evomerge.preflight.warm_start import first_points
 
     ready = checked(campaign, campaign_file)
     first_points(ready, campaign_file)
-    plan = preflight.plan(ready)
+    plan = planning.plan(ready)
     if print_:
         print(campaign.to_yaml(), end="")
     elif as_json:
         print(json.dumps(plan.to_json()))
     else:
-        print(preflight.describe(plan))
+        print(describe(plan))
 
 
 def search(
@@ -87,7 +90,7 @@ def search(
 ) -> None:
     """Search, save the best merged model and print the leaderboard."""
     from evomerge import api
-    from evomerge.campaign import Campaign
+    from evomerge.config import Campaign
 
     folder = Campaign.load(campaign_file).override(out=out).out
     with _interruptible(f"evomerge resume {folder}"):
@@ -123,7 +126,7 @@ def resume(
 
 def schema() -> None:
     """Print the JSON schema of the campaign file, for editors."""
-    from evomerge.schema import json_schema
+    from evomerge.preflight.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 

@@ -47,7 +47,7 @@ def merge(
         raise _folder_error(source)
 
     import evomerge.merge as merging
-    from evomerge import recipe
+    from evomerge import candidate as recipe
 
     loaded = recipe.load(source)
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evomerge.candidate import Recipe, dumps
 from evomerge.merge.location import split_adapter
-from evomerge.recipe import Recipe, dumps
 from evomerge.yaml_file import dump
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
+from evomerge.candidate import Recipe
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.methods.effect import SUM, Effect, as_written, rounded
 from evomerge.merge.plan import TensorPlan, plan_merge
-from evomerge.recipe import Recipe
 
 
 def content(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Hashable:

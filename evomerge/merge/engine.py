@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from evomerge.candidate import Recipe
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
@@ -13,7 +14,6 @@ from evomerge.merge.plan import Plan, TensorPlan, plan_merge
 from evomerge.merge.resident import Inputs, Memory
 from evomerge.merge.validation import check_recipe
 from evomerge.merge.vocabulary import OutputVocabulary
-from evomerge.recipe import Recipe
 
 
 def merged_tensors(

@@ -17,14 +17,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import TensorGradients
 from evomerge.errors import MergeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.engine import inputs_of, out_dtype
 from evomerge.merge.methods import NumberGradients
 from evomerge.merge.plan import Plan, TensorPlan
 from evomerge.merge.resident import Memory
-from evomerge.recipe import Recipe
-from evomerge.trial import TensorGradients
 
 
 class GradientTape:

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from evomerge.candidate import Recipe, Vocabulary
 from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.device_memory import free_memory
@@ -26,7 +27,6 @@ from evomerge.merge.tokens import rows_of
 from evomerge.merge.validation import check_recipe
 from evomerge.merge.vocabulary import OutputVocabulary
 from evomerge.merge.vocabulary_tensors import is_tied, untied_config
-from evomerge.recipe import Recipe, Vocabulary
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
 

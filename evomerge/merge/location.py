@@ -7,9 +7,9 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
+from evomerge.config.model_names import is_folder, parts
 from evomerge.errors import ModelError
 from evomerge.merge.quantised import gguf_error
-from evomerge.model_names import is_folder, parts
 
 TOKENIZERS = (
     "tokenizer.json",

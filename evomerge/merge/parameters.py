@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from evomerge.candidate import Conditional, Scalar, Setting
 from evomerge.errors import RecipeError
 from evomerge.merge.methods.method import Method, ParameterSpec, Value, Values
-from evomerge.recipe import Conditional, Scalar, Setting
 
 Scope = Mapping[str, Setting]
 TRUE = ("true", "yes", "on", "1")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from transformers import PretrainedConfig
 
+from evomerge.candidate import Recipe, Slice, Source
 from evomerge.errors import RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.layout import Layout
 from evomerge.merge.methods import Method, method
 from evomerge.merge.methods.method import Values
 from evomerge.merge.parameters import resolve
-from evomerge.recipe import Recipe, Slice, Source
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from evomerge.candidate import Recipe, dumps
 from evomerge.destination import open_to_readers, refuse_unwritable
 from evomerge.errors import MergeError, ResultsError, UserError
 from evomerge.merge.card import default_card
@@ -26,7 +27,6 @@ from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.validation import check_recipe
 from evomerge.merge.vocabulary import OutputVocabulary
-from evomerge.recipe import Recipe, dumps
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1}
 Progress = Callable[[int, int], None]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from evomerge.candidate import Recipe
 from evomerge.merge.chat_templates import chosen_template
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.vocabulary import OutputVocabulary
-from evomerge.recipe import Recipe
 
 FILES = (
     "tokenizer.json",

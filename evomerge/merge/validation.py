@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from evomerge.candidate import Conditional, Recipe, Scalar, Setting, Source, token_sources
 from evomerge.errors import RecipeError, nearest
 from evomerge.merge.chat_templates import check_template
 from evomerge.merge.methods import Method, method
 from evomerge.merge.methods.method import ParameterSpec
 from evomerge.merge.parameters import checked
-from evomerge.recipe import Conditional, Recipe, Scalar, Setting, Source, token_sources
 
 
 def check_recipe(recipe: Recipe) -> None:

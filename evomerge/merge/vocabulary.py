@@ -21,6 +21,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from evomerge.candidate import Recipe, TokenSource, Vocabulary, token_sources
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.location import locate, split_adapter
@@ -29,7 +30,6 @@ from evomerge.merge.rows import Group, seen_through
 from evomerge.merge.tokenizer import MISSING, load_tokenizer
 from evomerge.merge.tokens import Tokens, rows_of, tokens_of
 from evomerge.merge.vocabulary_tensors import VocabularyTensors
-from evomerge.recipe import Recipe, TokenSource, Vocabulary, token_sources
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 

@@ -1,6 +1,4 @@
-"""What a campaign will take: evaluations, memory, disk and time; and what in it is probably not meant."""
+"""Everything that can be wrong with a campaign, and what it will take, before any time is spent.
 
-from evomerge.preflight.campaign_plan import Plan, plan
-from evomerge.preflight.description import describe
-
-__all__ = ["Plan", "describe", "plan"]
+Import from the modules: some of them must answer before any heavy library is loaded.
+"""

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.campaign import Campaign
-from evomerge.check import Preflight
+from evomerge.config import Campaign
 from evomerge.merge import METHODS
+from evomerge.preflight.check import Preflight
 from evomerge.preflight.doubts import doubts
 from evomerge.preflight.machine import Here, here
 from evomerge.preflight.rates import Rates, rates
 from evomerge.preflight.tokens import token_lines
-from evomerge.score import gold_count
+from evomerge.scoring import gold_count
 from evomerge.search import Forecast, forecast
 from evomerge.workers.memory_plan import Machine, MemoryPlan, plan_memory, sizes_of
 from evomerge.workers.sharing import Sharing, sharing_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from evomerge.check import Preflight
+from evomerge.inference.sizing import token_bytes
 from evomerge.merge import Layout
 from evomerge.merge.devices import torch_dtype
+from evomerge.preflight.check import Preflight
 from evomerge.preflight.machine import Here
-from evomerge.score.sizing import token_bytes
 from evomerge.space import REST, component_of, unused
 from evomerge.workers.memory_plan import MemoryPlan, size
 

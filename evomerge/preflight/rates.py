@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from evomerge.check import Preflight
+from evomerge.candidate.trial import Split
 from evomerge.errors import EvomergeError
+from evomerge.inference import Collapsed, NotFinite
 from evomerge.merge import LiveModel
-from evomerge.score import Collapsed, NotFinite, Scorer, gold_count
+from evomerge.preflight.check import Preflight
+from evomerge.scoring import Scorer, gold_count
 from evomerge.space import Baseline
-from evomerge.trial import Split
 
 TRIAL_SECONDS = 1.0
 """What one of the evaluations that are tried out may take."""

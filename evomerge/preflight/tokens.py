@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evomerge.family import OpenFamily
+from evomerge.preflight.family import OpenFamily
 
 SHOWN = 4
 """Tokens that are named before the rest is counted."""

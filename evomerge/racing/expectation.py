@@ -8,7 +8,7 @@ import numpy as np
 import scipy  # its parts are imported where they are first used
 from numpy.typing import NDArray
 
-from evomerge.trial import Outcome
+from evomerge.candidate.trial import Outcome
 
 _KEENNESS = 4  # candidates resemble the good models: weight = rank⁴ among all on the task
 

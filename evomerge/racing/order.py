@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from xxhash import xxh3_64_intdigest
 
-from evomerge.trial import Race
+from evomerge.candidate.trial import Race
 
 Item = tuple[str, int]
 """Task, and position among its items."""

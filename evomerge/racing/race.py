@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.candidate.trial import Estimate, Outcome, Pruned, Race, TaskScores
 from evomerge.racing.betting import log_capital
 from evomerge.racing.order import item_order, looks
-from evomerge.trial import Estimate, Outcome, Pruned, Race, TaskScores
 
 _TOLERANCE = 1e-6  # by which rounding may carry a value past the best one
 

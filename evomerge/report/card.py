@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evomerge import recipe as recipes
+from evomerge import candidate as recipes
 from evomerge import yaml_file
+from evomerge.candidate.trial import SPLITS
 from evomerge.errors import ResultsError
 from evomerge.report.escape import fenced, markdown_cell, plain
 from evomerge.report.layout import layout
@@ -17,7 +18,6 @@ from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.render import markdown
 from evomerge.report.rows import Row
 from evomerge.report.summary import Summary
-from evomerge.trial import SPLITS
 
 if TYPE_CHECKING:
     from evomerge.store import Store

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from evomerge.candidate.trial import SPLITS, Outcome, Split
 from evomerge.errors import ResultsError
 from evomerge.report.layout import Column, Grid, Line, probability, short_names, tested
 from evomerge.report.leaderboard import Leaderboard
@@ -17,7 +18,6 @@ from evomerge.report.rows import Goal, Row, Value, higher_is_better, split_score
 from evomerge.report.significance import FINAL, best, paired
 from evomerge.report.statistics import PairedTest, holm
 from evomerge.report.warnings import readings_note
-from evomerge.trial import SPLITS, Outcome, Split
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from evomerge.campaign import Campaign
-from evomerge.goals import Objectives, feasible, limits
+from evomerge.candidate.trial import SPLITS, Split
+from evomerge.config import Campaign
+from evomerge.objective import Objectives, feasible, limits
 from evomerge.report.rows import Row
-from evomerge.trial import SPLITS, Split
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evomerge.goals import Objectives
+from evomerge.candidate.trial import Outcome
+from evomerge.objective import Objectives
 from evomerge.report.rows import Goal, SplitScores, Value, higher_is_better
-from evomerge.trial import Outcome
 
 
 def estimated_scores(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from evomerge.candidate.trial import Split
 from evomerge.report.leaderboard import leaderboard
 from evomerge.report.render import Format, compare
 from evomerge.store import Store
-from evomerge.trial import Split
 
 
 def compare_folders(

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge import recipe as recipes
-from evomerge.goals import Objectives, feasible, fronts
+from evomerge import candidate as recipes
+from evomerge.candidate.trial import Split
+from evomerge.objective import Objectives, feasible, fronts
 from evomerge.report.rows import Goal, Row
-from evomerge.trial import Split
 
 if TYPE_CHECKING:
     from evomerge.store import Store

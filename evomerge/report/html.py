@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
+from evomerge.candidate.trial import Split
 from evomerge.report.escape import plain
 from evomerge.report.layout import Grid, layout, number
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.rows import Value
-from evomerge.trial import Split
 
 
 def html_table(leaderboard: Leaderboard, split: Split | None = None) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from evomerge import recipe as recipes
+from evomerge import candidate as recipes
+from evomerge.candidate.trial import Cost
 from evomerge.report.rows import Row, SplitScores, Value
-from evomerge.trial import Cost
 
 
 def row_to_json(row: Row) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evomerge.candidate.trial import Split
 from evomerge.report.constraints import condition_notes, misses
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.rows import Goal, Kind, Row, Value, higher_is_better
@@ -12,7 +13,6 @@ from evomerge.report.significance import FINAL, Contrast, GeneralisationGap
 from evomerge.report.statistics import PairedTest
 from evomerge.report.summary import Summary
 from evomerge.report.warnings import readings_note, warning_notes
-from evomerge.trial import Split
 
 ALWAYS_SHOWN: tuple[Kind, ...] = ("base", "expert", "winner")
 NET = "net"

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import SPLITS, Cost, Outcome, Split
+from evomerge.config.model_names import by_part
 from evomerge.errors import ResultsError
-from evomerge.goals import Objectives, total_violation
-from evomerge.model_names import by_part
-from evomerge.recipe import Recipe
+from evomerge.objective import Objectives, total_violation
 from evomerge.report.constraints import Condition, conditions_of
 from evomerge.report.estimates import estimated_scores
 from evomerge.report.front import mark_front
@@ -31,7 +32,6 @@ from evomerge.report.rows import (
 from evomerge.report.selection import in_lambda_grid
 from evomerge.report.significance import FINAL, Evidence, best, weigh
 from evomerge.report.summary import Summary, measured_goals, summarise
-from evomerge.trial import SPLITS, Cost, Outcome, Split
 
 if TYPE_CHECKING:
     from evomerge.store import Evaluation, Store, StoredTrial

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any, Literal, get_args
 
+from evomerge.candidate.trial import SPLITS, Split
 from evomerge.errors import UserError, nearest
 from evomerge.report.comparison import Comparison, comparison
 from evomerge.report.escape import markdown_cell, plain, spreadsheet_cell
@@ -15,7 +16,6 @@ from evomerge.report.layout import Grid, layout, number
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.rows import Value
 from evomerge.report.terminal import terminal_table
-from evomerge.trial import SPLITS, Split
 
 Format = Literal["table", "markdown", "json", "csv"]
 FORMATS: tuple[str, ...] = get_args(Format)

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evomerge.goals import is_proportional, ratio
-from evomerge.recipe import Recipe
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import Cost, Estimate, Outcome, Split, TaskScores
+from evomerge.objective import is_proportional, ratio
 from evomerge.report.statistics import Floats, Stratum, interval
-from evomerge.trial import Cost, Estimate, Outcome, Split, TaskScores
 
 Kind = Literal["base", "expert", "baseline", "finalist", "winner"]
 KINDS: tuple[Kind, ...] = ("base", "expert", "baseline", "finalist", "winner")

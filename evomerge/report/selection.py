@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from evomerge.goals import Objectives, feasible
-from evomerge.trial import Candidate, row_key, row_name
+from evomerge.candidate.trial import Candidate, row_key, row_name
+from evomerge.objective import Objectives, feasible
 
 if TYPE_CHECKING:
     from evomerge.store import Evaluation, Store

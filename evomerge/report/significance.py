@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from evomerge.candidate.trial import SPLITS, Outcome, Split
 from evomerge.report.rows import Goal, Row, divisor, factor, higher_is_better, item_scores
 from evomerge.report.statistics import PairedTest, Stratum, holm, is_binary, paired_test
-from evomerge.trial import SPLITS, Outcome, Split
 
 FINAL: Split = "holdout"
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from evomerge.campaign import Campaign
-from evomerge.goals import References, recorded_directions
+from evomerge.candidate.trial import Split
+from evomerge.config import Campaign
+from evomerge.objective import References, recorded_directions
 from evomerge.report.paths import portable
 from evomerge.report.rows import Goal
-from evomerge.trial import Split
 
 if TYPE_CHECKING:
     from evomerge.store import Store

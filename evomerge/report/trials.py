@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
+from evomerge.candidate import Conditional, Recipe, Setting
+from evomerge.config.model_names import short_name
 from evomerge.errors import ResultsError
-from evomerge.model_names import short_name
-from evomerge.recipe import Conditional, Recipe, Setting
 from evomerge.report.listing import Cell, listing
 from evomerge.store import Store, StoredTrial
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evomerge.goals import total_violation
+from evomerge.candidate.trial import Split
+from evomerge.objective import total_violation
 from evomerge.report.rows import Goal, Row, higher_is_better
 from evomerge.report.significance import FINAL
-from evomerge.trial import Split
 
 
 def warning_notes(rows: Sequence[Row], goals: Sequence[Goal], split: Split) -> list[str]:

@@ -8,10 +8,10 @@ from numbers import Real
 import numpy as np
 import scipy  # its parts are imported where they are first used
 
-from evomerge.goals import Objectives
+from evomerge.candidate.trial import Outcome
+from evomerge.objective import Objectives
 from evomerge.search.racing import weight_in_mean
 from evomerge.search.unit_cube import Vector
-from evomerge.trial import Outcome
 
 Contributions = Callable[[Outcome], Vector | None]
 """Outcome → contribution of each item to the objective, more is better, shape [items]; None: unknown."""

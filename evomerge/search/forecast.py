@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 from evomerge.search.descent import CHECKPOINTS
 from evomerge.search.descent_sampler import paths_followed
 from evomerge.search.study import GRADIENT_COST

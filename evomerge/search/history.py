@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from evomerge.candidate.trial import Outcome
 from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
-from evomerge.trial import Outcome
 
 
 @dataclass(frozen=True)

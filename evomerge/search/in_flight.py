@@ -9,9 +9,9 @@ import numpy as np
 import xxhash
 from optuna.distributions import FloatDistribution
 
-from evomerge.recipe import Parts
+from evomerge.candidate import Parts
+from evomerge.candidate.trial import Outcome
 from evomerge.search.unit_cube import UnitCube, Vector
-from evomerge.trial import Outcome
 
 NEAR = 1e-3
 """Root mean square distance, in shares of the ranges, below which two candidates are as good as one."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evomerge.goals import feasible
+from evomerge.candidate.trial import Outcome
+from evomerge.objective import feasible
 from evomerge.store import Direction
-from evomerge.trial import Outcome
 
 _MOST = 8  # rivals of one race; of a large front the latest
 

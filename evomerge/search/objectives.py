@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from evomerge.campaign import Campaign
-from evomerge.goals import Better, Objectives, higher_is_better
+from evomerge.config import Campaign
+from evomerge.objective import Better, Objectives, higher_is_better
 from evomerge.store import Direction
 
 

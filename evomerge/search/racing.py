@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from evomerge.campaign import Campaign, Objective
-from evomerge.goals import Better, Objectives, best_value, is_proportional
+from evomerge.candidate.trial import Outcome, Race
+from evomerge.config import Campaign, Objective
+from evomerge.objective import Better, Objectives, best_value, is_proportional
 from evomerge.racing import expectation
-from evomerge.trial import Outcome, Race
 
 BLOCKS = 8
 ALPHA = 0.1

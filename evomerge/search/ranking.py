@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from evomerge.goals import Objectives, feasible, total_violation
+from evomerge.objective import Objectives, feasible, total_violation
 from evomerge.store import Direction
 
 

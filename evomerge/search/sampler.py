@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from evomerge.candidate.trial import Outcome
 from evomerge.search.descent import Step
-from evomerge.trial import Outcome
 
 Params = Mapping[str, float]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.distributions import FloatDistribution
 
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 from evomerge.errors import CampaignError
-from evomerge.goals import Objectives
+from evomerge.objective import Objectives
 from evomerge.search.bandit_sampler import BanditSampler
 from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
 from evomerge.search.coarse_sampler import CoarseSampler

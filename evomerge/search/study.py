@@ -11,9 +11,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from evomerge.goals import Objectives
+from evomerge.candidate import Parts, parts
+from evomerge.candidate.trial import (
+    Candidate,
+    Cost,
+    Failure,
+    FailureKind,
+    GradientJob,
+    Gradients,
+    Job,
+    Outcome,
+    Race,
+)
+from evomerge.objective import Objectives
 from evomerge.racing import completed
-from evomerge.recipe import Parts, parts
 from evomerge.search.descent import Step
 from evomerge.search.history import Event, Known, events
 from evomerge.search.in_flight import InFlight
@@ -25,17 +36,6 @@ from evomerge.search.samplers import open_sampler
 from evomerge.search.tally import Ended, Tally
 from evomerge.space import Space
 from evomerge.store import Asked, Store, StoredBaseline, StoredTrial, Told
-from evomerge.trial import (
-    Candidate,
-    Cost,
-    Failure,
-    FailureKind,
-    GradientJob,
-    Gradients,
-    Job,
-    Outcome,
-    Race,
-)
 
 GRADIENT_COST = 3
 """A step reads its items forward and backward; the latter counts as two more item evaluations."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from evomerge.campaign import Campaign
-from evomerge.goals import feasible
+from evomerge.candidate.trial import Outcome
+from evomerge.config import Campaign
+from evomerge.objective import feasible
 from evomerge.search.objectives import reached
 from evomerge.search.ranking import Scored
 from evomerge.search.sampler import Result
-from evomerge.trial import Outcome
 
 EXHAUSTED = 50
 """So many trials in a row that repeat recipes of earlier ones: the sampler finds nothing new to try."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from evomerge import campaign
+from evomerge import config as campaign
 from evomerge.space import codes
 from evomerge.space.space import Space
 
@@ -26,8 +26,8 @@ def unused(space: Space, sampler: campaign.SamplerName) -> tuple[str, ...]:
             name if count == 1 else f"{name} ×{count}" for name, count in kinds.items()
         )
         found.append(
-            f"gradient has no gradient by {len(flat)} of {len(space.distributions)} dimensions ({listed}): its "
-            "CMA-ES part searches them"
+            f"there is no gradient by {len(flat)} of {len(space.distributions)} dimensions ({listed}): the "
+            "sampler's CMA-ES part searches them"
         )
     if sampler == "gradient" and space.settings.coarse is not None:
         found.append(

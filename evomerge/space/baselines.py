@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from evomerge.recipe import Recipe, Setting, Source
+from evomerge.candidate import Recipe, Setting, Source
+from evomerge.candidate.trial import Candidate
 from evomerge.space.facts import Family
-from evomerge.trial import Candidate
 
 LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 TIES_DENSITY = 0.2

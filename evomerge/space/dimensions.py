@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 
-from evomerge import campaign
+from evomerge import config as campaign
 from evomerge.space.facts import WEIGHT, Family, MethodFacts
 from evomerge.space.groups import LayerGroups
 from evomerge.space.profiles import Numbers, basis, coefficient_range

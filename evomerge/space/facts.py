@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from evomerge.recipe import Vocabulary
+from evomerge.candidate import Vocabulary
 
 WEIGHT = "weight"
 """The parameter that leaves a model out at 0."""

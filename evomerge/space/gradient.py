@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evomerge.candidate.trial import Gradients
 from evomerge.space.dimensions import Searched
 from evomerge.space.facts import MethodFacts
 from evomerge.space.profiles import Numbers
-from evomerge.trial import Gradients
 
 if TYPE_CHECKING:
     from evomerge.space.space import Space

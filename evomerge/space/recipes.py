@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from evomerge import campaign
-from evomerge.recipe import Conditional, Recipe, Setting, Slice, Source
+from evomerge import config as campaign
+from evomerge.candidate import Conditional, Recipe, Setting, Slice, Source
 from evomerge.space.profiles import Numbers
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from evomerge import campaign
+from evomerge import config as campaign
 from evomerge.errors import CampaignError
 from evomerge.space.dimensions import is_per_source
 from evomerge.space.facts import WEIGHT, Family, MethodFacts

@@ -12,8 +12,9 @@ from functools import cached_property
 
 from optuna.distributions import FloatDistribution
 
-from evomerge import campaign
-from evomerge.recipe import Recipe, Source
+from evomerge import config as campaign
+from evomerge.candidate import Recipe, Source
+from evomerge.candidate.trial import Gradients
 from evomerge.space import codes
 from evomerge.space.baselines import Baseline, Wanted, baselines
 from evomerge.space.dimensions import Searched, searched
@@ -25,7 +26,6 @@ from evomerge.space.profiles import Numbers
 from evomerge.space.recipes import written
 from evomerge.space.rules import check_settings
 from evomerge.space.transfer import moved
-from evomerge.trial import Gradients
 
 
 @dataclass(frozen=True)

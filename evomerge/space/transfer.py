@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge import campaign
+from evomerge import config as campaign
 from evomerge.space import codes
 from evomerge.space.dimensions import Searched
 from evomerge.space.facts import WEIGHT

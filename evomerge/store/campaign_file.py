@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge import yaml_file
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store.folder import CAMPAIGN, write_whole
 

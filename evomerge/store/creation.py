@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 from evomerge.store import folder as folders
 from evomerge.store.database import create_database, open_engine, transaction
 from evomerge.store.encoding import encode_json

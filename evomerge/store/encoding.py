@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from evomerge.candidate import Conditional, Recipe, Setting, Slice, Source, Vocabulary
 from evomerge.errors import ResultsError
-from evomerge.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
 
 _FLOATS, _BITS = b"d", b"b"
 """First byte of packed floats; that of compressed JSON is `x`."""

@@ -37,7 +37,7 @@ def open_database(path: Path, *, write: bool) -> Engine:
         write: False: not a byte is changed, and a writer is not disturbed.
 
     Raises:
-        ResultsError: It is damaged, cannot be read, is not ours, or was written by another version of evomerge.
+        ResultsError: It is damaged, cannot be read, is not ours, or of another version.
     """
     with ExitStack() as undo:
         engine = open_engine(path, write=True) if write else _for_reading(path)

@@ -11,16 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, select
 
-from evomerge.store.encoding import (
-    decode_items,
-    decode_recipe,
-    encode_items,
-    encode_json,
-    encode_recipe,
-)
-from evomerge.store.records import Evaluation
-from evomerge.store.tables import EVALUATIONS, ITEM_SETS, METRICS, PRUNINGS, TASK_SCORES
-from evomerge.trial import (
+from evomerge.candidate.trial import (
     Candidate,
     Cost,
     Estimate,
@@ -32,6 +23,15 @@ from evomerge.trial import (
     TaskScores,
     row_key,
 )
+from evomerge.store.encoding import (
+    decode_items,
+    decode_recipe,
+    encode_items,
+    encode_json,
+    encode_recipe,
+)
+from evomerge.store.records import Evaluation
+from evomerge.store.tables import EVALUATIONS, ITEM_SETS, METRICS, PRUNINGS, TASK_SCORES
 
 
 class ItemSets:

@@ -8,7 +8,7 @@ from itertools import repeat
 
 from sqlalchemy import Connection, select
 
-from evomerge.recipe import Parts, Recipe, with_numbers
+from evomerge.candidate import Parts, Recipe, with_numbers
 from evomerge.store.encoding import decode_numbers, decode_recipe, encode_recipe
 from evomerge.store.tables import RECIPE_FORMS
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution
 
-from evomerge.recipe import Parts, Recipe, parts
-from evomerge.trial import Candidate, Outcome, Split, row_name
+from evomerge.candidate import Parts, Recipe, parts
+from evomerge.candidate.trial import Candidate, Outcome, Split, row_name
 
 State = Literal["asked", "complete", "pruned", "failed"]
 

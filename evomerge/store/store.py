@@ -18,7 +18,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from sqlalchemy import insert, select, true
 
-from evomerge.campaign import Campaign
+from evomerge.candidate.trial import Candidate, Job, Outcome, Split
+from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store import folder as folders
 from evomerge.store.backup import Backups
@@ -55,7 +56,6 @@ from evomerge.store.winner_rows import (
     read_winner,
     with_winner,
 )
-from evomerge.trial import Candidate, Job, Outcome, Split
 
 Direction = Literal["maximize", "minimize"]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
+from evomerge.candidate.trial import Candidate
 from evomerge.store import optuna_tables
 from evomerge.store.database import plain
 from evomerge.store.encoding import encode_json, encode_numbers
@@ -21,7 +22,6 @@ from evomerge.store.outcomes import (
 from evomerge.store.recipe_forms import RecipeForms, read_forms, recipe_of
 from evomerge.store.records import Asked, State, StoredTrial, Told, by_task
 from evomerge.store.tables import TRIALS
-from evomerge.trial import Candidate
 
 
 def insert_asked(

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, func, select
 
+from evomerge.candidate.trial import Candidate
 from evomerge.store.encoding import decode_recipe, encode_recipe
 from evomerge.store.records import Evaluation, Winner
 from evomerge.store.tables import EVALUATIONS, WINNERS
-from evomerge.trial import Candidate
 
 
 def insert_winner(connection: sqlite3.Connection, candidate: Candidate, how: str) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from evomerge.recipe import Vocabulary
+from evomerge.candidate import Vocabulary
 from evomerge.workers.sharing import Sharing
 
 if TYPE_CHECKING:  # the driver's and a fake worker's start need not wait for lm-eval
-    from evomerge.score import PromptStyle, SplitPlan, TaskRequest
+    from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 
 
 @dataclass(frozen=True)

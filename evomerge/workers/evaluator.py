@@ -15,20 +15,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from evomerge.errors import TaskError
-from evomerge.merge import LiveModel, merged_tokenizer, save
-from evomerge.racing import blocks, give_up
-from evomerge.recipe import Recipe
-from evomerge.score import (
-    BackendScorer,
-    Items,
-    Losses,
-    NotFinite,
-    Scored,
-    Scorer,
-    load_items,
-)
-from evomerge.trial import (
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import (
     Cost,
     Failure,
     FailureKind,
@@ -40,6 +28,12 @@ from evomerge.trial import (
     Race,
     TensorGradients,
 )
+from evomerge.errors import TaskError
+from evomerge.inference import NotFinite
+from evomerge.merge import LiveModel, merged_tokenizer, save
+from evomerge.racing import blocks, give_up
+from evomerge.scoring import BackendScorer, Losses, Scored, Scorer
+from evomerge.tasks import Items, load_items
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
 from evomerge.workers.memory_here import keep_to_share, memory_here

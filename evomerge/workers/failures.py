@@ -10,9 +10,9 @@ import traceback
 
 import torch
 
+from evomerge.candidate.trial import Failure, FailureKind
 from evomerge.errors import EvomergeError, MergeError, RecipeError, TaskError
-from evomerge.score import Collapsed, NotFinite
-from evomerge.trial import Failure, FailureKind
+from evomerge.inference import Collapsed, NotFinite
 
 CANDIDATE_ERRORS = (
     ArithmeticError,

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+from evomerge.config.model_names import parts
 from evomerge.errors import CampaignError
 from evomerge.imports import import_quickly
-from evomerge.model_names import parts
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.early import EarlyPool
 from evomerge.workers.joining import find_cluster

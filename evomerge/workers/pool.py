@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from evomerge.trial import Failure, GradientJob, Gradients, Job, Outcome
+from evomerge.candidate.trial import Failure, GradientJob, Gradients, Job, Outcome
 
 Work = Job | GradientJob
 Answer = Outcome | Gradients

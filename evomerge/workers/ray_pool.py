@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from evomerge.candidate.trial import Failure, FailureKind
 from evomerge.errors import EvomergeError
-from evomerge.trial import Failure, FailureKind
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.pool import Answer, Build, Evaluates, Work, answer, failed
 from evomerge.workers.transfer import Transfer, start_transfer

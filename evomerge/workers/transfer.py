@@ -18,9 +18,9 @@ from typing import Any
 import xxhash
 from filelock import FileLock
 
+from evomerge.candidate.trial import GradientJob, Gradients, Job, Outcome
+from evomerge.config.model_names import by_part, is_folder
 from evomerge.errors import EvomergeError, ModelError
-from evomerge.model_names import by_part, is_folder
-from evomerge.trial import GradientJob, Gradients, Job, Outcome
 from evomerge.workers.pool import Evaluates
 
 CHUNK = 16 * 2**20

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.speed import _campaigns
 from benchmarks.speed._processes import Line
 from evomerge import yaml_file
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 
 SPACE = {"method": "ties", "parameters": {"weight": {"low": 0.0, "high": 1.0}}}
 

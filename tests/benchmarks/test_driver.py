@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import driver
-from evomerge.trial import Candidate, GradientJob, Job
+from evomerge.candidate.trial import Candidate, GradientJob, Job
 
 
 @pytest.fixture

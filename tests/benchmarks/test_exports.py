@@ -11,7 +11,7 @@ from benchmarks.speed._exports import (
     write_tasks,
 )
 from evomerge import zoo
-from evomerge.score import SplitPlan, TaskRequest, load_items
+from evomerge.tasks import SplitPlan, TaskRequest, load_items
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 COUNTS = {"train": 6, "validation": 8, "test": 5}

@@ -6,7 +6,7 @@ from benchmarks.speed._exports import write_tasks
 from benchmarks.speed._fine_tuning import SHARES, fine_tune
 from benchmarks.speed._zoo_scorer import ZooScorer
 from evomerge import zoo
-from evomerge.recipe import Recipe, Source
+from evomerge.candidate import Recipe, Source
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 BASE = str(zoo.resolve("zoo:base"))

@@ -94,7 +94,7 @@ def test_evaluations_are_read_in_their_order(tmp_path: Path) -> None:
 
 
 def test_the_campaign_file_is_one(tmp_path: Path) -> None:
-    from evomerge.campaign import Campaign
+    from evomerge.config import Campaign
 
     file = _campaign.write(tmp_path / "x", sampler="gradient", trials=7, workers=2)
     campaign = Campaign.load(file)

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from benchmarks.speed import _counting, _score_tasks, score
-from evomerge.score import SplitPlan, TaskRequest, load_items
+from evomerge.tasks import SplitPlan, TaskRequest, load_items
 
 CASES = ("multiple choice, 0-shot", "gold likelihood for generation", "generation, cold")
 

@@ -8,8 +8,9 @@ from benchmarks.speed import _campaigns, _mergekit_evolve, time_to_quality
 from benchmarks.speed._fine_tuning import Tuned
 from benchmarks.speed._processes import Line
 from benchmarks.speed._trajectories import Step
-from evomerge import recipe, zoo
-from evomerge.recipe import Recipe, Source
+from evomerge import candidate as recipe
+from evomerge import zoo
+from evomerge.candidate import Recipe, Source
 
 EVOLVED = """
 merge_method: task_arithmetic

@@ -14,11 +14,11 @@ from benchmarks.speed._trajectories import (
     reached,
     with_mergekit_settings,
 )
-from evomerge.campaign import Space as SpaceSettings
+from evomerge.candidate import Recipe, Source
+from evomerge.candidate.trial import Cost, Outcome
+from evomerge.config import Space as SpaceSettings
 from evomerge.merge import METHODS
-from evomerge.recipe import Recipe, Source
 from evomerge.space import Family, Space
-from evomerge.trial import Cost, Outcome
 
 
 def named(name: str) -> Recipe:

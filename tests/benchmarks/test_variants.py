@@ -18,8 +18,8 @@ from benchmarks.search._variants import (
     steps,
     task_vector_norms,
 )
-from evomerge.campaign import Campaign
-from evomerge.check import Preflight, preflight
+from evomerge.config import Campaign
+from evomerge.preflight.check import Preflight, preflight
 from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
 from evomerge.search.sampler import Params, Result, Sampler
 from evomerge.search.unit_cube import UnitCube

@@ -3,7 +3,7 @@ import pytest
 from benchmarks.speed._exports import write_tasks
 from benchmarks.speed._zoo_scorer import ZooScorer
 from evomerge import zoo
-from evomerge.recipe import Recipe, Source
+from evomerge.candidate import Recipe, Source
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 BASE, EXPERT = (str(zoo.resolve(f"zoo:{name}")) for name in ("base", "tools"))

@@ -74,7 +74,7 @@ def test_errors_are_one_line_and_a_status(capsys, monkeypatch, error, status, me
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr("evomerge.schema.json_schema", fail)
+    monkeypatch.setattr("evomerge.preflight.schema.json_schema", fail)
     found, out, err = run(capsys, "schema")
     assert (found, out) == (status, "")
     assert err.endswith(message)
@@ -114,7 +114,7 @@ def test_a_path_that_the_system_refuses_is_the_users_and_a_broken_disk_is_not(
     def fail():
         raise OSError(code, "refused", "some/path")
 
-    monkeypatch.setattr("evomerge.schema.json_schema", fail)
+    monkeypatch.setattr("evomerge.preflight.schema.json_schema", fail)
     assert run(capsys, "schema") == (status, "", "evomerge: some/path: refused\n")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge import cli, recipe
-from evomerge.recipe import Recipe, Source
+from evomerge import candidate as recipe
+from evomerge import cli
+from evomerge.candidate import Recipe, Source
 
 
 @pytest.fixture

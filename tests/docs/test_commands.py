@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from evomerge import yaml_file
-from evomerge.campaign import Campaign
 from evomerge.cli import run_command
+from evomerge.config import Campaign
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,8 +11,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from evomerge.candidate import Recipe, dumps
 from evomerge.merge import check_family, merged_tensors, open_checkpoint
-from evomerge.recipe import Recipe, dumps
 
 Tensors = dict[str, torch.Tensor]
 

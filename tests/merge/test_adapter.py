@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
 from evomerge.merge import LiveModel, check_family, open_checkpoint
-from evomerge.recipe import Recipe, Source
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning:transformers",

@@ -20,9 +20,9 @@ from peft import (
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
 from evomerge.merge import open_checkpoint, save
-from evomerge.recipe import Recipe, Source
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning:transformers", "ignore::UserWarning", "ignore::RuntimeWarning:peft"

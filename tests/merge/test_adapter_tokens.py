@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evomerge.candidate import Recipe, Source, Vocabulary
 from evomerge.errors import ModelError
 from evomerge.merge import LiveModel, save
-from evomerge.recipe import Recipe, Source, Vocabulary
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NEW = tuple(f"<new{number}>" for number in range(3))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from evomerge import yaml_file
+from evomerge.candidate import Recipe, Source, loads
 from evomerge.merge.card import default_card
-from evomerge.recipe import Recipe, Source, loads
 
 
 def test_card_names_models_method_and_recipe(tmp_path):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.candidate import Recipe, Source
 from evomerge.errors import RecipeError
 from evomerge.merge import load_tokenizer, save
 from evomerge.merge.chat_templates import TEMPLATES, chosen_template
-from evomerge.recipe import Recipe, Source
 
 
 def test_templates(llama_family, tmp_path):

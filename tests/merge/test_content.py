@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from evomerge.candidate import Conditional, Recipe, Setting, Slice, Source
 from evomerge.merge import content, merged_tensors, open_checkpoint
-from evomerge.recipe import Conditional, Recipe, Setting, Slice, Source
 
 Numbers = dict[str, Setting]
 

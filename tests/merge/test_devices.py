@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from evomerge.candidate import Recipe, Source
 from evomerge.errors import UserError
 from evomerge.merge import LiveModel, save
 from evomerge.merge.devices import OUT_DTYPES, torch_dtype, usable_device
-from evomerge.recipe import Recipe, Source
 
 UNUSABLE = ["mps", "xpu", "hpu", "vulkan", "meta", "cuda:99", "gpu", "cuda:x", "CPU", ""]
 

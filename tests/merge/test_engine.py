@@ -10,9 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge import Memory, merged_tensors, open_checkpoint
-from evomerge.recipe import Conditional, Recipe, Slice, Source
 
 FAMILIES = ("llama_family", "qwen2_family")
 COMPONENTS = ("self_attn", "mlp", None)

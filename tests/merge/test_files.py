@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
 from evomerge.merge import check_family, open_checkpoint, save
-from evomerge.recipe import Recipe, Source
 
 INDEX = "model.safetensors.index.json"
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evomerge.candidate import Recipe, Slice, Source
 from evomerge.errors import ModelError
 from evomerge.merge import check_finite, open_checkpoint, save
-from evomerge.recipe import Recipe, Slice, Source
 
 NAME = "model.layers.2.mlp.up_proj.weight"
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
+from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import MergeError
 from evomerge.merge import LiveModel, method
 from evomerge.merge.gradients import recomputed
-from evomerge.recipe import Conditional, Recipe, Slice, Source
 
 TOKENS = torch.arange(3, 23).view(2, 10)
 

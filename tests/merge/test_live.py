@@ -15,9 +15,9 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge import LiveModel, save
-from evomerge.recipe import Conditional, Recipe, Slice, Source
 
 METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties")
 

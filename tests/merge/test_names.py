@@ -30,10 +30,10 @@ from transformers import (
     OPTForCausalLM,
 )
 
+from evomerge.candidate import Recipe, Slice, Source
 from evomerge.errors import ModelError
 from evomerge.merge import LiveModel, check_family, open_checkpoint, save
 from evomerge.merge.names import model_names
-from evomerge.recipe import Recipe, Slice, Source
 
 SMALL = {"vocab_size": 259, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 GPT2 = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, **SMALL)

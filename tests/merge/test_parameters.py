@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evomerge.candidate import Conditional
 from evomerge.errors import RecipeError
 from evomerge.merge import METHODS, ParameterSpec
 from evomerge.merge.parameters import checked, evaluate, resolve
-from evomerge.recipe import Conditional
 
 NUMBER = ParameterSpec("number", "a number")
 BOOLEAN = ParameterSpec("boolean", "a switch")

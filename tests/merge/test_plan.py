@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import RecipeError
 from evomerge.merge import open_checkpoint
 from evomerge.merge.plan import plan_merge
-from evomerge.recipe import Conditional, Recipe, Slice, Source
 
 
 def planned(recipe):

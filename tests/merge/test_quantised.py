@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
 from evomerge.merge import open_checkpoint, save
 from evomerge.merge.quantised import check_tensors
-from evomerge.recipe import Recipe, Source
 
 Q = "model.layers.0.self_attn.q_proj"
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evomerge.candidate import Recipe, Source
 from evomerge.merge import METHODS, Memory, merged_tensors, open_checkpoint
 from evomerge.merge.masks import largest
 from evomerge.merge.resident import Inputs
-from evomerge.recipe import Recipe, Source
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evomerge.candidate import Recipe, Slice, Source, load
 from evomerge.errors import MergeError, ModelError, RecipeError, ResultsError, UserError
 from evomerge.merge import merged_tensors, open_checkpoint, save, saving
-from evomerge.recipe import Recipe, Slice, Source, load
 
 
 def ties(family, **changes) -> Recipe:

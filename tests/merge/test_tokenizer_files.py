@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
 from evomerge.merge import save
 from evomerge.merge.tokenizer_files import FILES
-from evomerge.recipe import Recipe, Source
 
 
 @pytest.fixture

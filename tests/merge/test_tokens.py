@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
 from evomerge.merge import open_checkpoint, save
 from evomerge.merge.tokens import check_tokens, tokens_of
-from evomerge.recipe import Recipe, Source
 
 ROWS = 259
 """Of the family's embeddings; its tokenizer has a token for each."""

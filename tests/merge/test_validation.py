@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from evomerge.candidate import Conditional, Recipe, Slice, Source, Vocabulary
 from evomerge.errors import RecipeError
 from evomerge.merge import METHODS, check_recipe
-from evomerge.recipe import Conditional, Recipe, Slice, Source, Vocabulary
 
 ONE, TWO = Source("a"), Source("b")
 

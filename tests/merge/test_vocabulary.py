@@ -18,10 +18,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from evomerge.candidate import Recipe, Slice, Source, Vocabulary
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge import LiveModel, Memory, merged_tensors, open_checkpoint, save
 from evomerge.merge.vocabulary import OutputVocabulary
-from evomerge.recipe import Recipe, Slice, Source, Vocabulary
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WORDS = 40

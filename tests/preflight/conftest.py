@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.campaign import Campaign
-from evomerge.check import Preflight, preflight
+from evomerge.config import Campaign
+from evomerge.preflight.check import Preflight, preflight
 
 ROOT = Path(__file__).parents[2]
 TEXT = f"""\

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 from evomerge.preflight import campaign_plan as module
 from evomerge.preflight.campaign_plan import STARTING_SECONDS, plan, workers_here
 from evomerge.preflight.machine import Here

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from evomerge.merge import METHODS
-from evomerge.preflight import Plan, describe
+from evomerge.preflight.campaign_plan import Plan
+from evomerge.preflight.description import describe
 from evomerge.workers.memory_plan import Machine, Sizes, plan_memory
 from evomerge.workers.sharing import Sharing
 

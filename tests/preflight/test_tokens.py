@@ -11,13 +11,16 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import evomerge
-from evomerge import check, preflight, starter, zoo
-from evomerge.campaign import Campaign
+from evomerge import zoo
+from evomerge.candidate import load
+from evomerge.config import Campaign
 from evomerge.errors import ModelError
-from evomerge.family import open_family
 from evomerge.merge import open_checkpoint, save
+from evomerge.preflight import check, starter
+from evomerge.preflight.campaign_plan import plan as planned
+from evomerge.preflight.description import describe
+from evomerge.preflight.family import open_family
 from evomerge.preflight.tokens import token_lines
-from evomerge.recipe import load
 from evomerge.single import score_on_campaign
 
 ROOT = Path(__file__).parents[2]
@@ -119,9 +122,9 @@ def test_without_the_setting_unlike_tokens_are_refused(folder):
 def test_check_says_what_becomes_of_tokens(tokenizer, lines, folder):
     given = campaign(folder, tokenizer)
     assert token_lines(open_family(given.models), tokenizer) == lines
-    plan = preflight.plan(check.preflight(given))
+    plan = planned(check.preflight(given))
     assert plan.tokenizer == lines
-    assert f"tokenizer       {lines[0]}\n" in preflight.describe(plan)
+    assert f"tokenizer       {lines[0]}\n" in describe(plan)
 
 
 def test_nothing_is_said_of_one_vocabulary(folder):

@@ -4,8 +4,15 @@ import math
 
 import pytest
 
+from evomerge.candidate.trial import (
+    Estimate,
+    Failure,
+    FailureKind,
+    Outcome,
+    Pruned,
+    TaskScores,
+)
 from evomerge.racing import expectation
-from evomerge.trial import Estimate, Failure, FailureKind, Outcome, Pruned, TaskScores
 
 IDS = {"t": ("a", "b", "c", "d")}
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evomerge.candidate.trial import Race
 from evomerge.racing import blocks
 from evomerge.racing.order import item_order, looks
-from evomerge.trial import Race
 
 
 def race(sizes: dict[str, int], count: int = 8, **changes: int) -> Race:

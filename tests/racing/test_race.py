@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evomerge.candidate.trial import Estimate, Outcome, Pruned, Race, TaskScores
 from evomerge.racing import blocks, completed, give_up
-from evomerge.trial import Estimate, Outcome, Pruned, Race, TaskScores
 
 TASKS = ("a", "b", "c", "d")
 ITEMS = 60

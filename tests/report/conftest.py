@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.campaign import Campaign
-from evomerge.recipe import Recipe, Source
-from evomerge.report import Leaderboard, leaderboard
-from evomerge.store import Store
-from evomerge.trial import (
+from evomerge.candidate import Recipe, Source
+from evomerge.candidate.trial import (
     SPLITS,
     Candidate,
     Cost,
@@ -26,6 +23,9 @@ from evomerge.trial import (
     Split,
     TaskScores,
 )
+from evomerge.config import Campaign
+from evomerge.report import Leaderboard, leaderboard
+from evomerge.store import Store
 
 TASKS = ("zoo_extraction", "zoo_tools", "zoo_facts")
 ITEMS = {"search": 24, "select": 24, "holdout": 80}

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import ModelCard
 
+from evomerge.candidate import dumps
 from evomerge.errors import ResultsError
-from evomerge.recipe import dumps
 from evomerge.report import Leaderboard, leaderboard, model_card
 from evomerge.report.card import shown_model
 from evomerge.report.leaderboard import with_trial

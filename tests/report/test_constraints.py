@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from evomerge.candidate.trial import Failure, FailureKind, Outcome
 from evomerge.report.constraints import Condition, condition_notes, conditions_of, misses
 from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.report.rows import Row, SplitScores, Value
 from evomerge.store import Store
-from evomerge.trial import Failure, FailureKind, Outcome
 
 KEEP = {"keep": [{"task": "zoo_tools", "at_least": 0.98}]}
 CONDITION = Condition("t", "acc", 0.9, "best_expert", {"select": 0.45, "holdout": 0.36})

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from evomerge.goals import Objectives
+from evomerge.candidate.trial import Cost, Outcome
+from evomerge.objective import Objectives
 from evomerge.report.estimates import estimated_scores
 from evomerge.report.summary import goals_of
 from evomerge.store import Store
-from evomerge.trial import Cost, Outcome
 
 
 @pytest.fixture

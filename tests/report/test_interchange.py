@@ -4,7 +4,7 @@ import json
 import math
 from types import SimpleNamespace
 
-from evomerge.recipe import loads
+from evomerge.candidate import loads
 from evomerge.report import Leaderboard
 from evomerge.report.interchange import row_from_json, row_to_json
 from evomerge.report.rows import Row, SplitScores, Value

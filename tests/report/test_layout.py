@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from evomerge.candidate.trial import Failure, FailureKind, Outcome
 from evomerge.report import Leaderboard, leaderboard
 from evomerge.report.layout import (
     contrast_note,
@@ -16,7 +17,6 @@ from evomerge.report.layout import (
     short_names,
 )
 from evomerge.store import Store
-from evomerge.trial import Failure, FailureKind, Outcome
 
 
 def test_holdout_is_shown_once_it_was_read(board: Leaderboard) -> None:

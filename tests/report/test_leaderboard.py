@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from evomerge.candidate.trial import SPLITS, Failure, FailureKind, Outcome
 from evomerge.errors import ResultsError
-from evomerge.goals import Objectives
+from evomerge.objective import Objectives
 from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
 from evomerge.store import Store
-from evomerge.trial import SPLITS, Failure, FailureKind, Outcome
 
 
 def test_the_rows_of_a_finished_campaign(board: Leaderboard) -> None:

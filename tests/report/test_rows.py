@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from evomerge.candidate.trial import Estimate, Failure, FailureKind, Outcome, TaskScores
 from evomerge.report.rows import (
     Goal,
     Row,
@@ -17,7 +18,6 @@ from evomerge.report.rows import (
     split_scores,
 )
 from evomerge.report.statistics import wilson
-from evomerge.trial import Estimate, Failure, FailureKind, Outcome, TaskScores
 
 UP = Goal("up", "acc", "acc")
 DOWN = Goal("down", "ppl", "ppl", higher_is_better=False, searched_higher_is_better=False)

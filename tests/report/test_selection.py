@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from evomerge.candidate.trial import Candidate, Cost, Failure, FailureKind, Outcome
 from evomerge.report.selection import (
     Choice,
     choose_winner,
@@ -14,7 +15,6 @@ from evomerge.report.selection import (
 )
 from evomerge.space import Baseline
 from evomerge.store import Store
-from evomerge.trial import Candidate, Cost, Failure, FailureKind, Outcome
 
 NAMES = ("uniform average", "task arithmetic λ=0.4", "task arithmetic λ=0.8")
 KEYS = ["base", "expert:extraction", *(f"baseline:{name}" for name in NAMES)]

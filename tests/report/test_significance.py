@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from evomerge.candidate.trial import Outcome
 from evomerge.report import Leaderboard
 from evomerge.report.rows import Goal
 from evomerge.report.significance import Evidence, best, paired, weigh
 from evomerge.report.statistics import holm
-from evomerge.trial import Outcome
 
 GOALS = (Goal("a", "acc", "acc"), Goal("b", "acc", "acc"))
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from evomerge.goals import References
+from evomerge.objective import References
 from evomerge.report.summary import Summary, goals_of, measured_goals, summarise
 from evomerge.store import Store
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.cli import run_command
 from evomerge.errors import ResultsError
-from evomerge.recipe import Conditional, Recipe, Slice, Source
 from evomerge.report import list_trials, show_trial
 from evomerge.report.trials import recipe_numbers
 from evomerge.store import Store

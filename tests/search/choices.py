@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.campaign import Campaign
-from evomerge.goals import Objectives
+from evomerge.candidate.trial import Cost, Estimate, Outcome, TaskScores
+from evomerge.config import Campaign
+from evomerge.objective import Objectives
 from evomerge.search.sampler import GradientSampler, Params, Result, Sampler
 from evomerge.search.samplers import open_sampler
 from evomerge.space import Choice, Family, Space, choice_of
-from evomerge.trial import Cost, Estimate, Outcome, TaskScores
 
 EXPERTS = ("a", "b", "c")
 ITEMS = 96

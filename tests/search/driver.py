@@ -17,15 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from evomerge import campaign as settings
-from evomerge.campaign import Campaign
-from evomerge.goals import Objectives, References
-from evomerge.racing import blocks, give_up
-from evomerge.recipe import Recipe
-from evomerge.search import Known, Study, Work, directions
-from evomerge.space import Family, Space
-from evomerge.store import Store
-from evomerge.trial import (
+from evomerge import config as settings
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import (
     Cost,
     Estimate,
     Failure,
@@ -38,6 +32,12 @@ from evomerge.trial import (
     TaskScores,
     TensorGradients,
 )
+from evomerge.config import Campaign
+from evomerge.objective import Objectives, References
+from evomerge.racing import blocks, give_up
+from evomerge.search import Known, Study, Work, directions
+from evomerge.space import Family, Space
+from evomerge.store import Store
 
 SAMPLERS = ("gradient", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
 OPTIMUM = (0.8, 0.3, 0.6, 0.1)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from evomerge.goals import Objectives
+from evomerge.candidate.trial import Pruned
+from evomerge.objective import Objectives
 from evomerge.search.contributions import contributions_of, p_worse
-from evomerge.trial import Pruned
 
 
 def test_contributions_add_up_to_the_objective(driver: ModuleType, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import random
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 from evomerge.search.cmaes_sampler import CmaEsSampler
 from evomerge.search.descent_sampler import DescentSampler
 from evomerge.search.forecast import RACED, Forecast, forecast

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
+from evomerge.candidate.trial import GradientJob
 from evomerge.search.history import events
 from evomerge.store import StoredBaseline, StoredGradient, StoredTrial
-from evomerge.trial import GradientJob
 
 
 def test_events_come_in_the_order_in_which_they_happened(

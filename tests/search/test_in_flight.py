@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from optuna.distributions import FloatDistribution
 
-from evomerge.recipe import Parts, Recipe, Source, parts
+from evomerge.candidate import Parts, Recipe, Source, parts
+from evomerge.candidate.trial import Failure, FailureKind, Outcome, Pruned
 from evomerge.search.in_flight import NEAR, InFlight
-from evomerge.trial import Failure, FailureKind, Outcome, Pruned
 
 SPACE = {"a": FloatDistribution(0.0, 2.0), "b": FloatDistribution(1e-4, 1.0, log=True)}
 DONE = Outcome(worker="here")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from evomerge.candidate.trial import Outcome, Pruned
 from evomerge.search.incumbents import Incumbents
-from evomerge.trial import Outcome, Pruned
 
 
 def named(incumbents: Incumbents) -> list[str]:

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from evomerge.campaign import Cost
+from evomerge.config import Cost
 from evomerge.search import directions, reached
 
 

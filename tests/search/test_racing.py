@@ -5,11 +5,19 @@ from typing import Any
 
 import pytest
 
-from evomerge.campaign import Campaign
-from evomerge.goals import Objectives, References
+from evomerge.candidate.trial import (
+    Estimate,
+    Failure,
+    FailureKind,
+    Outcome,
+    Pruned,
+    Race,
+    TaskScores,
+)
+from evomerge.config import Campaign
+from evomerge.objective import Objectives, References
 from evomerge.racing import blocks, completed, give_up
 from evomerge.search.racing import BLOCKS, against, race_faults, race_of, unbounded
-from evomerge.trial import Estimate, Failure, FailureKind, Outcome, Pruned, Race, TaskScores
 
 IDS = {"exam": tuple(f"e{n}" for n in range(40)), "essay": tuple(f"s{n}" for n in range(40))}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.goals import Objectives
+from evomerge.objective import Objectives
 from evomerge.search.ranking import Scored, best_value, finalists, ranked_loss, ranking
 
 MISSING = st.lists(st.floats(-1, 1), min_size=2, max_size=2).map(tuple)

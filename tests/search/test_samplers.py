@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from evomerge.errors import CampaignError
-from evomerge.goals import Objectives
+from evomerge.objective import Objectives
 from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
 from evomerge.search.coarse_sampler import CoarseSampler
 from evomerge.search.descent_sampler import AROUND, DescentSampler

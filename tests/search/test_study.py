@@ -14,13 +14,10 @@ from typing import Any
 
 import pytest
 
+from evomerge.candidate.trial import Job, Outcome
 from evomerge.errors import CampaignError
-from evomerge.goals import Objectives
+from evomerge.objective import Objectives
 from evomerge.store import Store
-from evomerge.trial import (
-    Job,
-    Outcome,
-)
 
 SAMPLERS = ("gradient", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
 COUNT = 40

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from evomerge.campaign.search import SamplerName
+from evomerge.config.search import SamplerName
 from evomerge.search import study
 from evomerge.search.sampler import Sampler
 from evomerge.store import Store

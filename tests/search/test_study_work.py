@@ -9,11 +9,7 @@ from types import ModuleType
 import pytest
 from sqlalchemy import event
 
-from evomerge.goals import Objectives
-from evomerge.search import Known, race_of
-from evomerge.search.sampler import Params, Result
-from evomerge.store import Store
-from evomerge.trial import (
+from evomerge.candidate.trial import (
     Cost,
     Estimate,
     Failure,
@@ -24,6 +20,10 @@ from evomerge.trial import (
     Outcome,
     TaskScores,
 )
+from evomerge.objective import Objectives
+from evomerge.search import Known, race_of
+from evomerge.search.sampler import Params, Result
+from evomerge.store import Store
 
 COUNT = 40
 

@@ -5,10 +5,10 @@ from types import ModuleType
 
 import pytest
 
+from evomerge.candidate.trial import Cost, Failure, FailureKind, Outcome, Pruned
 from evomerge.search import Tally
 from evomerge.search.sampler import Result
 from evomerge.search.tally import EXHAUSTED, Ended
-from evomerge.trial import Cost, Failure, FailureKind, Outcome, Pruned
 
 
 def take(tally: Tally, number: int, *values: float, missing: float = 0.0) -> None:

@@ -3,8 +3,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from evomerge import campaign
-from evomerge.recipe import Conditional
+from evomerge import config as campaign
+from evomerge.candidate import Conditional
 from evomerge.space import Family, Space
 
 

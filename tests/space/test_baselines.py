@@ -1,6 +1,6 @@
 import pytest
 
-from evomerge.recipe import Vocabulary
+from evomerge.candidate import Vocabulary
 from evomerge.space.baselines import LAMBDAS, TIES_DENSITY
 
 WEIGHT = {"low": 0.0, "high": 1.2}

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
+from evomerge.candidate.trial import Gradients, TensorGradients
 from evomerge.space.gradient import component_of, gradient, is_differentiable
-from evomerge.trial import Gradients, TensorGradients
 
 WEIGHT = {"low": -0.5, "high": 1.2}
 PROFILE = {"low": 0.0, "high": 1.0, "profile": 3}

@@ -1,7 +1,7 @@
 import pytest
 
-from evomerge import recipe as recipes
-from evomerge.recipe import mergekit_yaml
+from evomerge import candidate as recipes
+from evomerge.candidate import mergekit_yaml
 from evomerge.space.recipes import written
 
 WEIGHT = {"low": 0.0, "high": 1.0}

@@ -1,9 +1,9 @@
 import pytest
 
-from evomerge.campaign import Campaign
+from evomerge.candidate import Conditional
+from evomerge.config import Campaign
 from evomerge.errors import CampaignError
 from evomerge.merge import METHODS
-from evomerge.recipe import Conditional
 from evomerge.space import Space
 
 WEIGHT = {"low": 0.0, "high": 1.0}

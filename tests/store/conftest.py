@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.campaign import Campaign
-from evomerge.recipe import Recipe, Slice, Source
+from evomerge.candidate import Recipe, Slice, Source
+from evomerge.candidate.trial import (
+    Candidate,
+    Cost,
+    Estimate,
+    Failure,
+    FailureKind,
+    Outcome,
+    TaskScores,
+)
+from evomerge.config import Campaign
 from evomerge.store import Store
-from evomerge.trial import Candidate, Cost, Estimate, Failure, FailureKind, Outcome, TaskScores
 
 
 @pytest.fixture

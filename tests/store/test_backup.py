@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from optuna.distributions import FloatDistribution
 
+from evomerge.candidate.trial import Candidate, Outcome
 from evomerge.errors import ResultsError
 from evomerge.store import Asked, Store, Told, backup
 from evomerge.store.backup import Backups, how_to_restore
-from evomerge.trial import Candidate, Outcome
 
 SPACE = {"w": FloatDistribution(0.0, 1.0)}
 Make = Callable[..., Candidate]

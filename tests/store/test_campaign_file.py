@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 from evomerge.store.campaign_file import difference, with_facts, with_trials
 
 

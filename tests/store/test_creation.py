@@ -4,7 +4,7 @@ from pathlib import Path
 
 import optuna
 
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 from evomerge.store.creation import create_study
 from evomerge.store.database import close_optuna_storage, open_optuna_storage
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from evomerge.candidate import Conditional, Recipe, Slice, Source, Vocabulary
 from evomerge.errors import ResultsError
-from evomerge.recipe import Conditional, Recipe, Slice, Source, Vocabulary
 from evomerge.store.encoding import decode_items, decode_recipe, encode_items, encode_recipe
 
 plain = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)

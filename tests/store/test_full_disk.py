@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.campaign import Campaign
+from evomerge.candidate.trial import Candidate, Outcome
+from evomerge.config import Campaign
 from evomerge.errors import EvomergeError, UserError
 from evomerge.store import Asked, Store, Told
-from evomerge.trial import Candidate, Outcome
 
 SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(40)}
 DISK = 32 * 2**20

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from optuna.distributions import FloatDistribution
 
+from evomerge.candidate.trial import Candidate, Job, Outcome
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.store import Store, opening
-from evomerge.trial import Candidate, Job, Outcome
 
 NOBODY = 65534
 SPACE = {"w": FloatDistribution(0.0, 1.0)}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import true
 
+from evomerge.candidate.trial import Candidate, Estimate, Outcome, TaskScores
 from evomerge.errors import ResultsError
 from evomerge.store.database import create_database, open_engine, plain, transaction
 from evomerge.store.outcomes import (
@@ -16,7 +17,6 @@ from evomerge.store.outcomes import (
     read_evaluations,
     replace_evaluation,
 )
-from evomerge.trial import Candidate, Estimate, Outcome, TaskScores
 
 
 def test_an_outcome_comes_back_and_a_second_replaces_it(

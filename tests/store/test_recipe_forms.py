@@ -3,11 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from evomerge.recipe import parts
+from evomerge.candidate import parts
+from evomerge.candidate.trial import Candidate
 from evomerge.store.database import create_database, open_engine, plain, transaction
 from evomerge.store.encoding import encode_numbers
 from evomerge.store.recipe_forms import RecipeForms, read_forms, recipe_of
-from evomerge.trial import Candidate
 
 
 def test_recipes_of_one_form_share_a_row(

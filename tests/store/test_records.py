@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from evomerge.candidate.trial import Candidate, Estimate, Outcome, TaskScores
 from evomerge.store import StoredTrial
 from evomerge.store.records import by_task
-from evomerge.trial import Candidate, Estimate, Outcome, TaskScores
 
 
 def test_a_trial_as_a_row(

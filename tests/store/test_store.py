@@ -11,10 +11,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from evomerge.campaign import Campaign
+from evomerge.candidate.trial import Candidate, Failure, FailureKind, Job, Outcome, Pruned
+from evomerge.config import Campaign
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.store import Asked, Store, StoredGradient, Told, folder
-from evomerge.trial import Candidate, Failure, FailureKind, Job, Outcome, Pruned
 
 SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(3)}
 Make = Callable[..., Candidate]

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from optuna.distributions import FloatDistribution
 
+from evomerge.candidate.trial import Candidate, Outcome
 from evomerge.store.database import create_database, open_engine, plain, transaction
 from evomerge.store.optuna_tables import DistributionTexts
 from evomerge.store.outcomes import ItemSets, PackedOutcome
 from evomerge.store.recipe_forms import RecipeForms
 from evomerge.store.records import Asked, Told
 from evomerge.store.trial_rows import insert_asked, read_trials, update_told
-from evomerge.trial import Candidate, Outcome
 
 SPACE = {"a": FloatDistribution(0.0, 1.0), "b": FloatDistribution(0.0, 1.0)}
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from optuna.distributions import FloatDistribution
 
+from evomerge.candidate.trial import Candidate, Outcome
 from evomerge.store import Store
-from evomerge.trial import Candidate, Outcome
 
 SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(3)}
 WATCH = """

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from evomerge.candidate.trial import Candidate, Job, Outcome
 from evomerge.store import Store
-from evomerge.trial import Candidate, Job, Outcome
 
 Make = Callable[..., Candidate]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.recipe import Recipe
-from evomerge.trial import (
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import (
     Candidate,
     Cost,
     Estimate,

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from evomerge.score import PromptStyle, SplitPlan, TaskRequest
+from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment
 
 ASSIGNMENT = Assignment(

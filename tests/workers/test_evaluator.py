@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 import torch
 
+from evomerge.candidate import Recipe, Source
+from evomerge.candidate.trial import (
+    Candidate,
+    FailureKind,
+    GradientJob,
+    Job,
+    Race,
+    TensorGradients,
+)
 from evomerge.errors import ModelError
 from evomerge.merge import GradientTape
 from evomerge.racing import blocks
-from evomerge.recipe import Recipe, Source
-from evomerge.score import PromptStyle, SplitPlan, TaskRequest
-from evomerge.trial import Candidate, FailureKind, GradientJob, Job, Race, TensorGradients
+from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment, RayPool, SerialPool, open_pool
 from evomerge.workers import evaluator as evaluator_module
 from evomerge.workers.cluster import Cluster

@@ -6,10 +6,18 @@ from typing import NoReturn
 import pytest
 import torch
 
+from evomerge.candidate import Recipe, Source
+from evomerge.candidate.trial import (
+    Candidate,
+    Failure,
+    FailureKind,
+    GradientJob,
+    Gradients,
+    Job,
+    Outcome,
+)
 from evomerge.errors import MergeError, RecipeError, TaskError
-from evomerge.recipe import Recipe, Source
-from evomerge.score import Collapsed, NotFinite
-from evomerge.trial import Candidate, Failure, FailureKind, GradientJob, Gradients, Job, Outcome
+from evomerge.inference import Collapsed, NotFinite
 from evomerge.workers.failures import CANDIDATE_ERRORS, LONGEST_TRACE, DeviceLost, failure_of
 from evomerge.workers.ray_pool import Worker
 

@@ -12,9 +12,9 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from evomerge.recipe import Conditional, Recipe, Slice, Source
-from evomerge.score import PromptStyle, SplitPlan, TaskRequest
-from evomerge.trial import GradientJob, Gradients
+from evomerge.candidate import Conditional, Recipe, Slice, Source
+from evomerge.candidate.trial import GradientJob, Gradients
+from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment
 from evomerge.workers.evaluator import Evaluator
 

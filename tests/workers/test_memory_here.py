@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evomerge.merge import open_checkpoint
-from evomerge.score import PromptStyle, SplitPlan
+from evomerge.tasks import PromptStyle, SplitPlan
 from evomerge.workers import Assignment, memory_here
 from evomerge.workers.memory_plan import CONTEXT_BYTES
 from evomerge.workers.sharing import Sharing

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.campaign import Campaign
+from evomerge.config import Campaign
 from evomerge.merge import METHODS, open_checkpoint
 from evomerge.workers.memory_plan import (
     CONTEXT_BYTES,

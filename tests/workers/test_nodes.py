@@ -18,8 +18,8 @@ import json, os, sys, tempfile, time
 from pathlib import Path
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 from ray.cluster_utils import Cluster as Nodes
-from evomerge.recipe import Recipe
-from evomerge.trial import Candidate, Job, Outcome
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import Candidate, Job, Outcome
 from evomerge.workers import RayPool
 
 class Busy:

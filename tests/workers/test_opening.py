@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evomerge.errors import CampaignError, UserError
-from evomerge.score import PromptStyle, SplitPlan, TaskRequest
+from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment, opening
 
 ASSIGNMENT = Assignment(

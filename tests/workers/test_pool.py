@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from evomerge.recipe import Recipe
-from evomerge.trial import Failure, FailureKind, GradientJob, Gradients, Job, Outcome
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import Failure, FailureKind, GradientJob, Gradients, Job, Outcome
 from evomerge.workers import Pool
 from evomerge.workers.pool import failed
 

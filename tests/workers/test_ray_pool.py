@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import FailureKind, GradientJob, Gradients, Job
 from evomerge.errors import EvomergeError, ModelError
-from evomerge.recipe import Recipe
-from evomerge.trial import FailureKind, GradientJob, Gradients, Job
 from evomerge.workers import Evaluates, RayPool
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.pool import Build
@@ -181,8 +181,8 @@ def test_closing_by_force_does_not_wait(ray_pool: RayPool, job: MakeJob) -> None
 
 DRIVER = """
 import sys, time
-from evomerge.recipe import Recipe
-from evomerge.trial import Candidate, Job, Outcome
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import Candidate, Job, Outcome
 from evomerge.workers import RayPool
 
 class Busy:

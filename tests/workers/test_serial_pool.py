@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from evomerge.candidate.trial import Job
 from evomerge.errors import ModelError
-from evomerge.trial import Job
 from evomerge.workers import Evaluates, SerialPool
 
 

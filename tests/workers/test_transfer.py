@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
+from evomerge.candidate import Recipe, Source
+from evomerge.candidate.trial import (
+    Candidate,
+    GradientJob,
+    Gradients,
+    Job,
+    Outcome,
+    TensorGradients,
+)
 from evomerge.errors import EvomergeError, ModelError
-from evomerge.recipe import Recipe, Source
-from evomerge.trial import Candidate, GradientJob, Gradients, Job, Outcome, TensorGradients
 from evomerge.workers import transfer as transfers
 from evomerge.workers.transfer import Reader, Transfer, Translated, digest, fetched, listing
 

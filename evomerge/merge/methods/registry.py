@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from evomerge.candidate.methods import fault_of_method
 from evomerge.errors import RecipeError
 from evomerge.merge.methods.linear import LINEAR
 from evomerge.merge.methods.method import Method
 from evomerge.merge.methods.passthrough import PASSTHROUGH
 from evomerge.merge.methods.slerp import SLERP
 from evomerge.merge.methods.task_arithmetic import family_member, largest_entries, random_entries
-from evomerge.recipe.methods import fault_of_method
 
 _ALL = (
     LINEAR,

@@ -6,9 +6,9 @@ import warnings
 
 import pytest
 
+from evomerge.candidate.methods import NOT_SUPPORTED
 from evomerge.errors import RecipeError
 from evomerge.merge import METHODS, method
-from evomerge.recipe.methods import NOT_SUPPORTED
 
 
 def test_known_names():

@@ -1,0 +1,290 @@
+"""What travels between the driver and its workers: frozen values, and nothing that computes.
+
+A `Job` asks for a candidate's scores on one split; an `Outcome` answers with per-item scores or with
+a typed failure. A `GradientJob` asks for the gradient of a recipe's loss by the recipe's numbers; `Gradients`
+answer. Everything pickles small: recipes and numbers, never tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from evomerge.candidate import Recipe
+
+Split = Literal["search", "select", "holdout"]
+SPLITS: tuple[Split, ...] = ("search", "select", "holdout")
+
+
+def row_key(kind: str, name: str, number: int | None = None) -> str:
+    """Return the identity of a model in a campaign, whatever names its user chose.
+
+    Args:
+        kind: `base`, `expert` or `baseline`; of no account for a trial.
+        name: Among those of its kind.
+        number: Of a trial; None for what is no trial.
+
+    Returns:
+        `base`, `expert:NAME`, `baseline:NAME` or `trial:NUMBER`.
+    """
+    if number is not None:
+        return f"trial:{number}"
+    return "base" if kind == "base" else f"{kind}:{name}"
+
+
+def row_name(key: str) -> str:
+    """Return what reports call the model of a `row_key`."""
+    kind, _, name = key.partition(":")
+    return f"trial {name}" if kind == "trial" else name or kind
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe with the number of the trial that asked for it.
+
+    Attributes:
+        name: What reports call it: `trial 17`, `base`, `uniform average`.
+        recipe: Everything needed to rebuild the model.
+        number: The trial's number from 0; None for parents and baselines, which are no trials.
+        kind: `base`, `expert` or `baseline` of what is no trial.
+    """
+
+    name: str
+    recipe: Recipe
+    number: int | None = None
+    kind: str = "trial"
+
+    @property
+    def key(self) -> str:
+        """Its identity, as `row_key` returns it."""
+        return row_key(self.kind, self.name, self.number)
+
+
+@dataclass(frozen=True)
+class Race:
+    """What a candidate is up against: it is scored block by block, and given up once it cannot win.
+
+    Attributes:
+        metrics: Task → the searched metric.
+        weights: Task → share in the weighted mean.
+        signs: Task → 1 where a higher value is better, -1 where a lower one is.
+        best: Task → the best value that an item can have.
+        expected: Task → per item, the value that a good model is expected to have. A poor guess saves
+            less; it never makes an error likelier.
+        spread: Task → standard deviation of good models about it; a guess, too.
+        blocks: Into how many blocks the items are cut.
+        seed: With `number`, draws the order of the items.
+        number: Of the trial.
+        rivals: Task → per-item values of the metric, one mapping for each incumbent.
+        pareto: Whether each task is an objective of its own, not the weighted mean.
+        alpha: Probability of giving up a candidate that is as good as its rivals on all items.
+    """
+
+    metrics: Mapping[str, str]
+    weights: Mapping[str, float]
+    signs: Mapping[str, int]
+    best: Mapping[str, float]
+    expected: Mapping[str, tuple[float, ...]]
+    spread: Mapping[str, float]
+    blocks: int = 8
+    seed: int = 0
+    number: int = 0
+    rivals: tuple[Mapping[str, tuple[float, ...]], ...] = ()
+    pareto: bool = False
+    alpha: float = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation: a candidate, scored on the items of one split.
+
+    Attributes:
+        candidate: What to build.
+        split: Which items to score it on.
+        metrics: Per task, the metrics wanted; empty: those that the objectives search or report.
+        race: None: all items are scored. Only on `search`: the other splits stay unbiased.
+
+    Raises:
+        ValueError: A race on another split.
+    """
+
+    candidate: Candidate
+    split: Split
+    metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    race: Race | None = None
+
+    def __post_init__(self) -> None:
+        if self.race is not None and self.split != "search":
+            raise ValueError(f"{self.candidate.name}: no race on {self.split}, only on search")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An aggregate over items, as lm-eval computes it.
+
+    Attributes:
+        value: The metric's aggregate.
+        stderr: lm-eval's standard error of it; None where lm-eval has none.
+    """
+
+    value: float
+    stderr: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """Scores of one candidate on the items of one task.
+
+    Attributes:
+        items: Stable ids, in the order of the per-item values.
+        metrics: Metric (`exact_match`, or `exact_match,FILTER` for a filter other than the task's only
+            one) → one value an item; a number wherever the metric has one per item, otherwise what
+            lm-eval hands to its aggregation.
+        values: Metric → aggregate over `items`.
+        truncated: How many items were longer than the model's context and were cut as lm-eval cuts.
+    """
+
+    items: tuple[str, ...]
+    metrics: Mapping[str, tuple[Any, ...]]
+    values: Mapping[str, Estimate]
+    truncated: int = 0
+
+
+class FailureKind(StrEnum):
+    """Why a candidate has no scores."""
+
+    OUT_OF_MEMORY = "out of memory"
+    NOT_FINITE = "not finite"
+    COLLAPSED = "collapsed"
+    MERGE = "merge"
+    TASK = "task"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A recorded state, never a made-up score.
+
+    Attributes:
+        kind: The type.
+        reason: One line that says what happened.
+        trace: The traceback of the exception behind it; empty where there is none.
+    """
+
+    kind: FailureKind
+    reason: str
+    trace: str = field(default="", compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an evaluation took.
+
+    Attributes:
+        merge_seconds: Writing the weights into the live model.
+        score_seconds: Scoring, forward passes and metrics.
+        items: Items scored.
+        generated_tokens: Tokens that were generated (0 where nothing is).
+    """
+
+    merge_seconds: float = 0.0
+    score_seconds: float = 0.0
+    items: int = 0
+    generated_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Why a race was stopped before all items were scored.
+
+    Attributes:
+        reason: One line that says what happened.
+        blocks: Blocks that were scored.
+        rival: Which of the race's rivals is significantly better.
+    """
+
+    reason: str
+    blocks: int
+    rival: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job: `scores` of every task, or a `failure`.
+
+    Attributes:
+        scores: Task → scores; empty after a failure; of the items scored so far when `pruned`.
+        failure: None when all went well.
+        cost: What it took, failures too.
+        worker: Who did it, such as `node/pid`.
+        pruned: None when all items were scored.
+    """
+
+    scores: Mapping[str, TaskScores] = field(default_factory=dict)
+    failure: Failure | None = None
+    cost: Cost = field(default_factory=Cost)
+    worker: str = ""
+    pruned: Pruned | None = None
+
+
+@dataclass(frozen=True)
+class GradientJob:
+    """One loss, and its gradient by every number of a recipe.
+
+    Attributes:
+        name: What messages call it: `descent 0, step 12`.
+        recipe: Where the gradient is taken.
+        items: Task → which of its search items that have a gold answer, by position among those, ascending.
+            A task without items is left out.
+        shares: Task → share of its mean item loss in the total.
+    """
+
+    name: str
+    recipe: Recipe
+    items: Mapping[str, tuple[int, ...]]
+    shares: Mapping[str, float]
+
+    @property
+    def count(self) -> int:
+        """How many items it reads."""
+        return sum(map(len, self.items.values()))
+
+
+@dataclass(frozen=True)
+class TensorGradients:
+    """The gradient of a loss by the numbers behind one tensor.
+
+    Attributes:
+        slice: Which of the recipe's slices made the tensor (0 for a recipe without slices).
+        models: The sources, in the order of the recipe.
+        own: Parameter → one gradient a source; 0 for a source that has no such number (the base).
+        shared: Parameter → gradient, for numbers that hold for all sources.
+    """
+
+    slice: int
+    models: tuple[str, ...]
+    own: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    shared: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What came of a gradient job: a loss with its gradients, or a `failure`.
+
+    Attributes:
+        loss: Σ share · mean item loss, in nats.
+        losses: Task → mean item loss.
+        tensors: Name of a merged tensor → gradients; empty after a failure.
+        failure: None when all went well.
+        cost: What it took.
+        worker: Who did it.
+    """
+
+    loss: float = 0.0
+    losses: Mapping[str, float] = field(default_factory=dict)
+    tensors: Mapping[str, TensorGradients] = field(default_factory=dict)
+    failure: Failure | None = None
+    cost: Cost = field(default_factory=Cost)
+    worker: str = ""

@@ -1,0 +1,211 @@
+"""The campaign file: validated, frozen settings, and nothing else.
+
+`Campaign.load` answers wrong input with one error that names file, line and field; what only the models
+or the tasks can refute is `evomerge check`'s job.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from evomerge import yaml_file
+from evomerge.config.forms import FORMS
+from evomerge.config.model_names import anchored
+from evomerge.config.models import Expert, Models
+from evomerge.config.objectives import Cost, Drawn, Items, Keep, Objective, Prompt
+from evomerge.config.search import TRIALS, Search, with_current_names
+from evomerge.config.settings import Filled, NonEmpty, Settings
+from evomerge.config.space import Bounds, Range, Space
+from evomerge.config.validation import FieldError, first_error
+from evomerge.config.workers import Scorer, Workers
+from evomerge.errors import CampaignError, nearest
+
+
+class Campaign(Settings):
+    """One search, as its file states it; paths are absolute once loaded.
+
+    Attributes:
+        name: What reports call it.
+        models: Base and experts.
+        space: What is searched.
+        objectives: Tasks to get better at.
+        mode: Several objectives as their weighted `mean`, or as a `pareto` front.
+        normalize: Divide each task's value by the best expert's, so that tasks of unlike scales weigh
+            alike.
+        keep: Conditions that the winner must meet.
+        costs: What a model takes, as objectives.
+        tasks_path: A folder of lm-eval task files beside lm-eval's own.
+        items: Splits.
+        prompt: How prompts are rendered.
+        search: Sampler and budget.
+        workers: Who evaluates.
+        scorer: What runs the models on the items.
+        out: The results folder; default `results/NAME`.
+    """
+
+    name: NonEmpty
+    models: Models
+    space: Space
+    objectives: tuple[Objective, ...] = Field(min_length=1)
+    mode: Literal["mean", "pareto"] = "mean"
+    normalize: Literal["none", "best_expert"] = "none"
+    keep: tuple[Keep, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    tasks_path: str | None = None
+    items: Items = Items()
+    prompt: Prompt = Prompt()
+    search: Search = Search()
+    workers: Workers = Workers()
+    scorer: Scorer = Scorer()
+    out: Filled = ""
+    _notes: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_out(cls, data: Any) -> Any:  # noqa: ANN401 - before validation it may be anything
+        if isinstance(data, dict) and data.get("out") is None and isinstance(data.get("name"), str):
+            return {**data, "out": f"results/{data['name']}"}
+        return data
+
+    @field_validator("objectives")
+    @classmethod
+    def _each_once(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        names = [objective.task for objective in objectives]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                message = f'task "{name}" is given twice; one objective a task'
+                raise FieldError(message, place, "task")
+        return objectives
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        tasks = [objective.task for objective in self.objectives]
+        for place, keep in enumerate(self.keep):
+            if keep.task not in tasks:
+                message = (
+                    f'task "{keep.task}" is none of the objectives; {nearest(keep.task, tasks)}'
+                )
+                raise FieldError(message, "keep", place, "task")
+        if self.search.target is not None and self.mode == "pareto":
+            message = "a target is one value, and a Pareto front has several; it needs mode: mean"
+            raise FieldError(message, "search", "target")
+        names = self.expert_names()
+        for parameter, setting in self.space.parameters.items():
+            for name in setting.experts if isinstance(setting, Range) else ():
+                if name not in names:
+                    message = f'unknown expert "{name}"; {nearest(name, names)}'
+                    raise FieldError(message, "space", "parameters", parameter, "experts", name)
+        return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the campaign's file calls by an earlier name, a line each."""
+        return self._notes
+
+    @classmethod
+    def load(cls, path: str | Path) -> Campaign:
+        """Read and validate a campaign file; relative paths are taken from its folder.
+
+        Raises:
+            CampaignError: Naming file, line and field, what was found and what was expected.
+        """
+        return cls.from_document(yaml_file.read(path, CampaignError))
+
+    @classmethod
+    def from_document(cls, document: yaml_file.Document) -> Campaign:
+        """Validate a parsed campaign file. Raises as `load` does."""
+        try:
+            data, notes = with_current_names(document.data)
+            campaign = cls.model_validate(data)
+            campaign._notes = notes
+        except ValidationError as error:
+            raise first_error(document, error, _FIELDS, FORMS) from None
+        folder = Path.cwd() if document.path is None else document.path.resolve().parent
+        return campaign._anchored(folder)
+
+    def to_yaml(self) -> str:
+        """Write the campaign with every default filled in; `load` reads the same campaign back."""
+        return yaml_file.dump(_compact(self.model_dump(mode="json", by_alias=True)))
+
+    def override(
+        self,
+        *,
+        out: str | Path | None = None,
+        trials: int | None = None,
+        workers: int | None = None,
+        seed: int | None = None,
+    ) -> Campaign:
+        """Return the campaign with what the command line says; None leaves a setting as it is."""
+        search = {"trials": trials, "seed": seed}
+        search = {key: value for key, value in search.items() if value is not None}
+        changes: dict[str, object] = {}
+        if search:
+            changes["search"] = self.search.model_copy(update=search)
+        if workers is not None:
+            changes["workers"] = self.workers.model_copy(update={"count": workers})
+        if out is not None:
+            changes["out"] = str(Path(out).resolve())
+        return self.model_copy(update=changes)
+
+    @property
+    def planned_trials(self) -> int:
+        """Trials that a sampler plans for: the budget, or what it says of them.
+
+        That is `search.trials`; without it as many as `search.item_evaluations` pay for in full; else 200.
+        """
+        if self.search.trials is not None:
+            return self.search.trials
+        if self.search.item_evaluations is not None:
+            return max(1, self.search.item_evaluations // self.items_per_trial)
+        return TRIALS
+
+    @property
+    def items_per_trial(self) -> int:
+        """Items that a candidate is scored on at most."""
+        return len(self.objectives) * self.items.search
+
+    def expert_names(self) -> tuple[str, ...]:
+        """Return the experts' names in the order of the file."""
+        return tuple(expert.name for expert in self.models.experts)
+
+    def _anchored(self, folder: Path) -> Campaign:
+        experts = tuple(
+            expert.model_copy(update={"model": anchored(expert.model, folder)})
+            for expert in self.models.experts
+        )
+        models = self.models.model_copy(
+            update={"base": anchored(self.models.base, folder), "experts": experts}
+        )
+        tasks_path = self.tasks_path and str((folder / self.tasks_path).resolve())
+        warm_start = self.search.warm_start and str((folder / self.search.warm_start).resolve())
+        search = self.search.model_copy(update={"warm_start": warm_start})
+        paths = {"tasks_path": tasks_path, "out": str((folder / self.out).resolve())}
+        return self.model_copy(update={"models": models, "search": search, **paths})
+
+
+def _compact(data: dict[str, Any]) -> dict[str, Any]:
+    if len(data["space"]["method"]) == 1:
+        data["space"]["method"] = data["space"]["method"][0]
+    return data
+
+
+_FIELDS: dict[str, type[Settings]] = {
+    "": Campaign,
+    "models": Models,
+    "experts": Expert,
+    "space": Space,
+    "parameters": Range,
+    "parameters.experts": Bounds,
+    "from": Drawn,
+    "objectives": Objective,
+    "keep": Keep,
+    "costs": Cost,
+    "items": Items,
+    "prompt": Prompt,
+    "search": Search,
+    "workers": Workers,
+    "scorer": Scorer,
+}

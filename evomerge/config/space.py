@@ -1,0 +1,170 @@
+"""What is searched: methods, groups of layers and components, ranges of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+
+from evomerge.config.settings import NonEmpty, Settings
+from evomerge.config.validation import FieldError
+
+Axis = Literal["expert", "layer", "component"]
+
+
+class Bounds(Settings):
+    """A range of its own for one expert.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+    """
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"an empty range: low {self.low:g} is not below high {self.high:g}")
+        return self
+
+
+class Range(Settings):
+    """A searched number.
+
+    Attributes:
+        low: Smallest value; below 0 for signed weights.
+        high: Largest value.
+        log: Search its logarithm.
+        per: Which of expert, layer (group) and component (group) it differs by; default all that apply.
+        profile: Instead of one value a layer group, a smooth curve over depth: that many coefficients of
+            a cosine basis, the first of them the mean, and none more than there are groups. None: one
+            value a group.
+        sum: Scale the experts' values in each group so that they add up to this (1: the simplex); equal
+            shares where all are 0. The range must allow that sum. None: they are free.
+        experts: Expert → a range of its own, or a fixed value.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    per: tuple[Axis, ...] = ("expert", "layer", "component")
+    profile: int | None = Field(default=None, ge=1)
+    sum: float | None = Field(default=None, gt=0)
+    experts: Mapping[str, Parameter] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"an empty range: low {self.low:g} is not below high {self.high:g}")
+        if self.log and self.low <= 0:
+            raise FieldError(f"a log range needs low above 0, found {self.low:g}", "low")
+        if self.profile is not None and (self.log or "layer" not in self.per):
+            raise FieldError(
+                "profile is a curve over layers: it needs log: false, and layer among per",
+                "profile",
+            )
+        if self.sum is not None and (self.low < 0 or "expert" not in self.per or self.experts):
+            raise FieldError(
+                "sum scales the experts' values: it needs low of at least 0, expert among per, and no "
+                "ranges of single experts",
+                "sum",
+            )
+        if self.experts and "expert" not in self.per:
+            raise FieldError("ranges of single experts need expert among per", "experts")
+        for name, own in self.experts.items():
+            if self.log and isinstance(own, Bounds) and own.low <= 0:
+                message = f"a log range needs low above 0, found {own.low:g} for expert {name}"
+                raise FieldError(message, "experts", name, "low")
+        return self
+
+
+def _kind_of_parameter(value: object) -> str:
+    return "range" if isinstance(value, Range | Bounds | dict) else "value"
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"found {str(value).lower()}, expected a number or {{low, high}}")
+    return value
+
+
+Parameter = Annotated[
+    Annotated[Bounds, Tag("range")]
+    | Annotated[int | float, BeforeValidator(_number), Tag("value")],
+    Discriminator(_kind_of_parameter),
+]
+"""What one expert may have of its own: a range or a fixed value."""
+
+Searched = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[bool | int | float, Tag("value")],
+    Discriminator(_kind_of_parameter),
+]
+"""A parameter of a method: a range is searched, a value is fixed."""
+
+Layers = Annotated[int, Field(ge=1)] | Literal["each"] | tuple[tuple[int, int], ...]
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+_Distinct = Annotated[
+    tuple[NonEmpty, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True})
+]
+
+
+class Space(Settings):
+    """What is searched.
+
+    Attributes:
+        method: A merge method; or several, then the method is searched too.
+        layers: Number of contiguous groups of layers; or `each`; or explicit [start, stop) pairs.
+        components: Substrings of tensor names, each a group of its own; the others form `rest`.
+        parameters: Parameter of the method → a range (searched) or a value (fixed).
+        subsets: Search also which experts take part: one that does not has weight 0, and one at least does.
+        mask_seed: Search also the seed of the random masks, for methods that draw some.
+        coarse: Begin with that many groups of layers, fewer than `layers` makes, and go on with `layers`
+            around the best of them.
+    """
+
+    method: Annotated[
+        tuple[NonEmpty, ...],
+        BeforeValidator(_as_tuple, json_schema_input_type=NonEmpty | _Distinct),
+    ] = Field(min_length=1)
+    layers: Layers = 1
+    components: tuple[NonEmpty, ...] = ()
+    parameters: Mapping[str, Searched]
+    subsets: bool = False
+    mask_seed: bool = False
+    coarse: int | None = Field(default=None, ge=1)
+
+    @field_validator("method")
+    @classmethod
+    def _each_once(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        for place, name in enumerate(methods):
+            if name in methods[:place]:
+                raise FieldError(f'method "{name}" is given twice', place)
+        return methods
+
+    @field_validator("components")
+    @classmethod
+    def _each_reached(cls, components: tuple[str, ...]) -> tuple[str, ...]:
+        for place, text in enumerate(components):
+            if text == "rest":
+                raise FieldError('"rest" is the group of what matches none; leave it out', place)
+            earlier = next((one for one in components[:place] if one in text), None)
+            if earlier is not None:
+                raise FieldError(
+                    f'"{text}" is never reached: its tensors belong to "{earlier}", which stands before '
+                    "it; put the longer text first"
+                    if earlier != text
+                    else f'"{text}" is given twice',
+                    place,
+                )
+        return components
+
+
+Range.model_rebuild()

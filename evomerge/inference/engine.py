@@ -1,0 +1,129 @@
+"""One resident module with all that its passes need: what scorer and lm-eval interface run on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+from torch import nn
+from transformers import LogitsProcessorList, PreTrainedTokenizerBase
+
+from evomerge.errors import ModelError
+from evomerge.inference.batches import LOGITS_IN_MEMORY, Batch, plan
+from evomerge.inference.drafts import Drafts
+from evomerge.inference.encoding import Encoder, Reading, Tokens
+from evomerge.inference.forward import Forward
+from evomerge.inference.generation import Prompt, generate
+from evomerge.inference.loglikelihood import TokenScores, score_batches
+from evomerge.inference.processors import processors
+from evomerge.inference.sizing import batch_tokens_of, cache_tokens_of, gradient_room
+from evomerge.inference.stopping import Stopping
+
+
+class Engine:
+    """Tokenises, plans, reads and writes with one module, whatever its weights have become meanwhile.
+
+    Args:
+        module: A causal language model in the interface of transformers, in eval mode.
+        tokenizer: Its tokenizer.
+        batch_tokens: Most tokens of one forward pass; `auto`: sized from the machine and the model.
+        memory: Bytes of the module's device that passes may take; None: half of what is there.
+
+    Attributes:
+        encoder: Text → tokens.
+        stopping: Stop rules.
+        batch_tokens: Most tokens of one forward pass.
+        most_reads: Most positions whose logits one pass returns.
+        gradients: How much one backward pass may hold.
+
+    Raises:
+        ModelError: The module is recurrent: its state cannot be shared, cut or gone back to.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_tokens: int | Literal["auto"] = "auto",
+        memory: int | None = None,
+    ) -> None:
+        if getattr(module, "_is_stateful", False):
+            raise ModelError(
+                f"{type(module).__name__} is recurrent, which needs lm-eval's own passes; "
+                'choose "scorer: {backend: hf}"'
+            )
+        config = getattr(module, "config", None)
+        self.encoder = Encoder(tokenizer, config)
+        self._forward = Forward(module)
+        ends = _end_tokens(module, tokenizer)
+        self.stopping = Stopping(tokenizer, ends, self._forward.vocabulary)
+        device, dtype = self._forward.device, self._forward.dtype
+        self.batch_tokens = (
+            batch_tokens_of(config, dtype, device, memory)
+            if batch_tokens == "auto"
+            else batch_tokens
+        )
+        self.most_reads = max(1, LOGITS_IN_MEMORY // self._forward.vocabulary)
+        self.gradients = gradient_room(config, dtype, device, self.batch_tokens, memory)
+        self._cache_tokens = cache_tokens_of(config, dtype, device, memory)
+        self._drafts = Drafts()
+
+    def plan(
+        self,
+        readings: Sequence[Reading],
+        *,
+        batch_tokens: int | None = None,
+        preambles: bool = True,
+    ) -> list[Batch]:
+        """Lay readings out in batches, for any number of `read`s.
+
+        Args:
+            readings: What to score.
+            batch_tokens: Most tokens of one pass; None: the engine's own.
+            preambles: Whether what many begin with may be computed once and cached.
+        """
+        return plan(
+            readings,
+            batch_tokens=batch_tokens or self.batch_tokens,
+            vocabulary=self._forward.vocabulary,
+            share=self._forward.takes_masks,
+            device=self._forward.device,
+            longest_shared=self._forward.window,
+            preambles=preambles,
+        )
+
+    def read(self, batches: Sequence[Batch], count: int) -> TokenScores:
+        """Score the targets of planned readings. Arguments and errors as in `score_batches`."""
+        return score_batches(self._forward, batches, count)
+
+    def write(self, prompts: Sequence[Prompt]) -> list[Tokens]:
+        """Continue prompts greedily; errors as in `generate`.
+
+        Raises:
+            ModelError: The module's generation configuration asks for more than greedy decoding.
+        """
+        return generate(
+            self._forward,
+            self.stopping,
+            prompts,
+            batch_tokens=self.batch_tokens,
+            cache_tokens=self._cache_tokens,
+            drafts=self._drafts,
+            processors=self._processors if prompts else None,
+        )
+
+    def forget_drafts(self) -> None:
+        """Forget what was written before."""
+        self._drafts = Drafts()
+
+    @cached_property
+    def _processors(self) -> LogitsProcessorList | None:
+        return processors(getattr(self._forward.module, "generation_config", None))
+
+
+def _end_tokens(module: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """At which tokens generation ends: the generation configuration's, as in transformers, and EOS."""
+    given = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
+    ends = given if isinstance(given, list) else [given]
+    return tuple({token for token in (*ends, tokenizer.eos_token_id) if token is not None})

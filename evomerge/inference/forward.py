@@ -1,0 +1,255 @@
+"""Forward passes that compute only the logits that are read.
+
+A hook before the output embedding keeps the positions that are read; the module's own forward does the
+rest, so whatever it does to logits (Gemma's soft-capping, Cohere's scaling) is done to ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evomerge.inference.attention import Share, cascading
+from evomerge.inference.cache import PreambleCache
+
+_PROBE_LENGTH = 6
+_REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
+
+
+class Forward:
+    """A module's logits at chosen positions.
+
+    Args:
+        module: A causal language model with the interface of transformers: `forward(input_ids,
+            attention_mask, position_ids, past_key_values, use_cache)` returns an object with `logits`
+            `[B, L, V]`. `get_output_embeddings` is used where it is there.
+
+    Attributes:
+        window: Most tokens that every layer sees; None: any number.
+        vocabulary: Number of logits a position.
+        takes_masks: Whether a full mask and explicit positions are honoured.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        find = getattr(module, "get_output_embeddings", None)
+        head = find() if callable(find) else None
+        self._head: nn.Module | None = head if isinstance(head, nn.Module) else None
+        first = next(module.parameters())
+        self.device, self.dtype = first.device, first.dtype
+        self.window = _window(getattr(module, "config", None))
+        self._last_mlp: nn.Module | None = None
+        self._cascades = False
+        self.vocabulary, self.takes_masks = self._probe()
+        self._probe_shortcuts()
+
+    @property
+    def cascades(self) -> bool:
+        """Whether passes may be given `preambles`; never where gradients are recorded."""
+        return self._cascades and not torch.is_grad_enabled()
+
+    def __call__(
+        self,
+        tokens: Tensor,
+        rows: Tensor,
+        *,
+        visible: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: Any = None,  # noqa: ANN401 - a transformers Cache
+        preambles: Sequence[Share] = (),
+    ) -> Tensor:
+        """Run the module.
+
+        Args:
+            tokens: `[B, L]`, int64.
+            rows: `[R]`: which of the B · L positions to return, in ascending order.
+            visible: `[B, 1, L, K]`, bool: which of K tokens each sees; needs `takes_masks`. None: those
+                before it and itself.
+            positions: `[B, L]`; None: from 0.
+            cache: Keys and values of earlier tokens, in transformers' interface.
+            preambles: What rows begin with besides, seen by all of their tokens; needs `cascades`, and
+                `visible` and `positions`.
+
+        Returns:
+            Logits `[R, V]` in the module's dtype.
+        """
+        arguments: dict[str, Any] = {"input_ids": tokens, "use_cache": cache is not None}
+        if visible is not None:
+            arguments["attention_mask"] = additive(visible, self.dtype)
+        if positions is not None:
+            arguments["position_ids"] = positions
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        with ExitStack() as shortcuts:
+            if preambles:
+                arguments["preambles"] = preambles
+                shortcuts.enter_context(cascading(self.module))
+            # Layers that are recomputed in a backward pass would not find the hook.
+            if self._last_mlp is not None and not torch.is_grad_enabled():
+                shortcuts.enter_context(_only(self._last_mlp, rows))
+            if self._head is None:
+                return _picked(self._logits(arguments), rows)
+            picked = shortcuts.enter_context(_picking(self._head, rows))
+            logits = self._logits(arguments)
+        return logits[0] if picked else _picked(logits, rows)
+
+    def read_preamble(self, tokens: Tensor) -> PreambleCache:
+        """Read `[1, P]` tokens that others are to follow."""
+        cache = PreambleCache()
+        self(tokens, tokens.new_zeros(0), cache=cache)
+        cache.close(tokens.shape[1])
+        return cache
+
+    def _logits(self, arguments: Mapping[str, Any]) -> Tensor:
+        logits: Tensor = self.module(**arguments).logits
+        return logits
+
+    @torch.no_grad()
+    def _probe_shortcuts(self) -> None:
+        """Find out which of the shortcuts give the module's own logits; the others are not taken."""
+        tokens = torch.arange(1, 2 * _PROBE_LENGTH + 1, device=self.device).reshape(2, -1)
+        tokens[:, :2] = tokens[0, :2]
+        rows = torch.tensor([_PROBE_LENGTH - 2, 2 * _PROBE_LENGTH - 1], device=self.device)
+        expected = self(tokens, rows).float()
+
+        def holds(run: Callable[[], Tensor]) -> bool:
+            try:
+                found = run().float()
+            except _REFUSALS:
+                return False
+            tolerance = 1e-4 if self.dtype in (torch.float32, torch.float64) else 5e-2
+            return float((expected - found).abs().max()) <= tolerance * float(expected.abs().max())
+
+        def cascaded() -> Tensor:
+            share = Share(self.read_preamble(tokens[:1, :2]), None)
+            causal = torch.ones(1, 1, _PROBE_LENGTH - 2, _PROBE_LENGTH - 2, device=self.device)
+            behind = torch.arange(2, _PROBE_LENGTH, device=self.device).expand(2, -1)
+            return self(
+                tokens[:, 2:],
+                rows - torch.tensor([2, 4], device=self.device),
+                visible=causal.bool().tril(),
+                positions=behind,
+                preambles=[share],
+            )
+
+        self._last_mlp = _last_mlp(self.module)
+        if not holds(lambda: self(tokens, rows)):
+            self._last_mlp = None
+        self._cascades = self.takes_masks and holds(cascaded)
+
+    @torch.no_grad()
+    def _probe(self) -> tuple[int, bool]:
+        """The number of logits, and whether a full mask and explicit positions are honoured.
+
+        The latter is tried out on a few tokens.
+
+        Attention with fixed biases (ALiBi), recurrence and the like do not; readings then stand alone.
+        """
+        tokens = torch.arange(1, 2 * _PROBE_LENGTH + 1, device=self.device)
+        shared, left, right = (
+            tokens[:2],
+            tokens[2:_PROBE_LENGTH],
+            tokens[_PROBE_LENGTH : 2 * _PROBE_LENGTH - 2],
+        )
+        alone = torch.stack([torch.cat([shared, left]), torch.cat([shared, right])])
+        packed = torch.cat([shared, left, right])[None]
+        branch = torch.tensor([0] * 2 + [1] * len(left) + [2] * len(right), device=self.device)
+        size = packed.shape[1]
+        visible = torch.ones(size, size, dtype=torch.bool, device=self.device).tril()
+        visible &= (branch[:, None] == branch[None]) | (branch[None] == 0)
+        positions = torch.cat([torch.arange(2 + len(left)), torch.arange(2, 2 + len(right))])
+        last = 2 + len(left)
+        expected = self(alone, torch.tensor([last - 1, 2 * last - 1], device=self.device)).double()
+        vocabulary = expected.shape[1]
+        try:
+            found = self(
+                packed,
+                torch.tensor([last - 1, size - 1], device=self.device),
+                visible=visible[None, None],
+                positions=positions[None].to(self.device),
+            ).double()
+        except _REFUSALS:
+            return vocabulary, False
+        scale = float(expected.abs().max())
+        tolerance = 1e-4 if self.dtype in (torch.float32, torch.float64) else 5e-2
+        matters = float((expected[0] - expected[1]).abs().max()) > 2 * tolerance * scale
+        same = float((expected - found).abs().max()) <= tolerance * scale
+        return vocabulary, matters and same
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return 0 where `visible`, and the lowest number of `dtype` elsewhere."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
+        ~visible, torch.finfo(dtype).min
+    )
+
+
+@contextmanager
+def _picking(head: nn.Module, rows: Tensor) -> Iterator[list[bool]]:
+    """Let a module see the states that are read only: `[1, R, D]`; say whether it was called."""
+    called: list[bool] = []
+
+    def keep_rows(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        called.append(True)
+        return (_picked(inputs[0], rows)[None], *inputs[1:])
+
+    handle = head.register_forward_pre_hook(keep_rows)
+    try:
+        yield called
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _only(mlp: nn.Module, rows: Tensor) -> Iterator[None]:
+    """Let the last layer's MLP compute the states that are read only; the others add nothing."""
+    rows = (
+        rows if len(rows) else rows.new_zeros(1)
+    )  # a mixture of experts may need something to mix
+    shape: list[torch.Size] = []
+
+    def spread(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        full = output.new_zeros(shape[-1].numel() // shape[-1][-1], output.shape[-1])
+        return full.index_copy_(0, rows, output[0]).reshape(*shape[-1][:-1], -1)
+
+    def keep_rows(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        shape.append(inputs[0].shape)
+        return (_picked(inputs[0], rows)[None], *inputs[1:])
+
+    handles = [mlp.register_forward_pre_hook(keep_rows), mlp.register_forward_hook(spread)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _last_mlp(module: nn.Module) -> nn.Module | None:
+    layers = getattr(_text(getattr(module, "config", None)), "num_hidden_layers", None)
+    if not isinstance(layers, int):
+        return None
+    ending = f".{layers - 1}.mlp"
+    found = [child for name, child in module.named_modules() if name.endswith(ending)]
+    return found[0] if len(found) == 1 else None
+
+
+def _picked(states: Tensor, rows: Tensor) -> Tensor:
+    return states.reshape(-1, states.shape[-1]).index_select(0, rows)
+
+
+def _window(config: Any) -> int | None:  # noqa: ANN401 - any model's configuration
+    """The shortest sliding window of a model; None: every layer sees everything."""
+    text = _text(config)
+    kinds = getattr(text, "layer_types", None)
+    window = getattr(text, "sliding_window", None)
+    if window is None or (kinds is not None and "sliding_attention" not in kinds):
+        return None
+    return int(window) if getattr(text, "use_sliding_window", True) else None
+
+
+def _text(config: Any) -> Any:  # noqa: ANN401 - any model's configuration
+    return config.get_text_config() if hasattr(config, "get_text_config") else config

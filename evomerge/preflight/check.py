@@ -1,0 +1,204 @@
+"""Everything that can be wrong with a campaign, before any time is spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evomerge import config as settings
+from evomerge.candidate.trial import SPLITS, Split
+from evomerge.config import Campaign
+from evomerge.config.places import located
+from evomerge.errors import CampaignError, RecipeError, TaskError
+from evomerge.merge import METHODS, ParameterSpec, check_recipe
+from evomerge.preflight.family import OpenFamily, check_weights, open_family
+from evomerge.preflight.sampler_choice import check_race, with_sampler
+from evomerge.preflight.typos import check_names
+from evomerge.scoring import BackendScorer
+from evomerge.space import Space
+from evomerge.tasks import Items, PromptStyle, SplitPlan, TaskRequest, load_items
+
+FINAL_SPLITS: tuple[Split, ...] = ("select", "holdout")
+"""On which the reported metric is scored, too."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A campaign that can run, and all that was opened to find out.
+
+    Attributes:
+        campaign: The settings.
+        family: The checked models.
+        space: The searched space.
+        requests: The tasks, for the workers.
+        plan: The splits, for the workers.
+        prompt: Prompt style, for the workers.
+        items: The items of every split.
+    """
+
+    campaign: Campaign
+    family: OpenFamily
+    space: Space
+    requests: tuple[TaskRequest, ...]
+    plan: SplitPlan
+    prompt: PromptStyle
+    items: Items
+
+
+def preflight(campaign: Campaign, file: Path | None = None) -> Preflight:
+    """Check a campaign against its models and tasks.
+
+    Args:
+        campaign: The settings.
+        file: Where they were read from; errors then name this file and the line of the field.
+
+    Raises:
+        UserError: Naming the field, what was found and what was expected.
+    """
+    with located(file):
+        return _preflight(campaign)
+
+
+def _preflight(campaign: Campaign) -> Preflight:
+    check_names(campaign)
+    check_methods(campaign)
+    check_sampler(campaign)
+    check_budget(campaign)
+    family = open_family(campaign.models)
+    space = Space.build(campaign.space, family.family, METHODS, campaign.search.seed)
+    if not space.distributions:
+        raise CampaignError(
+            "nothing is searched: every parameter is fixed; give one a range, such as "
+            "weight: {low: 0.0, high: 1.0}",
+            field="space.parameters",
+        )
+    for name in campaign.space.method:
+        try:
+            check_recipe(space.recipe(space.middle(name)))
+        except RecipeError as error:
+            raise CampaignError(error.message, field="space.parameters") from error
+    requests = tuple(TaskRequest(goal.task, goal.num_fewshot) for goal in campaign.objectives)
+    plan = split_plan(campaign)
+    prompt = PromptStyle(**campaign.prompt.model_dump())
+    items = _load_items(campaign, family, requests, plan, prompt)
+    campaign = with_sampler(campaign, space, items)
+    check_race(campaign, items)
+    check_weights(family)  # reads all of it, so after all that is told by less
+    return Preflight(campaign, family, space, requests, plan, prompt, items)
+
+
+def split_plan(campaign: Campaign) -> SplitPlan:
+    """Return the campaign's splits as the score room takes them."""
+    items = campaign.items
+    return SplitPlan(
+        counts={split: getattr(items, split) for split in SPLITS},
+        seed=items.seed,
+        drawn_from={split: getattr(items.drawn_from, split) for split in SPLITS},
+    )
+
+
+def check_methods(campaign: Campaign) -> None:
+    """Check the values of parameters, for which no model is needed. Raises CampaignError."""
+    space = campaign.space
+    takes = {key: spec for name in space.method for key, spec in METHODS[name].parameters.items()}
+    for key, value in space.parameters.items():
+        field = f"space.parameters.{key}"
+        _check_range(key, value, takes[key], field)
+    for name in space.method:
+        for key, spec in METHODS[name].parameters.items():
+            if spec.required and key not in space.parameters:
+                raise CampaignError(
+                    f"{name} needs the parameter {key}: a value, or a range such as "
+                    f"{key}: {{low: 0.0, high: 1.0}}",
+                    field="space.parameters",
+                )
+
+
+def _check_range(key: str, value: settings.Searched, spec: ParameterSpec, field: str) -> None:
+    if isinstance(value, settings.Range):
+        if spec.kind == "boolean":
+            raise CampaignError(f"{key} is true or false, it has no range", field=field)
+        ends = [("low", value.low), ("high", value.high)]
+        if value.sum is not None:
+            ends.append(("sum", value.sum))  # one expert may get all of it
+        for expert, own in value.experts.items():
+            place = f"experts.{expert}"
+            if isinstance(own, settings.Bounds):
+                ends += [(f"{place}.low", own.low), (f"{place}.high", own.high)]
+            else:
+                ends.append((place, float(own)))
+    elif isinstance(value, bool) != (spec.kind == "boolean"):
+        expected = "true or false" if spec.kind == "boolean" else "a number"
+        raise CampaignError(f"found {value}, expected {expected}", field=field)
+    else:
+        ends = [("", float(value))]
+    for name, end in ends:
+        below = spec.low is not None and end < spec.low
+        if below or (spec.high is not None and end > spec.high):
+            low = "-inf" if spec.low is None else f"{spec.low:g}"
+            high = "inf" if spec.high is None else f"{spec.high:g}"
+            raise CampaignError(
+                f"found {end:g}, expected {key} in [{low}, {high}]",
+                field=f"{field}.{name}" if name else field,
+            )
+
+
+def check_sampler(campaign: Campaign) -> None:
+    """Check that the sampler fits the objectives. Raises CampaignError."""
+    if campaign.mode == "pareto" and campaign.search.sampler == "cmaes":
+        raise CampaignError(
+            "cmaes searches one value, not a Pareto front; take gradient, nsga2, tpe, gp, random or "
+            "qmc, or mode: mean",
+            field="search.sampler",
+        )
+    if campaign.mode == "pareto" and len(campaign.objectives) + len(campaign.costs) < 2:
+        raise CampaignError("a Pareto front needs two objectives or more, found 1", field="mode")
+
+
+def check_budget(campaign: Campaign) -> None:
+    """Check that the budget pays for a trial. Raises CampaignError."""
+    budget, each = campaign.search.item_evaluations, campaign.items_per_trial
+    if budget is not None and budget < each:
+        raise CampaignError(
+            f"found {budget}, expected {each} or more: so many items are scored for one trial",
+            field="search.item_evaluations",
+        )
+
+
+def _load_items(
+    campaign: Campaign,
+    family: OpenFamily,
+    requests: tuple[TaskRequest, ...],
+    plan: SplitPlan,
+    prompt: PromptStyle,
+) -> Items:
+    try:
+        items = load_items(
+            requests,
+            tokenizer=family.tokenizer,
+            tasks_path=campaign.tasks_path,
+            plan=plan,
+            prompt=prompt,
+            allow_unsafe_code=campaign.scorer.allow_unsafe_code,
+            trust_remote_code=campaign.models.trust_remote_code,
+        )
+    except TaskError as error:
+        places = {f"objectives.{i}.task": goal.task for i, goal in enumerate(campaign.objectives)}
+        field = next((f for f, task in places.items() if f'"{task}"' in error.message), None)
+        raise TaskError(
+            error.message, file=error.file, line=error.line, field=error.field or field
+        ) from error
+    for position, goal in enumerate(campaign.objectives):
+        for field in ("metric", "report"):
+            splits = SPLITS if field == "metric" else FINAL_SPLITS
+            try:
+                items.check_metric(goal.task, getattr(goal, field), splits)
+            except TaskError as error:
+                raise TaskError(error.message, field=f"objectives.{position}.{field}") from error
+    if campaign.scorer.backend != "resident":
+        try:
+            backend = BackendScorer(items, campaign.scorer.backend, campaign.scorer.args)
+            backend.check({g.task: (g.metric, g.report) for g in campaign.objectives})
+        except TaskError as error:
+            raise TaskError(error.message, field="scorer.backend") from error
+    return items

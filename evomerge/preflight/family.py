@@ -1,0 +1,274 @@
+"""The models of a campaign: their names as recipes write them, checked against each other, hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import xxhash
+from transformers import PreTrainedTokenizerBase
+
+from evomerge import config as campaign
+from evomerge import zoo
+from evomerge.candidate import Vocabulary
+from evomerge.config.model_names import is_folder, parts
+from evomerge.errors import ModelError, UnlikeTokensError, UserError
+from evomerge.merge import (
+    Checkpoint,
+    Layout,
+    OutputVocabulary,
+    check_family,
+    check_finite,
+    check_tokens,
+    load_tokenizer,
+    locate,
+    open_checkpoint,
+    with_heads,
+)
+from evomerge.space import Family
+
+SAMPLE_BYTES = 1 << 16
+SAMPLES = 64
+FINGERPRINTED = {".safetensors", ".bin", ".json", ".model"}
+"""Weights, configurations and tokenizers."""
+
+
+@dataclass(frozen=True)
+class OpenFamily:
+    """A checked family and its open checkpoints (headers only).
+
+    Attributes:
+        family: Names as recipes write them, layers, dtype.
+        checkpoints: Model, as recipes name it → checkpoint; the base first.
+        hashes: `base` or an expert's name → fingerprint of its files.
+        vocabulary: Tokens of the merged models; None: the base's, which all have.
+        trust_remote_code: Models may run code of their own.
+        revisions: The same names → commit on the Hub, of the models that came from there.
+    """
+
+    family: Family
+    checkpoints: Mapping[str, Checkpoint]
+    hashes: Mapping[str, str]
+    vocabulary: OutputVocabulary | None = None
+    trust_remote_code: bool = False
+    revisions: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the merged models.
+
+        Raises:
+            ModelError: There is none; the field is named.
+        """
+        if self.vocabulary is not None:
+            return self.vocabulary.tokenizer
+        folder = str(self.base.tokenizer_folder)
+        try:
+            return load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
+        except ModelError as error:
+            raise ModelError(error.message, file=error.file, field="models.base") from error
+
+    @property
+    def base(self) -> Checkpoint:
+        """The base's checkpoint."""
+        return self.checkpoints[self.family.base]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of one model's weights in the campaign's dtype."""
+        size = {"float32": 4, "bfloat16": 2, "float16": 2}[self.family.dtype]
+        return size * self.parameters
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights of one model."""
+        total = 0
+        for header in self.base.tensors.values():
+            count = 1
+            for length in header.shape:
+                count *= length
+            total += count
+        return total
+
+
+def open_family(models: campaign.Models) -> OpenFamily:
+    """Resolve `zoo:` names and adapters, open every checkpoint and check that they are one family.
+
+    Raises:
+        ModelError: A model is missing, damaged, or does not fit the base; the field is named.
+    """
+    base = _located(models.base, "models.base")
+    checkpoints = {base: _open(base, models, "models.base")}
+    experts: dict[str, str] = {}
+    for position, expert in enumerate(models.experts):
+        field = f"models.experts.{position}"
+        model = _located(expert.model, field)
+        if (Path(model) / "adapter_config.json").is_file():
+            model = f"{base}+{model}"
+        checkpoints[model] = _open(model, models, field)
+        experts[expert.name] = model
+    hashes = {"base": fingerprint(base)}
+    hashes |= {name: fingerprint(model) for name, model in experts.items()}
+    _check_distinct(experts, hashes)
+    checkpoints = with_heads(checkpoints)
+    for model in experts.values():
+        with _at_its_model(base, experts):
+            check_family(
+                checkpoints[base],
+                [checkpoints[model]],
+                matched=models.tokenizer is not None,
+                tokens=False,
+            )
+    if models.tokenizer is None:
+        with _at_its_model(base, experts):
+            check_tokens(list(checkpoints.values()), trust_remote_code=models.trust_remote_code)
+    layout = Layout.of(checkpoints[base])
+    asked = _vocabulary(models.tokenizer, experts)
+    family = Family(base, experts, layout.num_layers, models.dtype, asked)
+    vocabulary = None if asked is None else _built(asked, checkpoints, models)
+    commits = {name: revision(model) for name, model in {"base": base, **experts}.items()}
+    revisions = {name: commit for name, commit in commits.items() if commit is not None}
+    return OpenFamily(family, checkpoints, hashes, vocabulary, models.trust_remote_code, revisions)
+
+
+@contextmanager
+def _at_its_model(base: str, experts: Mapping[str, str]) -> Iterator[None]:
+    """Let an error about a model name the field of the campaign that names it."""
+    try:
+        yield
+    except ModelError as error:
+        names = list(experts.values())
+        known = str(error.file) in names
+        field = f"models.experts.{names.index(str(error.file))}" if known else "models.base"
+        raise type(error)(error.message, file=error.file, field=field) from error
+
+
+def open_whole(models: campaign.Models) -> tuple[campaign.Models, OpenFamily]:
+    """Open a family; where its models have unlike tokens, with the union of them all.
+
+    Raises:
+        ModelError: As `open_family` does.
+    """
+    try:
+        return models, open_family(models)
+    except UnlikeTokensError:
+        models = models.model_copy(update={"tokenizer": "union"})
+        return models, open_family(models)
+
+
+def check_weights(family: OpenFamily) -> None:
+    """Check that all weights are numbers; reads every tensor of every model once.
+
+    Raises:
+        ModelError: A tensor holds NaN or infinity; it and the field of its model are named.
+    """
+    names = list(family.family.experts.values())
+    for model, checkpoint in family.checkpoints.items():
+        own = checkpoint is family.base or checkpoint.folder != family.base.folder
+        try:  # of an adapter on the base only what it changes is new
+            check_finite(checkpoint, None if own else sorted(checkpoint.adapted))
+        except ModelError as error:
+            field = f"models.experts.{names.index(model)}" if model in names else "models.base"
+            raise ModelError(error.message, file=error.file, field=field) from error
+
+
+def fingerprint(model: str) -> str:
+    """Return a hash that changes with a model's files: sizes, and bytes sampled from each.
+
+    Args:
+        model: A folder, a Hub id, or `MODEL+ADAPTER`. What is nowhere to be found stands for itself.
+
+    Returns:
+        16 hex digits; whole files up to 4 MiB are read, of larger ones 64 samples of 64 KiB.
+    """
+    digest = xxhash.xxh3_64()
+    for part in parts(model):
+        folder = _folder(part)
+        if folder is None:
+            digest.update(part.encode())
+            continue
+        for path in sorted(path for path in folder.iterdir() if path.suffix in FINGERPRINTED):
+            digest.update(path.name.encode())
+            _sample(digest, path)
+    return digest.hexdigest()
+
+
+def revision(model: str) -> str | None:
+    """Return the commit on the Hub that a model's files are of; None for a local folder.
+
+    Args:
+        model: A folder, a Hub id, or `MODEL+ADAPTER`: then both commits, joined by a plus.
+    """
+    found = [
+        folder.name
+        for part in parts(model)
+        if not is_folder(part) and (folder := _folder(part)) is not None
+    ]
+    return "+".join(found) or None
+
+
+def _folder(part: str) -> Path | None:
+    """Return where a model's files lie; a snapshot of the Hub's is named by its commit."""
+    try:
+        return locate(part)
+    except ModelError:
+        return None
+
+
+def _check_distinct(experts: Mapping[str, str], hashes: Mapping[str, str]) -> None:
+    """The same files under two names, wherever they lie, would be two dimensions of one model."""
+    known = {hashes["base"]: "the base"}
+    for position, (name, model) in enumerate(experts.items()):
+        found = known.setdefault(hashes[name], f'the expert "{name}"')
+        if found != f'the expert "{name}"':
+            raise ModelError(
+                f'the expert "{name}" is the same model as {found}; leave it out',
+                file=model,
+                field=f"models.experts.{position}",
+            )
+
+
+def _vocabulary(tokenizer: str | None, experts: Mapping[str, str]) -> Vocabulary | None:
+    return None if tokenizer is None else Vocabulary(experts.get(tokenizer, tokenizer))
+
+
+def _built(
+    asked: Vocabulary, checkpoints: Mapping[str, Checkpoint], models: campaign.Models
+) -> OutputVocabulary:
+    try:
+        return OutputVocabulary.build(
+            asked, checkpoints, trust_remote_code=models.trust_remote_code
+        )
+    except UserError as error:
+        raise ModelError(error.message, file=error.file, field="models.tokenizer") from error
+
+
+def _located(model: str, field: str) -> str:
+    try:
+        return str(zoo.resolve(model)) if model.startswith("zoo:") else model
+    except ModelError as error:
+        raise ModelError(error.message, file=error.file, field=field) from error
+
+
+def _open(model: str, models: campaign.Models, field: str) -> Checkpoint:
+    try:
+        return open_checkpoint(
+            model, allow_pickle=models.allow_pickle, trust_remote_code=models.trust_remote_code
+        )
+    except ModelError as error:
+        raise ModelError(error.message, file=error.file, field=field) from error
+
+
+def _sample(digest: xxhash.xxh3_64, path: Path) -> None:
+    size = path.stat().st_size
+    digest.update(str(size).encode())
+    with path.open("rb") as file:
+        if size <= SAMPLES * SAMPLE_BYTES:
+            digest.update(file.read())
+            return
+        for sample in range(SAMPLES):
+            file.seek(sample * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))

@@ -1,0 +1,51 @@
+"""The JSON schema of the campaign file, for editors: what a user may write, each field described."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evomerge.config import Campaign
+from evomerge.merge import METHODS, ParameterSpec
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the schema, in the dialect of 2020-12.
+
+    It holds for a file as it may be written (short forms, defaults left out) and as `check --print` prints
+    it. What takes several fields, the models or the tasks to refute is left to `evomerge check`.
+    """
+    schema = Campaign.model_json_schema(by_alias=True, mode="validation")
+    space = schema["$defs"]["Space"]["properties"]
+    for form in space["method"]["anyOf"]:
+        form.get("items", form)["enum"] = list(METHODS)
+    space["parameters"] = {
+        "type": "object",
+        "description": space["parameters"]["description"],
+        "properties": {name: _parameter(specs) for name, specs in _parameters().items()},
+        "additionalProperties": False,
+    }
+    return {"$schema": DIALECT, **schema}
+
+
+def _parameters() -> dict[str, list[ParameterSpec]]:
+    """Return each parameter of any method with its specifications, in the order of the methods."""
+    found: dict[str, list[ParameterSpec]] = {}
+    for method in METHODS.values():
+        for name, spec in method.parameters.items():
+            found.setdefault(name, []).append(spec)
+    return found
+
+
+def _parameter(specs: list[ParameterSpec]) -> dict[str, Any]:
+    described = {"description": specs[0].help}
+    if specs[0].kind == "boolean":
+        return described | {"type": "boolean"}
+    value: dict[str, Any] = {"type": "number"}
+    lows, highs = [spec.low for spec in specs], [spec.high for spec in specs]
+    if None not in lows:
+        value["minimum"] = min(low for low in lows if low is not None)
+    if None not in highs:
+        value["maximum"] = max(high for high in highs if high is not None)
+    return described | {"anyOf": [value, {"$ref": "#/$defs/Range"}]}

@@ -1,0 +1,81 @@
+"""The best points of an earlier campaign, as the first ones of a new campaign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evomerge.config.places import located
+from evomerge.errors import CampaignError, ResultsError
+from evomerge.merge import METHODS
+from evomerge.objective import Objectives
+from evomerge.preflight.check import Preflight
+from evomerge.search.ranking import Scored, ranking
+from evomerge.space import Space, transfer
+from evomerge.store import Store
+
+POINTS = 4
+"""How many of its best trials an earlier campaign gives; its winner is the first of them."""
+
+_FIELD = "search.warm_start"
+
+
+def first_points(ready: Preflight, file: Path | None = None) -> list[dict[str, float]]:
+    """Return the points that a campaign's `warm_start` gives it; none without one.
+
+    Args:
+        ready: The campaign.
+        file: Where it was read from; errors then name this file and the line of `warm_start`.
+
+    Raises:
+        ResultsError: The folder holds no campaign.
+        CampaignError: It is of another base, or nothing of it lies in the new space.
+    """
+    folder = ready.campaign.search.warm_start
+    if folder is None:
+        return []
+    with located(file):
+        return _points(ready, Path(folder))
+
+
+def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
+    with _opened(folder) as store:
+        _check_base(store, ready)
+        old = Space.of(store.campaign, ready.family.family.num_layers, METHODS)
+        aims = Objectives.of(store.campaign, store.facts, store.evaluations(), "search")
+        complete = [trial for trial in store.trials() if trial.state == "complete"]
+        scored = [
+            Scored(trial.number, trial.values, aims.violations(trial.outcome))
+            for trial in complete
+            if trial.values is not None and trial.outcome is not None
+        ]
+        ranked = [one.number for one in ranking(aims, scored)]
+        chosen = [] if store.winner is None else [store.winner.number]
+        params = {trial.number: trial.params for trial in complete}
+    numbers = dict.fromkeys(number for number in (*chosen, *ranked) if number in params)
+    found = [transfer(old, ready.space, params[number]) for number in numbers]
+    points: list[dict[str, float]] = []
+    for point in found:
+        if point is not None and point not in points:
+            points.append(point)
+    if not points:
+        raise CampaignError(
+            f"no trial of {folder} lies in this space: it has no scored trial, or other methods",
+            field=_FIELD,
+        )
+    return points[:POINTS]
+
+
+def _opened(folder: Path) -> Store:
+    try:
+        return Store.open(folder, write=False)
+    except ResultsError as error:
+        raise ResultsError(error.message, file=error.file, field=_FIELD) from error
+
+
+def _check_base(store: Store, ready: Preflight) -> None:
+    ours, theirs = ready.family.hashes["base"], store.facts["models"]["base"]
+    if ours != theirs:
+        raise CampaignError(
+            f"{store.folder} searched merges of another base; a point of it means another model here",
+            field=_FIELD,
+        )

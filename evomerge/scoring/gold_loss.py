@@ -1,0 +1,201 @@
+"""The loss on chosen items, in passes small enough to be differentiated; tokenised once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from evomerge.candidate.trial import Split
+from evomerge.errors import TaskError
+from evomerge.inference.engine import Engine
+from evomerge.inference.loss import Question, item_losses
+from evomerge.inference.preambles import common_length
+from evomerge.scoring.workload import Need, Part, Workload, lay_out
+from evomerge.tasks.items import Items
+
+_CACHED_SHARE = 8  # a shared token's keys and values take about that part of what a token takes
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The loss on chosen items.
+
+    Attributes:
+        total: Σ share · mean item loss, in nats.
+        tasks: Task → mean item loss.
+        items: How many items were read.
+    """
+
+    total: float
+    tasks: Mapping[str, float]
+    items: int
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    task: str
+    question: Question
+    weight: float  # of the item's loss in the total
+
+
+class GoldLoss:
+    """The loss of one resident module on any items, whatever its weights have become meanwhile.
+
+    Args:
+        items: What there is to score.
+        engine: Of the module.
+        recompute: Whether the module's layers are recomputed in backward passes, so that nothing can
+            be cached; None: where memory asks for it.
+    """
+
+    def __init__(self, items: Items, engine: Engine, *, recompute: bool | None = None) -> None:
+        self._items, self._engine = items, engine
+        self.recompute = engine.gradients.recompute if recompute is None else recompute
+        self._questions: dict[tuple[str, Split], list[Question | None]] = {}
+
+    def run(
+        self,
+        chosen: Mapping[str, Sequence[int]],
+        shares: Mapping[str, float],
+        differentiate: Callable[[Tensor], object] = torch.Tensor.backward,
+        *,
+        split: Split = "search",
+    ) -> Losses:
+        """Compute Σ_task share · mean of its chosen items' losses, in parts of whole items.
+
+        Args:
+            chosen: Requested task or group → positions among its items with a gold answer. A task
+                without any is left out.
+            shares: Requested task or group → its share.
+            differentiate: Called with each part of the total, which has a graph where the caller's mode
+                allows it. One part's graph is gone before the next is made.
+            split: Whose items.
+
+        Raises:
+            TaskError: An unknown task or position.
+            NotFinite: The logits are NaN or infinite.
+        """
+        picked = {
+            task: list(self._pick(task, split, positions)) for task, positions in chosen.items()
+        }
+        everything = [
+            _Chosen(task, question, shares[task] / len(questions))
+            for task, questions in picked.items()
+            for question in questions
+        ]
+        sums = {task: 0.0 for task, questions in picked.items() if questions}
+        total = 0.0
+        for part in self._parts(everything):
+            losses = item_losses(self._sums(part), [each.question for each in part])
+            weights = torch.tensor([each.weight for each in part], dtype=losses.dtype)
+            loss = losses @ weights.to(losses.device)
+            differentiate(loss)
+            total += float(loss.detach())
+            for each, value in zip(part, losses.detach().tolist(), strict=True):
+                sums[each.task] += value
+        means = {task: value / len(picked[task]) for task, value in sums.items()}
+        return Losses(total, means, len(everything))
+
+    def _pick(self, task: str, split: Split, positions: Sequence[int]) -> Iterator[Question]:
+        if not positions:
+            return
+        if (task, split) not in self._questions:
+            self._questions[task, split] = self._ask(task, split)
+        questions = self._questions[task, split]
+        for position in positions:
+            if not 0 <= position < len(questions):
+                raise TaskError(
+                    f'task "{task}" has {len(questions)} items with a gold answer for {split}; there is '
+                    f"no item {position}"
+                )
+            question = questions[position]
+            if question is not None:
+                yield question
+
+    def _ask(self, task: str, split: Split) -> list[Question | None]:
+        leaves = self._items.leaves(task, split)
+        by_gold = ("generate_until", "loglikelihood")
+        needs = [
+            Need(leaf, leaf.task.OUTPUT_TYPE not in by_gold, leaf.task.OUTPUT_TYPE in by_gold)
+            for leaf in leaves
+        ]
+        work = lay_out(needs, self._engine.encoder, self._engine.stopping)
+        return [question for part in work.parts for question in _questions(work, part)]
+
+    def _parts(self, chosen: Sequence[_Chosen]) -> Iterator[list[_Chosen]]:
+        """Cut items into parts that fit; what begins alike stands together."""
+        most_tokens, most_reads = self._engine.gradients.tokens, self._engine.most_reads
+        part: list[_Chosen] = []
+        tokens = reads = 0
+        for each in sorted(chosen, key=lambda each: each.question.readings[0].tokens):
+            question = each.question
+            cost = question.tokens
+            if part and not self.recompute:
+                before = part[-1].question.readings[0].tokens
+                shared = common_length(before, question.readings[0].tokens)
+                cost -= shared - shared // _CACHED_SHARE
+            if part and (tokens + cost > most_tokens or reads + question.reads > most_reads):
+                yield part
+                part, tokens, reads, cost = [], 0, 0, question.tokens
+            part.append(each)
+            tokens, reads = tokens + cost, reads + question.reads
+        if part:
+            yield part
+
+    def _sums(self, part: Sequence[_Chosen]) -> Tensor:
+        """Return the log-likelihood of every reading, question by question."""
+        readings = [
+            replace(reading, group=number)
+            for number, each in enumerate(part)
+            for reading in each.question.readings
+        ]
+        batches = self._engine.plan(
+            readings,
+            batch_tokens=self._engine.gradients.pass_tokens,
+            preambles=not self.recompute,
+        )
+        return self._engine.read(batches, len(readings)).sums()
+
+
+def gold_count(items: Items, task: str, split: Split = "search") -> int:
+    """Return how many of a task's items have a gold answer, without which an item has no loss.
+
+    Args:
+        items: What was loaded.
+        task: Requested task or group.
+        split: Whose items.
+
+    Raises:
+        TaskError: No such task among the items, or no such split.
+    """
+    return sum(gold is not None for leaf in items.leaves(task, split) for gold in leaf.golds)
+
+
+def _questions(work: Workload, part: Part) -> Iterator[Question | None]:
+    """Yield one for each document with a gold answer; None where the answer has no tokens."""
+    leaf = part.leaf
+    kind = str(leaf.task.OUTPUT_TYPE)
+    if kind == "multiple_choice":
+        first = part.first_request_reading
+        for doc, requests, gold in zip(leaf.docs, leaf.requests, leaf.golds, strict=True):
+            if gold is not None:
+                choices = len(leaf.task.doc_to_choice(doc))  # requests without context may follow
+                right = tuple(choice in gold.choices for choice in range(choices))
+                yield Question(tuple(work.readings[first : first + choices]), right)
+            first += len(requests)
+        return
+    rolling = kind == "loglikelihood_rolling"
+    owners = part.of_requests if rolling else part.of_gold
+    readings = iter(
+        work.readings[part.first_request_reading if rolling else part.first_gold_reading :]
+    )
+    owned = {document: tuple(next(readings) for _ in each) for document, each in groupby(owners)}
+    for document, gold in enumerate(leaf.golds):
+        own = owned.get(document, ())
+        tokens = sum(len(each.targets) for each in own)
+        if gold is not None:
+            yield Question(own, scale=1 / tokens if rolling else 1.0) if tokens else None

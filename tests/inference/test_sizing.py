@@ -1,0 +1,73 @@
+import torch
+from transformers import LlamaConfig
+
+from evomerge.inference import sizing
+
+CPU = torch.device("cpu")
+SMALL = LlamaConfig(hidden_size=96, intermediate_size=256, num_hidden_layers=4)
+LARGE = LlamaConfig(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32)
+
+
+def test_a_large_machine_takes_what_pays():
+    assert sizing.batch_tokens_of(SMALL, torch.float32, CPU) == 2048
+    middle = LlamaConfig(hidden_size=576, intermediate_size=1536, num_hidden_layers=30)
+    assert sizing.batch_tokens_of(middle, torch.float32, CPU) == 512
+    assert sizing.batch_tokens_of(middle, torch.bfloat16, CPU) == 1024
+
+
+def test_a_small_machine_takes_what_fits(monkeypatch):
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**29)
+    large = sizing.batch_tokens_of(LARGE, torch.float32, CPU)
+    assert 256 <= large < 512
+    assert sizing.batch_tokens_of(LARGE, torch.bfloat16, CPU) == 2 * large
+    assert large & (large - 1) == 0
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**19)
+    assert sizing.batch_tokens_of(LARGE, torch.float32, CPU) == 256
+    assert sizing.cache_tokens_of(LARGE, torch.float32, CPU) == 1
+
+
+def test_keys_and_values_are_counted():
+    config = LlamaConfig(
+        hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2
+    )
+    tokens = sizing.cache_tokens_of(config, torch.float32, CPU)
+    # 2 (key, value) · 3 layers · 2 heads · 16 numbers · 4 bytes
+    assert tokens == min(sizing.scoring_memory(CPU) // 4, 2**30) // (2 * 3 * 2 * 16 * 4)
+
+
+def test_backward_passes_are_as_large_as_memory_lets_them(monkeypatch):
+    assert sizing.gradient_room(SMALL, torch.float32, CPU, 4096) == sizing.GradientRoom(
+        4096, 512, False
+    )
+    assert sizing.gradient_room(SMALL, torch.float32, CPU, 300) == sizing.GradientRoom(
+        300, 300, False
+    )
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**35)
+    kept = sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096)
+    assert 512 <= kept.tokens < 4096
+    assert not kept.recompute
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**33)
+    again = sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096)
+    assert again.recompute
+    assert again.tokens == 4096
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**19)
+    assert sizing.gradient_room(LARGE, torch.bfloat16, CPU, 4096).tokens == 256
+
+
+def test_a_model_that_states_nothing():
+    assert sizing.batch_tokens_of(None, torch.float32, CPU) >= 256
+    assert sizing.cache_tokens_of(None, torch.float32, CPU) >= 1
+    assert sizing.gradient_room(None, torch.float32, CPU, 4096).tokens >= 256
+
+
+def test_what_a_worker_may_take_is_said_by_its_caller():
+    gpu = torch.device("cuda")  # nothing of it is asked where the memory is given
+    tokens = sizing.batch_tokens_of(LARGE, torch.bfloat16, gpu, 26 * 10**9)
+    assert tokens == 16384  # a quarter, 6.5 GB, over 213 kB a token, a power of two
+    assert sizing.cache_tokens_of(LARGE, torch.bfloat16, gpu, 26 * 10**9) == 6_500_000_000 // (
+        2 * 32 * 32 * 128 * 2
+    )
+    room = sizing.gradient_room(LARGE, torch.bfloat16, gpu, tokens, 26 * 10**9)
+    assert not room.recompute
+    assert 512 < room.tokens < tokens
+    assert sizing.batch_tokens_of(SMALL, torch.float32, CPU, 2**20) == 256

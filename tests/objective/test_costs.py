@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from evomerge.candidate import Recipe, Slice, Source
+from evomerge.candidate.trial import Cost
+from evomerge.objective.costs import Size, relative_costs, tokens_per_item
+from evomerge.objective.references import References
+
+SIZE = Size((10, 10, 20), 20)
+COSTS = [{"cost": cost} for cost in ("parameters", "generated_tokens")]
+
+
+def stack(*ranges: tuple[int, int] | None) -> Recipe:
+    slices = tuple(Slice((Source("/m/one", layers),)) for layers in ranges)
+    return Recipe("passthrough", slices=slices)
+
+
+def test_weights_are_counted_by_layer() -> None:
+    weights = {"embed": 15, "layers.0.a": 4, "layers.0.b": 6, "layers.1.a": 10, "head": 5}
+    layer = {"layers.0.a": 0, "layers.0.b": 0, "layers.1.a": 1}
+    size = Size.count(weights, layer.get)
+    assert size == Size((10, 10), 20)
+    assert Size.from_json(size.to_json()) == size
+    assert Size.from_json(None) == Size()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (Recipe("linear", models=(Source("/m/one"),)), 1.0),
+        (stack((0, 1), (1, 3)), 1.0),
+        (stack((0, 3), (1, 3)), 1.5),
+        (stack((0, 1)), 0.5),
+        (stack(None), 1.0),
+    ],
+)
+def test_a_stack_of_slices_counts_every_layer_it_holds(recipe: Recipe, expected: float) -> None:
+    assert SIZE.relative(recipe) == expected
+    assert Size().relative(recipe) == 1.0
+
+
+def test_costs_are_relative_to_the_base(aims: SimpleNamespace) -> None:
+    campaign = aims.campaign(costs=COSTS)
+    known = References(base=aims.outcome(0.1, cost=Cost(9.0, 4.0, 8, 80)))
+    mine = aims.outcome(0.1, cost=Cost(0.0, 4.0, 4, 20))
+    assert relative_costs(campaign, mine, stack((0, 3), (1, 3)), known, SIZE) == (1.5, 0.5)
+    assert relative_costs(campaign, mine, None, known, SIZE) == (1.0, 0.5)
+
+
+def test_without_anything_to_compare_with_costs_are_equal(aims: SimpleNamespace) -> None:
+    campaign = aims.campaign(costs=COSTS)
+    mine = aims.outcome(0.1)
+    assert relative_costs(campaign, mine, None, References(), SIZE) == (1.0, 1.0)
+    known = References(base=mine)
+    assert relative_costs(campaign, aims.outcome(0.1, cost=Cost()), None, known, SIZE)[1:] == (1,)
+    assert tokens_per_item(aims.outcome(0.1, cost=Cost(1.0, 1.0, 0, 1))) == 0.0
+
+
+def test_equal_models_cost_the_same_however_long_they_took(aims: SimpleNamespace) -> None:
+    campaign = aims.campaign(costs=COSTS)
+    known = References(base=aims.outcome(0.1, cost=Cost(1.0, 4.0, 8, 80)))
+    slow, fast = (aims.outcome(0.1, cost=Cost(1.0, seconds, 8, 96)) for seconds in (9.0, 3.0))
+    recipe = stack((0, 3))
+    assert relative_costs(campaign, slow, recipe, known, SIZE) == relative_costs(
+        campaign, fast, recipe, known, SIZE
+    )

@@ -1,0 +1,75 @@
+"""Names that mean nothing are answered before any heavy library is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evomerge.candidate.methods import NOT_SUPPORTED, PARAMETERS
+from evomerge.config import Campaign
+from evomerge.errors import UserError
+from evomerge.merge import METHODS
+from evomerge.preflight.typos import check_names
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = ROOT / "search_spaces" / "quickstart.yaml"
+TYPOS = {
+    "method": (
+        "method: task_arithmetic",
+        "method: task_aritmetic",
+        r'did you mean "task_arithmetic"',
+    ),
+    "mergekit's": ("method: task_arithmetic", "method: nuslerp", "a method of mergekit"),
+    "parameter": ("weight: {", "wieght: {", r'unknown parameter "wieght" .* did you mean "weight"'),
+    "zoo": ("zoo:base", "zoo:bse", r"models\.base.*the zoo has no model"),
+    "expert": ("zoo:tools", "./tolls", r"models\.experts\.2.*no such folder"),
+    "tasks": (
+        "tasks_path: ../benchmarks/tasks",
+        "tasks_path: ../tsks",
+        r"tasks_path.*no such folder",
+    ),
+    "sampler": ("sampler: gradient", "sampler: slpe", "search.sampler"),
+}
+
+
+@pytest.fixture
+def file(tmp_path, request):
+    old, new, _ = TYPOS[request.param]
+    text = QUICKSTART.read_text().replace("../benchmarks", str(ROOT / "benchmarks"))
+    old, new = (part.replace("../benchmarks", str(ROOT / "benchmarks")) for part in (old, new))
+    assert old in text
+    path = tmp_path / "c.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize(("file", "kind"), [(k, k) for k in TYPOS], indirect=["file"])
+def test_a_typo_is_named_with_its_line(file, kind):
+    with pytest.raises(UserError, match=TYPOS[kind][2]) as caught:
+        check_names(Campaign.load(file), file)
+    assert caught.value.line is not None
+
+
+def test_the_answer_needs_no_heavy_library(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(QUICKSTART.read_text().replace("task_arithmetic", "tis"))
+    code = (
+        "import sys; from evomerge.cli import run_command\n"
+        f"status = run_command(['search', {str(path)!r}, '--out', {str(tmp_path / 'out')!r}])\n"
+        "assert status == 2, status\n"
+        "heavy = {'torch', 'transformers', 'lm_eval', 'ray', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert 'unknown method "tis"' in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_names_known_beforehand_are_those_of_the_methods():
+    assert {name: set(method.parameters) for name, method in METHODS.items()} == {
+        name: set(takes) for name, takes in PARAMETERS.items()
+    }
+    assert not set(NOT_SUPPORTED) & set(METHODS)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evomerge.candidate import Recipe, Source
+from evomerge.candidate.trial import Candidate
+from evomerge.search.finalists import pick
+from evomerge.space import Baseline
+
+
+def recipe(weight: float) -> Recipe:
+    return Recipe("linear", models=(Source("/m/one", parameters={"weight": weight}),))
+
+
+def content(made: Recipe) -> float:
+    return float(made.models[0].parameters["weight"])  # type: ignore[arg-type]
+
+
+def trials(*weights: float) -> Iterator[Candidate]:
+    for number, weight in enumerate(weights):
+        yield Candidate(f"trial {number}", recipe(weight), number)
+
+
+def test_copies_take_one_place_and_those_of_naive_merges_none() -> None:
+    known = [
+        Baseline("one", "expert", recipe(1.0)),
+        Baseline("ties", "baseline", recipe(0.3)),
+        Baseline("also", "baseline", recipe(0.3)),
+    ]
+    found = pick(trials(0.3, 0.5, 0.5, 0.3, 0.7, 0.5, 1.0, 0.9), 3, known, content)
+    assert [one.number for one in found.chosen] == [1, 4, 7]
+    assert {key: one.number for key, one in found.copies.items()} == {
+        "baseline:ties": 0,
+        "expert:one": 6,
+    }
+
+
+def test_no_more_trials_are_read_than_needed() -> None:
+    in_turn = trials(0.1, 0.2, 0.3)
+    assert len(pick(in_turn, 2, [], content).chosen) == 2
+    assert len(list(in_turn)) <= 1

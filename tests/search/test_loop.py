@@ -1,0 +1,251 @@
+"""The loop over a fake pool: the fake family of `search/driver.py`, no models."""
+
+import importlib.util
+import sys
+from collections import deque
+from pathlib import Path
+
+import pytest
+
+from evomerge.candidate.trial import Failure, FailureKind, Gradients, Job, Outcome
+from evomerge.errors import CampaignStopped
+from evomerge.progress import NoDisplay
+from evomerge.search import loop as exploring
+from evomerge.search.loop import FIRST_CANDIDATES, explore
+from evomerge.store import Store
+
+
+@pytest.fixture(scope="module")
+def driver():
+    path = Path(__file__).parent / "search" / "driver.py"
+    spec = importlib.util.spec_from_file_location("exploring_driver", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class FakePool:
+    """Workers that finish at once, the newest work first or (ordered) the oldest."""
+
+    def __init__(self, size, answer, ordered=False, at_once=1):
+        self.size, self.answer, self.ordered, self.at_once = size, answer, ordered, at_once
+        self.work, self.submitted, self.waited, self.left = deque(), [], [], 0
+
+    @property
+    def free(self):
+        return self.size - len(self.work)
+
+    def submit(self, work):
+        assert self.free
+        self.work.append(work)
+        self.submitted.append(work)
+
+    def next(self, timeout=None):
+        if timeout is None:
+            self.waited.append(self.free)
+            self.left = self.at_once
+        if not self.left or not self.work:
+            raise TimeoutError
+        self.left -= 1
+        work = self.work.popleft() if self.ordered else self.work.pop()
+        return work, self.answer(work)
+
+
+class Shown(NoDisplay):
+    def __init__(self):
+        self.all, self.said = [], []
+
+    def show(self, progress):
+        self.all.append(progress)
+
+    def say(self, message):
+        self.said.append(message)
+
+
+def run(driver, folder, pool, mode="mean", **search):
+    campaign = driver.fake_campaign(folder, mode, **search)
+    store, study = driver.open_study(campaign)
+    display = Shown()
+    with store:
+        explore(campaign, store, study, pool, display)
+    return study, display
+
+
+def trials(folder):
+    with Store.open(folder, write=False) as store:
+        return [(t.params, t.state, t.values) for t in store.trials()]
+
+
+@pytest.mark.parametrize("sampler", ["gradient", "cmaes"])
+@pytest.mark.parametrize(("size", "at_once"), [(1, 1), (3, 1), (16, 5)])
+def test_every_worker_is_busy_until_the_budget_is_spent(driver, tmp_path, sampler, size, at_once):
+    pool = FakePool(size, driver.answer, at_once=at_once)
+    study, display = run(driver, tmp_path / "out", pool, sampler=sampler, trials=30)
+    assert (study.tally.asked, study.tally.told) == (30, 30)
+    assert len(pool.submitted) == len({driver.name_of(work) for work in pool.submitted})
+    before_the_end = len(pool.waited) - size
+    assert set(pool.waited[:before_the_end]) <= {0}
+    last = display.all[-1]
+    assert (last.stage, last.done, last.total, last.failed) == ("search", 30, 30, 4)
+    assert last.best == study.tally.best_value
+
+
+@pytest.mark.parametrize(
+    ("budget", "ended"),
+    [
+        ({"trials": 12}, "trials"),
+        ({"hours": 1e-9}, "hours"),
+        ({"item_evaluations": 20_000}, "item evaluations"),
+        ({"target": -1.85}, "target reached"),
+        ({"hours": 1, "trials": 3}, "trials"),
+    ],
+)
+def test_what_ended_the_search_is_recorded_and_said(driver, tmp_path, budget, ended):
+    campaign = {"sampler": "cmaes", "trials": None, **budget}
+    study, display = run(driver, tmp_path / "out", FakePool(2, driver.answer), **campaign)
+    assert display.said == [f"search ended: {ended}"]
+    with Store.open(tmp_path / "out", write=False) as store:
+        assert store.ended == ended
+    if "item_evaluations" in budget:  # no 200 trials stand in its way: twins cost nothing
+        assert study.tally.asked >= 20_000 // 80
+    assert display.all[-1].total == budget.get("trials")
+
+
+def test_a_space_of_few_recipes_ends_once_they_are_scored(driver, tmp_path):
+    methods = {"method": ["task_arithmetic", "ties"], "parameters": {"weight": 0.5}}
+    pool = FakePool(3, lambda work: driver.outcome([0.5] * 4))
+    search = {"sampler": "random", "trials": None, "hours": 100}
+    study, display = run(driver, tmp_path / "out", pool, space=methods, **search)
+    assert display.said == ["search ended: space exhausted"]
+    assert len(study.tally.scored) > len(pool.submitted) == 2
+
+
+def test_an_interrupted_search_says_so(driver, tmp_path):
+    def interrupted(work):
+        if len(pool.submitted) == 5:
+            raise KeyboardInterrupt
+        return driver.answer(work)
+
+    pool = FakePool(1, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(driver, tmp_path / "out", pool, sampler="random")
+    with Store.open(tmp_path / "out", write=False) as store:
+        assert store.ended == "interrupted"
+
+
+def test_candidates_are_asked_for_ahead_so_that_nobody_waits_for_a_write(driver, tmp_path):
+    pool = FakePool(16, driver.answer)
+    busy = []
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="random", trials=40)
+    store, study = driver.open_study(campaign)
+    tell = study.tell_many
+    study.tell_many = lambda results: (busy.append(pool.free), tell(results))
+    with store:
+        explore(campaign, store, study, pool, NoDisplay())
+    assert set(busy[:20]) == {0}  # the free worker got its next candidate before the write
+
+
+def test_workers_that_end_during_a_write_go_on_before_anything_is_asked(driver, tmp_path):
+    pool = FakePool(16, driver.answer)
+    free = []
+    campaign = driver.fake_campaign(tmp_path / "out", sampler="random", trials=40)
+    store, study = driver.open_study(campaign)
+    tell, ask = study.tell_many, study.ask_many
+
+    def slow_tell(results):
+        tell(results)
+        pool.left = 2
+
+    def watched_ask(count):
+        free.append((pool.free, pool.left))
+        return ask(count)
+
+    study.tell_many, study.ask_many = slow_tell, watched_ask
+    with store:
+        explore(campaign, store, study, pool, NoDisplay())
+    assert free[:2] == [(16, 0), (8, 0)]  # at the start eight begin before others are drawn
+    assert set(free[2:9]) == {(0, 0)}  # the two were taken, and their workers have work again
+    assert study.tally.told == 40
+
+
+def test_in_turn_results_are_heard_one_by_one(driver, tmp_path):
+    """Which are there already, when one is taken, depends on the workers' speed."""
+    found = []
+    for name, at_once in (("one", 1), ("other", 3)):
+        pool = FakePool(3, driver.answer, ordered=True, at_once=at_once)
+        settings = {"sampler": "tpe", "trials": 24, "deterministic": True}
+        run(driver, tmp_path / name, pool, **settings)
+        found.append(([driver.name_of(work) for work in pool.submitted], trials(tmp_path / name)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_an_interrupted_search_goes_on_with_what_was_in_flight(driver, tmp_path, ordered):
+    class BrokenError(Exception):
+        pass
+
+    pool = FakePool(3, driver.answer, ordered)
+
+    def answer(work):
+        if len(pool.submitted) == 25:
+            raise BrokenError
+        return driver.answer(work)
+
+    pool.answer = answer
+    settings = {"sampler": "gradient", "trials": 12, "deterministic": ordered}
+    with pytest.raises(BrokenError):
+        run(driver, tmp_path / "broken", pool, **settings)
+    again = FakePool(3, driver.answer, ordered)
+    study, _ = run(driver, tmp_path / "broken", again, **settings)
+    assert study.tally.told == 12
+    first = {driver.name_of(work) for work in again.submitted[:3]}
+    assert first <= {driver.name_of(work) for work in pool.submitted}
+    if ordered:
+        run(driver, tmp_path / "whole", FakePool(3, driver.answer, ordered), **settings)
+        assert trials(tmp_path / "broken") == trials(tmp_path / "whole")
+
+
+def test_no_candidate_is_asked_for_after_the_last_hour(driver, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(exploring.time, "monotonic", lambda: now[0])
+
+    def answer(work):
+        now[0] += 0.4 * 3600
+        return driver.answer(work)
+
+    study, _ = run(driver, tmp_path / "out", FakePool(2, answer), sampler="random", hours=1.0)
+    assert (
+        study.tally.asked == study.tally.told == 4
+    )  # the third ends past the hour, the fourth flew
+
+
+def failing(kinds):
+    kinds = iter(kinds)
+
+    def answer(work):
+        if not isinstance(work, Job):
+            return Gradients(failure=Failure(FailureKind.MERGE, "no gradient"))
+        return Outcome(failure=Failure(next(kinds), "it broke"))
+
+    return answer
+
+
+@pytest.mark.parametrize("sampler", ["gradient", "random"])
+def test_it_stops_if_the_first_candidates_all_fail_alike(driver, tmp_path, sampler):
+    pool = FakePool(1, failing([FailureKind.TASK] * 20))
+    with pytest.raises(
+        CampaignStopped, match=r"first 5 candidates all failed alike \(task\): it broke"
+    ):
+        run(driver, tmp_path / "out", pool, sampler=sampler)
+    assert sum(state == "failed" for _, state, _ in trials(tmp_path / "out")) == FIRST_CANDIDATES
+
+
+def test_it_goes_on_if_they_fail_for_other_reasons_or_one_does_not(driver, tmp_path):
+    kinds = [FailureKind.TASK] * 4 + [FailureKind.MERGE] * 16
+    study, _ = run(driver, tmp_path / "out", FakePool(1, failing(kinds)), sampler="random")
+    assert study.tally.failed == 20
+    broken = failing([FailureKind.TASK] * 20)
+    pool = FakePool(1, lambda work: (driver.answer if work.candidate.number == 2 else broken)(work))
+    study, _ = run(driver, tmp_path / "other", pool, sampler="random")
+    assert (study.tally.failed, len(study.tally.scored)) == (19, 1)
