@@ -40,7 +40,7 @@ from benchmarks.search._variants import ENTRANTS
 from evomerge.candidate import Recipe
 from evomerge.candidate.trial import Candidate, Job, Outcome, Split
 from evomerge.config import Campaign
-from evomerge.objective import ZooScorer
+from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight, preflight
 from evomerge.run import assignment_of
 from evomerge.search import Known, Study, directions, race_of
@@ -213,7 +213,7 @@ class Bench:
         return len(JOBS) * int(self._settings["items"]["search"])
 
     def _study(self, ready: Preflight, store: Store, sampler: str) -> Study:
-        scorer = ZooScorer.of(ready.campaign, store.facts, store.evaluations(), "search")
+        aims = Objectives.of(ready.campaign, store.facts, store.evaluations(), "search")
         points = {row.name: row.params for row in ready.space.baselines()}
         known = [Known(outcome, points[row.name]) for row, outcome in self._parents.values()]
         ids = {task: ready.items.ids(task, "search") for task in self._metrics}
@@ -221,11 +221,11 @@ class Bench:
         entrant = ENTRANTS.get(sampler)
         return Study(
             ready.space,
-            scorer,
+            aims,
             store,
             known=known,
             counts={task: len(each) for task, each in ids.items()},
-            race=race_of(scorer, ids) if racing else None,
+            race=race_of(aims, ids) if racing else None,
             sampler=None if entrant is None else entrant(ready),
         )
 

@@ -39,7 +39,7 @@ from evomerge.candidate.trial import (
 )
 from evomerge.config import Campaign
 from evomerge.merge import METHODS
-from evomerge.objective import References, ZooScorer
+from evomerge.objective import Objectives, References
 from evomerge.progress import NoDisplay
 from evomerge.search import Study, directions
 from evomerge.search.loop import explore
@@ -129,7 +129,7 @@ class Setting:
 
     campaign: Campaign
     space: Space
-    scorer: ZooScorer = field(repr=False)
+    aims: Objectives = field(repr=False)
 
     @classmethod
     def of(cls, sampler: str, trials: int, out: Path) -> Setting:
@@ -155,12 +155,12 @@ class Setting:
         return cls(
             campaign,
             Space.build(campaign.space, family, METHODS),
-            ZooScorer(campaign, references),
+            Objectives(campaign, references),
         )
 
     def study(self, store: Store) -> Study:
         """Open the study of a store."""
-        return Study(self.space, self.scorer, store, counts=dict.fromkeys(_TASKS, ITEMS))
+        return Study(self.space, self.aims, store, counts=dict.fromkeys(_TASKS, ITEMS))
 
     def create(self) -> Store:
         """Create the results folder."""
