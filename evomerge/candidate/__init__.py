@@ -1,4 +1,4 @@
-"""Recipes: everything needed to rebuild one merged model, and mergekit's YAML in and out."""
+"""What travels between driver and workers: recipes, jobs, outcomes; and mergekit's YAML in and out."""
 
 from evomerge.candidate.mergekit_yaml import dumps, load, loads, located, save
 from evomerge.candidate.numbers import Parts, parts, with_numbers
