@@ -12,6 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")  # else tests beside them starve Ray's workers
 
+import hypothesis
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -28,6 +29,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 transformers_logging.disable_progress_bar()
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 CHAT_TEMPLATE = (

@@ -45,7 +45,7 @@ def test_help_names_every_command_and_imports_nothing_heavy():
         (["check", "--jsno", "x"], "No such option: --jsno"),
         (["search", "x", "--trials", "0"], "'--trials'"),
         (["check", "none.yaml"], "none.yaml: no such file; expected a YAML file"),
-        (["score", "zoo:base"], "give either --tasks A,B or --campaign DIR"),
+        (["score", "zoo:base"], "say what to score on: --tasks A,B or --campaign DIR"),
         (["merge", ".", "out"], ".: is a folder; expected a recipe"),
         (["merge", ".", "out", "--trial", "7"], ".: holds no campaign"),
     ],
