@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.config import Campaign, Workers
 from evomerge.errors import UserError
-from evomerge.imports import import_quickly
 from evomerge.preflight.typos import check_names
 from evomerge.progress import Display, Style, open_display
 from evomerge.workers import EarlyPool, start_early
+from evomerge.workers.imports import import_quickly
 
 if TYPE_CHECKING:
     from evomerge.candidate import Recipe

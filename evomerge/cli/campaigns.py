@@ -55,8 +55,8 @@ def check(
 ) -> None:
     """Say what is wrong with a campaign, and what it will cost."""
     from evomerge.config import Campaign
-    from evomerge.imports import import_quickly
     from evomerge.preflight.typos import check_names
+    from evomerge.workers.imports import import_quickly
 
     campaign = Campaign.load(campaign_file)  # a typo is answered before anything heavy is imported
     check_names(campaign, campaign_file)

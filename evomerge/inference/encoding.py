@@ -87,7 +87,7 @@ class Encoder:
                 pair = self._behind_prefix(bare.pop())
             if not (pair[1] or empty):
                 raise TaskError(
-                    f"the continuation {continuation!r} has no tokens of its own; there is nothing to score"
+                    f"the continuation {continuation!r} brings no tokens; there is nothing to score"
                 )
             encoded.append(pair)
         return encoded

@@ -101,7 +101,7 @@ def open_adapter(folder: Path, *, allow_pickle: bool = False) -> Adapter:
         elif ".original_module." in name:
             continue  # what `modules_to_save` was before it was trained
         elif "lora_" in name:
-            raise ModelError(f"holds {key}, which is no factor of a plain LoRA", file=file)
+            raise ModelError(f"holds {key}, which does not belong to a plain LoRA", file=file)
         else:
             plain = INSIDE.sub(".", name)
             trained = _is_trained(config, plain)

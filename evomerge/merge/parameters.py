@@ -38,7 +38,7 @@ def resolve(
         required: Insist on required parameters (the base of a task vector needs none).
 
     Raises:
-        RecipeError: A required parameter has no value for this tensor.
+        RecipeError: A required parameter lacks a value for this tensor.
     """
     scopes = tuple(scopes)
     values: dict[str, Value] = {}

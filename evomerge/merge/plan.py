@@ -63,7 +63,7 @@ def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
         checkpoints: Every model that it names.
 
     Raises:
-        RecipeError: A layer range exceeds a model, or a required parameter has no value for a tensor.
+        RecipeError: A layer range exceeds a model, or a required parameter lacks a value for a tensor.
         ModelError: A model's layers cannot be told from its tensors' names.
     """
     chosen = method(recipe.method)

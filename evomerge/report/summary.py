@@ -32,7 +32,7 @@ class Summary:
         experts: Name → model, as the campaign names them.
         goals: The objectives.
         items: Split → items a task.
-        trials: Trials in the budget; None: it has no limit of them.
+        trials: Trials in the budget; None: without a limit.
         complete: Trials with scores.
         failed: Trials without.
         pruned: Trials given up before their last item.

@@ -6,7 +6,7 @@ from evomerge.search.history import Known
 from evomerge.search.objectives import directions, reached
 from evomerge.search.racing import race_faults, race_of, unbounded
 from evomerge.search.ranking import Ranked, finalists
-from evomerge.search.study import Study, Work
+from evomerge.search.study import Study
 from evomerge.search.tally import Ended, Tally
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Ranked",
     "Study",
     "Tally",
-    "Work",
     "directions",
     "finalists",
     "forecast",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from evomerge.config import Campaign
 from evomerge.search.descent import CHECKPOINTS
 from evomerge.search.descent_sampler import paths_followed
-from evomerge.search.study import GRADIENT_COST
+from evomerge.search.tally import GRADIENT_COST
 
 RACED = 0.6
 """Part of its items that a raced candidate is scored on, on average."""

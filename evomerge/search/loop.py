@@ -12,9 +12,10 @@ from evomerge.candidate.trial import Gradients, Outcome
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
 from evomerge.progress import Display, Pace
-from evomerge.search import Ended, Study, Work
+from evomerge.search import Ended, Study
 from evomerge.store import Store
 from evomerge.workers import Pool
+from evomerge.workers.pool import Work
 
 FIRST_CANDIDATES = 5
 """A campaign whose first candidates all fail alike stops and says why."""

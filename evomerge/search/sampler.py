@@ -52,7 +52,7 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
-class GradientSampler(Sampler, Protocol):
+class DescendingSampler(Sampler, Protocol):
     """A source of points that also asks for gradients. All but `next_step` and `step` are repeated."""
 
     def next_step(self) -> Step | None:

@@ -1,6 +1,6 @@
 """The study: what to try next, what came of it, and both on disk before anything else happens.
 
-The store holds the events (asked, told, steps of descents) in their order. Hearing them again rebuilds
+The store holds the events (asked, told, steps of descents) in their order. Replaying them rebuilds
 the sampler exactly, whatever was in flight when the last driver died.
 """
 
@@ -31,18 +31,14 @@ from evomerge.search.in_flight import InFlight
 from evomerge.search.incumbents import Incumbents
 from evomerge.search.racing import against
 from evomerge.search.ranking import Ranked, finalists, ranked_loss, ranking
-from evomerge.search.sampler import GradientSampler, Params, Result, Sampler
+from evomerge.search.sampler import DescendingSampler, Params, Result, Sampler
 from evomerge.search.samplers import open_sampler
-from evomerge.search.tally import Ended, Tally
+from evomerge.search.tally import GRADIENT_COST, Ended, Tally
 from evomerge.space import Space
 from evomerge.store import Asked, Store, StoredBaseline, StoredTrial, Told
-
-GRADIENT_COST = 3
-"""A step reads its items forward and backward; the latter counts as two more item evaluations."""
+from evomerge.workers.pool import Work
 
 _ATTEMPTS = 3  # draws before a candidate near one in flight is let pass
-
-Work = Job | GradientJob
 
 
 class Study:
@@ -54,7 +50,7 @@ class Study:
     Args:
         space: Where to search.
         aims: Of the campaign, on the `search` items.
-        store: Open for writing; what it holds is noted again.
+        store: Open for writing; what it holds is replayed.
         known: Parents and naive merges; the sampler is told of those that lie in the space.
         first: Points to try before the sampler's own, such as those of an earlier campaign.
         counts: Task → number of its search items with a gold answer, for the tasks that have any.
@@ -172,7 +168,7 @@ class Study:
                     self._tell_step(work, outcome)
                 else:
                     found, expected = type(outcome).__name__, type(work).__name__
-                    raise ValueError(f"{found} is no result of {expected}")
+                    raise ValueError(f"{found} does not answer {expected}")
             self._tell_trials(trials)
 
     def take_news(self) -> list[Told]:
@@ -207,7 +203,7 @@ class Study:
 
     def _next_step(self) -> Step | None:
         sampler = self._sampler
-        if not isinstance(sampler, GradientSampler) or self.tally.asked < len(self._first):
+        if not isinstance(sampler, DescendingSampler) or self.tally.asked < len(self._first):
             return None
         return None if self._must_wait() else sampler.next_step()
 
@@ -215,7 +211,7 @@ class Study:
         """Descents begin at the best of the given points, so these are noted of first."""
         given = range(len(self._first))
         return (
-            isinstance(self._sampler, GradientSampler)
+            isinstance(self._sampler, DescendingSampler)
             and self.tally.asked >= len(self._first)
             and any(number in self._running for number in given)
         )
@@ -330,7 +326,7 @@ class Study:
             elif what.outcome is not None:
                 self._in_flight.land(what.number, what.outcome)
                 self._take_told(what.candidate, what.outcome, what.values)
-        elif isinstance(self._sampler, GradientSampler):
+        elif isinstance(self._sampler, DescendingSampler):
             step = self._sampler.step(what.descent, what.step, what.params, what.items)
             if told:
                 gradients = None if what.loss is None else what.gradients
@@ -368,14 +364,14 @@ class Study:
         self._sampler.told(number, self._params[number], result)
 
     def _take_step(self, step: Step) -> None:
-        assert isinstance(self._sampler, GradientSampler)  # nothing else takes steps
+        assert isinstance(self._sampler, DescendingSampler)  # nothing else takes steps
         self._sampler.step_asked(step)
         self._steps[step.name] = step
 
     def _take_gradients(
         self, step: Step, gradients: Mapping[str, float] | None, failure: str | None, cost: int
     ) -> None:
-        assert isinstance(self._sampler, GradientSampler)
+        assert isinstance(self._sampler, DescendingSampler)
         del self._steps[step.name]
         self.tally.items += cost
         self.tally.gradient_failure = failure or self.tally.gradient_failure
@@ -401,5 +397,4 @@ def _number(candidate: Candidate) -> int:
 
 
 def _in_full(race: Race | None, outcome: Outcome) -> Outcome:
-    """Estimate what a candidate that was given up is worth on all items."""
     return outcome if race is None else completed(race, outcome)

@@ -15,6 +15,9 @@ from evomerge.search.sampler import Result
 EXHAUSTED = 50
 """So many trials in a row that repeat recipes of earlier ones: the sampler finds nothing new to try."""
 
+GRADIENT_COST = 3
+"""A step reads its items forward and backward; the latter counts as two more item evaluations."""
+
 
 class Ended(StrEnum):
     """What ended a search."""

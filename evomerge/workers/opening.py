@@ -9,9 +9,9 @@ from typing import Literal
 
 from evomerge.config.model_names import parts
 from evomerge.errors import CampaignError
-from evomerge.imports import import_quickly
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.early import EarlyPool
+from evomerge.workers.imports import import_quickly
 from evomerge.workers.joining import find_cluster
 from evomerge.workers.pool import Evaluates, Pool
 from evomerge.workers.ray_pool import RETRIES, RayPool

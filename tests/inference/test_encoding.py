@@ -70,5 +70,5 @@ def test_windows_cover_every_token_once(encoder):
 
 
 def test_empty_continuation(encoder):
-    with pytest.raises(TaskError, match="has no tokens of its own"):
+    with pytest.raises(TaskError, match="brings no tokens"):
         encoder.pairs([("context", "")])

@@ -148,7 +148,7 @@ def rewrite(folder: Path, change) -> None:
             lambda f: rewrite(
                 f, lambda t: t | {"base_model.model.x.lora_magnitude_vector": torch.ones(1)}
             ),
-            "no factor of a plain LoRA",
+            "does not belong to a plain LoRA",
         ),
     ],
 )

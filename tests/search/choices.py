@@ -13,7 +13,7 @@ import numpy as np
 from evomerge.candidate.trial import Cost, Estimate, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.objective import Objectives
-from evomerge.search.sampler import GradientSampler, Params, Result, Sampler
+from evomerge.search.sampler import DescendingSampler, Params, Result, Sampler
 from evomerge.search.samplers import open_sampler
 from evomerge.space import Choice, Family, Space, choice_of
 
@@ -146,7 +146,7 @@ def search(settings: Campaign) -> tuple[list[dict[str, float]], Space]:
     sampler, space = opened(settings)
     points: list[dict[str, float]] = []
     while len(points) < settings.planned_trials:
-        if isinstance(sampler, GradientSampler) and (step := sampler.next_step()) is not None:
+        if isinstance(sampler, DescendingSampler) and (step := sampler.next_step()) is not None:
             sampler.step_asked(step)
             sampler.step_told(step.descent, gradient_at(space, step.params))
             continue
@@ -173,7 +173,7 @@ def events(settings: Campaign, workers: int) -> list[tuple[str, tuple[Any, ...],
 
     while number < settings.planned_trials or running:
         if len(running) < workers and number < settings.planned_trials:
-            step = call("next_step") if isinstance(sampler, GradientSampler) else None
+            step = call("next_step") if isinstance(sampler, DescendingSampler) else None
             if step is not None:
                 call("step_asked", step)
                 running.append(("step_told", step.descent, step.params))

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from evomerge.imports import import_quickly
+from evomerge.workers.imports import import_quickly
 
 
 @pytest.mark.parametrize("collecting", [True, False])
