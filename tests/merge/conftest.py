@@ -1,19 +1,23 @@
-"""mergekit 0.1.5 as an oracle, and shortcuts to merge in memory."""
+"""mergekit 0.1.5 as an oracle, shortcuts to merge in memory, and recipes of many settings."""
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from evomerge.candidate import Recipe, dumps
+from evomerge.candidate import Conditional, Recipe, Slice, Source, dumps
 from evomerge.merge import check_family, merged_tensors, open_checkpoint
 
+FAMILIES = ("llama_family", "qwen2_family")
+COMPONENTS = ("self_attn", "mlp", None)
 Tensors = dict[str, torch.Tensor]
 
 
@@ -66,3 +70,83 @@ def assert_agree() -> Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.T
             assert worst <= 1e-6 * expected.abs().max().item(), f"{name}: {worst}"
 
     return check
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Any:
+    """Each of the families that recipes are tried on."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def over_models() -> Callable[..., Recipe]:
+    """A recipe over the whole models of a family, each with weights of its own."""
+
+    def build(
+        family: Any,
+        method: str,
+        *,
+        gradient: bool = False,
+        shared: Mapping[str, Any] | None = None,
+    ) -> Recipe:
+        rng = random.Random(7)
+        models = family.experts if method != "linear" else family.models
+        return Recipe(
+            method=method,
+            models=tuple(
+                Source(model, parameters=parameters(method, rng, gradient=gradient))
+                for model in models
+            ),
+            base_model=family.base,
+            parameters=shared or {},
+            dtype="float32",
+        )
+
+    return build
+
+
+@pytest.fixture
+def over_slices() -> Callable[..., Recipe]:
+    """A recipe with one slice per half of the layers, the base a source of each."""
+
+    def build(family: Any, method: str) -> Recipe:
+        rng = random.Random(11)
+        layers = open_checkpoint(family.base).config.num_hidden_layers
+        halves = ((0, layers // 2), (layers // 2, layers))
+        return Recipe(
+            method=method,
+            slices=tuple(
+                Slice(
+                    sources=tuple(
+                        Source(model, half, parameters(method, rng)) for model in family.models
+                    )
+                )
+                for half in halves
+            ),
+            base_model=family.base,
+            dtype="float32",
+        )
+
+    return build
+
+
+def parameters(method: str, rng: random.Random, *, gradient: bool = False) -> dict[str, Any]:
+    if method == "linear":
+        return {"weight": setting(rng, 0.1, 1.0, gradient=gradient)}
+    found = {"weight": setting(rng, -0.3, 1.0, gradient=gradient)}
+    if method == "ties":
+        found["density"] = setting(rng, 0.1, 0.95, gradient=gradient)
+    return found
+
+
+def setting(
+    rng: random.Random, low: float, high: float, *, gradient: bool = False
+) -> tuple[Conditional, ...]:
+    """By component, and over the layers."""
+    return tuple(
+        Conditional(
+            tuple(rng.uniform(low, high) for _ in range(3)) if gradient else rng.uniform(low, high),
+            name,
+        )
+        for name in COMPONENTS
+    )
