@@ -35,9 +35,10 @@ from evomerge.candidate.trial import (
 from evomerge.config import Campaign
 from evomerge.objective import Objectives, References
 from evomerge.racing import blocks, give_up
-from evomerge.search import Known, Study, Work, directions
+from evomerge.search import Known, Study, directions
 from evomerge.space import Family, Space
 from evomerge.store import Store
+from evomerge.workers.pool import Work
 
 SAMPLERS = ("gradient", "cmaes", "tpe", "nsga2", "gp", "random", "qmc")
 OPTIMUM = (0.8, 0.3, 0.6, 0.1)
