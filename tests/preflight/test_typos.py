@@ -12,7 +12,7 @@ from evomerge.errors import UserError
 from evomerge.merge import METHODS
 from evomerge.preflight.typos import check_names
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "search_spaces" / "quickstart.yaml"
 TYPOS = {
     "method": (
