@@ -6,7 +6,7 @@ import evomerge
 from evomerge.errors import ResultsError
 from evomerge.result import Result
 from evomerge.store import Store
-from tests.small_campaign import TASK, write_results
+from tests.small_results import TASK, write_results
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from evomerge import cli
-from tests.small_campaign import TASK, write_results
+from tests.small_results import TASK, write_results
 
 
 @pytest.fixture(scope="module")
