@@ -10,7 +10,7 @@ from evomerge.preflight import check
 from evomerge.scoring import gold_count
 from evomerge.space import unused
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
 NEED_OTHER_MODELS = {"seven_billion", "smollm2", "smollm2_cmaes", "smollm2_gp"}
 
@@ -138,7 +138,7 @@ def test_a_sampler_without_gradients_by_some_dimensions_is_a_warning_by_all_an_e
     path.write_text(path.read_text().replace("sampler: cmaes", "sampler: gradient"))
     ready = preflight(path)
     gradient, masks = unused(ready.space, ready.campaign.search.sampler)
-    assert "gradient has no gradient by 1 of 3 dimensions (mask_seed)" in gradient
+    assert "there is no gradient by 1 of 3 dimensions (mask_seed)" in gradient
     assert masks.startswith("mask_seed: neighbouring values are unrelated masks")
     path.write_text(path.read_text().replace("{low: 0.0, high: 1.2}", "1.0"))
     with pytest.raises(UserError, match=r'c\.yaml:16: search\.sampler: found "gradient", but no'):

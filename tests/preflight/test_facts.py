@@ -13,7 +13,7 @@ from evomerge.preflight.check import preflight
 from evomerge.preflight.facts import LIBRARIES, facts_of, refuse_changes
 from evomerge.preflight.family import open_family
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.candidate.methods import NOT_SUPPORTED, PARAMETERS
 from evomerge.config import Campaign
 from evomerge.errors import UserError
-from evomerge.merge import METHODS
 from evomerge.preflight.typos import check_names
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "search_spaces" / "quickstart.yaml"
 TYPOS = {
     "method": (
@@ -66,10 +64,3 @@ def test_the_answer_needs_no_heavy_library(tmp_path):
     assert done.stderr.count("\n") == 1
     assert 'unknown method "tis"' in done.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_the_names_known_beforehand_are_those_of_the_methods():
-    assert {name: set(method.parameters) for name, method in METHODS.items()} == {
-        name: set(takes) for name, takes in PARAMETERS.items()
-    }
-    assert not set(NOT_SUPPORTED) & set(METHODS)

@@ -12,7 +12,7 @@ from evomerge.preflight.warm_start import POINTS, first_points
 from evomerge.search import directions
 from evomerge.store import Store
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def campaign(
