@@ -37,6 +37,6 @@ def evaluation(name: str, kind: str, found: Outcome, split: str = "search") -> S
 
 
 @pytest.fixture(scope="session")
-def aims() -> SimpleNamespace:
+def made() -> SimpleNamespace:
     """What one test module cannot import from another."""
     return SimpleNamespace(campaign=make_campaign, outcome=outcome, evaluation=evaluation)

@@ -26,21 +26,21 @@ KEEP = [
 ]
 
 
-def test_shortfalls_are_relative_to_what_is_asked_for(aims: SimpleNamespace) -> None:
-    campaign = aims.campaign(keep=KEEP)
-    known = References(base=aims.outcome(0.1, 10.0), experts={"one": aims.outcome(0.5)})
+def test_shortfalls_are_relative_to_what_is_asked_for(made: SimpleNamespace) -> None:
+    campaign = made.campaign(keep=KEEP)
+    known = References(base=made.outcome(0.1, 10.0), experts={"one": made.outcome(0.5)})
     assert limits(campaign, known, "search") == (pytest.approx(0.45), 20.0)
-    assert violations(campaign, aims.outcome(0.9, 30.0), known) == pytest.approx((-1.0, 0.5))
-    assert violations(campaign, aims.outcome(0.0, 20.0), known) == pytest.approx((1.0, 0.0))
+    assert violations(campaign, made.outcome(0.9, 30.0), known) == pytest.approx((-1.0, 0.5))
+    assert violations(campaign, made.outcome(0.0, 20.0), known) == pytest.approx((1.0, 0.0))
 
 
-def test_no_conditions_no_violations(aims: SimpleNamespace) -> None:
-    assert violations(aims.campaign(), aims.outcome(0.0), References()) == ()
+def test_no_conditions_no_violations(made: SimpleNamespace) -> None:
+    assert violations(made.campaign(), made.outcome(0.0), References()) == ()
 
 
-def test_on_select_the_reported_metric_is_kept(aims: SimpleNamespace) -> None:
+def test_on_select_the_reported_metric_is_kept(made: SimpleNamespace) -> None:
     objectives = [{"task": "exam", "metric": "gold_loglikelihood", "report": "acc"}]
-    campaign = aims.campaign(objectives=objectives, keep=KEEP[:1])
+    campaign = made.campaign(objectives=objectives, keep=KEEP[:1])
     both = {"acc": Estimate(0.5), "gold_loglikelihood": Estimate(-1.0)}
     known = References(experts={"one": Outcome({"exam": TaskScores(("a",), {}, both)})})
     found = {"acc": Estimate(0.9), "gold_loglikelihood": Estimate(-2.0)}
@@ -49,25 +49,25 @@ def test_on_select_the_reported_metric_is_kept(aims: SimpleNamespace) -> None:
     assert feasible(violations(campaign, mine, known, "select"))
 
 
-def test_a_part_of_the_items_is_held_to_the_reference_on_that_part(aims: SimpleNamespace) -> None:
-    campaign = aims.campaign(keep=[{"task": "exam", "at_least": 1.0}])
+def test_a_part_of_the_items_is_held_to_the_reference_on_that_part(made: SimpleNamespace) -> None:
+    campaign = made.campaign(keep=[{"task": "exam", "at_least": 1.0}])
     whole = TaskScores(("a", "b"), {"acc": (1.0, 0.0)}, {"acc": Estimate(0.5)})
     known = References(experts={"one": Outcome({"exam": whole})})
     part = TaskScores(("b",), {"acc": (0.0,)}, {"acc": Estimate(0.0)})
     assert violations(campaign, Outcome({"exam": part}), known) == (0.0,)
 
 
-def test_what_is_missing(aims: SimpleNamespace) -> None:
-    campaign = aims.campaign(keep=KEEP[:1])
-    known = References(experts={"one": aims.outcome(0.5)})
+def test_what_is_missing(made: SimpleNamespace) -> None:
+    campaign = made.campaign(keep=KEEP[:1])
+    known = References(experts={"one": made.outcome(0.5)})
     assert violations(campaign, Outcome(), known) == (math.inf,)
-    assert violations(campaign, aims.outcome(math.nan), known) == (math.inf,)
-    nan = References(experts={"one": aims.outcome(math.nan)})
+    assert violations(campaign, made.outcome(math.nan), known) == (math.inf,)
+    nan = References(experts={"one": made.outcome(math.nan)})
     for unknown in (References(), nan, replace(known, unscored=frozenset({"expert"}))):
-        assert violations(campaign, aims.outcome(1.0), unknown) == (math.inf,)
+        assert violations(campaign, made.outcome(1.0), unknown) == (math.inf,)
         assert limits(campaign, unknown, "search") == (None,)
     other = replace(known, unscored=frozenset({"baseline"}))
-    assert feasible(violations(campaign, aims.outcome(1.0), other))
+    assert feasible(violations(campaign, made.outcome(1.0), other))
 
 
 @given(

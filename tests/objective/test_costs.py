@@ -42,27 +42,27 @@ def test_a_stack_of_slices_counts_every_layer_it_holds(recipe: Recipe, expected:
     assert Size().relative(recipe) == 1.0
 
 
-def test_costs_are_relative_to_the_base(aims: SimpleNamespace) -> None:
-    campaign = aims.campaign(costs=COSTS)
-    known = References(base=aims.outcome(0.1, cost=Cost(9.0, 4.0, 8, 80)))
-    mine = aims.outcome(0.1, cost=Cost(0.0, 4.0, 4, 20))
+def test_costs_are_relative_to_the_base(made: SimpleNamespace) -> None:
+    campaign = made.campaign(costs=COSTS)
+    known = References(base=made.outcome(0.1, cost=Cost(9.0, 4.0, 8, 80)))
+    mine = made.outcome(0.1, cost=Cost(0.0, 4.0, 4, 20))
     assert relative_costs(campaign, mine, stack((0, 3), (1, 3)), known, SIZE) == (1.5, 0.5)
     assert relative_costs(campaign, mine, None, known, SIZE) == (1.0, 0.5)
 
 
-def test_without_anything_to_compare_with_costs_are_equal(aims: SimpleNamespace) -> None:
-    campaign = aims.campaign(costs=COSTS)
-    mine = aims.outcome(0.1)
+def test_without_anything_to_compare_with_costs_are_equal(made: SimpleNamespace) -> None:
+    campaign = made.campaign(costs=COSTS)
+    mine = made.outcome(0.1)
     assert relative_costs(campaign, mine, None, References(), SIZE) == (1.0, 1.0)
     known = References(base=mine)
-    assert relative_costs(campaign, aims.outcome(0.1, cost=Cost()), None, known, SIZE)[1:] == (1,)
-    assert tokens_per_item(aims.outcome(0.1, cost=Cost(1.0, 1.0, 0, 1))) == 0.0
+    assert relative_costs(campaign, made.outcome(0.1, cost=Cost()), None, known, SIZE)[1:] == (1,)
+    assert tokens_per_item(made.outcome(0.1, cost=Cost(1.0, 1.0, 0, 1))) == 0.0
 
 
-def test_equal_models_cost_the_same_however_long_they_took(aims: SimpleNamespace) -> None:
-    campaign = aims.campaign(costs=COSTS)
-    known = References(base=aims.outcome(0.1, cost=Cost(1.0, 4.0, 8, 80)))
-    slow, fast = (aims.outcome(0.1, cost=Cost(1.0, seconds, 8, 96)) for seconds in (9.0, 3.0))
+def test_equal_models_cost_the_same_however_long_they_took(made: SimpleNamespace) -> None:
+    campaign = made.campaign(costs=COSTS)
+    known = References(base=made.outcome(0.1, cost=Cost(1.0, 4.0, 8, 80)))
+    slow, fast = (made.outcome(0.1, cost=Cost(1.0, seconds, 8, 96)) for seconds in (9.0, 3.0))
     recipe = stack((0, 3))
     assert relative_costs(campaign, slow, recipe, known, SIZE) == relative_costs(
         campaign, fast, recipe, known, SIZE

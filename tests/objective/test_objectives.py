@@ -16,97 +16,97 @@ from evomerge.objective.references import References
 BOTH = [{"cost": "parameters", "weight": 0.5}, {"cost": "generated_tokens", "weight": 0.1}]
 
 
-def known(aims: SimpleNamespace, best: float = 0.8) -> References:
+def known(made: SimpleNamespace, best: float = 0.8) -> References:
     return References(
-        base=aims.outcome(0.1, 10.0), experts={"one": aims.outcome(best, 4.0)}, baselines={}
+        base=made.outcome(0.1, 10.0), experts={"one": made.outcome(best, 4.0)}, baselines={}
     )
 
 
-def test_the_mean_is_weighted_and_counts_a_loss_negatively(aims: SimpleNamespace) -> None:
-    aims = Objectives(aims.campaign())
+def test_the_mean_is_weighted_and_counts_a_loss_negatively(made: SimpleNamespace) -> None:
+    aims = Objectives(made.campaign())
     assert aims.directions == ("maximize",)
-    assert aims.values(aims.outcome(0.5, 2.0)) == ((3 * 0.5 - 2.0) / 4,)
+    assert aims.values(made.outcome(0.5, 2.0)) == ((3 * 0.5 - 2.0) / 4,)
 
 
 def test_a_front_keeps_values_and_directions_and_has_one_more_for_each_cost(
-    aims: SimpleNamespace,
+    made: SimpleNamespace,
 ) -> None:
-    aims = Objectives(aims.campaign(mode="pareto", costs=BOTH), known(aims))
+    aims = Objectives(made.campaign(mode="pareto", costs=BOTH), known(made))
     assert aims.directions == ("maximize", "minimize", "minimize", "minimize")
-    mine = aims.outcome(0.5, 2.0, Cost(items=4, generated_tokens=80))
+    mine = made.outcome(0.5, 2.0, Cost(items=4, generated_tokens=80))
     assert aims.values(mine) == (0.5, 2.0, 1.0, 2.0)
     assert aims.mean((0.5, 2.0, 1.0, 2.0)) == (3 * 0.5 - 2.0) / 4
 
 
-def test_values_as_shares_of_the_best_experts(aims: SimpleNamespace) -> None:
-    aims = Objectives(aims.campaign(normalize="best_expert"), known(aims))
+def test_values_as_shares_of_the_best_experts(made: SimpleNamespace) -> None:
+    aims = Objectives(made.campaign(normalize="best_expert"), known(made))
     aims.check()
-    assert aims.values(aims.outcome(0.4, 8.0)) == ((3 * 0.5 + 0.5) / 4,)
-    assert aims.values(aims.outcome(0.8, 4.0)) == (1.0,)
+    assert aims.values(made.outcome(0.4, 8.0)) == ((3 * 0.5 + 0.5) / 4,)
+    assert aims.values(made.outcome(0.8, 4.0)) == (1.0,)
 
 
-def test_in_pareto_mode_shares_order_what_no_front_orders(aims: SimpleNamespace) -> None:
-    aims = Objectives(aims.campaign(normalize="best_expert", mode="pareto"), known(aims))
-    assert aims.values(aims.outcome(0.4, 8.0)) == (0.4, 8.0)
+def test_in_pareto_mode_shares_order_what_no_front_orders(made: SimpleNamespace) -> None:
+    aims = Objectives(made.campaign(normalize="best_expert", mode="pareto"), known(made))
+    assert aims.values(made.outcome(0.4, 8.0)) == (0.4, 8.0)
     assert aims.mean((0.4, 8.0)) == 0.5
 
 
 @pytest.mark.parametrize(("best", "found"), [(0.0, "has 0"), (-0.3, "has -0.3")])
 def test_nothing_can_be_divided_by_an_expert_without_a_score(
-    aims: SimpleNamespace, best: float, found: str
+    made: SimpleNamespace, best: float, found: str
 ) -> None:
-    aims = Objectives(aims.campaign(normalize="best_expert"), known(aims, best))
+    aims = Objectives(made.campaign(normalize="best_expert"), known(made, best))
     with pytest.raises(
         CampaignError, match=f'^normalize: .*{found} of acc on "exam".*normalize: none'
     ):
         aims.check()
-    assert aims.values(aims.outcome(0.4, 8.0)) == ((3 * 0.4 + 0.5) / 4,)  # undivided
+    assert aims.values(made.outcome(0.4, 8.0)) == ((3 * 0.4 + 0.5) / 4,)  # undivided
 
 
-def test_nobody_to_compare_with_is_an_error_before_the_search(aims: SimpleNamespace) -> None:
+def test_nobody_to_compare_with_is_an_error_before_the_search(made: SimpleNamespace) -> None:
     with pytest.raises(CampaignError, match="no expert has a value of acc"):
-        Objectives(aims.campaign(normalize="best_expert")).check()
+        Objectives(made.campaign(normalize="best_expert")).check()
     keep = [{"task": "exam", "at_least": 1.0, "of": "best_baseline"}]
     with pytest.raises(CampaignError, match=r"^keep\.0\.of: best_baseline has no acc"):
-        Objectives(aims.campaign(keep=keep), known(aims)).check()
+        Objectives(made.campaign(keep=keep), known(made)).check()
     with pytest.raises(CampaignError, match=r"^costs\.1\.cost: .*could not be scored"):
-        Objectives(aims.campaign(costs=BOTH)).check()
+        Objectives(made.campaign(costs=BOTH)).check()
 
 
-def test_what_the_base_does_not_spend_is_no_cost(aims: SimpleNamespace) -> None:
-    base = aims.outcome(0.1, cost=Cost(1.0, 1.0, 4, 0))
+def test_what_the_base_does_not_spend_is_no_cost(made: SimpleNamespace) -> None:
+    base = made.outcome(0.1, cost=Cost(1.0, 1.0, 4, 0))
     with pytest.raises(CampaignError, match=r"the base spent none.*a metric that generates"):
-        Objectives(aims.campaign(costs=BOTH), References(base=base)).check()
+        Objectives(made.campaign(costs=BOTH), References(base=base)).check()
 
 
-def test_costs_come_off_the_mean(aims: SimpleNamespace) -> None:
+def test_costs_come_off_the_mean(made: SimpleNamespace) -> None:
     twice = tuple(Slice((Source("/m/one", (0, 2)),)) for _ in range(2))
-    aims = Objectives(aims.campaign(costs=BOTH), known(aims), size=Size((5, 5)))
-    mine = aims.outcome(0.5, 2.0, Cost(items=4, generated_tokens=80))
+    aims = Objectives(made.campaign(costs=BOTH), known(made), size=Size((5, 5)))
+    mine = made.outcome(0.5, 2.0, Cost(items=4, generated_tokens=80))
     (value,) = aims.values(mine, Recipe("passthrough", slices=twice))
     assert value == pytest.approx((3 * 0.5 - 2.0) / 4 - 0.5 * 2 - 0.1 * 2)
 
 
-def test_conditions_come_before_values(aims: SimpleNamespace) -> None:
-    aims = Objectives(aims.campaign(keep=[{"task": "exam", "at_least": 0.5}]), known(aims))
-    rows = [aims.outcome(*row) for row in ((0.1, 1.0), (0.3, 1.0), (0.5, 9.0), (0.5, 8.0))]
+def test_conditions_come_before_values(made: SimpleNamespace) -> None:
+    aims = Objectives(made.campaign(keep=[{"task": "exam", "at_least": 0.5}]), known(made))
+    rows = [made.outcome(*row) for row in ((0.1, 1.0), (0.3, 1.0), (0.5, 9.0), (0.5, 8.0))]
     ordered = aims.order([aims.values(row) for row in rows], [aims.violations(row) for row in rows])
     assert ordered == [(3, 0), (2, 1), (1, 2), (0, 3)]
 
 
-def test_what_nobody_can_tell_orders_nothing(aims: SimpleNamespace) -> None:
+def test_what_nobody_can_tell_orders_nothing(made: SimpleNamespace) -> None:
     """The base failed: its condition is met by none, and the other one decides."""
     keep = [{"task": "exam", "at_least": 0.5, "of": "base"}, {"task": "exam", "at_least": 0.5}]
-    experts = {"one": aims.outcome(0.9)}
-    aims = Objectives(aims.campaign(keep=keep), References(experts=experts))
-    rows = [aims.outcome(*row) for row in ((0.1, 1.0), (0.5, 9.0), (0.5, 8.0))]
+    experts = {"one": made.outcome(0.9)}
+    aims = Objectives(made.campaign(keep=keep), References(experts=experts))
+    rows = [made.outcome(*row) for row in ((0.1, 1.0), (0.5, 9.0), (0.5, 8.0))]
     violations = [aims.violations(row) for row in rows]
     assert not any(feasible(one) for one in violations)
     assert [row for row, _ in aims.order([aims.values(r) for r in rows], violations)] == [2, 1, 0]
 
 
-def test_a_front_is_ordered_by_mean(aims: SimpleNamespace) -> None:
-    aims = Objectives(aims.campaign(mode="pareto"))
+def test_a_front_is_ordered_by_mean(made: SimpleNamespace) -> None:
+    aims = Objectives(made.campaign(mode="pareto"))
     values = [(0.2, 1.0), (0.9, 2.0), (0.8, 3.0)]
     assert aims.order(values, [(), (), ()]) == [(1, 0), (0, 0), (2, 1)]
 
@@ -116,22 +116,22 @@ def test_a_front_is_ordered_by_mean(aims: SimpleNamespace) -> None:
     [Outcome(failure=Failure(FailureKind.MERGE, "no")), Outcome()],
     ids=["failed", "missing"],
 )
-def test_what_has_no_value_is_behind_everything(aims: SimpleNamespace, outcome: Outcome) -> None:
-    aims = Objectives(aims.campaign())
-    assert aims.quality(outcome) == aims.quality(aims.outcome(math.nan)) == -math.inf
-    assert aims.quality(aims.outcome(0.5, 2.0)) == (3 * 0.5 - 2.0) / 4
+def test_what_has_no_value_is_behind_everything(made: SimpleNamespace, outcome: Outcome) -> None:
+    aims = Objectives(made.campaign())
+    assert aims.quality(outcome) == aims.quality(made.outcome(math.nan)) == -math.inf
+    assert aims.quality(made.outcome(0.5, 2.0)) == (3 * 0.5 - 2.0) / 4
 
 
-def test_it_is_set_up_from_what_a_store_holds(aims: SimpleNamespace) -> None:
+def test_it_is_set_up_from_what_a_store_holds(made: SimpleNamespace) -> None:
     facts = {
         "higher_is_better": {"text": {"word_perplexity": True}},
         "size": {"layers": [1, 2], "rest": 3},
     }
     rows = [
-        aims.evaluation("base", "base", aims.outcome(0.2)),
-        aims.evaluation("base", "base", aims.outcome(0.6), "select"),
+        made.evaluation("base", "base", made.outcome(0.2)),
+        made.evaluation("base", "base", made.outcome(0.6), "select"),
     ]
-    aims = Objectives.of(aims.campaign(mode="pareto"), facts, rows, "select")
+    aims = Objectives.of(made.campaign(mode="pareto"), facts, rows, "select")
     assert aims.directions == ("maximize", "maximize")
     assert aims.size == Size((1, 2), 3)
-    assert aims.references.base == aims.outcome(0.6)
+    assert aims.references.base == made.outcome(0.6)

@@ -9,16 +9,16 @@ from evomerge.candidate.trial import Estimate, Failure, FailureKind, Outcome, Ta
 from evomerge.objective.references import References, value_on
 
 
-def test_they_are_picked_by_kind_and_split_without_failures(aims: SimpleNamespace) -> None:
+def test_they_are_picked_by_kind_and_split_without_failures(made: SimpleNamespace) -> None:
     broken = Outcome(failure=Failure(FailureKind.MERGE, "no"))
     found = References.of(
         [
-            aims.evaluation("base", "base", aims.outcome(0.1)),
-            aims.evaluation("one", "expert", aims.outcome(0.9)),
-            aims.evaluation("one", "expert", aims.outcome(0.5), "select"),
-            aims.evaluation("two", "expert", broken),
-            aims.evaluation("ties", "baseline", aims.outcome(0.6)),
-            aims.evaluation("trial 3", "finalist", aims.outcome(1.0)),
+            made.evaluation("base", "base", made.outcome(0.1)),
+            made.evaluation("one", "expert", made.outcome(0.9)),
+            made.evaluation("one", "expert", made.outcome(0.5), "select"),
+            made.evaluation("two", "expert", broken),
+            made.evaluation("ties", "baseline", made.outcome(0.6)),
+            made.evaluation("trial 3", "finalist", made.outcome(1.0)),
         ],
         "search",
     )
@@ -30,16 +30,16 @@ def test_they_are_picked_by_kind_and_split_without_failures(aims: SimpleNamespac
     assert found.best_value("best_baseline", "exam", "acc", higher=True) == 0.6
 
 
-def test_the_best_is_best_at_the_task_in_its_direction(aims: SimpleNamespace) -> None:
-    experts = {"one": aims.outcome(0.9, 8.0), "two": aims.outcome(0.2, 3.0)}
+def test_the_best_is_best_at_the_task_in_its_direction(made: SimpleNamespace) -> None:
+    experts = {"one": made.outcome(0.9, 8.0), "two": made.outcome(0.2, 3.0)}
     found = References(experts=experts)
     assert found.best_value("best_expert", "exam", "acc", higher=True) == 0.9
     assert found.best_value("best_expert", "text", "word_perplexity", higher=False) == 3.0
 
 
-def test_who_was_not_scored_is_no_reference(aims: SimpleNamespace) -> None:
+def test_who_was_not_scored_is_no_reference(made: SimpleNamespace) -> None:
     assert References().best_value("base", "exam", "acc", higher=True) is None
-    found = References(experts={"one": aims.outcome(0.9)})
+    found = References(experts={"one": made.outcome(0.9)})
     assert found.best("best_expert", "exam", "f1", higher=True) is None
 
 
@@ -54,14 +54,14 @@ def test_who_was_not_scored_is_no_reference(aims: SimpleNamespace) -> None:
     ],
 )
 def test_a_model_that_could_not_be_scored_might_be_the_best(
-    aims: SimpleNamespace, kind: FailureKind, known: bool
+    made: SimpleNamespace, kind: FailureKind, known: bool
 ) -> None:
     """One that collapsed is not."""
     found = References.of(
         [
-            aims.evaluation("one", "expert", aims.outcome(0.2)),
-            aims.evaluation("two", "expert", Outcome(failure=Failure(kind, "no"))),
-            aims.evaluation("ties", "baseline", aims.outcome(0.6)),
+            made.evaluation("one", "expert", made.outcome(0.2)),
+            made.evaluation("two", "expert", Outcome(failure=Failure(kind, "no"))),
+            made.evaluation("ties", "baseline", made.outcome(0.6)),
         ],
         "search",
     )
@@ -69,8 +69,8 @@ def test_a_model_that_could_not_be_scored_might_be_the_best(
     assert found.reference("best_baseline", "exam", "acc", higher=True) is not None
 
 
-def test_no_number_is_no_best(aims: SimpleNamespace) -> None:
-    found = References(experts={"one": aims.outcome(math.nan), "two": aims.outcome(0.2)})
+def test_no_number_is_no_best(made: SimpleNamespace) -> None:
+    found = References(experts={"one": made.outcome(math.nan), "two": made.outcome(0.2)})
     assert found.best_value("best_expert", "exam", "acc", higher=True) == 0.2
 
 
