@@ -17,7 +17,7 @@ from evomerge.store import Store
 
 @pytest.fixture(scope="module")
 def driver():
-    path = Path(__file__).parent / "search" / "driver.py"
+    path = Path(__file__).parent / "driver.py"
     spec = importlib.util.spec_from_file_location("exploring_driver", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

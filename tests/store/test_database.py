@@ -16,7 +16,7 @@ from evomerge.store.database import (
     open_optuna_storage,
     transaction,
 )
-from evomerge.store.tables import META
+from evomerge.store.tables import META, SCHEMA_VERSION
 
 
 @pytest.fixture
@@ -101,10 +101,12 @@ def test_commits_reach_the_disk(path: Path) -> None:
     engine.dispose()
 
 
-def test_a_newer_schema_is_refused(path: Path) -> None:
-    set_schema(path, "5")
+@pytest.mark.parametrize(("schema", "found"), [("99", "newer"), ("4", "earlier")])
+def test_another_schema_is_refused(path: Path, schema: str, found: str) -> None:
+    set_schema(path, schema)
     engine = open_engine(path, write=False)
-    with pytest.raises(ResultsError, match=r"newer evomerge \(schema 5, this one reads up to 4\)"):
+    expected = rf"{found} evomerge \(schema {schema}, this one reads {SCHEMA_VERSION}\)"
+    with pytest.raises(ResultsError, match=expected):
         check_database(engine, path, thorough=False)
     engine.dispose()
 
