@@ -2,7 +2,7 @@
 
 mkdocs calls `on_page_markdown` for every page (`hooks:` in `mkdocs.yml`), so nothing that is generated is
 stored, and nothing can drift. A page asks with a comment of its own line: `<!-- help -->`, `<!-- tree -->`,
-`<!-- settings -->`, `<!-- board FILE -->`.
+`<!-- settings -->`, `<!-- board FILE -->`. Run with a leaderboard's file, it puts that into the README.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ast
 import inspect
 import os
 import re
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -140,3 +141,17 @@ def _purpose(path: Path) -> str:
     if not docstring:
         raise SystemExit(f"{path}: no docstring; the tree quotes its first line")
     return inspect.cleandoc(docstring).splitlines()[0].rstrip(".")
+
+
+def main(board: str) -> None:
+    """Put a leaderboard's text (`results/quickstart/leaderboard.md`) into the README."""
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    content = Path(board).read_text(encoding="utf-8").strip()
+    shown = f"<!-- quickstart -->\n\n{content}\n\n<!-- end -->"
+    pattern = re.compile(r"<!-- quickstart -->\n.*?<!-- end -->", re.DOTALL)
+    readme.write_text(pattern.sub(lambda _: shown, text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

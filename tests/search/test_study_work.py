@@ -335,7 +335,7 @@ def test_a_result_is_told_once(driver: ModuleType, tmp_path: Path) -> None:
     store, study = driver.open_study(driver.fake_campaign(tmp_path / "other", sampler="random"))
     with store:
         job = study.ask()
-        with pytest.raises(ValueError, match="Gradients is no result of Job"):
+        with pytest.raises(ValueError, match="Gradients does not answer Job"):
             study.tell(job, driver.answer(step))
         study.tell(job, driver.answer(job))
         with pytest.raises(ValueError, match="trial 0 is not waiting"):
