@@ -47,7 +47,7 @@ class Result:
             )
         return self.winner
 
-    def to_pandas(self) -> Any:  # noqa: ANN401 - pandas is no dependency of ours
+    def to_pandas(self) -> Any:  # noqa: ANN401 - pandas need not be installed
         """Return all trials as a pandas DataFrame, one a row.
 
         Columns: `number`, `state`, `method`, `value` (several: `value_0`, …), `TASK/METRIC` on the search

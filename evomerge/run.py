@@ -202,7 +202,7 @@ def _selected(
         lambda recipe: merge.content(recipe, ready.family.checkpoints),
     )
     if not finalists.chosen and not finalists.copies:
-        raise CampaignStopped("no trial was scored, so there is no model to save; see the failures")
+        raise CampaignStopped("no trial was scored, so nothing can be saved; see the failures")
     bench.score("select", [*_candidates(baselines), *finalists.chosen], "select")
     choice = report.choose_winner(store, finalists.chosen, finalists.copies)
     if choice is None:

@@ -42,7 +42,7 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
     """
     if row is None:
         if not leaderboard.winners:
-            raise ResultsError("the campaign has no winner yet, so there is no model to describe")
+            raise ResultsError("the campaign has no winner yet, and so nothing to describe")
         row = leaderboard.winners[0]
     campaign = leaderboard.campaign
     split = next((one for one in reversed(SPLITS) if one in row.splits), leaderboard.latest_split())

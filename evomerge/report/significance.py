@@ -114,7 +114,7 @@ def weigh(rows: Sequence[Row], goals: Sequence[Goal]) -> Evidence:
     """Test every winner against the best expert and the best naive baseline on holdout.
 
     "Best" is best on these very holdout items: the hardest opponent, and no choice that the winner gains
-    from. A pair whose items differ, or whose metrics are no means of items, is left out.
+    from. A pair whose items differ, or whose metrics do not average over items, is left out.
     """
     winners = [row for row in rows if row.kind == "winner"]
     found: list[tuple[Row, Row, str, PairedTest]] = []
@@ -149,7 +149,7 @@ def paired(first: Outcome, second: Outcome, goals: Sequence[Goal]) -> PairedTest
     takes them as the weights of the tasks.
 
     Returns:
-        None where a task is missing, the items differ, or a task's part in the mean is no mean of per-item
+        None where a task is missing, the items differ, or a task's part does not average per-item
         scores.
     """
     strata: list[Stratum] = []
