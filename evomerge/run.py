@@ -22,6 +22,7 @@ from evomerge.scoring import gold_count
 from evomerge.search import Known, Study, directions, race_of, unbounded
 from evomerge.search.finalists import pick
 from evomerge.search.loop import explore
+from evomerge.search.selection import choose_winner, compared_baselines
 from evomerge.space import Baseline
 from evomerge.store import Direction, Store
 from evomerge.workers import Assignment, EarlyPool, Pool, open_pool
@@ -156,7 +157,7 @@ def _run(
         if study.tally.gradient_failure is not None:
             display.say(f"a descent ended early: {study.tally.gradient_failure}")
         winner = _selected(ready, study, store, bench, baselines)
-        compared = report.compared_baselines(store, baselines)
+        compared = compared_baselines(store, baselines)
         bench.score("holdout", [*_candidates(compared), winner], "holdout")
     leaderboard = report.leaderboard(store)
     _save(store, winner, leaderboard, display)
@@ -204,7 +205,7 @@ def _selected(
     if not finalists.chosen and not finalists.copies:
         raise CampaignStopped("no trial was scored, so nothing can be saved; see the failures")
     bench.score("select", [*_candidates(baselines), *finalists.chosen], "select")
-    choice = report.choose_winner(store, finalists.chosen, finalists.copies)
+    choice = choose_winner(store, finalists.chosen, finalists.copies)
     if choice is None:
         raise CampaignStopped("every finalist failed on the select items")
     bench.score("select", [choice.candidate], "select")  # a copy of a naive merge was not, yet

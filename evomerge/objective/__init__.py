@@ -3,6 +3,7 @@
 from evomerge.objective.constraints import feasible, limits, total_violation, violations
 from evomerge.objective.costs import Size, relative_costs
 from evomerge.objective.dominance import fronts, order
+from evomerge.objective.lambda_grid import in_lambda_grid, tuned_lambda
 from evomerge.objective.objectives import Objectives
 from evomerge.objective.references import References
 from evomerge.objective.values import (
@@ -25,6 +26,7 @@ __all__ = [
     "feasible",
     "fronts",
     "higher_is_better",
+    "in_lambda_grid",
     "is_proportional",
     "limits",
     "metric_on",
@@ -33,6 +35,7 @@ __all__ = [
     "recorded_directions",
     "relative_costs",
     "total_violation",
+    "tuned_lambda",
     "violations",
     "weighted_mean",
 ]

@@ -15,6 +15,10 @@ class Recorded(Protocol):
     """A row's scores on one split, such as the store's `Evaluation`."""
 
     @property
+    def key(self) -> str:
+        """Its identity, as `trial.row_key` returns it."""
+
+    @property
     def name(self) -> str:
         """What reports call it."""
 

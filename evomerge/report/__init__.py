@@ -8,7 +8,6 @@ from evomerge.report.html import html_table
 from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
 from evomerge.report.render import FORMATS, Format, compare, render
 from evomerge.report.rows import Row, Value
-from evomerge.report.selection import choose_winner, compared_baselines
 from evomerge.report.trials import list_trials, show_trial
 from evomerge.report.warnings import zero_notes
 
@@ -19,10 +18,8 @@ __all__ = [
     "Leaderboard",
     "Row",
     "Value",
-    "choose_winner",
     "compare",
     "compare_folders",
-    "compared_baselines",
     "comparison",
     "front_json",
     "html_table",

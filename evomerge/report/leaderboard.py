@@ -14,7 +14,7 @@ from evomerge.candidate import Recipe
 from evomerge.candidate.trial import SPLITS, Cost, Outcome, Split
 from evomerge.config.model_names import by_part
 from evomerge.errors import ResultsError
-from evomerge.objective import Objectives, total_violation
+from evomerge.objective import Objectives, total_violation, tuned_lambda
 from evomerge.report.constraints import Condition, conditions_of
 from evomerge.report.estimates import estimated_scores
 from evomerge.report.front import mark_front
@@ -29,8 +29,7 @@ from evomerge.report.rows import (
     higher_is_better,
     split_scores,
 )
-from evomerge.report.selection import in_lambda_grid
-from evomerge.report.significance import FINAL, Evidence, best, weigh
+from evomerge.report.significance import FINAL, Evidence, weigh
 from evomerge.report.summary import Summary, measured_goals, summarise
 
 if TYPE_CHECKING:
@@ -140,7 +139,10 @@ def _leaderboard(store: Store, wanted: int | None) -> Leaderboard:
     }
     found = _collect(store, evaluations, aims_by_split["search"], wanted)
     rows = [_row(one, goals, aims_by_split, Path(store.folder)) for one in found]
-    rows = _told_apart(_mark_tuned(rows, summary.goals))
+    if "select" in aims_by_split:
+        kept = tuned_lambda(aims_by_split["select"], evaluations)
+        rows = [row.renamed(row.name + TUNED) if row.key == kept else row for row in rows]
+    rows = _told_apart(rows)
     if summary.mode == "pareto":
         rows = mark_front(rows, summary.goals)
     rows = _in_order(rows, summary.goals)
@@ -246,13 +248,6 @@ def _split_scores(
         net=net,
         violations=aims.violations(outcome),
     )
-
-
-def _mark_tuned(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:
-    """Name the λ that the `select` items picked."""
-    grid = [row for row in rows if in_lambda_grid(row.key)]
-    chosen = best(grid, goals, "select")
-    return [row.renamed(row.name + TUNED) if row is chosen else row for row in rows]
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:

@@ -7,6 +7,10 @@ from types import ModuleType
 
 import pytest
 
+from tests.played_campaign import lab, make_store, store
+
+__all__ = ["lab", "make_store", "store"]
+
 
 @pytest.fixture(scope="session")
 def driver() -> ModuleType:

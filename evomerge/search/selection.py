@@ -8,26 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from evomerge.candidate.trial import Candidate, row_key, row_name
-from evomerge.objective import Objectives, feasible
-
-if TYPE_CHECKING:
-    from evomerge.store import Evaluation, Store
-
-
-class Keyed(Protocol):
-    """What has a key, such as a baseline of the search space."""
-
-    @property
-    def key(self) -> str:
-        """Its identity, as `trial.row_key` returns it."""
-
-
-Row = TypeVar("Row", bound=Keyed)
-
-_LAMBDA_GRID = row_key("baseline", "task arithmetic λ=")
+from evomerge.candidate.trial import Candidate, row_name
+from evomerge.objective import Objectives, feasible, in_lambda_grid, tuned_lambda
+from evomerge.space import Baseline
+from evomerge.store import Evaluation, Store
 
 
 @dataclass(frozen=True)
@@ -83,24 +68,12 @@ def choose_winner(
     return Choice(candidate, how)
 
 
-def tuned(store: Store, keys: Iterable[str]) -> str | None:
-    """Return the key of the λ grid's best member on `select` among `keys`, the first of equals."""
-    aims = Objectives.of(store.campaign, store.facts, store.evaluations(), "select")
-    grid = [(key, store.evaluation(key, "select")) for key in keys if in_lambda_grid(key)]
-    scored = [(aims.quality(outcome), key) for key, outcome in grid if outcome is not None]
-    return max(scored, key=lambda pair: pair[0])[1] if scored else None
-
-
-def compared_baselines(store: Store, baselines: Iterable[Row]) -> list[Row]:
+def compared_baselines(store: Store, baselines: Iterable[Baseline]) -> list[Baseline]:
     """Return the parents and baselines to be read on `holdout`: of the λ grid the tuned one only."""
-    known = list(baselines)
-    kept = tuned(store, [baseline.key for baseline in known])
-    return [one for one in known if one.key == kept or not in_lambda_grid(one.key)]
-
-
-def in_lambda_grid(key: str) -> bool:
-    """Tell whether a row is task arithmetic with one λ for all experts, one of the naive merges."""
-    return key.startswith(_LAMBDA_GRID)
+    evaluations = store.evaluations()
+    aims = Objectives.of(store.campaign, store.facts, evaluations, "select")
+    kept = tuned_lambda(aims, evaluations)
+    return [one for one in baselines if one.key == kept or not in_lambda_grid(one.key)]
 
 
 def _in_turn(

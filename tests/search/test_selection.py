@@ -3,16 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
-import pytest
-
 from evomerge.candidate.trial import Candidate, Cost, Failure, FailureKind, Outcome
-from evomerge.report.selection import (
-    Choice,
-    choose_winner,
-    compared_baselines,
-    in_lambda_grid,
-    tuned,
-)
+from evomerge.search.selection import Choice, choose_winner, compared_baselines
 from evomerge.space import Baseline
 from evomerge.store import Store
 
@@ -119,11 +111,6 @@ def test_of_a_front_no_other_finalist_beats_the_winner(
     assert number(choose_winner(store, finalists(store, lab, dear, cheap))) == 1
 
 
-def test_the_tuned_lambda_is_the_best_on_select(store: Store) -> None:
-    assert tuned(store, KEYS) == "baseline:task arithmetic λ=0.4"
-    assert tuned(store, ["base", "baseline:ties"]) is None
-
-
 def test_of_the_grid_only_the_tuned_one_is_read_on_holdout(
     store: Store, lab: SimpleNamespace
 ) -> None:
@@ -134,18 +121,6 @@ def test_of_the_grid_only_the_tuned_one_is_read_on_holdout(
     ]
     kept = [one.key for one in compared_baselines(store, baselines)]
     assert kept == ["base", "expert:task arithmetic λ=0.8", *KEYS[2:4]]
-
-
-@pytest.mark.parametrize(
-    ("key", "inside"),
-    [
-        ("baseline:task arithmetic λ=0.4", True),
-        ("expert:task arithmetic λ=0.4", False),
-        ("baseline:uniform average", False),
-    ],
-)
-def test_the_grid_is_known_by_its_keys(key: str, inside: bool) -> None:
-    assert in_lambda_grid(key) is inside
 
 
 def test_whatever_was_scored_on_select_counts_and_of_equals_the_present_winner(
