@@ -10,39 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.candidate import Recipe
-from evomerge.candidate.trial import (
-    Candidate,
-    Cost,
-    Estimate,
-    Failure,
-    FailureKind,
-    GradientJob,
-    Gradients,
-    Job,
-    Outcome,
-    TaskScores,
-    TensorGradients,
-)
-from evomerge.workers import Pool, RayPool, SerialPool
+from evomerge.candidate.trial import GradientJob, Gradients, Job, Outcome
+from evomerge.testing.pools import EchoEvaluator, echo_job
+from evomerge.workers import RayPool
 from evomerge.workers.cluster import Cluster
 
 MakeJob = Callable[..., Job]
 
 
 @dataclass(frozen=True)
-class FakeEvaluator:
+class FakeEvaluator(EchoEvaluator):
     """Does what the recipe's method says, and nothing that takes long."""
 
     folder: str
 
     def evaluate(self, job: Job) -> Outcome:
         command, _, argument = job.candidate.recipe.method.partition(":")
-        number = float(job.candidate.number or 0)
         if command == "sleep":
             time.sleep(float(argument))
-        elif command == "fail":
-            return Outcome(failure=Failure(FailureKind.MERGE, "no such merge"))
         elif command == "die":  # as often as `argument` says, over all processes
             deaths = Path(self.folder) / "deaths"
             with deaths.open("a") as file:
@@ -53,14 +38,12 @@ class FakeEvaluator:
             raise KeyError("a bug")
         elif command == "node":
             return Outcome(worker=ray_node())
-        scores = TaskScores(("a", "b"), {"acc": (0.1 + 0.2, number)}, {"acc": Estimate(number)})
-        return Outcome({"task": scores}, None, Cost(items=2), f"pid/{os.getpid()}")
+        return super().evaluate(job)
 
     def gradient(self, job: GradientJob) -> Gradients:
         if job.recipe.method == "die":
             os.kill(os.getpid(), 9)
-        tensors = {"w": TensorGradients(0, job.recipe.model_names(), {"weight": (0.0, 0.1 + 0.2)})}
-        return Gradients(float(job.count), {"task": 1.0}, tensors, None, Cost(items=job.count))
+        return super().gradient(job)
 
 
 def ray_node() -> str:
@@ -71,10 +54,7 @@ def ray_node() -> str:
 
 @pytest.fixture
 def job() -> MakeJob:
-    def make(number: int, command: str = "score") -> Job:
-        return Job(Candidate(f"trial {number}", Recipe(command), number), "search")
-
-    return make
+    return echo_job
 
 
 @pytest.fixture(scope="session")
@@ -91,19 +71,6 @@ def ray_cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[[], FakeEvaluator]:
     return partial(FakeEvaluator, str(tmp_path))
-
-
-@pytest.fixture(params=["serial", "ray"])
-def pool(request: pytest.FixtureRequest, build: Callable[[], FakeEvaluator]) -> Iterator[Pool]:
-    """Every kind of pool, over fake evaluators; what is tested with it holds for all."""
-    opened: Pool
-    if request.param == "serial":
-        opened = SerialPool(build)
-    else:
-        request.getfixturevalue("ray_cluster")
-        opened = RayPool(build, count=2)
-    yield opened
-    opened.close(force=True)
 
 
 @pytest.fixture

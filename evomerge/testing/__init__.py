@@ -1,0 +1,20 @@
+"""Shared test suites for those who add a method, sampler, pool, kind, backend or report format.
+
+Each suite is a class of pytest tests. Derive from it, override the fixtures that it names, and pytest runs
+every property that evomerge relies on:
+
+    from evomerge.testing.pools import PoolSuite
+
+    class TestMyPool(PoolSuite):
+        @pytest.fixture
+        def open_pool(self):
+            return MyPool
+
+Needs pytest, which the package itself does not.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{suite}" for suite in ("pools", "methods", "samplers", "kinds", "backends"))
+)

@@ -1,0 +1,120 @@
+"""What holds for every pool of workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import (
+    Candidate,
+    Cost,
+    Estimate,
+    Failure,
+    FailureKind,
+    GradientJob,
+    Gradients,
+    Job,
+    Outcome,
+    TaskScores,
+    TensorGradients,
+)
+from evomerge.workers.pool import Build, Pool
+
+OpenPool = Callable[[Build], Pool]
+
+
+class EchoEvaluator:
+    """Answers at once with the number of the candidate; a recipe of the method `fail` fails."""
+
+    def evaluate(self, job: Job) -> Outcome:
+        """Return the candidate's number as its only score."""
+        if job.candidate.recipe.method == "fail":
+            return Outcome(failure=Failure(FailureKind.MERGE, "no such merge"))
+        number = float(job.candidate.number or 0)
+        scores = TaskScores(("a", "b"), {"acc": (0.1 + 0.2, number)}, {"acc": Estimate(number)})
+        return Outcome({"task": scores}, None, Cost(items=2), f"pid/{os.getpid()}")
+
+    def gradient(self, job: GradientJob) -> Gradients:
+        """Return the number of items as the loss."""
+        tensors = {"w": TensorGradients(0, job.recipe.model_names(), {"weight": (0.0, 0.1 + 0.2)})}
+        return Gradients(float(job.count), {"task": 1.0}, tensors, None, Cost(items=job.count))
+
+
+def echo_job(number: int, method: str = "linear") -> Job:
+    """Return a job for `EchoEvaluator`."""
+    return Job(Candidate(f"trial {number}", Recipe(method), number), "search")
+
+
+class PoolSuite:
+    """Tests of a pool. Override `open_pool`: a function from a builder of evaluators to an open pool."""
+
+    @pytest.fixture
+    def open_pool(self) -> OpenPool:
+        """Return what opens a pool, such as the pool's class."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def pool(self, open_pool: OpenPool) -> Iterator[Pool]:
+        """Open a pool of `EchoEvaluator`s."""
+        pool = open_pool(EchoEvaluator)
+        yield pool
+        pool.close(force=True)
+
+    def test_every_job_comes_back_with_its_own_outcome(self, pool: Pool) -> None:
+        waiting = [echo_job(number) for number in range(7)]
+        sent: dict[int | None, Job] = {}
+        found: dict[int | None, tuple[float, ...]] = {}
+        while waiting or len(found) < 7:
+            while waiting and pool.free:
+                new = waiting.pop()
+                sent[new.candidate.number] = new
+                pool.submit(new)
+            back, outcome = pool.next()
+            assert isinstance(back, Job)
+            assert isinstance(outcome, Outcome)
+            assert back == sent[back.candidate.number]
+            found[back.candidate.number] = outcome.scores["task"].metrics["acc"]
+        assert found == {number: (0.1 + 0.2, float(number)) for number in range(7)}
+
+    def test_free_counts_idle_workers(self, pool: Pool) -> None:
+        pool.wait_ready()
+        assert pool.free == pool.size
+        for number in range(pool.size):
+            pool.submit(echo_job(number))
+            assert pool.free == pool.size - number - 1
+        with pytest.raises(ValueError, match="every worker is busy"):
+            pool.submit(echo_job(99))
+        for _ in range(pool.size):
+            pool.next()
+        assert pool.free == pool.size
+
+    def test_a_failure_is_an_outcome(self, pool: Pool) -> None:
+        pool.submit(echo_job(1, "fail"))
+        _, outcome = pool.next()
+        assert outcome == Outcome(failure=Failure(FailureKind.MERGE, "no such merge"))
+
+    def test_gradients_come_back_beside_outcomes(self, pool: Pool) -> None:
+        work = GradientJob(
+            "step", Recipe("linear", base_model="base"), {"task": (0, 3)}, {"task": 1.0}
+        )
+        pool.submit(work)
+        back, gradients = pool.next()
+        assert back == work
+        assert isinstance(gradients, Gradients)
+        assert gradients.loss == 2.0
+        assert gradients.tensors["w"].own == {"weight": (0.0, 0.1 + 0.2)}
+        pool.submit(echo_job(1))
+        assert isinstance(pool.next()[1], Outcome)
+
+    def test_nothing_to_wait_for_is_an_error(self, pool: Pool) -> None:
+        with pytest.raises(ValueError, match="no job is in flight"):
+            pool.next()
+
+    @pytest.mark.parametrize("force", [True, False])
+    def test_closing_twice_is_harmless(self, pool: Pool, force: bool) -> None:
+        pool.submit(echo_job(1))
+        pool.close(force=force)
+        pool.close(force=force)
