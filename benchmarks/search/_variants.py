@@ -255,15 +255,9 @@ def layer_blocks(space: Space) -> list[NDArray[np.int64]]:
 
 
 def task_vector_norms(ready: Preflight) -> dict[str, float]:
-    """Return, for each dimension of a weight, the norm of the part of the task vector that it scales.
-
-    Raises:
-        ValueError: The weights are curves over depth, which scale no part of their own.
-    """
+    """Return, for each dimension of a weight, the norm of the part of the task vector that it scales."""
     space, family = ready.space, ready.family
     weight = space.named[WEIGHT]
-    if weight.profile is not None:
-        raise ValueError("a curve over depth has no norm of its own")
     layout, base = Layout.of(family.base), family.base
     squares = np.zeros((len(weight.groups), len(weight.components), len(weight.experts)))
     for position, model in enumerate(space.family.experts.values()):

@@ -6,9 +6,9 @@ Every entrant searches the same space on the same items, scored by the same eval
 thread. An item of a gradient counts as three item evaluations (a backward pass as two more). All of them
 know parents and naive merges, tuned task arithmetic among them, and start from the best, but for
 `mergekit`: CMA-ES with mergekit-evolve's settings (x0 = 1/n, σ = 1/6 of a weight, no knowledge). Names may
-carry `+profile` (three cosine coefficients over depth instead of one value a layer) and `+race` (racing:
-as many trials, and what they save shows in the item evaluations). Ideas that were tried and are no samplers
-of the package are entrants too: `catcmawm`, `cmaes-blocks`, `cmaes-norms`, `cmaes-screened` (`_variants`).
+carry `+race` (racing: as many trials, and what they save shows in the item evaluations). Ideas that were
+tried and are no samplers of the package are entrants too: `catcmawm`, `cmaes-blocks`, `cmaes-norms`,
+`cmaes-screened` (`_variants`).
 The space `mixed` also searches the method, densities, and which experts take part.
 
 The winner is the best on `select` of the four best on `search`, as in a campaign; its mean on the holdout
@@ -161,9 +161,6 @@ class Bench:
         """Search once."""
         sampler, *variants = entrant.split("+")
         space = dict(self._space)
-        if "profile" in variants:
-            weight = {**space["parameters"]["weight"], "profile": 3}
-            space = {**space, "parameters": {**space["parameters"], "weight": weight}}
         name = "cmaes" if sampler in ENTRANTS else sampler
         ready = self._preflight(name, seed, space, racing="race" in variants)
         with tempfile.TemporaryDirectory() as folder, _store(ready, Path(folder)) as store:
@@ -261,7 +258,7 @@ def main() -> None:
         "--samplers",
         nargs="+",
         default=[
-            "gradient", "cmaes", "cmaes+race", "cmaes+profile", "tpe", "tpe+race", "nsga2",
+            "gradient", "cmaes", "cmaes+race", "tpe", "tpe+race", "nsga2",
             "random", "random+race", "qmc", "mergekit",
         ],
     )  # fmt: skip

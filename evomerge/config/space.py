@@ -12,6 +12,21 @@ from evomerge.config.validation import FieldError
 
 Axis = Literal["expert", "layer", "component"]
 
+_REMOVED = {
+    "coarse": "give layers the number of groups to search",
+    "mask_seed": "set search.seed, which also seeds the masks",
+    "profile": "use a smaller number of layers",
+}
+"""Key of an earlier version → what to use instead."""
+
+
+def _refuse_removed(data: object) -> object:
+    for name in data if isinstance(data, dict) else ():
+        if name in _REMOVED:
+            message = f"{name} was removed: measured, it gained nothing; {_REMOVED[name]} instead"
+            raise FieldError(message, name)
+    return data
+
 
 class Bounds(Settings):
     """A range of its own for one expert.
@@ -39,9 +54,6 @@ class Range(Settings):
         high: Largest value.
         log: Search its logarithm.
         per: Which of expert, layer (group) and component (group) it differs by; default all that apply.
-        profile: Instead of one value a layer group, a smooth curve over depth: that many coefficients of
-            a cosine basis, the first of them the mean, and none more than there are groups. None: one
-            value a group.
         sum: Scale the experts' values in each group so that they add up to this (1: the simplex); equal
             shares where all are 0. The range must allow that sum. None: they are free.
         experts: Expert → a range of its own, or a fixed value.
@@ -51,9 +63,10 @@ class Range(Settings):
     high: float
     log: bool = False
     per: tuple[Axis, ...] = ("expert", "layer", "component")
-    profile: int | None = Field(default=None, ge=1)
     sum: float | None = Field(default=None, gt=0)
     experts: Mapping[str, Parameter] = Field(default_factory=dict)
+
+    _removed = model_validator(mode="before")(_refuse_removed)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -61,11 +74,6 @@ class Range(Settings):
             raise ValueError(f"an empty range: low {self.low:g} is not below high {self.high:g}")
         if self.log and self.low <= 0:
             raise FieldError(f"a log range needs low above 0, found {self.low:g}", "low")
-        if self.profile is not None and (self.log or "layer" not in self.per):
-            raise FieldError(
-                "profile is a curve over layers: it needs log: false, and layer among per",
-                "profile",
-            )
         if self.sum is not None and (self.low < 0 or "expert" not in self.per or self.experts):
             raise FieldError(
                 "sum scales the experts' values: it needs low of at least 0, expert among per, and no "
@@ -125,9 +133,6 @@ class Space(Settings):
         components: Substrings of tensor names, each a group of its own; the others form `rest`.
         parameters: Parameter of the method → a range (searched) or a value (fixed).
         subsets: Search also which experts take part: one that does not has weight 0, and one at least does.
-        mask_seed: Search also the seed of the random masks, for methods that draw some.
-        coarse: Begin with that many groups of layers, fewer than `layers` makes, and go on with `layers`
-            around the best of them.
     """
 
     method: Annotated[
@@ -138,8 +143,8 @@ class Space(Settings):
     components: tuple[NonEmpty, ...] = ()
     parameters: Mapping[str, Searched]
     subsets: bool = False
-    mask_seed: bool = False
-    coarse: int | None = Field(default=None, ge=1)
+
+    _removed = model_validator(mode="before")(_refuse_removed)
 
     @field_validator("method")
     @classmethod

@@ -13,7 +13,6 @@ from evomerge.errors import CampaignError
 from evomerge.objective import Objectives
 from evomerge.search.bandit_sampler import BanditSampler
 from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
-from evomerge.search.coarse_sampler import CoarseSampler
 from evomerge.search.contributions import Contributions, contributions_of
 from evomerge.search.descent_sampler import AROUND, DescentSampler
 from evomerge.search.gradient_bandit import GradientBandit
@@ -67,11 +66,7 @@ def open_sampler(
     samplers = _Samplers(campaign, aims.directions, counts, trials, contributions_of(aims))
     if name == "gradient":
         _check_gradients(space, counts)
-        return samplers.over(space)
-    coarse = space.coarse()
-    if coarse is None:
-        return samplers.over(space)
-    return CoarseSampler(space, trials, samplers.over(coarse), lambda: samplers.over(space))
+    return samplers.over(space)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,6 @@ from evomerge import config as campaign
 from evomerge.space import codes
 from evomerge.space.space import Space
 
-LEARNING = {"gradient", "cmaes", "tpe", "gp"}
-"""Samplers that learn from where good trials lie."""
-
 
 def unused(space: Space, sampler: campaign.SamplerName) -> tuple[str, ...]:
     """Return a warning for each kind of dimension that a sampler cannot use as it uses the others."""
@@ -28,14 +25,5 @@ def unused(space: Space, sampler: campaign.SamplerName) -> tuple[str, ...]:
         found.append(
             f"there is no gradient by {len(flat)} of {len(space.distributions)} dimensions ({listed}): the "
             "sampler's CMA-ES part searches them"
-        )
-    if sampler == "gradient" and space.settings.coarse is not None:
-        found.append(
-            "gradient begins in the whole space: coarse is for the other samplers, leave it out"
-        )
-    if sampler in LEARNING and space.settings.mask_seed:
-        found.append(
-            f"{codes.MASK_SEED}: neighbouring values are unrelated masks, so {sampler} can learn nothing "
-            "from them and finds a good one by luck only"
         )
     return tuple(found)

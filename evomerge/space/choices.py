@@ -64,8 +64,6 @@ def neighbours(space: Space, choice: Choice) -> tuple[Choice, ...]:
 def free(space: Space, choice: Choice) -> tuple[str, ...]:
     """Return the dimensions on which the models of a choice depend, in the order of the space."""
     names = set(_numbers(space, choice))
-    if space.settings.mask_seed and space.methods[choice.method].draws_masks:
-        names.add(codes.MASK_SEED)
     return tuple(name for name in space.distributions if name in names)
 
 
@@ -86,8 +84,6 @@ def default_point(space: Space, choice: Choice) -> dict[str, float]:
     found = space.middle(choice.method)
     if space.settings.subsets:
         found |= {codes.use(one): float(one in choice.experts) for one in space.family.experts}
-    if space.settings.mask_seed:
-        found[codes.MASK_SEED] = 0.0
     return found | _defaults(space, choice)
 
 

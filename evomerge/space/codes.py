@@ -1,4 +1,4 @@
-"""Choices as numbers in [0, 1]: the method, which experts take part, the seed of the masks.
+"""Choices as numbers in [0, 1]: the method, and which experts take part.
 
 Each is present in every trial, so that no sampler falls back to independent or random sampling for a
 parameter that is not always there, and no order of the methods is made up. None of them has a gradient.
@@ -10,26 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from evomerge.space.profiles import Numbers
+from evomerge.space.groups import Numbers
 
-MASK_SEED = "mask_seed"
-MASK_SEEDS = 1 << 16
-"""How many seeds of the random masks are told apart."""
 ON = 0.5
 """From here on an expert takes part."""
 
 
-def names(methods: Sequence[str], experts: Iterable[str], mask_seed: bool) -> list[str]:
+def names(methods: Sequence[str], experts: Iterable[str]) -> list[str]:
     """Return the dimensions.
 
     Args:
         methods: All that may be chosen; a single one needs no dimension.
         experts: Those that may be left out; none where all always take part.
-        mask_seed: Whether the seed is searched.
     """
     found = [score(method) for method in methods] if len(methods) > 1 else []
-    found += [use(expert) for expert in experts]
-    return found + ([MASK_SEED] if mask_seed else [])
+    return found + [use(expert) for expert in experts]
 
 
 def score(method: str) -> str:
@@ -68,13 +63,3 @@ def taking_part(experts: Iterable[str], params: Mapping[str, float]) -> Numbers:
     if not part.any():
         part[values.argmax()] = True
     return part.astype(np.float64)
-
-
-def seed_of_masks(seed: int, share: float) -> int:
-    """Return the seed of the random masks.
-
-    Args:
-        seed: The campaign's, which is also that of share 0.
-        share: In [0, 1]; each 1 / `MASK_SEEDS` of it is another seed.
-    """
-    return seed + (min(int(share * MASK_SEEDS), MASK_SEEDS - 1) << 32)

@@ -12,8 +12,7 @@ from optuna.distributions import FloatDistribution
 
 from evomerge import config as campaign
 from evomerge.space.facts import WEIGHT, Family, MethodFacts
-from evomerge.space.groups import LayerGroups
-from evomerge.space.profiles import Numbers, basis, coefficient_range
+from evomerge.space.groups import LayerGroups, Numbers
 from evomerge.space.shares import scaled, scaled_gradients
 
 REST = "rest"
@@ -26,9 +25,9 @@ Place = tuple[int, int, int]
 class Searched:
     """A parameter of the method as the space sees it.
 
-    Its coordinates are an array [rows, components, experts], where a row is a group of layers or a
-    coefficient of the curve over them. From coordinates to values: the curve is evaluated and put back
-    into its range, experts that take no part get 0, then the experts' values are scaled to their sum.
+    Its coordinates are an array [rows, components, experts], where a row is a group of layers. From
+    coordinates to values: experts that take no part get 0, then the experts' values are scaled to their
+    sum.
 
     Attributes:
         name: Of the parameter.
@@ -37,7 +36,6 @@ class Searched:
         experts: Experts that it differs by; (None,) where it does not.
         spans: Per expert smallest and largest value; equal: fixed, without a dimension.
         log: The range is logarithmic.
-        profile: Number of coefficients of the curve over depth; None: one value a group.
         total: What the experts' values add up to; None: they are free.
     """
 
@@ -47,7 +45,6 @@ class Searched:
     experts: tuple[str | None, ...]
     spans: tuple[tuple[float, float], ...]
     log: bool = False
-    profile: int | None = None
     total: float | None = None
 
     @cached_property
@@ -65,8 +62,8 @@ class Searched:
     def distributions(self) -> dict[str, FloatDistribution]:
         """Return the range of each dimension."""
         return {
-            name: FloatDistribution(*self._range(row, expert), log=self.log)
-            for name, (row, _, expert) in self.places.items()
+            name: FloatDistribution(*self.spans[expert], log=self.log)
+            for name, (_, _, expert) in self.places.items()
         }
 
     def coordinates(self, params: Mapping[str, float]) -> Numbers:
@@ -81,24 +78,15 @@ class Searched:
         Args:
             values: Shape [experts].
         """
-        shape = (len(self._rows()), len(self.components), len(self.experts))
-        found = np.broadcast_to(values, shape).copy()
-        if self.profile is not None:
-            found[1:] = 0.0
-        return found
+        shape = (len(self.groups), len(self.components), len(self.experts))
+        return np.broadcast_to(values, shape).copy()
 
     def params(self, coordinates: Numbers) -> dict[str, float]:
         """Return the point of coordinates, each put back into its range."""
         return {
-            name: float(np.clip(coordinates[place], *self._range(place[0], place[2])))
+            name: float(np.clip(coordinates[place], *self.spans[place[2]]))
             for name, place in self.places.items()
         }
-
-    def evaluated(self, coordinates: Numbers) -> Numbers:
-        """Return the values of coordinates before any scaling, [groups, components, experts]."""
-        if self.profile is None:
-            return coordinates
-        return np.clip(self._curve(coordinates), self.low, self.high)
 
     def values(self, params: Mapping[str, float], part: Numbers | None = None) -> Numbers:
         """Return the values at a point, [groups, components, experts].
@@ -108,7 +96,7 @@ class Searched:
             part: 1 for each expert that takes part, 0 for another, shape [experts]; None: all do. With
                 it the values have an axis of experts even if the parameter does not differ by them.
         """
-        found = self.evaluated(self.coordinates(params))
+        found = self.coordinates(params)
         found = found if part is None else found * part
         return found if self.total is None else scaled(found, self.total, self._part(part))
 
@@ -123,18 +111,13 @@ class Searched:
             by_value: Over all of the space's groups and components, and the experts (one for a parameter
                 that all models share); axes that the values do not have are summed over.
         """
-        coordinates = self.coordinates(params)
-        free = self.evaluated(coordinates)
+        free = self.coordinates(params)
         found = free if part is None else free * part
         gradients = _summed(by_value, found.shape)
         if self.total is not None:
             gradients = scaled_gradients(found, self.total, self._part(part), gradients)
         if part is not None:
             gradients = _summed(gradients * part, free.shape)
-        if self.profile is not None:
-            curve = self._curve(coordinates)
-            gradients = np.where((curve < self.low) | (curve > self.high), 0.0, gradients)
-            gradients = np.einsum("gj,gce->jce", basis(self.groups, self.profile), gradients)
         return {name: float(gradients[place]) for name, place in self.places.items()}
 
     @cached_property
@@ -158,20 +141,9 @@ class Searched:
         return tuple(np.array(list(self.places.values()), dtype=np.intp).reshape(-1, 3).T)
 
     def _rows(self) -> tuple[str | None, ...]:
-        if self.profile is not None:
-            return tuple(f"cos{j}" for j in range(self.profile))
         if len(self.groups) == 1:
             return (None,)
         return tuple(f"{start}-{stop}" for start, stop in self.groups)
-
-    def _range(self, row: int, expert: int) -> tuple[float, float]:
-        low, high = self.spans[expert]
-        return (low, high) if self.profile is None else coefficient_range(low, high, row)
-
-    def _curve(self, coefficients: Numbers) -> Numbers:
-        assert self.profile is not None  # the callers ask
-        curve: Numbers = np.einsum("gj,jce->gce", basis(self.groups, self.profile), coefficients)
-        return curve
 
     def _part(self, part: Numbers | None) -> Numbers:
         return np.ones(len(self.experts)) if part is None else part
@@ -226,7 +198,6 @@ def _of_range(
         experts=experts,
         spans=tuple(_span(setting, expert) for expert in experts),
         log=setting.log,
-        profile=setting.profile,
         total=setting.sum,
     )
 

@@ -40,10 +40,6 @@ class MethodFacts(Protocol):
         """Whether it merges task vectors, or anything else that needs the base."""
 
     @property
-    def draws_masks(self) -> bool:
-        """Whether its result depends on the recipe's seed."""
-
-    @property
     def gradients(self) -> object | None:
         """What computes its gradients; None where it has none."""
 

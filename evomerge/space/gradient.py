@@ -10,7 +10,7 @@ import numpy as np
 from evomerge.candidate.trial import Gradients
 from evomerge.space.dimensions import Searched
 from evomerge.space.facts import MethodFacts
-from evomerge.space.profiles import Numbers
+from evomerge.space.groups import Numbers
 
 if TYPE_CHECKING:
     from evomerge.space.space import Space

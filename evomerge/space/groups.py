@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evomerge.errors import CampaignError
 
 LayerGroups = tuple[tuple[int, int], ...]
+Numbers = NDArray[np.float64]
 
 
 def layer_groups(
@@ -42,34 +43,20 @@ def layer_groups(
     return tuple(layers)
 
 
-def mean_overlap(old: LayerGroups, new: LayerGroups) -> NDArray[np.float64]:
+def mean_overlap(old: LayerGroups, new: LayerGroups) -> Numbers:
     """Return the share of each old group in each new one, by layers; shape [new, old], rows sum to 1."""
-    layers = _common_layers(old, new)
-    shares: NDArray[np.float64] = layers / layers.sum(axis=1, keepdims=True)
+    layers = np.array(
+        [
+            [max(0, min(stop, o_stop) - max(start, o_start)) for o_start, o_stop in old]
+            for start, stop in new
+        ],
+        dtype=np.float64,
+    )
+    shares: Numbers = layers / layers.sum(axis=1, keepdims=True)
     return shares
 
 
-def largest_overlap(old: LayerGroups, new: LayerGroups) -> NDArray[np.float64]:
-    """Return 1 for the old group that has most layers of a new one, the first of equals; [new, old]."""
-    chosen = _common_layers(old, new).argmax(axis=1)
-    shares: NDArray[np.float64] = np.eye(len(old))[chosen]
-    return shares
-
-
-def undone_overlap(old: LayerGroups, new: LayerGroups) -> NDArray[np.float64]:
-    """Return the shares that undo `largest_overlap` from `new` to `old`; shape [new, old], rows sum to 1.
-
-    A group takes the mean of those that took its value, by the layers that they share; where there are
-    none, the mean of all that it shares layers with.
-    """
-    layers = _common_layers(old, new)
-    own = layers * largest_overlap(new, old).T
-    layers = np.where(own.any(axis=1, keepdims=True), own, layers)
-    shares: NDArray[np.float64] = layers / layers.sum(axis=1, keepdims=True)
-    return shares
-
-
-def regrouped(shares: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def regrouped(shares: Numbers, values: Numbers) -> Numbers:
     """Return the mean of values by shares; exactly their value, to the last bit, where all are the same.
 
     Args:
@@ -81,18 +68,8 @@ def regrouped(shares: NDArray[np.float64], values: NDArray[np.float64]) -> NDArr
     """
     largest = values[shares.argmax(axis=1)]
     apart = values[None] - largest[:, None]
-    found: NDArray[np.float64] = largest + np.einsum("no,noce->nce", shares, apart)
+    found: Numbers = largest + np.einsum("no,noce->nce", shares, apart)
     return found
-
-
-def _common_layers(old: LayerGroups, new: LayerGroups) -> NDArray[np.float64]:
-    return np.array(
-        [
-            [max(0, min(stop, o_stop) - max(start, o_start)) for o_start, o_stop in old]
-            for start, stop in new
-        ],
-        dtype=np.float64,
-    )
 
 
 def _check_pairs(pairs: tuple[tuple[int, int], ...], num_layers: int) -> None:

@@ -13,7 +13,7 @@ from evomerge.space import codes
 from evomerge.space.baselines import Wanted
 from evomerge.space.dimensions import Searched
 from evomerge.space.facts import WEIGHT
-from evomerge.space.profiles import Numbers
+from evomerge.space.groups import Numbers
 from evomerge.space.shares import within
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def located(space: Space, method: str, wanted: Wanted) -> dict[str, float] | Non
     Args:
         space: Where to look.
         method: Name of the method; the point chooses it.
-        wanted: Values that are the same in all groups of layers and components. A curve over depth is
-            then constant; an expert of weight 0 takes no part where experts may be left out.
+        wanted: Values that are the same in all groups of layers and components. An expert of
+            weight 0 takes no part where experts may be left out.
     """
     if method not in space.settings.method:
         return None
@@ -50,8 +50,6 @@ def located(space: Space, method: str, wanted: Wanted) -> dict[str, float] | Non
     params = codes.choosing(space.settings.method, method)
     if part is not None:
         params |= {codes.use(e): float(on) for e, on in zip(experts, part, strict=True)}
-    if space.settings.mask_seed:
-        params[codes.MASK_SEED] = 0.0
     for one in space.searched:
         values = _middle(one)
         if one.name in takes:

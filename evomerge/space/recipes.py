@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from evomerge import config as campaign
 from evomerge.candidate import Conditional, Recipe, Setting, Slice, Source
-from evomerge.space.profiles import Numbers
+from evomerge.space.groups import Numbers
 
 if TYPE_CHECKING:
     from evomerge.space.space import Space
@@ -48,7 +48,7 @@ def written(space: Space, params: Mapping[str, float]) -> Recipe:
         vocabulary=vocabulary,
         parameters=fixed,
         dtype=space.family.dtype,
-        seed=space.seed_of_masks(params),
+        seed=space.seed,
     )
 
 

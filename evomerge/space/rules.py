@@ -9,14 +9,12 @@ from evomerge import config as campaign
 from evomerge.errors import CampaignError
 from evomerge.space.dimensions import is_per_source
 from evomerge.space.facts import WEIGHT, Family, MethodFacts
-from evomerge.space.groups import LayerGroups, largest_overlap, layer_groups
 
 
 def check_settings(
     settings: campaign.Space,
     family: Family,
     methods: Mapping[str, MethodFacts],
-    groups: LayerGroups,
 ) -> None:
     """Refuse what would have no meaning.
 
@@ -24,38 +22,18 @@ def check_settings(
         settings: The campaign's `space`.
         family: The models.
         methods: Facts on each method of `settings.method`.
-        groups: The groups of layers that `settings.layers` makes.
 
     Raises:
         CampaignError: Naming the field, what was found and what was expected.
     """
     for name, setting in settings.parameters.items():
         if isinstance(setting, campaign.Range):
-            _check_range(name, setting, methods, groups)
+            _check_range(name, setting, methods)
             _check_sum(name, setting, len(family.experts))
-    _check_genes(settings, family, methods)
-    if settings.coarse is not None and settings.coarse >= len(groups):
-        expected = f"1 to {len(groups) - 1}" if len(groups) > 1 else "none, for there is one group"
-        raise CampaignError(
-            f"found {settings.coarse} groups to begin with, but `layers` makes {len(groups)} of "
-            f"{family.num_layers} layers; expected {expected}",
-            field="space.coarse",
-        )
-    if settings.coarse is not None:
-        coarse = layer_groups(settings.coarse, family.num_layers)
-        for (start, stop), used in zip(coarse, largest_overlap(coarse, groups).T, strict=True):
-            if not used.any():
-                raise CampaignError(
-                    f"found {settings.coarse} groups to begin with, but no group of `layers` has most "
-                    f"of its layers in [{start}, {stop}), whose values would change nothing; expected "
-                    "fewer",
-                    field="space.coarse",
-                )
+    _check_subsets(settings, family, methods)
 
 
-def _check_range(
-    name: str, setting: campaign.Range, methods: Mapping[str, MethodFacts], groups: LayerGroups
-) -> None:
+def _check_range(name: str, setting: campaign.Range, methods: Mapping[str, MethodFacts]) -> None:
     field = f"space.parameters.{name}"
     kinds = {m.parameters[name].per_source for m in methods.values() if name in m.parameters}
     if len(kinds) > 1:
@@ -70,12 +48,6 @@ def _check_range(
                 f"{name} is one number for all models, not one an expert; leave {key} out",
                 field=f"{field}.{key}",
             )
-    if setting.profile is not None and setting.profile > len(groups):
-        raise CampaignError(
-            f"found {setting.profile} coefficients for {len(groups)} groups of layers; expected 1 to "
-            f"{len(groups)}, or more groups, such as layers: each",
-            field=f"{field}.profile",
-        )
 
 
 def _check_sum(name: str, setting: campaign.Range, experts: int) -> None:
@@ -97,7 +69,7 @@ def _check_sum(name: str, setting: campaign.Range, experts: int) -> None:
     )
 
 
-def _check_genes(
+def _check_subsets(
     settings: campaign.Space, family: Family, methods: Mapping[str, MethodFacts]
 ) -> None:
     if settings.subsets and (
@@ -113,10 +85,4 @@ def _check_genes(
         raise CampaignError(
             "one expert always takes part, and there is one only; leave subsets out",
             field="space.subsets",
-        )
-    if settings.mask_seed and not any(method.draws_masks for method in methods.values()):
-        raise CampaignError(
-            f"{' or '.join(methods)} draws no random masks; leave mask_seed out, or take a method that "
-            "does, such as dare_linear",
-            field="space.mask_seed",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evomerge.space.profiles import Numbers
+from evomerge.space.groups import Numbers
 
 
 def scaled(values: Numbers, total: float, part: Numbers) -> Numbers:

@@ -20,12 +20,10 @@ from evomerge.space.baselines import Baseline, Wanted, baselines
 from evomerge.space.dimensions import Searched, searched
 from evomerge.space.facts import WEIGHT, Family, MethodFacts
 from evomerge.space.gradient import gradient, is_differentiable
-from evomerge.space.groups import LayerGroups, largest_overlap, layer_groups, undone_overlap
+from evomerge.space.groups import LayerGroups, Numbers, layer_groups
 from evomerge.space.locating import located
-from evomerge.space.profiles import Numbers
 from evomerge.space.recipes import written
 from evomerge.space.rules import check_settings
-from evomerge.space.transfer import moved
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Space:
         groups: [start, stop) of each group of layers.
         searched: The searched parameters.
         distributions: Dimension → distribution, in a fixed order.
-        seed: Of the random masks; the same in all trials unless it is searched.
+        seed: Of the random masks; the same in all trials.
     """
 
     settings: campaign.Space
@@ -71,12 +69,11 @@ class Space:
         """
         groups = layer_groups(settings.layers, family.num_layers)
         methods = {name: methods[name] for name in settings.method}
-        check_settings(settings, family, methods, groups)
+        check_settings(settings, family, methods)
         parameters = searched(settings, family, methods, groups)
         optional = family.experts if settings.subsets else ()
         distributions = {
-            name: FloatDistribution(0.0, 1.0)
-            for name in codes.names(settings.method, optional, settings.mask_seed)
+            name: FloatDistribution(0.0, 1.0) for name in codes.names(settings.method, optional)
         }
         for one in parameters:
             distributions |= one.distributions()
@@ -133,8 +130,8 @@ class Space:
     def differentiable(self) -> tuple[str, ...]:
         """The dimensions that have a gradient, in the order of `distributions`.
 
-        They are those of the weights and factors: not densities, the method's scores, which experts take
-        part, or the masks.
+        They are those of the weights and factors: not densities, the method's scores, or which experts
+        take part.
         """
         return tuple(
             name
@@ -147,8 +144,8 @@ class Space:
         """Return the gradient of a loss by each dimension of `differentiable`.
 
         It is the derivative by the dimension's own value, of logarithmic ranges too; 0 where the model at
-        this point does not depend on it (another method is chosen, the expert takes no part, the curve
-        has left its range), or its method has no gradient by it.
+        this point does not depend on it (another method is chosen, or the expert takes no part), or its
+        method has no gradient by it.
 
         Args:
             params: The point.
@@ -159,57 +156,11 @@ class Space:
         """
         return gradient(self, params, gradients)
 
-    def coarse(self) -> Space | None:
-        """Return the space that the search begins in; None where it begins in this one.
-
-        It has `coarse` groups of layers, and curves over depth of no more coefficients than that.
-        """
-        groups = self.settings.coarse
-        if groups is None:
-            return None
-        parameters = {
-            name: setting.model_copy(update={"profile": min(setting.profile, groups)})
-            if isinstance(setting, campaign.Range) and setting.profile is not None
-            else setting
-            for name, setting in self.settings.parameters.items()
-        }
-        changes = {"layers": groups, "coarse": None, "parameters": parameters}
-        settings = self.settings.model_copy(update=changes)
-        return Space.build(settings, self.family, self.methods, self.seed)
-
-    def lift(self, params: Mapping[str, float]) -> dict[str, float]:
-        """Return the point of this space for one of the coarse space.
-
-        A group takes the values of the coarse one that has most of its layers: the same model where the
-        groups nest. A curve over depth keeps its coefficients.
-
-        Raises:
-            ValueError: There is no coarse space.
-        """
-        return moved(self._coarse(), self, params, largest_overlap)
-
-    def lower(self, params: Mapping[str, float]) -> dict[str, float]:
-        """Return the point of the coarse space for one of this space.
-
-        A group takes the mean, over layers, of those that `lift` gives its value; so a lifted point comes
-        back as it was, to the last bit.
-
-        Raises:
-            ValueError: There is no coarse space.
-        """
-        return moved(self, self._coarse(), params, undone_overlap)
-
     def part(self, one: Searched, params: Mapping[str, float]) -> Numbers | None:
         """Return which experts take part in a parameter, 1 or 0, [experts]; None: no one is left out."""
         if not self.settings.subsets or one.name != WEIGHT:
             return None
         return codes.taking_part(self.family.experts, params)
-
-    def seed_of_masks(self, params: Mapping[str, float]) -> int:
-        """Return the seed of the random masks at a point."""
-        if not self.settings.mask_seed:
-            return self.seed
-        return codes.seed_of_masks(self.seed, params[codes.MASK_SEED])
 
     @cached_property
     def named(self) -> Mapping[str, Searched]:
@@ -220,9 +171,3 @@ class Space:
     def base_sources(self) -> tuple[Source, ...]:
         """The base as a source of each group of layers: the same in all recipes."""
         return tuple(Source(self.family.base, layers) for layers in self.groups)
-
-    def _coarse(self) -> Space:
-        coarse = self.coarse()
-        if coarse is None:
-            raise ValueError("this space has no coarse one; space.coarse is not set")
-        return coarse

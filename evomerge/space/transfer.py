@@ -1,12 +1,12 @@
 """A point of one space → the point of another whose model is as near to the same as can be.
 
 For campaigns that begin where an earlier one ended, though experts came or went, layers are grouped
-otherwise, or other parameters are searched; and for a space that is refined.
+otherwise, or other parameters are searched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +16,11 @@ from evomerge.space import codes
 from evomerge.space.dimensions import Searched
 from evomerge.space.facts import WEIGHT
 from evomerge.space.gradient import component_of
-from evomerge.space.groups import LayerGroups, mean_overlap, regrouped
-from evomerge.space.profiles import Numbers, fitted
+from evomerge.space.groups import Numbers, mean_overlap, regrouped
 from evomerge.space.shares import within
 
 if TYPE_CHECKING:
     from evomerge.space.space import Space
-
-Regroup = Callable[[LayerGroups, LayerGroups], Numbers]
-"""(old groups, new groups) → share of each old group in each new one, [new, old]."""
 
 
 def transfer(old: Space, new: Space, params: Mapping[str, float]) -> dict[str, float] | None:
@@ -32,9 +28,9 @@ def transfer(old: Space, new: Space, params: Mapping[str, float]) -> dict[str, f
 
     Experts are matched by name: one that is new starts at weight 0, one that is gone is dropped.
     Groups of layers are matched by the layers that they share, components by name, or else by what
-    they belonged to. A curve over depth is fitted to values, or evaluated. A parameter that was not
-    searched starts at the value that it had: the fixed one, or the method's default; at its range's
-    middle if there is none. What leaves its range is put back on the end of it.
+    they belonged to. A parameter that was not searched starts at the value that it had: the fixed one, or
+    the method's default; at its range's middle if there is none. What leaves its range is put back on the
+    end of it.
 
     Args:
         old: The earlier space.
@@ -48,79 +44,52 @@ def transfer(old: Space, new: Space, params: Mapping[str, float]) -> dict[str, f
     same_height = old.family.num_layers == new.family.num_layers
     if old.method(params) not in new.settings.method or not same_height:
         return None
-    return moved(old, new, params, mean_overlap)
-
-
-def moved(
-    old: Space, new: Space, params: Mapping[str, float], regroup: Regroup
-) -> dict[str, float]:
-    """Return the point as `transfer` does, with groups of layers matched by `regroup`."""
-    found = _genes(old, new, params)
+    found = _choices(old, new, params)
     for one in new.searched:
-        found |= one.params(_coordinates(old, new, one, params, regroup))
+        found |= one.params(_coordinates(old, new, one, params))
     return {name: found[name] for name in new.distributions}
 
 
-def _genes(old: Space, new: Space, params: Mapping[str, float]) -> dict[str, float]:
+def _choices(old: Space, new: Space, params: Mapping[str, float]) -> dict[str, float]:
     names = (*map(codes.score, new.settings.method), *map(codes.use, new.family.experts))
-    found = {name: params.get(name, 1.0) for name in (*names, codes.MASK_SEED)}
-    found[codes.MASK_SEED] = params.get(codes.MASK_SEED, 0.0)
+    found = {name: params.get(name, 1.0) for name in names}
     if old.settings.method != new.settings.method:
         found |= codes.choosing(new.settings.method, old.method(params))
     return found
 
 
-def _coordinates(
-    old: Space, new: Space, one: Searched, params: Mapping[str, float], regroup: Regroup
-) -> Numbers:
+def _coordinates(old: Space, new: Space, one: Searched, params: Mapping[str, float]) -> Numbers:
     """Return the coordinates of one of the new space's parameters."""
     before = old.named.get(one.name) or _unsearched(old, new, one)
-    values, is_curve = _values(old, new, before, one, params)
-    start = np.full(len(values), 0.0 if one.name == WEIGHT else _start(new, one))
-    if is_curve:
-        start[1:] = 0.0
-    values = _by_expert(values, before, one, old, start)
+    values = _by_expert(_values(old, new, before, one, params), before, one, old, new)
     values = values[:, _components(before.components, one.components)].mean(axis=2)
-    if is_curve:
-        assert one.profile is not None  # _values asked
-        found = np.zeros((one.profile, *values.shape[1:]))
-        kept = min(len(values), one.profile)
-        found[:kept] = values[:kept]
-        return found
-    values = regrouped(regroup(before.groups, one.groups), values)
-    if one.total is not None:
-        values = within(values, one.high)
-    return values if one.profile is None else fitted(values, one.groups, one.profile)
+    values = regrouped(mean_overlap(before.groups, one.groups), values)
+    return values if one.total is None else within(values, one.high)
 
 
 def _values(
     old: Space, new: Space, before: Searched, one: Searched, params: Mapping[str, float]
-) -> tuple[Numbers, bool]:
-    """Return what is carried over of the old parameter, and whether it is the coefficients of a curve.
+) -> Numbers:
+    """Return what is carried over of the old parameter.
 
     Where both spaces scale to a sum, or both can leave experts out, that is done again in the new one.
     """
     part = old.part(before, params)
     if before.total is not None and one.total is None:
-        return before.values(params, part), False
+        return before.values(params, part)
     coordinates = before.coordinates(params)
-    if part is not None and not new.settings.subsets:
-        return before.evaluated(coordinates) * part, False
-    if before.profile is not None and one.profile is not None:
-        return coordinates, True
-    return before.evaluated(coordinates), False
+    return coordinates * part if part is not None and not new.settings.subsets else coordinates
 
 
-def _by_expert(
-    values: Numbers, before: Searched, one: Searched, old: Space, start: Numbers
-) -> Numbers:
-    """Match the axis of experts; those that the old space did not know get `start`, [rows]."""
+def _by_expert(values: Numbers, before: Searched, one: Searched, old: Space, new: Space) -> Numbers:
+    """Match the axis of experts; those that the old space did not know start at weight 0."""
     shared = values.shape[2] == 1 and before.experts == (None,)
     places = {name: 0 if shared else place for place, name in enumerate(old.family.experts)}
     if one.experts == (None,):
         mean: Numbers = values.mean(axis=2, keepdims=True)
         return mean
-    unknown = np.broadcast_to(start[:, None], values.shape[:2])
+    start = 0.0 if one.name == WEIGHT else _start(new, one)
+    unknown = np.full(values.shape[:2], start)
     columns = [
         unknown if name not in places else values[:, :, places[name]]
         for name in map(str, one.experts)

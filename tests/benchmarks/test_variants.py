@@ -155,12 +155,6 @@ def test_steps_move_the_tensors_equally_far(ready: Preflight) -> None:
     assert drawn.std(axis=0)[small] == pytest.approx(SIGMA * scales[small], rel=0.15)
 
 
-def test_a_curve_over_depth_has_no_norm() -> None:
-    curve = checked("10", parameters={"weight": {**samplers.WEIGHT, "profile": 2}})
-    with pytest.raises(ValueError, match="no norm"):
-        task_vector_norms(curve)
-
-
 def test_the_surrogate_finds_the_gradient_of_a_plane() -> None:
     random = np.random.default_rng(0)
     gradient = random.normal(size=5)

@@ -17,9 +17,9 @@ def test_a_range_is_searched_and_a_value_is_fixed(read):
 
 
 def test_all_kinds_of_ranges_are_read(read):
-    text = "low: -1, high: 2, profile: 3, experts: {facts: {low: 0, high: 1}, tools: 0.5}"
+    text = "low: -1, high: 2, experts: {facts: {low: 0, high: 1}, tools: 0.5}"
     found = read(WEIGHT, weight(text)).space.parameters["weight"]
-    assert (found.low, found.profile) == (-1.0, 3)
+    assert (found.low, found.high) == (-1.0, 2.0)
     assert found.experts == {"facts": Bounds(low=0.0, high=1.0), "tools": 0.5}
     simplex = read(WEIGHT, weight("low: 0, high: 1, sum: 1")).space.parameters["weight"]
     assert simplex.sum == 1.0
@@ -30,11 +30,32 @@ def test_one_method_or_several(read):
     assert read("method: ties", "method: [ties, linear]").space.method == ("ties", "linear")
 
 
-def test_choices_and_a_coarse_beginning_are_off_unless_asked_for(read):
-    space = read().space
-    assert (space.subsets, space.mask_seed, space.coarse) == (False, False, None)
-    asked = read("method: ties", "method: ties\n  subsets: true\n  coarse: 2\n  layers: each").space
-    assert (asked.subsets, asked.coarse, asked.layers) == (True, 2, "each")
+def test_subsets_are_off_unless_asked_for(read):
+    assert read().space.subsets is False
+    asked = read("method: ties", "method: ties\n  subsets: true\n  layers: each").space
+    assert (asked.subsets, asked.layers) == (True, "each")
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("coarse: 2", "give layers the number of groups to search"),
+        ("mask_seed: true", "set search.seed, which also seeds the masks"),
+    ],
+)
+def test_what_was_removed_is_refused_with_what_to_use_instead(refusal, text, advice):
+    name = text.split(":")[0]
+    found = refusal("  method: ties\n", f"  method: ties\n  {text}\n")
+    why = f"{name} was removed: measured, it gained nothing; {advice} instead"
+    assert found == f"/c/c.yaml:7: space.{name}: {why}"
+
+
+def test_a_removed_key_of_a_range_is_refused_too(refusal):
+    found = refusal(WEIGHT, weight("low: 0, high: 1, profile: 3"))
+    assert found == (
+        "/c/c.yaml:8: space.parameters.weight.profile: profile was removed: measured, it gained "
+        "nothing; use a smaller number of layers instead"
+    )
 
 
 def test_it_is_read_back_as_it_is_written(read):
@@ -49,12 +70,6 @@ def test_it_is_read_back_as_it_is_written(read):
         ("low: 1, high: 1", "an empty range: low 1 is not below high 1"),
         ("low: 0, high: 1, log: true", "a log range needs low above 0, found 0"),
         ("low: 0, high: 1, log: yess", 'log: found "yess", expected'),
-        (
-            "low: 0.1, high: 1, log: true, profile: 2",
-            "c.yaml:8: space.parameters.weight.profile: profile is a curve over layers: it needs log",
-        ),
-        ("low: 0, high: 1, per: [expert], profile: 2", "it needs log: false, and layer among per"),
-        ("low: 0, high: 1, profile: 0", "c.yaml:8: space.parameters.weight.profile: found 0"),
         ("low: -1, high: 1, sum: 1", "sum scales the experts' values: it needs low of at least 0"),
         ("low: 0, high: 1, per: [layer], sum: 1", "expert among per"),
         ("low: 0, high: 1, sum: 1, experts: {facts: 1}", "and no ranges of single experts"),
@@ -95,7 +110,6 @@ def test_a_range_that_means_nothing_is_refused(refusal, text, message):
     [
         ("layers: 0", "c.yaml:7: space.layers: found 0, expected"),
         ("layers: all", 'c.yaml:7: space.layers: found "all", expected'),
-        ("coarse: 0", "c.yaml:7: space.coarse: found 0, expected at least 1"),
         ("subsets: some", 'c.yaml:7: space.subsets: found "some", expected'),
         ("components: [mlp, mlp]", 'c.yaml:7: space.components.1: "mlp" is given twice'),
         ("components: [mlp, mlp.up]", '"mlp.up" is never reached: its tensors belong to "mlp"'),
@@ -111,11 +125,6 @@ def test_a_space_that_means_nothing_is_refused(refusal, text, message):
     ("lines", "place", "message"),
     [
         ("low: 0|high: 1|log: true", "9: weight.low", "a log range needs low above 0, found 0"),
-        (
-            "low: 0|high: 1|per: [expert]|profile: 2",
-            "12: weight.profile",
-            "profile is a curve over layers: it needs log: false, and layer among per",
-        ),
         (
             "low: -1|high: 1|sum: 1",
             "11: weight.sum",

@@ -38,7 +38,6 @@ class Parameter:
 class Method:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     needs_base: bool = True
-    draws_masks: bool = False
     gradients: object | None = "some"
 
 
@@ -46,7 +45,7 @@ DENSE = {"weight": Parameter(), "density": Parameter(differentiable=False, defau
 METHODS = {
     "task_arithmetic": Method({"weight": Parameter()}),
     "ties": Method(DENSE),
-    "dare_linear": Method(DENSE, draws_masks=True),
+    "dare_linear": Method(DENSE),
     "fixed": Method({}, gradients=None),
 }
 

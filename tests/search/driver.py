@@ -60,7 +60,6 @@ class Parameter:
 class Method:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     needs_base: bool = True
-    draws_masks: bool = False
     gradients: object = "some"
 
 

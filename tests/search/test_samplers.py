@@ -8,7 +8,6 @@ import pytest
 from evomerge.errors import CampaignError
 from evomerge.objective import Objectives
 from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
-from evomerge.search.coarse_sampler import CoarseSampler
 from evomerge.search.descent_sampler import AROUND, DescentSampler
 from evomerge.search.optuna_sampler import OptunaSampler
 from evomerge.search.random_sampler import RandomSampler
@@ -72,12 +71,6 @@ def test_several_objectives(opened, name: str) -> None:
 def test_nothing_to_search_is_refused(opened) -> None:
     with pytest.raises(CampaignError, match="nothing is searched"):
         opened("random", space={"parameters": {"weight": 0.5}})
-
-
-def test_a_coarse_space_comes_first(opened) -> None:
-    found = opened("tpe", space={"coarse": 2})
-    assert type(found) is CoarseSampler
-    assert len(set(found.propose(0).values())) == 2
 
 
 def test_gradient_is_refused_where_there_is_none(opened) -> None:

@@ -7,14 +7,11 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
-from evomerge.candidate.trial import Job, Outcome
 from evomerge.errors import CampaignError
 from evomerge.objective import Objectives
 from evomerge.store import Store
@@ -47,30 +44,6 @@ def test_a_reopened_study_asks_for_the_very_same_trials_and_steps(
     driver.run(broken, workers=workers, reopen_at=(2, 9, 15, 40, 77, 150, 190))
     assert driver.history(tmp_path / "broken") == driver.history(tmp_path / "whole")
     assert numbers(tmp_path / "whole") == list(range(trials.get("trials", 20)))
-
-
-@pytest.mark.parametrize("sampler", ["cmaes", "tpe", "nsga2", "random", "qmc"])
-@pytest.mark.parametrize(("layers", "coarse"), [(4, 2), (3, 2)])
-def test_from_coarse_to_fine_it_asks_for_the_same_too(
-    driver: ModuleType, tmp_path: Path, sampler: str, layers: int, coarse: int
-) -> None:
-    space = {"layers": layers, "coarse": coarse}
-    answer = driver.answer if layers == 4 else three_groups(driver)
-    merges: dict[str, Any] = {} if layers == 4 else {"known": ()}
-    for name, reopen_at in (("whole", ()), ("broken", (2, 5, 9, 15))):
-        campaign = driver.fake_campaign(tmp_path / name, space=space, sampler=sampler)
-        driver.run(campaign, workers=3, reopen_at=reopen_at, answers=answer, **merges)
-    assert driver.history(tmp_path / "broken") == driver.history(tmp_path / "whole")
-
-
-def three_groups(driver: ModuleType) -> Callable[[Job], Outcome]:
-    """Score recipes of the groups (0, 2), (2, 3), (3, 4)."""
-
-    def answer(job: Job) -> Outcome:
-        first, *rest = driver.weights_of(job.candidate.recipe)
-        return driver.outcome([first, first, *rest])  # type: ignore[no-any-return]
-
-    return answer
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ METHODS = {
         "density": {"low": 0.2, "high": 1.0, "per": []},
     },
 }
-SPACES: dict[str, dict[str, Any]] = {"plain": {}, "coarse": {"coarse": 2}, "methods": METHODS}
+SPACES: dict[str, dict[str, Any]] = {"plain": {}, "methods": METHODS}
 SOURCES = ("propose", "next_step")  # what a sampler says; the others are what it is told
 HEARD = ("known", "asked", "told", "step_asked", "step_told")
 TRIALS = 16

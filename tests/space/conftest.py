@@ -19,7 +19,6 @@ class Parameter:
 class Method:
     parameters: dict = field(default_factory=dict)
     needs_base: bool = True
-    draws_masks: bool = False
     gradients: object = "some"
 
 
@@ -31,7 +30,7 @@ METHODS = {
     "linear": Method({"weight": WEIGHT, "normalize": NORMALIZE}, needs_base=False),
     "task_arithmetic": Method(SUMMED),
     "ties": Method(SPARSE),
-    "dare_linear": Method(SPARSE, draws_masks=True),
+    "dare_linear": Method(SPARSE),
     "slerp": Method({"t": Parameter(False, differentiable=True)}),
     "ungradientd": Method({"weight": WEIGHT}, gradients=None),
     "odd": Method({"lambda": Parameter(True)}),

@@ -65,7 +65,7 @@ def test_with_a_searched_method_the_point_chooses_it(make_space):
 
 def test_wherever_a_baseline_has_a_point_the_point_is_the_same_model(make_space, numbers):
     spaces = [
-        {"layers": "each", "parameters": {"weight": {**WEIGHT, "profile": 3}}},
+        {"layers": "each", "parameters": {"weight": WEIGHT}},
         {"layers": 2, "subsets": True, "parameters": {"weight": WEIGHT}},
         {"components": ["mlp"], "parameters": {"weight": {**WEIGHT, "experts": {"a": 0.5}}}},
         {"parameters": {"weight": {"low": 0.0, "high": 1.0, "sum": 1.0}}},

@@ -23,7 +23,6 @@ def space(make_space):
         method=["task_arithmetic", "dare_linear", "slerp"],
         experts=("a", "b", "c"),
         subsets=True,
-        mask_seed=True,
         parameters={**BOTH, "t": {"low": 0.0, "high": 1.0}},
     )
 
@@ -38,7 +37,7 @@ def test_a_choice_sees_only_what_its_models_depend_on(space):
     everyone = ("a", "b", "c")
     assert free(space, Choice("task_arithmetic", everyone)) == tuple(f"weight/{e}" for e in "abc")
     assert free(space, Choice("dare_linear", ("a", "c"))) == (
-        "mask_seed", "weight/a", "weight/c", "density/a", "density/c",
+        "weight/a", "weight/c", "density/a", "density/c",
     )  # fmt: skip
     assert free(space, Choice("slerp", everyone)) == ("t",)
 
@@ -59,7 +58,6 @@ def test_defaults_are_the_methods_own_or_the_nearest_in_their_range(space):
     point = default_point(space, Choice("dare_linear", ("a", "b", "c")))
     assert {point[f"density/{name}"] for name in "abc"} == {0.9}  # its default is 1
     assert {point[f"weight/{name}"] for name in "abc"} == {0.6}  # it has none
-    assert point["mask_seed"] == 0.0
 
 
 def test_a_method_without_weights_leaves_nobody_out(space):

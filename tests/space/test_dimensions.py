@@ -21,7 +21,7 @@ def test_places_are_layers_then_components_then_experts():
 
 
 def test_coordinates_and_params_are_inverse():
-    one = searched(profile=2)
+    one = searched()
     params = {name: number / 100 for number, name in enumerate(one.places)}
     assert one.params(one.coordinates(params)) == params
 
@@ -43,24 +43,9 @@ def test_a_fixed_expert_has_no_dimension_and_its_value():
     assert one.values({"weight/a": 0.9}).tolist() == [[[0.9, 0.3]]]
 
 
-def test_a_fixed_expert_under_a_profile_is_constant():
-    one = searched(components=(None,), profile=2, spans=((0.0, 1.0), (0.3, 0.3)))
-    values = one.values({"weight/a/cos0": 0.5, "weight/a/cos1": 0.5})
-    assert values[:, 0, 1].tolist() == [0.3, 0.3]
-    assert values[:, 0, 0] == pytest.approx([0.5 + 0.5 * np.sqrt(0.5), 0.5 - 0.5 * np.sqrt(0.5)])
-
-
-def test_a_profile_is_clamped_to_its_range():
-    one = searched(components=(None,), profile=2)
-    params = dict.fromkeys(one.places, 0.5) | {"weight/a/cos0": 1.0}
-    assert one.values(params)[0, 0, 0] == 1.0
-
-
 def test_ranges_are_those_of_the_settings():
     found = searched(log=True, spans=((0.1, 1.0), (0.2, 2.0))).distributions()["weight/b/0-2/mlp"]
     assert (found.low, found.high, found.log) == (0.2, 2.0, True)
-    curve = searched(profile=2).distributions()["weight/a/cos1/mlp"]
-    assert (curve.low, curve.high) == (-0.5, 0.5)
 
 
 def test_those_that_take_no_part_are_0_before_the_sum_is_made():

@@ -10,7 +10,6 @@ GRADIENTD = {"weight", "lambda", "t", "scale"}
 def test_the_merge_methods_state_all_that_a_space_asks(method):
     facts: MethodFacts = method
     assert isinstance(facts.needs_base, bool)
-    assert isinstance(facts.draws_masks, bool)
     smooth = {name for name, spec in facts.parameters.items() if spec.differentiable}
     assert smooth <= GRADIENTD
     assert facts.gradients is not None or not smooth

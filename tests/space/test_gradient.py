@@ -6,7 +6,6 @@ from evomerge.candidate.trial import Gradients, TensorGradients
 from evomerge.space.gradient import component_of, gradient, is_differentiable
 
 WEIGHT = {"low": -0.5, "high": 1.2}
-PROFILE = {"low": 0.0, "high": 1.0, "profile": 3}
 TENSORS = ("self_attn.q", "mlp.up", "norm")
 
 
@@ -71,9 +70,7 @@ def spaces():
             },
         },
     )
-    yield "profile", {"layers": "each", "components": ["mlp"], "parameters": {"weight": PROFILE}}
     yield "sum", {**free, "parameters": {"weight": {"low": 0.0, "high": 1.0, "sum": 1.5}}}
-    yield "sum of profiles", {"layers": 3, "parameters": {"weight": {**PROFILE, "sum": 1.0}}}
     yield "per expert", {**free, "parameters": {"weight": {**WEIGHT, "experts": mixed}}}
     yield "shared weight", {**free, "parameters": {"weight": {**WEIGHT, "per": ["layer"]}}}
     yield "subsets", {**free, "subsets": True, "parameters": {"weight": WEIGHT}}
@@ -123,11 +120,10 @@ def test_dimensions_without_gradient_are_left_out(make_space):
     space = make_space(
         method=["ties", "dare_linear"],
         subsets=True,
-        mask_seed=True,
         parameters={"weight": WEIGHT, "density": {"low": 0.1, "high": 1.0, "per": []}},
     )
     assert space.differentiable == ("weight/a", "weight/b")
-    assert {"density", "use/a", "mask_seed", "method/ties"} <= set(space.distributions)
+    assert {"density", "use/a", "method/ties"} <= set(space.distributions)
 
 
 def test_a_parameter_that_the_chosen_method_does_not_read_has_gradient_0(make_space, draw):
@@ -138,27 +134,6 @@ def test_a_parameter_that_the_chosen_method_does_not_read_has_gradient_0(make_sp
     gradients = Loss(recipe).gradients(recipe)
     assert space.gradient(point, gradients)["lambda"] == 0.0
     assert space.gradient(point, gradients)["weight/a"] != 0.0
-
-
-def test_where_a_curve_has_left_its_range_nothing_pulls(make_space):
-    space = make_space(method="task_arithmetic", layers="each", parameters={"weight": PROFILE})
-    point = dict.fromkeys(space.distributions, 0.0)
-    point |= {"weight/a/cos0": 1.0, "weight/a/cos1": 0.4, "weight/b/cos0": 0.5}
-    gradients = Loss(space.recipe(point)).gradients(space.recipe(point))
-    found = space.gradient(point, gradients)
-    below = gradients_of(gradients, "/a", layers=(2, 3))  # cos(π z) is below 0 there
-    assert found["weight/a/cos0"] == pytest.approx(sum(below))
-    assert found["weight/b/cos0"] == pytest.approx(
-        sum(gradients_of(gradients, "/b", layers=range(4)))
-    )
-
-
-def gradients_of(gradients, model, layers):
-    return [
-        tensor.own["weight"][tensor.models.index(model)]
-        for name, tensor in gradients.tensors.items()
-        if any(f".{layer}." in name for layer in layers)
-    ]
 
 
 def test_a_missing_gradient_is_no_gradient_of_0(make_space, draw):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from evomerge.errors import CampaignError
 from evomerge.space import layer_groups
-from evomerge.space.groups import largest_overlap, mean_overlap, regrouped, undone_overlap
+from evomerge.space.groups import mean_overlap, regrouped
 
 
 @given(st.integers(1, 80), st.data())
@@ -44,32 +44,14 @@ def test_what_does_not_fit_is_refused(layers, message):
 @given(st.integers(1, 30), st.data())
 def test_overlaps_are_shares_of_the_old_groups(layers, data):
     old, new = (layer_groups(data.draw(st.integers(1, layers)), layers) for _ in range(2))
-    for overlap in (mean_overlap(old, new), largest_overlap(old, new)):
-        assert overlap.shape == (len(new), len(old))
-        assert overlap.sum(axis=1) == pytest.approx(1.0)
-    assert (mean_overlap(old, old) == largest_overlap(old, old)).all()
+    overlap = mean_overlap(old, new)
+    assert overlap.shape == (len(new), len(old))
+    assert overlap.sum(axis=1) == pytest.approx(1.0)
+    assert (mean_overlap(old, old) == np.eye(len(old))).all()
 
 
-def test_the_largest_overlap_wins_the_first_of_equals():
-    old = ((0, 2), (2, 6))
-    assert largest_overlap(old, ((0, 3), (3, 6))).tolist() == [[1, 0], [0, 1]]
-    assert largest_overlap(old, ((0, 4), (4, 6))).tolist() == [[1, 0], [0, 1]]
-    assert mean_overlap(old, ((0, 3), (3, 6)))[0] == pytest.approx([2 / 3, 1 / 3])
-
-
-@given(st.integers(1, 30), st.data())
-def test_what_the_largest_overlap_gives_comes_back_to_the_last_bit(layers, data):
-    fine, coarse = (layer_groups(data.draw(st.integers(1, layers)), layers) for _ in range(2))
-    if len(coarse) > len(fine):
-        fine, coarse = coarse, fine
-    values = np.random.default_rng(data.draw(st.integers(0, 99))).random((len(coarse), 2, 3))
-    lifted = regrouped(largest_overlap(coarse, fine), values)
-    assert (regrouped(undone_overlap(fine, coarse), lifted) == values).all()
-
-
-def test_a_group_whose_value_nobody_took_takes_the_mean_of_its_layers():
-    fine, coarse = ((0, 4), (4, 5), (5, 6)), ((0, 2), (2, 4), (4, 6))
-    assert undone_overlap(fine, coarse).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0.5, 0.5]]
+def test_an_overlap_is_by_layers():
+    assert mean_overlap(((0, 2), (2, 6)), ((0, 3), (3, 6)))[0] == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_regrouped_values_are_means_by_shares():

@@ -7,17 +7,6 @@ from evomerge.space.recipes import written
 WEIGHT = {"low": 0.0, "high": 1.0}
 
 
-def test_a_profile_gives_each_group_its_value(make_space, numbers):
-    space = make_space(
-        method="task_arithmetic", layers="each", parameters={"weight": {**WEIGHT, "profile": 2}}
-    )
-    point = {"weight/a/cos0": 0.5, "weight/a/cos1": 0.5, "weight/b/cos0": 0.2, "weight/b/cos1": 0.0}
-    found = numbers(written(space, point))
-    falling = [found[group, "/a", "weight", None] for group in range(4)]
-    assert falling == pytest.approx([0.9619, 0.6913, 0.3087, 0.0381], abs=1e-4)
-    assert [found[group, "/b", "weight", None] for group in range(4)] == pytest.approx([0.2] * 4)
-
-
 def test_a_sum_holds_in_every_place(make_space, draw, numbers):
     space = make_space(
         method="linear", layers=2, components=["mlp"], parameters={"weight": {**WEIGHT, "sum": 1.0}}
@@ -59,12 +48,9 @@ def test_a_fixed_expert_stands_in_the_recipe(make_space, numbers):
     assert found == {(0, "/a", "weight", None): 1.0, (0, "/b", "weight", None): -1.5}
 
 
-def test_the_masks_follow_their_gene(make_space):
-    space = make_space(method="dare_linear", mask_seed=True, parameters={"weight": WEIGHT})
-    point = {"weight/a": 0.1, "weight/b": 0.2, "mask_seed": 0.0}
-    seeds = [written(space, {**point, "mask_seed": share}).seed for share in (0.0, 1e-6, 0.5, 1.0)]
-    assert seeds[0] == seeds[1] == 7
-    assert len(set(seeds)) == 3
+def test_the_masks_are_the_campaigns(make_space, draw):
+    space = make_space(method="dare_linear", parameters={"weight": WEIGHT})
+    assert {written(space, draw(space, seed)).seed for seed in range(3)} == {7}
 
 
 def test_a_recipe_of_a_point_survives_its_file(make_space, draw):
@@ -73,8 +59,7 @@ def test_a_recipe_of_a_point_survives_its_file(make_space, draw):
         layers=2,
         components=["mlp"],
         subsets=True,
-        mask_seed=True,
-        parameters={"weight": {**WEIGHT, "profile": 2, "sum": 1.0}, "lambda": WEIGHT},
+        parameters={"weight": {**WEIGHT, "sum": 1.0}, "lambda": WEIGHT},
     )
     recipe = written(space, draw(space))
     assert isinstance(recipe, recipes.Recipe)

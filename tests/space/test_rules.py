@@ -12,8 +12,6 @@ def refused(make_space, **settings):
 
 
 def test_the_fields_that_only_models_and_methods_can_refute(make_space):
-    profile = refused(make_space, layers=2, parameters={"weight": {**WEIGHT, "profile": 3}})
-    assert profile.startswith("space.parameters.weight.profile: found 3 coefficients for 2 groups")
     summed = refused(make_space, parameters={"weight": 1.0, "lambda": {**WEIGHT, "sum": 1.0}})
     assert summed.startswith("space.parameters.lambda.sum: lambda is one number for all models")
     own = {**WEIGHT, "experts": {"a": 1.0}}
@@ -57,34 +55,3 @@ def test_subsets_need_a_weight_and_a_choice(make_space):
     assert refused(make_space, experts=("a",), subsets=True).startswith(
         "space.subsets: one expert always takes part"
     )
-
-
-def test_a_searched_mask_seed_needs_masks(make_space):
-    assert refused(make_space, mask_seed=True).startswith(
-        "space.mask_seed: ties draws no random masks"
-    )
-    assert make_space(
-        method=["ties", "dare_linear"], parameters={"weight": WEIGHT}, mask_seed=True
-    ).distributions
-
-
-@pytest.mark.parametrize(
-    ("layers", "coarse", "expected"),
-    [(2, 2, "1 to 1"), (2, 9, "1 to 1"), ("each", 4, "1 to 3"), (1, 1, "none, for there is one")],
-)
-def test_a_coarse_beginning_has_fewer_groups(make_space, layers, coarse, expected):
-    message = refused(make_space, layers=layers, coarse=coarse)
-    assert message.startswith(f"space.coarse: found {coarse} groups to begin with")
-    assert f"expected {expected}" in message
-
-
-def test_a_coarse_group_that_would_change_nothing_is_refused(make_space):
-    layers = [[0, 8], [8, 9], [9, 10], [10, 12]]
-    message = refused(make_space, num_layers=12, layers=layers, coarse=3)
-    assert message.startswith(
-        "space.coarse: found 3 groups to begin with, but no group of `layers`"
-    )
-    assert "[4, 8)" in message
-    assert make_space(
-        method="ties", num_layers=12, layers=layers, coarse=2, parameters={"weight": WEIGHT}
-    ).coarse()

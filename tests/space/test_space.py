@@ -85,11 +85,9 @@ def test_groups_that_do_not_fit_the_models_are_refused(make_space):
 
 
 def test_all_choices_come_first_and_are_in_every_trial(make_space, draw):
-    space = make_space(
-        method=["ties", "dare_linear"], subsets=True, mask_seed=True, parameters={"weight": WEIGHT}
-    )
+    space = make_space(method=["ties", "dare_linear"], subsets=True, parameters={"weight": WEIGHT})
     assert list(space.distributions) == [
-        "method/ties", "method/dare_linear", "use/a", "use/b", "mask_seed", "weight/a", "weight/b",
+        "method/ties", "method/dare_linear", "use/a", "use/b", "weight/a", "weight/b",
     ]  # fmt: skip
     for seed in range(20):
         assert len(space.recipe(draw(space, seed)).slices[0].sources) == 3
@@ -109,69 +107,6 @@ def test_the_middle_chooses_a_method(make_space):
     space = make_space(method=["ties", "linear"], parameters={"weight": WEIGHT})
     assert space.method(space.middle("linear")) == "linear"
     assert space.middle("linear")["weight/a"] == 0.5
-
-
-def test_without_coarse_the_search_begins_in_the_space_itself(make_space):
-    space = make_space(method="ties", layers=2, parameters={"weight": WEIGHT})
-    assert space.coarse() is None
-    with pytest.raises(ValueError, match=r"space\.coarse is not set"):
-        space.lift({})
-    with pytest.raises(ValueError, match=r"space\.coarse is not set"):
-        space.lower({})
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        {"components": ["mlp"]},
-        {"subsets": True},
-        {"parameters": {"weight": {**WEIGHT, "sum": 1.0}}},
-        {"method": ["ties", "dare_linear"], "mask_seed": True},
-        {"parameters": {"weight": {"low": 0.01, "high": 1.0, "log": True}}},
-    ],
-)
-def test_lifting_a_coarse_point_gives_the_same_model_in_finer_groups(
-    make_space, draw, numbers, more, seed
-):
-    base = {"method": "ties", "layers": "each", "coarse": 2, "parameters": {"weight": WEIGHT}}
-    space = make_space(**{**base, **more})
-    coarse = space.coarse()
-    assert coarse.groups == ((0, 2), (2, 4))
-    point = draw(coarse, seed)
-    lifted = space.lift(point)
-    assert list(lifted) == list(space.distributions)
-    before, after = numbers(coarse.recipe(point)), numbers(space.recipe(lifted))
-    assert after == {key: before[key[0] // 2, *key[1:]] for key in after}
-    assert space.recipe(lifted).seed == coarse.recipe(point).seed
-    assert space.recipe(lifted).method == coarse.recipe(point).method
-    assert space.lower(lifted) == point  # to the last bit
-
-
-def test_groups_that_do_not_nest_take_the_one_that_has_most_of_them(make_space):
-    space = make_space(method="ties", layers=3, coarse=2, parameters={"weight": WEIGHT})
-    point = {"weight/a/0-2": 0.1, "weight/b/0-2": 0.2, "weight/a/2-4": 0.3, "weight/b/2-4": 0.4}
-    lifted = space.lift(point)  # (0, 2), (2, 3), (3, 4)
-    assert [lifted[f"weight/a/{g}"] for g in ("0-2", "2-3", "3-4")] == [0.1, 0.3, 0.3]
-    assert space.lower(lifted) == point
-
-
-def test_other_groups_that_do_not_nest_come_back_too(make_space, draw):
-    weight = {"weight": WEIGHT}
-    space = make_space(method="ties", num_layers=6, layers=3, coarse=2, parameters=weight)
-    point = draw(space.coarse())
-    assert space.lower(space.lift(point)) == point  # (0, 2), (2, 4), (4, 6) and (0, 3), (3, 6)
-
-
-def test_a_curve_keeps_its_coefficients_from_coarse_to_fine(make_space):
-    weight = {**WEIGHT, "profile": 3}
-    space = make_space(method="ties", layers="each", coarse=2, parameters={"weight": weight})
-    coarse = space.coarse()
-    assert set(coarse.distributions) == {f"weight/{e}/cos{j}" for e in "ab" for j in (0, 1)}
-    point = dict.fromkeys(coarse.distributions, 0.3)
-    assert space.lift(point) == {**point, "weight/a/cos2": 0.0, "weight/b/cos2": 0.0}
-    assert space.lower(space.lift(point)) == point
 
 
 def test_a_stored_campaign_is_enough_to_read_its_points():

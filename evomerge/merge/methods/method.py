@@ -111,7 +111,6 @@ class Method:
         uses_base: The base is told apart from the other models; otherwise it is one of them.
         min_models: Fewest models, the base not counted where it is told apart.
         max_models: Most models, counted likewise; None: any number.
-        draws_masks: Its result depends on the recipe's seed.
         reads_deltas: It reads task vectors; otherwise the models themselves.
         elects: It reads all task vectors twice, to elect signs.
         temporaries: How many tensors of the merged one's size its maths needs at once, task vectors apart.
@@ -130,7 +129,6 @@ class Method:
     uses_base: bool = False
     min_models: int = 1
     max_models: int | None = None
-    draws_masks: bool = False
     reads_deltas: bool = False
     elects: bool = False
     temporaries: int = 4

@@ -89,7 +89,6 @@ def family_member(
         parameters=parameters,
         needs_base=True,
         uses_base=True,
-        draws_masks=sparsifier is random_entries,
         reads_deltas=True,
         elects=elect,
         temporaries=8 if elect else 4,

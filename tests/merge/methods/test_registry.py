@@ -23,8 +23,6 @@ def test_known_names():
     }
     assert wanted <= set(METHODS)
     assert method("ties") is METHODS["ties"]
-    assert {name for name in METHODS if METHODS[name].draws_masks} >= {"dare_linear", "dare_ties"}
-    assert not METHODS["ties"].draws_masks
 
 
 def test_an_unknown_name():
