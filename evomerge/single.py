@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evomerge import config as campaign
 from evomerge import zoo
@@ -21,7 +21,10 @@ from evomerge.merge.location import locate
 from evomerge.preflight.check import split_plan
 from evomerge.scoring import Scored, Scorer, lm_eval_results, lm_eval_table
 from evomerge.store import Store
-from evomerge.tasks import Items, PromptStyle, SplitPlan, TaskRequest, expand, load_items
+from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest, expand, load_items
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 WHOLE: Split = "holdout"
@@ -93,8 +96,9 @@ def score_on_tasks(
         allow_unsafe_code=allow_unsafe_code,
         trust_remote_code=trust_remote_code,
     )
-    scorer = subject.scorer(items)
-    scored = scorer.score_everything(WHOLE, bootstrap_iterations=BOOTSTRAP_ITERATIONS)
+    scored = Scorer(subject.tokenizer, items).score_everything(
+        subject.module(), WHOLE, bootstrap_iterations=BOOTSTRAP_ITERATIONS
+    )
     return ModelScores(model, lm_eval_results(items, scored, WHOLE), scored)
 
 
@@ -151,8 +155,9 @@ def score_on_campaign(
                 "the tokenizer changed",
                 file=results,
             )
-    scorer = subject.scorer(items)
-    scored = scorer.score(split, wanted_metrics(run), bootstrap_iterations=BOOTSTRAP_ITERATIONS)
+    scored = Scorer(subject.tokenizer, items).score(
+        subject.module(), split, wanted_metrics(run), bootstrap_iterations=BOOTSTRAP_ITERATIONS
+    )
     return ModelScores(model, lm_eval_results(items, scored, split), scored)
 
 
@@ -272,11 +277,11 @@ class _Subject:
             "allow_pickle": allow_pickle,
         }
 
-    def scorer(self, items: Items) -> Scorer:
+    def module(self) -> PreTrainedModel:
         live = LiveModel([self._path], dtype=self._dtype, **self._options)
         merge = Recipe(method="passthrough", models=(Source(self._path),), dtype=self._dtype)
         live.write(merge)
-        return Scorer(live.module, self.tokenizer, items)
+        return live.module
 
 
 def _located(model: str) -> str:

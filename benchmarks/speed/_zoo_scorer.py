@@ -46,7 +46,7 @@ class ZooScorer:
             tasks_path=str(tasks_path),
             plan=SplitPlan({split: items[split] for split in splits}, drawn_from=items["from"]),
         )
-        self._scorer = Scorer(self.live.module, self.live.tokenizer, chosen)
+        self._scorer = Scorer(self.live.tokenizer, chosen)
         self._tasks, self._counts = len(tasks), {split: int(items[split]) for split in splits}
         self._metrics = dict.fromkeys(tasks, (metric,))
         self._metric = metric
@@ -70,5 +70,5 @@ class ZooScorer:
         return self._score(split)
 
     def _score(self, split: Split) -> float:
-        tasks = self._scorer.score(split, self._metrics).tasks.values()
+        tasks = self._scorer.score(self.live.module, split, self._metrics).tasks.values()
         return fmean(scores.values[self._metric].value for scores in tasks)

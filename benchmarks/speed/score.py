@@ -192,7 +192,7 @@ class _Bench:
         seen = []
         for trial in range(1, trials + 1):
             self._live.write(self._recipe(0.2 + 0.4 * (trial % 37) / 37))
-            scorer.score("search", metrics)
+            scorer.score(self._live.module, "search", metrics)
             if trial in (1, 10, 50) or trial % 100 == 0:
                 seen.append((trial, _resident_mib()))
         return seen
@@ -236,7 +236,7 @@ class _Bench:
         metrics = dict.fromkeys(case.tasks, (case.ours,))
         with prepared(self._live.tokenizer) as prepared_first:
             start = time.process_time()
-            scorer.score("search", metrics)
+            scorer.score(self._live.module, "search", metrics)
             first = time.process_time() - start
         rounds = []
         with prepared(self._live.tokenizer) as prepared_later:
@@ -244,12 +244,12 @@ class _Bench:
                 self._set_drafts(scorer, case)
                 with passes_of(self._live.module) as passes:
                     start = time.process_time()
-                    scorer.score("search", metrics)
+                    scorer.score(self._live.module, "search", metrics)
                     seconds = time.process_time() - start
                 rounds.append((seconds, passes.seconds / seconds))
             self._set_drafts(scorer, case)
             with multiply_adds_of(self._live.module) as arithmetic:
-                scorer.score("search", metrics)
+                scorer.score(self._live.module, "search", metrics)
         all_seconds, shares = zip(*rounds, strict=True)
         ours = statistics.median(all_seconds)
         return Row(
@@ -271,7 +271,7 @@ class _Bench:
         scorer.forget_drafts()
         if case.drafts == "relative":
             self._live.write(self._recipe(0.36))
-            scorer.score("search", dict.fromkeys(case.tasks, (case.ours,)))
+            scorer.score(self._live.module, "search", dict.fromkeys(case.tasks, (case.ours,)))
             self._live.write(self._recipe(0.4))
 
     def _scorer(self, tasks: Sequence[str], items: int) -> Scorer:
@@ -281,7 +281,7 @@ class _Bench:
             tasks_path=str(self._tasks),
             plan=SplitPlan(counts={"search": items}, first=True),
         )
-        return Scorer(self._live.module, self._live.tokenizer, chosen)
+        return Scorer(self._live.tokenizer, chosen)
 
     def _recipe(self, weight: float) -> Recipe:
         base, *experts = self._models

@@ -16,8 +16,9 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from evomerge.inference.encoding import Reading, Tokens
+from evomerge.inference.encoding import Reading
 from evomerge.inference.preambles import begin_alike, common_length
+from evomerge.inference.stopping import Tokens
 
 LOGITS_IN_MEMORY = 2**26  # entries: a quarter of a GiB in float32
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
-from evomerge.inference.encoding import Tokens
+from evomerge.inference.stopping import Tokens
 
 _OVERLAP = (
     4  # tokens that a draft must have in common with what is written for it to be taken up again
@@ -27,6 +27,11 @@ class Drafts:
     def __init__(self, per_prompt: int = 4, capacity: int = 2**22) -> None:
         self._per_prompt, self._capacity = per_prompt, capacity
         self._kept: OrderedDict[Hashable, list[Tokens]] = OrderedDict()
+        self._tokens = 0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
         self._tokens = 0
 
     def of(self, prompt: Hashable) -> Sequence[Tokens]:

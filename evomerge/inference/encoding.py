@@ -10,8 +10,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from evomerge.errors import TaskError
-
-Tokens = list[int]
+from evomerge.inference.stopping import Stopping, Tokens
 
 
 @dataclass(frozen=True)
@@ -34,19 +33,32 @@ class Reading:
 
 
 class Encoder:
-    """A tokenizer with HFLM's rules about special tokens, contexts and truncation.
+    """A tokenizer with HFLM's rules about special tokens, contexts, truncation and ends.
 
     Args:
         tokenizer: The model's.
         config: The model's; says how long its context is.
+        end_tokens: Tokens at which generation ends.
+        vocabulary: Number of logits; may exceed the tokenizer's tokens.
+
+    Attributes:
+        stopping: Stop rules.
+        key: Equal for models that read and write texts alike.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig | None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PretrainedConfig | None,
+        end_tokens: Sequence[int] = (),
+        vocabulary: int = 0,
+    ) -> None:
         self._tokenizer = tokenizer
         self.max_length = int(resolve_max_length(config, tokenizer, default=2048))
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.prefix_token = bos if bos is not None else eos
-        self.eos_token = eos
+        self.stopping = Stopping(tokenizer, end_tokens, vocabulary)
+        self.key = (self.max_length, tuple(sorted(end_tokens)), vocabulary)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Encode texts as `HFLM.tok_encode` does: no special tokens before a text that starts with one."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from transformers import LogitsProcessorList, PreTrainedTokenizerBase
@@ -12,13 +12,13 @@ from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 from evomerge.errors import ModelError
 from evomerge.inference.batches import LOGITS_IN_MEMORY, Batch, plan
 from evomerge.inference.drafts import Drafts
-from evomerge.inference.encoding import Encoder, Reading, Tokens
+from evomerge.inference.encoding import Encoder, Reading
 from evomerge.inference.forward import Forward
 from evomerge.inference.generation import Prompt, generate
 from evomerge.inference.loglikelihood import TokenScores, score_batches
 from evomerge.inference.processors import processors
 from evomerge.inference.sizing import batch_tokens_of, cache_tokens_of, gradient_room
-from evomerge.inference.stopping import Stopping
+from evomerge.inference.stopping import Tokens
 
 
 class Engine:
@@ -29,10 +29,11 @@ class Engine:
         tokenizer: Its tokenizer.
         batch_tokens: Most tokens of one forward pass; `auto`: sized from the machine and the model.
         memory: Bytes of the module's device that passes may take; None: half of what is there.
+        drafts: What other modules wrote for the same prompts.
 
     Attributes:
-        encoder: Text → tokens.
-        stopping: Stop rules.
+        encoder: Text → tokens, and stop rules.
+        plans: Batches that a caller keeps for this module.
         batch_tokens: Most tokens of one forward pass.
         most_reads: Most positions whose logits one pass returns.
         gradients: How much one backward pass may hold.
@@ -47,6 +48,7 @@ class Engine:
         tokenizer: PreTrainedTokenizerBase,
         batch_tokens: int | Literal["auto"] = "auto",
         memory: int | None = None,
+        drafts: Drafts | None = None,
     ) -> None:
         if getattr(module, "_is_stateful", False):
             raise ModelError(
@@ -54,10 +56,10 @@ class Engine:
                 'choose "scorer: {backend: hf}"'
             )
         config = getattr(module, "config", None)
-        self.encoder = Encoder(tokenizer, config)
         self._forward = Forward(module)
         ends = _end_tokens(module, tokenizer)
-        self.stopping = Stopping(tokenizer, ends, self._forward.vocabulary)
+        self.encoder = Encoder(tokenizer, config, ends, self._forward.vocabulary)
+        self.plans: dict[Hashable, Any] = {}
         device, dtype = self._forward.device, self._forward.dtype
         self.batch_tokens = (
             batch_tokens_of(config, dtype, device, memory)
@@ -67,7 +69,7 @@ class Engine:
         self.most_reads = max(1, LOGITS_IN_MEMORY // self._forward.vocabulary)
         self.gradients = gradient_room(config, dtype, device, self.batch_tokens, memory)
         self._cache_tokens = cache_tokens_of(config, dtype, device, memory)
-        self._drafts = Drafts()
+        self._drafts = drafts or Drafts()
 
     def plan(
         self,
@@ -105,17 +107,13 @@ class Engine:
         """
         return generate(
             self._forward,
-            self.stopping,
+            self.encoder.stopping,
             prompts,
             batch_tokens=self.batch_tokens,
             cache_tokens=self._cache_tokens,
             drafts=self._drafts,
             processors=self._processors if prompts else None,
         )
-
-    def forget_drafts(self) -> None:
-        """Forget what was written before."""
-        self._drafts = Drafts()
 
     @cached_property
     def _processors(self) -> LogitsProcessorList | None:

@@ -9,19 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
 from evomerge.inference.attention import Share, cascading
 from evomerge.inference.cache import PreambleCache
+from evomerge.inference.failures import NotFinite
 
 _PROBE_LENGTH = 6
 _REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
 
 
 class Forward:
-    """A module's logits at chosen positions.
+    """A module's logits at chosen positions; what the module can do is tried out once.
+
+    The module is held weakly: what is known of it may be kept by it, and goes with it.
 
     Args:
         module: A causal language model with the interface of transformers: `forward(input_ids,
@@ -32,20 +36,28 @@ class Forward:
         window: Most tokens that every layer sees; None: any number.
         vocabulary: Number of logits a position.
         takes_masks: Whether a full mask and explicit positions are honoured.
+
+    Raises:
+        NotFinite: The module's logits are NaN.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        find = getattr(module, "get_output_embeddings", None)
-        head = find() if callable(find) else None
-        self._head: nn.Module | None = head if isinstance(head, nn.Module) else None
+        self._module = ref(module)
         first = next(module.parameters())
         self.device, self.dtype = first.device, first.dtype
         self.window = _window(getattr(module, "config", None))
-        self._last_mlp: nn.Module | None = None
+        self._last_mlp: str | None = None
         self._cascades = False
         self.vocabulary, self.takes_masks = self._probe()
         self._probe_shortcuts()
+
+    @property
+    def module(self) -> nn.Module:
+        """The module."""
+        module = self._module()
+        if module is None:
+            raise ReferenceError("the module is gone")
+        return module
 
     @property
     def cascades(self) -> bool:
@@ -90,10 +102,12 @@ class Forward:
                 shortcuts.enter_context(cascading(self.module))
             # Layers that are recomputed in a backward pass would not find the hook.
             if self._last_mlp is not None and not torch.is_grad_enabled():
-                shortcuts.enter_context(_only(self._last_mlp, rows))
-            if self._head is None:
+                mlp = self.module.get_submodule(self._last_mlp)
+                shortcuts.enter_context(_only(mlp, rows))
+            head = _head(self.module)
+            if head is None:
                 return _picked(self._logits(arguments), rows)
-            picked = shortcuts.enter_context(_picking(self._head, rows))
+            picked = shortcuts.enter_context(_picking(head, rows))
             logits = self._logits(arguments)
         return logits[0] if picked else _picked(logits, rows)
 
@@ -165,6 +179,8 @@ class Forward:
         last = 2 + len(left)
         expected = self(alone, torch.tensor([last - 1, 2 * last - 1], device=self.device)).double()
         vocabulary = expected.shape[1]
+        if bool(expected.isnan().any()):
+            raise NotFinite("the logits are NaN or infinite")
         try:
             found = self(
                 packed,
@@ -228,12 +244,18 @@ def _only(mlp: nn.Module, rows: Tensor) -> Iterator[None]:
             handle.remove()
 
 
-def _last_mlp(module: nn.Module) -> nn.Module | None:
+def _head(module: nn.Module) -> nn.Module | None:
+    find = getattr(module, "get_output_embeddings", None)
+    head = find() if callable(find) else None
+    return head if isinstance(head, nn.Module) else None
+
+
+def _last_mlp(module: nn.Module) -> str | None:
     layers = getattr(_text(getattr(module, "config", None)), "num_hidden_layers", None)
     if not isinstance(layers, int):
         return None
     ending = f".{layers - 1}.mlp"
-    found = [child for name, child in module.named_modules() if name.endswith(ending)]
+    found = [name for name, _ in module.named_modules() if name.endswith(ending)]
     return found[0] if len(found) == 1 else None
 
 

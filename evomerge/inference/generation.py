@@ -18,11 +18,10 @@ from transformers import LogitsProcessorList
 from evomerge.inference.attention import Share
 from evomerge.inference.cache import SlotCache
 from evomerge.inference.drafts import Drafts, guess
-from evomerge.inference.encoding import Tokens
 from evomerge.inference.failures import Collapsed, NotFinite
 from evomerge.inference.forward import Forward
 from evomerge.inference.preambles import Alike, begin_alike
-from evomerge.inference.stopping import Stopping, StopRule
+from evomerge.inference.stopping import Stopping, StopRule, Tokens
 
 _STUCK_AFTER = 16
 _ENOUGH_PROMPTS = 16

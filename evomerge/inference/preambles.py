@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from evomerge.inference.encoding import Tokens
+from evomerge.inference.stopping import Tokens
 
 _SHORTEST = 8  # tokens; below, reading them again costs less than a mask
 _OVERHEAD = 192  # tokens that a pass of its own and a batch of its own are about worth

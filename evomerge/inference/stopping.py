@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from evomerge.inference.encoding import Tokens
+Tokens = list[int]
 
 _UNDECODED = "\ufffd"
 

@@ -94,7 +94,8 @@ def _tried(ready: Preflight, device: str, guess: Rates) -> Rates:
         vocabulary=ready.family.family.vocabulary,
     )
     batch_tokens = campaign.workers.batch_tokens
-    scorer = Scorer(model.module, model.tokenizer, items, batch_tokens=batch_tokens)
+    scorer = Scorer(model.tokenizer, items, batch_tokens=batch_tokens)
+    scorer.engine(model.module)  # while its weights are the base's
     merges = _naive_merges(ready)
     searched = {goal.task: (goal.metric,) for goal in campaign.objectives}
     reported = {
@@ -106,7 +107,7 @@ def _tried(ready: Preflight, device: str, guess: Rates) -> Rates:
     ) -> None:
         block = {task: tuple(range(min(count, len(items.ids(task, split))))) for task in metrics}
         model.write(merge.recipe)
-        for _ in scorer.score_in_blocks(split, metrics, [block]):
+        for _ in scorer.score_in_blocks(model.module, split, metrics, [block]):
             pass
 
     few = _part(campaign.items.search, guess.first)
@@ -136,8 +137,8 @@ def _gradient(
     chosen = {task: tuple(range(min(most, count))) for task, count in golds.items()}
 
     def take() -> None:
-        with model.gradients(merge.recipe, recompute=loss.recompute):
-            loss.run(chosen, dict.fromkeys(chosen, 1.0))
+        with model.gradients(merge.recipe, recompute=loss.recompute(model.module)):
+            loss.run(model.module, chosen, dict.fromkeys(chosen, 1.0))
 
     take()
     return _seconds(take) / sum(map(len, chosen.values()))

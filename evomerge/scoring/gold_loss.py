@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evomerge.candidate.trial import Split
 from evomerge.errors import TaskError
+from evomerge.inference.encoding import Encoder
 from evomerge.inference.engine import Engine
 from evomerge.inference.loss import Question, item_losses
 from evomerge.inference.preambles import common_length
@@ -43,22 +44,24 @@ class _Chosen:
 
 
 class GoldLoss:
-    """The loss of one resident module on any items, whatever its weights have become meanwhile.
+    """The loss of modules on any items; a `Scorer` makes it.
 
     Args:
         items: What there is to score.
-        engine: Of the module.
-        recompute: Whether the module's layers are recomputed in backward passes, so that nothing can
-            be cached; None: where memory asks for it.
+        engine: Module → engine.
     """
 
-    def __init__(self, items: Items, engine: Engine, *, recompute: bool | None = None) -> None:
+    def __init__(self, items: Items, engine: Callable[[nn.Module], Engine]) -> None:
         self._items, self._engine = items, engine
-        self.recompute = engine.gradients.recompute if recompute is None else recompute
-        self._questions: dict[tuple[str, Split], list[Question | None]] = {}
+        self._questions: dict[tuple[Encoder, str, Split], list[Question | None]] = {}
+
+    def recompute(self, module: nn.Module) -> bool:
+        """Whether memory asks for a module's layers to be recomputed in backward passes."""
+        return self._engine(module).gradients.recompute
 
     def run(
         self,
+        module: nn.Module,
         chosen: Mapping[str, Sequence[int]],
         shares: Mapping[str, float],
         differentiate: Callable[[Tensor], object] = torch.Tensor.backward,
@@ -68,6 +71,7 @@ class GoldLoss:
         """Compute Σ_task share · mean of its chosen items' losses, in parts of whole items.
 
         Args:
+            module: As it is now; its layers are recomputed in backward passes where `recompute` says so.
             chosen: Requested task or group → positions among its items with a gold answer. A task
                 without any is left out.
             shares: Requested task or group → its share.
@@ -79,8 +83,10 @@ class GoldLoss:
             TaskError: An unknown task or position.
             NotFinite: The logits are NaN or infinite.
         """
+        engine = self._engine(module)
         picked = {
-            task: list(self._pick(task, split, positions)) for task, positions in chosen.items()
+            task: list(self._pick(engine.encoder, task, split, positions))
+            for task, positions in chosen.items()
         }
         everything = [
             _Chosen(task, question, shares[task] / len(questions))
@@ -89,8 +95,8 @@ class GoldLoss:
         ]
         sums = {task: 0.0 for task, questions in picked.items() if questions}
         total = 0.0
-        for part in self._parts(everything):
-            losses = item_losses(self._sums(part), [each.question for each in part])
+        for part in _parts(everything, engine):
+            losses = item_losses(_sums(part, engine), [each.question for each in part])
             weights = torch.tensor([each.weight for each in part], dtype=losses.dtype)
             loss = losses @ weights.to(losses.device)
             differentiate(loss)
@@ -100,12 +106,15 @@ class GoldLoss:
         means = {task: value / len(picked[task]) for task, value in sums.items()}
         return Losses(total, means, len(everything))
 
-    def _pick(self, task: str, split: Split, positions: Sequence[int]) -> Iterator[Question]:
+    def _pick(
+        self, encoder: Encoder, task: str, split: Split, positions: Sequence[int]
+    ) -> Iterator[Question]:
         if not positions:
             return
-        if (task, split) not in self._questions:
-            self._questions[task, split] = self._ask(task, split)
-        questions = self._questions[task, split]
+        key = encoder, task, split
+        if key not in self._questions:
+            self._questions[key] = self._ask(*key)
+        questions = self._questions[key]
         for position in positions:
             if not 0 <= position < len(questions):
                 raise TaskError(
@@ -116,49 +125,15 @@ class GoldLoss:
             if question is not None:
                 yield question
 
-    def _ask(self, task: str, split: Split) -> list[Question | None]:
+    def _ask(self, encoder: Encoder, task: str, split: Split) -> list[Question | None]:
         leaves = self._items.leaves(task, split)
         by_gold = ("generate_until", "loglikelihood")
         needs = [
             Need(leaf, leaf.task.OUTPUT_TYPE not in by_gold, leaf.task.OUTPUT_TYPE in by_gold)
             for leaf in leaves
         ]
-        work = lay_out(needs, self._engine.encoder, self._engine.stopping)
+        work = lay_out(needs, encoder)
         return [question for part in work.parts for question in _questions(work, part)]
-
-    def _parts(self, chosen: Sequence[_Chosen]) -> Iterator[list[_Chosen]]:
-        """Cut items into parts that fit; what begins alike stands together."""
-        most_tokens, most_reads = self._engine.gradients.tokens, self._engine.most_reads
-        part: list[_Chosen] = []
-        tokens = reads = 0
-        for each in sorted(chosen, key=lambda each: each.question.readings[0].tokens):
-            question = each.question
-            cost = question.tokens
-            if part and not self.recompute:
-                before = part[-1].question.readings[0].tokens
-                shared = common_length(before, question.readings[0].tokens)
-                cost -= shared - shared // _CACHED_SHARE
-            if part and (tokens + cost > most_tokens or reads + question.reads > most_reads):
-                yield part
-                part, tokens, reads, cost = [], 0, 0, question.tokens
-            part.append(each)
-            tokens, reads = tokens + cost, reads + question.reads
-        if part:
-            yield part
-
-    def _sums(self, part: Sequence[_Chosen]) -> Tensor:
-        """Return the log-likelihood of every reading, question by question."""
-        readings = [
-            replace(reading, group=number)
-            for number, each in enumerate(part)
-            for reading in each.question.readings
-        ]
-        batches = self._engine.plan(
-            readings,
-            batch_tokens=self._engine.gradients.pass_tokens,
-            preambles=not self.recompute,
-        )
-        return self._engine.read(batches, len(readings)).sums()
 
 
 def gold_count(items: Items, task: str, split: Split = "search") -> int:
@@ -199,3 +174,39 @@ def _questions(work: Workload, part: Part) -> Iterator[Question | None]:
         tokens = sum(len(each.targets) for each in own)
         if gold is not None:
             yield Question(own, scale=1 / tokens if rolling else 1.0) if tokens else None
+
+
+def _parts(chosen: Sequence[_Chosen], engine: Engine) -> Iterator[list[_Chosen]]:
+    """Cut items into parts that fit; what begins alike stands together."""
+    most_tokens, most_reads = engine.gradients.tokens, engine.most_reads
+    part: list[_Chosen] = []
+    tokens = reads = 0
+    for each in sorted(chosen, key=lambda each: each.question.readings[0].tokens):
+        question = each.question
+        cost = question.tokens
+        if part and not engine.gradients.recompute:
+            before = part[-1].question.readings[0].tokens
+            shared = common_length(before, question.readings[0].tokens)
+            cost -= shared - shared // _CACHED_SHARE
+        if part and (tokens + cost > most_tokens or reads + question.reads > most_reads):
+            yield part
+            part, tokens, reads, cost = [], 0, 0, question.tokens
+        part.append(each)
+        tokens, reads = tokens + cost, reads + question.reads
+    if part:
+        yield part
+
+
+def _sums(part: Sequence[_Chosen], engine: Engine) -> Tensor:
+    """Return the log-likelihood of every reading, question by question."""
+    readings = [
+        replace(reading, group=number)
+        for number, each in enumerate(part)
+        for reading in each.question.readings
+    ]
+    batches = engine.plan(
+        readings,
+        batch_tokens=engine.gradients.pass_tokens,
+        preambles=not engine.gradients.recompute,
+    )
+    return engine.read(batches, len(readings)).sums()

@@ -45,7 +45,7 @@ class ResidentLM(LM):  # type: ignore[misc]
         super().__init__()
         self.tokenizer = tokenizer
         self._engine = Engine(module, tokenizer, batch_tokens)
-        self._device = next(module.parameters()).device
+        self._device, self._module = next(module.parameters()).device, module
 
     @property
     def tokenizer_name(self) -> str:
@@ -104,16 +104,16 @@ class ResidentLM(LM):  # type: ignore[misc]
             NotFinite: The logits are NaN or infinite.
             Collapsed: Every prompt is continued by the same token over and over.
         """
-        encoder, stopping = self._engine.encoder, self._engine.stopping
+        encoder = self._engine.encoder
         encoded = encoder.prompts([str(each.args[0]) for each in requests])
         prompts: list[Prompt] = [
-            generation_prompt(each.task_name or "", tokens, each.args[1], encoder, stopping)
+            generation_prompt(each.task_name or "", tokens, each.args[1], encoder)
             for each, tokens in zip(requests, encoded, strict=True)
         ]
         with torch.inference_mode():
             written = self._engine.write(prompts)
         texts = [
-            stopping.text(tokens, prompt.rule)
+            encoder.stopping.text(tokens, prompt.rule)
             for tokens, prompt in zip(written, prompts, strict=True)
         ]
         return self._answered("generate_until", requests, texts)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from evomerge.candidate.trial import Split, TaskScores
 from evomerge.errors import TaskError
 from evomerge.inference import gold
 from evomerge.inference.batches import Batch
+from evomerge.inference.drafts import Drafts
+from evomerge.inference.encoding import Encoder
 from evomerge.inference.engine import Engine
 from evomerge.inference.loglikelihood import TokenScores
 from evomerge.scoring.gold_loss import GoldLoss
@@ -52,22 +54,20 @@ class Scored:
 
 
 class Scorer:
-    """Scores one resident module again and again, whatever its weights have become meanwhile.
+    """Scores modules on the same items: causal language models of transformers, in eval mode.
+
+    Items are tokenised once for all modules that read alike. What is found out about a module and
+    planned for it is kept as long as it lives, whatever its weights become meanwhile.
 
     Args:
-        module: A causal language model in the interface of transformers, in eval mode.
-        tokenizer: Its tokenizer.
-        items: What to score it on.
+        tokenizer: The modules'.
+        items: What to score them on.
         batch_tokens: Most tokens of one forward pass; `auto`: sized from the machine and the model.
         memory: Bytes of the module's device that passes may take; None: half of what is there.
-
-    Raises:
-        ModelError: The module is recurrent.
     """
 
     def __init__(
         self,
-        module: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         items: Items,
         *,
@@ -75,41 +75,64 @@ class Scorer:
         memory: int | None = None,
     ) -> None:
         self._items = items
-        self._engine = Engine(module, tokenizer, batch_tokens, memory)
-        self._laid_out: dict[Any, Workload] = {}
-        self._plans: dict[Any, tuple[Workload, list[Batch]]] = {}
+        self._tokenizer, self._batch_tokens, self._memory = tokenizer, batch_tokens, memory
+        self._engines: WeakKeyDictionary[nn.Module, Engine] = WeakKeyDictionary()
+        self._encoders: dict[Hashable, Encoder] = {}
+        self._laid_out: dict[Hashable, Workload] = {}
+        self._drafts = Drafts()  # of earlier candidates, whatever module wrote them
+        self.gold_loss = GoldLoss(items, self.engine)
+
+    def engine(self, module: nn.Module) -> Engine:
+        """Return what a module's passes need, made at its first use; best while its weights are sound.
+
+        Raises:
+            ModelError: The module is recurrent.
+            NotFinite: Its logits are NaN.
+        """
+        if module not in self._engines:
+            engine = Engine(module, self._tokenizer, self._batch_tokens, self._memory, self._drafts)
+            engine.encoder = self._encoders.setdefault(engine.encoder.key, engine.encoder)
+            self._engines[module] = engine
+        return self._engines[module]
 
     def score(
         self,
+        module: nn.Module,
         split: Split,
         metrics: Mapping[str, tuple[str, ...]],
         *,
         bootstrap_iterations: int = 0,
     ) -> Scored:
-        """Score the module as it is now.
+        """Score a module as it is now.
 
         Only what the metrics need is computed: `gold_*` metrics never generate.
 
         Args:
+            module: What to score.
             split: Which items.
             metrics: Requested task or group → its metrics.
             bootstrap_iterations: Draws for standard errors without a closed form; 0: they have none.
 
         Raises:
             TaskError: An unknown task, split or metric, or an item that cannot be scored.
+            ModelError: The module is recurrent.
             NotFinite: The logits are NaN or infinite.
             Collapsed: The module writes the same token over and over, whatever it is asked.
         """
         asked = self._asked(split, metrics)
-        (scored,) = self._scored(split, asked, [self._whole(split, asked)], bootstrap_iterations)
+        whole = self._whole(split, asked)
+        (scored,) = self._scored(self.engine(module), split, asked, [whole], bootstrap_iterations)
         return scored
 
-    def score_everything(self, split: Split, *, bootstrap_iterations: int = 0) -> Scored:
-        """Score the module as it is now by every metric, as `lm_eval` does, and by ours.
+    def score_everything(
+        self, module: nn.Module, split: Split, *, bootstrap_iterations: int = 0
+    ) -> Scored:
+        """Score a module as it is now by every metric, as `lm_eval` does, and by ours.
 
         Our `gold_*` metrics are over the items that have a gold answer, and left out where none has.
 
         Args:
+            module: What to score.
             split: Which items.
             bootstrap_iterations: Draws for standard errors without a closed form; 0: they have none.
 
@@ -117,20 +140,23 @@ class Scorer:
             As `score` does.
         """
         asked = dict.fromkeys(self._items.tasks)
-        (scored,) = self._scored(split, asked, [self._whole(split, asked)], bootstrap_iterations)
+        whole = self._whole(split, asked)
+        (scored,) = self._scored(self.engine(module), split, asked, [whole], bootstrap_iterations)
         return scored
 
     def score_in_blocks(
         self,
+        module: nn.Module,
         split: Split,
         metrics: Mapping[str, tuple[str, ...]],
         blocks: Sequence[Mapping[str, Sequence[int]]],
     ) -> Iterator[Scored]:
-        """Score the module block by block, for a caller that may stop in between.
+        """Score a module block by block, for a caller that may stop in between.
 
         Every item is tokenised once, whatever the blocks. Raises as `score` does.
 
         Args:
+            module: What to score.
             split: Which items.
             metrics: Requested task or group → its metrics.
             blocks: Task → which of its items, by position among `Items.ids`, ascending; no item twice.
@@ -139,16 +165,12 @@ class Scorer:
             The scores on all items so far, in the order of `Items.ids`, aggregated as if they were
             scored in one go; a task without any is left out. Tokens and items count all blocks so far.
         """
-        yield from self._scored(split, self._asked(split, metrics), blocks, 0)
+        asked = self._asked(split, metrics)
+        yield from self._scored(self.engine(module), split, asked, blocks, 0)
 
     def forget_drafts(self) -> None:
         """Forget what earlier candidates wrote; scores stay the same, the next one takes longer."""
-        self._engine.forget_drafts()
-
-    @cached_property
-    def gold_loss(self) -> GoldLoss:
-        """Differentiable losses of the same module on the same items."""
-        return GoldLoss(self._items, self._engine)
+        self._drafts.clear()
 
     def _asked(self, split: Split, metrics: Mapping[str, tuple[str, ...]]) -> dict[str, Asked]:
         return {
@@ -160,6 +182,7 @@ class Scorer:
 
     def _scored(
         self,
+        engine: Engine,
         split: Split,
         asked: Mapping[str, Asked | None],
         blocks: Sequence[Mapping[str, Sequence[int]]],
@@ -182,7 +205,7 @@ class Scorer:
                 for share in _cut(self._items.leaves(task, split), block.get(task, ()))
             ]
             here = [number for number, share in enumerate(shares) if share.positions]
-            answers = self._answers([shares[n] for n in here], [wanted[n] for n in here])
+            answers = self._answers(engine, [shares[n] for n in here], [wanted[n] for n in here])
             for number, part in zip(here, answers.parts, strict=True):
                 share, names = shares[number], wanted[number]
                 found[number].append(answers.leaf(part, share.positions, names))
@@ -194,43 +217,45 @@ class Scorer:
             items += sum(len(share.positions) for share in shares)
             yield Scored(*assemble(self._items, split, by_task, scores), generated, items)
 
-    def _answers(self, shares: Sequence[_Share], wanted: Sequence[Asked]) -> _Answers:
+    def _answers(
+        self, engine: Engine, shares: Sequence[_Share], wanted: Sequence[Asked]
+    ) -> _Answers:
         needs = [
             Need(share.whole, each.requests or GOLD_PROBABILITY in each.golds, bool(each.golds))
             for share, each in zip(shares, wanted, strict=True)
         ]
-        work, batches = self._plan(shares, needs)
+        work, batches = self._plan(engine, shares, needs)
         with torch.inference_mode():
-            tokens = self._engine.read(batches, len(work.readings))
-            written = self._engine.write(work.prompts)
+            tokens = engine.read(batches, len(work.readings))
+            written = engine.write(work.prompts)
         texts = [
-            self._engine.stopping.text(each, prompt.rule)
+            engine.encoder.stopping.text(each, prompt.rule)
             for each, prompt in zip(written, work.prompts, strict=True)
         ]
         return _Answers(work, tokens, texts, sum(map(len, written)))
 
     def _plan(
-        self, shares: Sequence[_Share], needs: Sequence[Need]
+        self, engine: Engine, shares: Sequence[_Share], needs: Sequence[Need]
     ) -> tuple[Workload, list[Batch]]:
         """Lay out batches; those of whole leaves are kept, those of a race's blocks never come again."""
         key = tuple((id(need.leaf), need.requests, need.gold) for need in needs)
         whole = all(share.leaf is share.whole for share in shares)
-        if whole and key in self._plans:
-            return self._plans[key]
+        if whole and key in engine.plans:
+            return cast("tuple[Workload, list[Batch]]", engine.plans[key])
         excerpts = [
-            Excerpt(self._tokenised(need), share.leaf, share.positions)
+            Excerpt(self._tokenised(engine.encoder, need), share.leaf, share.positions)
             for share, need in zip(shares, needs, strict=True)
         ]
         work = gather(excerpts)
-        planned = work, self._engine.plan(work.readings)
+        planned = work, engine.plan(work.readings)
         if whole:
-            self._plans[key] = planned
+            engine.plans[key] = planned
         return planned
 
-    def _tokenised(self, need: Need) -> Workload:
-        key = id(need.leaf), need.requests, need.gold
+    def _tokenised(self, encoder: Encoder, need: Need) -> Workload:
+        key = encoder, id(need.leaf), need.requests, need.gold
         if key not in self._laid_out:
-            self._laid_out[key] = lay_out([need], self._engine.encoder, self._engine.stopping)
+            self._laid_out[key] = lay_out([need], encoder)
         return self._laid_out[key]
 
 

@@ -10,9 +10,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from evomerge.errors import TaskError
-from evomerge.inference.encoding import Encoder, Reading, Tokens
+from evomerge.inference.encoding import Encoder, Reading
 from evomerge.inference.generation import Prompt
-from evomerge.inference.stopping import Stopping
+from evomerge.inference.stopping import Tokens
 from evomerge.tasks.answers import Gold
 from evomerge.tasks.rendering import Leaf
 
@@ -75,7 +75,7 @@ class Need:
     gold: bool
 
 
-def lay_out(needs: Sequence[Need], encoder: Encoder, stopping: Stopping) -> Workload:
+def lay_out(needs: Sequence[Need], encoder: Encoder) -> Workload:
     """Tokenise what the asked metrics need.
 
     Raises:
@@ -88,9 +88,9 @@ def lay_out(needs: Sequence[Need], encoder: Encoder, stopping: Stopping) -> Work
         kind = str(need.leaf.task.OUTPUT_TYPE)
         if kind == "generate_until":
             if need.requests:
-                part.cut |= _add_prompts(work, part, encoder, stopping)
+                part.cut |= _add_prompts(work, part, encoder)
             if need.gold:
-                part.cut |= _add_gold_texts(work, part, encoder, stopping)
+                part.cut |= _add_gold_texts(work, part, encoder)
         elif kind == "loglikelihood_rolling":
             _add_windows(work, part, encoder)
         else:
@@ -139,17 +139,14 @@ def gather(excerpts: Sequence[Excerpt]) -> Workload:
     return found
 
 
-def generation_prompt(
-    task: str, tokens: Tokens, given: dict[str, Any], encoder: Encoder, stopping: Stopping
-) -> Prompt:
+def generation_prompt(task: str, tokens: Tokens, given: dict[str, Any], encoder: Encoder) -> Prompt:
     """Make a prompt of a request's tokens, cut from the left as HFLM cuts, and its generation options.
 
     Args:
         task: The task's name, for messages.
         tokens: The encoded context.
         given: The request's `generation_kwargs`.
-        encoder: Knows how long the model's context is.
-        stopping: Makes the stop rule.
+        encoder: Knows how long the model's context is, and makes the stop rule.
 
     Raises:
         TaskError: The request samples, has unknown options, or generates more than the context holds.
@@ -162,7 +159,9 @@ def generation_prompt(
             f'task "{task}" generates up to {limit} tokens, but the model\'s context '
             f"is {encoder.max_length}; lower max_gen_toks in generation_kwargs"
         )
-    return Prompt(tokens[-room:], stopping.rule(options["until"]), limit, len(tokens) > room)
+    return Prompt(
+        tokens[-room:], encoder.stopping.rule(options["until"]), limit, len(tokens) > room
+    )
 
 
 def _add_pairs(work: Workload, part: Part, encoder: Encoder, *, only_gold: bool) -> set[int]:
@@ -203,7 +202,7 @@ def _add_windows(work: Workload, part: Part, encoder: Encoder) -> None:
         part.of_requests += [document] * len(windows)
 
 
-def _add_gold_texts(work: Workload, part: Part, encoder: Encoder, stopping: Stopping) -> set[int]:
+def _add_gold_texts(work: Workload, part: Part, encoder: Encoder) -> set[int]:
     texts = {
         document: gold.text
         for document, gold in enumerate(part.leaf.golds)
@@ -214,10 +213,10 @@ def _add_gold_texts(work: Workload, part: Part, encoder: Encoder, stopping: Stop
     ends = []
     for document, (_, answer) in pairs.items():
         options = _options(part.leaf.name, part.leaf.requests[document][0].args[1])
-        rule = stopping.rule(options["until"])
+        rule = encoder.stopping.rule(options["until"])
         # Generation that reaches its limit needs no end.
         complete = len(answer) >= int(options["max_gen_toks"])
-        ends.append(() if complete else stopping.ending_tokens(rule))
+        ends.append(() if complete else encoder.stopping.ending_tokens(rule))
     first = len(work.readings)
     readings = encoder.readings(list(pairs.values()), range(first, first + len(pairs)), ends)
     part.first_gold_reading, part.of_gold = first, list(pairs)
@@ -227,12 +226,12 @@ def _add_gold_texts(work: Workload, part: Part, encoder: Encoder, stopping: Stop
     }
 
 
-def _add_prompts(work: Workload, part: Part, encoder: Encoder, stopping: Stopping) -> set[int]:
+def _add_prompts(work: Workload, part: Part, encoder: Encoder) -> set[int]:
     part.first_prompt = len(work.prompts)
     requests = [each[0] for each in part.leaf.requests]
     encoded = encoder.prompts([str(request.args[0]) for request in requests])
     work.prompts.extend(
-        generation_prompt(part.leaf.name, tokens, request.args[1], encoder, stopping)
+        generation_prompt(part.leaf.name, tokens, request.args[1], encoder)
         for request, tokens in zip(requests, encoded, strict=True)
     )
     added = work.prompts[part.first_prompt :]

@@ -123,12 +123,12 @@ class _Resident:
         plan = memory_here(self._model.checkpoints, assignment)
         self._model.keep(plan.kept, for_inputs=plan.inputs if plan.on_gpu else 0)
         self._scorer = Scorer(
-            self._model.module,
             self._model.tokenizer,
             _items(assignment, self._model.tokenizer),
             batch_tokens=assignment.batch_tokens,
             memory=plan.passes,
         )
+        self._scorer.engine(self._model.module)  # while its weights are the base's
 
     @contextmanager
     def built(self, recipe: Recipe) -> Iterator[Score]:
@@ -136,18 +136,21 @@ class _Resident:
         yield self._score
 
     def _score(self, job: Job) -> Iterator[Scored]:
+        module = self._model.module
         if job.race is None:
-            yield self._scorer.score(job.split, job.metrics)
+            yield self._scorer.score(module, job.split, job.metrics)
         else:
-            yield from self._scorer.score_in_blocks(job.split, job.metrics, blocks(job.race))
+            yield from self._scorer.score_in_blocks(
+                module, job.split, job.metrics, blocks(job.race)
+            )
 
     @contextmanager
     def differentiable(self, recipe: Recipe) -> Iterator[Callable[[GradientJob], Differentiated]]:
-        loss = self._scorer.gold_loss
-        with self._model.gradients(recipe, recompute=loss.recompute) as tape:
+        loss, module = self._scorer.gold_loss, self._model.module
+        with self._model.gradients(recipe, recompute=loss.recompute(module)) as tape:
 
             def differentiate(job: GradientJob) -> Differentiated:
-                losses = loss.run(job.items, job.shares)
+                losses = loss.run(module, job.items, job.shares)
                 tensors = tape.gradients()
                 _check_finite(tensors)
                 return losses, tensors

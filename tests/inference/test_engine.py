@@ -14,16 +14,16 @@ def test_a_recurrent_model_is_refused(llama):
 
 
 def test_generation_ends_where_the_configuration_says(llama):
-    ends = Engine(llama.module, llama.tokenizer).stopping.ending_tokens
+    ends = Engine(llama.module, llama.tokenizer).encoder.stopping.ending_tokens
     engine = Engine(llama.module, llama.tokenizer)
-    assert ends(engine.stopping.rule([])) == (2,)
+    assert ends(engine.encoder.stopping.rule([])) == (2,)
     before = llama.module.generation_config.eos_token_id
     try:
         llama.module.generation_config.eos_token_id = [5, 6]
         engine = Engine(llama.module, llama.tokenizer)
     finally:
         llama.module.generation_config.eos_token_id = before
-    assert engine.stopping.ending_tokens(engine.stopping.rule([])) == (2, 5, 6)
+    assert engine.encoder.stopping.ending_tokens(engine.encoder.stopping.rule([])) == (2, 5, 6)
 
 
 def test_planned_once_read_often(llama):

@@ -45,7 +45,7 @@ def test_texts_are_those_of_generate(llama, monkeypatch, options):
 
 def texts(subject, prompts):
     engine = Engine(subject.module, subject.tokenizer)
-    rule = engine.stopping.rule([])
+    rule = engine.encoder.stopping.rule([])
     asked = [Prompt(each, rule, 20, False) for each in engine.encoder.prompts(prompts)]
     first = engine.write(asked)
     assert engine.write(asked) == first  # with drafts

@@ -22,7 +22,7 @@ def test_hf_scores_what_the_resident_module_scores(llama, folder):
     items = llama.items(*NAMES, "both", search=12)
     metrics = {name: tuple(m for m in items.metrics(name) if "gold" not in m) for name in NAMES}
     metrics["both"] = ("acc", "gold_probability", "gold_exact_match")
-    ours = llama.scorer(items).score("search", metrics)
+    ours = llama.scorer(items).score(llama.module, "search", metrics)
     theirs = BackendScorer(items, "hf", ARGUMENTS).score(folder, "search", metrics)
     assert theirs.items == ours.items
     assert set(theirs.subtasks) == {"choice", "choice_shots"}

@@ -246,9 +246,9 @@ def compare(
         prompt=prompt,
     )
     metrics = {name: tuple(m for m in items.metrics(name) if "gold" not in m) for name in names}
-    scorer = Scorer(module, tokenizer, items)
-    scored = scorer.score("search", metrics)
-    assert scorer.score("search", metrics) == scored  # now with drafts
+    scorer = Scorer(tokenizer, items)
+    scored = scorer.score(module, "search", metrics)
+    assert scorer.score(module, "search", metrics) == scored  # now with drafts
     samples = {}
     for name in names:
         for leaf in items.leaves(name, "search"):

@@ -1,8 +1,13 @@
+import copy
+import gc
+from weakref import ref
+
 import pytest
 import torch
 
 from evomerge.errors import TaskError
 from evomerge.inference import NotFinite
+from evomerge.inference.engine import Engine
 from evomerge.tasks import PromptStyle
 
 NAMES = ("choice", "choice_shots", "written", "repeated", "said", "rolling")
@@ -13,7 +18,7 @@ def test_every_metric_is_stock_lm_evals(subject, architecture):
     one = subject(architecture)
     items = one.items(*NAMES, search=15)
     metrics = {name: tuple(m for m in items.metrics(name) if "gold" not in m) for name in NAMES}
-    scored = one.scorer(items).score("search", metrics)
+    scored = one.scorer(items).score(one.module, "search", metrics)
     stock = one.oracle(items, *NAMES)
     for name in NAMES:
         filters = [each.name for each in items.loaded(name)._filters]
@@ -32,7 +37,7 @@ def test_generated_text_is_stock_lm_evals(subject):
     items = one.items("written", search=20)
     scorer = one.scorer(items)
     (leaf,) = items.leaves("written", "search")
-    scorer.score("search", {"written": ("exact_match,whole",)})
+    scorer.score(one.module, "search", {"written": ("exact_match,whole",)})
     stock = one.oracle(items, "written")["samples"]["written"]
     expected = {sample["doc"]["n"]: sample["resps"][0][0] for sample in stock}
     found = {
@@ -47,7 +52,7 @@ def test_chat_template(llama):
     prompt = PromptStyle(apply_chat_template=True, fewshot_as_multiturn=True)
     items = llama.items("choice_shots", "repeated", prompt=prompt)
     scored = llama.scorer(items).score(
-        "search", {"choice_shots": ("acc",), "repeated": ("exact_match",)}
+        llama.module, "search", {"choice_shots": ("acc",), "repeated": ("exact_match",)}
     )
     stock = llama.oracle(
         items, "choice_shots", "repeated", apply_chat_template=True, fewshot_as_multiturn=True
@@ -61,7 +66,9 @@ def test_chat_template(llama):
 
 def test_a_group_is_aggregated_as_lm_eval_does(llama):
     items = llama.items("both", search=15)
-    scored = llama.scorer(items).score("search", {"both": ("acc", "acc_norm", "gold_probability")})
+    scored = llama.scorer(items).score(
+        llama.module, "search", {"both": ("acc", "acc_norm", "gold_probability")}
+    )
     stock = llama.oracle(items, "both")["results"]
     for metric in ("acc", "acc_norm"):
         estimate = scored.tasks["both"].values[metric]
@@ -77,6 +84,7 @@ def test_gold_metrics_are_what_they_say(llama):
     golds = ("gold_loglikelihood", "gold_exact_match")
     scorer = llama.scorer(items)
     scored = scorer.score(
+        llama.module,
         "search",
         {
             "choice": (*golds, "gold_probability"),
@@ -106,18 +114,22 @@ def test_gold_metrics_are_what_they_say(llama):
 
 def test_gold_metrics_never_generate(llama):
     items = llama.items("written")
-    scored = llama.scorer(items).score("search", {"written": ("gold_loglikelihood",)})
+    scored = llama.scorer(items).score(llama.module, "search", {"written": ("gold_loglikelihood",)})
     assert scored.generated_tokens == 0
     assert set(scored.tasks["written"].values) == {"gold_loglikelihood"}
-    again = llama.scorer(items).score("search", {"written": ("exact_match,whole",)})
+    again = llama.scorer(items).score(llama.module, "search", {"written": ("exact_match,whole",)})
     assert again.generated_tokens > 0
 
 
 def test_gold_choice_alone_equals_gold_choice_among_all(llama):
     items = llama.items("choice")
     scorer = llama.scorer(items)
-    alone = scorer.score("search", {"choice": ("gold_loglikelihood",)}).tasks["choice"]
-    among = scorer.score("search", {"choice": ("gold_loglikelihood", "acc")}).tasks["choice"]
+    alone = scorer.score(llama.module, "search", {"choice": ("gold_loglikelihood",)}).tasks[
+        "choice"
+    ]
+    among = scorer.score(llama.module, "search", {"choice": ("gold_loglikelihood", "acc")}).tasks[
+        "choice"
+    ]
     assert alone.metrics["gold_loglikelihood"] == pytest.approx(
         among.metrics["gold_loglikelihood"], abs=1e-5
     )
@@ -127,14 +139,14 @@ def test_the_second_time_nothing_is_tokenised(llama, monkeypatch):
     items = llama.items("choice", "written")
     scorer = llama.scorer(items)
     metrics = {"choice": ("acc",), "written": ("exact_match,whole", "gold_loglikelihood")}
-    first = scorer.score("search", metrics)
+    first = scorer.score(llama.module, "search", metrics)
 
     def refuse(*_, **__):
         raise AssertionError("tokenised again")
 
     monkeypatch.setattr("evomerge.scoring.scorer.lay_out", refuse)
     monkeypatch.setattr(type(llama.tokenizer), "__call__", refuse)
-    assert scorer.score("search", metrics) == first
+    assert scorer.score(llama.module, "search", metrics) == first
 
 
 def test_scores_do_not_depend_on_the_batch(llama):
@@ -154,18 +166,18 @@ def test_new_weights_new_scores(llama):
     items = llama.items("choice")
     scorer = llama.scorer(items)
     metrics = {"choice": ("gold_loglikelihood",)}
-    before = scorer.score("search", metrics)
+    before = scorer.score(llama.module, "search", metrics)
     weight = llama.module.get_output_embeddings().weight
     kept = weight.data.clone()
     try:
         weight.data.mul_(0.5)
-        assert scorer.score("search", metrics) != before
+        assert scorer.score(llama.module, "search", metrics) != before
         weight.data.fill_(torch.nan)
         with pytest.raises(NotFinite):
-            scorer.score("search", metrics)
+            scorer.score(llama.module, "search", metrics)
     finally:
         weight.data.copy_(kept)
-    assert scorer.score("search", metrics) == before
+    assert scorer.score(llama.module, "search", metrics) == before
 
 
 def test_truncated_items_are_counted(llama):
@@ -173,18 +185,18 @@ def test_truncated_items_are_counted(llama):
         (items := llama.items("choice", search=3)).leaves("choice", "search")[0].requests[0]
     ):
         request.arguments = ("long " * 60 + request.args[0], request.args[1])
-    scored = llama.scorer(items).score("search", {"choice": ("acc",)})
+    scored = llama.scorer(items).score(llama.module, "search", {"choice": ("acc",)})
     assert scored.tasks["choice"].truncated == 1
 
 
 def test_wrong_questions(llama):
     scorer = llama.scorer(llama.items("choice"))
     with pytest.raises(TaskError, match='task "choice" has no metric "bleu"'):
-        scorer.score("search", {"choice": ("bleu",)})
+        scorer.score(llama.module, "search", {"choice": ("bleu",)})
     with pytest.raises(TaskError, match='no items of task "written"'):
-        scorer.score("search", {"written": ("exact_match",)})
+        scorer.score(llama.module, "search", {"written": ("exact_match",)})
     with pytest.raises(TaskError, match="for holdout; there are: choice"):
-        scorer.score("holdout", {"choice": ("acc",)})
+        scorer.score(llama.module, "holdout", {"choice": ("acc",)})
 
 
 def test_all_blocks_together_are_the_whole(llama):
@@ -196,7 +208,7 @@ def test_all_blocks_together_are_the_whole(llama):
         "said": ("perplexity", "acc"),
         "rolling": ("word_perplexity",),
     }
-    whole = llama.scorer(items).score("search", metrics)
+    whole = llama.scorer(items).score(llama.module, "search", metrics)
     blocks = (
         {"both": (0, 1, 9), "written": (5, 7, 15), "rolling": (3,)},
         {"both": (2, 3, 8, 15), "written": (0, 1), "said": (2, 4)},
@@ -208,7 +220,7 @@ def test_all_blocks_together_are_the_whole(llama):
         },
     )
     scorer = llama.scorer(items)
-    first, second, last = scorer.score_in_blocks("search", metrics, blocks)
+    first, second, last = scorer.score_in_blocks(llama.module, "search", metrics, blocks)
     assert list(first.tasks) == ["both", "written", "rolling"]
     assert (first.items, second.items, last.items) == (7, 15, 64)
     assert 0 < first.generated_tokens < last.generated_tokens == whole.generated_tokens
@@ -244,18 +256,59 @@ def test_items_are_tokenised_once_whatever_the_blocks_and_scored_only_when_asked
     metrics = {"choice": ("acc",), "written": ("exact_match,whole",)}
     half = tuple(range(6)), tuple(range(6, 12))
     blocks = tuple({"choice": part, "written": part} for part in half)
-    expected = list(scorer.score_in_blocks("search", metrics, blocks))
+    expected = list(scorer.score_in_blocks(llama.module, "search", metrics, blocks))
 
     def refuse(*_, **__):
         raise AssertionError("tokenised again")
 
     monkeypatch.setattr("evomerge.scoring.scorer.lay_out", refuse)
     monkeypatch.setattr(type(llama.tokenizer), "__call__", refuse)
-    assert list(scorer.score_in_blocks("search", metrics, blocks)) == expected
+    assert list(scorer.score_in_blocks(llama.module, "search", metrics, blocks)) == expected
     other = ({"choice": (0, 7), "written": (3,)}, {"choice": (1, 2)})
-    list(scorer.score_in_blocks("search", metrics, other))
-    found = scorer.score_in_blocks("search", metrics, blocks)
+    list(scorer.score_in_blocks(llama.module, "search", metrics, other))
+    found = scorer.score_in_blocks(llama.module, "search", metrics, blocks)
     assert next(found) == expected[0]
-    monkeypatch.setattr(type(scorer._engine), "read", refuse)
+    monkeypatch.setattr(Engine, "read", refuse)
     with pytest.raises(AssertionError):
         next(found)
+
+
+def test_modules_of_another_depth_share_items_and_leave_nothing_behind(llama, monkeypatch):
+    items = llama.items("choice", "written")
+    metrics = {"choice": ("acc", "gold_loglikelihood"), "written": ("exact_match,whole",)}
+    scorer = llama.scorer(items)
+    deeper = copy.deepcopy(llama.module)
+    deeper.model.layers.append(copy.deepcopy(deeper.model.layers[0]))
+    deeper.model.layers[-1].self_attn.layer_idx = 2
+    deeper.config.num_hidden_layers = 3
+    expected = [
+        llama.scorer(items).score(each, "search", metrics) for each in (llama.module, deeper)
+    ]
+    assert expected[0] != expected[1]
+    assert scorer.score(llama.module, "search", metrics) == expected[0]
+
+    def refuse(*_, **__):
+        raise AssertionError("tokenised again")
+
+    monkeypatch.setattr("evomerge.scoring.scorer.lay_out", refuse)
+    assert scorer.score(deeper, "search", metrics) == expected[1]
+    assert scorer.score(llama.module, "search", metrics) == expected[0]
+    gone = ref(deeper)
+    del deeper
+    gc.collect()
+    assert gone() is None
+    assert len(scorer._engines) == 1
+
+
+def test_a_module_that_is_not_finite_at_first_is_tried_out_again(llama):
+    items = llama.items("choice")
+    scorer = llama.scorer(items)
+    weight = llama.module.get_output_embeddings().weight
+    kept = weight.data.clone()
+    try:
+        weight.data.fill_(torch.nan)
+        with pytest.raises(NotFinite):
+            scorer.score(llama.module, "search", {"choice": ("acc",)})
+    finally:
+        weight.data.copy_(kept)
+    assert scorer.engine(llama.module)._forward.takes_masks

@@ -4,15 +4,14 @@ import pytest
 
 from evomerge.errors import TaskError
 from evomerge.inference.encoding import Encoder
-from evomerge.inference.stopping import Stopping
 from evomerge.scoring.workload import Excerpt, Need, gather, lay_out
 
 
 def laid_out(llama, name, *, requests, gold, prepare=lambda task: None, search=5):
     (leaf,) = llama.items(name, search=search).leaves(name, "search")
     prepare(leaf)
-    encoder = Encoder(llama.tokenizer, llama.module.config)
-    return lay_out([Need(leaf, requests, gold)], encoder, Stopping(llama.tokenizer, [2], 259))
+    encoder = Encoder(llama.tokenizer, llama.module.config, [2], 259)
+    return lay_out([Need(leaf, requests, gold)], encoder)
 
 
 def test_only_what_is_needed(llama):
@@ -91,10 +90,9 @@ def test_excerpts_are_as_if_the_chosen_documents_had_been_laid_out_alone(llama, 
         docs=tuple(leaf.docs[n] for n in positions),
         requests=tuple(leaf.requests[n] for n in positions),
     )
-    encoder = Encoder(llama.tokenizer, llama.module.config)
-    stopping = Stopping(llama.tokenizer, [2], 259)
-    whole = lay_out([Need(leaf, not gold, gold)], encoder, stopping)
-    alone = lay_out([Need(part, not gold, gold)] * 2, encoder, stopping)
+    encoder = Encoder(llama.tokenizer, llama.module.config, [2], 259)
+    whole = lay_out([Need(leaf, not gold, gold)], encoder)
+    alone = lay_out([Need(part, not gold, gold)] * 2, encoder)
     found = gather([Excerpt(whole, part, positions)] * 2)
     assert found.prompts == alone.prompts
     assert [replace(each, group=0) for each in found.readings] == [
