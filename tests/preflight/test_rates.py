@@ -46,9 +46,9 @@ def test_of_many_items_a_part_is_tried_out(checked, monkeypatch):
     scored = []
     score = module.Scorer.score_in_blocks
 
-    def noting(self, split, metrics, blocks):
+    def noting(self, module, split, metrics, blocks):
         scored.append([{task: len(chosen) for task, chosen in block.items()} for block in blocks])
-        return score(self, split, metrics, blocks)
+        return score(self, module, split, metrics, blocks)
 
     monkeypatch.setattr(module.Scorer, "score_in_blocks", noting)
     monkeypatch.setattr(module, "TRIAL_SECONDS", 0.0)

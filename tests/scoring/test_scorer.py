@@ -153,7 +153,7 @@ def test_scores_do_not_depend_on_the_batch(llama):
     items = llama.items("choice", search=20)
     small, large = (
         llama.scorer(items, batch_tokens=size)
-        .score("search", {"choice": ("gold_loglikelihood", "acc")})
+        .score(llama.module, "search", {"choice": ("gold_loglikelihood", "acc")})
         .tasks["choice"]
         for size in (1, 100_000)
     )
