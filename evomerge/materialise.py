@@ -46,7 +46,7 @@ def materialise(
         card = report.model_card(store, board, row)
         models = store.campaign.models
     merge.save(
-        chosen.recipe,
+        chosen.candidate,
         out,
         device=device,
         dtype=dtype,

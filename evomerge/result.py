@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.candidate.trial import Candidate
+from evomerge.candidate.trial import Entry
 from evomerge.errors import ResultsError
 from evomerge.report import Leaderboard, html_table, leaderboard
 from evomerge.store import Store
@@ -24,16 +24,16 @@ class Result:
 
     folder: Path
     leaderboard: Leaderboard
-    winner: Candidate | None = None
+    winner: Entry | None = None
 
     @classmethod
     def of(cls, store: Store) -> Result:
         """Read the result of an open store, finished or not."""
-        winner = None if store.winner is None else store.winner.candidate
+        winner = None if store.winner is None else store.winner.entry
         return cls(Path(store.folder), leaderboard(store), winner)
 
     @property
-    def best(self) -> Candidate:
+    def best(self) -> Entry:
         """The winner.
 
         Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import evomerge.merge as merge
 import evomerge.report as report
-from evomerge.candidate.trial import Candidate, Job, Outcome, Race, Split
+from evomerge.candidate.trial import Entry, Job, Outcome, Race, Split
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
 from evomerge.objective import Objectives
@@ -194,7 +194,7 @@ def _race(ready: Preflight, aims: Objectives, display: Display) -> Race | None:
 
 def _selected(
     ready: Preflight, study: Study, store: Store, bench: _Bench, baselines: Sequence[Baseline]
-) -> Candidate:
+) -> Entry:
     """Score finalists on `select`, and make the best of all that were ever scored there the winner."""
     finalists = pick(
         study.finalists(),
@@ -208,13 +208,13 @@ def _selected(
     choice = choose_winner(store, finalists.chosen, finalists.copies)
     if choice is None:
         raise CampaignStopped("every finalist failed on the select items")
-    bench.score("select", [choice.candidate], "select")  # a copy of a naive merge was not, yet
-    store.choose(choice.candidate, choice.how)
-    return choice.candidate
+    bench.score("select", [choice.entry], "select")  # a copy of a naive merge was not, yet
+    store.choose(choice.entry, choice.how)
+    return choice.entry
 
 
-def _candidates(rows: Iterable[Baseline]) -> list[Candidate]:
-    return [row.candidate for row in rows]
+def _candidates(rows: Iterable[Baseline]) -> list[Entry]:
+    return [row.entry for row in rows]
 
 
 class _Bench:
@@ -230,7 +230,7 @@ class _Bench:
             for goal in self.campaign.objectives
         }
 
-    def score(self, stage: str, candidates: Iterable[Candidate], split: Split) -> int:
+    def score(self, stage: str, candidates: Iterable[Entry], split: Split) -> int:
         """Score what the store does not hold yet, and record it; return how many that were."""
         missing = [one for one in candidates if self.store.evaluation(one.key, split) is None]
         if not missing:
@@ -238,8 +238,8 @@ class _Bench:
         jobs = iter([Job(one, split, self.metrics(split)) for one in missing])
         pace = Pace(self.display, stage, len(missing))
         for job, outcome in _in_turn(self.pool, jobs):
-            one = job.candidate
-            self.store.record(job, outcome, one.kind if one.number is None else "finalist")
+            one = job.entry
+            self.store.record(job, outcome, one.role if one.number is None else "finalist")
             pace.step(failed=outcome.failure is not None)
         return len(missing)
 
@@ -258,13 +258,13 @@ def _in_turn(pool: Pool, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome]]:
             yield done, outcome
 
 
-def _save(store: Store, winner: Candidate, board: report.Leaderboard, display: Display) -> None:
+def _save(store: Store, winner: Entry, board: report.Leaderboard, display: Display) -> None:
     folder = Path(store.folder)
     display.say(f"saving {winner.name} to {folder / 'best'}")
     card = report.model_card(store, board)
     campaign = store.campaign
     merge.save(
-        winner.recipe,
+        winner.candidate,
         folder / "best",
         card=card,
         trust_remote_code=campaign.models.trust_remote_code,

@@ -15,8 +15,8 @@ from optuna.distributions import FloatDistribution
 from evomerge.candidate import Recipe, Source
 from evomerge.candidate.trial import (
     SPLITS,
-    Candidate,
     Cost,
+    Entry,
     Estimate,
     Failure,
     FailureKind,
@@ -106,17 +106,17 @@ def record(store: Store, name: str, split: Split, kind: str, found: Outcome | No
     """Record an outcome; a `winner` is a finalist that is chosen."""
     trial = kind in ("finalist", "winner")
     number = int(name.split()[1]) if trial else None
-    job = Job(Candidate(name, recipe(), number), split)
+    job = Job(Entry(name, recipe(), number), split)
     store.record(job, found or outcome(name, split), "finalist" if trial else kind)
     if kind == "winner":
-        store.choose(job.candidate, "the best of 2 finalists")
+        store.choose(job.entry, "the best of 2 finalists")
 
 
 def tell(
     store: Store, number: int, found: Outcome, estimates: Sequence[float] | None = None
 ) -> None:
     """Ask for a trial and tell what came of it; `estimates`: it was given up early."""
-    candidate = Candidate(f"trial {number}", recipe(number / 10), number)
+    candidate = Entry(f"trial {number}", recipe(number / 10), number)
     store.asked(candidate, {"weight": number / 10}, {"weight": FloatDistribution(0.0, 1.0)})
     values = estimates
     if found.failure is None and values is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from optuna.distributions import FloatDistribution
 
 from evomerge.candidate import Recipe, Source
-from evomerge.candidate.trial import SPLITS, Candidate, Estimate, Job, Outcome, TaskScores
+from evomerge.candidate.trial import SPLITS, Entry, Estimate, Job, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.store import Store
 
@@ -40,10 +40,10 @@ def write_results(folder: Path, *, expert: str = "facts", winner: bool = True) -
     }
     expert_at_half = Source("/models/facts", parameters={"weight": 0.5})
     recipe = Recipe("task_arithmetic", (expert_at_half,), base_model="/models/base")
-    base, trial = Candidate("base", recipe), Candidate("trial 0", recipe, 0)
+    base, trial = Entry("base", recipe), Entry("trial 0", recipe, 0)
     with Store.create(folder, campaign, facts, directions=["maximize"]) as store:
         store.record(Job(base, "search"), scored("search", 1), "base")
-        store.record(Job(Candidate(expert, recipe), "search"), scored("search", 2), "expert")
+        store.record(Job(Entry(expert, recipe), "search"), scored("search", 2), "expert")
         store.asked(trial, {"weight": 0.5}, {"weight": FloatDistribution(0.0, 1.0)})
         store.told(trial, scored("search", 3), [0.75])
         if winner:

@@ -97,7 +97,7 @@ def test_the_study_names_its_values_and_holds_scores_by_task(result):
 def test_the_other_functions(result, file, tmp_path):
     assert evomerge.check(file).trials == 3
     assert evomerge.report(result.folder).to_json() == result.leaderboard.to_json()
-    evomerge.merge(result.best.recipe, tmp_path / "by_recipe")
+    evomerge.merge(result.best.candidate, tmp_path / "by_recipe")
     evomerge.merge(result.folder, tmp_path / "by_trial", trial="best")
     evomerge.merge(result.folder / "best" / "recipe.yaml", tmp_path / "by_file")
     weights = {

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from evomerge import zoo
 from evomerge.candidate import Recipe, Source
-from evomerge.candidate.trial import Candidate, FailureKind, GradientJob, Job, Outcome
+from evomerge.candidate.trial import Entry, FailureKind, GradientJob, Job, Outcome
 from evomerge.inference.forward import Forward
 from evomerge.merge import LiveModel, save
 from evomerge.merge.masks import largest, uniform
@@ -132,7 +132,7 @@ def on_gpu(assignment: Assignment) -> Evaluator:
 
 def job(models: tuple[str, ...], seed: int = 0) -> Job:
     recipe = recipe_of(models, "task_arithmetic", "float32", seed)
-    return Job(Candidate("trial 0", recipe, 0), "search", METRICS)  # type: ignore[arg-type]
+    return Job(Entry("trial 0", recipe, 0), "search", METRICS)  # type: ignore[arg-type]
 
 
 def same_scores(found: Outcome, expected: Outcome) -> None:
@@ -221,10 +221,10 @@ def test_two_workers_on_one_device(
             work, outcome = pool.next()
             assert isinstance(work, Job)
             assert isinstance(outcome, Outcome)
-            found[work.candidate.recipe] = outcome
+            found[work.entry.candidate] = outcome
         assert len({outcome.worker for outcome in found.values()}) == 2
     finally:
         pool.close()
     for seed in (0, 1):
         asked = job(models, seed)
-        same_scores(found[asked.candidate.recipe], on_cpu.evaluate(asked))
+        same_scores(found[asked.entry.candidate], on_cpu.evaluate(asked))

@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution
 from evomerge import candidate as recipe
 from evomerge import merge
 from evomerge.candidate import Recipe, Source
-from evomerge.candidate.trial import Candidate, Estimate, Job, Outcome, TaskScores
+from evomerge.candidate.trial import Entry, Estimate, Job, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.materialise import materialise
@@ -46,7 +46,7 @@ def store(llama_family, tmp_path: Path) -> Iterator[Store]:
     )
     with Store.create(Path(campaign.out), campaign, {}, directions=["maximize"]) as opened:
         for number in range(3):
-            candidate = Candidate(f"trial {number}", made(llama_family, number), number)
+            candidate = Entry(f"trial {number}", made(llama_family, number), number)
             space = {"weight": FloatDistribution(0.0, 1.0)}
             opened.asked(candidate, {"weight": 0.1 + 0.3 * number}, space)
             opened.told(candidate, scores(number / 4), [number / 4])
@@ -54,7 +54,7 @@ def store(llama_family, tmp_path: Path) -> Iterator[Store]:
 
 
 def choose(store: Store, family, number: int) -> None:
-    candidate = Candidate(f"trial {number}", made(family, number), number)
+    candidate = Entry(f"trial {number}", made(family, number), number)
     store.record(Job(candidate, "select"), scores(1.0), "finalist")
     store.record(Job(candidate, "holdout"), scores(1.0), "finalist")
     store.choose(candidate, "the best of 2")

@@ -123,7 +123,7 @@ def test_a_campaign_whose_first_candidates_all_fail_alike_stops_and_says_why(
 
         def next_(*args):
             job, outcome = evaluate(*args)
-            if job.candidate.number is not None:
+            if job.entry.number is not None:
                 outcome = Outcome(failure=Failure(FailureKind.NOT_FINITE, "NaN logits"))
             return job, outcome
 

@@ -69,9 +69,9 @@ def scoring(monkeypatch, select):
 
         def next_(*args):
             job, outcome = evaluate(*args)
-            seen.append((job.candidate.number, job.split))
-            if job.split == "select" and job.candidate.number is not None:
-                value = Estimate(select(job.candidate.number))
+            seen.append((job.entry.number, job.split))
+            if job.split == "select" and job.entry.number is not None:
+                value = Estimate(select(job.entry.number))
                 outcome = replace(
                     outcome,
                     scores={
@@ -174,7 +174,7 @@ def test_a_trial_that_is_a_naive_merge_takes_no_place_but_may_win(campaign, tmp_
     scoring(monkeypatch, lambda number: 0.0)  # whatever else is tried is worse
     assert run.resume(out, trials=3).best.number == 1
     with Store.open(out, write=False) as store:
-        trials = {trial.number: trial.recipe for trial in store.trials()}
+        trials = {trial.number: trial.candidate for trial in store.trials()}
         scored = [one.number for one in store.evaluations() if one.split == "select"]
     finalists = [number for number in scored if number is not None]
     assert finalists[0] == 1

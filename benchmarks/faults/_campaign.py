@@ -152,7 +152,7 @@ def _log_evaluations(log: Path) -> None:
 
     def logged(self: Any, job: Any) -> Any:
         with log.open("a") as file:
-            file.write(json.dumps([job.candidate.name, job.split]) + "\n")
+            file.write(json.dumps([job.entry.name, job.split]) + "\n")
         return evaluate(self, job)
 
     Evaluator.evaluate = logged  # type: ignore[method-assign]

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from benchmarks.search._variants import ENTRANTS
 from evomerge.candidate import Recipe
-from evomerge.candidate.trial import Candidate, Job, Outcome, Split
+from evomerge.candidate.trial import Entry, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight, preflight
@@ -153,7 +153,7 @@ class Bench:
         self._evaluator = Evaluator(assignment_of(self._ready))
         self._metrics = {f"zoo_{job}": (METRIC,) for job in JOBS}
         self._parents = {
-            row.name: (row, self._score(Candidate(row.name, row.recipe), "search"))
+            row.name: (row, self._score(Entry(row.name, row.candidate), "search"))
             for row in self._ready.space.baselines()
         }
 
@@ -165,13 +165,13 @@ class Bench:
         ready = self._preflight(name, seed, space, racing="race" in variants)
         with tempfile.TemporaryDirectory() as folder, _store(ready, Path(folder)) as store:
             for row, outcome in self._parents.values():
-                store.record(Job(Candidate(row.name, row.recipe), "search"), outcome, row.kind)
+                store.record(Job(Entry(row.name, row.candidate), "search"), outcome, row.role)
             study = self._study(ready, store, sampler)
             start = time.process_time()
             timed = [(*point, time.process_time() - start) for point in self._curve(study)]
             seconds = time.process_time() - start
             winner, searched = self._winner(study)
-            recipes = [trial.recipe for trial in store.trials()]
+            recipes = [trial.candidate for trial in store.trials()]
         holdout = self._mean(self._score(winner, "holdout"))
         curve = [(items, value) for items, value, _ in timed]
         found = [items for items, value in curve if value >= READY]
@@ -233,13 +233,13 @@ class Bench:
             if study.tally.best_value is not None:
                 yield study.tally.items, study.tally.best_value
 
-    def _winner(self, study: Study) -> tuple[Candidate, float]:
+    def _winner(self, study: Study) -> tuple[Entry, float]:
         chosen = list(islice(study.finalists(), FINALISTS))
         select = [self._mean(self._score(one, "select")) for one in chosen]
         best = chosen[int(np.argmax(select))]
         return best, self._mean(self._score(best, "search"))
 
-    def _score(self, candidate: Candidate, split: Split) -> Outcome:
+    def _score(self, candidate: Entry, split: Split) -> Outcome:
         outcome = self._evaluator.evaluate(Job(candidate, split, self._metrics))
         if outcome.failure is not None:
             raise SystemExit(f"{candidate.name} failed: {outcome.failure.reason}")

@@ -134,7 +134,7 @@ def of_campaign(folder: Path, seconds: Sequence[float], *, baselines: bool) -> l
         items += cost
         gradients_by_then = sum(count for other, count in gradient_items.items() if other < seq)
         if trial.state == "complete" and trial.values:
-            steps.append(Step(items + gradients_by_then, at, trial.values[0], trial.recipe))
+            steps.append(Step(items + gradients_by_then, at, trial.values[0], trial.candidate))
     return steps
 
 
@@ -144,7 +144,7 @@ def best_of_campaign(folder: Path) -> tuple[Recipe, Recipe]:
         found = [one for one in store.evaluations() if one.split == "select"]
         naive = [one for one in found if one.kind == "baseline" and one.outcome.failure is None]
     best = max(naive, key=lambda one: _mean(one.outcome))
-    return recipe.load(folder / "best" / "recipe.yaml"), best.recipe
+    return recipe.load(folder / "best" / "recipe.yaml"), best.candidate
 
 
 def _mean(outcome: Outcome) -> float:

@@ -28,8 +28,8 @@ from statistics import median
 import numpy as np
 
 from evomerge.candidate.trial import (
-    Candidate,
     Cost,
+    Entry,
     Estimate,
     GradientJob,
     Gradients,
@@ -235,14 +235,14 @@ def ask_and_tell(sampler: str, after: int, out: Path) -> float:
 def answer(work: Work) -> Answer:
     """Return one of some outcomes made in advance, or gradients."""
     if isinstance(work, GradientJob):
-        models = tuple(source.model for source in work.recipe.slices[0].sources)
+        models = tuple(source.model for source in work.candidate.slices[0].sources)
         own = {"weight": (0.0, *(1e-3 for _ in models[1:]))}
         tensors = {
             f"model.layers.{layer}.mlp.up_proj.weight": TensorGradients(layer, models, own)
-            for layer in range(len(work.recipe.slices))
+            for layer in range(len(work.candidate.slices))
         }
         return Gradients(1.0, {}, tensors, cost=Cost(items=work.count))
-    return _OUTCOMES[(work.candidate.number or 0) % len(_OUTCOMES)]
+    return _OUTCOMES[(work.entry.number or 0) % len(_OUTCOMES)]
 
 
 def _fill(store: Store, space: Space, trials: int) -> None:
@@ -252,7 +252,7 @@ def _fill(store: Store, space: Space, trials: int) -> None:
         asked, told = [], []
         for number in range(start, min(start + 100, trials)):
             params = dict(zip(space.distributions, draws[number].tolist(), strict=True))
-            candidate = Candidate(f"trial {number}", space.recipe(params), number)
+            candidate = Entry(f"trial {number}", space.recipe(params), number)
             asked.append(Asked(candidate, params, space.distributions))
             outcome = _OUTCOMES[number % len(_OUTCOMES)]
             mean = float(np.mean([one.values["acc"].value for one in outcome.scores.values()]))

@@ -18,12 +18,12 @@ Split = Literal["search", "select", "holdout"]
 SPLITS: tuple[Split, ...] = ("search", "select", "holdout")
 
 
-def row_key(kind: str, name: str, number: int | None = None) -> str:
+def row_key(role: str, name: str, number: int | None = None) -> str:
     """Return the identity of a model in a campaign, whatever names its user chose.
 
     Args:
-        kind: `base`, `expert` or `baseline`; of no account for a trial.
-        name: Among those of its kind.
+        role: `base`, `expert` or `baseline`; of no account for a trial.
+        name: Among those of its role.
         number: Of a trial; None for what is no trial.
 
     Returns:
@@ -31,35 +31,40 @@ def row_key(kind: str, name: str, number: int | None = None) -> str:
     """
     if number is not None:
         return f"trial:{number}"
-    return "base" if kind == "base" else f"{kind}:{name}"
+    return "base" if role == "base" else f"{role}:{name}"
 
 
 def row_name(key: str) -> str:
     """Return what reports call the model of a `row_key`."""
-    kind, _, name = key.partition(":")
-    return f"trial {name}" if kind == "trial" else name or kind
+    role, _, name = key.partition(":")
+    return f"trial {name}" if role == "trial" else name or role
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A recipe with the number of the trial that asked for it.
+class Entry:
+    """A candidate as it enters a campaign: what reports call it, and its part there.
 
     Attributes:
         name: What reports call it: `trial 17`, `base`, `uniform average`.
-        recipe: Everything needed to rebuild the model.
+        candidate: Everything needed to rebuild the model.
         number: The trial's number from 0; None for parents and baselines, which are no trials.
-        kind: `base`, `expert` or `baseline` of what is no trial.
+        role: `base`, `expert` or `baseline` of what is no trial.
     """
 
     name: str
-    recipe: Recipe
+    candidate: Recipe
     number: int | None = None
-    kind: str = "trial"
+    role: str = "trial"
 
     @property
     def key(self) -> str:
         """Its identity, as `row_key` returns it."""
-        return row_key(self.kind, self.name, self.number)
+        return row_key(self.role, self.name, self.number)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What `evomerge.merge` takes."""
+        return self.candidate
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Job:
     """One evaluation: a candidate, scored on the items of one split.
 
     Attributes:
-        candidate: What to build.
+        entry: What to build.
         split: Which items to score it on.
         metrics: Per task, the metrics wanted; empty: those that the objectives search or report.
         race: None: all items are scored. Only on `search`: the other splits stay unbiased.
@@ -110,14 +115,14 @@ class Job:
         ValueError: A race on another split.
     """
 
-    candidate: Candidate
+    entry: Entry
     split: Split
     metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     race: Race | None = None
 
     def __post_init__(self) -> None:
         if self.race is not None and self.split != "search":
-            raise ValueError(f"{self.candidate.name}: no race on {self.split}, only on search")
+            raise ValueError(f"{self.entry.name}: no race on {self.split}, only on search")
 
 
 @dataclass(frozen=True)
@@ -235,14 +240,14 @@ class GradientJob:
 
     Attributes:
         name: What messages call it: `descent 0, step 12`.
-        recipe: Where the gradient is taken.
+        candidate: Where the gradient is taken.
         items: Task → which of its search items that have a gold answer, by position among those, ascending.
             A task without items is left out.
         shares: Task → share of its mean item loss in the total.
     """
 
     name: str
-    recipe: Recipe
+    candidate: Recipe
     items: Mapping[str, tuple[int, ...]]
     shares: Mapping[str, float]
 

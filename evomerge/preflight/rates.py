@@ -106,7 +106,7 @@ def _tried(ready: Preflight, device: str, guess: Rates) -> Rates:
         merge: Baseline, split: Split, metrics: Mapping[str, tuple[str, ...]], count: int
     ) -> None:
         block = {task: tuple(range(min(count, len(items.ids(task, split))))) for task in metrics}
-        model.write(merge.recipe)
+        model.write(merge.candidate)
         for _ in scorer.score_in_blocks(model.module, split, metrics, [block]):
             pass
 
@@ -137,7 +137,7 @@ def _gradient(
     chosen = {task: tuple(range(min(most, count))) for task, count in golds.items()}
 
     def take() -> None:
-        with model.gradients(merge.recipe, recompute=loss.recompute(model.module)):
+        with model.gradients(merge.candidate, recompute=loss.recompute(model.module)):
             loss.run(model.module, chosen, dict.fromkeys(chosen, 1.0))
 
     take()
@@ -147,8 +147,8 @@ def _gradient(
 def _naive_merges(ready: Preflight) -> list[Baseline]:
     """Return the base, the uniform average, and task arithmetic."""
     known = ready.space.baselines()
-    return [one for one in known if one.kind == "base"] + [
-        one for one in known if one.kind == "baseline"
+    return [one for one in known if one.role == "base"] + [
+        one for one in known if one.role == "baseline"
     ]
 
 

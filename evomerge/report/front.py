@@ -72,14 +72,14 @@ def front_json(store: Store) -> str:
         shown = {"search": dict(zip(names, values, strict=True))}
         outcome = selected.get(trial.number)
         if outcome is not None and outcome.failure is None:
-            again = aims_by_split["select"].values(outcome, trial.recipe)
+            again = aims_by_split["select"].values(outcome, trial.candidate)
             shown["select"] = dict(zip(names, again, strict=True))
         members.append(
             {
                 "trial": trial.number,
-                "name": trial.candidate.name,
+                "name": trial.entry.name,
                 "values": shown,
-                "recipe": recipes.dumps(trial.recipe),
+                "recipe": recipes.dumps(trial.candidate),
             }
         )
     objectives = [

@@ -169,7 +169,7 @@ def _collect(
     for one in evaluations:
         kind = cast(Kind, one.kind)
         entry = found.setdefault(
-            one.key, _Found(one.key, one.name, kind, one.number, one.recipe, {})
+            one.key, _Found(one.key, one.name, kind, one.number, one.candidate, {})
         )
         entry.outcomes[one.split] = one.outcome
     trials = {trial.number: trial for trial in store.trials()}
@@ -178,9 +178,9 @@ def _collect(
         count = store.campaign.search.finalists
         shown += _leading(list(trials.values()), aims)[:count]
     for number in shown:
-        tried = trials[number].candidate
+        tried = trials[number].entry
         found.setdefault(
-            tried.key, _Found(tried.key, tried.name, "finalist", number, tried.recipe, {})
+            tried.key, _Found(tried.key, tried.name, "finalist", number, tried.candidate, {})
         )
     for entry in found.values():
         trial = None if entry.trial is None else trials.get(entry.trial)

@@ -51,7 +51,7 @@ def show_trial(store: Store, number: int, format: str = "table") -> str:
         UserError: An unknown format.
     """
     trial = _found(store, number)
-    row, numbers = trial.to_row(), recipe_numbers(trial.recipe)
+    row, numbers = trial.to_row(), recipe_numbers(trial.candidate)
     if format == "json":
         data = {**row, "recipe": numbers}
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

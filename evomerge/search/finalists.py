@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evomerge.candidate import Recipe
-from evomerge.candidate.trial import Candidate
+from evomerge.candidate.trial import Entry
 from evomerge.space import Baseline
 
 
@@ -20,12 +20,12 @@ class Finalists:
             for the scores on `select` are known; it may still be the winner.
     """
 
-    chosen: tuple[Candidate, ...] = ()
-    copies: Mapping[str, Candidate] = field(default_factory=dict)
+    chosen: tuple[Entry, ...] = ()
+    copies: Mapping[str, Entry] = field(default_factory=dict)
 
 
 def pick(
-    in_turn: Iterable[Candidate],
+    in_turn: Iterable[Entry],
     count: int,
     known: Sequence[Baseline],
     content: Callable[[Recipe], Hashable],
@@ -38,15 +38,15 @@ def pick(
         known: Parents and naive merges.
         content: Recipe → a value that is equal for recipes of one model.
     """
-    rows = {content(row.recipe): row.key for row in reversed(known)}
-    chosen: dict[Hashable, Candidate] = {}
-    copies: dict[str, Candidate] = {}
-    for candidate in in_turn:
+    rows = {content(row.candidate): row.key for row in reversed(known)}
+    chosen: dict[Hashable, Entry] = {}
+    copies: dict[str, Entry] = {}
+    for entry in in_turn:
         if len(chosen) == count:
             break
-        found = content(candidate.recipe)
+        found = content(entry.candidate)
         if found in rows:
-            copies.setdefault(rows[found], candidate)
+            copies.setdefault(rows[found], entry)
         else:
-            chosen.setdefault(found, candidate)
+            chosen.setdefault(found, entry)
     return Finalists(tuple(chosen.values()), copies)

@@ -103,7 +103,7 @@ def _announce(display: Display, study: Study) -> None:
         outcome, values = told.outcome, told.values
         display.event(
             "trial",
-            number=told.candidate.number,
+            number=told.entry.number,
             state="failed" if values is None else "pruned" if told.pruned else "complete",
             **({"value": values[0]} if values and len(values) == 1 else {"values": values}),
             seconds=outcome.cost.merge_seconds + outcome.cost.score_seconds,

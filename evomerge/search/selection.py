@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from evomerge.candidate.trial import Candidate, row_name
+from evomerge.candidate.trial import Entry, row_name
 from evomerge.objective import Objectives, feasible, in_lambda_grid, tuned_lambda
 from evomerge.space import Baseline
 from evomerge.store import Evaluation, Store
@@ -20,16 +20,16 @@ class Choice:
     """The winner.
 
     Attributes:
-        candidate: A trial.
+        entry: A trial.
         how: What chose it, a clause.
     """
 
-    candidate: Candidate
+    entry: Entry
     how: str
 
 
 def choose_winner(
-    store: Store, candidates: Iterable[Candidate], copies: Mapping[str, Candidate] | None = None
+    store: Store, candidates: Iterable[Entry], copies: Mapping[str, Entry] | None = None
 ) -> Choice | None:
     """Return the trial that the select items pick, among all that were ever scored on them.
 
@@ -49,23 +49,23 @@ def choose_winner(
     aims = Objectives.of(store.campaign, store.facts, evaluations, "select")
     rows = {one.key: one for one in evaluations if one.split == "select"}
     scored = [
-        (candidate, source, rows[source].outcome)
-        for candidate, source in _in_turn(rows, candidates, copies or {})
+        (entry, source, rows[source].outcome)
+        for entry, source in _in_turn(rows, candidates, copies or {})
         if source in rows and aims.quality(rows[source].outcome) > -math.inf
     ]
     violations = [aims.violations(outcome) for *_, outcome in scored]
-    values = [aims.values(outcome, candidate.recipe) for candidate, _, outcome in scored]
+    values = [aims.values(outcome, entry.candidate) for entry, _, outcome in scored]
     ordered = aims.order(values, violations)
     if not ordered:
         return None
     best = ordered[0][0]
-    candidate, source, _ = scored[best]
+    entry, source, _ = scored[best]
     how = f"the best of {len(scored)} trials that were scored on the select items"
     if not feasible(violations[best]):
         how += ", of which none meets every condition"
-    if source != candidate.key:
+    if source != entry.key:
         how += f"; it is the same model as {row_name(source)}"
-    return Choice(candidate, how)
+    return Choice(entry, how)
 
 
 def compared_baselines(store: Store, baselines: Iterable[Baseline]) -> list[Baseline]:
@@ -77,12 +77,12 @@ def compared_baselines(store: Store, baselines: Iterable[Baseline]) -> list[Base
 
 
 def _in_turn(
-    rows: Mapping[str, Evaluation], candidates: Iterable[Candidate], copies: Mapping[str, Candidate]
-) -> list[tuple[Candidate, str]]:
+    rows: Mapping[str, Evaluation], candidates: Iterable[Entry], copies: Mapping[str, Entry]
+) -> list[tuple[Entry, str]]:
     """Return each trial once, with the key of the row that has its scores, as equals shall stand."""
     trials = [one for one in rows.values() if one.number is not None]
     trials.sort(key=lambda one: one.kind != "winner")  # the present winner first
-    stored = [Candidate(one.name, one.recipe, one.number) for one in trials]
+    stored = [Entry(one.name, one.candidate, one.number) for one in trials]
     first = stored[:1] if trials and trials[0].kind == "winner" else []
     found = {one.key: (one, one.key) for one in (*first, *candidates, *stored)}
     for source, one in copies.items():

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from evomerge.candidate import Parts, parts
 from evomerge.candidate.trial import (
-    Candidate,
     Cost,
+    Entry,
     Failure,
     FailureKind,
     GradientJob,
@@ -85,7 +85,7 @@ class Study:
         self._in_flight = InFlight(space.distributions)
         self._incumbents = Incumbents(aims.directions)
         self._params: dict[int, dict[str, float]] = {}
-        self._running: dict[int, Candidate] = {}
+        self._running: dict[int, Entry] = {}
         self._steps: dict[str, Step] = {}  # by the name of the job in flight
         self._interrupted: list[Work] = []
         self._news: list[Told] = []
@@ -130,15 +130,15 @@ class Study:
                 break
             number = self.tally.asked
             params = self._point(number)
-            candidate = self._candidate(number, params)
-            new = Asked(candidate, params, self._space.distributions)
+            entry = self._candidate(number, params)
+            new = Asked(entry, params, self._space.distributions)
             asked.append(new)
-            answer = self._take_asked(candidate, params, new.parts)
+            answer = self._take_asked(entry, params, new.parts)
             if answer is not None:
                 self._record_asked(asked)
-                self._tell_trials([self._copied(candidate, answer)])
+                self._tell_trials([self._copied(entry, answer)])
             elif not self._in_flight.is_twin(number):
-                jobs.append(self._job(candidate))
+                jobs.append(self._job(entry))
         self._record_asked(asked)
         return jobs
 
@@ -161,7 +161,7 @@ class Study:
             trials: list[Told] = []
             for work, outcome in results:
                 if isinstance(work, Job) and isinstance(outcome, Outcome):
-                    trials.append(self._judged(work.candidate, outcome, work.race))
+                    trials.append(self._judged(work.entry, outcome, work.race))
                 elif isinstance(work, GradientJob) and isinstance(outcome, Gradients):
                     self._tell_trials(trials)
                     trials = []
@@ -182,14 +182,14 @@ class Study:
         return [
             job
             for job in left
-            if isinstance(job, GradientJob) or not self._in_flight.is_twin(_number(job.candidate))
+            if isinstance(job, GradientJob) or not self._in_flight.is_twin(_number(job.entry))
         ]
 
     def ranking(self) -> list[Ranked]:
         """Return the trials scored in full, best first; with several objectives front by front."""
         return ranking(self._aims, self.tally.scored.values())
 
-    def finalists(self) -> Iterator[Candidate]:
+    def finalists(self) -> Iterator[Entry]:
         """Give the trials in the order in which `select` should see them: behind all, those given up."""
         for some in (self.tally.scored, self.tally.given_up):
             for number in finalists(self._aims, ranking(self._aims, some.values())):
@@ -225,12 +225,12 @@ class Study:
                 break
         return params
 
-    def _candidate(self, number: int, params: Params) -> Candidate:
-        return Candidate(f"trial {number}", self._space.recipe(params), number)
+    def _candidate(self, number: int, params: Params) -> Entry:
+        return Entry(f"trial {number}", self._space.recipe(params), number)
 
-    def _job(self, candidate: Candidate) -> Job:
-        race = against(self._race, self._incumbents.outcomes, _number(candidate))
-        return Job(candidate, "search", self._metrics, race)
+    def _job(self, entry: Entry) -> Job:
+        race = against(self._race, self._incumbents.outcomes, _number(entry))
+        return Job(entry, "search", self._metrics, race)
 
     def _gradient_job(self, step: Step) -> GradientJob:
         recipe = self._space.recipe(step.params)
@@ -248,32 +248,32 @@ class Study:
 
     def _tell_trials(self, judged: Sequence[Told]) -> None:
         entries = list(judged)
-        for entry in judged:
-            for number in self._in_flight.land(_number(entry.candidate), entry.outcome):
-                outcome = replace(entry.outcome, cost=Cost())  # its recipe waited for this one
+        for told in judged:
+            for number in self._in_flight.land(_number(told.entry), told.outcome):
+                outcome = replace(told.outcome, cost=Cost())  # its recipe waited for this one
                 self._in_flight.land(number, outcome)
-                entries.append(Told(self._running[number], outcome, entry.values, entry.pruned))
+                entries.append(Told(self._running[number], outcome, told.values, told.pruned))
         if entries:
             self._store.told_many(entries)
             self._news += entries
-        for entry in entries:
-            self._take_told(entry.candidate, entry.outcome, entry.values)
+        for told in entries:
+            self._take_told(told.entry, told.outcome, told.values)
 
-    def _judged(self, candidate: Candidate, outcome: Outcome, race: Race | None) -> Told:
-        if candidate.number not in self._running:
-            raise ValueError(f"{candidate.name} is not waiting for an outcome")
+    def _judged(self, entry: Entry, outcome: Outcome, race: Race | None) -> Told:
+        if entry.number not in self._running:
+            raise ValueError(f"{entry.name} is not waiting for an outcome")
         if outcome.failure is not None:
-            return Told(candidate, outcome, None)
-        values = self._aims.values(_in_full(race, outcome), candidate.recipe)
+            return Told(entry, outcome, None)
+        values = self._aims.values(_in_full(race, outcome), entry.candidate)
         if all(map(math.isfinite, values)):
-            return Told(candidate, outcome, values, outcome.pruned is not None)
+            return Told(entry, outcome, values, outcome.pruned is not None)
         shown = ", ".join(f"{value:g}" for value in values)
         failure = Failure(FailureKind.NOT_FINITE, f"the objective's value is {shown}")
-        return Told(candidate, replace(outcome, failure=failure), None)
+        return Told(entry, replace(outcome, failure=failure), None)
 
-    def _copied(self, candidate: Candidate, answer: Outcome) -> Told:
+    def _copied(self, entry: Entry, answer: Outcome) -> Told:
         """Answer a trial by an earlier one's outcome: worth the same, at no cost."""
-        told = self._judged(candidate, answer, None)
+        told = self._judged(entry, answer, None)
         return replace(told, outcome=replace(told.outcome, cost=Cost()))
 
     def _tell_step(self, job: GradientJob, found: Gradients) -> None:
@@ -318,14 +318,14 @@ class Study:
             self._take_baseline(what, inside)
         elif isinstance(what, StoredTrial):
             if not told:
-                answer = self._take_asked(what.candidate, what.params, parts(what.recipe))
+                answer = self._take_asked(what.entry, what.params, parts(what.candidate))
                 if what.told_seq is None and answer is None:
-                    self._interrupted.append(self._job(what.candidate))  # against its rivals then
+                    self._interrupted.append(self._job(what.entry))  # against its rivals then
                 elif what.told_seq is None and answer is not None:
-                    unanswered.append(self._copied(what.candidate, answer))
+                    unanswered.append(self._copied(what.entry, answer))
             elif what.outcome is not None:
                 self._in_flight.land(what.number, what.outcome)
-                self._take_told(what.candidate, what.outcome, what.values)
+                self._take_told(what.entry, what.outcome, what.values)
         elif isinstance(self._sampler, DescendingSampler):
             step = self._sampler.step(what.descent, what.step, what.params, what.items)
             if told:
@@ -341,21 +341,19 @@ class Study:
         loss = -self._aims.mean(baseline.values)
         self._sampler.known(baseline.params, result or Result(baseline.values, loss))
 
-    def _take_asked(self, candidate: Candidate, params: Params, recipe: Parts) -> Outcome | None:
+    def _take_asked(self, entry: Entry, params: Params, candidate: Parts) -> Outcome | None:
         """Note that a trial was asked; return the outcome of an earlier one with the same recipe."""
-        number = _number(candidate)
+        number = _number(entry)
         self._sampler.asked(number, params)
         self._params[number] = dict(params)
         self.tally.asked += 1
-        self._running[number] = candidate
-        answer = self._in_flight.start(number, params, recipe)
+        self._running[number] = entry
+        answer = self._in_flight.start(number, params, candidate)
         self.tally.repeats = self._in_flight.repeats
         return answer
 
-    def _take_told(
-        self, candidate: Candidate, outcome: Outcome, values: Sequence[float] | None
-    ) -> None:
-        number = _number(candidate)
+    def _take_told(self, entry: Entry, outcome: Outcome, values: Sequence[float] | None) -> None:
+        number = _number(entry)
         del self._running[number]
         result = None if values is None else self._result(values, outcome)
         self.tally.take(number, outcome, result)
@@ -390,10 +388,10 @@ def _point_of(params: Params) -> _Point:
     return tuple(sorted(params.items()))
 
 
-def _number(candidate: Candidate) -> int:
-    if candidate.number is None:
-        raise ValueError(f"{candidate.name} is no trial: it has no number")
-    return candidate.number
+def _number(entry: Entry) -> int:
+    if entry.number is None:
+        raise ValueError(f"{entry.name} is no trial: it has no number")
+    return entry.number
 
 
 def _in_full(race: Race | None, outcome: Outcome) -> Outcome:

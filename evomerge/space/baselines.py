@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from evomerge.candidate import Recipe, Setting, Source
-from evomerge.candidate.trial import Candidate
+from evomerge.candidate.trial import Entry
 from evomerge.space.facts import Family
 
 LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -46,27 +46,27 @@ class Baseline:
 
     Attributes:
         name: What reports call it.
-        kind: `base` or `expert` (a parent), or `baseline` (a naive merge).
-        recipe: How to build it.
+        role: `base` or `expert` (a parent), or `baseline` (a naive merge).
+        candidate: How to build it.
         params: Its point in the searched space; None where it does not lie in it.
         scale: Lambda of a task-arithmetic merge; the best one on `select` is the tuned one.
     """
 
     name: str
-    kind: Literal["base", "expert", "baseline"]
-    recipe: Recipe
+    role: Literal["base", "expert", "baseline"]
+    candidate: Recipe
     params: Mapping[str, float] | None = None
     scale: float | None = None
 
     @property
-    def candidate(self) -> Candidate:
+    def entry(self) -> Entry:
         """What is scored."""
-        return Candidate(self.name, self.recipe, kind=self.kind)
+        return Entry(self.name, self.candidate, role=self.role)
 
     @property
     def key(self) -> str:
         """Its identity, as `trial.row_key` returns it."""
-        return self.candidate.key
+        return self.entry.key
 
 
 def baselines(family: Family, locate: Locate) -> tuple[Baseline, ...]:

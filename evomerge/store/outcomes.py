@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, select
 
 from evomerge.candidate.trial import (
-    Candidate,
     Cost,
+    Entry,
     Estimate,
     Failure,
     FailureKind,
@@ -92,13 +92,13 @@ class NewEvaluation:
     """An evaluation to be written.
 
     Attributes:
-        candidate: Who was evaluated; the recipe of a `trial` already stands in the trial's row.
+        entry: Who was evaluated; the recipe of a `trial` already stands in the trial's row.
         kind: As in `tables.EVALUATIONS`.
         split: Of the items.
         packed: What came of it.
     """
 
-    candidate: Candidate
+    entry: Entry
     kind: str
     split: Split
     packed: PackedOutcome
@@ -106,19 +106,19 @@ class NewEvaluation:
     @property
     def key(self) -> str:
         """Who was evaluated, as `row_key` returns it."""
-        return row_key(self.kind, self.candidate.name, self.candidate.number)
+        return row_key(self.kind, self.entry.name, self.entry.number)
 
     def row(self, evaluation_id: int) -> tuple[object, ...]:
         """Return the row of `tables.EVALUATIONS`."""
-        candidate, outcome = self.candidate, self.packed.outcome
+        entry, outcome = self.entry, self.packed.outcome
         cost, failure = outcome.cost, outcome.failure
         return (
             evaluation_id,
             self.key,
             self.kind,
-            candidate.number,
+            entry.number,
             self.split,
-            None if self.kind == "trial" else encode_recipe(candidate.recipe),
+            None if self.kind == "trial" else encode_recipe(entry.candidate),
             None if failure is None else failure.kind.value,
             None if failure is None else failure.reason,
             cost.merge_seconds,
@@ -151,9 +151,9 @@ def insert_evaluations(
     evaluation_ids = count(_next_id(connection, EVALUATIONS))
     task_score_ids = count(_next_id(connection, TASK_SCORES))
     evaluations, prunings, tasks, metrics = [], [], [], []
-    for entry, evaluation_id in zip(entries, evaluation_ids, strict=False):
-        evaluations.append(entry.row(evaluation_id))
-        outcome, per_item = entry.packed.outcome, entry.packed.per_item
+    for new, evaluation_id in zip(entries, evaluation_ids, strict=False):
+        evaluations.append(new.row(evaluation_id))
+        outcome, per_item = new.packed.outcome, new.packed.per_item
         if outcome.pruned is not None:
             pruned = outcome.pruned
             prunings.append((evaluation_id, pruned.reason, pruned.blocks, pruned.rival))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution
 
 from evomerge.candidate import Parts, Recipe, parts
-from evomerge.candidate.trial import Candidate, Outcome, Split, row_name
+from evomerge.candidate.trial import Entry, Outcome, Split, row_name
 
 State = Literal["asked", "complete", "pruned", "failed"]
 
@@ -21,19 +21,19 @@ class Asked:
     """A trial that begins.
 
     Attributes:
-        candidate: With the number after the last one's.
+        entry: With the number after the last one's.
         params: Its point of the space.
         distributions: Of each of `params`.
     """
 
-    candidate: Candidate
+    entry: Entry
     params: Mapping[str, float]
     distributions: Mapping[str, BaseDistribution]
 
     @cached_property
     def parts(self) -> Parts:
         """The recipe, taken apart."""
-        return parts(self.candidate.recipe)
+        return parts(self.entry.candidate)
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Told:
     """A trial that ends.
 
     Attributes:
-        candidate: As it was asked.
+        entry: As it was asked.
         outcome: Its search scores (of a pruned trial: those of the items it was scored on), or its
             failure.
         values: Finite objective values (of a pruned trial: their estimates); None after a failure.
         pruned: It was stopped before its last item.
     """
 
-    candidate: Candidate
+    entry: Entry
     outcome: Outcome
     values: Sequence[float] | None
     pruned: bool = False
@@ -61,7 +61,7 @@ class StoredTrial:
     Attributes:
         number: From 0, without gaps.
         params: Point of the space.
-        recipe: The candidate's.
+        candidate: What was tried.
         state: `asked` (no outcome yet), `complete`, `pruned` (stopped before its last item) or `failed`.
         outcome: What came of it; None as long as it is only asked.
         values: Objective values as told to the sampler, estimates where it was pruned; None unless complete
@@ -72,7 +72,7 @@ class StoredTrial:
 
     number: int
     params: Mapping[str, float]
-    recipe: Recipe
+    candidate: Recipe
     state: State
     outcome: Outcome | None
     values: tuple[float, ...] | None
@@ -80,9 +80,9 @@ class StoredTrial:
     told_seq: int | None
 
     @property
-    def candidate(self) -> Candidate:
+    def entry(self) -> Entry:
         """What was evaluated."""
-        return Candidate(f"trial {self.number}", self.recipe, self.number)
+        return Entry(f"trial {self.number}", self.candidate, self.number)
 
     def to_row(self) -> dict[str, Any]:
         """Return one flat row for a table.
@@ -90,7 +90,7 @@ class StoredTrial:
         Number, state, method, values, scores by task, seconds, failure, parameters.
         """
         row: dict[str, Any] = {"number": self.number, "state": self.state}
-        row["method"] = self.recipe.method
+        row["method"] = self.candidate.method
         values = self.values or ()
         row |= {"value" if len(values) == 1 else f"value_{i}": v for i, v in enumerate(values)}
         if self.outcome is not None:
@@ -161,7 +161,7 @@ class Evaluation:
         kind: `base`, `expert`, `baseline`, `finalist` or `winner` (the present one).
         number: The trial's number; None for what is no trial.
         split: Of the items.
-        recipe: The model's.
+        candidate: The model.
         outcome: Its scores, or why there are none.
     """
 
@@ -169,7 +169,7 @@ class Evaluation:
     kind: str
     number: int | None
     split: Split
-    recipe: Recipe
+    candidate: Recipe
     outcome: Outcome
 
     @property
@@ -185,14 +185,14 @@ class Winner:
     Attributes:
         number: Of the trial.
         how: What chose it, a clause such as `the best of 8 finalists on the select items (0.812)`.
-        recipe: The trial's.
+        candidate: The trial.
     """
 
     number: int
     how: str
-    recipe: Recipe
+    candidate: Recipe
 
     @property
-    def candidate(self) -> Candidate:
+    def entry(self) -> Entry:
         """What is saved."""
-        return Candidate(f"trial {self.number}", self.recipe, self.number)
+        return Entry(f"trial {self.number}", self.candidate, self.number)

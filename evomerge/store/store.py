@@ -18,7 +18,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from sqlalchemy import insert, select, true
 
-from evomerge.candidate.trial import Candidate, Job, Outcome, Split
+from evomerge.candidate.trial import Entry, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store import folder as folders
@@ -167,24 +167,24 @@ class Store:
 
     def asked(
         self,
-        candidate: Candidate,
+        entry: Entry,
         params: Mapping[str, float],
         distributions: Mapping[str, BaseDistribution],
     ) -> None:
         """Record a trial before it is handed out, with what `Asked` says of it; one transaction."""
-        self.asked_many([Asked(candidate, params, distributions)])
+        self.asked_many([Asked(entry, params, distributions)])
 
     def asked_many(self, entries: Sequence[Asked]) -> None:
         """Record several trials, in their order, before they are handed out; one transaction for all."""
         with self._log.events() as (connection, next_seq):
-            for entry in entries:
+            for trial in entries:
                 insert_asked(
-                    connection, self._study_id, entry, self._texts, self._forms, next_seq()
+                    connection, self._study_id, trial, self._texts, self._forms, next_seq()
                 )
 
     def told(
         self,
-        candidate: Candidate,
+        entry: Entry,
         outcome: Outcome,
         values: Sequence[float] | None,
         *,
@@ -193,12 +193,12 @@ class Store:
         """Record what came of one trial, state, values and per-item scores together; see `told_many`.
 
         Args:
-            candidate: As for `Told`, and so are the others.
+            entry: As for `Told`, and so are the others.
             outcome: Scores or failure.
             values: Finite objective values.
             pruned: It was stopped before its last item.
         """
-        self.told_many([Told(candidate, outcome, values, pruned)])
+        self.told_many([Told(entry, outcome, values, pruned)])
 
     def told_many(self, entries: Sequence[Told]) -> None:
         """Record what came of several trials, in their order; one transaction for all, or none of them.
@@ -206,9 +206,9 @@ class Store:
         Raises:
             ValueError: One of them was not asked, or was told already.
         """
-        packed = [PackedOutcome.of(entry.outcome) for entry in entries]
+        packed = [PackedOutcome.of(trial.outcome) for trial in entries]
         with self._log.events() as (connection, next_seq):
-            told = [(entry, one, next_seq()) for entry, one in zip(entries, packed, strict=True)]
+            told = [(trial, one, next_seq()) for trial, one in zip(entries, packed, strict=True)]
             update_told(connection, self._item_sets, told)
         self._told += len(entries)
         self._back_up_if_due()
@@ -280,7 +280,7 @@ class Store:
         """
         if kind == "winner":
             raise ValueError("record a winner's scores as a finalist's, and choose it")
-        new = NewEvaluation(job.candidate, kind, job.split, PackedOutcome.of(outcome))
+        new = NewEvaluation(job.entry, kind, job.split, PackedOutcome.of(outcome))
         with self._log.transaction() as connection:
             replace_evaluation(plain(connection), self._item_sets, new)
 
@@ -311,18 +311,18 @@ class Store:
             found = read_evaluations(connection, self._item_sets, condition)
         return found[0].outcome if found else None
 
-    def choose(self, candidate: Candidate, how: str) -> None:
+    def choose(self, entry: Entry, how: str) -> None:
         """Make a trial the winner, durably; one transaction.
 
         Args:
-            candidate: A trial.
+            entry: A trial.
             how: What chose it; of no account where it is the winner already.
 
         Raises:
             ValueError: It is no trial.
         """
         with self._log.transaction() as connection:
-            insert_winner(plain(connection), candidate, how)
+            insert_winner(plain(connection), entry, how)
 
     @property
     def winner(self) -> Winner | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
-from evomerge.candidate.trial import Candidate
+from evomerge.candidate.trial import Entry
 from evomerge.store import optuna_tables
 from evomerge.store.database import plain
 from evomerge.store.encoding import encode_json, encode_numbers
@@ -27,7 +27,7 @@ from evomerge.store.tables import TRIALS
 def insert_asked(
     connection: sqlite3.Connection,
     study_id: int,
-    entry: Asked,
+    trial: Asked,
     texts: optuna_tables.DistributionTexts,
     forms: RecipeForms,
     seq: int,
@@ -37,18 +37,18 @@ def insert_asked(
     Args:
         connection: With an open transaction.
         study_id: Optuna's id of the study.
-        entry: The trial.
+        trial: The trial.
         texts: Cache of distributions.
         forms: Cache of the recipes' forms.
         seq: Its place in the order of events.
     """
-    recipe, parts, number = entry.candidate.recipe, entry.parts, _number(entry.candidate)
+    recipe, parts, number = trial.entry.candidate, trial.parts, _number(trial.entry)
     trial_id = optuna_tables.insert_running(
         connection,
         study_id,
         number,
-        entry.params,
-        entry.distributions,
+        trial.params,
+        trial.distributions,
         texts,
         {"method": recipe.method},
     )
@@ -75,33 +75,33 @@ def update_told(
     Raises:
         ValueError: One of them was not asked, or was told already.
     """
-    ids = [_running(connection, _number(entry.candidate)) for entry, *_ in entries]
+    ids = [_running(connection, _number(trial.entry)) for trial, *_ in entries]
     if len(set(ids)) < len(ids):
         raise ValueError("a trial is told twice")
     ends = [
         optuna_tables.End(
-            trial_id, entry.values, entry.outcome.cost.items if _is_pruned(entry) else None
+            trial_id, trial.values, trial.outcome.cost.items if _is_pruned(trial) else None
         )
-        for trial_id, (entry, *_) in zip(ids, entries, strict=True)
+        for trial_id, (trial, *_) in zip(ids, entries, strict=True)
     ]
     optuna_tables.finish(connection, ends)
     connection.executemany(
         "UPDATE evomerge_trials SET state = ?, objectives = ?, told_seq = ? WHERE number = ?",
         [
             (
-                _state(entry),
-                None if entry.values is None else encode_json(list(entry.values)),
+                _state(trial),
+                None if trial.values is None else encode_json(list(trial.values)),
                 seq,
-                entry.candidate.number,
+                trial.entry.number,
             )
-            for entry, _, seq in entries
+            for trial, _, seq in entries
         ],
     )
-    for end, (entry, *_) in zip(ends, entries, strict=True):
-        if attrs := _attrs(entry):
+    for end, (trial, *_) in zip(ends, entries, strict=True):
+        if attrs := _attrs(trial):
             optuna_tables.set_user_attrs(connection, end.trial_id, attrs)
     evaluations = [
-        NewEvaluation(entry.candidate, "trial", "search", packed) for entry, packed, _ in entries
+        NewEvaluation(trial.entry, "trial", "search", packed) for trial, packed, _ in entries
     ]
     insert_evaluations(connection, item_sets, evaluations)
 
@@ -118,7 +118,7 @@ def read_trials(
         StoredTrial(
             number=row.number,
             params=params.get(row.trial_id, {}),
-            recipe=recipe_of(forms[row.recipe_form_id], row.numbers),
+            candidate=recipe_of(forms[row.recipe_form_id], row.numbers),
             state=row.state,
             outcome=outcomes.get(row.number),
             values=None if row.objectives is None else tuple(json.loads(row.objectives)),
@@ -139,27 +139,27 @@ def _running(connection: sqlite3.Connection, number: int) -> int:
     return int(row[0])
 
 
-def _attrs(entry: Told) -> dict[str, object]:
+def _attrs(trial: Told) -> dict[str, object]:
     """Return what Optuna's tables hold besides: scores by task, or why there are none."""
-    if (failure := entry.outcome.failure) is not None:
+    if (failure := trial.outcome.failure) is not None:
         return {"failure": f"{failure.kind}: {failure.reason}"}
-    if _is_pruned(entry):
-        estimate, items = list(entry.values or ()), entry.outcome.cost.items
+    if _is_pruned(trial):
+        estimate, items = list(trial.values or ()), trial.outcome.cost.items
         return {"estimate": estimate, "pruned after items": items}
-    return dict(by_task(entry.outcome))
+    return dict(by_task(trial.outcome))
 
 
-def _is_pruned(entry: Told) -> bool:
-    return _state(entry) == "pruned"
+def _is_pruned(trial: Told) -> bool:
+    return _state(trial) == "pruned"
 
 
-def _state(entry: Told) -> State:
-    if entry.values is None:
+def _state(trial: Told) -> State:
+    if trial.values is None:
         return "failed"
-    return "pruned" if entry.pruned else "complete"
+    return "pruned" if trial.pruned else "complete"
 
 
-def _number(candidate: Candidate) -> int:
-    if candidate.number is None:
-        raise ValueError(f"{candidate.name} is no trial: it has no number")
-    return candidate.number
+def _number(entry: Entry) -> int:
+    if entry.number is None:
+        raise ValueError(f"{entry.name} is no trial: it has no number")
+    return entry.number

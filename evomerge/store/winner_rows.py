@@ -8,30 +8,30 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, func, select
 
-from evomerge.candidate.trial import Candidate
+from evomerge.candidate.trial import Entry
 from evomerge.store.encoding import decode_recipe, encode_recipe
 from evomerge.store.records import Evaluation, Winner
 from evomerge.store.tables import EVALUATIONS, WINNERS
 
 
-def insert_winner(connection: sqlite3.Connection, candidate: Candidate, how: str) -> None:
+def insert_winner(connection: sqlite3.Connection, entry: Entry, how: str) -> None:
     """Write which trial is the winner from now on; nothing where it is already.
 
     Args:
         connection: With an open transaction.
-        candidate: A trial.
+        entry: A trial.
         how: What chose it.
 
     Raises:
         ValueError: It is no trial.
     """
-    if candidate.number is None:
-        raise ValueError(f"{candidate.name} is no trial, so it cannot be the winner")
+    if entry.number is None:
+        raise ValueError(f"{entry.name} is no trial, so it cannot be the winner")
     last = "SELECT number FROM evomerge_winners ORDER BY winner_id DESC LIMIT 1"
-    if connection.execute(last).fetchone() != (candidate.number,):
+    if connection.execute(last).fetchone() != (entry.number,):
         insert = "INSERT INTO evomerge_winners (number, recipe, how) VALUES (?, ?, ?)"
-        recipe = encode_recipe(candidate.recipe)
-        connection.execute(insert, (candidate.number, recipe, how))
+        recipe = encode_recipe(entry.candidate)
+        connection.execute(insert, (entry.number, recipe, how))
 
 
 def read_winner(connection: Connection) -> Winner | None:

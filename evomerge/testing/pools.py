@@ -9,8 +9,8 @@ import pytest
 
 from evomerge.candidate import Recipe
 from evomerge.candidate.trial import (
-    Candidate,
     Cost,
+    Entry,
     Estimate,
     Failure,
     FailureKind,
@@ -31,21 +31,23 @@ class EchoEvaluator:
 
     def evaluate(self, job: Job) -> Outcome:
         """Return the candidate's number as its only score."""
-        if job.candidate.recipe.method == "fail":
+        if job.entry.candidate.method == "fail":
             return Outcome(failure=Failure(FailureKind.MERGE, "no such merge"))
-        number = float(job.candidate.number or 0)
+        number = float(job.entry.number or 0)
         scores = TaskScores(("a", "b"), {"acc": (0.1 + 0.2, number)}, {"acc": Estimate(number)})
         return Outcome({"task": scores}, None, Cost(items=2), f"pid/{os.getpid()}")
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Return the number of items as the loss."""
-        tensors = {"w": TensorGradients(0, job.recipe.model_names(), {"weight": (0.0, 0.1 + 0.2)})}
+        tensors = {
+            "w": TensorGradients(0, job.candidate.model_names(), {"weight": (0.0, 0.1 + 0.2)})
+        }
         return Gradients(float(job.count), {"task": 1.0}, tensors, None, Cost(items=job.count))
 
 
 def echo_job(number: int, method: str = "linear") -> Job:
     """Return a job for `EchoEvaluator`."""
-    return Job(Candidate(f"trial {number}", Recipe(method), number), "search")
+    return Job(Entry(f"trial {number}", Recipe(method), number), "search")
 
 
 class PoolSuite:
@@ -70,13 +72,13 @@ class PoolSuite:
         while waiting or len(found) < 7:
             while waiting and pool.free:
                 new = waiting.pop()
-                sent[new.candidate.number] = new
+                sent[new.entry.number] = new
                 pool.submit(new)
             back, outcome = pool.next()
             assert isinstance(back, Job)
             assert isinstance(outcome, Outcome)
-            assert back == sent[back.candidate.number]
-            found[back.candidate.number] = outcome.scores["task"].metrics["acc"]
+            assert back == sent[back.entry.number]
+            found[back.entry.number] = outcome.scores["task"].metrics["acc"]
         assert found == {number: (0.1 + 0.2, float(number)) for number in range(7)}
 
     def test_free_counts_idle_workers(self, pool: Pool) -> None:

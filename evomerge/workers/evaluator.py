@@ -1,4 +1,4 @@
-"""One worker's models and items, joined: Candidate → Outcome, GradientJob → Gradients."""
+"""One worker's models and items, joined: Job → Outcome, GradientJob → Gradients."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Evaluator:
         clock = _Clock()
         step = FailureKind.MERGE
         try:
-            with self._scoring.built(job.candidate.recipe) as score:
+            with self._scoring.built(job.entry.candidate) as score:
                 clock.merged()
                 step = FailureKind.TASK
                 scored, pruned = _run(score(job), job.race if self._scoring.races else None)
@@ -82,7 +82,7 @@ class Evaluator:
         clock = _Clock()
         step = FailureKind.MERGE
         try:
-            with self._scoring.differentiable(job.recipe) as differentiate:
+            with self._scoring.differentiable(job.candidate) as differentiate:
                 clock.merged()
                 step = FailureKind.TASK
                 losses, tensors = differentiate(job)

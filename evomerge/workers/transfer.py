@@ -238,14 +238,12 @@ class Translated:
 
     def evaluate(self, job: Job) -> Outcome:
         """Evaluate under local names."""
-        recipe = job.candidate.recipe.renamed(self._local)
-        return self._evaluator.evaluate(
-            replace(job, candidate=replace(job.candidate, recipe=recipe))
-        )
+        candidate = job.entry.candidate.renamed(self._local)
+        return self._evaluator.evaluate(replace(job, entry=replace(job.entry, candidate=candidate)))
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Take a gradient under local names; the answer names what the driver names."""
-        found = self._evaluator.gradient(replace(job, recipe=job.recipe.renamed(self._local)))
+        found = self._evaluator.gradient(replace(job, candidate=job.candidate.renamed(self._local)))
         tensors = {
             name: replace(tensor, models=tuple(map(self._drivers, tensor.models)))
             for name, tensor in found.tensors.items()

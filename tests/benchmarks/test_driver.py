@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import driver
-from evomerge.candidate.trial import Candidate, GradientJob, Job
+from evomerge.candidate.trial import Entry, GradientJob, Job
 
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> list[Job]:
     space = driver.Setting.of("random", 5, tmp_path / "out").space
     recipe = space.recipe(space.middle("task_arithmetic"))
-    return [Job(Candidate(f"trial {n}", recipe, n), "search", {}) for n in range(3)]
+    return [Job(Entry(f"trial {n}", recipe, n), "search", {}) for n in range(3)]
 
 
 def test_simulated_workers_are_busy_until_their_answer_is_taken(jobs: list[Job]) -> None:
@@ -47,7 +47,7 @@ def test_an_answer_takes_its_time(jobs: list[Job]) -> None:
 
 def test_a_step_is_answered_with_a_gradient_for_each_expert_and_layer(jobs: list[Job]) -> None:
     step = GradientJob(
-        "descent 0, step 0", jobs[0].candidate.recipe, {"task0": (0, 1)}, {"task0": 1}
+        "descent 0, step 0", jobs[0].entry.candidate, {"task0": (0, 1)}, {"task0": 1}
     )
     gradients = driver.answer(step)
     assert gradients.cost.items == 2

@@ -101,7 +101,7 @@ def trial(told: int | None, value: float, state: str = "complete") -> SimpleName
         state=state,
         values=(value,),
         outcome=Outcome(cost=Cost(items=100)),
-        recipe=named(str(value)),
+        candidate=named(str(value)),
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from evomerge.candidate import Recipe, Source
 from evomerge.candidate.trial import (
-    Candidate,
+    Entry,
     Estimate,
     Failure,
     FailureKind,
@@ -18,7 +18,7 @@ from evomerge.candidate.trial import (
 
 def test_a_job_and_its_outcome_survive_the_way_to_a_worker_and_back():
     recipe = Recipe(method="linear", models=(Source("a", parameters={"weight": 0.1}),))
-    job = Job(Candidate("trial 3", recipe, 3), "search", {"t": ("acc",)})
+    job = Job(Entry("trial 3", recipe, 3), "search", {"t": ("acc",)})
     scores = TaskScores(("i1", "i2"), {"acc": (1.0, 0.0)}, {"acc": Estimate(0.5, 0.1)})
     outcome = Outcome(scores={"t": scores})
     assert pickle.loads(pickle.dumps((job, outcome))) == (job, outcome)
@@ -26,7 +26,7 @@ def test_a_job_and_its_outcome_survive_the_way_to_a_worker_and_back():
 
 def test_a_race_travels_too_and_only_on_search():
     race = Race({"t": "acc"}, {"t": 1.0}, {"t": 1}, {"t": 1.0}, {"t": (0.5, 0.1)}, {"t": 0.3})
-    candidate = Candidate("trial 3", Recipe(method="linear"), 3)
+    candidate = Entry("trial 3", Recipe(method="linear"), 3)
     pair = Job(candidate, "search", race=race), Outcome(pruned=Pruned("behind", 1))
     assert pickle.loads(pickle.dumps(pair)) == pair
     for split in ("select", "holdout"):

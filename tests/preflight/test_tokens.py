@@ -176,7 +176,7 @@ def test_the_saved_model_scores_what_the_leaderboard_says(result):
 
 def test_parents_are_themselves_in_the_vocabulary_of_all(folder, tmp_path):
     ready = check.preflight(campaign(folder, "union"))
-    rows = {baseline.name: baseline.recipe for baseline in ready.space.baselines()}
+    rows = {baseline.name: baseline.candidate for baseline in ready.space.baselines()}
     for name in ("base", "padded"):
         recipe = rows[name]
         assert recipe.model_names() == tuple(ready.family.checkpoints)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.candidate.trial import Candidate, Estimate, Job, Outcome, TaskScores
+from evomerge.candidate.trial import Entry, Estimate, Job, Outcome, TaskScores
 from evomerge.cli import run_command
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError, ResultsError
@@ -51,11 +51,11 @@ def earlier(tmp_path_factory):
     ) as store:
         for number, value in enumerate((-3.0, -2.0, -5.0, -4.0, -1.0, -6.0)):
             point = {"weight/facts": number / 10, "weight/translation": 0.5}
-            candidate = Candidate(f"trial {number}", ready.space.recipe(point), number)
+            candidate = Entry(f"trial {number}", ready.space.recipe(point), number)
             store.asked(candidate, point, ready.space.distributions)
             store.told(candidate, outcome(value), (value,), pruned=number == 5)
-        winner = Candidate("trial 2", ready.space.recipe(point), 2)
-        for earlier in (Candidate("trial 0", winner.recipe, 0), winner):
+        winner = Entry("trial 2", ready.space.recipe(point), 2)
+        for earlier in (Entry("trial 0", winner.candidate, 0), winner):
             store.record(Job(earlier, "holdout"), outcome(-2.0), "finalist")
             store.choose(earlier, "the best of 2")
     return folder

@@ -38,7 +38,7 @@ def test_one_trial_shows_its_weights(store: Store) -> None:
     trial = store.trials()[1]
     found = json.loads(show_trial(store, trial.number, "json"))
     assert found["number"] == trial.number
-    assert found["recipe"] == recipe_numbers(trial.recipe)
+    assert found["recipe"] == recipe_numbers(trial.candidate)
     rows = list(csv.DictReader(io.StringIO(show_trial(store, trial.number, "csv"))))
     assert [float(row["value"]) for row in rows] == [one["value"] for one in found["recipe"]]
     shown = show_trial(store, trial.number)

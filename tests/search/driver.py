@@ -130,10 +130,10 @@ def outcome(weights: Sequence[float], where: Mapping[str, Sequence[int]] | None 
 
 def evaluate(job: Job) -> Outcome:
     """Score a candidate, in a race if it is one; every seventh fails."""
-    number = job.candidate.number
+    number = job.entry.number
     if number is not None and number % 7 == 6:
         return Outcome(failure=Failure(FailureKind.MERGE, "a number of bad luck"))
-    return raced(job.race, weights_of(job.candidate.recipe))
+    return raced(job.race, weights_of(job.entry.candidate))
 
 
 def raced(race: Race | None, weights: Sequence[float]) -> Outcome:
@@ -154,7 +154,7 @@ def raced(race: Race | None, weights: Sequence[float]) -> Outcome:
 
 def gradient(job: GradientJob) -> Gradients:
     """Return the gradient of Σ share · mean loss, a loss being the value with more is worse."""
-    weights = weights_of(job.recipe)
+    weights = weights_of(job.candidate)
     near, text = measure(weights)["gradients"]
     by_weight = job.shares["near"] * near[list(job.items["near"])].mean(axis=0)
     by_weight[0] += job.shares["text"] * text
@@ -171,7 +171,7 @@ def answer(work: Work) -> Outcome | Gradients:
 
 
 def name_of(work: Work) -> str:
-    return work.name if isinstance(work, GradientJob) else work.candidate.name
+    return work.name if isinstance(work, GradientJob) else work.entry.name
 
 
 def open_study(campaign: Campaign, **more: Any) -> tuple[Store, Study]:
@@ -195,7 +195,7 @@ def open_study(campaign: Campaign, **more: Any) -> tuple[Store, Study]:
 def history(folder: Path) -> list[object]:
     """Everything that a study asked for and noted, in its order."""
     with Store.open(folder, write=False) as store:
-        trials = [(t.number, t.params, t.recipe, t.state, t.values) for t in store.trials()]
+        trials = [(t.number, t.params, t.candidate, t.state, t.values) for t in store.trials()]
         steps = [replace(s, asked_seq=0, told_seq=0) for s in store.gradient_steps()]
         return [*trials, *steps, *store.baselines()]
 

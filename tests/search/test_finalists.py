@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evomerge.candidate import Recipe, Source
-from evomerge.candidate.trial import Candidate
+from evomerge.candidate.trial import Entry
 from evomerge.search.finalists import pick
 from evomerge.space import Baseline
 
@@ -16,9 +16,9 @@ def content(made: Recipe) -> float:
     return float(made.models[0].parameters["weight"])  # type: ignore[arg-type]
 
 
-def trials(*weights: float) -> Iterator[Candidate]:
+def trials(*weights: float) -> Iterator[Entry]:
     for number, weight in enumerate(weights):
-        yield Candidate(f"trial {number}", recipe(weight), number)
+        yield Entry(f"trial {number}", recipe(weight), number)
 
 
 def test_copies_take_one_place_and_those_of_naive_merges_none() -> None:

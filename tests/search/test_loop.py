@@ -246,6 +246,6 @@ def test_it_goes_on_if_they_fail_for_other_reasons_or_one_does_not(driver, tmp_p
     study, _ = run(driver, tmp_path / "out", FakePool(1, failing(kinds)), sampler="random")
     assert study.tally.failed == 20
     broken = failing([FailureKind.TASK] * 20)
-    pool = FakePool(1, lambda work: (driver.answer if work.candidate.number == 2 else broken)(work))
+    pool = FakePool(1, lambda work: (driver.answer if work.entry.number == 2 else broken)(work))
     study, _ = run(driver, tmp_path / "other", pool, sampler="random")
     assert (study.tally.failed, len(study.tally.scored)) == (19, 1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from evomerge.candidate.trial import Candidate, Cost, Failure, FailureKind, Outcome
+from evomerge.candidate.trial import Cost, Entry, Failure, FailureKind, Outcome
 from evomerge.search.selection import Choice, choose_winner, compared_baselines
 from evomerge.space import Baseline
 from evomerge.store import Store
@@ -12,17 +12,17 @@ NAMES = ("uniform average", "task arithmetic λ=0.4", "task arithmetic λ=0.8")
 KEYS = ["base", "expert:extraction", *(f"baseline:{name}" for name in NAMES)]
 
 
-def finalists(store: Store, lab: SimpleNamespace, *outcomes: Outcome) -> list[Candidate]:
+def finalists(store: Store, lab: SimpleNamespace, *outcomes: Outcome) -> list[Entry]:
     """Record outcomes on `select` as those of trial 0, 1, 2, …"""
     found = []
     for number, outcome in enumerate(outcomes):
         lab.record(store, f"trial {number}", "select", "finalist", outcome)
-        found.append(Candidate(f"trial {number}", lab.recipe(), number))
+        found.append(Entry(f"trial {number}", lab.recipe(), number))
     return found
 
 
 def number(chosen: Choice | None) -> int | None:
-    return None if chosen is None else chosen.candidate.number
+    return None if chosen is None else chosen.entry.number
 
 
 def test_the_best_weighted_mean_wins_the_earlier_of_equals(
@@ -51,7 +51,7 @@ def test_what_fails_or_misses_a_metric_cannot_win(
     assert number(choose_winner(store, finalists(store, lab, failed, Outcome(), poor))) == 2
     store = make_store()
     assert choose_winner(store, finalists(store, lab, failed, Outcome())) is None
-    assert choose_winner(store, [Candidate("trial 9", lab.recipe(), 9)]) is None
+    assert choose_winner(store, [Entry("trial 9", lab.recipe(), 9)]) is None
 
 
 def test_conditions_come_first_then_how_nearly_they_are_met(
@@ -142,7 +142,7 @@ def test_the_copy_of_a_naive_merge_has_its_scores(
         naive = lab.outcome("ties", "select", (rate,) * 3)
         lab.record(store, "ties", "select", "baseline", naive)
         found = finalists(store, lab, lab.outcome("trial 0", "select", (0.5,) * 3))
-        copies = {"baseline:ties": Candidate("trial 7", lab.recipe(), 7)}
+        copies = {"baseline:ties": Entry("trial 7", lab.recipe(), 7)}
         choice = choose_winner(store, found, copies)
         assert number(choice) == expected
         assert choice is not None

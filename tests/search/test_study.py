@@ -139,7 +139,7 @@ def test_counts_and_ranking(driver: ModuleType, tmp_path: Path) -> None:
         assert (study.tally.asked, study.tally.told, study.tally.best_value) == (0, 0, None)
         assert study.best is None
         jobs = study.ask_many(8)
-        assert [job.candidate.number for job in jobs] == list(range(8))
+        assert [job.entry.number for job in jobs] == list(range(8))
         study.tell_many([(job, driver.answer(job)) for job in reversed(jobs[2:])])
         tally = study.tally
         assert (tally.asked, tally.told, len(tally.scored), tally.failed) == (8, 6, 5, 1)

@@ -115,13 +115,13 @@ def test_twins_in_flight_are_told_together(driver: ModuleType, tmp_path: Path) -
     store, study = driver.open_study(campaign, sampler=Listed([a, b, a, a, b]))
     with store:
         jobs = study.ask_many(2)
-        assert [job.candidate.number for job in jobs] == [0, 1]
+        assert [job.entry.number for job in jobs] == [0, 1]
         assert study.ask_many(1) == []  # all others wait for these two
         assert study.tally.asked == 5
     store, study = driver.open_study(campaign, sampler=Listed([a]))
     with store:
         jobs = study.interrupted()
-        assert [job.candidate.number for job in jobs] == [0, 1]
+        assert [job.entry.number for job in jobs] == [0, 1]
         study.tell(jobs[0], driver.answer(jobs[0]))
         assert [t.number for t in store.trials() if t.outcome is not None] == [0, 2, 3]
         assert study.tally.items == 2 * COUNT
@@ -205,7 +205,7 @@ def test_descents_wait_for_the_given_points(driver: ModuleType, tmp_path: Path) 
     store, study = driver.open_study(campaign, first=first)
     with store:
         jobs = study.ask_many(5)
-        assert [job.candidate.number for job in jobs] == [0, 1]
+        assert [job.entry.number for job in jobs] == [0, 1]
         assert study.ask() is None
         study.tell(jobs[1], driver.answer(jobs[1]))
         assert study.ask() is None

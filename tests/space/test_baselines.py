@@ -14,10 +14,10 @@ def test_parents_average_lambdas_and_ties_are_all_there(make_space):
     found = by_name(make_space(method="task_arithmetic", parameters={"weight": WEIGHT}))
     grid = [f"task arithmetic λ={scale:g}" for scale in LAMBDAS]
     assert list(found) == ["base", "a", "b", "uniform average", *grid, "ties"]
-    assert found["a"].recipe.method == "passthrough"
-    assert found["a"].recipe.model_names() == ("/a",)
-    assert found["uniform average"].recipe.method == "linear"
-    assert found["ties"].recipe.parameters == {"weight": 1.0, "density": TIES_DENSITY}
+    assert found["a"].candidate.method == "passthrough"
+    assert found["a"].candidate.model_names() == ("/a",)
+    assert found["uniform average"].candidate.method == "linear"
+    assert found["ties"].candidate.parameters == {"weight": 1.0, "density": TIES_DENSITY}
     assert found["task arithmetic λ=0.4"].scale == 0.4
 
 
@@ -101,10 +101,10 @@ def test_with_a_vocabulary_every_recipe_names_all_models(make_space, draw, metho
     """A union, and the rows that a model borrows, are then the same in all of them."""
     vocabulary = Vocabulary("union")
     space = make_space(method=method, parameters={"weight": WEIGHT}, vocabulary=vocabulary)
-    recipes = [*(one.recipe for one in space.baselines()), space.recipe(draw(space))]
+    recipes = [*(one.candidate for one in space.baselines()), space.recipe(draw(space))]
     for recipe in recipes:
         assert recipe.vocabulary == vocabulary
         assert recipe.model_names() == ("/base", "/a", "/b")
-    parent = by_name(space)["a"].recipe
+    parent = by_name(space)["a"].candidate
     weights = {source.model: source.parameters["weight"] for source in parent.models}
     assert (parent.method, weights) == ("linear", {"/base": 0.0, "/a": 1.0, "/b": 0.0})

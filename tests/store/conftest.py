@@ -8,8 +8,8 @@ import pytest
 
 from evomerge.candidate import Recipe, Slice, Source
 from evomerge.candidate.trial import (
-    Candidate,
     Cost,
+    Entry,
     Estimate,
     Failure,
     FailureKind,
@@ -66,8 +66,8 @@ def failed() -> Outcome:
 
 
 @pytest.fixture
-def candidate() -> Callable[..., Candidate]:
-    def make(number: int, weight: float = 0.5) -> Candidate:
+def candidate() -> Callable[..., Entry]:
+    def make(number: int, weight: float = 0.5) -> Entry:
         weights = {"weight": weight}
         sources = (Source("/models/base", (0, 2)), Source("/models/one", (0, 2), weights))
         recipe = Recipe(
@@ -77,7 +77,7 @@ def candidate() -> Callable[..., Candidate]:
             dtype="float32",
             seed=number,
         )
-        return Candidate(f"trial {number}", recipe, number)
+        return Entry(f"trial {number}", recipe, number)
 
     return make
 

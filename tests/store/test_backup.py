@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.candidate.trial import Candidate, Outcome
+from evomerge.candidate.trial import Entry, Outcome
 from evomerge.errors import ResultsError
 from evomerge.store import Asked, Store, Told, backup
 from evomerge.store.backup import Backups, how_to_restore
 
 SPACE = {"w": FloatDistribution(0.0, 1.0)}
-Make = Callable[..., Candidate]
+Make = Callable[..., Entry]
 
 
 def run(store: Store, candidate: Make, outcome: Outcome, numbers: range) -> None:

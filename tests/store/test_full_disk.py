@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.candidate.trial import Candidate, Outcome
+from evomerge.candidate.trial import Entry, Outcome
 from evomerge.config import Campaign
 from evomerge.errors import EvomergeError, UserError
 from evomerge.store import Asked, Store, Told
@@ -36,10 +36,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def go_on(store: Store, candidate: Callable[..., Candidate], outcome: Outcome) -> None:
+def go_on(store: Store, candidate: Callable[..., Entry], outcome: Outcome) -> None:
     """Ask and tell what is left of a campaign, one trial ahead, as a driver does."""
     trials = store.trials()
-    waiting = [trial.candidate for trial in trials if trial.state == "asked"]
+    waiting = [trial.entry for trial in trials if trial.state == "asked"]
     number = len(trials)
     while number < TRIALS or waiting:
         if number < TRIALS:
@@ -59,7 +59,7 @@ told: list[int | None] = []
 def test_a_disk_that_fills_up_at_any_point(
     disk: Path,
     campaign: Campaign,
-    candidate: Callable[..., Candidate],
+    candidate: Callable[..., Entry],
     scored: Outcome,
     tenth: int,
 ) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.candidate.trial import Candidate, Job, Outcome
+from evomerge.candidate.trial import Entry, Job, Outcome
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.store import Store, opening
 
 NOBODY = 65534
 SPACE = {"w": FloatDistribution(0.0, 1.0)}
-Make = Callable[..., Candidate]
+Make = Callable[..., Entry]
 InChild = Callable[[Callable[[], object]], int]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import true
 
-from evomerge.candidate.trial import Candidate, Estimate, Outcome, TaskScores
+from evomerge.candidate.trial import Entry, Estimate, Outcome, TaskScores
 from evomerge.errors import ResultsError
 from evomerge.store.database import create_database, open_engine, plain, transaction
 from evomerge.store.outcomes import (
@@ -20,7 +20,7 @@ from evomerge.store.outcomes import (
 
 
 def test_an_outcome_comes_back_and_a_second_replaces_it(
-    tmp_path: Path, candidate: Callable[..., Candidate], scored: Outcome, failed: Outcome
+    tmp_path: Path, candidate: Callable[..., Entry], scored: Outcome, failed: Outcome
 ) -> None:
     path = tmp_path / "study.db"
     create_database(path, "a study", ["maximize"])
@@ -43,13 +43,13 @@ def test_an_outcome_comes_back_and_a_second_replaces_it(
         3,
         "select",
     )
-    assert found.recipe == candidate(3).recipe
+    assert found.candidate == candidate(3).candidate
     assert found.outcome == scored
     assert counts == [1, 2, 4, 2]
 
 
 def test_item_ids_are_stored_once(
-    tmp_path: Path, candidate: Callable[..., Candidate], scored: Outcome
+    tmp_path: Path, candidate: Callable[..., Entry], scored: Outcome
 ) -> None:
     path = tmp_path / "study.db"
     create_database(path, "a study", ["maximize"])
@@ -67,7 +67,7 @@ def test_item_ids_are_stored_once(
     assert [evaluation.outcome for evaluation in found] == [scored] * 4
 
 
-def test_an_aggregate_may_be_no_number(tmp_path: Path, candidate: Callable[..., Candidate]) -> None:
+def test_an_aggregate_may_be_no_number(tmp_path: Path, candidate: Callable[..., Entry]) -> None:
     path = tmp_path / "study.db"
     create_database(path, "a study", ["maximize"])
     engine = open_engine(path, write=True)

@@ -4,20 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from evomerge.candidate import parts
-from evomerge.candidate.trial import Candidate
+from evomerge.candidate.trial import Entry
 from evomerge.store.database import create_database, open_engine, plain, transaction
 from evomerge.store.encoding import encode_numbers
 from evomerge.store.recipe_forms import RecipeForms, read_forms, recipe_of
 
 
-def test_recipes_of_one_form_share_a_row(
-    tmp_path: Path, candidate: Callable[..., Candidate]
-) -> None:
+def test_recipes_of_one_form_share_a_row(tmp_path: Path, candidate: Callable[..., Entry]) -> None:
     path = tmp_path / "study.db"
     create_database(path, "a study", ["maximize"])
     engine = open_engine(path, write=True)
     forms = RecipeForms()
-    recipes = [candidate(seed, weight).recipe for seed in (0, 1) for weight in (0.1 + 0.2, -0.0)]
+    recipes = [candidate(seed, weight).candidate for seed in (0, 1) for weight in (0.1 + 0.2, -0.0)]
     with transaction(engine, path) as connection:
         numbers = [forms.number(plain(connection), each, parts(each)) for each in recipes]
         again = RecipeForms()  # another process
@@ -32,12 +30,12 @@ def test_recipes_of_one_form_share_a_row(
 
 
 def test_what_was_rolled_back_is_written_again(
-    tmp_path: Path, candidate: Callable[..., Candidate]
+    tmp_path: Path, candidate: Callable[..., Entry]
 ) -> None:
     path = tmp_path / "study.db"
     create_database(path, "a study", ["maximize"])
     engine = open_engine(path, write=True)
-    forms, recipe = RecipeForms(), candidate(0).recipe
+    forms, recipe = RecipeForms(), candidate(0).candidate
     with engine.connect() as connection:
         forms.number(plain(connection), recipe, parts(recipe))
         connection.rollback()

@@ -2,17 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from evomerge.candidate.trial import Candidate, Estimate, Outcome, TaskScores
+from evomerge.candidate.trial import Entry, Estimate, Outcome, TaskScores
 from evomerge.store import StoredTrial
 from evomerge.store.records import by_task
 
 
 def test_a_trial_as_a_row(
-    candidate: Callable[..., Candidate], scored: Outcome, failed: Outcome
+    candidate: Callable[..., Entry], scored: Outcome, failed: Outcome
 ) -> None:
-    recipe = candidate(5).recipe
+    recipe = candidate(5).candidate
     done = StoredTrial(5, {"w": 0.5}, recipe, "complete", scored, (0.25,), 8, 9)
-    assert done.candidate == candidate(5)
+    assert done.entry == candidate(5)
     assert done.to_row() == {
         "number": 5,
         "state": "complete",

@@ -11,13 +11,13 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from evomerge.candidate.trial import Candidate, Failure, FailureKind, Job, Outcome, Pruned
+from evomerge.candidate.trial import Entry, Failure, FailureKind, Job, Outcome, Pruned
 from evomerge.config import Campaign
 from evomerge.errors import EvomergeError
 from evomerge.store import Asked, Store, StoredGradient, Told, folder
 
 SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(3)}
-Make = Callable[..., Candidate]
+Make = Callable[..., Entry]
 
 
 def point(number: int) -> dict[str, float]:
@@ -32,7 +32,7 @@ def commits(store: Store) -> list[str]:
     return found
 
 
-def ask(store: Store, candidate: Candidate) -> None:
+def ask(store: Store, candidate: Entry) -> None:
     assert candidate.number is not None
     store.asked(candidate, point(candidate.number), SPACE)
 
@@ -50,7 +50,7 @@ def test_asked_and_told_come_back_from_another_process_view(
     assert [t.outcome for t in trials] == [failed, scored, None]
     assert [t.values for t in trials] == [None, (0.1 + 0.2,), None]
     assert [t.params for t in trials] == [point(n) for n in range(3)]
-    assert [t.candidate for t in trials] == [candidate(n) for n in range(3)]
+    assert [t.entry for t in trials] == [candidate(n) for n in range(3)]
     assert [(t.asked_seq, t.told_seq) for t in trials] == [(0, 4), (1, 3), (2, None)]
 
 
@@ -231,7 +231,7 @@ def test_evaluations_of_what_is_no_trial(
 ) -> None:
     ask(store, candidate(0))
     store.told(candidate(0), scored, [1.0])
-    base = Candidate("base", candidate(0).recipe)
+    base = Entry("base", candidate(0).candidate)
     store.record(Job(base, "search"), failed, "base")
     store.record(Job(base, "search"), scored, "base")
     store.record(Job(candidate(0), "select"), failed, "finalist")

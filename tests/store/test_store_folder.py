@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.candidate.trial import Candidate
+from evomerge.candidate.trial import Entry
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store import Store, folder
 
 SPACE = {"w": FloatDistribution(0.0, 1.0)}
-Make = Callable[..., Candidate]
+Make = Callable[..., Entry]
 
 
-def ask(store: Store, candidate: Candidate) -> None:
+def ask(store: Store, candidate: Entry) -> None:
     store.asked(candidate, {"w": 0.5}, SPACE)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from optuna.distributions import FloatDistribution
 
-from evomerge.candidate.trial import Candidate, Outcome
+from evomerge.candidate.trial import Entry, Outcome
 from evomerge.store import Store
 
 SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(3)}
@@ -27,7 +27,7 @@ TRIALS = 40
 
 
 def test_a_watcher_and_the_driver_do_not_lock_each_other_out(
-    store: Store, candidate: Callable[..., Candidate], scored: Outcome
+    store: Store, candidate: Callable[..., Entry], scored: Outcome
 ) -> None:
     watcher = subprocess.Popen(
         [sys.executable, "-c", WATCH, str(store.folder / "study.db"), str(TRIALS)],

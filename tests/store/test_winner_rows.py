@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from evomerge.candidate.trial import Candidate, Job, Outcome
+from evomerge.candidate.trial import Entry, Job, Outcome
 from evomerge.store import Store
 
-Make = Callable[..., Candidate]
+Make = Callable[..., Entry]
 
 
 def test_the_last_that_was_chosen_is_the_one_winner(
@@ -19,7 +19,7 @@ def test_the_last_that_was_chosen_is_the_one_winner(
         store.choose(candidate(number, 0.1 + 0.2), f"choice {number}")
     store.choose(candidate(1), "again")
     assert store.winner is not None
-    assert store.winner.candidate == candidate(1, 0.1 + 0.2)
+    assert store.winner.entry == candidate(1, 0.1 + 0.2)
     assert store.winner.how == "choice 1"
     assert [(one.key, one.kind) for one in store.evaluations()] == [
         ("trial:3", "finalist"),
@@ -37,7 +37,7 @@ def test_readings_of_holdout_are_counted_once_a_trial(
     store: Store, candidate: Make, scored: Outcome, failed: Outcome
 ) -> None:
     assert store.holdout_readings == 0
-    parent = Candidate("one", candidate(0).recipe, kind="expert")
+    parent = Entry("one", candidate(0).candidate, role="expert")
     store.record(Job(parent, "holdout"), scored, "expert")
     store.record(Job(candidate(0), "select"), scored, "finalist")
     assert store.holdout_readings == 0
@@ -50,6 +50,6 @@ def test_only_a_trial_can_be_chosen_and_a_winner_is_not_recorded(
     store: Store, candidate: Make, scored: Outcome
 ) -> None:
     with pytest.raises(ValueError, match="ties is no trial"):
-        store.choose(Candidate("ties", candidate(0).recipe, kind="baseline"), "the best")
+        store.choose(Entry("ties", candidate(0).candidate, role="baseline"), "the best")
     with pytest.raises(ValueError, match="choose it"):
         store.record(Job(candidate(0), "holdout"), scored, "winner")

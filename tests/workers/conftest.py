@@ -25,7 +25,7 @@ class FakeEvaluator(EchoEvaluator):
     folder: str
 
     def evaluate(self, job: Job) -> Outcome:
-        command, _, argument = job.candidate.recipe.method.partition(":")
+        command, _, argument = job.entry.candidate.method.partition(":")
         if command == "sleep":
             time.sleep(float(argument))
         elif command == "die":  # as often as `argument` says, over all processes
@@ -41,7 +41,7 @@ class FakeEvaluator(EchoEvaluator):
         return super().evaluate(job)
 
     def gradient(self, job: GradientJob) -> Gradients:
-        if job.recipe.method == "die":
+        if job.candidate.method == "die":
             os.kill(os.getpid(), 9)
         return super().gradient(job)
 

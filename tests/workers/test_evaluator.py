@@ -11,7 +11,7 @@ import torch
 
 from evomerge.candidate import Recipe, Source
 from evomerge.candidate.trial import (
-    Candidate,
+    Entry,
     FailureKind,
     GradientJob,
     Job,
@@ -85,7 +85,7 @@ def job(assignment: Assignment, weight: float, split: str = "search", **recipe: 
         base_model=base,
         dtype="float32",
     )
-    candidate = Candidate("trial 0", replace(merged, **recipe), 0)
+    candidate = Entry("trial 0", replace(merged, **recipe), 0)
     return Job(candidate, split, METRICS)  # type: ignore[arg-type]
 
 
@@ -192,7 +192,7 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
         patch.setattr(resident._model, "write", overflow)
         outcome = evaluator.evaluate(job(assignment, 0.4))
         kinds["nan"] = outcome.failure and outcome.failure.kind
-    unknown = Job(job(assignment, 0.4).candidate, "search", {"letters": ("no_such_metric",)})
+    unknown = Job(job(assignment, 0.4).entry, "search", {"letters": ("no_such_metric",)})
     outcome = evaluator.evaluate(unknown)
     kinds["metric"] = outcome.failure and outcome.failure.kind
     assert outcome.cost.merge_seconds > 0
@@ -222,7 +222,7 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
 
 
 def gradient_job(assignment: Assignment, weight: float = 0.4, **recipe: Any) -> GradientJob:
-    merged = job(assignment, weight, **recipe).candidate.recipe
+    merged = job(assignment, weight, **recipe).entry.candidate
     return GradientJob("descent 0, step 1", merged, {"letters": (0, 3, 7)}, {"letters": 1.0})
 
 

@@ -291,7 +291,7 @@ def test_gradients_lead_downhill(subject: tuple[Any, Evaluator]) -> None:
     here = evaluator.gradient(job)
     gradients = found_weights(here, (0.3,) * 3)
     moved = [0.3 - 0.01 * gradient for gradient in gradients]
-    there = evaluator.gradient(replace(job, recipe=plain("task_arithmetic")(family, moved)))
+    there = evaluator.gradient(replace(job, candidate=plain("task_arithmetic")(family, moved)))
     predicted = -0.01 * sum(gradient**2 for gradient in gradients)
     assert there.loss - here.loss == pytest.approx(predicted, rel=0.1)
     assert there.loss < here.loss

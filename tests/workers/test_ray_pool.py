@@ -39,7 +39,7 @@ def test_the_first_to_finish_comes_first(ray_pool: RayPool, job: MakeJob) -> Non
     ray_pool.submit(job(0, "sleep:3"))
     ray_pool.submit(job(1))
     back, _ = ray_pool.next()
-    assert back.candidate.number == 1
+    assert back.entry.number == 1
     assert ray_pool.free == 1
 
 
@@ -50,7 +50,7 @@ def test_a_time_out_leaves_the_job_in_flight(ray_pool: RayPool, job: MakeJob) ->
     with pytest.raises(TimeoutError, match=r"no job finished within 0\.2 s"):
         ray_pool.next(timeout=0.2)
     back, outcome = ray_pool.next(timeout=60)
-    assert (back.candidate.number, outcome.failure) == (1, None)
+    assert (back.entry.number, outcome.failure) == (1, None)
 
 
 def test_what_is_finished_can_be_taken_without_waiting(ray_pool: RayPool, job: MakeJob) -> None:
@@ -62,7 +62,7 @@ def test_what_is_finished_can_be_taken_without_waiting(ray_pool: RayPool, job: M
     for number in range(2):
         ray_pool.submit(job(number))
     ray_pool._ray.wait(list(ray_pool._running), num_returns=2, timeout=60)
-    assert {ray_pool.next(timeout=0)[0].candidate.number for _ in range(2)} == {0, 1}
+    assert {ray_pool.next(timeout=0)[0].entry.number for _ in range(2)} == {0, 1}
 
 
 @pytest.mark.parametrize("deaths", [1, 2])
@@ -73,7 +73,7 @@ def test_the_job_of_a_dead_worker_is_done_by_another(
     back, outcome = ray_pool.next(timeout=60)
     assert outcome.failure is None
     assert outcome.scores["task"].values["acc"].value == 4.0
-    assert back.candidate.number == 4
+    assert back.entry.number == 4
     assert ray_pool.free == ray_pool.size == 2  # one of them is still starting
     assert capfd.readouterr() == ("", "")  # Ray says nothing of it to the user
 
@@ -84,7 +84,7 @@ def test_a_job_that_kills_every_worker_fails_and_the_pool_lives(
     ray_pool.submit(job(0, "die:99"))
     ray_pool.submit(job(1))
     found = [ray_pool.next(timeout=60) for _ in range(2)]
-    outcomes = {back.candidate.number: outcome for back, outcome in found}
+    outcomes = {back.entry.number: outcome for back, outcome in found}
     assert outcomes[1].failure is None
     assert outcomes[0].failure is not None
     assert outcomes[0].failure.kind is FailureKind.WORKER
@@ -124,7 +124,7 @@ def test_an_ordered_pool_gives_back_in_the_order_of_submission(
     with pytest.raises(TimeoutError):
         pool.next(timeout=1)
     assert pool.free == 0  # what waits for its turn is in flight
-    assert [pool.next(timeout=60)[0].candidate.number for _ in range(2)] == [0, 1]
+    assert [pool.next(timeout=60)[0].entry.number for _ in range(2)] == [0, 1]
     assert pool.free == 2
     pool.close()
 

@@ -8,7 +8,7 @@ import pytest
 
 from evomerge.candidate import Recipe, Source
 from evomerge.candidate.trial import (
-    Candidate,
+    Entry,
     GradientJob,
     Gradients,
     Job,
@@ -126,10 +126,10 @@ def test_a_folder_for_copies_that_others_may_write_to_is_refused(
 
 class Echo:
     def evaluate(self, job: Job) -> Outcome:
-        return Outcome(worker=",".join(job.candidate.recipe.model_names()))
+        return Outcome(worker=",".join(job.entry.candidate.model_names()))
 
     def gradient(self, job: GradientJob) -> Gradients:
-        names = job.recipe.model_names()
+        names = job.candidate.model_names()
         return Gradients(tensors={"w": TensorGradients(0, names)}, worker=",".join(names))
 
 
@@ -138,7 +138,7 @@ def test_recipes_and_gradients_name_what_the_driver_names() -> None:
     recipe = Recipe(
         "linear", models=(Source("/d/base+/d/lora"), Source("org/x")), base_model="/d/base"
     )
-    job = Job(Candidate("trial 0", recipe, 0), "search")
+    job = Job(Entry("trial 0", recipe, 0), "search")
     assert evaluator.evaluate(job).worker == "/n/1,/n/1+/n/2,org/x"
     gradients = evaluator.gradient(GradientJob("step", recipe, {}, {}))
     assert gradients.worker == "/n/1,/n/1+/n/2,org/x"
