@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -23,6 +23,7 @@ from ruamel.yaml.scalarstring import SingleQuotedScalarString
 from evomerge.errors import UserError
 
 Location = Sequence[str | int]
+E = TypeVar("E", bound=UserError)
 
 _PLAIN = re.compile(r"[\w./~](?:[\w ./:~+-]*\w)?")  # texts that ruamel itself quotes rightly
 
@@ -55,7 +56,7 @@ class Document:
                 break
         return line
 
-    def error(self, kind: type[UserError], location: Location, message: str) -> UserError:
+    def error(self, kind: type[E], location: Location, message: str) -> E:
         """Build an error of `kind` that names this file, the line and the dotted field."""
         field = ".".join(str(part) for part in location) or None
         return kind(message, file=self.path, line=self.line(location), field=field)

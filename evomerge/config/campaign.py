@@ -7,67 +7,75 @@ or the tasks can refute is `evomerge check`'s job.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from evomerge import yaml_file
-from evomerge.config.forms import FORMS
-from evomerge.config.model_names import anchored
-from evomerge.config.models import Expert, Models
-from evomerge.config.objectives import Cost, Drawn, Items, Keep, Objective, Prompt
-from evomerge.config.search import TRIALS, Search, with_current_names
-from evomerge.config.settings import Filled, NonEmpty, Settings
-from evomerge.config.space import Bounds, Range, Space
-from evomerge.config.validation import FieldError, first_error
+from evomerge.config.faults import FieldError, first_error
+from evomerge.config.models import Models
+from evomerge.config.objectives import Cost, Items, Keep, Objective, Prompt
+from evomerge.config.search import TRIALS, Search
+from evomerge.config.settings import (
+    FilledIn,
+    LocalPath,
+    NonEmpty,
+    Settings,
+    from_folder,
+    with_default,
+)
+from evomerge.config.space import Range, Space
 from evomerge.config.workers import Scorer, Workers
 from evomerge.errors import CampaignError, nearest
 
 
 class Campaign(Settings):
-    """One search, as its file states it; paths are absolute once loaded.
-
-    Attributes:
-        name: What reports call it.
-        models: Base and experts.
-        space: What is searched.
-        objectives: Tasks to get better at.
-        mode: Several objectives as their weighted `mean`, or as a `pareto` front.
-        normalize: Divide each task's value by the best expert's, so that tasks of unlike scales weigh
-            alike.
-        keep: Conditions that the winner must meet.
-        costs: What a model takes, as objectives.
-        tasks_path: A folder of lm-eval task files beside lm-eval's own.
-        items: Splits.
-        prompt: How prompts are rendered.
-        search: Sampler and budget.
-        workers: Who evaluates.
-        scorer: What runs the models on the items.
-        out: The results folder; default `results/NAME`.
-    """
+    """One search, as its file states it; paths are absolute once loaded."""
 
     name: NonEmpty
+    """What reports call it."""
     models: Models
+    """Base and experts."""
     space: Space
+    """Methods, groups of layers and components, ranges."""
     objectives: tuple[Objective, ...] = Field(min_length=1)
+    """Tasks to get better at."""
     mode: Literal["mean", "pareto"] = "mean"
+    """Several objectives as their weighted `mean`, or as a `pareto` front."""
     normalize: Literal["none", "best_expert"] = "none"
+    """Divide each task's value by the best expert's, so that tasks of unlike scales weigh alike."""
     keep: tuple[Keep, ...] = ()
+    """Constraints that the winner must meet."""
     costs: tuple[Cost, ...] = ()
-    tasks_path: str | None = None
+    """What a model takes, as objectives."""
+    tasks_path: LocalPath | None = None
+    """A folder of lm-eval task files beside lm-eval's own."""
     items: Items = Items()
+    """Splits."""
     prompt: Prompt = Prompt()
+    """How prompts are rendered."""
     search: Search = Search()
+    """Sampler and budget."""
     workers: Workers = Workers()
+    """How many workers evaluate, and what each gets."""
     scorer: Scorer = Scorer()
-    out: Filled = ""
+    """The backend."""
+    out: Annotated[FilledIn, AfterValidator(from_folder)] = ""
+    """The results folder; default `results/NAME`."""
     _notes: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="before")
     @classmethod
-    def _default_out(cls, data: Any) -> Any:  # noqa: ANN401 - before validation it may be anything
-        if isinstance(data, dict) and data.get("out") is None and isinstance(data.get("name"), str):
-            return {**data, "out": f"results/{data['name']}"}
+    def _default_out(cls, data: Any) -> Any:  # noqa: ANN401 - not yet validated
+        if isinstance(data, dict) and isinstance(data.get("name"), str):
+            return with_default(data, "out", f"results/{data['name']}")
         return data
 
     @field_validator("objectives")
@@ -117,18 +125,18 @@ class Campaign(Settings):
     @classmethod
     def from_document(cls, document: yaml_file.Document) -> Campaign:
         """Validate a parsed campaign file. Raises as `load` does."""
-        try:
-            data, notes = with_current_names(document.data)
-            campaign = cls.model_validate(data)
-            campaign._notes = notes
-        except ValidationError as error:
-            raise first_error(document, error, _FIELDS, FORMS) from None
         folder = Path.cwd() if document.path is None else document.path.resolve().parent
-        return campaign._anchored(folder)
+        notes: list[str] = []
+        try:
+            campaign = cls.model_validate(document.data, context={"folder": folder, "notes": notes})
+        except ValidationError as error:
+            raise first_error(document, error, cls) from None
+        campaign._notes = tuple(notes)
+        return campaign
 
     def to_yaml(self) -> str:
         """Write the campaign with every default filled in; `load` reads the same campaign back."""
-        return yaml_file.dump(_compact(self.model_dump(mode="json", by_alias=True)))
+        return yaml_file.dump(self.model_dump(mode="json", by_alias=True))
 
     def override(
         self,
@@ -170,42 +178,3 @@ class Campaign(Settings):
     def expert_names(self) -> tuple[str, ...]:
         """Return the experts' names in the order of the file."""
         return tuple(expert.name for expert in self.models.experts)
-
-    def _anchored(self, folder: Path) -> Campaign:
-        experts = tuple(
-            expert.model_copy(update={"model": anchored(expert.model, folder)})
-            for expert in self.models.experts
-        )
-        models = self.models.model_copy(
-            update={"base": anchored(self.models.base, folder), "experts": experts}
-        )
-        tasks_path = self.tasks_path and str((folder / self.tasks_path).resolve())
-        warm_start = self.search.warm_start and str((folder / self.search.warm_start).resolve())
-        search = self.search.model_copy(update={"warm_start": warm_start})
-        paths = {"tasks_path": tasks_path, "out": str((folder / self.out).resolve())}
-        return self.model_copy(update={"models": models, "search": search, **paths})
-
-
-def _compact(data: dict[str, Any]) -> dict[str, Any]:
-    if len(data["space"]["method"]) == 1:
-        data["space"]["method"] = data["space"]["method"][0]
-    return data
-
-
-_FIELDS: dict[str, type[Settings]] = {
-    "": Campaign,
-    "models": Models,
-    "experts": Expert,
-    "space": Space,
-    "parameters": Range,
-    "parameters.experts": Bounds,
-    "from": Drawn,
-    "objectives": Objective,
-    "keep": Keep,
-    "costs": Cost,
-    "items": Items,
-    "prompt": Prompt,
-    "search": Search,
-    "workers": Workers,
-    "scorer": Scorer,
-}

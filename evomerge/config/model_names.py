@@ -71,13 +71,3 @@ def anchored(model: str, folder: Path) -> str:
         return str((folder / Path(part).expanduser()).resolve())
 
     return by_part(absolute, is_there)(model)
-
-
-def with_name(expert: object) -> object:
-    """Give an expert that a file names by its model only, or without a name, its short name."""
-    if isinstance(expert, str):
-        return {"model": expert, "name": short_name(expert)}
-    if not isinstance(expert, dict) or expert.get("name") is not None:
-        return expert
-    model = expert.get("model")
-    return {**expert, "name": short_name(model)} if isinstance(model, str) else expert

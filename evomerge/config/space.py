@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from evomerge.config.faults import FieldError
 from evomerge.config.settings import NonEmpty, Settings
-from evomerge.config.validation import FieldError
 
 Axis = Literal["expert", "layer", "component"]
 
@@ -29,15 +29,12 @@ def _refuse_removed(data: object) -> object:
 
 
 class Bounds(Settings):
-    """A range of its own for one expert.
-
-    Attributes:
-        low: Smallest value.
-        high: Largest value.
-    """
+    """A range of its own for one expert."""
 
     low: float
+    """Smallest value; below 0 for signed weights."""
     high: float
+    """Largest value."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -46,32 +43,23 @@ class Bounds(Settings):
         return self
 
 
-class Range(Settings):
-    """A searched number.
+class Range(Bounds):
+    """A searched number."""
 
-    Attributes:
-        low: Smallest value; below 0 for signed weights.
-        high: Largest value.
-        log: Search its logarithm.
-        per: Which of expert, layer (group) and component (group) it differs by; default all that apply.
-        sum: Scale the experts' values in each group so that they add up to this (1: the simplex); equal
-            shares where all are 0. The range must allow that sum. None: they are free.
-        experts: Expert → a range of its own, or a fixed value.
-    """
-
-    low: float
-    high: float
     log: bool = False
+    """Search its logarithm."""
     per: tuple[Axis, ...] = ("expert", "layer", "component")
+    """Which of expert, layer (group) and component (group) it differs by; default all that apply."""
     sum: float | None = Field(default=None, gt=0)
+    """Scale the experts' values in each group so that they add up to this (1: the simplex); equal shares
+    where all are 0. The range must allow that sum. None: they are free."""
     experts: Mapping[str, Parameter] = Field(default_factory=dict)
+    """Expert → a range of its own, or a fixed value."""
 
     _removed = model_validator(mode="before")(_refuse_removed)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"an empty range: low {self.low:g} is not below high {self.high:g}")
         if self.log and self.low <= 0:
             raise FieldError(f"a log range needs low above 0, found {self.low:g}", "low")
         if self.sum is not None and (self.low < 0 or "expert" not in self.per or self.experts):
@@ -90,7 +78,7 @@ class Range(Settings):
 
 
 def _kind_of_parameter(value: object) -> str:
-    return "range" if isinstance(value, Range | Bounds | dict) else "value"
+    return "range" if isinstance(value, Bounds | dict) else "value"
 
 
 def _number(value: object) -> object:
@@ -125,24 +113,21 @@ _Distinct = Annotated[
 
 
 class Space(Settings):
-    """What is searched.
-
-    Attributes:
-        method: A merge method; or several, then the method is searched too.
-        layers: Number of contiguous groups of layers; or `each`; or explicit [start, stop) pairs.
-        components: Substrings of tensor names, each a group of its own; the others form `rest`.
-        parameters: Parameter of the method → a range (searched) or a value (fixed).
-        subsets: Search also which experts take part: one that does not has weight 0, and one at least does.
-    """
+    """What is searched."""
 
     method: Annotated[
         tuple[NonEmpty, ...],
         BeforeValidator(_as_tuple, json_schema_input_type=NonEmpty | _Distinct),
     ] = Field(min_length=1)
+    """A merge method; or several, then the method is searched too."""
     layers: Layers = 1
+    """Number of contiguous groups of layers; or `each`; or explicit [start, stop) pairs."""
     components: tuple[NonEmpty, ...] = ()
+    """Substrings of tensor names, each a group of its own; the others form `rest`."""
     parameters: Mapping[str, Searched]
+    """Parameter of the method → a range (searched) or a value (fixed)."""
     subsets: bool = False
+    """Search also which experts take part: one that does not has weight 0, and one at least does."""
 
     _removed = model_validator(mode="before")(_refuse_removed)
 

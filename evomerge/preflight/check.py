@@ -8,7 +8,7 @@ from pathlib import Path
 from evomerge import config as settings
 from evomerge.candidate.trial import SPLITS, Split
 from evomerge.config import Campaign
-from evomerge.config.places import located
+from evomerge.config.faults import located
 from evomerge.errors import CampaignError, RecipeError, TaskError
 from evomerge.merge import METHODS, ParameterSpec, check_recipe
 from evomerge.preflight.family import OpenFamily, check_weights, open_family

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from evomerge.candidate.methods import PARAMETERS, fault_of_method
 from evomerge.config import Campaign
+from evomerge.config.faults import located
 from evomerge.config.model_names import parts
-from evomerge.config.places import located
 from evomerge.errors import CampaignError, ModelError, ResultsError, TaskError, nearest
 from evomerge.zoo import registry
 

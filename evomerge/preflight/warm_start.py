@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.config.places import located
+from evomerge.config.faults import located
 from evomerge.errors import CampaignError, ResultsError
 from evomerge.merge import METHODS
 from evomerge.objective import Objectives

@@ -204,7 +204,7 @@ def _of_range(
 
 def _span(setting: campaign.Range, expert: str | None) -> tuple[float, float]:
     own = setting.experts.get(expert, setting) if expert is not None else setting
-    if isinstance(own, campaign.Range | campaign.Bounds):
+    if isinstance(own, campaign.Bounds):
         return own.low, own.high
     return float(own), float(own)
 

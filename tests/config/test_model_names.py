@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.config.model_names import anchored, by_part, parts, short_name, with_name
+from evomerge.config.model_names import anchored, by_part, parts, short_name
 
 
 def test_short_names():
@@ -20,14 +20,6 @@ def test_only_local_folders_are_anchored(tmp_path):
     assert anchored("org/model", tmp_path) == "org/model"
     (tmp_path / "zoo:base").mkdir()
     assert anchored("zoo:base", tmp_path) == "zoo:base"
-
-
-def test_experts_get_their_short_names():
-    assert with_name("zoo:facts") == {"model": "zoo:facts", "name": "facts"}
-    assert with_name({"model": "org/m"}) == {"model": "org/m", "name": "m"}
-    assert with_name({"model": "org/m", "name": "x"}) == {"model": "org/m", "name": "x"}
-    assert with_name(3) == 3
-    assert with_name({"model": 3}) == {"model": 3}
 
 
 @pytest.mark.parametrize(
