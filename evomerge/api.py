@@ -244,13 +244,13 @@ def merge(
     from evomerge.errors import RecipeError
 
     if isinstance(source, recipes.Recipe):
-        import_quickly("evomerge.merge").save(source, out, **settings)
+        import_quickly("evomerge.merge.saving").save(source, out, **settings)
         return
     if Path(source).is_dir():
         raise UserError("is a folder; say which trial: trial=N, or trial='best'", file=source)
     loaded = recipes.load(Path(source))
     try:
-        import_quickly("evomerge.merge").save(loaded, out, **settings)
+        import_quickly("evomerge.merge.saving").save(loaded, out, **settings)
     except RecipeError as error:
         raise recipes.located(error, Path(source)) from error
 

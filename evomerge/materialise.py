@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import evomerge.merge as merge
 import evomerge.report as report
 from evomerge.errors import ResultsError
+from evomerge.merge.saving import save
 from evomerge.store import Store, StoredTrial
 
 BEST = "best"
@@ -45,7 +45,7 @@ def materialise(
         board, row = report.with_trial(store, chosen.number)
         card = report.model_card(store, board, row)
         models = store.campaign.models
-    merge.save(
+    save(
         chosen.candidate,
         out,
         device=device,

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import evomerge.merge as merge
 import evomerge.report as report
 from evomerge.candidate.trial import Entry, Job, Outcome, Race, Split
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
+from evomerge.merge.content import content
+from evomerge.merge.saving import save
 from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight, preflight
 from evomerge.preflight.facts import facts_of, refuse_changes
@@ -200,7 +201,7 @@ def _selected(
         study.finalists(),
         ready.campaign.search.finalists,
         baselines,
-        lambda recipe: merge.content(recipe, ready.family.checkpoints),
+        lambda recipe: content(recipe, ready.family.checkpoints),
     )
     if not finalists.chosen and not finalists.copies:
         raise CampaignStopped("no trial was scored, so nothing can be saved; see the failures")
@@ -263,7 +264,7 @@ def _save(store: Store, winner: Entry, board: report.Leaderboard, display: Displ
     display.say(f"saving {winner.name} to {folder / 'best'}")
     card = report.model_card(store, board)
     campaign = store.campaign
-    merge.save(
+    save(
         winner.candidate,
         folder / "best",
         card=card,

@@ -15,9 +15,11 @@ from evomerge.candidate.trial import Split, TaskScores
 from evomerge.config.model_names import by_part
 from evomerge.destination import refuse_unwritable
 from evomerge.errors import ModelError, ResultsError, UserError
-from evomerge.merge import LiveModel, load_tokenizer, open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
+from evomerge.merge.live import LiveModel
 from evomerge.merge.location import locate
+from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.preflight.check import split_plan
 from evomerge.scoring import Scored, Scorer, lm_eval_results, lm_eval_table
 from evomerge.store import Store

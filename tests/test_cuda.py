@@ -21,8 +21,9 @@ from evomerge import zoo
 from evomerge.candidate import Recipe, Source
 from evomerge.candidate.trial import Entry, FailureKind, GradientJob, Job, Outcome
 from evomerge.inference.forward import Forward
-from evomerge.merge import LiveModel, save
+from evomerge.merge.live import LiveModel
 from evomerge.merge.masks import largest, uniform
+from evomerge.merge.saving import save
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment, open_pool
 from evomerge.workers.evaluator import Evaluator

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 
 from benchmarks.search._mixed import MixedSampler, start_at
-from evomerge.merge import Layout
+from evomerge.merge.layout import Layout
 from evomerge.preflight.check import Preflight
 from evomerge.search.cmaes_sampler import SIGMA, is_separable, population_size
 from evomerge.search.sampler import Params, Result, Sampler, seed_of

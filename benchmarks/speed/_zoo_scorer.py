@@ -11,7 +11,7 @@ import torch
 
 from evomerge.candidate import Recipe, dumps
 from evomerge.candidate.trial import Split
-from evomerge.merge import LiveModel
+from evomerge.merge.live import LiveModel
 from evomerge.scoring import Scorer
 from evomerge.tasks import SplitPlan, TaskRequest, load_items
 

@@ -38,7 +38,7 @@ from evomerge.candidate.trial import (
     TensorGradients,
 )
 from evomerge.config import Campaign
-from evomerge.merge import METHODS
+from evomerge.merge.methods import METHODS
 from evomerge.objective import Objectives, References
 from evomerge.progress import NoDisplay
 from evomerge.search import Study, directions

@@ -23,7 +23,9 @@ from evomerge import candidate as recipe
 from evomerge import zoo
 from evomerge.candidate import Recipe
 from evomerge.config import Space as SpaceSettings
-from evomerge.merge import METHODS, LiveModel, save
+from evomerge.merge.live import LiveModel
+from evomerge.merge.methods import METHODS
+from evomerge.merge.saving import save
 from evomerge.space import Family, Space
 
 SPECIALISTS = ("extraction", "dialogue", "tools", "translation", "facts")

@@ -45,7 +45,7 @@ from benchmarks.speed._counting import multiply_adds_of, passes_of, prepared, ti
 from benchmarks.speed._score_tasks import write_tasks
 from evomerge import zoo
 from evomerge.candidate import Recipe, Source
-from evomerge.merge import LiveModel
+from evomerge.merge.live import LiveModel
 from evomerge.scoring import Scorer
 from evomerge.tasks import SplitPlan, TaskRequest, load_items
 

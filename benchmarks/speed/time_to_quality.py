@@ -52,7 +52,7 @@ from evomerge import candidate as recipe
 from evomerge import zoo
 from evomerge.candidate import Recipe
 from evomerge.config import Space as SpaceSettings
-from evomerge.merge import METHODS
+from evomerge.merge.methods import METHODS
 from evomerge.space import Family, Space
 
 JOBS = ("extraction", "dialogue", "tools", "translation", "facts")

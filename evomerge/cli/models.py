@@ -46,12 +46,12 @@ def merge(
     if source.is_dir():
         raise _folder_error(source)
 
-    import evomerge.merge as merging
     from evomerge import candidate as recipe
+    from evomerge.merge.saving import save
 
     loaded = recipe.load(source)
     try:
-        merging.save(
+        save(
             loaded,
             out,
             device=device,

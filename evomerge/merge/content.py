@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 
 from evomerge.candidate import Recipe
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.methods.effect import SUM, Effect, as_written, rounded
+from evomerge.merge.methods.method import SUM, Effect, rounded
 from evomerge.merge.plan import TensorPlan, plan_merge
 
 
@@ -25,7 +25,7 @@ def content(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Hashable:
         ModelError: As `plan_merge` does.
     """
     plan = plan_merge(recipe, checkpoints)
-    effect = plan.method.effect or as_written
+    effect = plan.method.effect
     written = (recipe.dtype, recipe.out_dtype, repr(recipe.vocabulary), recipe.chat_template)
     merged = tuple(
         _of_tensor(plan.method.name, tensor, effect(tensor.shared, tensor.own, tensor.base), recipe)

@@ -11,7 +11,7 @@ from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.plan import Plan, TensorPlan, plan_merge
-from evomerge.merge.resident import Inputs, Memory
+from evomerge.merge.resident import Memory, ResidentInputs
 from evomerge.merge.validation import check_recipe
 from evomerge.merge.vocabulary import OutputVocabulary
 
@@ -90,7 +90,7 @@ def inputs_of(
     out: torch.dtype,
     device: torch.device,
     memory: Memory,
-) -> Inputs:
+) -> ResidentInputs:
     """Return what a merge method sees of one tensor.
 
     Args:
@@ -102,7 +102,7 @@ def inputs_of(
         memory: What is kept between merges.
     """
     positions = {name: position for position, name in enumerate(recipe.model_names())}
-    return Inputs(
+    return ResidentInputs(
         name=piece.name,
         sources=tuple(
             (checkpoints[model], tensor, positions[model])

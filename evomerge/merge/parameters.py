@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from evomerge.candidate import Conditional, Scalar, Setting
 from evomerge.errors import RecipeError
-from evomerge.merge.methods.method import Method, ParameterSpec, Value, Values
+from evomerge.merge.methods.method import Method, Parameter, Value, Values
 
 Scope = Mapping[str, Setting]
 TRUE = ("true", "yes", "on", "1")
@@ -59,7 +59,7 @@ def resolve(
     return values
 
 
-def evaluate(setting: Setting, spec: ParameterSpec, tensor: str, t: float) -> Value | None:
+def evaluate(setting: Setting, spec: Parameter, tensor: str, t: float) -> Value | None:
     """Return what a setting says for one tensor; None where none of its filters matches.
 
     A gradient of numbers is linear between its points; of booleans it takes element floor(t · (n - 1)).
@@ -90,7 +90,7 @@ def evaluate(setting: Setting, spec: ParameterSpec, tensor: str, t: float) -> Va
     return (1 - share) * points[before] + share * points[after]
 
 
-def checked(value: Scalar, spec: ParameterSpec) -> Value:
+def checked(value: Scalar, spec: Parameter) -> Value:
     """Convert one value to the kind that its parameter takes; text counts as YAML 1.1 would read it.
 
     Raises:
@@ -121,7 +121,7 @@ def _boolean(value: Scalar) -> bool:
 
 
 def _first(
-    scopes: tuple[Scope, ...], name: str, spec: ParameterSpec, tensor: str, t: float
+    scopes: tuple[Scope, ...], name: str, spec: Parameter, tensor: str, t: float
 ) -> Value | None:
     for scope in scopes:
         if name in scope:

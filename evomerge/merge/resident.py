@@ -15,7 +15,7 @@ import torch
 from evomerge.merge.checkpoint import Checkpoint, TensorHeader
 from evomerge.merge.masks import largest, magnitude_order, mask_key, uniform
 from evomerge.merge.methods.method import Values
-from evomerge.merge.methods.reductions import l1_norm
+from evomerge.merge.methods.tensors import l1_norm
 
 
 class Memory:
@@ -76,8 +76,8 @@ class Memory:
         return fits and (not derived or self.derived + nbytes <= self.budget - self.for_inputs)
 
 
-class Inputs:
-    """Inputs of one output tensor, as a merge method sees them (`methods.Group`).
+class ResidentInputs:
+    """Inputs of one output tensor, as a merge method sees them (`methods.Inputs`).
 
     Args:
         name: Of the output tensor.

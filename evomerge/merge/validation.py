@@ -8,7 +8,7 @@ from evomerge.candidate import Conditional, Recipe, Scalar, Setting, Source, tok
 from evomerge.errors import RecipeError, nearest
 from evomerge.merge.chat_templates import check_template
 from evomerge.merge.methods import Method, method
-from evomerge.merge.methods.method import ParameterSpec
+from evomerge.merge.methods.method import Parameter
 from evomerge.merge.parameters import checked
 
 
@@ -100,7 +100,7 @@ def _check_parameters(parameters: Mapping[str, Setting], chosen: Method, field: 
             _check_value(value, chosen.parameters[name], place)
 
 
-def _check_value(value: Scalar, spec: ParameterSpec, field: str) -> None:
+def _check_value(value: Scalar, spec: Parameter, field: str) -> None:
     try:
         checked(value, spec)
     except RecipeError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.config import Campaign
-from evomerge.merge import METHODS
+from evomerge.merge.methods import METHODS
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.doubts import doubts
 from evomerge.preflight.machine import Here, here

@@ -10,7 +10,8 @@ from evomerge.candidate.trial import SPLITS, Split
 from evomerge.config import Campaign
 from evomerge.config.faults import located
 from evomerge.errors import CampaignError, RecipeError, TaskError
-from evomerge.merge import METHODS, ParameterSpec, check_recipe
+from evomerge.merge.methods import METHODS, Parameter
+from evomerge.merge.validation import check_recipe
 from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
 from evomerge.preflight.typos import check_names
@@ -114,7 +115,7 @@ def check_methods(campaign: Campaign) -> None:
                 )
 
 
-def _check_range(key: str, value: settings.Searched, spec: ParameterSpec, field: str) -> None:
+def _check_range(key: str, value: settings.Searched, spec: Parameter, field: str) -> None:
     if isinstance(value, settings.Range):
         if spec.kind == "boolean":
             raise CampaignError(f"{key} is true or false, it has no range", field=field)

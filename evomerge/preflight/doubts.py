@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from evomerge.inference.sizing import token_bytes
-from evomerge.merge import Layout
 from evomerge.merge.devices import torch_dtype
+from evomerge.merge.layout import Layout
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.machine import Here
 from evomerge.space import REST, component_of, unused

@@ -15,7 +15,7 @@ from typing import Any
 
 from evomerge.candidate.trial import SPLITS, row_key, row_name
 from evomerge.errors import ResultsError
-from evomerge.merge import Layout
+from evomerge.merge.layout import Layout
 from evomerge.objective import Size
 from evomerge.preflight.check import Preflight
 from evomerge.store import Store

@@ -16,18 +16,15 @@ from evomerge import zoo
 from evomerge.candidate import Vocabulary
 from evomerge.config.model_names import is_folder, parts
 from evomerge.errors import ModelError, UnlikeTokensError, UserError
-from evomerge.merge import (
-    Checkpoint,
-    Layout,
-    OutputVocabulary,
-    check_family,
-    check_finite,
-    check_tokens,
-    load_tokenizer,
-    locate,
-    open_checkpoint,
-    with_heads,
-)
+from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
+from evomerge.merge.family import check_family
+from evomerge.merge.finite import check_finite
+from evomerge.merge.heads import with_heads
+from evomerge.merge.layout import Layout
+from evomerge.merge.location import locate
+from evomerge.merge.tokenizer import load_tokenizer
+from evomerge.merge.tokens import check_tokens
+from evomerge.merge.vocabulary import OutputVocabulary
 from evomerge.space import Family
 
 SAMPLE_BYTES = 1 << 16

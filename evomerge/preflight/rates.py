@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from evomerge.candidate.trial import Split
 from evomerge.errors import EvomergeError
 from evomerge.inference import Collapsed, NotFinite
-from evomerge.merge import LiveModel
+from evomerge.merge.live import LiveModel
 from evomerge.preflight.check import Preflight
 from evomerge.scoring import Scorer, gold_count
 from evomerge.space import Baseline

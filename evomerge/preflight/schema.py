@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evomerge.config import Campaign
-from evomerge.merge import METHODS, ParameterSpec
+from evomerge.merge.methods import METHODS, Parameter
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -29,16 +29,16 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, **schema}
 
 
-def _parameters() -> dict[str, list[ParameterSpec]]:
+def _parameters() -> dict[str, list[Parameter]]:
     """Return each parameter of any method with its specifications, in the order of the methods."""
-    found: dict[str, list[ParameterSpec]] = {}
+    found: dict[str, list[Parameter]] = {}
     for method in METHODS.values():
         for name, spec in method.parameters.items():
             found.setdefault(name, []).append(spec)
     return found
 
 
-def _parameter(specs: list[ParameterSpec]) -> dict[str, Any]:
+def _parameter(specs: list[Parameter]) -> dict[str, Any]:
     described = {"description": specs[0].help}
     if specs[0].kind == "boolean":
         return described | {"type": "boolean"}

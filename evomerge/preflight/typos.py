@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evomerge.candidate.methods import PARAMETERS, fault_of_method
 from evomerge.config import Campaign
 from evomerge.config.faults import located
 from evomerge.config.model_names import parts
-from evomerge.errors import CampaignError, ModelError, ResultsError, TaskError, nearest
+from evomerge.errors import (
+    CampaignError,
+    ModelError,
+    RecipeError,
+    ResultsError,
+    TaskError,
+    nearest,
+)
+from evomerge.merge.methods import method
 from evomerge.zoo import registry
 
 
@@ -34,11 +41,10 @@ def check_names(campaign: Campaign, file: Path | None = None) -> None:
 
 def _check_methods(campaign: Campaign) -> None:
     methods = campaign.space.method
-    for name in methods:
-        fault = fault_of_method(name)
-        if fault is not None:
-            raise CampaignError(fault, field="space.method")
-    takes = {key for name in methods for key in PARAMETERS[name]}
+    try:
+        takes = {key for name in methods for key in method(name).parameters}
+    except RecipeError as error:
+        raise CampaignError(error.message, field="space.method") from None
     for key in campaign.space.parameters:
         if key not in takes:
             message = f'unknown parameter "{key}" of {" or ".join(methods)}; {nearest(key, takes)}'

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evomerge.config.faults import located
 from evomerge.errors import CampaignError, ResultsError
-from evomerge.merge import METHODS
+from evomerge.merge.methods import METHODS
 from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight
 from evomerge.search.ranking import Scored, ranking

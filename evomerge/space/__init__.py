@@ -13,7 +13,7 @@ from evomerge.space.choices import (
     neighbours,
 )
 from evomerge.space.dimensions import REST
-from evomerge.space.facts import Family, MethodFacts, ParameterFacts
+from evomerge.space.facts import Family
 from evomerge.space.gradient import component_of
 from evomerge.space.groups import layer_groups
 from evomerge.space.space import Space
@@ -24,8 +24,6 @@ __all__ = [
     "Baseline",
     "Choice",
     "Family",
-    "MethodFacts",
-    "ParameterFacts",
     "Space",
     "Wanted",
     "choice_of",

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 
 from evomerge import config as campaign
-from evomerge.space.facts import WEIGHT, Family, MethodFacts
+from evomerge.merge.methods import Method
+from evomerge.space.facts import WEIGHT, Family
 from evomerge.space.groups import LayerGroups, Numbers
 from evomerge.space.shares import scaled, scaled_gradients
 
@@ -152,7 +153,7 @@ class Searched:
 def searched(
     settings: campaign.Space,
     family: Family,
-    methods: Mapping[str, MethodFacts],
+    methods: Mapping[str, Method],
     groups: LayerGroups,
 ) -> tuple[Searched, ...]:
     """Return the parameters that have a value in each place of their own: all but plain fixed ones.
@@ -174,7 +175,7 @@ def searched(
     return tuple(found)
 
 
-def is_per_source(name: str, methods: Mapping[str, MethodFacts]) -> bool:
+def is_per_source(name: str, methods: Mapping[str, Method]) -> bool:
     """Tell whether each model has a value of its own for a parameter, in any of the methods."""
     facts = [method.parameters.get(name) for method in methods.values()]
     return any(fact.per_source for fact in facts if fact is not None)
@@ -185,7 +186,7 @@ def _of_range(
     setting: campaign.Range,
     settings: campaign.Space,
     family: Family,
-    methods: Mapping[str, MethodFacts],
+    methods: Mapping[str, Method],
     groups: LayerGroups,
 ) -> Searched:
     by_expert = "expert" in setting.per and is_per_source(name, methods)

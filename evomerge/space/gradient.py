@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evomerge.candidate.trial import Gradients
+from evomerge.merge.methods import Method
 from evomerge.space.dimensions import Searched
-from evomerge.space.facts import MethodFacts
 from evomerge.space.groups import Numbers
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def gradient(space: Space, params: Mapping[str, float], gradients: Gradients) ->
     return found
 
 
-def is_differentiable(name: str, methods: Mapping[str, MethodFacts]) -> bool:
+def is_differentiable(name: str, methods: Mapping[str, Method]) -> bool:
     """Tell whether some method has gradients by a parameter."""
     return any(has_gradient(name, method) for method in methods.values())
 
 
-def has_gradient(name: str, method: MethodFacts) -> bool:
+def has_gradient(name: str, method: Method) -> bool:
     """Tell whether a method takes a parameter and has gradients by it."""
     taken = method.parameters.get(name)
     return taken is not None and method.gradients is not None and taken.differentiable
@@ -52,7 +52,7 @@ def component_of(components: Sequence[str], tensor: str) -> int:
     return next(places, len(components))
 
 
-def _table(space: Space, one: Searched, method: MethodFacts, gradients: Gradients) -> Numbers:
+def _table(space: Space, one: Searched, method: Method, gradients: Gradients) -> Numbers:
     """Sum the tensors' gradients by place, [groups, components, experts or 1]."""
     per_source = method.parameters[one.name].per_source
     components = space.settings.components

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from evomerge import config as campaign
 from evomerge.errors import CampaignError
 from evomerge.space.dimensions import is_per_source
-from evomerge.space.facts import WEIGHT, Family, MethodFacts
+from evomerge.space.facts import WEIGHT, Family
 
 
 def check_settings(
     settings: campaign.Space,
     family: Family,
-    methods: Mapping[str, MethodFacts],
+    methods: Mapping[str],
 ) -> None:
     """Refuse what would have no meaning.
 
@@ -33,7 +33,7 @@ def check_settings(
     _check_subsets(settings, family, methods)
 
 
-def _check_range(name: str, setting: campaign.Range, methods: Mapping[str, MethodFacts]) -> None:
+def _check_range(name: str, setting: campaign.Range, methods: Mapping[str]) -> None:
     field = f"space.parameters.{name}"
     kinds = {m.parameters[name].per_source for m in methods.values() if name in m.parameters}
     if len(kinds) > 1:
@@ -69,9 +69,7 @@ def _check_sum(name: str, setting: campaign.Range, experts: int) -> None:
     )
 
 
-def _check_subsets(
-    settings: campaign.Space, family: Family, methods: Mapping[str, MethodFacts]
-) -> None:
+def _check_subsets(settings: campaign.Space, family: Family, methods: Mapping[str]) -> None:
     if settings.subsets and (
         WEIGHT not in settings.parameters
         or not any(WEIGHT in method.parameters for method in methods.values())

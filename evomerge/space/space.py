@@ -15,10 +15,11 @@ from optuna.distributions import FloatDistribution
 from evomerge import config as campaign
 from evomerge.candidate import Recipe, Source
 from evomerge.candidate.trial import Gradients
+from evomerge.merge.methods import Method
 from evomerge.space import codes
 from evomerge.space.baselines import Baseline, Wanted, baselines
 from evomerge.space.dimensions import Searched, searched
-from evomerge.space.facts import WEIGHT, Family, MethodFacts
+from evomerge.space.facts import WEIGHT, Family
 from evomerge.space.gradient import gradient, is_differentiable
 from evomerge.space.groups import LayerGroups, Numbers, layer_groups
 from evomerge.space.locating import located
@@ -42,7 +43,7 @@ class Space:
 
     settings: campaign.Space
     family: Family
-    methods: Mapping[str, MethodFacts]
+    methods: Mapping[str, Method]
     groups: LayerGroups
     searched: tuple[Searched, ...]
     distributions: Mapping[str, FloatDistribution]
@@ -53,7 +54,7 @@ class Space:
         cls,
         settings: campaign.Space,
         family: Family,
-        methods: Mapping[str, MethodFacts],
+        methods: Mapping[str, Method],
         seed: int = 0,
     ) -> Space:
         """Lay out the dimensions.
@@ -81,7 +82,7 @@ class Space:
 
     @classmethod
     def of(
-        cls, settings: campaign.Campaign, num_layers: int, methods: Mapping[str, MethodFacts]
+        cls, settings: campaign.Campaign, num_layers: int, methods: Mapping[str, Method]
     ) -> Space:
         """Build the space of a campaign whose models are not at hand, to read its points.
 

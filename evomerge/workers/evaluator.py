@@ -30,7 +30,9 @@ from evomerge.candidate.trial import (
 )
 from evomerge.errors import TaskError
 from evomerge.inference import NotFinite
-from evomerge.merge import LiveModel, merged_tokenizer, save
+from evomerge.merge.live import LiveModel
+from evomerge.merge.saving import save
+from evomerge.merge.vocabulary import merged_tokenizer
 from evomerge.racing import blocks, give_up
 from evomerge.scoring import BackendScorer, Losses, Scored, Scorer
 from evomerge.tasks import Items, load_items

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
-from evomerge.merge import METHODS, Checkpoint, Method
+from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.methods import METHODS, Method
 from evomerge.merge.methods.task_arithmetic import HELD
 from evomerge.workers.sharing import Sharing
 

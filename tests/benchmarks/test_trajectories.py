@@ -17,7 +17,7 @@ from benchmarks.speed._trajectories import (
 from evomerge.candidate import Recipe, Source
 from evomerge.candidate.trial import Cost, Outcome
 from evomerge.config import Space as SpaceSettings
-from evomerge.merge import METHODS
+from evomerge.merge.methods import METHODS
 from evomerge.space import Family, Space
 
 

@@ -14,7 +14,9 @@ import yaml
 from safetensors.torch import load_file
 
 from evomerge.candidate import Conditional, Recipe, Slice, Source, dumps
-from evomerge.merge import check_family, merged_tensors, open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.engine import merged_tensors
+from evomerge.merge.family import check_family
 
 FAMILIES = ("llama_family", "qwen2_family")
 COMPONENTS = ("self_attn", "mlp", None)

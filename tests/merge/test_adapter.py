@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
-from evomerge.merge import LiveModel, check_family, open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.family import check_family
+from evomerge.merge.live import LiveModel
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning:transformers",

@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
-from evomerge.merge import open_checkpoint, save
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.saving import save
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning:transformers", "ignore::UserWarning", "ignore::RuntimeWarning:peft"

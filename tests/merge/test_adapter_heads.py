@@ -12,7 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
-from evomerge.merge import LiveModel, check_family, open_checkpoint, save
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.family import check_family
+from evomerge.merge.live import LiveModel
+from evomerge.merge.saving import save
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning:transformers", "ignore::UserWarning", "ignore::RuntimeWarning:peft"

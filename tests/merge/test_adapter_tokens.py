@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.candidate import Recipe, Source, Vocabulary
 from evomerge.errors import ModelError
-from evomerge.merge import LiveModel, save
+from evomerge.merge.live import LiveModel
+from evomerge.merge.saving import save
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NEW = tuple(f"<new{number}>" for number in range(3))

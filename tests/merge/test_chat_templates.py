@@ -10,8 +10,9 @@ import pytest
 
 from evomerge.candidate import Recipe, Source
 from evomerge.errors import RecipeError
-from evomerge.merge import load_tokenizer, save
 from evomerge.merge.chat_templates import TEMPLATES, chosen_template
+from evomerge.merge.saving import save
+from evomerge.merge.tokenizer import load_tokenizer
 
 
 def test_templates(llama_family, tmp_path):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from evomerge.errors import ModelError
-from evomerge.merge import open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
 
 
 @pytest.fixture

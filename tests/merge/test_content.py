@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from evomerge.candidate import Conditional, Recipe, Setting, Slice, Source
-from evomerge.merge import content, merged_tensors, open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.content import content
+from evomerge.merge.engine import merged_tensors
 
 Numbers = dict[str, Setting]
 

@@ -7,8 +7,9 @@ import torch
 
 from evomerge.candidate import Recipe, Source
 from evomerge.errors import UserError
-from evomerge.merge import LiveModel, save
 from evomerge.merge.devices import OUT_DTYPES, torch_dtype, usable_device
+from evomerge.merge.live import LiveModel
+from evomerge.merge.saving import save
 
 UNUSABLE = ["mps", "xpu", "hpu", "vulkan", "meta", "cuda:99", "gpu", "cuda:x", "CPU", ""]
 

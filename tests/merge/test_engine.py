@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import ModelError, RecipeError
-from evomerge.merge import Memory, merged_tensors, open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.engine import merged_tensors
+from evomerge.merge.resident import Memory
 
 
 def test_some_slice_must_have_a_layer(llama_family, ours):

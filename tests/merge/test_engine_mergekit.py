@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evomerge.candidate import Conditional, Recipe, Slice, Source
-from evomerge.merge import open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
 
 
 @pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])

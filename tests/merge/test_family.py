@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evomerge.errors import ModelError
-from evomerge.merge import check_family, open_checkpoint
-from evomerge.merge.family import merged_names
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.family import check_family, merged_names
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
-from evomerge.merge import check_family, open_checkpoint, save
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.family import check_family
+from evomerge.merge.saving import save
 
 INDEX = "model.safetensors.index.json"
 

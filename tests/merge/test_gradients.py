@@ -11,8 +11,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralFo
 
 from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import MergeError
-from evomerge.merge import LiveModel, method
 from evomerge.merge.gradients import recomputed
+from evomerge.merge.live import LiveModel
+from evomerge.merge.methods import method
 
 TOKENS = torch.arange(3, 23).view(2, 10)
 

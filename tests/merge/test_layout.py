@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from evomerge.errors import ModelError
-from evomerge.merge import Layout, TensorHeader, open_checkpoint
-from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.checkpoint import Checkpoint, TensorHeader, open_checkpoint
+from evomerge.merge.layout import Layout
 
 SMALL = {
     "vocab_size": 64,

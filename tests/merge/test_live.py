@@ -17,7 +17,8 @@ from transformers import (
 
 from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import MergeError, ModelError, RecipeError
-from evomerge.merge import LiveModel, save
+from evomerge.merge.live import LiveModel
+from evomerge.merge.saving import save
 
 METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties")
 

@@ -32,8 +32,11 @@ from transformers import (
 
 from evomerge.candidate import Recipe, Slice, Source
 from evomerge.errors import ModelError
-from evomerge.merge import LiveModel, check_family, open_checkpoint, save
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.family import check_family
+from evomerge.merge.live import LiveModel
 from evomerge.merge.names import model_names
+from evomerge.merge.saving import save
 
 SMALL = {"vocab_size": 259, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 GPT2 = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, **SMALL)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from evomerge.candidate import Conditional
 from evomerge.errors import RecipeError
-from evomerge.merge import METHODS, ParameterSpec
+from evomerge.merge.methods import METHODS, Parameter
 from evomerge.merge.parameters import checked, evaluate, resolve
 
-NUMBER = ParameterSpec("number", "a number")
-BOOLEAN = ParameterSpec("boolean", "a switch")
+NUMBER = Parameter("number", "a number")
+BOOLEAN = Parameter("boolean", "a switch")
 TENSOR = "model.layers.1.mlp.up_proj.weight"
 
 
@@ -109,9 +109,9 @@ def test_values_are_mergekits(setting, t):
         ("x", NUMBER, "found 'x', expected a number"),
         (float("nan"), NUMBER, "expected a finite number"),
         ("inf", NUMBER, "expected a finite number"),
-        (1.5, ParameterSpec("number", "", low=0, high=1), "a number from 0 to 1"),
-        (-1, ParameterSpec("number", "", low=0), "a number of at least 0"),
-        (2, ParameterSpec("number", "", high=1), "a number of at most 1"),
+        (1.5, Parameter("number", "", low=0, high=1), "a number from 0 to 1"),
+        (-1, Parameter("number", "", low=0), "a number of at least 0"),
+        (2, Parameter("number", "", high=1), "a number of at most 1"),
         (2, BOOLEAN, "found 2, expected true or false"),
         ("maybe", BOOLEAN, "found 'maybe', expected true or false"),
     ],

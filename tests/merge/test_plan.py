@@ -6,7 +6,7 @@ import pytest
 
 from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import RecipeError
-from evomerge.merge import open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.plan import plan_merge
 
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
-from evomerge.merge import open_checkpoint, save
+from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.quantised import check_tensors
+from evomerge.merge.saving import save
 
 Q = "model.layers.0.self_attn.q_proj"
 

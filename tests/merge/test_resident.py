@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evomerge.candidate import Recipe, Source
-from evomerge.merge import METHODS, Memory, merged_tensors, open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.engine import merged_tensors
 from evomerge.merge.masks import largest
-from evomerge.merge.resident import Inputs
+from evomerge.merge.methods import METHODS
+from evomerge.merge.resident import Memory, ResidentInputs
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 
@@ -50,7 +52,7 @@ def test_memory_keeps_one_variant_in_a_place():
 @pytest.fixture(params=[0, 10**9])
 def inputs(request, llama_family):
     models = llama_family.models[:2]
-    return Inputs(
+    return ResidentInputs(
         name=NAME,
         sources=tuple((open_checkpoint(m), NAME, i) for i, m in enumerate(models)),
         base=0,

@@ -15,7 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.candidate import Recipe, Slice, Source, load
 from evomerge.errors import MergeError, ModelError, RecipeError, ResultsError, UserError
-from evomerge.merge import merged_tensors, open_checkpoint, save, saving
+from evomerge.merge import saving
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.engine import merged_tensors
+from evomerge.merge.saving import save
 
 
 def ties(family, **changes) -> Recipe:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import ModelError
-from evomerge.merge import load_tokenizer
+from evomerge.merge.tokenizer import load_tokenizer
 
 
 def test_load(llama_family):

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
-from evomerge.merge import save
+from evomerge.merge.saving import save
 from evomerge.merge.tokenizer_files import FILES
 
 

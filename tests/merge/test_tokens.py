@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 
 from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
-from evomerge.merge import open_checkpoint, save
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.saving import save
 from evomerge.merge.tokens import check_tokens, tokens_of
 
 ROWS = 259

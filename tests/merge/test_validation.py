@@ -6,7 +6,8 @@ import pytest
 
 from evomerge.candidate import Conditional, Recipe, Slice, Source, Vocabulary
 from evomerge.errors import RecipeError
-from evomerge.merge import METHODS, check_recipe
+from evomerge.merge.methods import METHODS
+from evomerge.merge.validation import check_recipe
 
 ONE, TWO = Source("a"), Source("b")
 

@@ -20,7 +20,11 @@ from transformers import (
 
 from evomerge.candidate import Recipe, Slice, Source, Vocabulary
 from evomerge.errors import ModelError, RecipeError
-from evomerge.merge import LiveModel, Memory, merged_tensors, open_checkpoint, save
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.engine import merged_tensors
+from evomerge.merge.live import LiveModel
+from evomerge.merge.resident import Memory
+from evomerge.merge.saving import save
 from evomerge.merge.vocabulary import OutputVocabulary
 
 pytestmark = pytest.mark.filterwarnings("ignore")

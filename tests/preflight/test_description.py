@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from evomerge.merge import METHODS
+from evomerge.merge.methods import METHODS
 from evomerge.preflight.campaign_plan import Plan
 from evomerge.preflight.description import describe
 from evomerge.workers.memory_plan import Machine, Sizes, plan_memory

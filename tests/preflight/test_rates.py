@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from evomerge.merge import LiveModel
+from evomerge.merge.live import LiveModel
 from evomerge.preflight import rates as module
 from evomerge.preflight.rates import rates
 

@@ -15,7 +15,8 @@ from evomerge import zoo
 from evomerge.candidate import load
 from evomerge.config import Campaign
 from evomerge.errors import ModelError
-from evomerge.merge import open_checkpoint, save
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.saving import save
 from evomerge.preflight import check, starter
 from evomerge.preflight.campaign_plan import plan as planned
 from evomerge.preflight.description import describe

@@ -3,7 +3,7 @@ import pytest
 from evomerge.candidate import Conditional
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError
-from evomerge.merge import METHODS
+from evomerge.merge.methods import METHODS
 from evomerge.space import Space
 
 WEIGHT = {"low": 0.0, "high": 1.0}

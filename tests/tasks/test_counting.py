@@ -13,7 +13,7 @@ def test_documents_are_counted_as_they_are_scored(pytestconfig: pytest.Config) -
     tasks = str(Path(pytestconfig.rootpath) / "benchmarks" / "tasks")
     found = document_counts(["zoo_facts"], tasks_path=tasks)
     from evomerge import zoo
-    from evomerge.merge import load_tokenizer
+    from evomerge.merge.tokenizer import load_tokenizer
 
     items = load_items(
         [TaskRequest("zoo_facts")],

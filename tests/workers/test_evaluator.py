@@ -19,7 +19,7 @@ from evomerge.candidate.trial import (
     TensorGradients,
 )
 from evomerge.errors import ModelError
-from evomerge.merge import GradientTape
+from evomerge.merge.gradients import GradientTape
 from evomerge.racing import blocks
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment, RayPool, SerialPool, open_pool

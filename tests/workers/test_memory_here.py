@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from evomerge.merge import open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.tasks import PromptStyle, SplitPlan
 from evomerge.workers import Assignment, memory_here
 from evomerge.workers.memory_plan import CONTEXT_BYTES

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from evomerge.config import Campaign
-from evomerge.merge import METHODS, open_checkpoint
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.methods import METHODS
 from evomerge.workers.memory_plan import (
     CONTEXT_BYTES,
     Machine,

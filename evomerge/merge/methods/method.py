@@ -1,22 +1,27 @@
-"""What a merge method is, and what it sees of one output tensor."""
+"""What a merge method is, what it sees of one output tensor, and when two settings of it are one merge.
+
+A method's file declares its parameters beside its functions and imports torch only inside them, so that names
+and parameters are answered before torch is loaded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-import torch
-
 if TYPE_CHECKING:
-    from evomerge.merge.methods.effect import EffectOf
+    import torch
 
 Value = bool | float
 Values = Mapping[str, Value]
+SUM = "sum"
+DECIMALS = 9
+"""Of the numbers that are compared: float32 tells no finer ones apart."""
 
 
 @dataclass(frozen=True)
-class ParameterSpec:
+class Parameter:
     """One parameter of a method.
 
     Attributes:
@@ -40,7 +45,7 @@ class ParameterSpec:
     differentiable: bool = False
 
 
-class Group(Protocol):
+class Inputs(Protocol):
     """The inputs of one output tensor, in the order of the recipe, and their parameters.
 
     Every tensor is in the dtype of the maths (float32; float64 for a float64 merge) and may be shared or
@@ -49,7 +54,7 @@ class Group(Protocol):
     Attributes:
         name: Of the output tensor, for messages.
         models: Names of the inputs.
-        base: Which input is the base; None where the recipe has none.
+        base: Which input is the base; None where the method does not tell it apart.
         others: All inputs but the base.
         shared: Value of each parameter that holds for all inputs.
         own: Per input, value of each of its own parameters; the base's may lack some.
@@ -97,6 +102,43 @@ class NumberGradients:
 
 
 @dataclass(frozen=True)
+class Effect:
+    """A merge of one tensor in a form that is the same for all settings that mean the same.
+
+    Attributes:
+        rule: How the inputs are joined; `SUM`: Σ factor · input.
+        parts: Input → its numbers, of those that have a part in the result; of a `SUM` its factor.
+        masked: Whether random masks are drawn.
+    """
+
+    rule: Hashable
+    parts: Mapping[int, Hashable] = field(default_factory=dict)
+    masked: bool = False
+
+
+def summed(factors: Mapping[int, float]) -> Effect:
+    """Return the effect of Σ factor · input; a factor of 0 leaves its input out."""
+    near = {index: rounded(factor) for index, factor in factors.items()}
+    return Effect(SUM, {index: factor for index, factor in near.items() if factor})
+
+
+def as_written(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
+    """Return the effect of a method in which every number counts."""
+    parts = {index: (index == base, numbers(values)) for index, values in enumerate(own)}
+    return Effect(numbers(shared), parts)
+
+
+def numbers(values: Values) -> Hashable:
+    """Return values as one value that can be compared."""
+    return tuple(sorted((name, rounded(value)) for name, value in values.items()))
+
+
+def rounded(value: Value) -> Value:
+    """Round a number to what counts, a negative zero to zero."""
+    return value if isinstance(value, bool) else round(value, DECIMALS) + 0.0
+
+
+@dataclass(frozen=True)
 class Method:
     """A way to merge, as a pure function of one tensor's inputs.
 
@@ -117,14 +159,14 @@ class Method:
         derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
             magnitudes, its random number.
         effect: Shared values, own values and place of the base → which numbers count, in a form that is the
-            same for settings of the same result; None: all of them.
+            same for settings of the same result.
         ignored: Parameters of mergekit's that change nothing here and are accepted.
     """
 
     name: str
-    merge: Callable[[Group], torch.Tensor]
-    parameters: Mapping[str, ParameterSpec]
-    gradients: Callable[[Group, torch.Tensor], NumberGradients] | None = None
+    merge: Callable[[Inputs], torch.Tensor]
+    parameters: Mapping[str, Parameter]
+    gradients: Callable[[Inputs, torch.Tensor], NumberGradients] | None = None
     needs_base: bool = False
     uses_base: bool = False
     min_models: int = 1
@@ -133,5 +175,5 @@ class Method:
     elects: bool = False
     temporaries: int = 4
     derived_bytes: int = 0
-    effect: EffectOf | None = None
+    effect: Callable[[Values, Sequence[Values], int | None], Effect] = as_written
     ignored: tuple[str, ...] = ("int8_mask",)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+from evomerge.merge.methods.method import (
+    Effect,
+    Inputs,
+    Method,
+    NumberGradients,
+    Parameter,
+    Values,
+    summed,
+)
 
-from evomerge.merge.methods.effect import Effect, summed
-from evomerge.merge.methods.method import Group, Method, NumberGradients, ParameterSpec, Values
-from evomerge.merge.methods.reductions import inner
+if TYPE_CHECKING:
+    import torch
 
 
-def passthrough(group: Group) -> torch.Tensor:
+def passthrough(inputs: Inputs) -> torch.Tensor:
     """Return the only input, times `scale` where one is given."""
-    scale = group.own[0].get("scale")
-    return group.tensor(0) if scale is None else group.tensor(0) * float(scale)
+    scale = inputs.own[0].get("scale")
+    return inputs.tensor(0) if scale is None else inputs.tensor(0) * float(scale)
 
 
-def gradients(group: Group, gradient: torch.Tensor) -> NumberGradients:
+def gradients(inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
     """Return ⟨g, θ⟩ by `scale`, where one is given."""
-    if "scale" not in group.own[0]:
+    from evomerge.merge.methods.tensors import inner
+
+    if "scale" not in inputs.own[0]:
         return NumberGradients()
-    return NumberGradients({"scale": (inner(gradient, group.tensor(0)),)})
+    return NumberGradients({"scale": (inner(gradient, inputs.tensor(0)),)})
 
 
 def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
@@ -35,7 +45,7 @@ PASSTHROUGH = Method(
     gradients=gradients,
     effect=effect,
     parameters={
-        "scale": ParameterSpec(
+        "scale": Parameter(
             "number", "factor of the tensor; none leaves it", per_source=True, differentiable=True
         ),
     },

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+from evomerge.merge.methods.method import (
+    Effect,
+    Inputs,
+    Method,
+    NumberGradients,
+    Parameter,
+    Values,
+    as_written,
+    summed,
+)
 
-from evomerge.merge.methods.effect import Effect, as_written, summed
-from evomerge.merge.methods.method import Group, Method, NumberGradients, ParameterSpec, Values
-from evomerge.merge.methods.reductions import cosine, inner
+if TYPE_CHECKING:
+    import torch
 
 PARALLEL = 0.9995  # |cos| above this: straight interpolation
 
 
-def slerp(group: Group) -> torch.Tensor:
+def slerp(inputs: Inputs) -> torch.Tensor:
     """Go from the base (t = 0) to the other model (t = 1) along the great circle between them.
 
     Each tensor is one vector; both keep their own norm; (anti-)parallel ones are interpolated straight.
     """
-    assert group.base is not None  # needs_base
-    start, end = group.tensor(group.base), group.tensor(group.others[0])
-    t = float(group.shared["t"])
+    from evomerge.merge.methods.tensors import cosine
+
+    assert inputs.base is not None  # needs_base
+    start, end = inputs.tensor(inputs.base), inputs.tensor(inputs.others[0])
+    t = float(inputs.shared["t"])
     at_start, at_end = coefficients(cosine(start, end), t)
     return (start * at_start).add_(end * at_end)
 
@@ -34,11 +45,13 @@ def coefficients(cos: float, t: float) -> tuple[float, float]:
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
 
 
-def gradients(group: Group, gradient: torch.Tensor) -> NumberGradients:
+def gradients(inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
     """Return a'(t) ⟨g, start⟩ + b'(t) ⟨g, end⟩ by `t`, where a and b are the two vectors' factors."""
-    assert group.base is not None  # needs_base
-    start, end = group.tensor(group.base), group.tensor(group.others[0])
-    by_start, by_end = coefficient_gradients(cosine(start, end), float(group.shared["t"]))
+    from evomerge.merge.methods.tensors import cosine, inner
+
+    assert inputs.base is not None  # needs_base
+    start, end = inputs.tensor(inputs.base), inputs.tensor(inputs.others[0])
+    by_start, by_end = coefficient_gradients(cosine(start, end), float(inputs.shared["t"]))
     derivative = by_start * inner(gradient, start) + by_end * inner(gradient, end)
     return NumberGradients(shared={"t": derivative})
 
@@ -68,7 +81,7 @@ SLERP = Method(
     gradients=gradients,
     effect=effect,
     parameters={
-        "t": ParameterSpec(
+        "t": Parameter(
             "number", "0 gives the base, 1 the other model", required=True, differentiable=True
         ),
     },

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from evomerge.merge.methods.effect import SUM, Effect, as_written, numbers, rounded, summed
+from evomerge.merge.methods.method import SUM, Effect, as_written, numbers, rounded, summed
 
 
 def test_factors_that_float32_cannot_tell_apart_are_one_sum():

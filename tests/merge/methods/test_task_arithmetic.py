@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evomerge.merge.methods import task_arithmetic
-from evomerge.merge.methods.reductions import l1_norm
-from evomerge.merge.methods.task_arithmetic import elected_sum, rescaled, weighted_sum
+from evomerge.merge.methods.tensors import elected_sum, l1_norm, rescaled, weighted_sum
 
 quiet = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 BASE = torch.zeros(4)
@@ -175,7 +174,7 @@ def test_task_vectors_too_large_to_be_held_are_computed_twice_and_make_the_same(
     calls = []
     once = task_arithmetic._sparsified
     monkeypatch.setattr(
-        task_arithmetic, "_sparsified", lambda *args: calls.append(args[1]) or once(*args)
+        task_arithmetic, "_sparsified", lambda *args: calls.append(args[2]) or once(*args)
     )
     held = merge(name, tensors, own), gradients(name, gradient, tensors, own)
     assert sorted(calls) == [1, 1, 2, 3, 3]  # once for the merge, once for the gradients

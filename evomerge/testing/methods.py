@@ -1,0 +1,265 @@
+"""What holds for every merge method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+import torch
+
+from evomerge.candidate import Recipe, Source
+from evomerge.merge.masks import largest, mask_key, uniform
+from evomerge.merge.methods.method import Method, Value, Values
+from evomerge.merge.methods.tensors import l1_norm
+from evomerge.merge.validation import check_recipe
+
+STEP = 1e-6  # of central differences, in float64
+
+
+class PlainInputs:
+    """Plain tensors as a method sees them (`methods.Inputs`); random numbers go by an input's position.
+
+    Args:
+        tensors: One an input.
+        base: Which of them is the base; None: the method does not tell it apart.
+        shared: Values that hold for all inputs.
+        own: Values of each input.
+        seed: Of random numbers.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[torch.Tensor],
+        base: int | None,
+        shared: Values,
+        own: Sequence[Values],
+        seed: int = 0,
+    ) -> None:
+        self.name = "w"
+        self.models = tuple(f"m{index}" for index in range(len(tensors)))
+        self.base = base
+        self.others = tuple(index for index in range(len(tensors)) if index != base)
+        self.shared, self.own = shared, tuple(own)
+        self._tensors, self._seed = tensors, seed
+
+    def tensor(self, index: int) -> torch.Tensor:
+        """Return an input."""
+        return self._tensors[index]
+
+    def delta(self, index: int) -> torch.Tensor:
+        """Return an input minus the base."""
+        assert self.base is not None
+        return self._tensors[index] - self._tensors[self.base]
+
+    def norm(self, index: int) -> torch.Tensor:
+        """Return the L1 norm of a task vector."""
+        return l1_norm(self.delta(index))
+
+    def largest(self, index: int, count: int) -> torch.Tensor:
+        """Return a task vector's largest entries."""
+        delta = self.delta(index)
+        return largest(delta.reshape(-1), count).view_as(delta)
+
+    def uniform(self, index: int) -> torch.Tensor:
+        """Return one number in [0, 1) an entry."""
+        tensor = self._tensors[index]
+        return uniform(mask_key(self._seed, index, "w"), tensor.numel()).view_as(tensor)
+
+
+def plain_inputs(
+    method: Method,
+    tensors: Sequence[torch.Tensor],
+    own: Sequence[Mapping[str, Value]],
+    shared: Values,
+    base: int | None = 0,
+    seed: int = 0,
+) -> PlainInputs:
+    """Return inputs of a method from plain tensors; parameters not given take their defaults."""
+    given = {k: spec.default for k, spec in method.parameters.items() if spec.default is not None}
+    specs = method.parameters
+    ours = {name: value for name, value in given.items() if not specs[name].per_source}
+    each = {name: value for name, value in given.items() if specs[name].per_source}
+    place = base if method.uses_base else None
+    return PlainInputs(
+        tensors, place, ours | dict(shared), [each | dict(values) for values in own], seed
+    )
+
+
+class MethodSuite:
+    """Tests of a method. Override `method`; `shared` and `own` where 0.5 is no sane value of a parameter."""
+
+    @pytest.fixture
+    def method(self) -> Method:
+        """Return the method."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def count(self, method: Method) -> int:
+        """Return how many models are merged, the base among them."""
+        return min(4, (method.max_models or 4) + method.uses_base)
+
+    @pytest.fixture
+    def shared(self, method: Method) -> dict[str, Value]:
+        """Return values for what holds for all models."""
+        takes = method.parameters.items()
+        return {k: 0.5 for k, spec in takes if spec.kind == "number" and not spec.per_source}
+
+    @pytest.fixture
+    def own(self, method: Method, count: int) -> list[dict[str, Value]]:
+        """Return values for each model."""
+        takes = [k for k, spec in method.parameters.items() if spec.per_source]
+        return [dict.fromkeys(takes, 0.3 + 0.2 * index) for index in range(count)]
+
+    def test_parameters_are_explained_and_their_defaults_legal(self, method: Method) -> None:
+        """Each has a line of help, and is required or has a legal default."""
+        assert method.needs_base <= method.uses_base
+        assert method.max_models is None or method.min_models <= method.max_models
+        for key, spec in method.parameters.items():
+            assert key not in method.ignored
+            assert len(spec.help) > 15
+            assert not (spec.required and spec.default is not None)
+            if spec.kind == "boolean":
+                assert isinstance(spec.default, bool)
+            elif spec.default is not None:
+                assert spec.low is None or spec.low <= spec.default
+                assert spec.high is None or spec.default <= spec.high
+
+    def test_a_recipe_with_its_required_parameters_is_taken(
+        self, method: Method, count: int, shared: dict[str, Value], own: list[dict[str, Value]]
+    ) -> None:
+        """The declaration and `METHODS` agree on the method's name and parameters."""
+        models = [Source(f"m{index}", parameters=dict(own[index])) for index in range(count)]
+        base = "m0" if method.uses_base else None
+        check_recipe(Recipe(method.name, tuple(models), base_model=base, parameters=dict(shared)))
+
+    @pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4), (1,), (0,)], ids=str)
+    def test_any_shape_is_merged_and_no_input_written(
+        self,
+        shape: tuple[int, ...],
+        method: Method,
+        shared: dict[str, Value],
+        own: list[dict[str, Value]],
+    ) -> None:
+        """The result has the inputs' shape and dtype, and is finite."""
+        tensors = _random(len(own), shape)
+        before = [tensor.clone() for tensor in tensors]
+        merged = method.merge(plain_inputs(method, tensors, own, shared))
+        assert merged.shape == shape
+        assert merged.dtype == torch.float32
+        assert torch.isfinite(merged).all()
+        assert all(map(torch.equal, tensors, before)), "the method wrote into an input"
+
+    def test_the_seed_alone_decides_what_is_drawn(
+        self, method: Method, shared: dict[str, Value], own: list[dict[str, Value]]
+    ) -> None:
+        """The same seed gives the same bytes; another seed others only where the effect is `masked`."""
+        tensors = _random(len(own), (40, 5))
+        first, again, other = (
+            method.merge(plain_inputs(method, tensors, own, shared, seed=seed))
+            for seed in (1, 1, 2)
+        )
+        assert torch.equal(first, again)
+        assert torch.equal(first, other) != _is_masked(method, own, shared)
+
+    def test_models_of_weight_0_leave_the_base(
+        self, method: Method, shared: dict[str, Value], own: list[dict[str, Value]]
+    ) -> None:
+        """With every weight at 0, or `t` at 0, the merged tensor is the base, bit by bit."""
+        if not method.uses_base or not {"weight", "t"} & method.parameters.keys():
+            pytest.skip("the method has no such base")
+        own = [{**values, **({"weight": 0.0} if "weight" in values else {})} for values in own]
+        shared = {**shared, **({"t": 0.0} if "t" in shared else {})}
+        tensors = _random(len(own), (6, 5))
+        merged = method.merge(plain_inputs(method, tensors, own, shared))
+        assert torch.equal(merged, tensors[0])
+
+    def test_the_order_of_experts_moves_nothing_but_rounding(
+        self, method: Method, shared: dict[str, Value], own: list[dict[str, Value]]
+    ) -> None:
+        """Models may be listed in any order; of random masks only where nothing is dropped."""
+        if _is_masked(method, own, shared):
+            own = [{**values, "density": 1.0} for values in own]
+        tensors = _random(len(own), (6, 5))
+        turned = [0, *range(len(own) - 1, 0, -1)]
+        straight = method.merge(plain_inputs(method, tensors, own, shared))
+        backwards = method.merge(
+            plain_inputs(method, [tensors[i] for i in turned], [own[i] for i in turned], shared)
+        )
+        assert torch.allclose(straight, backwards, atol=1e-5)
+
+    @pytest.mark.parametrize("flag", [False, True], ids=["off", "on"])
+    def test_gradients_are_what_a_small_step_changes(
+        self, flag: bool, method: Method, shared: dict[str, Value], own: list[dict[str, Value]]
+    ) -> None:
+        """Every differentiable number, one after the other, against central differences in float64."""
+        smooth = {name for name, spec in method.parameters.items() if spec.differentiable}
+        if method.gradients is None:
+            assert not smooth
+            pytest.skip("the method has no gradients")
+        if "normalize" in method.parameters:
+            shared = {**shared, "normalize": flag}
+        tensors = _random(len(own), (30, 5), torch.float64)
+        (gradient,) = _random(1, (30, 5), torch.float64, seed=9)
+
+        def change(name: str, index: int | None) -> float:
+            found = [
+                method.merge(_stepped(method, tensors, own, shared, name, index, step))
+                for step in (STEP, -STEP)
+            ]
+            return float(((found[0] - found[1]) * gradient).sum()) / (2 * STEP)
+
+        found = method.gradients(plain_inputs(method, tensors, own, shared), gradient)
+        assert set(found.own) | set(found.shared) == smooth
+        for name, values in found.own.items():
+            for index, value in enumerate(values):
+                expected = change(name, index)
+                assert value == pytest.approx(expected, rel=1e-6, abs=1e-8), (name, index)
+        for name, value in found.shared.items():
+            assert value == pytest.approx(change(name, None), rel=1e-6, abs=1e-8), name
+
+    def test_equal_settings_have_equal_effects(
+        self, method: Method, shared: dict[str, Value], own: list[dict[str, Value]]
+    ) -> None:
+        """What float32 cannot tell apart is one merge; other numbers are another."""
+        inputs = plain_inputs(method, _random(len(own), (2,)), own, shared)
+
+        def effect(step: float) -> object:
+            moved = [
+                {k: v if isinstance(v, bool) else v + step * (index + 1) for k, v in values.items()}
+                for index, values in enumerate(inputs.own)
+            ]
+            given = {k: v if isinstance(v, bool) else v + step for k, v in inputs.shared.items()}
+            return method.effect(given, moved, inputs.base)
+
+        assert effect(0.0) == effect(1e-12)
+        assert effect(0.0) != effect(0.01)
+
+
+def _is_masked(method: Method, own: Sequence[Mapping[str, Value]], shared: Values) -> bool:
+    inputs = plain_inputs(method, _random(len(own), (2,)), own, shared)
+    return method.effect(inputs.shared, inputs.own, inputs.base).masked
+
+
+def _random(
+    count: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0
+) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(count)]
+
+
+def _stepped(
+    method: Method,
+    tensors: Sequence[torch.Tensor],
+    own: Sequence[Mapping[str, Value]],
+    shared: Mapping[str, Value],
+    name: str,
+    index: int | None,
+    step: float,
+) -> PlainInputs:
+    inputs = plain_inputs(method, tensors, own, shared)
+    if index is None:
+        inputs.shared = {**inputs.shared, name: inputs.shared[name] + step}
+    elif name in inputs.own[index]:
+        moved = {**inputs.own[index], name: inputs.own[index][name] + step}
+        inputs.own = (*inputs.own[:index], moved, *inputs.own[index + 1 :])
+    return inputs
