@@ -7,12 +7,12 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from evomerge import candidate as recipe
-from evomerge import merge
 from evomerge.candidate import Recipe, Source
 from evomerge.candidate.trial import Entry, Estimate, Job, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.materialise import materialise
+from evomerge.merge.saving import save
 from evomerge.store import Store
 
 
@@ -70,8 +70,8 @@ def same_weights(one: Path, other: Path) -> bool:
 def test_a_trial_is_rebuilt_to_the_byte_with_card_and_recipe(
     store: Store, llama_family, tmp_path: Path
 ) -> None:
-    merge.save(made(llama_family, 0), tmp_path / "expected")
-    merge.save(made(llama_family, 2), tmp_path / "another")
+    save(made(llama_family, 0), tmp_path / "expected")
+    save(made(llama_family, 2), tmp_path / "another")
     assert materialise(store.folder, "0", tmp_path / "out") == 0
     assert same_weights(tmp_path / "out", tmp_path / "expected")
     assert not same_weights(tmp_path / "out", tmp_path / "another")
@@ -86,7 +86,7 @@ def test_best_is_the_winner(store: Store, llama_family, tmp_path: Path) -> None:
         materialise(store.folder, "best", tmp_path / "out")
     choose(store, llama_family, 1)
     assert materialise(store.folder, "best", tmp_path / "out") == 1
-    merge.save(made(llama_family, 1), tmp_path / "expected")
+    save(made(llama_family, 1), tmp_path / "expected")
     assert same_weights(tmp_path / "out", tmp_path / "expected")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "the holdout items above chose nothing" in card
