@@ -14,7 +14,7 @@ from evomerge.space.facts import WEIGHT, Family
 def check_settings(
     settings: campaign.Space,
     family: Family,
-    methods: Mapping[str],
+    methods: Mapping[str, Method],
 ) -> None:
     """Refuse what would have no meaning.
 
@@ -33,7 +33,7 @@ def check_settings(
     _check_subsets(settings, family, methods)
 
 
-def _check_range(name: str, setting: campaign.Range, methods: Mapping[str]) -> None:
+def _check_range(name: str, setting: campaign.Range, methods: Mapping[str, Method]) -> None:
     field = f"space.parameters.{name}"
     kinds = {m.parameters[name].per_source for m in methods.values() if name in m.parameters}
     if len(kinds) > 1:
@@ -69,7 +69,7 @@ def _check_sum(name: str, setting: campaign.Range, experts: int) -> None:
     )
 
 
-def _check_subsets(settings: campaign.Space, family: Family, methods: Mapping[str]) -> None:
+def _check_subsets(settings: campaign.Space, family: Family, methods: Mapping[str, Method]) -> None:
     if settings.subsets and (
         WEIGHT not in settings.parameters
         or not any(WEIGHT in method.parameters for method in methods.values())
