@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from evomerge import config as campaign
 from evomerge.errors import CampaignError
+from evomerge.merge.methods import Method
 from evomerge.space.dimensions import is_per_source
 from evomerge.space.facts import WEIGHT, Family
 
