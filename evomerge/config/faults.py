@@ -84,6 +84,17 @@ class FieldError(ValueError):
 
 
 @contextmanager
+def at_field(field: str, kind: type[UserError] | None = None) -> Iterator[None]:
+    """Let an error name a field of the campaign file, and be of another kind if one is given."""
+    try:
+        yield
+    except UserError as error:
+        raise (kind or type(error))(
+            error.message, file=error.file, line=error.line, field=field
+        ) from error
+
+
+@contextmanager
 def located(file: Path | None) -> Iterator[None]:
     """Let an error that names a field of a campaign name its file and line, too; None: leave it so."""
     try:

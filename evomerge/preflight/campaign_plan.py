@@ -108,7 +108,8 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
     extra = 2 * baselines + campaign.search.finalists + len(campaign.models.experts) + 5
     free = shutil.disk_usage(_existing_parent(Path(campaign.out))).free
     per_trial = campaign.items_per_trial
-    results = ready.family.weight_bytes + (work.trials + extra) * per_trial * 64 + 2**20
+    weights = ITEMSIZES[campaign.models.dtype] * ready.family.parameters
+    results = weights + (work.trials + extra) * per_trial * 64 + 2**20
     return Plan(
         dimensions=len(ready.space.distributions),
         trials=work.trials,

@@ -8,8 +8,8 @@ from pathlib import Path
 from evomerge import config as settings
 from evomerge.candidate.trial import SPLITS, Split
 from evomerge.config import Campaign
-from evomerge.config.faults import located
-from evomerge.errors import CampaignError, RecipeError, TaskError
+from evomerge.config.faults import at_field, located
+from evomerge.errors import CampaignError, TaskError
 from evomerge.merge.methods import METHODS, Parameter
 from evomerge.merge.validation import check_recipe
 from evomerge.preflight.family import OpenFamily, check_weights, open_family
@@ -74,10 +74,8 @@ def _preflight(campaign: Campaign) -> Preflight:
             field="space.parameters",
         )
     for name in campaign.space.method:
-        try:
+        with at_field("space.parameters", CampaignError):
             check_recipe(space.recipe(space.middle(name)))
-        except RecipeError as error:
-            raise CampaignError(error.message, field="space.parameters") from error
     requests = tuple(TaskRequest(goal.task, goal.num_fewshot) for goal in campaign.objectives)
     plan = split_plan(campaign)
     prompt = PromptStyle(**campaign.prompt.model_dump())
@@ -190,16 +188,12 @@ def _load_items(
             error.message, file=error.file, line=error.line, field=error.field or field
         ) from error
     for position, goal in enumerate(campaign.objectives):
-        for field in ("metric", "report"):
-            splits = SPLITS if field == "metric" else FINAL_SPLITS
-            try:
-                items.check_metric(goal.task, getattr(goal, field), splits)
-            except TaskError as error:
-                raise TaskError(error.message, field=f"objectives.{position}.{field}") from error
+        with at_field(f"objectives.{position}.metric"):
+            items.check_metric(goal.task, goal.metric, SPLITS)
+        with at_field(f"objectives.{position}.report"):
+            items.check_metric(goal.task, goal.report, FINAL_SPLITS)
     if campaign.scorer.backend != "resident":
-        try:
+        with at_field("scorer.backend"):
             backend = BackendScorer(items, campaign.scorer.backend, campaign.scorer.args)
             backend.check({g.task: (g.metric, g.report) for g in campaign.objectives})
-        except TaskError as error:
-            raise TaskError(error.message, field="scorer.backend") from error
     return items

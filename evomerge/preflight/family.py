@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from evomerge import config as campaign
 from evomerge import zoo
 from evomerge.candidate import Vocabulary
+from evomerge.config.faults import at_field
 from evomerge.config.model_names import is_folder, parts
-from evomerge.errors import ModelError, UnlikeTokensError, UserError
+from evomerge.errors import ModelError, UnlikeTokensError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.family import check_family
 from evomerge.merge.finite import check_finite
@@ -23,7 +25,6 @@ from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.location import locate
 from evomerge.merge.tokenizer import load_tokenizer
-from evomerge.merge.tokens import check_tokens
 from evomerge.merge.vocabulary import OutputVocabulary
 from evomerge.space import Family
 
@@ -62,11 +63,9 @@ class OpenFamily:
         """
         if self.vocabulary is not None:
             return self.vocabulary.tokenizer
-        folder = str(self.base.tokenizer_folder)
-        try:
+        with at_field("models.base"):
+            folder = str(self.base.tokenizer_folder)
             return load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
-        except ModelError as error:
-            raise ModelError(error.message, file=error.file, field="models.base") from error
 
     @property
     def base(self) -> Checkpoint:
@@ -74,21 +73,9 @@ class OpenFamily:
         return self.checkpoints[self.family.base]
 
     @property
-    def weight_bytes(self) -> int:
-        """Bytes of one model's weights in the campaign's dtype."""
-        size = {"float32": 4, "bfloat16": 2, "float16": 2}[self.family.dtype]
-        return size * self.parameters
-
-    @property
     def parameters(self) -> int:
         """Number of weights of one model."""
-        total = 0
-        for header in self.base.tensors.values():
-            count = 1
-            for length in header.shape:
-                count *= length
-            total += count
-        return total
+        return sum(math.prod(header.shape) for header in self.base.tensors.values())
 
 
 def open_family(models: campaign.Models) -> OpenFamily:
@@ -97,50 +84,58 @@ def open_family(models: campaign.Models) -> OpenFamily:
     Raises:
         ModelError: A model is missing, damaged, or does not fit the base; the field is named.
     """
-    base = _located(models.base, "models.base")
-    checkpoints = {base: _open(base, models, "models.base")}
-    experts: dict[str, str] = {}
-    for position, expert in enumerate(models.experts):
-        field = f"models.experts.{position}"
-        model = _located(expert.model, field)
-        if (Path(model) / "adapter_config.json").is_file():
-            model = f"{base}+{model}"
-        checkpoints[model] = _open(model, models, field)
-        experts[expert.name] = model
-    hashes = {"base": fingerprint(base)}
-    hashes |= {name: fingerprint(model) for name, model in experts.items()}
-    _check_distinct(experts, hashes)
-    checkpoints = with_heads(checkpoints)
-    for model in experts.values():
-        with _at_its_model(base, experts):
-            check_family(
-                checkpoints[base],
-                [checkpoints[model]],
-                matched=models.tokenizer is not None,
-                tokens=False,
+    checkpoints: dict[str, Checkpoint] = {}
+    names: dict[str, str] = {}
+    given = [("models.base", "base", models.base)]
+    given += [
+        (f"models.experts.{position}", expert.name, expert.model)
+        for position, expert in enumerate(models.experts)
+    ]
+    for field_, name, model in given:
+        with at_field(field_):
+            if model.startswith("zoo:"):
+                model = str(zoo.resolve(model))
+            if names and (Path(model) / "adapter_config.json").is_file():
+                model = f"{names['base']}+{model}"
+            names[name] = model
+            checkpoints[model] = open_checkpoint(
+                model, allow_pickle=models.allow_pickle, trust_remote_code=models.trust_remote_code
             )
-    if models.tokenizer is None:
-        with _at_its_model(base, experts):
-            check_tokens(list(checkpoints.values()), trust_remote_code=models.trust_remote_code)
-    layout = Layout.of(checkpoints[base])
-    asked = _vocabulary(models.tokenizer, experts)
-    family = Family(base, experts, layout.num_layers, models.dtype, asked)
-    vocabulary = None if asked is None else _built(asked, checkpoints, models)
-    commits = {name: revision(model) for name, model in {"base": base, **experts}.items()}
+    hashes = {name: fingerprint(model) for name, model in names.items()}
+    _check_distinct(names, hashes)
+    checkpoints = with_heads(checkpoints)
+    base, *experts = (checkpoints[model] for model in names.values())
+    with _at_its_model(names):
+        check_family(
+            base,
+            experts,
+            matched=models.tokenizer is not None,
+            trust_remote_code=models.trust_remote_code,
+        )
+    own = {name: model for name, model in names.items() if name != "base"}
+    asked = vocabulary = None
+    if models.tokenizer is not None:
+        asked = Vocabulary(own.get(models.tokenizer, models.tokenizer))
+        with at_field("models.tokenizer", ModelError):
+            vocabulary = OutputVocabulary.build(
+                asked, checkpoints, trust_remote_code=models.trust_remote_code
+            )
+    family = Family(names["base"], own, Layout.of(base).num_layers, models.dtype, asked)
+    commits = {name: revision(model) for name, model in names.items()}
     revisions = {name: commit for name, commit in commits.items() if commit is not None}
     return OpenFamily(family, checkpoints, hashes, vocabulary, models.trust_remote_code, revisions)
 
 
 @contextmanager
-def _at_its_model(base: str, experts: Mapping[str, str]) -> Iterator[None]:
+def _at_its_model(names: Mapping[str, str]) -> Iterator[None]:
     """Let an error about a model name the field of the campaign that names it."""
     try:
         yield
     except ModelError as error:
-        names = list(experts.values())
-        known = str(error.file) in names
-        field = f"models.experts.{names.index(str(error.file))}" if known else "models.base"
-        raise type(error)(error.message, file=error.file, field=field) from error
+        models = list(names.values())
+        place = models.index(str(error.file)) if str(error.file) in models else 0
+        with at_field(f"models.experts.{place - 1}" if place else "models.base"):
+            raise
 
 
 def open_whole(models: campaign.Models) -> tuple[campaign.Models, OpenFamily]:
@@ -162,14 +157,11 @@ def check_weights(family: OpenFamily) -> None:
     Raises:
         ModelError: A tensor holds NaN or infinity; it and the field of its model are named.
     """
-    names = list(family.family.experts.values())
-    for model, checkpoint in family.checkpoints.items():
-        own = checkpoint is family.base or checkpoint.folder != family.base.folder
-        try:  # of an adapter on the base only what it changes is new
+    with _at_its_model({"base": family.family.base, **family.family.experts}):
+        for checkpoint in family.checkpoints.values():
+            own = checkpoint is family.base or checkpoint.folder != family.base.folder
+            # of an adapter on the base only what it changes is new
             check_finite(checkpoint, None if own else sorted(checkpoint.adapted))
-        except ModelError as error:
-            field = f"models.experts.{names.index(model)}" if model in names else "models.base"
-            raise ModelError(error.message, file=error.file, field=field) from error
 
 
 def fingerprint(model: str) -> str:
@@ -215,48 +207,18 @@ def _folder(part: str) -> Path | None:
         return None
 
 
-def _check_distinct(experts: Mapping[str, str], hashes: Mapping[str, str]) -> None:
+def _check_distinct(names: Mapping[str, str], hashes: Mapping[str, str]) -> None:
     """The same files under two names, wherever they lie, would be two dimensions of one model."""
-    known = {hashes["base"]: "the base"}
-    for position, (name, model) in enumerate(experts.items()):
-        found = known.setdefault(hashes[name], f'the expert "{name}"')
-        if found != f'the expert "{name}"':
+    known: dict[str, str] = {}
+    for position, (name, model) in enumerate(names.items()):
+        what = f'the expert "{name}"' if position else "the base"
+        found = known.setdefault(hashes[name], what)
+        if found != what:
             raise ModelError(
-                f'the expert "{name}" is the same model as {found}; leave it out',
+                f"{what} is the same model as {found}; leave it out",
                 file=model,
-                field=f"models.experts.{position}",
+                field=f"models.experts.{position - 1}",
             )
-
-
-def _vocabulary(tokenizer: str | None, experts: Mapping[str, str]) -> Vocabulary | None:
-    return None if tokenizer is None else Vocabulary(experts.get(tokenizer, tokenizer))
-
-
-def _built(
-    asked: Vocabulary, checkpoints: Mapping[str, Checkpoint], models: campaign.Models
-) -> OutputVocabulary:
-    try:
-        return OutputVocabulary.build(
-            asked, checkpoints, trust_remote_code=models.trust_remote_code
-        )
-    except UserError as error:
-        raise ModelError(error.message, file=error.file, field="models.tokenizer") from error
-
-
-def _located(model: str, field: str) -> str:
-    try:
-        return str(zoo.resolve(model)) if model.startswith("zoo:") else model
-    except ModelError as error:
-        raise ModelError(error.message, file=error.file, field=field) from error
-
-
-def _open(model: str, models: campaign.Models, field: str) -> Checkpoint:
-    try:
-        return open_checkpoint(
-            model, allow_pickle=models.allow_pickle, trust_remote_code=models.trust_remote_code
-        )
-    except ModelError as error:
-        raise ModelError(error.message, file=error.file, field=field) from error
 
 
 def _sample(digest: xxhash.xxh3_64, path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evomerge.config import Campaign
-from evomerge.config.faults import located
+from evomerge.config.faults import at_field, located
 from evomerge.config.model_names import parts
 from evomerge.errors import (
     CampaignError,
@@ -60,10 +60,8 @@ def _models(campaign: Campaign) -> Iterator[tuple[str, str]]:
 def _check_model(field: str, model: str) -> None:
     for part in parts(model):
         if part.startswith(registry.PREFIX):
-            try:
+            with at_field(field):
                 registry.resolve(part)
-            except ModelError as error:
-                raise ModelError(error.message, file=error.file, field=field) from error
         elif Path(part).is_absolute() and not Path(part).exists():
             raise ModelError(
                 "no such folder; expected a model folder or a Hub id", file=part, field=field

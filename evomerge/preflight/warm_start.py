@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.config.faults import located
-from evomerge.errors import CampaignError, ResultsError
+from evomerge.config.faults import at_field, located
+from evomerge.errors import CampaignError
 from evomerge.merge.methods import METHODS
 from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight
@@ -38,7 +38,9 @@ def first_points(ready: Preflight, file: Path | None = None) -> list[dict[str, f
 
 
 def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
-    with _opened(folder) as store:
+    with at_field(_FIELD):
+        opened = Store.open(folder, write=False)
+    with opened as store:
         _check_base(store, ready)
         old = Space.of(store.campaign, ready.family.family.num_layers, METHODS)
         aims = Objectives.of(store.campaign, store.facts, store.evaluations(), "search")
@@ -63,13 +65,6 @@ def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
             field=_FIELD,
         )
     return points[:POINTS]
-
-
-def _opened(folder: Path) -> Store:
-    try:
-        return Store.open(folder, write=False)
-    except ResultsError as error:
-        raise ResultsError(error.message, file=error.file, field=_FIELD) from error
 
 
 def _check_base(store: Store, ready: Preflight) -> None:
