@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evomerge.config import Campaign
 from evomerge.merge.methods import METHODS
 from evomerge.preflight.check import Preflight
-from evomerge.preflight.doubts import doubts
 from evomerge.preflight.machine import Here, here
 from evomerge.preflight.rates import Rates, rates
 from evomerge.preflight.tokens import token_lines
+from evomerge.preflight.warnings import warnings_of
 from evomerge.scoring import gold_count
 from evomerge.search import Forecast, forecast
 from evomerge.workers.memory_plan import Machine, MemoryPlan, plan_memory, sizes_of
@@ -85,35 +85,27 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
     golds = {goal.task: gold_count(ready.items, goal.task) for goal in campaign.objectives}
     work = forecast(campaign, sharing.node, golds)
     on_gpus = campaign.workers.gpus > 0
-    found = None
-    if not on_gpus or machine.gpus:
+    seconds, tried, by_hours = None, False, False
+    if machine.gpus or not on_gpus:
         found = rates(ready, "cuda" if on_gpus else "cpu")
-    at_once = min(sharing.node, max(1, int(machine.cores // campaign.workers.cpus)))
-    searching = None if found is None else _search_seconds(campaign, work, found, at_once)
-    by_hours = False
-    if searching is not None and campaign.search.hours is not None:
-        limit = 3600 * campaign.search.hours
-        open_ended = campaign.search.trials is None and campaign.search.item_evaluations is None
-        by_hours = limit < searching or open_ended
-        if by_hours:
-            trials = max(1, round(work.trials * limit / searching))
-            work = Forecast(trials, trials * campaign.items_per_trial, work.steps, work.step_items)
-            searching = limit
-    seconds = None
-    if found is not None and searching is not None:
-        around = _other_seconds(ready, found, work.trials)
-        seconds = STARTING_SECONDS + searching + around / at_once
+        at_once = min(sharing.node, max(1, int(machine.cores // campaign.workers.cpus)))
+        work, seconds, by_hours = _timed(ready, found, work, at_once)
+        tried = found.tried
     memory = memory_of(ready, machine, sharing)
-    baselines = len(ready.space.baselines())
-    extra = 2 * baselines + campaign.search.finalists + len(campaign.models.experts) + 5
-    free = shutil.disk_usage(_existing_parent(Path(campaign.out))).free
-    per_trial = campaign.items_per_trial
+    extra = (
+        2 * len(ready.space.baselines())
+        + campaign.search.finalists
+        + len(campaign.models.experts)
+        + 5
+    )
+    out = Path(campaign.out)
+    free = shutil.disk_usage(next(p for p in (out, *out.parents) if p.exists())).free
     weights = ITEMSIZES[campaign.models.dtype] * ready.family.parameters
-    results = weights + (work.trials + extra) * per_trial * 64 + 2**20
+    results = weights + (work.trials + extra) * campaign.items_per_trial * 64 + 2**20
     return Plan(
         dimensions=len(ready.space.distributions),
         trials=work.trials,
-        items_per_trial=per_trial,
+        items_per_trial=campaign.items_per_trial,
         steps=work.steps,
         evaluations=work.trials + extra,
         workers=sharing.node,
@@ -122,11 +114,33 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
         disk_bytes=results,
         free_disk_bytes=free,
         seconds=seconds,
-        tried=found is not None and found.tried,
+        tried=tried,
         ended_by_hours=by_hours,
-        warnings=doubts(ready, machine, memory, seconds, work.trials, (results, free)),
-        tokenizer=token_lines(ready.family, ready.campaign.models.tokenizer),
+        warnings=warnings_of(ready, machine, memory, seconds, work.trials, (results, free)),
+        tokenizer=token_lines(ready.family, campaign.models.tokenizer),
     )
+
+
+def _timed(
+    ready: Preflight, found: Rates, work: Forecast, at_once: int
+) -> tuple[Forecast, float, bool]:
+    """Return the work that `hours` allow, its wall time in seconds, and whether they end it."""
+    campaign, items, search = ready.campaign, ready.campaign.items, ready.campaign.search
+    scored = work.items / len(campaign.objectives) * found.searched
+    searching = (scored + work.steps * work.step_items * found.gradient) / at_once
+    by_hours = False
+    if search.hours is not None:
+        limit = 3600 * search.hours
+        by_hours = limit < searching or (search.trials is None and search.item_evaluations is None)
+        if by_hours:
+            trials = max(1, round(work.trials * limit / searching))
+            work = replace(work, trials=trials, items=trials * campaign.items_per_trial)
+            searching = limit
+    baselines = len(ready.space.baselines())
+    select = items.select * (baselines + min(search.finalists, work.trials))
+    holdout = items.holdout * (1 + len(campaign.models.experts) + _REPORTED_MERGES)
+    others = baselines * items.search * found.searched + (select + holdout) * found.reported
+    return work, STARTING_SECONDS + searching + others / at_once, by_hours
 
 
 def workers_here(campaign: Campaign, machine: Here) -> Sharing:
@@ -152,25 +166,3 @@ def memory_of(ready: Preflight, machine: Here, sharing: Sharing) -> MemoryPlan |
     sizes = sizes_of(ready.family.checkpoints, ITEMSIZES[campaign.models.dtype])
     methods = [METHODS[name] for name in campaign.space.method]
     return plan_memory(sizes, Machine(machine.host, machine.host_free, device), sharing, methods)
-
-
-def _search_seconds(campaign: Campaign, work: Forecast, found: Rates, at_once: int) -> float:
-    tasks = len(campaign.objectives)
-    gradients = work.steps * work.step_items * found.gradient
-    return (work.items / tasks * found.later + gradients) / at_once
-
-
-def _other_seconds(ready: Preflight, found: Rates, trials: int) -> float:
-    """Return what parents, baselines, finalists and the holdout items take, one after the other."""
-    campaign, items = ready.campaign, ready.campaign.items
-    baselines = len(ready.space.baselines())
-    select = baselines + min(campaign.search.finalists, trials)
-    holdout = 1 + len(campaign.models.experts) + _REPORTED_MERGES
-    return (
-        baselines * items.search * found.first
-        + (select * items.select + holdout * items.holdout) * found.reported
-    )
-
-
-def _existing_parent(folder: Path) -> Path:
-    return next(parent for parent in (folder, *folder.parents) if parent.exists())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evomerge.preflight.campaign_plan import Plan
-from evomerge.preflight.doubts import duration
+from evomerge.preflight.warnings import duration
 from evomerge.workers.memory_plan import MemoryPlan, size
 
 

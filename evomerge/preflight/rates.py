@@ -1,21 +1,23 @@
 """How long evaluations take: a small model's are tried out, of a large one products of its size are timed.
 
-Tried out is what a worker does: naive merges are written into the live model and scored on search items,
-a second one with the first one's answers as drafts, as all candidates but the first have them; one
-gradient is taken; and where another metric is reported, it is scored once. Of many items a part is
-taken, so that all of it takes some seconds.
+Tried out is what a worker does: naive merges are written into the live model and scored on search items, the
+second with the first one's answers as drafts, as all candidates but the first have them; one gradient is
+taken; and where another metric is reported, it is scored once. Of many items a part is taken, so that all of
+it takes some seconds.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import torch
 
 from evomerge.candidate.trial import Split
 from evomerge.errors import EvomergeError
 from evomerge.inference import Collapsed, NotFinite
+from evomerge.merge.devices import torch_dtype
 from evomerge.merge.live import LiveModel
 from evomerge.preflight.check import Preflight
 from evomerge.scoring import Scorer, gold_count
@@ -38,15 +40,13 @@ class Rates:
     """Seconds of one worker for one item of every task, or, for gradients, for one item.
 
     Attributes:
-        first: To score what is searched, without drafts, as for parents and naive merges.
-        later: The same of most candidates, whose answers are near to earlier ones.
+        searched: To score what is searched.
         reported: To score searched and reported metrics.
         gradient: To read an item with a gold answer forward and backward.
         tried: Whether evaluations were tried out.
     """
 
-    first: float
-    later: float
+    searched: float
     reported: float
     gradient: float
     tried: bool
@@ -59,28 +59,28 @@ def rates(ready: Preflight, device: str) -> Rates:
         ready: The checked campaign.
         device: Where the workers compute.
     """
-    campaign, family = ready.campaign, ready.family
-    threads = max(1, int(campaign.workers.cpus))
-    with _threads(threads):
-        rate = _operations_per_second(ready, device)
-        searched = _OVERHEAD * 2 * family.parameters * _tokens_of_an_item(ready, reported=False)
-        reported = _OVERHEAD * 2 * family.parameters * _tokens_of_an_item(ready, reported=True)
-        guess = Rates(
-            first=searched / rate,
-            later=searched / rate,
-            reported=reported / rate,
-            gradient=_GRADIENT * searched / rate / len(campaign.objectives),
-            tried=False,
-        )
-        size = sum(
-            header.nbytes for one in family.checkpoints.values() for header in one.tensors.values()
-        )
-        if campaign.scorer.backend != "resident" or size > LARGEST_TRIED:
+    checkpoints = ready.family.checkpoints.values()
+    size = sum(header.nbytes for one in checkpoints for header in one.tensors.values())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(ready.campaign.workers.cpus)))
+    try:
+        guess = _guess(ready, device)
+        if ready.campaign.scorer.backend != "resident" or size > LARGEST_TRIED:
             return guess
         try:
             return _tried(ready, device, guess)
         except (EvomergeError, NotFinite, Collapsed, RuntimeError):
             return guess  # what a worker would record as a failure
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _guess(ready: Preflight, device: str) -> Rates:
+    per_token = _OVERHEAD * 2 * ready.family.parameters / _operations_per_second(ready, device)
+    searched = per_token * _tokens_of_an_item(ready, reported=False)
+    reported = per_token * _tokens_of_an_item(ready, reported=True)
+    gradient = _GRADIENT * searched / len(ready.campaign.objectives)
+    return Rates(searched, reported, gradient, tried=False)
 
 
 def _tried(ready: Preflight, device: str, guess: Rates) -> Rates:
@@ -93,36 +93,33 @@ def _tried(ready: Preflight, device: str, guess: Rates) -> Rates:
         allow_pickle=campaign.models.allow_pickle,
         vocabulary=ready.family.family.vocabulary,
     )
-    batch_tokens = campaign.workers.batch_tokens
-    scorer = Scorer(model.tokenizer, items, batch_tokens=batch_tokens)
+    scorer = Scorer(model.tokenizer, items, batch_tokens=campaign.workers.batch_tokens)
     scorer.engine(model.module)  # while its weights are the base's
-    merges = _naive_merges(ready)
+    baselines = ready.space.baselines()
+    first = next(one for one in baselines if one.role == "base")
+    last = [one for one in baselines if one.role == "baseline"][1]  # task arithmetic
     searched = {goal.task: (goal.metric,) for goal in campaign.objectives}
     reported = {
         goal.task: tuple(dict.fromkeys((goal.metric, goal.report))) for goal in campaign.objectives
     }
 
-    def evaluate(
-        merge: Baseline, split: Split, metrics: Mapping[str, tuple[str, ...]], count: int
-    ) -> None:
+    def timed(
+        merge: Baseline, split: Split, metrics: Mapping[str, tuple[str, ...]], seconds: float
+    ) -> float:
+        count = _part(getattr(campaign.items, split), seconds)
         block = {task: tuple(range(min(count, len(items.ids(task, split))))) for task in metrics}
-        model.write(merge.candidate)
-        for _ in scorer.score_in_blocks(model.module, split, metrics, [block]):
-            pass
 
-    few = _part(campaign.items.search, guess.first)
+        def evaluate() -> None:
+            model.write(merge.candidate)
+            for _ in scorer.score_in_blocks(model.module, split, metrics, [block]):
+                pass
 
-    def timed(merge: Baseline) -> float:
-        return _seconds(lambda: evaluate(merge, "search", searched, few)) / few
+        return _seconds(evaluate) / count
 
-    timed(merges[0])  # tokenises, and leaves drafts
-    first = timed(merges[1])
-    later = min(first, timed(merges[2]))
-    seen = first
-    if reported != searched:
-        some = _part(campaign.items.select, guess.reported)
-        seen = _seconds(lambda: evaluate(merges[1], "select", reported, some)) / some
-    return Rates(first, later, seen, _gradient(ready, model, scorer, merges[2], guess), True)
+    timed(first, "search", searched, guess.searched)  # tokenises, and leaves drafts
+    each = timed(last, "search", searched, guess.searched)
+    seen = each if reported == searched else timed(last, "select", reported, guess.reported)
+    return Rates(each, seen, _gradient(ready, model, scorer, last, guess), tried=True)
 
 
 def _gradient(
@@ -142,14 +139,6 @@ def _gradient(
 
     take()
     return _seconds(take) / sum(map(len, chosen.values()))
-
-
-def _naive_merges(ready: Preflight) -> list[Baseline]:
-    """Return the base, the uniform average, and task arithmetic."""
-    known = ready.space.baselines()
-    return [one for one in known if one.role == "base"] + [
-        one for one in known if one.role == "baseline"
-    ]
 
 
 def _part(items: int, seconds_each: float) -> int:
@@ -184,10 +173,6 @@ def _tokens_of_an_item(ready: Preflight, *, reported: bool) -> float:
 
 def _operations_per_second(ready: Preflight, device: str) -> float:
     """Time a product as wide as the model's, in its dtype, on the device."""
-    import torch
-
-    from evomerge.merge.devices import torch_dtype
-
     hidden = int(ready.family.base.config.get_text_config().hidden_size)
     dtype = torch_dtype(ready.campaign.models.dtype)
     left = torch.randn(_TOKENS_TIMED, hidden).to(device, dtype)
@@ -205,15 +190,3 @@ def _operations_per_second(ready: Preflight, device: str) -> float:
         rounds += 1
     operations = rounds * 2 * _TOKENS_TIMED * hidden * 4 * hidden
     return operations / (time.perf_counter() - start)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

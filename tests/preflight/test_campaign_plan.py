@@ -16,7 +16,7 @@ from evomerge.workers.sharing import Sharing
 GB = 10**9
 LAPTOP = Here(cores=4, host=16 * GB, host_free=12 * GB)
 SERVER = Here(cores=96, host=137 * GB, host_free=128 * GB, gpus=(85 * GB,) * 8)
-RATES = Rates(first=0.2, later=0.1, reported=0.3, gradient=0.5, tried=True)
+RATES = Rates(searched=0.1, reported=0.3, gradient=0.5, tried=True)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_it_states_dimensions_items_memory_disk_and_time(checked):
 def test_time_is_rates_times_evaluations(checked):
     ready = checked("count: auto", "count: 2")
     known = len(ready.space.baselines())
-    search = 8 * (known * 0.2 + 4 * 0.1)
+    search = 8 * ((known + 4) * 0.1)
     others = 8 * 0.3 * (known + 4) + 8 * 0.3 * (2 + 5)
     found = plan(ready, LAPTOP)
     assert found.seconds == pytest.approx(STARTING_SECONDS + (search + others) / 2)

@@ -19,7 +19,7 @@ FEWEST_BATCH_TOKENS = 64
 MANY_TRIALS = 10**6
 
 
-def doubts(
+def warnings_of(
     ready: Preflight,
     machine: Here,
     memory: MemoryPlan | None,
@@ -37,20 +37,22 @@ def doubts(
         trials: Its candidates.
         disk: Bytes that the results need, and bytes that are free.
     """
+    needed, free = disk
+    full = f"the results need {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"
     return (
+        *ready.campaign.notes,
         *_of_the_search(ready, seconds, trials),
         *unused(ready.space, ready.campaign.search.sampler),
         *_of_components(ready),
         *_of_workers(ready, machine),
         *_of_batches(ready, memory),
         *(memory.faults if memory is not None else ()),
-        *_of_the_disk(*disk),
+        *([full] if needed > free else []),
     )
 
 
 def _of_the_search(ready: Preflight, seconds: float | None, trials: int) -> Iterator[str]:
     search, dimensions = ready.campaign.search, len(ready.space.distributions)
-    yield from ready.campaign.notes
     if trials < 2 * dimensions:
         yield (
             f"{trials} trials are few for {dimensions} dimensions; fewer layer groups or "
@@ -135,11 +137,6 @@ def _of_batches(ready: Preflight, memory: MemoryPlan | None) -> Iterator[str]:
             f"workers.batch_tokens: passes of {given} tokens are slow, and few prompts are so short; leave "
             "it at auto"
         )
-
-
-def _of_the_disk(results: int, free: int) -> Iterator[str]:
-    if results > free:
-        yield f"the results need {results / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"
 
 
 def _workers(count: int) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evomerge.preflight.campaign_plan import memory_of, workers_here
-from evomerge.preflight.doubts import doubts, duration
 from evomerge.preflight.machine import Here
+from evomerge.preflight.warnings import duration, warnings_of
 
 GB = 10**9
 LAPTOP = Here(cores=4, host=16 * GB, host_free=12 * GB)
@@ -15,7 +15,7 @@ TWO_GPUS = Here(cores=16, host=64 * GB, host_free=60 * GB, gpus=(25 * GB, 25 * G
 
 def found(ready, machine=LAPTOP, seconds=60.0, trials=100):
     memory = memory_of(ready, machine, workers_here(ready.campaign, machine))
-    return doubts(ready, machine, memory, seconds, trials, (1, 2))
+    return warnings_of(ready, machine, memory, seconds, trials, (1, 2))
 
 
 def test_a_plain_campaign_raises_none(checked):
@@ -85,7 +85,7 @@ def test_budgets_that_nobody_waits_for(checked):
 
 
 def test_a_full_disk(checked):
-    (line,) = doubts(checked(), LAPTOP, None, None, 100, (5 * GB, 2 * GB))
+    (line,) = warnings_of(checked(), LAPTOP, None, None, 100, (5 * GB, 2 * GB))
     assert line == "the results need 5.0 GB, the disk has 2.0 GB free"
 
 
