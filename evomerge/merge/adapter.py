@@ -1,20 +1,38 @@
-"""What a LoRA adapter (a PEFT folder) does to a model's tensors, tensor by tensor.
+"""A LoRA adapter (a PEFT folder) on a model: what PEFT computes with it, in float32, rounded nowhere.
 
-What PEFT computes with the adapter, without loading the model; in float32, rounded nowhere.
+A tied head and the embeddings are one weight. PEFT keeps it one where the adapter holds mere copies of it or
+trained rows of it; what it trains under one of the two names (LoRA factors, `modules_to_save`) acts under
+that name only, so the adapted model has two weights. So is it here, unless both are trained to the same
+values. (PEFT's own merge adds LoRA factors to the one weight that the unmerged model has, and then computes
+something else than the adapter that was trained; here the merged model is the adapted one.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 
 from evomerge.errors import ModelError
+from evomerge.merge.heads import (
+    USUAL_HEAD,
+    is_head,
+    is_head_weight,
+    is_tied,
+    resized_config,
+    untied_config,
+)
+from evomerge.merge.location import has_tokenizer
 
-_T = TypeVar("_T")
+if TYPE_CHECKING:
+    from evomerge.merge.checkpoint import Checkpoint
+
+CONV1D = ("gpt2", "openai-gpt", "imagegpt")
+"""Model types whose layers store weights as `[in, out]`."""
 
 
 @dataclass(frozen=True)
@@ -25,32 +43,34 @@ class Pair:
         a: `[rank, in]`; of an embedding `[rank, tokens]`.
         b: `[out, rank]`; of an embedding `[hidden, rank]`.
         scale: alpha / rank, or alpha / sqrt(rank) with rslora.
-        transposed: The weight is stored `[in, out]` (Conv1D) or is an embedding; None: as the shape of the
-            weight says, and where it is square as the adapter's other weights say.
+        embedding: Of an embedding, whose weight is stored `[in, out]`.
     """
 
     a: torch.Tensor
     b: torch.Tensor
     scale: float
-    transposed: bool | None
+    embedding: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
         """Of the weight that the pair is added to, unless it is transposed."""
         return self.b.shape[0], self.a.shape[1]
 
-    def delta(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """Return the update in float32, shaped as the weight is stored."""
+    def delta(self, shape: tuple[int, ...], conv1d: bool) -> torch.Tensor:
+        """Return the update in float32, shaped as the weight is stored.
+
+        Args:
+            shape: Of the weight, which tells whether it is transposed unless it is square.
+            conv1d: Square ones are stored `[in, out]`.
+        """
         product = self.b.float() @ self.a.float()
-        turned = self.transposed if self.transposed is not None else self.shape != shape
+        square = self.shape[0] == self.shape[1]
+        turned = self.embedding or (conv1d if square else self.shape != shape)
         return (product.T if turned else product) * self.scale
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Tell whether the update has the shape of the weight."""
-        straight, turned = self.shape == shape, self.shape[::-1] == shape
-        return (
-            straight or turned if self.transposed is None else (straight, turned)[self.transposed]
-        )
+        return self.shape[::-1] == shape or (not self.embedding and self.shape == shape)
 
     def equals(self, other: Pair) -> bool:
         """Tell whether two pairs are the same update of an embedding and of its tied head."""
@@ -58,23 +78,6 @@ class Pair:
             return False
         same = torch.equal(self.a, other.a) and torch.equal(self.b, other.b)
         return same or (torch.equal(self.a, other.b.T) and torch.equal(self.b, other.a.T))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of an embedding that were trained in full (`trainable_token_indices`).
-
-    Attributes:
-        indices: Which rows.
-        values: What they are, `[len(indices), hidden]`.
-    """
-
-    indices: tuple[int, ...]
-    values: torch.Tensor
-
-    def equals(self, other: Rows) -> bool:
-        """Tell whether both set the same rows to the same values."""
-        return self.indices == other.indices and torch.equal(self.values, other.values)
 
 
 @dataclass(frozen=True)
@@ -86,78 +89,63 @@ class Change:
         trained: `weight` was trained in full (`modules_to_save`, biases); otherwise it is a copy of what the
             adapter was trained on.
         pair: Low-rank update.
-        rows: Rows that were trained in full.
+        indices: Rows of an embedding that were trained in full (`trainable_token_indices`).
+        rows: What they are, `[len(indices), hidden]`.
     """
 
     weight: torch.Tensor | None = None
     trained: bool = False
     pair: Pair | None = None
-    rows: Rows | None = None
+    indices: tuple[int, ...] = ()
+    rows: torch.Tensor | None = None
 
     @property
-    def is_own(self) -> bool:
-        """Whether the tensor was trained; a mere copy was not, and rows go to a tied head, too."""
-        return self.trained or self.pair is not None
+    def is_none(self) -> bool:
+        """Whether nothing is changed."""
+        return self.weight is None and self.pair is None and self.rows is None
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the changed tensor; more rows than before after new tokens."""
         return stored if self.weight is None else tuple(self.weight.shape)
 
-    def applied(self, stored: torch.Tensor) -> torch.Tensor:
+    def applied(self, stored: torch.Tensor, conv1d: bool) -> torch.Tensor:
         """Return the changed tensor, in float32."""
         weight = (stored if self.weight is None else self.weight).float()
         if self.rows is not None:
-            places = torch.tensor(self.rows.indices)
-            weight = weight.index_copy(0, places, self.rows.values.to(weight))
+            weight = weight.index_copy(0, torch.tensor(self.indices), self.rows.to(weight))
         if self.pair is not None:
-            weight = weight + self.pair.delta(tuple(weight.shape))
+            weight = weight + self.pair.delta(tuple(weight.shape), conv1d)
         return weight
-
-    def stored_as(self, *, transposed: bool) -> Change:
-        """Settle how a square weight is stored, which its shape does not tell."""
-        if self.pair is None or self.pair.transposed is not None:
-            return self
-        if self.pair.shape[0] != self.pair.shape[1]:
-            return self
-        return replace(self, pair=replace(self.pair, transposed=transposed))
-
-    def holds(self, weight: torch.Tensor | None) -> bool:
-        """Tell whether this weight is in the place of the stored one; None: none is."""
-        return _both(self.weight, weight, same)
 
     def equals(self, other: Change) -> bool:
         """Tell whether two changes make the same of one weight, under its two names."""
-        return self.holds(other.weight) and (
-            _both(self.pair, other.pair, Pair.equals) and _both(self.rows, other.rows, Rows.equals)
+        pairs = self.pair, other.pair
+        same_pair = pairs[0].equals(pairs[1]) if pairs[0] and pairs[1] else pairs[0] is pairs[1]
+        return (
+            same_pair
+            and self.indices == other.indices
+            and _same(self.weight, other.weight)
+            and _same(self.rows, other.rows)
         )
 
-    def check(
-        self, name: str, shape: tuple[int, ...], folder: Path, *, resizable: bool = False
-    ) -> None:
-        """Check that the change fits a tensor.
-
-        Args:
-            name: Of the tensor.
-            shape: As the model stores it.
-            folder: Of the adapter, for the message.
-            resizable: It may have another number of rows than the model's.
-
-        Raises:
-            ModelError: It does not.
-        """
+    def check(self, name: str, shape: tuple[int, ...], folder: Path, resizable: bool) -> None:
+        """Check that the change fits a tensor, which may have more rows where `resizable`."""
         found = self.shape(shape)
+        unlike = []
         if found != shape and not (resizable and found[1:] == shape[1:]):
-            raise _unlike(name, found, shape, folder)
+            unlike.append((found, shape))
         if self.pair is not None and not self.pair.fits(found):
-            raise _unlike(name, self.pair.shape, found, folder)
-        if self.rows is not None:
-            if self.rows.values.shape[1:] != found[1:]:
-                raise _unlike(name, tuple(self.rows.values.shape), found, folder)
-            if max(self.rows.indices, default=0) >= found[0]:
-                raise ModelError(
-                    f"trains row {max(self.rows.indices)} of {name}, which has {found[0]} rows",
-                    file=folder,
-                )
+            unlike.append((self.pair.shape, found))
+        if self.rows is not None and self.rows.shape[1:] != found[1:]:
+            unlike.append((tuple(self.rows.shape), found))
+        for theirs, ours in unlike:
+            raise ModelError(
+                f"adapts {name} of shape {list(theirs)}, the model's is {list(ours)}", file=folder
+            )
+        if self.indices and max(self.indices) >= found[0]:
+            raise ModelError(
+                f"trains row {max(self.indices)} of {name}, which has {found[0]} rows", file=folder
+            )
 
 
 @dataclass(frozen=True)
@@ -168,27 +156,104 @@ class Adapter:
         folder: Where it was read from.
         changes: Tensor → what becomes of it.
         keeps_tie: A tied head was trained as one with its embeddings (`ensure_weight_tying`).
+        conv1d: Layers are stored `[in, out]` (`fan_in_fan_out`). PEFT corrects the flag layer by layer and
+            saves that of the last one: it counts only where the shape leaves it open.
     """
 
     folder: Path
     changes: Mapping[str, Change]
     keeps_tie: bool = False
+    conv1d: bool = False
 
 
-def _both(one: _T | None, other: _T | None, equal: Callable[[_T, _T], bool]) -> bool:
+def with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
+    """Return a model with an adapter on it; the tensors that it changes are float32.
+
+    Raises:
+        ModelError: The adapter changes a tensor that the model does not have, or has in another shape.
+    """
+    known = model.vocabulary_tensors
+    changes = dict(adapter.changes)
+    origin = {name: name for name in model.tensors}
+    config = model.config
+    if is_tied(config) and known.embedding is not None:
+        head = next((name for name in (*changes, *known.heads) if is_head_weight(name)), USUAL_HEAD)
+        both = changes.pop(known.embedding, Change()), changes.pop(head, Change())
+        embedding, own = _settled(adapter, *both, partial(model.tensor, known.embedding))
+        for name, change in ((known.embedding, embedding), (head, own)):
+            if change is not None and not change.is_none:
+                changes[name] = change
+        if changes.keys() & {known.embedding, head}:  # a copy in the file would contradict them
+            origin.pop(head, None)
+        if own is not None:
+            origin[head] = known.embedding
+            config = untied_config(config)
+    vocabulary = {*known.names, *filter(is_head, origin)}
+    headers = {name: model.tensors[origin[name]] for name in sorted(origin)}
+    for name, change in sorted(changes.items()):
+        if name not in headers:
+            raise ModelError(
+                f"adapts {name}, which the model does not have; was it trained on another model?",
+                file=adapter.folder,
+            )
+        shape = headers[name].shape
+        change.check(name, shape, adapter.folder, name in vocabulary)
+        headers[name] = replace(headers[name], shape=change.shape(shape), dtype=torch.float32)
+    if known.embedding is not None:
+        config = resized_config(config, headers[known.embedding].shape[0])
+    conv1d = adapter.conv1d or getattr(config, "model_type", None) in CONV1D
+
+    def read(name: str) -> torch.Tensor:
+        stored = model.tensor(origin[name])
+        return changes[name].applied(stored, conv1d) if name in changes else stored
+
+    has_tokens = bool(vocabulary & changes.keys()) and has_tokenizer(adapter.folder)
+    return replace(
+        model,
+        config=config,
+        tensors=headers,
+        tokens_from=adapter.folder if has_tokens else None,
+        mapped=False,
+        adapted=frozenset(changes),
+        _read=read,
+    )
+
+
+def _settled(
+    adapter: Adapter, embedding: Change, head: Change, stored: Callable[[], torch.Tensor]
+) -> tuple[Change, Change | None]:
+    """Return what becomes of the embeddings, and of the head; None: it stays tied to them."""
+    embedding, head = _with_copies(embedding, head, stored)
+    if head.rows is None and not head.trained:
+        head = replace(head, indices=embedding.indices, rows=embedding.rows)
+    own = head.trained or head.pair is not None  # a copy was not trained, and rows go to both
+    if embedding.equals(head) or (adapter.keeps_tie and not own):
+        return embedding, None
+    return embedding, head
+
+
+def _with_copies(
+    embedding: Change, head: Change, stored: Callable[[], torch.Tensor]
+) -> tuple[Change, Change]:
+    """Give both names the copy that the adapter holds under one of them, and leave out what is no change."""
+    copies = [one.weight for one in (head, embedding) if one.weight is not None and not one.trained]
+    if copies:
+        embedding, head = (
+            replace(one, weight=copies[0]) if one.weight is None else one
+            for one in (embedding, head)
+        )
+    if not copies and not embedding.trained and not head.trained:
+        return embedding, head
+    original = stored()
+    embedding, head = (
+        replace(one, weight=None, trained=False) if _same(one.weight, original) else one
+        for one in (embedding, head)
+    )
+    return embedding, head
+
+
+def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    """Tell whether two tensors hold the same numbers, whatever the dtype."""
     if one is None or other is None:
         return one is other
-    return equal(one, other)
-
-
-def same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Tell whether two tensors hold the same numbers, whatever the dtype."""
     return one.shape == other.shape and torch.equal(one.float(), other.float())
-
-
-def _unlike(
-    name: str, found: tuple[int, ...], expected: tuple[int, ...], folder: Path
-) -> ModelError:
-    return ModelError(
-        f"adapts {name} of shape {list(found)}, the model's is {list(expected)}", file=folder
-    )

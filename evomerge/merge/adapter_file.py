@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from evomerge.errors import ModelError
-from evomerge.merge.adapter import Adapter, Change, Pair, Rows
+from evomerge.merge.adapter import Adapter, Change, Pair
+from evomerge.merge.files import pickle_error, pickled_tensors, safetensors_error
 
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?$")
@@ -87,41 +87,34 @@ def open_adapter(folder: Path, *, allow_pickle: bool = False) -> Adapter:
     """
     config = _config(folder)
     file, stored = _weights(folder, allow_pickle)
-    factors: dict[tuple[str, bool], dict[str, torch.Tensor]] = {}
     changes: dict[str, Change] = {}
+    factors: dict[tuple[str, bool], dict[str, torch.Tensor]] = {}
+
+    def change(name: str, **found: Any) -> None:  # noqa: ANN401 - fields of a change
+        changes[name] = replace(changes.get(name, Change()), **found)
+
     for key, tensor in stored.items():
         name = key.removeprefix(PREFIX)
         if match := FACTOR.match(name):
             place = (match["module"], match["embedding"] is not None)
             factors.setdefault(place, {})[match["factor"]] = tensor
         elif match := TOKENS.match(name):
-            weight = f"{match['module']}.weight"
-            rows = Rows(_indices(config, match["module"], tensor, folder), tensor)
-            changes[weight] = replace(changes.get(weight, Change()), rows=rows)
+            indices = _indices(config, match["module"], tensor, folder)
+            change(f"{match['module']}.weight", indices=indices, rows=tensor)
         elif ".original_module." in name:
             continue  # what `modules_to_save` was before it was trained
         elif "lora_" in name:
             raise ModelError(f"holds {key}, which does not belong to a plain LoRA", file=file)
         else:
             plain = INSIDE.sub(".", name)
-            trained = _is_trained(config, plain)
-            changes[plain] = replace(changes.get(plain, Change()), weight=tensor, trained=trained)
+            change(plain, weight=tensor, trained=_is_trained(config, plain))
     for (module, embedding), found in factors.items():
         if set(found) != {"A", "B"}:
             raise ModelError(f"holds only one of the two factors of {module}", file=file)
-        weight = f"{module}.weight"
-        pair = Pair(
-            a=found["A"],
-            b=found["B"],
-            scale=_scale(config, module, rank=found["A"].shape[0]),
-            transposed=True if embedding else None,
-        )
-        changes[weight] = replace(changes.get(weight, Change()), pair=pair)
-    if config.get("fan_in_fan_out"):
-        # PEFT corrects the flag layer by layer and saves that of the last one: only where the shape leaves
-        # it open does it count.
-        changes = {name: change.stored_as(transposed=True) for name, change in changes.items()}
-    return Adapter(folder, changes, keeps_tie=bool(config.get("ensure_weight_tying")))
+        scale = _scale(config, module, rank=found["A"].shape[0])
+        change(f"{module}.weight", pair=Pair(found["A"], found["B"], scale, embedding))
+    keeps_tie, conv1d = bool(config.get("ensure_weight_tying")), bool(config.get("fan_in_fan_out"))
+    return Adapter(folder, changes, keeps_tie, conv1d)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -158,29 +151,12 @@ def _weights(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, torch.Te
         try:
             return file, load_file(file)
         except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"truncated or not a safetensors file ({error}); copy or download it again",
-                file=file,
-            ) from None
+            raise safetensors_error(file, error) from None
     if not pickle.is_file():
         raise ModelError("no adapter_model.safetensors beside adapter_config.json", file=folder)
     if not allow_pickle:
-        raise ModelError(
-            f"only a PyTorch pickle ({pickle.name}), which can run code when it is read; "
-            "convert it to safetensors, or allow pickles if you trust it (--allow-pickle; in a "
-            "campaign models.allow_pickle: true)",
-            file=folder,
-        )
-    try:
-        stored = torch.load(pickle, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"cannot be read as a PyTorch file: {reason}", file=pickle) from None
-    if not isinstance(stored, dict) or not all(
-        isinstance(tensor, torch.Tensor) for tensor in stored.values()
-    ):
-        raise ModelError("holds something else than tensors by name", file=pickle)
-    return pickle, stored
+        raise pickle_error(folder, pickle.name)
+    return pickle, pickled_tensors(pickle)
 
 
 def _is_trained(config: Mapping[str, Any], name: str) -> bool:

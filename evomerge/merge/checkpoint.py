@@ -2,71 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig
 
 from evomerge.errors import ModelError
-from evomerge.merge.adapter import Adapter
+from evomerge.merge.adapter import with_adapter
 from evomerge.merge.adapter_file import open_adapter
-from evomerge.merge.adapter_heads import adapt
-from evomerge.merge.files import WeightFiles, weight_files
-from evomerge.merge.location import has_tokenizer, locate, split_adapter
+from evomerge.merge.files import TensorHeader, WeightFiles, stored_tensors, weight_files
+from evomerge.merge.heads import VocabularyTensors
+from evomerge.merge.location import locate, split_adapter
 from evomerge.merge.names import ModelNames, model_names
-from evomerge.merge.quantised import check_config, check_tensors, gguf_error
-from evomerge.merge.vocabulary_tensors import untied_config, with_rows
-
-DTYPES: Mapping[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-    "C64": torch.complex64,
-    "BOOL": torch.bool,
-}
-LFS = b"version https://git-lfs"
-
-
-@dataclass(frozen=True)
-class TensorHeader:
-    """What a file says of a tensor before its values are read.
-
-    Attributes:
-        shape: As stored.
-        dtype: As stored; float32 where a LoRA adapter is added to it.
-        nbytes: In that dtype.
-    """
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def numel(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the values."""
-        return self.numel * self.dtype.itemsize
+from evomerge.merge.quantised import check_config, gguf_error
 
 
 @dataclass(frozen=True)
@@ -96,6 +48,18 @@ class Checkpoint:
     missing: frozenset[str] = frozenset()
     tokens_from: Path | None = None
     views: Mapping[str, Hashable] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def vocabulary_tensors(self) -> VocabularyTensors:
+        """Which of its tensors have a row a token."""
+        shapes = {name: header.shape for name, header in self.tensors.items()}
+        return VocabularyTensors.of(self.config, shapes)
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows of its embeddings; None where they cannot be told."""
+        embedding = self.vocabulary_tensors.embedding
+        return None if embedding is None else self.tensors[embedding].shape[0]
 
     def key(self, tensor: str) -> tuple[Hashable, ...]:
         """Return what tells the values of one tensor from those of all other models' tensors.
@@ -151,8 +115,7 @@ def open_checkpoint(
         folder, named=getattr(config, "transformers_weights", None), allow_pickle=allow_pickle
     )
     names = model_names(config, trust_remote_code=trust_remote_code)
-    opened_as = _open_pickles if files.pickled else _open_safetensors
-    stored, read_stored = opened_as(files, None if names is None else names.state)
+    stored, read_stored = stored_tensors(files, None if names is None else names.state)
     _check_index(files, stored, names)
     places = _places(files, stored, names)
     opened = Checkpoint(
@@ -166,29 +129,7 @@ def open_checkpoint(
     if adapter is None:
         return opened
     lora = open_adapter(locate(adapter, allow_pickle=allow_pickle), allow_pickle=allow_pickle)
-    return _with_adapter(opened, lora)
-
-
-def _with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
-    shapes = {name: header.shape for name, header in model.tensors.items()}
-    adapted = adapt(adapter, model.config, shapes, model.tensor)
-    headers = {
-        name: TensorHeader(shape, torch.float32)
-        if name in adapted.touched
-        else model.tensors[adapted.origin[name]]
-        for name, shape in sorted(adapted.shapes.items())
-    }
-    has_tokens = adapted.resizes and has_tokenizer(adapter.folder)
-    config = untied_config(model.config) if adapted.unties else model.config
-    return replace(
-        model,
-        config=with_rows(config, shapes, adapted.shapes),
-        tensors=headers,
-        tokens_from=adapter.folder if has_tokens else None,
-        mapped=False,
-        adapted=adapted.touched,
-        _read=adapted.read,
-    )
+    return with_adapter(opened, lora)
 
 
 def _config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
@@ -237,71 +178,3 @@ def _check_index(
             "the model again",
             file=files.index,
         )
-
-
-def _open_safetensors(
-    files: WeightFiles, own: Mapping[str, bool] | None
-) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
-    owner: dict[str, tuple[Any, Path]] = {}
-    headers: dict[str, TensorHeader] = {}
-    for file in files.files:
-        handle = _safe_open(file)
-        pieces = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
-        stored_as = {name: piece.get_dtype() for name, piece in pieces.items()}
-        check_tensors(file, {name: DTYPES.get(kind) for name, kind in stored_as.items()}, own)
-        for name, piece in pieces.items():
-            if name in owner:
-                raise ModelError(f"holds {name}, and so does {owner[name][1].name}", file=file)
-            owner[name] = (handle, file)
-            headers[name] = TensorHeader(tuple(piece.get_shape()), DTYPES[stored_as[name]])
-
-    def read(name: str) -> torch.Tensor:
-        handle, file = owner[name]
-        try:
-            tensor: torch.Tensor = handle.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{name} cannot be read: {error}", file=file) from None
-        return tensor
-
-    return headers, read
-
-
-def _safe_open(file: Path) -> Any:  # noqa: ANN401 - safetensors' handle has no type
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        with file.open("rb") as content:
-            if content.read(len(LFS)) == LFS:
-                raise ModelError(
-                    "is a pointer of Git LFS, not the weights; fetch them with git lfs pull",
-                    file=file,
-                ) from None
-        raise ModelError(
-            f"truncated or not a safetensors file ({error}); copy or download it again", file=file
-        ) from None
-
-
-def _open_pickles(
-    files: WeightFiles, own: Mapping[str, bool] | None
-) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
-    tensors: dict[str, torch.Tensor] = {}
-    for file in files.files:
-        try:
-            found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(
-                f"cannot be read as a PyTorch checkpoint: {reason}", file=file
-            ) from None
-        if not isinstance(found, Mapping) or not all(map(torch.is_tensor, found.values())):
-            raise ModelError(
-                "holds something else than tensors by name; expected what torch.save makes of a "
-                "model's state_dict",
-                file=file,
-            )
-        check_tensors(file, {name: tensor.dtype for name, tensor in found.items()}, own)
-        tensors.update(found)
-    headers = {
-        name: TensorHeader(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()
-    }
-    return headers, tensors.__getitem__

@@ -9,11 +9,9 @@ import torch
 
 from evomerge.errors import ModelError, UnlikeTokensError
 from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.heads import is_head, is_head_weight, is_tied
 from evomerge.merge.location import split_adapter
 from evomerge.merge.tokens import WAY_OUT, check_tokens
-from evomerge.merge.vocabulary_tensors import is_head
-
-HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 
 
 def check_family(
@@ -78,11 +76,10 @@ def merged_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     Raises:
         ModelError: The config ties the head to the embeddings, the file holds two different ones.
     """
-    text_config = checkpoint.config.get_text_config()
     names = tuple(checkpoint.tensors)
-    if not getattr(text_config, "tie_word_embeddings", False):
+    if not is_tied(checkpoint.config):
         return names
-    for head in (name for name in names if name in HEADS):
+    for head in filter(is_head_weight, names):
         header = checkpoint.tensors[head]
         twins = [n for n in names if n != head and checkpoint.tensors[n].shape == header.shape]
         stored = checkpoint.tensor(head)

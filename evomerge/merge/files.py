@@ -1,4 +1,6 @@
-"""Which files of a folder are the model: those that transformers 5.23 `from_pretrained` loads, no others.
+"""Which files of a folder are the model, and the tensors in them, each read when it is asked for.
+
+The files are those that transformers 5.23 `from_pretrained` loads, no others:
 
 `transformers_weights` of the config where it is given; else `model.safetensors`; else the shards that
 `model.safetensors.index.json` names; else, where pickles are allowed, `pytorch_model.bin` and its index. A
@@ -8,12 +10,18 @@ second set of files beside them (`consolidated.safetensors`, a variant, an older
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
 
 from evomerge.errors import ModelError
-from evomerge.merge.quantised import gguf_error
+from evomerge.merge.quantised import check_tensors, gguf_error
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -21,6 +29,48 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 SUFFIXES = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".npz"}
 SHOWN = 3  # foreign files that a message lists
+LFS = b"version https://git-lfs"
+DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "C64": torch.complex64,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """What a file says of a tensor before its values are read.
+
+    Attributes:
+        shape: As stored.
+        dtype: As stored; float32 where a LoRA adapter is added to it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def numel(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values, in that dtype."""
+        return self.numel * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -61,14 +111,112 @@ def weight_files(folder: Path, *, named: object = None, allow_pickle: bool = Fal
     if not pickles:
         raise _nothing(folder)
     if not allow_pickle:
-        raise ModelError(
-            f"only a PyTorch pickle ({pickles[0]}), which can run code when it is read; "
-            "convert it to safetensors, or allow pickles if you trust it",
-            file=folder,
-        )
+        raise pickle_error(folder, pickles[0])
     if pickles[0] == PICKLE:
         return WeightFiles((folder / PICKLE,), None, {}, pickled=True)
     return _sharded(folder / PICKLE_INDEX, pickled=True)
+
+
+def stored_tensors(
+    files: WeightFiles, own: Mapping[str, bool] | None
+) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
+    """Open the files.
+
+    Args:
+        files: Of a model.
+        own: The model's own names of its tensors → whether they are floating-point numbers; None: not known.
+
+    Returns:
+        The headers by the names in the files, and what reads a tensor: a view of its file.
+
+    Raises:
+        ModelError: A file is damaged, holds something else than weights, or a tensor that another holds.
+    """
+    return (_open_pickles if files.pickled else _open_safetensors)(files, own)
+
+
+def pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Read a PyTorch pickle, without letting it run code.
+
+    Raises:
+        ModelError: It is damaged, would run code, or holds something else than tensors by name.
+    """
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"cannot be read as a PyTorch file: {reason}", file=file) from None
+    if not isinstance(found, Mapping) or not all(map(torch.is_tensor, found.values())):
+        raise ModelError(
+            "holds something else than tensors by name; expected what torch.save makes of a "
+            "model's state_dict",
+            file=file,
+        )
+    return dict(found)
+
+
+def pickle_error(folder: Path, name: str) -> ModelError:
+    """Return the error for a folder whose weights are a pickle."""
+    return ModelError(
+        f"only a PyTorch pickle ({name}), which can run code when it is read; "
+        "convert it to safetensors, or allow pickles if you trust it (--allow-pickle; in a "
+        "campaign models.allow_pickle: true)",
+        file=folder,
+    )
+
+
+def safetensors_error(file: Path, error: Exception) -> ModelError:
+    """Return the error for a file that safetensors cannot read."""
+    with file.open("rb") as content:
+        if content.read(len(LFS)) == LFS:
+            return ModelError(
+                "is a pointer of Git LFS, not the weights; fetch them with git lfs pull", file=file
+            )
+    return ModelError(
+        f"truncated or not a safetensors file ({error}); copy or download it again", file=file
+    )
+
+
+def _open_safetensors(
+    files: WeightFiles, own: Mapping[str, bool] | None
+) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
+    owner: dict[str, tuple[Any, Path]] = {}
+    headers: dict[str, TensorHeader] = {}
+    for file in files.files:
+        try:
+            handle: Any = safe_open(file, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise safetensors_error(file, error) from None
+        pieces = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
+        dtypes = {name: DTYPES.get(piece.get_dtype()) for name, piece in pieces.items()}
+        check_tensors(file, dtypes, own)
+        for name, piece in pieces.items():
+            if name in owner:
+                raise ModelError(f"holds {name}, and so does {owner[name][1].name}", file=file)
+            owner[name] = (handle, file)
+            headers[name] = TensorHeader(tuple(piece.get_shape()), DTYPES[piece.get_dtype()])
+
+    def read(name: str) -> torch.Tensor:
+        handle, file = owner[name]
+        try:
+            tensor: torch.Tensor = handle.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{name} cannot be read: {error}", file=file) from None
+        return tensor
+
+    return headers, read
+
+
+def _open_pickles(
+    files: WeightFiles, own: Mapping[str, bool] | None
+) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files.files:
+        found = pickled_tensors(file)
+        check_tensors(file, {name: tensor.dtype for name, tensor in found.items()}, own)
+        tensors |= found
+    headers = {name: TensorHeader(tuple(one.shape), one.dtype) for name, one in tensors.items()}
+    return headers, tensors.__getitem__
 
 
 def _named(folder: Path, named: object) -> WeightFiles:

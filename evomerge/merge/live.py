@@ -18,15 +18,13 @@ from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import run_plan
 from evomerge.merge.family import check_family
 from evomerge.merge.gradients import GradientTape, recomputed, recorded
-from evomerge.merge.heads import with_heads
+from evomerge.merge.heads import is_tied, untied_config, with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.resident import Memory
 from evomerge.merge.tokenizer import load_tokenizer
-from evomerge.merge.tokens import rows_of
 from evomerge.merge.validation import check_recipe
 from evomerge.merge.vocabulary import OutputVocabulary
-from evomerge.merge.vocabulary_tensors import is_tied, untied_config
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
 
@@ -90,7 +88,7 @@ class LiveModel:
             )
         )
         module = _load_module(base, self._dtype, trust_remote_code, self._device)
-        rows = rows_of(base) if self._vocabulary is None else self._vocabulary.rows
+        rows = base.rows if self._vocabulary is None else self._vocabulary.rows
         if rows is not None and rows != len(module.get_input_embeddings().weight):
             module.resize_token_embeddings(rows, mean_resizing=False)
         self.module: PreTrainedModel = module.to(self._device).eval()

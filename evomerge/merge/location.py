@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from evomerge.config.model_names import is_folder, parts
@@ -20,6 +20,8 @@ TOKENIZERS = (
     "*.tiktoken",
 )
 """A folder with one of these files has a tokenizer."""
+SECOND_COPY = "*consolidated*.safetensors"
+"""The same weights once more, as Mistral publishes them, which transformers does not load."""
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
 
 
@@ -66,7 +68,14 @@ def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = 
     if trust_remote_code:
         patterns.append("*.py")
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=patterns,
+                ignore_patterns=_ignored(name, revision or None),
+            )
+        )
     except HFValidationError:
         raise ModelError("no such folder, and not a Hub id either", file=model) from None
     except OSError as error:
@@ -74,6 +83,15 @@ def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = 
         raise ModelError(
             f"no such folder, and the Hub does not give it: {reason}", file=model
         ) from None
+
+
+def _ignored(name: str, revision: str | None) -> list[str]:
+    """Return what need not be downloaded of a repository."""
+    try:
+        files = HfApi().list_repo_files(name, revision=revision)
+    except Exception:  # noqa: BLE001 - of any client; the download says what is wrong, or needs no Hub
+        return []
+    return [SECOND_COPY] if {"model.safetensors", "model.safetensors.index.json"} & {*files} else []
 
 
 def has_tokenizer(folder: Path) -> bool:

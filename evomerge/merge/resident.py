@@ -12,7 +12,8 @@ from collections.abc import Callable, Hashable
 
 import torch
 
-from evomerge.merge.checkpoint import Checkpoint, TensorHeader
+from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.files import TensorHeader
 from evomerge.merge.masks import largest, magnitude_order, mask_key, uniform
 from evomerge.merge.methods.method import Values
 from evomerge.merge.methods.tensors import l1_norm

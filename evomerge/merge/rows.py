@@ -8,7 +8,8 @@ from functools import partial
 
 import torch
 
-from evomerge.merge.checkpoint import Checkpoint, TensorHeader
+from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.files import TensorHeader
 
 ZERO = -1
 MEAN = -2

@@ -14,7 +14,6 @@ from evomerge.errors import ModelError, UnlikeTokensError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.location import has_tokenizer
 from evomerge.merge.tokenizer import load_tokenizer
-from evomerge.merge.vocabulary_tensors import VocabularyTensors
 
 FILES = (
     "tokenizer.json",
@@ -45,8 +44,10 @@ class Tokens:
     ids: Mapping[str, int]
     added: Mapping[str, Any]
 
-    def within(self, rows: int) -> dict[str, int]:
+    def within(self, rows: int | None) -> dict[str, int]:
         """Return the tokens that have a row; a tokenizer may know more than the model was built for."""
+        if rows is None:
+            return dict(self.ids)
         return {token: index for token, index in self.ids.items() if index < rows}
 
 
@@ -68,13 +69,6 @@ def tokens_of(folder: Path, *, trust_remote_code: bool = False) -> Tokens | None
     return _tokens(folder, stamps, trust_remote_code)
 
 
-def rows_of(checkpoint: Checkpoint) -> int | None:
-    """Return the number of rows of a model's embeddings; None where they cannot be told."""
-    shapes = {name: header.shape for name, header in checkpoint.tensors.items()}
-    known = VocabularyTensors.of(checkpoint.config, shapes).embedding
-    return None if known is None else shapes[known][0]
-
-
 def check_tokens(models: Sequence[Checkpoint], *, trust_remote_code: bool = False) -> None:
     """Check that rows of one number mean one token, and that the first model's tokenizer has all tokens.
 
@@ -91,8 +85,7 @@ def check_tokens(models: Sequence[Checkpoint], *, trust_remote_code: bool = Fals
             continue
         found = tokens_of(folder, trust_remote_code=trust_remote_code)
         if found is not None:
-            rows = rows_of(model)
-            tables.append((model, dict(found.ids) if rows is None else found.within(rows)))
+            tables.append((model, found.within(model.rows)))
     _check_meanings(tables)
     if tables and tables[0][0] is models[0]:
         _check_kept(tables)

@@ -28,8 +28,7 @@ from evomerge.merge.location import locate, split_adapter
 from evomerge.merge.plan import Plan
 from evomerge.merge.rows import Group, seen_through
 from evomerge.merge.tokenizer import MISSING, load_tokenizer
-from evomerge.merge.tokens import Tokens, rows_of, tokens_of
-from evomerge.merge.vocabulary_tensors import VocabularyTensors
+from evomerge.merge.tokens import Tokens, tokens_of
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -132,7 +131,7 @@ class OutputVocabulary:
         Raises:
             RecipeError: An override names a model that is no input, or a row that it has not.
         """
-        known = self._known(next(iter(checkpoints.values())))
+        known = next(iter(checkpoints.values())).vocabulary_tensors.names
         inputs: list[tuple[str, tuple[str, ...], str | None]] = []
         for piece in plan.tensors:
             if piece.name in known:
@@ -186,10 +185,6 @@ class OutputVocabulary:
                     setattr(part, key, [one for one in moved if one is not None] or None)
                 elif before is not None:
                     setattr(part, key, self.ids.get(names.get(before, "")))
-
-    def _known(self, checkpoint: Checkpoint) -> tuple[str, ...]:
-        shapes = {name: header.shape for name, header in checkpoint.tensors.items()}
-        return VocabularyTensors.of(checkpoint.config, shapes).names
 
     def _group(self, names: tuple[str, ...], base: str | None) -> Group:
         key = (names, base)
@@ -289,7 +284,7 @@ def _tokenizer_folder(
 
 
 def _height(model: Checkpoint) -> int:
-    rows = rows_of(model)
+    rows = model.rows
     if rows is None:
         raise ModelError(
             "its embeddings cannot be told from its tensors' names and the config's vocab_size, so rows "

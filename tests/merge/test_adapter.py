@@ -136,7 +136,7 @@ def rewrite(folder: Path, change) -> None:
             lambda f: rewrite(
                 f, lambda t: {k.replace("q_proj", "w_proj"): v for k, v in t.items()}
             ),
-            r"adapts model\.layers\.0\.self_attn\.w_proj\.weight, which the model has not",
+            r"adapts model\.layers\.0\.self_attn\.w_proj\.weight, which the model does not have",
         ),
         (
             lambda f: rewrite(f, lambda t: {k: v[:, :1].contiguous() for k, v in t.items()}),

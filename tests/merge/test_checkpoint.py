@@ -65,7 +65,7 @@ def test_pickles_only_when_allowed(folder):
 def test_a_pickle_that_runs_code_is_refused(folder):
     (folder / "model.safetensors").unlink()
     torch.save({"x": Path("a")}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="cannot be read as a PyTorch checkpoint"):
+    with pytest.raises(ModelError, match="cannot be read as a PyTorch file"):
         open_checkpoint(str(folder), allow_pickle=True)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from evomerge.merge.checkpoint import Checkpoint, TensorHeader, open_checkpoint
+from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.family import check_family
+from evomerge.merge.files import TensorHeader
 from evomerge.merge.heads import with_heads
 
 EMBEDDING = "model.embed_tokens.weight"

@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from evomerge.errors import ModelError
-from evomerge.merge.checkpoint import Checkpoint, TensorHeader, open_checkpoint
+from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
+from evomerge.merge.files import TensorHeader
 from evomerge.merge.layout import Layout
 
 SMALL = {

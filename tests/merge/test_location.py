@@ -40,7 +40,7 @@ def test_other_pluses_are_errors(name):
 def test_the_hub_gives_the_rest(tmp_path, monkeypatch):
     asked = {}
 
-    def download(name, *, revision, allow_patterns):
+    def download(name, *, revision, allow_patterns, ignore_patterns):
         asked.update(name=name, revision=revision, patterns=allow_patterns)
         return str(tmp_path)
 
@@ -51,6 +51,39 @@ def test_the_hub_gives_the_rest(tmp_path, monkeypatch):
     locate("org/model", allow_pickle=True, trust_remote_code=True)
     assert asked["revision"] is None
     assert {"*.bin", "*.py"} <= set(asked["patterns"])
+
+
+@pytest.mark.parametrize(
+    ("listed", "skipped"),
+    [
+        (["consolidated.safetensors", "model.safetensors"], ["consolidated.safetensors"]),
+        (
+            ["original/consolidated.00.safetensors", "model.safetensors.index.json"],
+            ["original/consolidated.00.safetensors"],
+        ),
+        (["consolidated.safetensors", "params.json"], []),
+        (None, []),
+    ],
+)
+def test_weights_that_stand_on_the_hub_twice_are_fetched_once(
+    listed, skipped, tmp_path, monkeypatch
+):
+    def listing(self, name, *, revision):
+        assert (name, revision) == ("org/model", "v1")
+        if listed is None:
+            raise ConnectionError
+        return listed
+
+    ignored = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", listing)
+    monkeypatch.setattr(
+        location,
+        "snapshot_download",
+        lambda name, **asked: ignored.extend(asked["ignore_patterns"]) or str(tmp_path),
+    )
+    locate("org/model@v1")
+    kept = huggingface_hub.utils.filter_repo_objects(listed or [], ignore_patterns=ignored)
+    assert sorted({*(listed or [])} - {*kept}) == skipped
 
 
 @pytest.mark.parametrize(

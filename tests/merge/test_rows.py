@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from evomerge.merge.checkpoint import Checkpoint, TensorHeader
+from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.files import TensorHeader
 from evomerge.merge.rows import MEAN, ZERO, Group, seen_through
 
 TENSOR = "model.embed_tokens.weight"

@@ -11,18 +11,16 @@ from transformers import (
     LlamaConfig,
     OPTConfig,
     PhiConfig,
-    PretrainedConfig,
     Qwen2Config,
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from evomerge.merge.vocabulary_tensors import (
+from evomerge.merge.heads import (
     VocabularyTensors,
     is_head,
     is_tied,
     resized_config,
     untied_config,
-    with_rows,
 )
 
 SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -94,12 +92,3 @@ def test_configs_are_changed_in_copies():
     assert resized_config(tied, 24) is tied
     assert resized_config(tied, 30).vocab_size == 30
     assert (tied.vocab_size, is_tied(tied)) == (24, True)
-
-
-def test_a_config_follows_the_rows_of_the_embeddings():
-    config: PretrainedConfig = LlamaConfig(vocab_size=24)
-    before = {"model.embed_tokens.weight": (24, 8), "model.norm.weight": (8,)}
-    assert (
-        with_rows(config, before, before | {"model.embed_tokens.weight": (30, 8)}).vocab_size == 30
-    )
-    assert with_rows(config, {"model.norm.weight": (8,)}, {"model.norm.weight": (8,)}) is config
