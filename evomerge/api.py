@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evomerge.candidate import Recipe
     from evomerge.candidate.trial import Split
     from evomerge.preflight.campaign_plan import Plan
-    from evomerge.report import Format, Leaderboard
+    from evomerge.report import Leaderboard
     from evomerge.result import Result
     from evomerge.single import ModelScores
 
@@ -185,13 +185,13 @@ def report(folder: str | Path) -> Leaderboard:
 
 
 def compare(
-    folders: Sequence[str | Path], format: Format = "table", split: Split | None = None
+    folders: Sequence[str | Path], format: str = "table", split: Split | None = None
 ) -> str:
     """Write the leaderboards of several campaigns side by side, the others against the first.
 
     Args:
         folders: Two or more results folders.
-        format: `table`, `markdown`, `json` or `csv`.
+        format: `table`, `markdown`, `json`, `csv` or `html`.
         split: Which items; None: the last that every campaign has scores on.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 from evomerge.candidate.trial import Entry
 from evomerge.errors import ResultsError
-from evomerge.report import Leaderboard, html_table, leaderboard
+from evomerge.report import Leaderboard, leaderboard, render
 from evomerge.store import Store
 
 
@@ -71,4 +71,4 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return the leaderboard as a table, for notebooks."""
-        return html_table(self.leaderboard)
+        return render(self.leaderboard, "html")

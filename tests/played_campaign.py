@@ -26,6 +26,7 @@ from evomerge.candidate.trial import (
     TaskScores,
 )
 from evomerge.config import Campaign
+from evomerge.objective import Objectives, References
 from evomerge.store import Store
 
 TASKS = ("zoo_extraction", "zoo_tools", "zoo_facts")
@@ -153,6 +154,21 @@ FACTS: Mapping[str, Any] = {
     "higher_is_better": {task: {"exact_match": True} for task in TASKS},
 }
 
+
+def make_aims(
+    objectives: Sequence[Mapping[str, Any]],
+    split: Split = "select",
+    *,
+    down: Sequence[str] = ("ppl",),
+    experts: Mapping[str, Outcome] | None = None,
+    **changes: Any,
+) -> Objectives:
+    """Return a campaign's objectives; less is better of the metrics in `down`."""
+    campaign = make_campaign(Path("results"), objectives=list(objectives), **changes)
+    references = References(experts=experts or {})
+    return Objectives(campaign, references, split, lambda _, metric: metric not in down)
+
+
 MakeStore = Callable[..., Store]
 
 
@@ -181,6 +197,7 @@ def lab() -> SimpleNamespace:
     return SimpleNamespace(
         tasks=TASKS,
         items=ITEMS,
+        aims=make_aims,
         facts=FACTS,
         fill=fill,
         outcome=outcome,

@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 
 import typer
 
-Format = Literal["table", "markdown", "json", "csv"]
 SplitName = Literal["search", "select", "holdout"]
 DisplayStyle = Literal["auto", "rich", "plain", "json", "none"]
 
 CampaignFile = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="The campaign file.")]
 ResultsDir = Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to write it.")]
+FormatOption = Annotated[
+    str, typer.Option("--format", metavar="table|markdown|json|csv|html", help="How to write it.")
+]
 SplitOption = Annotated[
     SplitName | None, typer.Option(help="Which items; default: the last ones that were scored.")
 ]

@@ -30,13 +30,12 @@ def report(
         raise UserError("give --trials for all, or --trial N for one")
     with Store.open(results, write=False) as store:
         if trial is not None:
-            print(reports.show_trial(store, trial, format_), end="")
-            return
-        if trials:
-            print(reports.list_trials(store, format_), end="")
-            return
-        board = reports.leaderboard(store)
-    print(reports.render(board, format_, split, color=in_color()), end="")
+            shown = reports.trial_report(store, trial)
+        elif trials:
+            shown = reports.trials_report(store)
+        else:
+            shown = reports.leaderboard_report(reports.leaderboard(store), split)
+    print(reports.write(shown, format_, color=in_color()), end="")
 
 
 def compare(
@@ -49,4 +48,4 @@ def compare(
     """Compare the leaderboards of campaigns."""
     import evomerge.report as reports
 
-    print(reports.compare_folders(results, format_, split), end="")
+    print(reports.compare_folders(results, format_, split, color=in_color()), end="")

@@ -1,33 +1,30 @@
-"""A finished or running study → leaderboard, comparison, model card."""
+"""A finished or running study → leaderboard, comparison, model card, in any format."""
 
 from evomerge.report.card import model_card
-from evomerge.report.comparison import Comparison, comparison
-from evomerge.report.folders import compare_folders
+from evomerge.report.comparison import compare_folders, comparison
+from evomerge.report.formats import FORMATS, Format, render, write
 from evomerge.report.front import front_json
-from evomerge.report.html import html_table
+from evomerge.report.grid import Report
+from evomerge.report.layout import leaderboard_report
 from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
-from evomerge.report.render import FORMATS, Format, compare, render
-from evomerge.report.rows import Row, Value
-from evomerge.report.trials import list_trials, show_trial
-from evomerge.report.warnings import zero_notes
+from evomerge.report.notes import zero_notes
+from evomerge.report.trials import trial_report, trials_report
 
 __all__ = [
     "FORMATS",
-    "Comparison",
     "Format",
     "Leaderboard",
-    "Row",
-    "Value",
-    "compare",
+    "Report",
     "compare_folders",
     "comparison",
     "front_json",
-    "html_table",
     "leaderboard",
-    "list_trials",
+    "leaderboard_report",
     "model_card",
     "render",
-    "show_trial",
+    "trial_report",
+    "trials_report",
     "with_trial",
+    "write",
     "zero_notes",
 ]

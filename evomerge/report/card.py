@@ -12,10 +12,10 @@ from evomerge import candidate as recipes
 from evomerge import yaml_file
 from evomerge.candidate.trial import SPLITS
 from evomerge.errors import ResultsError
-from evomerge.report.escape import fenced, markdown_cell, plain
+from evomerge.report.formats.markdown import cell, fenced, table
+from evomerge.report.grid import plain
 from evomerge.report.layout import layout
 from evomerge.report.leaderboard import Leaderboard
-from evomerge.report.render import markdown
 from evomerge.report.rows import Row
 from evomerge.report.summary import Summary
 
@@ -56,7 +56,7 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
         search=store.campaign.search,
         base=shown_model(campaign.base),
         experts={name: shown_model(model) for name, model in campaign.experts.items()},
-        leaderboard=markdown(layout(leaderboard, split)),
+        leaderboard=table(layout(leaderboard, split)),
         split=split,
         recipe=fenced(recipes.dumps(row.recipe), "yaml"),
         versions=campaign.versions,
@@ -89,6 +89,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = markdown_cell
+    environment.filters["cell"] = cell
     environment.filters["plain"] = plain
     return environment

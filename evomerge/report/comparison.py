@@ -6,22 +6,37 @@ Only like is compared with like: the same lm-eval version and, task by task, the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from evomerge.candidate.trial import SPLITS, Outcome, Split
-from evomerge.errors import ResultsError
-from evomerge.report.layout import Column, Grid, Line, probability, short_names, tested
-from evomerge.report.leaderboard import Leaderboard
-from evomerge.report.likeness import common_goals, unique_labels
-from evomerge.report.rows import Goal, Row, Value, higher_is_better, split_scores
-from evomerge.report.significance import FINAL, best, paired
+from evomerge.errors import ResultsError, UserError, nearest
+from evomerge.objective import Objectives, References
+from evomerge.report.evidence import FINAL, best
+from evomerge.report.formats import write
+from evomerge.report.grid import (
+    Column,
+    Grid,
+    Plain,
+    Report,
+    numbers,
+    short_names,
+    with_ends,
+    with_p,
+)
+from evomerge.report.layout import ends
+from evomerge.report.leaderboard import Leaderboard, leaderboard
+from evomerge.report.notes import readings_notes
+from evomerge.report.rows import Row
+from evomerge.report.scores import Value, mean, paired
 from evomerge.report.statistics import PairedTest, holm
-from evomerge.report.warnings import readings_note
+from evomerge.report.summary import Goal
+from evomerge.store import Store
 
 
 @dataclass(frozen=True)
-class Entry:
+class Standing:
     """One campaign in a comparison.
 
     Attributes:
@@ -30,7 +45,7 @@ class Entry:
         objective: Weighted mean over the common tasks.
         tasks: Task → reported value.
         trials: Trials done.
-        outcome: Per-item scores; None where the leaderboard was read from JSON.
+        outcome: Per-item scores.
         holdout_readings: How many winners, one after the other, were scored on holdout.
     """
 
@@ -39,7 +54,7 @@ class Entry:
     objective: Value | None
     tasks: Mapping[str, Value | None]
     trials: int
-    outcome: Outcome | None = None
+    outcome: Outcome | None = field(default=None, repr=False, compare=False)
     holdout_readings: int = 0
 
 
@@ -76,65 +91,53 @@ class Comparison:
 
     split: Split
     goals: tuple[Goal, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[Standing, ...]
     differences: tuple[Difference, ...]
     left_out: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts and lists."""
+        entries = [asdict(replace(entry, outcome=None)) for entry in self.entries]
+        for entry in entries:
+            del entry["outcome"]
         return {
             "split": self.split,
-            "goals": [goal.to_json() for goal in self.goals],
-            "entries": [asdict(replace(entry, outcome=None)) for entry in self.entries],
+            "goals": [asdict(goal) for goal in self.goals],
+            "entries": entries,
             "differences": [asdict(one) for one in self.differences],
             "left_out": list(self.left_out),
         }
 
-    def grid(self) -> Grid:
-        """Lay the comparison out: campaigns as lines, the mean and the tasks as columns."""
-        tasks = [goal.task for goal in self.goals]
-        columns = [
-            Column("mean", higher_is_better(self.goals), interval=True),
-            *(
-                Column(name, goal.higher_is_better)
-                for name, goal in zip(short_names(tasks), self.goals, strict=True)
-            ),
-        ]
-        lines = tuple(
-            Line(
-                name=f"{entry.label}: {entry.row}",
-                kind="campaign",
-                values=(entry.objective, *(entry.tasks[task] for task in tasks)),
-            )
-            for entry in self.entries
-        )
-        title = f"{len(self.entries)} campaigns: {self.split} items"
-        return Grid(title, tuple(columns), lines, tuple(self._notes()))
 
-    def _notes(self) -> list[str]:
-        notes = [f"{entry.label}: {entry.trials} trials" for entry in self.entries]
-        if self.split == FINAL:
-            read = [(one.label, readings_note(one.holdout_readings)) for one in self.entries]
-            notes += [f"{label}: {note}" for label, note in read if note is not None]
-        for one in self.differences:
-            notes.append(
-                f"{one.label} against {one.against}: {tested(one.overall)}, "
-                f"{probability(one.p_corrected)} ({one.overall.method}, {one.overall.n} items, "
-                "Holm-corrected)"
-            )
-            names = short_names(list(one.tasks))
-            parts = [
-                f"{name} {tested(test)}"
-                for name, test in zip(names, one.tasks.values(), strict=True)
-            ]
-            notes.append(f"{one.label} against {one.against} by task: {', '.join(parts)}")
-        paired_labels = {one.label for one in self.differences}
-        for entry in self.entries[1:]:
-            if entry.label not in paired_labels:
-                notes.append(f"{entry.label}: no paired test, its items or scores are not the same")
-        if self.left_out:
-            notes.append(f"left out, as not every campaign has them: {', '.join(self.left_out)}")
-        return notes
+def compare_folders(
+    folders: Sequence[Path],
+    format: str = "table",
+    split: Split | None = None,
+    *,
+    width: int | None = None,
+    color: bool = False,
+) -> str:
+    """Write the winners of several results folders side by side, the others against the first.
+
+    Args:
+        folders: Two or more.
+        format: A key of `FORMATS`.
+        split: Which items; default the last that every campaign has scores on.
+        width: Columns; default the terminal's, else 100; of `table` only.
+        color: ANSI styles; of `table` only.
+
+    Raises:
+        UserError: An unknown format or split.
+        ResultsError: A folder holds no campaign, or the campaigns cannot be compared.
+    """
+    if split is not None and split not in SPLITS:
+        raise UserError(f'unknown split "{split}"; {nearest(split, SPLITS)}', field="--split")
+    boards = []
+    for folder in folders:
+        with Store.open(folder, write=False) as store:
+            boards.append(leaderboard(store))
+    compared = comparison(boards, labels=[str(folder) for folder in folders], split=split)
+    return write(comparison_report(compared), format, width=width, color=color)
 
 
 def comparison(
@@ -158,66 +161,190 @@ def comparison(
         raise ResultsError(
             f"found {len(leaderboards)} leaderboard, expected two or more to compare"
         )
-    names = unique_labels(labels or [one.campaign.name for one in leaderboards])
+    names = _unique(labels or [one.campaign.name for one in leaderboards])
     goals, left_out = common_goals(leaderboards, names)
-    split = split or _common_split(leaderboards)
-    entries = [
-        _entry(name, one, goals, split) for name, one in zip(names, leaderboards, strict=True)
+    aims = _common_aims(leaderboards[0], goals)
+    split = split or SPLITS[min(SPLITS.index(one.latest_split()) for one in leaderboards)]
+    entries = tuple(
+        _entry(name, board, aims, split) for name, board in zip(names, leaderboards, strict=True)
+    )
+    return Comparison(split, goals, entries, tuple(_differences(entries, aims)), left_out)
+
+
+def common_goals(
+    leaderboards: Sequence[Leaderboard], labels: Sequence[str]
+) -> tuple[tuple[Goal, ...], tuple[str, ...]]:
+    """Return the objectives that all campaigns share, as the first has them, and the tasks left out.
+
+    Values count as they are, not as shares of the best expert's, who may differ between campaigns.
+
+    Args:
+        leaderboards: Two or more.
+        labels: What to call each.
+
+    Raises:
+        ResultsError: No task is shared; or the lm-eval version, a shared task's reported metric or its
+            prompts differ. The message names what differs.
+    """
+    campaigns = [one.campaign for one in leaderboards]
+    reports = [{goal.task: goal.report for goal in campaign.goals} for campaign in campaigns]
+    shared = [task for task in reports[0] if all(task in known for known in reports)]
+    if not shared:
+        raise ResultsError(f"{labels[0]} and {', '.join(labels[1:])} have no task in common")
+    versions = [campaign.versions.get("lm_eval", "unknown") for campaign in campaigns]
+    prompts = [campaign.prompts for campaign in campaigns]
+    for other, label in enumerate(labels[1:], start=1):
+        pairs = [("the version of lm_eval", versions[0], versions[other])]
+        for task in shared:
+            metric = f'the reported metric of task "{task}"'
+            pairs.append((metric, reports[0][task], reports[other][task]))
+        for task in sorted(prompts[0].keys() & prompts[other].keys()):
+            hashes = f'the hash of the prompts of task "{task}"'
+            pairs.append((hashes, prompts[0][task], prompts[other][task]))
+        for what, mine, theirs in pairs:
+            if mine != theirs:
+                raise ResultsError(
+                    f"cannot be compared: {what} is {mine} in {labels[0]} and {theirs} in {label}; "
+                    "run one of them again under the settings of the other"
+                )
+    every = dict.fromkeys(task for known in reports for task in known)
+    goals = [replace(goal, normalized=False) for goal in campaigns[0].goals if goal.task in shared]
+    return tuple(goals), tuple(task for task in every if task not in shared)
+
+
+def comparison_report(compared: Comparison) -> Report:
+    """Return what formats write of a comparison."""
+    return Report((_grid(compared),), _records(compared), compared.to_json(), compared)
+
+
+def _unique(labels: Sequence[str]) -> list[str]:
+    """Number the repetitions: `a`, `a #2`."""
+    counts = [labels[: index + 1].count(label) for index, label in enumerate(labels)]
+    return [
+        label if count == 1 else f"{label} #{count}"
+        for label, count in zip(labels, counts, strict=True)
     ]
-    return Comparison(
-        split, goals, tuple(entries), tuple(_differences(entries, goals)), tuple(left_out)
+
+
+def _common_aims(board: Leaderboard, goals: Sequence[Goal]) -> Objectives:
+    """Return the first campaign's objectives on the common tasks, by the reported metrics."""
+    aims, tasks = board.aims["search"], [goal.task for goal in goals]
+    common = tuple(goal for goal in aims.campaign.objectives if goal.task in tasks)
+    changes = {"objectives": common, "normalize": "none", "keep": (), "costs": ()}
+    campaign = aims.campaign.model_copy(update=changes)
+    return replace(aims, campaign=campaign, references=References(), split="select")
+
+
+def _entry(label: str, board: Leaderboard, aims: Objectives, split: Split) -> Standing:
+    row, campaign = _standing_for(board, split), board.campaign
+    tasks = [goal.task for goal in aims.campaign.objectives]
+    if row is None:
+        return Standing(label, "no merge scored", None, dict.fromkeys(tasks), campaign.done)
+    scores = row.splits[split]
+    outcome = None if scores.failure is not None else scores.outcome
+    return Standing(
+        label=label,
+        row=row.name,
+        objective=None if outcome is None else mean(aims, outcome),
+        tasks={
+            goal.task: row.reported(split, goal)
+            for goal in board.campaign.goals
+            if goal.task in tasks
+        },
+        trials=campaign.done,
+        outcome=outcome,
+        holdout_readings=campaign.holdout_readings,
     )
 
 
-def _common_split(leaderboards: Sequence[Leaderboard]) -> Split:
-    latest = [SPLITS.index(one.latest_split()) for one in leaderboards]
-    return SPLITS[min(latest)]
-
-
-def _entry(label: str, leaderboard: Leaderboard, goals: Sequence[Goal], split: Split) -> Entry:
-    row = _standing_for(leaderboard, split)
-    campaign = leaderboard.campaign
-    trials = campaign.done
-    if row is None:
-        return Entry(label, "no merge scored", None, {goal.task: None for goal in goals}, trials)
-    outcome = row.splits[split].outcome
-    objective = None if outcome is None else split_scores(outcome, goals).objective
-    if outcome is None and tuple(goals) == campaign.goals:
-        objective = row.splits[split].objective
-    tasks = {goal.task: row.reported(split, goal) for goal in goals}
-    read = campaign.holdout_readings
-    return Entry(label, row.name, objective, tasks, trials, outcome, read)
-
-
-def _standing_for(leaderboard: Leaderboard, split: Split) -> Row | None:
-    """Return the best winner scored on `split`, else the best finalist; several on a Pareto front."""
+def _standing_for(board: Leaderboard, split: Split) -> Row | None:
+    """Return the winner, else the best finalist, that was scored on `split`."""
     for kind in ("winner", "finalist"):
-        rows = [row for row in leaderboard.rows if row.kind == kind and split in row.splits]
+        rows = [row for row in board.rows if row.kind == kind and split in row.splits]
         if rows:
-            return best(rows, leaderboard.campaign.goals, split)
+            return best(rows, split)
     return None
 
 
-def _differences(entries: Sequence[Entry], goals: Sequence[Goal]) -> list[Difference]:
+def _differences(entries: Sequence[Standing], aims: Objectives) -> list[Difference]:
     first = entries[0]
-    found: list[tuple[Entry, PairedTest]] = []
+    found: list[tuple[Standing, Outcome, PairedTest]] = []
     for entry in entries[1:]:
         if first.outcome is not None and entry.outcome is not None:
-            test = paired(entry.outcome, first.outcome, goals)
+            test = paired(aims, entry.outcome, first.outcome)
             if test is not None:
-                found.append((entry, test))
-    corrected = holm([test.p for _, test in found])
+                found.append((entry, first.outcome, test))
+    corrected = holm([test.p for *_, test in found])
     return [
-        Difference(entry.label, first.label, test, p, _by_task(entry, first, goals))
-        for (entry, test), p in zip(found, corrected, strict=True)
+        Difference(entry.label, first.label, test, p, _by_task(aims, entry, base))
+        for (entry, base, test), p in zip(found, corrected, strict=True)
     ]
 
 
-def _by_task(entry: Entry, first: Entry, goals: Sequence[Goal]) -> dict[str, PairedTest]:
+def _by_task(aims: Objectives, entry: Standing, base: Outcome) -> dict[str, PairedTest]:
     tests = {}
-    for goal in goals:
-        if entry.outcome is not None and first.outcome is not None:
-            test = paired(entry.outcome, first.outcome, [goal])
-            if test is not None:
-                tests[goal.task] = test
+    for goal in aims.campaign.objectives:
+        campaign = aims.campaign.model_copy(update={"objectives": (goal,)})
+        alone = replace(aims, campaign=campaign)
+        test = None if entry.outcome is None else paired(alone, entry.outcome, base)
+        if test is not None:
+            tests[goal.task] = test
     return tests
+
+
+def _grid(compared: Comparison) -> Grid:
+    goals, entries = compared.goals, compared.entries
+    upward = any(goal.higher_is_better for goal in goals)
+    columns = [Column("mean", [entry.objective for entry in entries], upward, interval=True)]
+    for name, goal in zip(short_names([goal.task for goal in goals]), goals, strict=True):
+        values = [entry.tasks[goal.task] for entry in entries]
+        columns.append(Column(name, values, goal.higher_is_better))
+    names = [(f"{entry.label}: {entry.row}", "campaign") for entry in entries]
+    title = f"{len(entries)} campaigns: {compared.split} items"
+    return numbers(title, names, columns, _notes(compared))
+
+
+def _notes(compared: Comparison) -> list[str]:
+    notes = [f"{entry.label}: {entry.trials} trials" for entry in compared.entries]
+    if compared.split == FINAL:
+        for entry in compared.entries:
+            notes += [f"{entry.label}: {note}" for note in readings_notes(entry.holdout_readings)]
+    for one in compared.differences:
+        pair = f"{one.label} against {one.against}"
+        notes.append(f"{pair}: {with_p(one.overall, one.p_corrected)}")
+        names = short_names(list(one.tasks))
+        parts = [
+            f"{name} {with_ends(test)}"
+            for name, test in zip(names, one.tasks.values(), strict=True)
+        ]
+        notes.append(f"{pair} by task: {', '.join(parts)}")
+    paired_labels = {one.label for one in compared.differences}
+    notes += [
+        f"{entry.label}: no paired test, its items or scores are not the same"
+        for entry in compared.entries[1:]
+        if entry.label not in paired_labels
+    ]
+    if compared.left_out:
+        notes.append(f"left out, as not every campaign has them: {', '.join(compared.left_out)}")
+    return notes
+
+
+def _records(compared: Comparison) -> list[dict[str, Plain]]:
+    """Return one record a campaign; differences are to the first."""
+    known = {one.label: one for one in compared.differences}
+    records = []
+    for entry in compared.entries:
+        record: dict[str, Plain] = {"campaign": entry.label, "row": entry.row}
+        record |= {"split": compared.split, "trials": entry.trials}
+        record |= ends("objective", entry.objective)
+        for goal in compared.goals:
+            record |= ends(f"{goal.task}.{goal.report}", entry.tasks[goal.task])
+        one = known.get(entry.label)
+        test = None if one is None else one.overall
+        record |= ends(
+            "difference", None if test is None else Value(test.difference, test.low, test.high)
+        )
+        record["p"] = None if test is None else test.p
+        record["p_corrected"] = None if one is None else one.p_corrected
+        records.append(record)
+    return records

@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from evomerge import candidate as recipes
 from evomerge.candidate.trial import Split
-from evomerge.objective import Objectives, feasible, fronts
-from evomerge.report.rows import Goal, Row
+from evomerge.objective import Objectives, feasible
 
 if TYPE_CHECKING:
     from evomerge.store import Store
 
-MERGES = ("baseline", "finalist", "winner")
 SCHEMA = 1
-
-
-def mark_front(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:
-    """Return the rows with `front` set for merges scored on the split that chooses.
-
-    That split is `select`, or `search` as long as nothing was scored on `select`. A merge that misses a
-    condition is not on the front.
-    """
-    split: Split = "select" if any("select" in row.splits for row in rows) else "search"
-    points = [_point(row, goals, split) if row.kind in MERGES else None for row in rows]
-    met = [
-        point is not None and _meets(row, split) for row, point in zip(rows, points, strict=True)
-    ]
-    meeting = [point for point, ok in zip(points, met, strict=True) if ok and point is not None]
-    found = iter(fronts(np.asarray(meeting, dtype=np.float64)).tolist())
-    return [
-        row if point is None else replace(row, front=ok and next(found) == 0)
-        for row, point, ok in zip(rows, points, met, strict=True)
-    ]
 
 
 def front_json(store: Store) -> str:
@@ -88,19 +63,3 @@ def front_json(store: Store) -> str:
     ]
     data = {"schema": SCHEMA, "campaign": campaign.name, "objectives": objectives}
     return json.dumps({**data, "members": members}, indent=2, ensure_ascii=False) + "\n"
-
-
-def _meets(row: Row, split: Split) -> bool:
-    scores = row.splits.get(split)
-    return scores is not None and feasible(scores.violations)
-
-
-def _point(row: Row, goals: Sequence[Goal], split: Split) -> tuple[float, ...] | None:
-    """Return the reported values and the costs, more always better; None where one is missing."""
-    values: list[float] = []
-    for goal in goals:
-        value = row.reported(split, goal)
-        if value is None:
-            return None
-        values.append(value.value if goal.higher_is_better else -value.value)
-    return (*values, *(-cost for cost in row.splits[split].costs.values()))

@@ -5,38 +5,26 @@ Read from a finished or running study; `leaderboard.json` is its `to_json`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evomerge.candidate import Recipe
 from evomerge.candidate.trial import SPLITS, Cost, Outcome, Split
 from evomerge.config.model_names import by_part
-from evomerge.errors import ResultsError
-from evomerge.objective import Objectives, total_violation, tuned_lambda
-from evomerge.report.constraints import Condition, conditions_of
-from evomerge.report.estimates import estimated_scores
-from evomerge.report.front import mark_front
-from evomerge.report.interchange import row_from_json, row_to_json
-from evomerge.report.paths import portable
-from evomerge.report.rows import (
-    KINDS,
-    Goal,
-    Kind,
-    Row,
-    SplitScores,
-    higher_is_better,
-    split_scores,
-)
-from evomerge.report.significance import FINAL, Evidence, weigh
-from evomerge.report.summary import Summary, measured_goals, summarise
+from evomerge.objective import Objectives, tuned_lambda
+from evomerge.report.evidence import FINAL, Evidence, weigh
+from evomerge.report.rows import KINDS, Kind, Row
+from evomerge.report.scores import estimated_scores, split_scores
+from evomerge.report.summary import Constraint, Summary, constraints_of, portable, summarise
 
 if TYPE_CHECKING:
     from evomerge.store import Evaluation, Store, StoredTrial
 
-SCHEMA = 2
-"""2: rows have keys, and so have those that tests name; the readings of holdout are counted."""
+SCHEMA = 3
+"""3: `constraints`, which were `conditions`; goals hold no values."""
 TUNED = " (tuned)"
 
 
@@ -47,14 +35,16 @@ class Leaderboard:
     Attributes:
         campaign: What was searched.
         rows: Base, experts, baselines, finalists (best first), winner.
-        tests: Paired tests of the winner, and its generalisation_gap.
-        conditions: What the winner must not lose.
+        tests: Paired tests of the winner, and its generalisation gap.
+        constraints: What the winner must not lose.
+        aims: Split → the objectives by which its rows were scored.
     """
 
     campaign: Summary
     rows: tuple[Row, ...]
     tests: Evidence
-    conditions: tuple[Condition, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    aims: Mapping[Split, Objectives] = field(default_factory=dict, repr=False, compare=False)
 
     def row(self, name: str) -> Row:
         """Return the row of that key, else of that name.
@@ -82,29 +72,10 @@ class Leaderboard:
         return {
             "schema": SCHEMA,
             "campaign": self.campaign.to_json(),
-            "rows": [row_to_json(row) for row in self.rows],
+            "rows": [row.to_json() for row in self.rows],
             "tests": self.tests.to_json(),
-            "conditions": [condition.to_json() for condition in self.conditions],
+            "constraints": [asdict(one) for one in self.constraints],
         }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Leaderboard:
-        """Read back what `to_json` wrote.
-
-        Raises:
-            ResultsError: It was written by a newer evomerge, or is no leaderboard.
-        """
-        if data.get("schema") != SCHEMA:
-            raise ResultsError(
-                f"leaderboard of schema {data.get('schema')!r}, expected {SCHEMA}; "
-                "write it again with: evomerge report DIR --format json"
-            )
-        return cls(
-            campaign=Summary.from_json(data["campaign"]),
-            rows=tuple(row_from_json(row) for row in data["rows"]),
-            tests=Evidence.from_json(data["tests"]),
-            conditions=tuple(Condition(**one) for one in data.get("conditions", ())),
-        )
 
 
 def leaderboard(store: Store) -> Leaderboard:
@@ -126,74 +97,63 @@ def with_trial(store: Store, number: int) -> tuple[Leaderboard, Row]:
 
 
 def _leaderboard(store: Store, wanted: int | None) -> Leaderboard:
-    summary = summarise(store)
-    evaluations = store.evaluations()
-    aims_by_split = {
+    summary, evaluations = summarise(store), store.evaluations()
+    aims = {
         split: Objectives.of(store.campaign, store.facts, evaluations, split)
         for split in SPLITS
         if any(one.split == split for one in evaluations) or split == "search"
     }
-    goals = {
-        split: measured_goals(summary.goals, aims.references)
-        for split, aims in aims_by_split.items()
-    }
-    found = _collect(store, evaluations, aims_by_split["search"], wanted)
-    rows = [_row(one, goals, aims_by_split, Path(store.folder)) for one in found]
-    if "select" in aims_by_split:
-        kept = tuned_lambda(aims_by_split["select"], evaluations)
-        rows = [row.renamed(row.name + TUNED) if row.key == kept else row for row in rows]
-    rows = _told_apart(rows)
-    if summary.mode == "pareto":
-        rows = mark_front(rows, summary.goals)
-    rows = _in_order(rows, summary.goals)
-    tests = weigh(rows, goals.get(FINAL, summary.goals))
-    return Leaderboard(summary, tuple(rows), tests, conditions_of(store.campaign, aims_by_split))
+    models = _collect(store, evaluations, aims["search"], wanted)
+    rows = [_row(model, aims, Path(store.folder)) for model in models]
+    if "select" in aims:
+        kept = tuned_lambda(aims["select"], evaluations)
+        rows = [replace(row, name=row.name + TUNED) if row.key == kept else row for row in rows]
+    rows = _in_order(_told_apart(rows), aims)
+    tests = weigh(rows, aims[FINAL]) if FINAL in aims else Evidence()
+    return Leaderboard(summary, tuple(rows), tests, constraints_of(store.campaign, aims), aims)
 
 
 @dataclass
-class _Found:
+class _Model:
     key: str
     name: str
     kind: Kind
     trial: int | None
     recipe: Recipe
-    outcomes: dict[Split, Outcome]
+    outcomes: dict[Split, Outcome] = field(default_factory=dict)
     estimates: tuple[float, ...] | None = None
 
 
 def _collect(
     store: Store, evaluations: Sequence[Evaluation], aims: Objectives, wanted: int | None
-) -> list[_Found]:
+) -> list[_Model]:
     """Join what is known of each model."""
-    found: dict[str, _Found] = {}
+    found: dict[str, _Model] = {}
     for one in evaluations:
         kind = cast(Kind, one.kind)
-        entry = found.setdefault(
-            one.key, _Found(one.key, one.name, kind, one.number, one.candidate, {})
+        model = found.setdefault(
+            one.key, _Model(one.key, one.name, kind, one.number, one.candidate)
         )
-        entry.outcomes[one.split] = one.outcome
+        model.outcomes[one.split] = one.outcome
     trials = {trial.number: trial for trial in store.trials()}
     shown = [] if wanted is None else [wanted]
-    if all(entry.trial is None for entry in found.values()):
-        count = store.campaign.search.finalists
-        shown += _leading(list(trials.values()), aims)[:count]
+    if all(model.trial is None for model in found.values()):
+        shown += _leading(list(trials.values()), aims)[: store.campaign.search.finalists]
     for number in shown:
         tried = trials[number].entry
         found.setdefault(
-            tried.key, _Found(tried.key, tried.name, "finalist", number, tried.candidate, {})
+            tried.key, _Model(tried.key, tried.name, "finalist", number, tried.candidate)
         )
-    for entry in found.values():
-        trial = None if entry.trial is None else trials.get(entry.trial)
-        if trial is None or trial.outcome is None:
-            continue
-        entry.outcomes.setdefault("search", trial.outcome)
-        if trial.state == "pruned":
-            entry.estimates = trial.values
+    for model in found.values():
+        trial = None if model.trial is None else trials.get(model.trial)
+        if trial is not None and trial.outcome is not None:
+            model.outcomes.setdefault("search", trial.outcome)
+            model.estimates = trial.values if trial.state == "pruned" else None
     return list(found.values())
 
 
 def _leading(trials: Sequence[StoredTrial], aims: Objectives) -> list[int]:
-    """Return the numbers of the trials, best so far first; behind them those that were given up."""
+    """Return the numbers of the trials, best so far first; behind them those that were pruned."""
     leading: list[int] = []
     for state in ("complete", "pruned"):
         scored = [
@@ -206,48 +166,20 @@ def _leading(trials: Sequence[StoredTrial], aims: Objectives) -> list[int]:
     return leading
 
 
-def _row(
-    found: _Found,
-    goals: Mapping[Split, Sequence[Goal]],
-    aims_by_split: Mapping[Split, Objectives],
-    folder: Path,
-) -> Row:
-    costs = [outcome.cost for outcome in found.outcomes.values()]
-    cost = Cost(
-        merge_seconds=sum(cost.merge_seconds for cost in costs),
-        score_seconds=sum(cost.score_seconds for cost in costs),
-        items=sum(cost.items for cost in costs),
-        generated_tokens=sum(cost.generated_tokens for cost in costs),
-    )
-    splits = {
-        split: _split_scores(found, split, goals[split], aims_by_split[split])
-        for split in SPLITS
-        if split in found.outcomes
-    }
-    recipe = found.recipe.renamed(by_part(lambda name: portable(name, folder)))
-    return Row(found.name, found.kind, found.trial, recipe, splits, cost, key=found.key)
-
-
-def _split_scores(
-    found: _Found, split: Split, goals: Sequence[Goal], aims: Objectives
-) -> SplitScores:
-    outcome = found.outcomes[split]
-    if split == "search" and found.estimates is not None:
-        return estimated_scores(aims, goals, found.estimates, outcome)
-    scores = split_scores(outcome, goals)
-    if outcome.failure is not None:
-        return scores
-    costs = aims.costs(outcome, found.recipe)
-    net = None
-    if costs and aims.campaign.mode == "mean" and scores.objective is not None:
-        sign = 1.0 if higher_is_better(goals) else -1.0
-        net = sign * scores.objective.value - aims.charge(costs)
-    return replace(
-        scores,
-        costs={one.cost: c for one, c in zip(aims.campaign.costs, costs, strict=True)},
-        net=net,
-        violations=aims.violations(outcome),
-    )
+def _row(model: _Model, aims: Mapping[Split, Objectives], folder: Path) -> Row:
+    costs = [outcome.cost for outcome in model.outcomes.values()]
+    total = {one.name: sum(getattr(cost, one.name) for cost in costs) for one in fields(Cost)}
+    splits = {}
+    for split in SPLITS:
+        if split in model.outcomes:
+            outcome, estimates = model.outcomes[split], model.estimates
+            splits[split] = (
+                split_scores(aims[split], outcome, model.recipe)
+                if split != "search" or estimates is None
+                else estimated_scores(aims[split], estimates, outcome, model.recipe)
+            )
+    recipe = model.recipe.renamed(by_part(lambda name: portable(name, folder)))
+    return Row(model.name, model.kind, model.trial, recipe, splits, Cost(**total), key=model.key)
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
@@ -256,22 +188,50 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         kinds.setdefault(row.name.casefold(), set()).add(row.kind)
     return [
-        row.renamed(f"{row.name} ({row.kind})")
+        replace(row, name=f"{row.name} ({row.kind})")
         if len(kinds[row.name.casefold()]) > 1 and row.kind in ("expert", "baseline")
         else row
         for row in rows
     ]
 
 
-def _in_order(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Row]:
-    """Sort by kind; finalists best first, as the winner is chosen; the others as they were recorded."""
-    sign = 1.0 if higher_is_better(goals) else -1.0
+def _in_order(rows: Sequence[Row], aims: Mapping[Split, Objectives]) -> list[Row]:
+    """Sort by kind; finalists best first, as the winner is chosen; the others as they were recorded.
 
-    def place(row: Row) -> tuple[int, float, float]:
-        scores = row.splits.get("select") if row.kind == "finalist" else None
-        if scores is None or scores.objective is None:
-            return KINDS.index(row.kind), 0.0, 0.0
-        value = sign * scores.objective.value if scores.net is None else scores.net
-        return KINDS.index(row.kind), total_violation(scores.violations), -value
+    In Pareto mode merges say whether they are on the front of the split that chooses: `select`, or
+    `search` as long as nothing was scored on `select`. One that misses a constraint is not.
+    """
+    split: Split = "select" if "select" in aims else "search"
+    merges = [
+        row
+        for row in rows
+        if row.kind in ("baseline", "finalist", "winner")
+        and (scores := row.splits.get(split)) is not None
+        and scores.outcome is not None
+        and not scores.estimated
+        and aims[split].quality(scores.outcome) > -math.inf
+    ]
+    values = [aims[split].values(_outcome(row, split), row.recipe) for row in merges]
+    ranked = aims[split].order(values, [row.splits[split].violations for row in merges])
+    place = {merges[at].key: index for index, (at, _) in enumerate(ranked)}
+    front = {merges[at].key: front == 0 for at, front in ranked}
+    if aims[split].campaign.mode == "pareto":
+        rows = [
+            replace(row, front=front[row.key] and not row.misses(split))
+            if row.key in front
+            else row
+            for row in rows
+        ]
+    return sorted(
+        rows,
+        key=lambda row: (
+            KINDS.index(row.kind),
+            place.get(row.key, len(place)) if row.kind == "finalist" else 0,
+        ),
+    )
 
-    return sorted(rows, key=place)
+
+def _outcome(row: Row, split: Split) -> Outcome:
+    outcome = row.splits[split].outcome
+    assert outcome is not None  # rows made here have one
+    return outcome

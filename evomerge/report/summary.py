@@ -1,4 +1,4 @@
-"""What a leaderboard says of its campaign: objectives, budget, progress, versions and hashes.
+"""What a leaderboard says of its campaign: objectives, constraints, budget, progress, versions and hashes.
 
 The facts read from the store are those recorded when it was created: `versions` (package → version),
 `prompts` (task → hash over every prompt) and `higher_is_better` (task → metric → bool); one that is
@@ -7,18 +7,60 @@ missing is unknown, and lm-eval's own direction of the metric is taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evomerge.candidate.trial import Split
+from evomerge.candidate.trial import SPLITS, Split
 from evomerge.config import Campaign
-from evomerge.objective import References, recorded_directions
-from evomerge.report.paths import portable
-from evomerge.report.rows import Goal
+from evomerge.objective import Objectives, limits, recorded_directions
 
 if TYPE_CHECKING:
     from evomerge.store import Store
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One objective, as reports show it.
+
+    Attributes:
+        task: The task.
+        metric: What the sampler saw.
+        report: What picks the winner and is reported.
+        weight: Share in the weighted mean.
+        higher_is_better: Direction of `report`.
+        searched_higher_is_better: Direction of `metric`.
+        normalized: Whether the mean takes values as shares of the best expert's.
+    """
+
+    task: str
+    metric: str
+    report: str
+    weight: float = 1.0
+    higher_is_better: bool = True
+    searched_higher_is_better: bool = True
+    normalized: bool = False
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """An entry of `keep`, with what it asks for on each split.
+
+    Attributes:
+        task: One of the objectives' tasks.
+        metric: The reported one, which counts on select and holdout.
+        at_least: Share of the reference's value.
+        of: `best_expert`, `base` or `best_baseline`.
+        limits: Split → the value asked for; absent where the reference has no value.
+    """
+
+    task: str
+    metric: str
+    at_least: float
+    of: str
+    limits: Mapping[Split, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,12 +77,12 @@ class Summary:
         trials: Trials in the budget; None: without a limit.
         complete: Trials with scores.
         failed: Trials without.
+        versions: Package → version, as recorded.
+        prompts: Task → hash over every prompt, as recorded.
         pruned: Trials given up before their last item.
         normalize: `none`, or whose values the mean takes shares of.
         costs: Cost that is an objective → its weight.
         ended: What ended the search, such as `trials` or `hours`; None: nothing yet, or it is not recorded.
-        versions: Package → version, as recorded.
-        prompts: Task → hash over every prompt, as recorded.
         chosen: What chose the winner, a clause; empty before there is one.
         holdout_readings: How many winners, one after the other, were scored on holdout.
     """
@@ -70,41 +112,30 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts and lists."""
-        return {**asdict(self), "goals": [goal.to_json() for goal in self.goals]}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Summary:
-        """Read back what `to_json` wrote."""
-        goals = tuple(Goal(**goal) for goal in data["goals"])
-        return cls(**{**data, "goals": goals})
+        return {**asdict(self), "goals": [asdict(goal) for goal in self.goals]}
 
 
 def summarise(store: Store) -> Summary:
     """Sum up a finished or running campaign."""
     campaign, facts = store.campaign, store.facts
     states = [trial.state for trial in store.trials()]
+    models = campaign.models
     return Summary(
         name=campaign.name,
         mode=campaign.mode,
-        base=portable(campaign.models.base, store.folder),
-        experts={
-            expert.name: portable(expert.model, store.folder) for expert in campaign.models.experts
-        },
+        base=portable(models.base, store.folder),
+        experts={expert.name: portable(expert.model, store.folder) for expert in models.experts},
         goals=goals_of(campaign, facts),
-        items={
-            "search": campaign.items.search,
-            "select": campaign.items.select,
-            "holdout": campaign.items.holdout,
-        },
+        items={split: getattr(campaign.items, split) for split in SPLITS},
         trials=campaign.search.trials,
-        ended=store.ended,
         complete=states.count("complete"),
         failed=states.count("failed"),
+        versions=_texts(facts.get("versions")),
+        prompts=_texts(facts.get("prompts")),
         pruned=states.count("pruned"),
         normalize=campaign.normalize,
         costs={cost.cost: cost.weight for cost in campaign.costs},
-        versions=_texts(facts.get("versions")),
-        prompts=_texts(facts.get("prompts")),
+        ended=store.ended,
         chosen="" if store.winner is None else store.winner.how,
         holdout_readings=store.holdout_readings,
     )
@@ -127,23 +158,34 @@ def goals_of(campaign: Campaign, facts: Mapping[str, Any]) -> tuple[Goal, ...]:
     )
 
 
-def measured_goals(goals: Sequence[Goal], references: References) -> tuple[Goal, ...]:
-    """Return the objectives with what their values are shares of on one split, where they are any."""
-    return tuple(_measured(goal, references) if goal.normalized else goal for goal in goals)
+def constraints_of(
+    campaign: Campaign, aims_by_split: Mapping[Split, Objectives]
+) -> tuple[Constraint, ...]:
+    """Return a campaign's constraints with their limits on every split that was scored."""
+    asked = {
+        split: limits(campaign, aims.references, split, aims.better)
+        for split, aims in aims_by_split.items()
+    }
+    reports = {goal.task: goal.report for goal in campaign.objectives}
+    return tuple(
+        Constraint(
+            task=keep.task,
+            metric=reports[keep.task],
+            at_least=keep.at_least,
+            of=keep.of,
+            limits={
+                split: value
+                for split in SPLITS
+                if split in asked and (value := asked[split][position]) is not None
+            },
+        )
+        for position, keep in enumerate(campaign.keep)
+    )
 
 
-def _measured(goal: Goal, references: References) -> Goal:
-    best = references.best("best_expert", goal.task, goal.report, higher=goal.higher_is_better)
-    searched = references.best(
-        "best_expert", goal.task, goal.metric, higher=goal.searched_higher_is_better
-    )
-    return replace(
-        goal,
-        best=None if best is None else best.values[goal.report].value,
-        searched_best=None if searched is None else searched.values[goal.metric].value,
-        reference=best,
-        searched_reference=searched,
-    )
+def portable(name: str, folder: str | Path) -> str:
+    """Return a model's local path relative to a results folder; a Hub id or a `zoo:` name as it is."""
+    return os.path.relpath(name, folder) if Path(name).is_absolute() else name
 
 
 def _texts(mapping: object) -> dict[str, str]:

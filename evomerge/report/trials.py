@@ -2,70 +2,56 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from evomerge.candidate import Conditional, Recipe, Setting
 from evomerge.config.model_names import short_name
 from evomerge.errors import ResultsError
-from evomerge.report.listing import Cell, listing
+from evomerge.report.grid import Plain, Report, short_names, words
 from evomerge.store import Store, StoredTrial
 
 PARAMS = "params_"
+LEFT_OUT = ("merge_seconds", "score_seconds")
 
 
-def list_trials(store: Store, format: str = "table") -> str:
-    """Write every trial, in the order of their numbers.
-
-    Args:
-        store: Of the campaign.
-        format: `table` and `markdown` leave out the searched numbers; `json` and `csv` hold everything.
-
-    Raises:
-        UserError: An unknown format.
-    """
+def trials_report(store: Store) -> Report:
+    """Return what formats write of every trial; tables leave out the searched numbers."""
     rows = [trial.to_row() for trial in store.trials()]
-    if format in ("table", "markdown"):
-        left_out = ("merge_seconds", "score_seconds")
-        rows = [
-            {
-                name: value
-                for name, value in row.items()
-                if not name.startswith(PARAMS) and name not in left_out and value is not None
-            }
-            for row in rows
-        ]
-    return listing(rows, format)
+    names = list(dict.fromkeys(name for row in rows for name in row if "/" in name))
+    metrics = {name.partition("/")[2] for name in names}
+    called = dict(zip(names, short_names(names), strict=True))
+    if len(metrics) == 1:
+        called = {name: short.partition("/")[0] for name, short in called.items()}
+    shown = [
+        {
+            called.get(name, name): value
+            for name, value in row.items()
+            if not name.startswith(PARAMS) and name not in LEFT_OUT and value is not None
+        }
+        for row in rows
+    ]
+    return Report((words(shown),), rows, rows)
 
 
-def show_trial(store: Store, number: int, format: str = "table") -> str:
-    """Write one trial: what it scored, and every number of its recipe.
+def trial_report(store: Store, number: int) -> Report:
+    """Return what formats write of one trial: its scores and every number of its recipe.
 
-    Args:
-        store: Of the campaign.
-        number: Of the trial.
-        format: `table`, `markdown`, `json`; or `csv`, which holds the recipe's numbers only.
+    Records hold the recipe's numbers only.
 
     Raises:
         ResultsError: There is no such trial.
-        UserError: An unknown format.
     """
     trial = _found(store, number)
-    row, numbers = trial.to_row(), recipe_numbers(trial.candidate)
-    if format == "json":
-        data = {**row, "recipe": numbers}
-        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    if format == "csv":
-        return listing(numbers, format)
+    row, found = trial.to_row(), recipe_numbers(trial.candidate)
     known = [
         {"": name, "value": value}
         for name, value in row.items()
         if value is not None and not name.startswith(PARAMS)
     ]
-    return listing(known, format) + "\n" + listing(_wide(numbers), format)
+    return Report((words(known), words(_wide(found))), found, {**row, "recipe": found})
 
 
-def recipe_numbers(recipe: Recipe) -> list[dict[str, Cell]]:
+def recipe_numbers(recipe: Recipe) -> list[dict[str, Plain]]:
     """Return every parameter of a recipe with the model, layers and tensors that it holds for.
 
     Models are called by the last part of their name, unless two would be called alike; `all` is what
@@ -74,7 +60,6 @@ def recipe_numbers(recipe: Recipe) -> list[dict[str, Cell]]:
     names = recipe.model_names()
     short = [short_name(name) for name in names]
     called = dict(zip(names, short if len(set(short)) == len(short) else names, strict=True))
-    found: list[dict[str, Cell]] = []
     scopes: list[tuple[str, str, Mapping[str, Setting]]] = [("all", "all", recipe.parameters)]
     scopes += [(called[one.model], "all", one.parameters) for one in recipe.models]
     for part in recipe.slices:
@@ -82,22 +67,16 @@ def recipe_numbers(recipe: Recipe) -> list[dict[str, Cell]]:
             layers = "all" if source.layer_range is None else "{}-{}".format(*source.layer_range)
             scopes.append((called[source.model], layers, source.parameters))
         scopes.append(("all", layers, part.parameters))
-    for model, layers, parameters in scopes:
-        for name, setting in parameters.items():
-            for tensors, value in _values(setting):
-                found.append(
-                    {
-                        "model": model,
-                        "layers": layers,
-                        "tensors": tensors,
-                        "parameter": name,
-                        "value": value,
-                    }
-                )
-    return found
+    return [
+        {"model": model, "layers": layers, "tensors": tensors, "parameter": name, "value": value}
+        for model, layers, parameters in scopes
+        for name, setting in parameters.items()
+        for tensors, value in _values(setting)
+    ]
 
 
-def _values(setting: Setting) -> Iterator[tuple[str, Cell]]:
+def _values(setting: Setting) -> Iterator[tuple[str, Plain]]:
+    """Yield the tensors that a number holds for, and the number."""
     if not isinstance(setting, tuple):
         yield "all", setting
         return
@@ -108,17 +87,16 @@ def _values(setting: Setting) -> Iterator[tuple[str, Cell]]:
             ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in setting),
         )
     for one in named:
-        tensors = (
-            one.filter if one.filter not in (None, "*") else "all" if len(named) == 1 else "rest"
-        )
+        rest = "all" if len(named) == 1 else "rest"
+        tensors = rest if one.filter in (None, "*") else str(one.filter)
         shown = one.value
-        yield str(tensors), ", ".join(map(str, shown)) if isinstance(shown, tuple) else shown
+        yield tensors, ", ".join(map(str, shown)) if isinstance(shown, tuple) else shown
 
 
-def _wide(numbers: Sequence[Mapping[str, Cell]]) -> list[dict[str, Cell]]:
+def _wide(found: Sequence[Mapping[str, Plain]]) -> list[dict[str, Plain]]:
     """Put the parameters of one place beside each other."""
-    rows: dict[tuple[Cell, ...], dict[str, Cell]] = {}
-    for one in numbers:
+    rows: dict[tuple[Plain, ...], dict[str, Plain]] = {}
+    for one in found:
         place = {key: one[key] for key in ("model", "layers", "tensors")}
         rows.setdefault(tuple(place.values()), place)[str(one["parameter"])] = one["value"]
     return list(rows.values())

@@ -8,21 +8,17 @@ import pytest
 
 from evomerge.candidate.trial import Failure, FailureKind, Outcome
 from evomerge.report import Leaderboard, leaderboard
-from evomerge.report.layout import (
-    contrast_note,
-    difference,
-    layout,
-    number,
-    probability,
-    short_names,
-)
+from evomerge.report.grid import difference, number, short_names, with_p
+from evomerge.report.layout import layout
+from evomerge.report.notes import contrast_note
+from evomerge.report.statistics import PairedTest
 from evomerge.store import Store
 
 
 def test_holdout_is_shown_once_it_was_read(board: Leaderboard) -> None:
     grid = layout(board)
     assert grid.title == "small: holdout items, 80 a task, exact_match"
-    assert [column.header for column in grid.columns] == ["mean", "extraction", "tools", "facts"]
+    assert list(grid.headers[1:]) == ["mean", "extraction", "tools", "facts"]
     assert [line.name for line in grid.lines] == [
         "base",
         "extraction",
@@ -38,15 +34,16 @@ def test_holdout_is_shown_once_it_was_read(board: Leaderboard) -> None:
 def test_each_value_stands_under_its_header(board: Leaderboard) -> None:
     grid = layout(board)
     winner = board.row("trial 1")
-    values = [value.value if value else None for value in grid.lines[-1].values]
-    assert values == [
-        winner.objective("holdout"),
-        *(
-            winner.splits["holdout"].tasks[task]["exact_match"].value
-            for task in ("zoo_extraction", "zoo_tools", "zoo_facts")
-        ),
+    values = [
+        winner.splits["holdout"].tasks[task]["exact_match"].value
+        for task in ("zoo_extraction", "zoo_tools", "zoo_facts")
     ]
-    assert grid.best(0) == winner.objective("holdout")
+    mean, *tasks = grid.lines[-1].cells
+    assert [cell.text for cell in tasks] == [number(value) for value in values]
+    assert mean.text == number(winner.objective("holdout") or 0)
+    assert mean.best
+    assert mean.interval.startswith("[0.")
+    assert mean.half.startswith("±.0")
 
 
 def test_a_missing_split_is_blank(make_store: Callable[..., Store], lab: SimpleNamespace) -> None:
@@ -54,8 +51,7 @@ def test_a_missing_split_is_blank(make_store: Callable[..., Store], lab: SimpleN
     lab.fill(store, until="select")
     grid = layout(leaderboard(store), "holdout")
     assert [line.name for line in grid.lines] == ["base", "extraction", "tools"]
-    assert all(value is None for line in grid.lines for value in line.values)
-    assert grid.best(0) is None
+    assert {cell.text for line in grid.lines for cell in line.cells} == {""}
     assert "4 of 4 trials done, 1 of them failed; no winner chosen yet" in grid.notes
 
 
@@ -86,9 +82,9 @@ def test_one_objective_needs_no_mean(
         kind = "base" if name == "base" else "expert"
         lab.record(store, name, "search", kind, Outcome({"t": lab.task_scores(values, "ppl")}))
     grid = layout(leaderboard(store))
-    assert [column.header for column in grid.columns] == ["t"]
-    assert grid.columns[0].interval
-    assert grid.best(0) == 2.5
+    assert list(grid.headers[1:]) == ["t"]
+    assert [line.cells[0].best for line in grid.lines] == [False, True]
+    assert grid.has_intervals
 
 
 def test_what_the_sampler_saw_stands_beside_what_is_reported(
@@ -100,9 +96,8 @@ def test_what_the_sampler_saw_stands_beside_what_is_reported(
     scores = {t: lab.task_scores([-1.0, -2.0], "gold") for t in "ab"}
     lab.record(store, "base", "search", "base", Outcome(scores))
     grid = layout(leaderboard(store))
-    assert [column.header for column in grid.columns] == ["mean", "searched", "a", "b"]
-    values = [value and value.value for value in grid.lines[0].values]
-    assert values == [None, -1.5, None, None]
+    assert list(grid.headers[1:]) == ["mean", "searched", "a", "b"]
+    assert [cell.text for cell in grid.lines[0].cells] == ["", "-1.500", "", ""]
     assert "searched: the weighted mean of what the sampler saw (gold)" in grid.notes
     assert "mean: weighted by a 1, b 2" in grid.notes
 
@@ -119,7 +114,7 @@ def test_the_front_is_named(board: Leaderboard) -> None:
     assert "Pareto front: trial 2" in layout(replace(board, rows=rows)).notes
 
 
-def test_conditions_and_costs_are_shown(
+def test_constraints_and_costs_are_shown(
     make_store: Callable[..., Store], lab: SimpleNamespace
 ) -> None:
     store = make_store(
@@ -128,7 +123,7 @@ def test_conditions_and_costs_are_shown(
     )
     lab.fill(store)
     grid = layout(leaderboard(store), "select")
-    assert [column.header for column in grid.columns] == [
+    assert list(grid.headers[1:]) == [
         "mean",
         "net",
         "extraction",
@@ -137,17 +132,16 @@ def test_conditions_and_costs_are_shown(
         "parameters",
         "generated tokens",
     ]
-    assert [column.higher_is_better for column in grid.columns][-2:] == [False, False]
     lines = {line.name: line for line in grid.lines}
     assert {"trial 1 (winner)", "trial 2 †", "ties †", "extraction"} <= set(lines)
-    mean, net, *_, parameters, tokens = (value and value.value for value in lines["base"].values)
-    assert (parameters, tokens) == (1.0, 1.0)
-    assert net == pytest.approx((mean or 0) - 0.2)
+    mean, net, *_, parameters, tokens = (cell.text for cell in lines["base"].cells)
+    assert (parameters, tokens) == ("1.000", "1.000")
+    assert float(net) == pytest.approx(float(mean) - 0.2, abs=1e-3)
     notes = " ".join(grid.notes)
-    assert "† misses a condition on the select items" in notes
+    assert "† misses a constraint on the select items" in notes
     assert "net: the mean less 0.1 × parameters, 0.1 × generated tokens" in notes
     assert "keep zoo_tools: at least 0.98 of best expert (select 0." in notes
-    assert "no finalist meets every condition" not in notes
+    assert "no finalist meets every constraint" not in notes
 
 
 def test_shares_have_a_mean_even_of_one_task(
@@ -160,9 +154,9 @@ def test_shares_have_a_mean_even_of_one_task(
         found = Outcome({"zoo_tools": lab.task_scores(scores[name])})
         lab.record(store, name, "select", kind, found)
     grid = layout(leaderboard(store))
-    assert [column.header for column in grid.columns] == ["mean", "zoo_tools"]
-    assert [line.values[0] and line.values[0].value for line in grid.lines] == [1.0, 0.5]
-    assert [line.values[1] and line.values[1].value for line in grid.lines] == [0.8, 0.4]
+    assert list(grid.headers[1:]) == ["mean", "zoo_tools"]
+    assert [line.cells[0].text for line in grid.lines] == ["1.000", "0.500"]
+    assert [line.cells[1].text for line in grid.lines] == ["0.800", "0.400"]
     assert any("share of the best expert's" in note for note in grid.notes)
 
 
@@ -173,11 +167,9 @@ def test_estimates_are_marked(make_store: Callable[..., Store], lab: SimpleNames
     lab.tell(store, 1, lab.outcome("trial 0", "search", (0.1,) * 3))
     grid = layout(leaderboard(store))
     assert [line.name for line in grid.lines] == ["trial 1", "trial 0 (estimate)"]
-    assert grid.lines[1].values[0] is not None
-    assert grid.lines[1].values[0].value == 0.3
-    assert grid.lines[1].values[1:] == (None,) * 3
-    assert "2 of 4 trials done, 1 of them given up early; no winner chosen yet" in grid.notes
-    assert "estimate: the trial was given up before its last item" in grid.notes
+    assert [cell.text for cell in grid.lines[1].cells] == ["0.300", "", "", ""]
+    assert "2 of 4 trials done, 1 of them pruned; no winner chosen yet" in grid.notes
+    assert "estimate: the trial was pruned before its last item" in grid.notes
 
 
 @pytest.mark.parametrize(
@@ -197,4 +189,7 @@ def test_common_words_of_task_names_are_dropped(names: list[str], short: list[st
 def test_numbers() -> None:
     assert [number(x) for x in (0.75, -9.2004, 1234.5)] == ["0.750", "-9.200", "1234"]
     assert [difference(x) for x in (0.5, -0.25)] == ["+0.500", "-0.250"]
-    assert [probability(p) for p in (0.0123, 1e-5)] == ["p = 0.012", "p < 0.0001"]
+    test = PairedTest(0.25, -0.5, 1.0, 0.5, 12, "exact McNemar")
+    shown = "+0.250 (-0.500 to +1.000), p = 0.012 (exact McNemar, 12 items, Holm-corrected)"
+    assert with_p(test, 0.0123) == shown
+    assert "p < 0.0001" in with_p(test, 1e-5)

@@ -1,0 +1,78 @@
+"""Formats of reports: a file each. Another one is a function, and a line: `FORMATS["name"] = function`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from evomerge.candidate.trial import SPLITS, Split
+from evomerge.errors import UserError, nearest
+from evomerge.report.formats import csv, html, json, markdown, table
+from evomerge.report.grid import Report
+from evomerge.report.layout import leaderboard_report
+from evomerge.report.leaderboard import Leaderboard
+
+
+class Format(Protocol):
+    """Writes a report as text that ends in a newline; it computes nothing."""
+
+    def __call__(self, report: Report, *, width: int | None, color: bool) -> str:
+        """Return the text.
+
+        Args:
+            report: What to write. Its text comes from outside: escape it.
+            width: Columns of the terminal; None: its own width. Formats for files ignore it.
+            color: Whether the terminal takes ANSI styles.
+        """
+
+
+FORMATS: dict[str, Format] = {
+    "table": table.write,
+    "markdown": markdown.write,
+    "json": json.write,
+    "csv": csv.write,
+    "html": html.write,
+}
+
+
+def write(
+    report: Report, format: str = "table", *, width: int | None = None, color: bool = False
+) -> str:
+    """Write a report.
+
+    Args:
+        report: Of a leaderboard, a comparison or trials.
+        format: A key of `FORMATS`.
+        width: Columns; default the terminal's, else 100; of `table` only.
+        color: ANSI styles; of `table` only.
+
+    Raises:
+        UserError: An unknown format.
+    """
+    if format not in FORMATS:
+        raise UserError(f'unknown format "{format}"; {nearest(format, FORMATS)}', field="--format")
+    return FORMATS[format](report, width=width, color=color)
+
+
+def render(
+    leaderboard: Leaderboard,
+    format: str = "table",
+    split: Split | None = None,
+    *,
+    width: int | None = None,
+    color: bool = False,
+) -> str:
+    """Write a leaderboard; other arguments as in `write`.
+
+    Args:
+        leaderboard: What to write.
+        format: A key of `FORMATS`; `json` holds all splits.
+        split: Which items; default the last of search, select, holdout that has scores.
+        width: Columns.
+        color: ANSI styles.
+
+    Raises:
+        UserError: An unknown format or split.
+    """
+    if split is not None and split not in SPLITS:
+        raise UserError(f'unknown split "{split}"; {nearest(split, SPLITS)}', field="--split")
+    return write(leaderboard_report(leaderboard, split), format, width=width, color=color)

@@ -1,0 +1,290 @@
+"""What one model scored on one split: values with intervals, the mean of the objectives, costs, constraints.
+
+Values come from an `Outcome`'s per-item scores; what an outcome lacks is missing here too (None), never
+filled in.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from evomerge.candidate import Recipe
+from evomerge.candidate.trial import Estimate, Outcome, TaskScores
+from evomerge.config import Objective
+from evomerge.objective import Objectives, is_proportional, metric_on, ratio, total_violation
+from evomerge.report.statistics import Floats, PairedTest, Stratum, interval, is_binary, paired_test
+
+Z_95 = statistics.NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class Value:
+    """An aggregate with its 95 % interval.
+
+    Attributes:
+        value: The aggregate.
+        low: Lower end; None where the scores carry no interval.
+        high: Upper end.
+        stderr: lm-eval's standard error, for tasks' metrics.
+        n: Items behind it.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    stderr: float | None = None
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """One model on one split.
+
+    Attributes:
+        objective: Weighted mean of the reported metrics, as shares of the best expert's where the campaign
+            says so; None where one of them is missing.
+        searched: The same of the metrics that the sampler saw; None also where they are the reported ones.
+        tasks: Task → metric → value.
+        failure: Why there are no scores.
+        outcome: The per-item scores behind the values.
+        costs: Cost → relative to the base's, for the costs that are objectives.
+        quality: The reported mean, of which more is better.
+        net: `quality` less weight · cost: what ranks models where costs come off the mean; else None.
+        violations: By how much each constraint is missed; met where at most 0.
+        estimated: The trial was pruned: the values are estimates.
+    """
+
+    objective: Value | None
+    searched: Value | None
+    tasks: Mapping[str, Mapping[str, Value]]
+    failure: str | None = None
+    outcome: Outcome | None = field(default=None, repr=False, compare=False)
+    costs: Mapping[str, float] = field(default_factory=dict)
+    quality: float | None = None
+    net: float | None = None
+    violations: tuple[float, ...] = ()
+    estimated: bool = False
+
+    @property
+    def rank(self) -> tuple[float, float] | None:
+        """What orders models, the greater the better: constraints first, then the mean less costs."""
+        value = self.quality if self.net is None else self.net
+        return None if value is None else (-total_violation(self.violations), value)
+
+
+def mean_sign(aims: Objectives) -> float:
+    """Return -1 where less of the shown mean is better, else 1.
+
+    The mean is shown as it is where every metric is better when lower. Where both directions meet, those
+    better when lower count negative; of shares of the best expert's values more is always better.
+    """
+    goals = aims.campaign.objectives
+    higher = any(aims.better(goal.task, metric_on(goal, aims.split)) for goal in goals)
+    return 1.0 if higher or aims.campaign.normalize == "best_expert" else -1.0
+
+
+def reported(aims: Objectives) -> Objectives:
+    """Return the same aims by the metrics that are reported."""
+    return replace(aims, split="select")
+
+
+def searched(aims: Objectives) -> Objectives:
+    """Return the same aims by the metrics that the sampler sees."""
+    return replace(aims, split="search")
+
+
+def split_scores(aims: Objectives, outcome: Outcome, recipe: Recipe | None = None) -> SplitScores:
+    """Aggregate one outcome.
+
+    Args:
+        aims: Of the split that was scored.
+        outcome: Per-item scores, or a failure.
+        recipe: The model's, for the cost in parameters.
+    """
+    if outcome.failure is not None:
+        failure = f"{outcome.failure.kind}: {outcome.failure.reason}"
+        return SplitScores(None, None, {}, failure=failure, outcome=outcome)
+    campaign = aims.campaign
+    objective = mean(reported(aims), outcome)
+    quality = None if objective is None else mean_sign(reported(aims)) * objective.value
+    costs = aims.costs(outcome, recipe)
+    comes_off = quality is not None and costs and campaign.mode == "mean"
+    differs = any(goal.metric != goal.report for goal in campaign.objectives)
+    return SplitScores(
+        objective=objective,
+        searched=mean(searched(aims), outcome) if differs else None,
+        tasks={
+            task: {
+                metric: task_value(scores, metric, estimate)
+                for metric, estimate in scores.values.items()
+                if math.isfinite(estimate.value)
+            }
+            for task, scores in outcome.scores.items()
+        },
+        outcome=outcome,
+        costs=_by_name(aims, costs),
+        quality=quality,
+        net=quality - aims.charge(costs) if quality is not None and comes_off else None,
+        violations=aims.violations(outcome),
+    )
+
+
+def estimated_scores(
+    aims: Objectives, values: Sequence[float], outcome: Outcome, recipe: Recipe | None = None
+) -> SplitScores:
+    """Return a pruned trial's scores on the search items: estimates, without intervals.
+
+    Its values on the items that it was scored on are not shown: these come in an order that puts the
+    telling ones first, so that they are no sample.
+
+    Args:
+        aims: Of the search items.
+        values: The estimates that the sampler was told.
+        outcome: Scores on some of the items.
+        recipe: The model's.
+    """
+    campaign = aims.campaign
+    pareto = campaign.mode == "pareto"
+    costs = aims.costs(outcome, recipe)
+    quality = aims.mean(values) + (0.0 if pareto else aims.charge(costs))
+    items = sum(len(scores.items) for scores in outcome.scores.values())
+    estimate = Value(mean_sign(aims) * quality, n=items)
+    same = all(goal.metric == goal.report for goal in campaign.objectives)
+    pairs = zip(campaign.objectives, values, strict=False)  # costs follow
+    return SplitScores(
+        objective=estimate if same else None,
+        searched=None if same else estimate,
+        tasks={
+            goal.task: {goal.metric: Value(value, n=len(outcome.scores[goal.task].items))}
+            for goal, value in pairs
+            if pareto and goal.task in outcome.scores
+        },
+        outcome=outcome,
+        costs=_by_name(aims, costs),
+        quality=quality if same else None,
+        net=values[0] if campaign.costs and not pareto else None,
+        violations=aims.violations(outcome),
+        estimated=True,
+    )
+
+
+def mean(aims: Objectives, outcome: Outcome) -> Value | None:
+    """Return the weighted mean as it is shown, None where one of its values is missing."""
+    quality = aims.quality(outcome)
+    if quality == -math.inf:
+        return None
+    parts = _strata(aims, outcome)
+    low, high = (None if parts is None else interval(parts)) or (None, None)
+    n = sum(len(outcome.scores[goal.task].items) for goal in aims.campaign.objectives)
+    return Value(mean_sign(aims) * quality, low, high, n=n)
+
+
+def paired(aims: Objectives, first: Outcome, second: Outcome) -> PairedTest | None:
+    """Test the weighted mean, first minus second, item by item.
+
+    Of shares of the best expert's values the interval counts that these were measured on the same items; p
+    takes them as the weights of the tasks.
+
+    Returns:
+        None where a task is missing, the items differ, or a task's part does not average per-item scores.
+    """
+    differences = _strata(aims, first, second)
+    if differences is None:
+        return None
+    binary = all(
+        is_binary(np.asarray(outcome.scores[goal.task].metrics[metric_on(goal, aims.split)]))
+        for outcome in (first, second)
+        for goal in aims.campaign.objectives
+    )
+    return paired_test(differences, binary=binary)
+
+
+def item_scores(scores: TaskScores, metric: str) -> Floats | None:
+    """Return a metric's per-item scores `[items]` where its aggregate is their mean, else None.
+
+    Perplexities, F1 over the whole set and the like are no means: neither resampling of items here nor a
+    paired test speaks of them.
+    """
+    values, estimate = scores.metrics.get(metric), scores.values.get(metric)
+    if not values or estimate is None:
+        return None
+    if not all(isinstance(value, bool | int | float | np.number) for value in values):
+        return None
+    array = np.asarray(values, dtype=np.float64)
+    agrees = np.isclose(array.mean(), estimate.value, rtol=1e-6, atol=1e-9)
+    return array if bool(np.isfinite(array).all() and agrees) else None
+
+
+def task_value(scores: TaskScores, metric: str, estimate: Estimate) -> Value:
+    """Wilson for 0/1 scores, bootstrap for other means, else value ± z · lm-eval's standard error."""
+    array, stderr = item_scores(scores, metric), estimate.stderr
+    if stderr is not None and not math.isfinite(stderr):
+        stderr = None
+    low = high = None
+    if array is not None:
+        low, high = interval([Stratum(array)]) or (None, None)
+    elif stderr is not None:
+        low, high = estimate.value - Z_95 * stderr, estimate.value + Z_95 * stderr
+    return Value(estimate.value, low, high, stderr, len(scores.items))
+
+
+def _strata(
+    aims: Objectives, outcome: Outcome, minus: Outcome | None = None
+) -> list[Stratum] | None:
+    """Return each task's items as they count in the mean; None where a task's part is no mean of items."""
+    found = []
+    for goal in aims.campaign.objectives:
+        metric, scores = metric_on(goal, aims.split), outcome.scores.get(goal.task)
+        values = None if scores is None else item_scores(scores, metric)
+        if scores is None or values is None:
+            return None
+        if minus is not None:
+            theirs = _on_items(minus.scores.get(goal.task), metric, scores.items)
+            if theirs is None:
+                return None
+            values = values - theirs
+        counted = _counted(aims, goal, metric, scores.items)
+        if counted is None:
+            return None
+        scale, divisor = counted
+        found.append(Stratum(values * scale, goal.weight, divisor))
+    return found
+
+
+def _counted(
+    aims: Objectives, goal: Objective, metric: str, items: Sequence[str]
+) -> tuple[float, Floats | None] | None:
+    """Return what an item's score counts in the mean.
+
+    Returns:
+        A factor, and where scores are shares the best expert's scores `[items]` times that factor. None
+        where a share is not proportional to the score, or the expert was not scored on these very items.
+    """
+    higher = aims.better(goal.task, metric)
+    if aims.campaign.normalize == "best_expert":
+        expert = aims.references.best("best_expert", goal.task, metric, higher=higher)
+        best = 0.0 if expert is None else expert.values[metric].value
+        if expert is not None and ratio(best, best, metric, higher=higher) is not None:
+            if not is_proportional(metric, higher=higher):
+                return None
+            theirs = _on_items(expert, metric, items)
+            return None if theirs is None else (1.0 / best, theirs * (1.0 / best))
+    return (1.0 if higher or mean_sign(aims) < 0 else -1.0), None
+
+
+def _on_items(scores: TaskScores | None, metric: str, items: Sequence[str]) -> Floats | None:
+    """Return per-item scores in the order of `items`; None where these are not the items scored."""
+    values = None if scores is None else item_scores(scores, metric)
+    if scores is None or values is None or set(scores.items) != set(items):
+        return None
+    place = {item: index for index, item in enumerate(scores.items)}
+    return values[[place[item] for item in items]]
+
+
+def _by_name(aims: Objectives, costs: Sequence[float]) -> dict[str, float]:
+    return {one.cost: cost for one, cost in zip(aims.campaign.costs, costs, strict=True)}
