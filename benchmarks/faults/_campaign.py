@@ -120,14 +120,7 @@ def written(out: Path) -> int:
     if not (out / "study.db").exists():
         return count
     with closing(sqlite3.connect(f"{(out / 'study.db').as_uri()}?mode=ro", uri=True)) as connection:
-        for rows in (
-            "evomerge_evaluations",
-            "evomerge_baselines",
-            "evomerge_trials",
-            "evomerge_gradient_steps",
-            "evomerge_gradient_steps WHERE told_seq IS NOT NULL",
-        ):
-            count += connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0]
+        count += connection.execute("SELECT count(*) FROM evomerge_events").fetchone()[0]
     return count
 
 
@@ -160,9 +153,6 @@ def _log_evaluations(log: Path) -> None:
 
 def _die_at(step: int) -> None:
     """Kill this process before its nth durable step: a commit of the database, or an fsync."""
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
     done = 0
 
     def count(*_: object) -> None:
@@ -177,5 +167,12 @@ def _die_at(step: int) -> None:
         count()
         sync(descriptor)
 
-    event.listen(Engine, "commit", count)
+    connect = sqlite3.connect
+
+    def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(lambda sql: count() if sql == "COMMIT" else None)
+        return connection
+
+    sqlite3.connect = watched
     os.fsync = counted

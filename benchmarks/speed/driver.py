@@ -44,7 +44,7 @@ from evomerge.progress import NoDisplay
 from evomerge.search import Study, directions
 from evomerge.search.loop import explore
 from evomerge.space import Family, Space
-from evomerge.store import Asked, Store, Told
+from evomerge.store import Store
 from evomerge.workers import Pool
 from evomerge.workers.pool import Answer, Work
 
@@ -165,7 +165,8 @@ class Setting:
     def create(self) -> Store:
         """Create the results folder."""
         chosen = directions(self.campaign)
-        return Store.create(Path(self.campaign.out), self.campaign, {}, directions=chosen)
+        facts = {"items": {task: {"search": ids} for task, ids in _IDS.items()}}
+        return Store.create(Path(self.campaign.out), self.campaign, facts, directions=chosen)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -249,16 +250,14 @@ def _fill(store: Store, space: Space, trials: int) -> None:
     """Put trials at random points into the database."""
     draws = np.random.default_rng(0).uniform(0.0, 1.2, (trials, len(space.distributions)))
     for start in range(0, trials, 100):
-        asked, told = [], []
-        for number in range(start, min(start + 100, trials)):
-            params = dict(zip(space.distributions, draws[number].tolist(), strict=True))
-            candidate = Entry(f"trial {number}", space.recipe(params), number)
-            asked.append(Asked(candidate, params, space.distributions))
-            outcome = _OUTCOMES[number % len(_OUTCOMES)]
-            mean = float(np.mean([one.values["acc"].value for one in outcome.scores.values()]))
-            told.append(Told(candidate, outcome, [mean]))
-        store.asked_many(asked)
-        store.told_many(told)
+        with store.together():
+            for number in range(start, min(start + 100, trials)):
+                params = dict(zip(space.distributions, draws[number].tolist(), strict=True))
+                candidate = Entry(f"trial {number}", space.recipe(params), number)
+                store.asked(candidate, params, space.distributions)
+                outcome = _OUTCOMES[number % len(_OUTCOMES)]
+                mean = np.mean([one.values["acc"].value for one in outcome.scores.values()])
+                store.told(candidate, outcome, [float(mean)])
 
 
 def _outcome(seed: int) -> Outcome:
@@ -266,13 +265,13 @@ def _outcome(seed: int) -> Outcome:
     scores = {}
     for task in _TASKS:
         values = tuple((rng.random(ITEMS) < rng.random()).astype(float).tolist())
-        ids = tuple(f"{task}-{n:08x}" for n in range(ITEMS))
         mean = {"acc": Estimate(float(np.mean(values)), 0.05)}
-        scores[task] = TaskScores(ids, {"acc": values}, mean)
+        scores[task] = TaskScores(tuple(_IDS[task]), {"acc": values}, mean)
     return Outcome(scores, cost=Cost(0.01, 0.04, TASKS * ITEMS), worker="simulated")
 
 
 _TASKS = tuple(f"task{n}" for n in range(TASKS))
+_IDS = {task: [f"{task}-{n:08x}" for n in range(ITEMS)] for task in _TASKS}
 _OUTCOMES = tuple(_outcome(seed) for seed in range(97))
 
 

@@ -35,7 +35,7 @@ from evomerge.search.sampler import DescendingSampler, Params, Result, Sampler
 from evomerge.search.samplers import open_sampler
 from evomerge.search.tally import GRADIENT_COST, Ended, Tally
 from evomerge.space import Space
-from evomerge.store import Asked, Store, StoredBaseline, StoredTrial, Told
+from evomerge.store import Store, StoredBaseline, StoredTrial, Told
 from evomerge.workers.pool import Work
 
 _ATTEMPTS = 3  # draws before a candidate near one in flight is let pass
@@ -115,7 +115,7 @@ class Study:
             count: How many at most; fewer where the budget is spent or a result must come first.
         """
         jobs: list[Work] = []
-        asked: list[Asked | Step] = []
+        asked: list[Entry | Step] = []
         while len(jobs) < count and self.ended is None:
             step = self._next_step()
             if step is not None:
@@ -131,9 +131,8 @@ class Study:
             number = self.tally.asked
             params = self._point(number)
             entry = self._candidate(number, params)
-            new = Asked(entry, params, self._space.distributions)
-            asked.append(new)
-            answer = self._take_asked(entry, params, new.parts)
+            asked.append(entry)
+            answer = self._take_asked(entry, params, parts(entry.candidate))
             if answer is not None:
                 self._record_asked(asked)
                 self._tell_trials([self._copied(entry, answer)])
@@ -236,14 +235,15 @@ class Study:
         recipe = self._space.recipe(step.params)
         return GradientJob(step.name, recipe, step.items, step.shares)
 
-    def _record_asked(self, asked: list[Asked | Step]) -> None:
+    def _record_asked(self, asked: list[Entry | Step]) -> None:
         if asked:
             with self._store.together():
                 for new in asked:
                     if isinstance(new, Step):
                         self._store.gradient_asked(new.descent, new.number, new.items, new.params)
                     else:
-                        self._store.asked_many([new])
+                        params = self._params[_number(new)]
+                        self._store.asked(new, params, self._space.distributions)
             asked.clear()
 
     def _tell_trials(self, judged: Sequence[Told]) -> None:
@@ -254,7 +254,9 @@ class Study:
                 self._in_flight.land(number, outcome)
                 entries.append(Told(self._running[number], outcome, told.values, told.pruned))
         if entries:
-            self._store.told_many(entries)
+            with self._store.together():
+                for told in entries:
+                    self._store.told(told.entry, told.outcome, told.values, pruned=told.pruned)
             self._news += entries
         for told in entries:
             self._take_told(told.entry, told.outcome, told.values)

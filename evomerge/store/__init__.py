@@ -1,7 +1,6 @@
 """The results folder: its lock, its study database, its files. Search writes, report reads."""
 
 from evomerge.store.records import (
-    Asked,
     Evaluation,
     StoredBaseline,
     StoredGradient,
@@ -12,7 +11,6 @@ from evomerge.store.records import (
 from evomerge.store.store import Direction, Store
 
 __all__ = [
-    "Asked",
     "Direction",
     "Evaluation",
     "Store",

@@ -1,206 +1,79 @@
-"""The SQLite file: opened in WAL mode, checked, and its troubles told in one line."""
+"""The SQLite file `study.db`: opened, read where nothing may be written, and backed up."""
 
 from __future__ import annotations
 
 import logging
+import shlex
+import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+import tempfile
+import time
+from contextlib import closing
 from pathlib import Path
-from typing import Any
-
-import optuna
-from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
-from sqlalchemy import Connection, Engine, create_engine, event, select
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool, StaticPool
 
 from evomerge.errors import EvomergeError, ResultsError
-from evomerge.store.backup import how_to_restore
-from evomerge.store.folder import BACKUP, is_full
-from evomerge.store.tables import META, METADATA, SCHEMA_VERSION
+from evomerge.store.folder import BACKUP, DATABASE, UNFINISHED_BACKUP, is_full, rename_whole
 
 SECONDS_TO_WAIT_FOR_ANOTHER = 60
 """For a dashboard that writes a note; a reader never makes a writer wait."""
+SECONDS_BETWEEN_BACKUPS = 60.0
+SHARE_OF_TIME = 0.01
+"""Most of a campaign's time that goes into backups."""
+
+_LOG = logging.getLogger(__name__)
 
 
-METRIC_NAMES = "study:metric_names"
-"""Where `optuna.Study.metric_names` looks."""
-
-
-def create_database(
-    path: Path, study_name: str, directions: Sequence[str], metric_names: Sequence[str] = ()
-) -> int:
-    """Create a file with Optuna's tables and ours, and an Optuna study in it.
-
-    Args:
-        path: The file.
-        study_name: Of the study.
-        directions: `maximize` or `minimize`, one an objective value.
-        metric_names: What each objective value is called; empty: nothing.
-
-    Returns:
-        The study's id.
-
-    Raises:
-        EvomergeError: The disk is full, or the file cannot be written.
-    """
-    try:
-        storage = open_optuna_storage(path, create=True)
-        study_id: int = storage.create_new_study(
-            [StudyDirection[direction.upper()] for direction in directions], study_name
-        )
-        if metric_names and len(metric_names) == len(directions):
-            storage.set_study_system_attr(study_id, METRIC_NAMES, list(metric_names))
-        METADATA.create_all(storage.engine)
-        close_optuna_storage(storage)
-        with closing(_connect(path, "rw")) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
-    except (DatabaseError, sqlite3.DatabaseError) as error:
-        raise trouble(error, path) from None
-    except StorageInternalError as error:
-        raise EvomergeError(f"{path}: {error.__cause__ or error}") from None
-    return study_id
-
-
-def open_optuna_storage(path: Path, *, create: bool = False) -> RDBStorage:
-    """Open the file as an Optuna storage.
-
-    Raises:
-        ResultsError: It was written by a version of Optuna whose tables differ.
-    """
-    mode = "rwc" if create else "rw"
-    engine_kwargs = {
-        "creator": lambda: _connect(path, mode, autocommit=False),
-        "poolclass": NullPool,
-    }
-    return _optuna_storage(path, engine_kwargs, create=create)
-
-
-def copied_optuna_storage(engine: Engine, path: Path) -> RDBStorage:
-    """Return an Optuna storage of a copy in memory, which needs no right to write to the file.
-
-    Args:
-        engine: The opened file.
-        path: Its name, for the messages.
-
-    Raises:
-        ResultsError: It was written by a version of Optuna whose tables differ.
-    """
-    copy = sqlite3.connect(":memory:", check_same_thread=False)
-    try:
-        with engine.connect() as source:  # without a transaction, which would wait for itself
-            plain(source).backup(copy)
-    except (DatabaseError, sqlite3.DatabaseError) as error:
-        raise trouble(error, path) from None
-    return _optuna_storage(path, {"creator": lambda: copy, "poolclass": StaticPool}, create=False)
-
-
-def close_optuna_storage(storage: RDBStorage) -> None:
-    """Let go of the file."""
-    storage.remove_session()
-    storage.engine.dispose()
-
-
-def open_engine(path: Path, *, write: bool) -> Engine:
-    """Open our tables in an existing file.
+def connect(path: Path, mode: str, *, implicit: bool = False) -> sqlite3.Connection:
+    """Connect by file URI, so that any path will do; FULL: a commit survives a power cut.
 
     Args:
         path: The file.
-        write: False: not a byte is changed, and a writer is not disturbed.
+        mode: `ro`, `rw`, or `rwc` for a file that is being made: it is not synced step by step, but put in
+            its place when it is whole.
+        implicit: Transactions begin by themselves, as Optuna expects.
     """
-    mode = "rw" if write else "ro"
-    engine = create_engine("sqlite://", creator=lambda: _connect(path, mode), poolclass=StaticPool)
-    begin = "BEGIN IMMEDIATE" if write else "BEGIN"
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-    return engine
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=SECONDS_TO_WAIT_FOR_ANOTHER,
+        check_same_thread=False,
+        isolation_level="DEFERRED" if implicit else None,
+    )
+    connection.execute(f"PRAGMA synchronous={'OFF' if mode == 'rwc' else 'FULL'}")
+    return connection
 
 
-def can_be_read(path: Path) -> bool:
-    """Tell whether SQLite can read the file where it lies; a damaged one counts as such."""
-    try:
-        with closing(_connect(path, "ro")) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        code = error.sqlite_errorcode & 0xFF
-        return code not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-    except sqlite3.DatabaseError:
-        return True
-    return True
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Connect without the right to write: not a byte is changed, and a writer is not disturbed.
 
-
-def check_database(engine: Engine, path: Path, *, thorough: bool) -> None:
-    """Refuse a file that is damaged or not ours.
-
-    Args:
-        engine: The opened file.
-        path: Its name, for the messages.
-        thorough: Read every page.
+    SQLite makes files beside a database in WAL mode even to read it. Where it may not (a folder that may only
+    be read, a read-only mount, a write-ahead log that a copy left behind), a copy in memory is read.
 
     Raises:
-        ResultsError: It is damaged, has no tables of ours, or was written by another version of evomerge.
+        ResultsError: The file is damaged or cannot be read.
+        EvomergeError: It is being written to meanwhile.
     """
-    with transaction(engine, path) as connection:
-        names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
-        if META.name not in names and path.with_name(BACKUP).exists():
-            raise _damaged("its tables are gone", path)
-        if META.name not in names:
-            raise ResultsError("holds no campaign of evomerge", file=path)
-        found = connection.execute(select(META.c.value).where(META.c.key == "schema")).scalar()
-        if found is None or int(found) > SCHEMA_VERSION:
-            raise ResultsError(
-                f"was written by a newer evomerge (schema {found}, this one reads "
-                f"{SCHEMA_VERSION}); update evomerge",
-                file=path,
-            )
-        if int(found) < SCHEMA_VERSION:
-            raise ResultsError(
-                f"was written by an earlier evomerge (schema {found}, this one reads "
-                f"{SCHEMA_VERSION}); finish it with that one, or search again with --force",
-                file=path,
-            )
-        if thorough:
-            verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-            if verdict != "ok":
-                raise _damaged(verdict, path)
-
-
-@contextmanager
-def transaction(engine: Engine, path: Path) -> Iterator[Connection]:
-    """Do everything in the block or nothing of it; on the disk before the block is left.
-
-    Raises:
-        EvomergeError: The disk is full, or the file cannot be written or read.
-        ResultsError: The file is damaged.
-    """
+    if _can_be_read(path):
+        return connect(path, "ro")
+    memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
     try:
-        with engine.begin() as connection:
-            yield connection
-    except (DatabaseError, sqlite3.DatabaseError) as error:
+        with tempfile.TemporaryDirectory(prefix="evomerge-") as folder:
+            copy = _copied(path, Path(folder))
+            with closing(sqlite3.connect(copy)) as source:
+                source.backup(memory)
+    except sqlite3.DatabaseError as error:
         raise trouble(error, path) from None
+    except OSError as error:
+        raise ResultsError(f"cannot be read: {error.strerror or error}", file=path) from None
+    return memory
 
 
-def plain(connection: Connection) -> sqlite3.Connection:
-    """Return SQLite's own connection under a transaction, for what every trial pays for."""
-    found = connection.connection.driver_connection
-    assert isinstance(found, sqlite3.Connection)
-    return found
-
-
-def trouble(error: DatabaseError | sqlite3.DatabaseError, path: Path) -> EvomergeError:
-    """Return what to tell the user of an error of SQLite's.
-
-    Args:
-        error: As SQLite or SQLAlchemy raised it.
-        path: The database.
-    """
-    found = error.orig if isinstance(error, DatabaseError) else error
-    if not isinstance(found, sqlite3.OperationalError):
-        return _damaged(found, path)
-    says = str(found)
-    if found.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR and is_full(path.parent):
+def trouble(error: BaseException | None, path: Path) -> EvomergeError:
+    """Return what to tell the user of an error in reading or writing the database `path`."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return damaged(error, path)
+    says = str(error)
+    if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR and is_full(path.parent):
         says = f"the disk is full ({says})"
     return EvomergeError(
         f"{path}: {says}; what was finished is kept: make room or free the file, then "
@@ -208,32 +81,91 @@ def trouble(error: DatabaseError | sqlite3.DatabaseError, path: Path) -> Evomerg
     )
 
 
-def _optuna_storage(path: Path, engine_kwargs: dict[str, Any], *, create: bool) -> RDBStorage:
-    logging.getLogger("optuna").setLevel(logging.ERROR)
-    try:
-        return RDBStorage("sqlite://", engine_kwargs=engine_kwargs, skip_table_creation=not create)
-    except RuntimeError as error:
-        raise ResultsError(
-            f"was written by another version of Optuna than {optuna.__version__}: {error}",
-            file=path,
-        ) from None
+def damaged(finding: object, path: Path) -> ResultsError:
+    """Return what to tell the user of a damaged database: a command restores its last backup."""
+    return ResultsError(f"is damaged: {finding}; {_how_to_restore(path)}", file=path)
 
 
-def _connect(path: Path, mode: str, *, autocommit: bool = True) -> sqlite3.Connection:
-    """Connect by file URI, so that any path will do; FULL: a commit survives a power cut.
+class Backups:
+    """Copies of the database, for the day on which a disk damages it.
 
-    A file that is only being made is not synced step by step: it is put in its place when it is whole.
+    A copy is SQLite's own, put in its place when it is whole. The first one is due at once.
+
+    Args:
+        folder: The results folder.
     """
-    connection = sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode={mode}",
-        uri=True,
-        timeout=SECONDS_TO_WAIT_FOR_ANOTHER,
-        check_same_thread=False,
-        isolation_level=None if autocommit else "DEFERRED",
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        wait = SECONDS_BETWEEN_BACKUPS if (folder / BACKUP).exists() else 0.0
+        self._next = time.monotonic() + wait
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a copy."""
+        return time.monotonic() >= self._next
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Copy the database; where there is no room for another copy, the last one stays.
+
+        Args:
+            connection: To the database, without an open transaction.
+        """
+        start = time.monotonic()
+        aside = self._folder / UNFINISHED_BACKUP
+        aside.unlink(missing_ok=True)
+        try:
+            with closing(sqlite3.connect(aside)) as copy:
+                copy.execute("PRAGMA synchronous=OFF")  # synced as a whole, before it is renamed
+                connection.backup(copy)
+            rename_whole(aside, self._folder / BACKUP)
+        except (OSError, sqlite3.OperationalError) as error:
+            _LOG.info("%s: not brought up to date: %s", self._folder / BACKUP, error)
+            aside.unlink(missing_ok=True)
+        end = time.monotonic()
+        self._next = end + max(SECONDS_BETWEEN_BACKUPS, (end - start) / SHARE_OF_TIME)
+
+
+def _can_be_read(path: Path) -> bool:
+    """Tell whether SQLite can read the file where it lies; a damaged one counts as such."""
+    try:
+        with closing(connect(path, "ro")) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        code = error.sqlite_errorcode & 0xFF
+        return code not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+    return True
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    """Copy a database and its write-ahead log, both of one moment."""
+    log = path.with_name(f"{path.name}-wal")
+    before = _state(path), _state(log)
+    copy = Path(shutil.copyfile(path, folder / path.name))
+    if before[1] is not None:
+        shutil.copyfile(log, folder / log.name)
+    if before != (_state(path), _state(log)):
+        raise EvomergeError(f"{path}: is being written to, and cannot be read meanwhile; try again")
+    return copy
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _how_to_restore(database: Path) -> str:
+    backup = database.with_name(BACKUP)
+    if database.name != DATABASE or not backup.exists():
+        return "there is no backup of it: restore it from a copy, or start again with --force"
+    taken = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(backup.stat().st_mtime))
+    old = " ".join(shlex.quote(f"{database}{suffix}") for suffix in ("-wal", "-shm"))
+    new = f"{shlex.quote(str(backup))} {shlex.quote(str(database))}"
+    folder = shlex.quote(str(database.parent))
+    return (
+        f"restore its backup of {taken} and go on from there with: rm -f {old} && cp {new} && "
+        f"evomerge resume {folder}"
     )
-    connection.execute(f"PRAGMA synchronous={'OFF' if mode == 'rwc' else 'FULL'}")
-    return connection
-
-
-def _damaged(finding: object, path: Path) -> ResultsError:
-    return ResultsError(f"is damaged: {finding}; {how_to_restore(path)}", file=path)

@@ -8,32 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from optuna.distributions import BaseDistribution
-
-from evomerge.candidate import Parts, Recipe, parts
+from evomerge.candidate import Recipe
 from evomerge.candidate.trial import Entry, Outcome, Split, row_name
+from evomerge.store.encoding import candidate_from_text
 
 State = Literal["asked", "complete", "pruned", "failed"]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A trial that begins.
-
-    Attributes:
-        entry: With the number after the last one's.
-        params: Its point of the space.
-        distributions: Of each of `params`.
-    """
-
-    entry: Entry
-    params: Mapping[str, float]
-    distributions: Mapping[str, BaseDistribution]
-
-    @cached_property
-    def parts(self) -> Parts:
-        """The recipe, taken apart."""
-        return parts(self.entry.candidate)
 
 
 @dataclass(frozen=True)
@@ -61,7 +40,7 @@ class StoredTrial:
     Attributes:
         number: From 0, without gaps.
         params: Point of the space.
-        candidate: What was tried.
+        form: Text form of `candidate`.
         state: `asked` (no outcome yet), `complete`, `pruned` (stopped before its last item) or `failed`.
         outcome: What came of it; None as long as it is only asked.
         values: Objective values as told to the sampler, estimates where it was pruned; None unless complete
@@ -72,12 +51,17 @@ class StoredTrial:
 
     number: int
     params: Mapping[str, float]
-    candidate: Recipe
-    state: State
-    outcome: Outcome | None
-    values: tuple[float, ...] | None
-    asked_seq: int
-    told_seq: int | None
+    form: str
+    state: State = "asked"
+    outcome: Outcome | None = None
+    values: tuple[float, ...] | None = None
+    asked_seq: int = 0
+    told_seq: int | None = None
+
+    @cached_property
+    def candidate(self) -> Recipe:
+        """What was tried; read when it is first needed."""
+        return candidate_from_text(self.form)
 
     @property
     def entry(self) -> Entry:
@@ -143,12 +127,12 @@ class StoredGradient:
     step: int
     items: Mapping[str, tuple[int, ...]]
     params: Mapping[str, float]
-    loss: float | None
-    gradients: Mapping[str, float]
-    failure: str | None
-    cost_items: int
-    asked_seq: int
-    told_seq: int | None
+    loss: float | None = None
+    gradients: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
+    cost_items: int = 0
+    asked_seq: int = 0
+    told_seq: int | None = None
     failure_trace: str = field(default="", compare=False, repr=False)
 
 

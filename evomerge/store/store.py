@@ -7,7 +7,7 @@ loses only the work that was then in flight.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,45 +16,30 @@ from typing import Any, Literal, Self
 
 import optuna
 from optuna.distributions import BaseDistribution
-from sqlalchemy import insert, select, true
 
-from evomerge.candidate.trial import Entry, Job, Outcome, Split
+from evomerge.candidate.trial import Entry, Job, Outcome, Split, row_key
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store import folder as folders
-from evomerge.store.backup import Backups
+from evomerge.store import optuna_study
 from evomerge.store.campaign_file import as_run, with_facts, with_trials
-from evomerge.store.creation import create_study
-from evomerge.store.database import copied_optuna_storage, plain
-from evomerge.store.encoding import encode_json
-from evomerge.store.event_log import EventLog
-from evomerge.store.gradient_rows import insert_step, read_steps, update_step
-from evomerge.store.opening import open_database
-from evomerge.store.optuna_tables import DistributionTexts
-from evomerge.store.outcomes import (
-    ItemSets,
-    NewEvaluation,
-    PackedOutcome,
+from evomerge.store.database import Backups
+from evomerge.store.encoding import Ids, candidate_to_text, outcome_to_json
+from evomerge.store.events import EventLog
+from evomerge.store.reading import (
+    read_baselines,
     read_evaluations,
-    replace_evaluation,
+    read_steps,
+    read_trials,
+    read_winner,
 )
-from evomerge.store.recipe_forms import RecipeForms
 from evomerge.store.records import (
-    Asked,
     Evaluation,
     StoredBaseline,
     StoredGradient,
     StoredTrial,
-    Told,
     Winner,
-)
-from evomerge.store.tables import BASELINES, EVALUATIONS, META
-from evomerge.store.trial_rows import insert_asked, read_trials, update_told
-from evomerge.store.winner_rows import (
-    count_holdout_readings,
-    insert_winner,
-    read_winner,
-    with_winner,
+    by_task,
 )
 
 Direction = Literal["maximize", "minimize"]
@@ -75,21 +60,20 @@ class Store:
 
     def __init__(self, folder: Path, lock: folders.FolderLock | None) -> None:
         self.folder, self._lock = folder, lock
-        self._path = folder / folders.DATABASE
-        self._engine = open_database(self._path, write=lock is not None)
-        self._item_sets, self._texts, self._forms = ItemSets(), DistributionTexts(), RecipeForms()
-        self._log = EventLog(self._engine, self._path, [self._item_sets.forget, self._forms.forget])
-        with self._log.transaction() as connection:
-            meta = {row.key: row.value for row in connection.execute(select(META))}
-        self._study_id = int(meta["study_id"])
-        self.facts: Mapping[str, Any] = json.loads(meta["facts"])
-        self.directions: tuple[Direction, ...] = tuple(json.loads(meta["directions"]))
-        created = as_run(folder, meta["campaign"], self.facts, write=lock is not None)
-        self.campaign = with_trials(created, json.loads(meta["trials"]))
-        self.planned_trials = int(meta.get("planned_trials", created.planned_trials))
-        self.ended: str | None = json.loads(meta.get("ended", "null"))
-        self.finished: bool = json.loads(meta.get("finished", "false"))
-        self._backups, self._told = Backups(folder, self.campaign.planned_trials), 0
+        path = folder / folders.DATABASE
+        self._log = EventLog.open(path, write=lock is not None)
+        if lock is not None:
+            optuna_study.close_storage(optuna_study.open_storage(path))
+        begun, *later = self._log.read("begun", "budget", "ended", "finished")
+        self.facts: Mapping[str, Any] = begun.content["facts"]
+        self.directions: tuple[Direction, ...] = tuple(begun.content["directions"])
+        created = as_run(folder, begun.content["campaign"], self.facts, write=lock is not None)
+        state = {event.kind: event.content["now"] for event in later}
+        self.campaign = with_trials(created, state.get("budget", created.search.trials))
+        self.planned_trials = created.planned_trials
+        self.ended: str | None = state.get("ended")
+        self.finished: bool = state.get("finished", False)
+        self._backups, self._unsaved = Backups(folder), False
 
     @staticmethod
     def refuse_existing(folder: Path, *, force: bool) -> None:
@@ -117,6 +101,7 @@ class Store:
 
         Raises:
             ResultsError: The folder exists and may not be used, or another process writes to it.
+            EvomergeError: The disk is full or not writable.
         """
         folder = Path(folder)
         folders.refuse_existing(folder, force=force)
@@ -126,7 +111,7 @@ class Store:
             undo.callback(lock.release)
             folders.clear(folder)
             folders.write_whole(folder / folders.CAMPAIGN, with_facts(campaign, facts))
-            create_study(folder, campaign, facts, directions)
+            _create_database(folder, campaign, facts, directions)
             store = cls(folder, lock)
             undo.pop_all()
         return store
@@ -140,7 +125,7 @@ class Store:
             write: Lock it for this process, and check the whole database first.
 
         Raises:
-            ResultsError: There is no campaign, the database is damaged or of a newer evomerge, the
+            ResultsError: There is no campaign, the database is damaged or of another evomerge, the
                 campaign file was changed, or another process writes to the folder (named by host and
                 process).
         """
@@ -160,10 +145,12 @@ class Store:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Make one transaction of all that is recorded in the block: all of it, or nothing."""
-        with self._log.events():
+        """Record all that happens in the block in one transaction, or nothing of it."""
+        outermost = not self._log.is_open
+        with self._log.transaction():
             yield
-        self._back_up_if_due()
+        if outermost and self._unsaved and self._backups.due:
+            self.backup()
 
     def asked(
         self,
@@ -171,16 +158,23 @@ class Store:
         params: Mapping[str, float],
         distributions: Mapping[str, BaseDistribution],
     ) -> None:
-        """Record a trial before it is handed out, with what `Asked` says of it; one transaction."""
-        self.asked_many([Asked(entry, params, distributions)])
+        """Record a trial before it is handed out; one transaction.
 
-    def asked_many(self, entries: Sequence[Asked]) -> None:
-        """Record several trials, in their order, before they are handed out; one transaction for all."""
-        with self._log.events() as (connection, next_seq):
-            for trial in entries:
-                insert_asked(
-                    connection, self._study_id, trial, self._texts, self._forms, next_seq()
-                )
+        Args:
+            entry: With the number after the last one's.
+            params: Its point of the space.
+            distributions: Of each of `params`.
+
+        Raises:
+            ValueError: It is no trial.
+        """
+        number, candidate = _number(entry), entry.candidate
+        with self._log.transaction() as connection:
+            content = {"number": number, "params": dict(params)}
+            content["candidate"] = candidate_to_text(candidate)
+            self._log.append("asked", content, entry.key)
+            attrs = {"method": candidate.method}
+            optuna_study.insert_running(connection, number, params, distributions, attrs)
 
     def told(
         self,
@@ -190,28 +184,37 @@ class Store:
         *,
         pruned: bool = False,
     ) -> None:
-        """Record what came of one trial, state, values and per-item scores together; see `told_many`.
+        """Record what came of a trial, state, values and per-item scores together; one transaction.
 
         Args:
-            entry: As for `Told`, and so are the others.
-            outcome: Scores or failure.
-            values: Finite objective values.
+            entry: As it was asked.
+            outcome: Its search scores (of a pruned trial: those of the items it was scored on), or its
+                failure.
+            values: Finite objective values (of a pruned trial: their estimates); None after a failure.
             pruned: It was stopped before its last item.
-        """
-        self.told_many([Told(entry, outcome, values, pruned)])
-
-    def told_many(self, entries: Sequence[Told]) -> None:
-        """Record what came of several trials, in their order; one transaction for all, or none of them.
 
         Raises:
-            ValueError: One of them was not asked, or was told already.
+            ValueError: It was not asked, or was told already.
         """
-        packed = [PackedOutcome.of(trial.outcome) for trial in entries]
-        with self._log.events() as (connection, next_seq):
-            told = [(trial, one, next_seq()) for trial, one in zip(entries, packed, strict=True)]
-            update_told(connection, self._item_sets, told)
-        self._told += len(entries)
-        self._back_up_if_due()
+        number = _number(entry)
+        attrs: dict[str, Any] = dict(by_task(outcome))
+        if pruned:
+            attrs = {"estimate": list(values or ()), "pruned after items": outcome.cost.items}
+        if outcome.failure is not None:
+            attrs = {"failure": f"{outcome.failure.kind}: {outcome.failure.reason}"}
+        with self.together():
+            self._refuse_unless_asked("asked", "told", entry.key, entry.name)
+            content = {
+                "number": number,
+                "state": "failed" if values is None else "pruned" if pruned else "complete",
+                "values": None if values is None else list(values),
+                "outcome": outcome_to_json(outcome, self._ids("search")),
+            }
+            self._log.append("told", content, entry.key)
+            optuna_study.finish(
+                self._log.connection, number, values, attrs, outcome.cost.items if pruned else None
+            )
+            self._unsaved = True
 
     def gradient_asked(
         self,
@@ -219,18 +222,24 @@ class Store:
         step: int,
         items: Mapping[str, tuple[int, ...]],
         params: Mapping[str, float],
-    ) -> int:
+    ) -> None:
         """Record a step of a descent before anybody works on it; one transaction.
 
-        Arguments and errors are those of `gradient_rows.insert_step`.
+        Args:
+            descent: Which descent.
+            step: Which step of it.
+            items: Task → which of its search items.
+            params: Where the gradient is taken.
 
-        Returns:
-            Its place in the order of events.
+        Raises:
+            ValueError: The step was asked before.
         """
-        with self._log.events() as (connection, next_seq):
-            seq = next_seq()
-            insert_step(connection, descent, step, items, params, seq)
-        return seq
+        key = _step_key(descent, step)
+        with self._log.transaction():
+            if self._log.has("gradient asked", key):
+                raise ValueError(f"{key} was asked before")
+            content = {"descent": descent, "step": step, "items": items, "params": dict(params)}
+            self._log.append("gradient asked", content, key)
 
     def gradient_told(
         self,
@@ -241,31 +250,39 @@ class Store:
         failure: str | None = None,
         cost_items: int = 0,
         trace: str = "",
-    ) -> int:
+    ) -> None:
         """Record what came of a step; one transaction.
 
-        Arguments and errors are those of `gradient_rows.update_step`.
+        Args:
+            descent: Which descent.
+            step: Which step of it.
+            loss: None after a failure.
+            gradients: Dimension → gradient.
+            failure: Why there is no loss.
+            cost_items: Items that it cost.
+            trace: The traceback behind a failure.
 
-        Returns:
-            Its place in the order of events.
+        Raises:
+            ValueError: The step was not asked, or was told already; or the loss is not a finite number,
+                which is a failure.
         """
-        with self._log.events() as (connection, next_seq):
-            seq = next_seq()
-            update_step(connection, descent, step, loss, gradients, failure, cost_items, seq, trace)
-        return seq
-
-    def gradient_steps(self) -> tuple[StoredGradient, ...]:
-        """Return every step of every descent, in the order in which they were asked."""
-        with self._log.transaction() as connection:
-            return read_steps(connection)
+        if loss is not None and not math.isfinite(loss):
+            raise ValueError(f"a loss of {loss} is none: tell a failure")
+        key = _step_key(descent, step)
+        with self._log.transaction():
+            self._refuse_unless_asked("gradient asked", "gradient told", key, key)
+            content = {
+                "loss": loss,
+                "gradients": dict(gradients),
+                "failure": failure,
+                "cost_items": cost_items,
+                "failure_trace": trace,
+            }
+            self._log.append("gradient told", content, key)
 
     def add_baseline(self, params: Mapping[str, float], values: Sequence[float]) -> None:
         """Record a point that is told to the sampler but was asked for by no trial."""
-        with self._log.events() as (connection, next_seq):
-            connection.execute(
-                "INSERT INTO evomerge_baselines (seq, params, objectives) VALUES (?, ?, ?)",
-                (next_seq(), encode_json(dict(params)), encode_json(list(values))),
-            )
+        self._log.append("baseline", {"params": dict(params), "values": list(values)})
 
     def record(self, job: Job, outcome: Outcome, kind: str) -> None:
         """Record what is no trial's search score: parents, baselines, finalists.
@@ -280,35 +297,37 @@ class Store:
         """
         if kind == "winner":
             raise ValueError("record a winner's scores as a finalist's, and choose it")
-        new = NewEvaluation(job.entry, kind, job.split, PackedOutcome.of(outcome))
-        with self._log.transaction() as connection:
-            replace_evaluation(plain(connection), self._item_sets, new)
+        entry = job.entry
+        key = row_key(kind, entry.name, entry.number)
+        content = {
+            "key": key,
+            "kind": kind,
+            "number": entry.number,
+            "split": job.split,
+            "candidate": candidate_to_text(entry.candidate),
+            "outcome": outcome_to_json(outcome, self._ids(job.split)),
+        }
+        self._log.append("evaluated", content, f"{key} on {job.split}")
 
     def trials(self) -> tuple[StoredTrial, ...]:
         """Return every trial, in the order of their numbers."""
-        with self._log.transaction() as connection:
-            return read_trials(connection, self._study_id, self._item_sets)
+        return read_trials(self._log, self._ids("search"))
+
+    def gradient_steps(self) -> tuple[StoredGradient, ...]:
+        """Return every step of every descent, in the order in which they were asked."""
+        return read_steps(self._log)
 
     def baselines(self) -> tuple[StoredBaseline, ...]:
         """Return what `add_baseline` recorded, in order."""
-        with self._log.transaction() as connection:
-            rows = connection.execute(select(BASELINES).order_by(BASELINES.c.seq)).all()
-        return tuple(
-            StoredBaseline(json.loads(row.params), tuple(json.loads(row.objectives)), row.seq)
-            for row in rows
-        )
+        return read_baselines(self._log)
 
     def evaluations(self) -> tuple[Evaluation, ...]:
         """Return what `record` recorded, in order; of the winner's rows the kind is `winner`."""
-        with self._log.transaction() as connection:
-            found = read_evaluations(connection, self._item_sets, true())
-            return tuple(with_winner(connection, found))
+        return read_evaluations(self._log, self._ids)
 
     def evaluation(self, key: str, split: Split) -> Outcome | None:
         """Return the outcome recorded for a model (`trial.row_key`) and split, or None."""
-        condition = (EVALUATIONS.c.key == key) & (EVALUATIONS.c.split == split)
-        with self._log.transaction() as connection:
-            found = read_evaluations(connection, self._item_sets, condition)
+        found = read_evaluations(self._log, self._ids, f"{key} on {split}")
         return found[0].outcome if found else None
 
     def choose(self, entry: Entry, how: str) -> None:
@@ -321,40 +340,41 @@ class Store:
         Raises:
             ValueError: It is no trial.
         """
-        with self._log.transaction() as connection:
-            insert_winner(plain(connection), entry, how)
+        number = _number(entry)
+        if self.winner is None or self.winner.number != number:
+            text = candidate_to_text(entry.candidate)
+            self._log.append("chosen", {"number": number, "how": how, "candidate": text})
 
     @property
     def winner(self) -> Winner | None:
-        """The one winner; None before one is chosen."""
-        with self._log.transaction() as connection:
-            return read_winner(connection)
+        """The one winner, the last that was chosen; None before one is."""
+        return read_winner(self._log)
 
     @property
     def holdout_readings(self) -> int:
         """How many winners, one after the other, were scored on the holdout items."""
-        with self._log.transaction() as connection:
-            return count_holdout_readings(connection)
+        read = [one.number for one in self.evaluations() if one.split == "holdout"]
+        return len({number for number in read if number is not None})
 
     def extend(self, trials: int) -> None:
         """Add to the budget of trials, durably; where it had no limit, so many more may be asked for."""
         if trials:
             budget = self.campaign.search.trials
             total = trials + (len(self.trials()) if budget is None else budget)
+            self._log.append("budget", {"now": total})
             self.campaign = with_trials(self.campaign, total)
-            self._set_meta("trials", total)
             self.finish(False)
 
     def end(self, reason: str | None) -> None:
         """Record what ended the search, durably; None: it goes on."""
         if reason != self.ended:
-            self._set_meta("ended", reason)
+            self._log.append("ended", {"now": reason})
             self.ended = reason
 
     def finish(self, finished: bool = True) -> None:
         """Record, durably, that all is done and saved; or that it is not."""
         if finished != self.finished:
-            self._set_meta("finished", finished)
+            self._log.append("finished", {"now": finished})
             self.finished = finished
 
     def write_file(self, name: str, text: str) -> None:
@@ -363,17 +383,16 @@ class Store:
 
     def backup(self) -> None:
         """Copy the database to `study.backup.db`; `told` does it now and then."""
-        with self._engine.connect() as connection:
-            self._backups.write(plain(connection))
+        self._backups.write(self._log.connection)
+        self._unsaved = False
 
     def optuna_study(self) -> optuna.Study:
         """Return a copy of the Optuna study as Optuna's own storage reads it; for looking only."""
-        storage = copied_optuna_storage(self._engine, self._path)
-        return optuna.load_study(study_name=self.campaign.name, storage=storage)
+        return optuna_study.load_copy(self._log.connection, self._log.path, self.campaign.name)
 
     def close(self) -> None:
         """Let go of the file and the lock; harmless when called again."""
-        self._engine.dispose()
+        self._log.connection.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -388,13 +407,41 @@ class Store:
     ) -> None:
         self.close()
 
-    def _set_meta(self, key: str, value: int | str | None) -> None:
-        row = {"key": key, "value": encode_json(value)}
-        with self._log.transaction() as connection:
-            connection.execute(insert(META).prefix_with("OR REPLACE"), row)
+    def _ids(self, split: Split) -> Ids:
+        items = self.facts.get("items", {})
+        return lambda task: items.get(task, {}).get(split, ())
 
-    def _back_up_if_due(self) -> None:
-        if self._told and not self._log.is_open:
-            told, self._told = self._told, 0
-            if self._backups.due(told):
-                self.backup()
+    def _refuse_unless_asked(self, asked: str, told: str, key: str, name: str) -> None:
+        if self._log.has(told, key):
+            raise ValueError(f"{name} was told before")
+        if not self._log.has(asked, key):
+            raise ValueError(f"{name} was not asked")
+
+
+def _create_database(
+    folder: Path, campaign: Campaign, facts: Mapping[str, Any], directions: Sequence[Direction]
+) -> None:
+    """Make `study.db` aside, and put it in its place when it is whole."""
+    aside, path = folder / folders.UNFINISHED, folder / folders.DATABASE
+    names = [f"{goal.task}/{goal.metric}" for goal in campaign.objectives]
+    if campaign.mode == "pareto":
+        names += [cost.cost for cost in campaign.costs]
+    elif len(names) > 1 or campaign.costs:
+        names = ["mean"]
+    optuna_study.create_study(aside, campaign.name, directions, names)
+    content = {"campaign": campaign.to_yaml(), "facts": facts, "directions": list(directions)}
+    EventLog.create(aside, content)
+    try:
+        folders.rename_whole(aside, path)
+    except OSError as error:
+        raise folders.unwritable(path, error) from None
+
+
+def _number(entry: Entry) -> int:
+    if entry.number is None:
+        raise ValueError(f"{entry.name} is no trial: it has no number")
+    return entry.number
+
+
+def _step_key(descent: int, step: int) -> str:
+    return f"step {step} of descent {descent}"
