@@ -74,10 +74,10 @@ class EventLog:
         Raises:
             ResultsError: It is damaged, cannot be read, is not ours, or of another version.
         """
-        connection = connect(path, "rw") if write else connect_to_read(path)
         with ExitStack() as undo:
-            undo.callback(connection.close)
             try:
+                connection = connect(path, "rw") if write else connect_to_read(path)
+                undo.callback(connection.close)
                 _check(connection, path, thorough=write)
             except sqlite3.DatabaseError as error:
                 raise trouble(error, path) from None

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from sqlalchemy import event
 
 from evomerge.candidate.trial import (
     Cost,
@@ -99,7 +98,7 @@ def test_a_driver_that_died_before_it_copied_an_answer_copies_it_at_resume(
         (job,) = study.ask_many(1)
         study.tell(job, driver.answer(job))
         with monkeypatch.context() as broken:
-            broken.setattr(store, "told_many", None)
+            broken.setattr(store, "told", None)
             with pytest.raises(TypeError):
                 study.ask_many(1)
     store, study = driver.open_study(campaign, sampler=Listed([a]))
@@ -360,7 +359,9 @@ def test_what_is_asked_together_and_told_together_is_one_transaction_each(
     campaign = driver.fake_campaign(tmp_path / "out", sampler="gradient", trials=60)
     store, study = driver.open_study(campaign)
     commits: list[str] = []
-    event.listen(store._engine, "commit", lambda connection: commits.append("commit"))
+    store._log.connection.set_trace_callback(
+        lambda sql: commits.append(sql) if sql == "COMMIT" else None
+    )
     kinds = set()
     with store:
         for _ in range(12):

@@ -38,13 +38,23 @@ def campaign(tmp_path: Path) -> Campaign:
 
 @pytest.fixture
 def facts() -> dict[str, object]:
-    return {"versions": {"optuna": "5.0.0"}, "items": {"first": ["a", "b"]}}
+    return {"versions": {"optuna": "5.0.0"}, "items": {"first": {"search": ["c", "b", "a"]}}}
 
 
 @pytest.fixture
 def store(campaign: Campaign, facts: dict[str, object]) -> Iterator[Store]:
     with Store.create(Path(campaign.out), campaign, facts, directions=["maximize"]) as opened:
         yield opened
+
+
+@pytest.fixture
+def commits(store: Store) -> list[str]:
+    """Grows with every transaction."""
+    found: list[str] = []
+    store._log.connection.set_trace_callback(
+        lambda sql: found.append(sql) if sql == "COMMIT" else None
+    )
+    return found
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from optuna.distributions import FloatDistribution
 
 from evomerge.candidate.trial import Entry, Outcome
 from evomerge.errors import ResultsError
-from evomerge.store import Asked, Store, Told, backup
-from evomerge.store.backup import Backups, how_to_restore
+from evomerge.store import Store, database
+from evomerge.store.database import Backups, damaged
 
 SPACE = {"w": FloatDistribution(0.0, 1.0)}
 Make = Callable[..., Entry]
@@ -19,44 +19,41 @@ Make = Callable[..., Entry]
 
 def run(store: Store, candidate: Make, outcome: Outcome, numbers: range) -> None:
     for number in numbers:
-        store.asked_many([Asked(candidate(number), {"w": 0.5}, SPACE)])
-        store.told_many([Told(candidate(number), outcome, [float(number)])])
+        store.asked(candidate(number), {"w": 0.5}, SPACE)
+        store.told(candidate(number), outcome, [float(number)])
 
 
 def test_the_first_outcome_is_backed_up_at_once_and_later_ones_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr(backup.time, "monotonic", lambda: clock[0])
-    backups = Backups(tmp_path, trials=100)
-    assert backups.due(1)
-    with store._engine.connect() as connection:
-        backups.write(connection.connection.driver_connection)  # type: ignore[arg-type]
-    assert not backups.due(4)
-    assert backups.due(1)  # five of a hundred
-    again = Backups(tmp_path, trials=100)  # after a resume
-    assert not again.due(0)
-    clock[0] += backup.SECONDS
-    assert again.due(0)
+    monkeypatch.setattr(database.time, "monotonic", lambda: clock[0])
+    backups = Backups(tmp_path)
+    assert backups.due
+    backups.write(store._log.connection)
+    assert (tmp_path / "study.backup.db").exists()
+    for one in (backups, Backups(tmp_path)):  # the other after a resume
+        assert not one.due
+    clock[0] += database.SECONDS_BETWEEN_BACKUPS
+    assert backups.due
 
 
 def test_a_copy_that_takes_long_is_made_seldom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
     clock = [100.0]
-    backups = Backups(tmp_path, trials=100)
+    backups = Backups(tmp_path)
 
     def slow(aside: Path, path: Path) -> None:
         clock[0] += 5.0
 
-    monkeypatch.setattr(backup.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(backup, "rename_whole", slow)
-    with store._engine.connect() as connection:
-        backups.write(connection.connection.driver_connection)  # type: ignore[arg-type]
+    monkeypatch.setattr(database.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(database, "rename_whole", slow)
+    backups.write(store._log.connection)
     clock[0] += 499.0
-    assert not backups.due(50)
+    assert not backups.due
     clock[0] += 1.0
-    assert backups.due(0)
+    assert backups.due
 
 
 @pytest.mark.parametrize("damage", ["text", "middle", "empty"])
@@ -90,7 +87,7 @@ def test_a_damaged_database_is_named_and_the_command_in_the_message_restores_it(
 
 
 def test_without_a_backup_the_message_says_so(tmp_path: Path) -> None:
-    assert how_to_restore(tmp_path / "study.db").startswith("there is no backup of it")
+    assert "there is no backup of it" in str(damaged("a page", tmp_path / "study.db"))
 
 
 def test_no_room_for_a_copy_is_no_reason_to_stop(
@@ -103,7 +100,7 @@ def test_no_room_for_a_copy_is_no_reason_to_stop(
     def full(aside: Path, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(backup, "rename_whole", full)
+    monkeypatch.setattr(database, "rename_whole", full)
     with caplog.at_level(logging.INFO):
         run(store, candidate, scored, range(2))
     assert "study.backup.db: not brought up to date: [Errno 28] No space left" in caplog.text

@@ -1,146 +1,130 @@
+"""Folders that may only be read: what is in them, the write-ahead log included, is reported all the same."""
+
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select, update
+from optuna.distributions import FloatDistribution
 
+from evomerge.candidate.trial import Entry, Job, Outcome
 from evomerge.errors import EvomergeError, ResultsError
-from evomerge.store.database import (
-    check_database,
-    close_optuna_storage,
-    create_database,
-    open_engine,
-    open_optuna_storage,
-    transaction,
-)
-from evomerge.store.tables import META, SCHEMA_VERSION
+from evomerge.store import Store, database
+
+NOBODY = 65534
+SPACE = {"w": FloatDistribution(0.0, 1.0)}
+Make = Callable[..., Entry]
+InChild = Callable[[Callable[[], object]], int]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A database in a folder whose name an URL would trip over."""
-    folder = tmp_path / "a {b} 100% ? #"
+def public() -> Iterator[Path]:
+    """A folder that every user may enter, which those of a test are not."""
+    folder = Path(tempfile.mkdtemp(prefix="evomerge-test-"))
+    folder.chmod(0o755)
+    yield folder
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def fill(store: Store, candidate: Make, scored: Outcome) -> None:
+    for number in range(2):
+        store.asked(candidate(number), {"w": number / 2}, SPACE)
+        store.told(candidate(number), scored, [number / 2])
+    store.record(Job(candidate(1), "select"), scored, "finalist")
+    store.choose(candidate(1), "the best")
+
+
+def copied(store: Store, folder: Path, *suffixes: str) -> Path:
+    """Copy a results folder, with some of the files that SQLite has beside the database."""
     folder.mkdir()
-    create_database(folder / "study.db", "a study", ["maximize"])
-    return folder / "study.db"
+    for name in ("campaign.yaml", *(f"study.db{suffix}" for suffix in ("", *suffixes))):
+        shutil.copyfile(store.folder / name, folder / name)
+        (folder / name).chmod(0o444)
+    folder.chmod(0o555)
+    return folder
 
 
-def set_schema(path: Path, version: str) -> None:
-    engine = open_engine(path, write=True)
-    with transaction(engine, path) as connection:
-        connection.execute(insert(META).values(key="schema", value=version))
-    engine.dispose()
+def as_nobody(check: Callable[[], None]) -> Callable[[], None]:
+    """Root may write anywhere, so it becomes somebody who may not."""
+
+    def run() -> None:
+        if os.getuid() == 0:
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        check()
+
+    return run
 
 
-def test_optuna_finds_its_study(path: Path) -> None:
-    storage = open_optuna_storage(path)
-    assert [study.study_name for study in storage.get_all_studies()] == ["a study"]
-    close_optuna_storage(storage)
+@pytest.mark.parametrize("suffixes", [("-wal",), ("-wal", "-shm"), ()], ids=str)
+def test_a_folder_that_may_only_be_read_is_read(
+    store: Store,
+    candidate: Make,
+    scored: Outcome,
+    public: Path,
+    in_child: InChild,
+    suffixes: tuple[str, ...],
+) -> None:
+    fill(store, candidate, scored)
+    if not suffixes:
+        store.close()  # the last connection brings the log into the database
+    else:
+        assert (store.folder / "study.db-wal").stat().st_size > 0
+    folder = copied(store, public / "copy", *suffixes)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    def check() -> None:
+        with pytest.raises(OSError, match="denied"):
+            (folder / "new").touch()
+        with Store.open(folder, write=False) as reader:
+            assert [trial.number for trial in reader.trials()] == [0, 1]
+            assert reader.winner is not None
+            assert reader.winner.number == 1
+            assert [one.outcome for one in reader.evaluations()] == [scored]
+            study = reader.optuna_study()
+        assert [trial.value for trial in study.trials] == [0.0, 0.5]
+
+    assert in_child(as_nobody(check)) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_a_reader_and_a_writer_do_not_meet(path: Path) -> None:
-    writer, reader = open_engine(path, write=True), open_engine(path, write=False)
-    with transaction(writer, path) as writing:
-        writing.execute(insert(META).values(key="schema", value="1"))
-        with transaction(reader, path) as reading:
-            assert reading.execute(select(META)).all() == []
-    with transaction(reader, path) as reading:
-        assert reading.execute(select(META)).all() == [("schema", "1")]
-    writer.dispose()
-    reader.dispose()
+def test_a_file_that_may_not_be_read_is_named(
+    store: Store, public: Path, in_child: InChild
+) -> None:
+    store.close()
+    folder = copied(store, public / "copy")
+    (folder / "study.db").chmod(0o000)
+
+    def check() -> None:
+        with pytest.raises(ResultsError, match=r"study\.db: cannot be read: Permission denied"):
+            Store.open(folder, write=False)
+
+    assert in_child(as_nobody(check)) == 0
 
 
-def test_a_reader_cannot_write(path: Path) -> None:
-    reader = open_engine(path, write=False)
-    with (
-        pytest.raises(EvomergeError, match="readonly database"),
-        transaction(reader, path) as connection,
-    ):
-        connection.execute(insert(META).values(key="a", value="b"))
-    reader.dispose()
-
-
-def test_a_transaction_is_all_or_nothing(path: Path) -> None:
-    set_schema(path, "1")
-    engine = open_engine(path, write=True)
-
-    def half() -> None:
-        with transaction(engine, path) as connection:
-            connection.execute(update(META).values(value="2"))
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        half()
-    with transaction(engine, path) as connection:
-        assert connection.execute(select(META.c.value)).scalars().all() == ["1"]
-    engine.dispose()
-
-
-def test_a_full_disk_is_told_in_one_line(path: Path) -> None:
-    set_schema(path, "1")
-    engine = open_engine(path, write=True)
-    with engine.connect() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
-    with (
-        pytest.raises(EvomergeError, match=r"database or disk is full; .*evomerge resume"),
-        transaction(engine, path) as connection,
-    ):
-        connection.execute(insert(META).values(key="big", value="x" * 100_000))
-    engine.dispose()
-
-
-def test_commits_reach_the_disk(path: Path) -> None:
-    engine = open_engine(path, write=True)
-    with engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
-    engine.dispose()
-
-
-@pytest.mark.parametrize(("schema", "found"), [("99", "newer"), ("4", "earlier")])
-def test_another_schema_is_refused(path: Path, schema: str, found: str) -> None:
-    set_schema(path, schema)
-    engine = open_engine(path, write=False)
-    expected = rf"{found} evomerge \(schema {schema}, this one reads {SCHEMA_VERSION}\)"
-    with pytest.raises(ResultsError, match=expected):
-        check_database(engine, path, thorough=False)
-    engine.dispose()
-
-
-def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_copied_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "study.db"
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE mine (x)")
-    engine = open_engine(path, write=False)
-    with pytest.raises(ResultsError, match="holds no campaign of evomerge"):
-        check_database(engine, path, thorough=False)
-    engine.dispose()
+        connection.execute("CREATE TABLE t (x)")
+    copy = shutil.copyfile
 
+    def changing(source: Path, target: Path) -> Path:
+        os.utime(path, ns=(1, 1))
+        return Path(copy(source, target))
 
-@pytest.mark.parametrize("damage", ["text", "page"])
-def test_a_damaged_file_is_named(path: Path, damage: str) -> None:
-    set_schema(path, "1")
-    content = bytearray(path.read_bytes())
-    if damage == "text":
-        content = bytearray(b"this is no database, and it was never one" * 200)
-    else:
-        content[8192:-8192] = b"\xff" * (len(content) - 16384)
-    path.write_bytes(content)
-    engine = open_engine(path, write=True)
-    with pytest.raises(
-        ResultsError, match=r"study\.db: is damaged: .*there is no backup of it: restore"
-    ):
-        check_database(engine, path, thorough=True)
-    engine.dispose()
-
-
-def test_tables_of_another_optuna_are_refused(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
-        connection.commit()
-    with pytest.raises(ResultsError, match="another version of Optuna"):
-        open_optuna_storage(path)
+    monkeypatch.setattr(database, "_can_be_read", lambda path: False)
+    with closing(database.connect_to_read(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("t",)]
+    monkeypatch.setattr(database.shutil, "copyfile", changing)
+    with pytest.raises(EvomergeError, match="is being written to"):
+        database.connect_to_read(path)

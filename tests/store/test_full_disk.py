@@ -15,7 +15,7 @@ from optuna.distributions import FloatDistribution
 from evomerge.candidate.trial import Entry, Outcome
 from evomerge.config import Campaign
 from evomerge.errors import EvomergeError, UserError
-from evomerge.store import Asked, Store, Told
+from evomerge.store import Store
 
 SPACE = {f"w{i}": FloatDistribution(0.0, 1.0) for i in range(40)}
 DISK = 32 * 2**20
@@ -44,11 +44,11 @@ def go_on(store: Store, candidate: Callable[..., Entry], outcome: Outcome) -> No
     while number < TRIALS or waiting:
         if number < TRIALS:
             point = {name: (number + 1) / (i + 61) for i, name in enumerate(SPACE)}
-            store.asked_many([Asked(candidate(number), point, SPACE)])
+            store.asked(candidate(number), point, SPACE)
             waiting.append(candidate(number))
             number += 1
         done = waiting.pop(0)
-        store.told_many([Told(done, outcome, [float(done.number or 0)])])
+        store.told(done, outcome, [float(done.number or 0)])
         told.append(done.number)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from evomerge.candidate.trial import Entry, Estimate, Outcome, TaskScores
 from evomerge.store import StoredTrial
+from evomerge.store.encoding import candidate_to_text
 from evomerge.store.records import by_task
 
 
@@ -11,7 +12,8 @@ def test_a_trial_as_a_row(
     candidate: Callable[..., Entry], scored: Outcome, failed: Outcome
 ) -> None:
     recipe = candidate(5).candidate
-    done = StoredTrial(5, {"w": 0.5}, recipe, "complete", scored, (0.25,), 8, 9)
+    form = candidate_to_text(recipe)
+    done = StoredTrial(5, {"w": 0.5}, form, "complete", scored, (0.25,), 8, 9)
     assert done.entry == candidate(5)
     assert done.to_row() == {
         "number": 5,
@@ -25,9 +27,9 @@ def test_a_trial_as_a_row(
         "failure": None,
         "params_w": 0.5,
     }
-    lost = StoredTrial(6, {"w": 0.5}, recipe, "failed", failed, None, 8, 9)
+    lost = StoredTrial(6, {"w": 0.5}, form, "failed", failed, None, 8, 9)
     assert lost.to_row()["failure"] == "not finite: NaN in layer 3"
-    front = StoredTrial(7, {}, recipe, "complete", None, (1.0, 2.0), 8, 9)
+    front = StoredTrial(7, {}, form, "complete", None, (1.0, 2.0), 8, 9)
     assert front.to_row() == {
         "number": 7,
         "state": "complete",
