@@ -264,7 +264,7 @@ def task_vector_norms(ready: Preflight) -> dict[str, float]:
         expert = family.checkpoints[model]
         for name in base.tensors:
             layer = layout.layer_of(name)
-            depth = layer if layer is not None else (layout.num_layers - 1) * layout.is_last(name)
+            depth = layer if layer is not None else (layout.num_layers - 1) * (name in layout.last)
             row = next(at for at, (_, stop) in enumerate(weight.groups) if depth < stop)
             column = next(
                 (at for at, part in enumerate(weight.components[:-1]) if part and part in name),

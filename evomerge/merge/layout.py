@@ -75,14 +75,6 @@ class Layout:
         number = NUMBER.match(name, len(self.prefix))
         return None if number is None else int(number.group())
 
-    def is_first(self, name: str) -> bool:
-        """Tell whether a tensor outside the layers belongs to the first slice, as embeddings do."""
-        return name in self.first
-
-    def is_last(self, name: str) -> bool:
-        """Tell whether a tensor outside the layers belongs to the last slice."""
-        return name in self.last
-
     def name(self, layer: int, suffix: str) -> str:
         """Return the full name of a layer's tensor."""
         return f"{self.prefix}{layer}.{suffix}"

@@ -13,8 +13,7 @@ from transformers.utils import logging
 from evomerge.candidate import Recipe, Vocabulary
 from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
-from evomerge.merge.device_memory import free_memory
-from evomerge.merge.devices import torch_dtype, usable_device
+from evomerge.merge.devices import free_memory, torch_dtype, usable_device
 from evomerge.merge.engine import run_plan
 from evomerge.merge.family import check_family
 from evomerge.merge.gradients import GradientTape, recomputed, recorded

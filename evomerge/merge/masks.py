@@ -56,12 +56,12 @@ def magnitude_order(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         The negated magnitudes (ascending), and the positions they come from (int32), both `[n]`.
     """
-    rising, order = torch.sort(delta.abs().neg_(), stable=True)
-    return rising, order.to(torch.int32)
+    ascending, order = torch.sort(delta.abs().neg_(), stable=True)
+    return ascending, order.to(torch.int32)
 
 
 def largest(
-    delta: torch.Tensor, count: int, order: tuple[torch.Tensor, torch.Tensor] | None = None
+    delta: torch.Tensor, count: int, order: tuple[torch.Tensor, ...] | None = None
 ) -> torch.Tensor:
     """Return a flat task vector with all but its `count` largest magnitudes set to 0.
 
@@ -87,11 +87,11 @@ def largest(
             equal = (delta.abs() == bound).nonzero().view(-1)[:missing]
             sparse[equal] = delta[equal]
         return sparse
-    rising, positions = order
-    bound = -float(rising[count])
+    ascending, positions = order
+    bound = -float(ascending[count])
     sparse = torch.nn.functional.hardshrink(delta, bound)
-    if float(rising[count - 1]) == -bound and bound:
-        first = int(torch.searchsorted(rising, rising[count], right=False))
+    if float(ascending[count - 1]) == -bound and bound:
+        first = int(torch.searchsorted(ascending, ascending[count], right=False))
         equal = positions[first:count].long()
         sparse[equal] = delta[equal]
     return sparse

@@ -13,7 +13,6 @@ from collections.abc import Callable, Hashable
 import torch
 
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.files import TensorHeader
 from evomerge.merge.masks import largest, magnitude_order, mask_key, uniform
 from evomerge.merge.methods.method import Values
 from evomerge.merge.methods.tensors import l1_norm
@@ -47,8 +46,7 @@ class Memory:
             key: Place in memory.
             nbytes: What the result occupies.
             build: Makes it.
-            variant: Of several results for one place, such as masks of another seed; only the last is
-                kept.
+            variant: Of several results for one place, such as masks of another seed; the last one is kept.
             derived: It is computed from inputs: an order, random numbers.
         """
         found = self._kept.get(key)
@@ -156,12 +154,9 @@ class ResidentInputs:
         flat = delta.reshape(-1)
         key = ("order", *self._delta_key(index))
         nbytes = flat.numel() * (flat.dtype.itemsize + 4)
-        order = None
-        if self._memory.has(key) or self._memory.has_room(nbytes, derived=True):
-            rising, positions = self._memory.get(
-                key, nbytes, lambda: magnitude_order(flat), derived=True
-            )
-            order = (rising, positions)
+        if not self._memory.has(key) and not self._memory.has_room(nbytes, derived=True):
+            return largest(flat, count).view_as(delta)
+        order = self._memory.get(key, nbytes, lambda: magnitude_order(flat), derived=True)
         return largest(flat, count, order).view_as(delta)
 
     def uniform(self, index: int) -> torch.Tensor:
@@ -203,17 +198,14 @@ class ResidentInputs:
         place = ("input", *self._key(index))
         if self._memory.variant(place) not in (None, form):
             return build()[0]
-        header = self._header(index)
+        checkpoint, name, _ = self._sources[index]
+        header = checkpoint.tensors[name]
         itemsize = header.dtype.itemsize if form == "stored" else self._dtype.itemsize
         return self._memory.get(place, header.numel * itemsize, build, form)[0]
 
     def _read(self, index: int) -> torch.Tensor:
         checkpoint, name, _ = self._sources[index]
         return checkpoint.tensor(name)
-
-    def _header(self, index: int) -> TensorHeader:
-        checkpoint, name, _ = self._sources[index]
-        return checkpoint.tensors[name]
 
     def _key(self, index: int) -> tuple[Hashable, ...]:
         checkpoint, name, _ = self._sources[index]

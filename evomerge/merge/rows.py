@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 
 import torch
 
@@ -49,12 +49,7 @@ class Group:
     ) -> Group:
         """Fill up by the rules: the only owner, else the base, else the mean of the owners, else zeros.
 
-        Args:
-            vocabulary: Tells the output's vocabulary from others.
-            names: The inputs.
-            base: Which of them is the base; None: none is.
-            own: Input → own rows.
-            numbers: Rows of the output that stand for a token.
+        `numbers` are the rows of the output that stand for a token; `vocabulary` tells it from others.
         """
         stacked = torch.stack([own[name] for name in names])  # [inputs, rows]
         has = stacked >= 0
@@ -76,11 +71,7 @@ class Group:
         return all(int(self.own[name][row]) >= 0 for name in self.names)
 
     def counts(self, base: str | None) -> dict[str, int]:
-        """Count the tokens that some inputs lack (or must not use), by the rule that gives them a row.
-
-        Args:
-            base: Which input is the base; None: none is.
-        """
+        """Count the tokens that some inputs lack (or must not use), by the rule that gives them a row."""
         owned = torch.stack([self.own[name] for name in self.names]) >= 0
         lacking = self.tokens & (~owned.all(0) | self.forced)
         only = lacking & (self.donor >= 0) & (owned.sum(0) <= 1)
@@ -95,13 +86,7 @@ class Group:
         }
 
     def override(self, row: int, source: tuple[str, int] | None, *, force: bool) -> None:
-        """Say where a row comes from.
-
-        Args:
-            row: Of the output.
-            source: Input and its row; None: zeros.
-            force: Also for inputs that have one of their own.
-        """
+        """Say where a row comes from: an input and its row, or zeros; `force`: also where one has its own."""
         self.donor[row] = ZERO if source is None else self.names.index(source[0])
         self.donor_row[row] = 0 if source is None else source[1]
         self.forced[row] = force
@@ -153,7 +138,7 @@ def seen_through(
         headers[tensor] = TensorHeader((rows, *header.shape[1:]), dtype)
         views[tensor] = group.key
         if group.is_plain(name, header.shape[0]):
-            reads[tensor] = partial(_cut, checkpoint, tensor, rows)
+            reads[tensor] = partial(lambda name, stop: checkpoint.tensor(name)[:stop], tensor, rows)
         else:
             filled.add(tensor)
             reads[tensor] = partial(_filled, checkpoints, name, tensor, group, dtype)
@@ -169,10 +154,6 @@ def seen_through(
         adapted=checkpoint.adapted | filled,
         _read=read,
     )
-
-
-def _cut(checkpoint: Checkpoint, tensor: str, rows: int) -> torch.Tensor:
-    return checkpoint.tensor(tensor)[:rows]
 
 
 def _filled(
@@ -203,13 +184,13 @@ def _mean(
     checkpoints: Mapping[str, Checkpoint], tensor: str, group: Group, rows: torch.Tensor
 ) -> torch.Tensor:
     """Return the mean, over the inputs that have a token, of its rows; float32."""
-    total: torch.Tensor | None = None
-    count = torch.zeros(int(rows.sum()), dtype=torch.float32)
-    for other in group.names:
-        own = group.own[other][rows]
-        found = checkpoints[other].tensor(tensor)[own.clamp_min(0)].float()
+
+    def owned(name: str) -> torch.Tensor:
+        own = group.own[name][rows]
+        found = checkpoints[name].tensor(tensor)[own.clamp_min(0)].float()
         found[own < 0] = 0
-        total = found if total is None else total + found
-        count += own >= 0
-    assert total is not None  # a group has inputs
+        return found
+
+    total = reduce(torch.add, map(owned, group.names))
+    count = torch.stack([group.own[name][rows] >= 0 for name in group.names]).sum(0).float()
     return total / count.view(-1, *[1] * (total.ndim - 1))

@@ -20,8 +20,7 @@ from evomerge.merge.card import default_card
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import out_dtype, run_plan
-from evomerge.merge.family import check_family
-from evomerge.merge.finite import check_finite
+from evomerge.merge.family import check_family, check_finite
 from evomerge.merge.heads import with_heads
 from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.tokenizer_files import TokenizerFiles

@@ -12,22 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from evomerge.candidate import Recipe
 from evomerge.merge.chat_templates import chosen_template
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.tokenizer import load_tokenizer
+from evomerge.merge.tokenizer import FILES, load_tokenizer
 from evomerge.merge.vocabulary import OutputVocabulary
 
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "spiece.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+COPIED = (*FILES, "chat_template.jinja", "chat_template.json")
 GENERATION = "generation_config.json"
 
 
@@ -72,7 +60,7 @@ class TokenizerFiles:
         ]
         tokenizer = None if vocabulary is None or source is not None else vocabulary.tokenizer
         if source is not None:
-            copies.append((source, (*FILES, *_named(source, "*.tiktoken"))))
+            copies.append((source, (*COPIED, *_named(source, "*.tiktoken"))))
         if trust_remote_code:
             copies.append((base.folder, _named(base.folder, "*.py")))
         folders = [checkpoint.tokenizer_folder for checkpoint in checkpoints.values()]

@@ -27,8 +27,7 @@ from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.location import locate, split_adapter
 from evomerge.merge.plan import Plan
 from evomerge.merge.rows import Group, seen_through
-from evomerge.merge.tokenizer import MISSING, load_tokenizer
-from evomerge.merge.tokens import Tokens, tokens_of
+from evomerge.merge.tokenizer import MISSING, Tokens, load_tokenizer, tokens_of
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -162,12 +161,7 @@ class OutputVocabulary:
         return found
 
     def filled(self, names: tuple[str, ...], base: str | None) -> dict[str, int]:
-        """Count the tokens that some inputs lack, by the rule that fills up their rows.
-
-        Args:
-            names: The inputs.
-            base: Which of them is the base.
-        """
+        """Count the tokens that some of these inputs lack, by the rule that fills up their rows."""
         return self._group(names, base).counts(base)
 
     def configure(self, config: PretrainedConfig) -> None:

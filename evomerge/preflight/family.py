@@ -19,8 +19,7 @@ from evomerge.config.faults import at_field
 from evomerge.config.model_names import is_folder, parts
 from evomerge.errors import ModelError, UnlikeTokensError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
-from evomerge.merge.family import check_family
-from evomerge.merge.finite import check_finite
+from evomerge.merge.family import check_family, check_finite
 from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.location import locate

@@ -32,7 +32,7 @@ def here() -> Here:
     """Look at this machine."""
     import torch
 
-    from evomerge.merge.device_memory import gpu_memory, host_memory
+    from evomerge.merge.devices import gpu_memory, host_memory
 
     host, host_free = host_memory()
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.device_memory import gpu_memory, host_memory
-from evomerge.merge.devices import torch_dtype
+from evomerge.merge.devices import gpu_memory, host_memory, torch_dtype
 from evomerge.merge.methods import METHODS
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.memory_plan import (

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from evomerge.candidate import Recipe, Slice, Source
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import open_checkpoint
-from evomerge.merge.finite import check_finite
+from evomerge.merge.family import check_finite
 from evomerge.merge.saving import save
 
 NAME = "model.layers.2.mlp.up_proj.weight"

@@ -86,9 +86,7 @@ def test_architectures(config, prefix, first, last):
     assert modules(found.last) - {"lm_head"} == last
     for name in names:
         inside = found.layer_of(name)
-        assert (inside is None) == (
-            found.is_first(name) or found.is_last(name) or "lm_head" in name
-        )
+        assert (inside is None) == (name in found.first or name in found.last or "lm_head" in name)
         if inside is not None:
             assert name == found.name(inside, name.removeprefix(f"{prefix}{inside}."))
 

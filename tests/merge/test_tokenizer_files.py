@@ -11,14 +11,14 @@ from transformers import AutoTokenizer
 from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
 from evomerge.merge.saving import save
-from evomerge.merge.tokenizer_files import FILES
+from evomerge.merge.tokenizer_files import COPIED
 
 
 @pytest.fixture
 def bare(llama_family, tmp_path) -> str:
     """A model folder without a tokenizer."""
     folder = Path(shutil.copytree(llama_family.base, tmp_path / "bare"))
-    for name in FILES:
+    for name in COPIED:
         (folder / name).unlink(missing_ok=True)
     return str(folder)
 
@@ -36,7 +36,7 @@ def test_the_bases_files_are_copied_as_they_are(llama_family, tmp_path):
 
 def test_a_model_without_tokenizer_is_merged_where_none_is_asked_for(bare, llama_family, tmp_path):
     save(passthrough(bare), tmp_path / "out")
-    assert not [name for name in FILES if (tmp_path / "out" / name).exists()]
+    assert not [name for name in COPIED if (tmp_path / "out" / name).exists()]
     recipe = Recipe(
         method="linear",
         models=tuple(Source(m, None, {"weight": 1.0}) for m in (llama_family.experts[0], bare)),

@@ -13,7 +13,7 @@ from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.saving import save
-from evomerge.merge.tokens import check_tokens, tokens_of
+from evomerge.merge.tokenizer import check_tokens, tokens_of
 
 ROWS = 259
 """Of the family's embeddings; its tokenizer has a token for each."""

@@ -1,6 +1,6 @@
 import torch
 
-from evomerge.merge import device_memory
+from evomerge.merge import devices
 from evomerge.preflight.machine import here
 
 
@@ -18,4 +18,4 @@ def test_gpus_are_those_that_torch_sees(monkeypatch):
     found = here()
     assert found.gpus == (80, 81)
     assert found.resources["GPU"] == 2
-    assert device_memory.gpu_memory(1) == (81, 1)
+    assert devices.gpu_memory(1) == (81, 1)
