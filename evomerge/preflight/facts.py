@@ -77,15 +77,14 @@ def refuse_changes(store: Store, now: Mapping[str, Any]) -> list[str]:
         ResultsError: Naming what differs.
     """
     before = store.facts
-    old, new = before.get("revisions"), now["revisions"]
     for what in ("models", "items", "prompts"):  # other items are other prompts, too
         for key, value in before[what].items():
-            if now[what].get(key) == value or (what == "models" and old is None and key in new):
+            if now[what].get(key) == value:
                 continue
             name, moved = key, ""
             if what == "models":
                 name = row_name(key)
-                moved = _moved((old or {}).get(key), new.get(key))
+                moved = _moved(before["revisions"].get(key), now["revisions"].get(key))
             raise ResultsError(
                 f'the {what} changed since the campaign began: "{name}" {_CHANGED[what]}{moved}; '
                 "start a new campaign with another --out",
@@ -99,33 +98,24 @@ def refuse_changes(store: Store, now: Mapping[str, Any]) -> list[str]:
                 "resume it",
                 file=store.folder,
             )
-    return [*_other_versions(before["versions"], now["versions"]), *_other_commits(old, new)]
-
-
-def _other_versions(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     changed = [
-        f"{library} {before[library]} (now {now[library]})"
-        for library in LIBRARIES
-        if library in before and before[library] != now[library]
+        f"{library} {was} (now {found})"
+        for library, found in now["versions"].items()
+        if (was := before["versions"].get(library, found)) != found
     ]
-    if not changed:
-        return []
-    return [
-        f"the campaign ran with {', '.join(changed)}: scores from now on may differ from the stored ones "
-        "in their low bits"
+    warnings = [
+        f"{row_name(key)} moved on the Hub from {before['revisions'][key]} to {commit}; the files that "
+        "count are the same"
+        for key, commit in now["revisions"].items()
+        if before["revisions"].get(key, commit) != commit
     ]
-
-
-def _other_commits(before: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]:
-    if before is None:
-        names = ", ".join(map(row_name, now))
-        recorded = f"of models from the Hub no commit was recorded ({names}): whether they moved is unknown"
-        return [recorded] if now else []
-    return [
-        f"{row_name(key)} moved on the Hub from {before[key]} to {commit}; the files that count are the same"
-        for key, commit in now.items()
-        if before.get(key, commit) != commit
-    ]
+    if changed:
+        warnings.insert(
+            0,
+            f"the campaign ran with {', '.join(changed)}: scores from now on may differ from the stored "
+            "ones in their low bits",
+        )
+    return warnings
 
 
 def _moved(before: str | None, now: str | None) -> str:

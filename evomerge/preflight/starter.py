@@ -55,6 +55,8 @@ def write(
 ) -> None:
     """Write a campaign file that `evomerge check` accepts; it is checked before it is there.
 
+    Where tasks share documents, the splits get fewer items than the smallest task would allow.
+
     Args:
         output: Where to; an existing file is refused.
         base: Folder, Hub id or `zoo:NAME`.
@@ -74,51 +76,16 @@ def write(
     models = campaign.Models.model_validate({"base": base, "experts": experts})
     models, opened = open_whole(models)
     names = expand(tasks, folder) if tasks else _suggested(models, folder)
-    text = _valid(output, base, experts, names, tasks_path, opened)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
-
-
-def _valid(
-    output: Path,
-    base: str,
-    experts: list[str],
-    tasks: Sequence[str],
-    tasks_path: Path | None,
-    opened: OpenFamily,
-) -> str:
-    """Return the file's text once it is checked, with fewer items where tasks share documents."""
-    folder = None if tasks_path is None else str(tasks_path)
-    objectives = "\n".join(
-        f"  - {{task: {quoted(task)}, metric: {quoted(_metric(task, folder))}, weight: 1.0}}"
-        for task in tasks
-    )
-    cuda = torch.cuda.is_available()
-    sizes = document_counts(tasks, tasks_path=folder)
-    shortage: TaskError | None = None
+    sizes = document_counts(names, tasks_path=folder)
+    fields = _fields(output, base, experts, names, tasks_path, opened)
     for room in (1.0, 0.75, 0.5):
-        text = TEMPLATE.format(
-            file=output,
-            name=quoted(output.stem),
-            folder=output.stem,
-            base=quoted(_from(output, base)),
-            experts="\n".join(f"    - {quoted(_from(output, expert))}" for expert in experts),
-            dtype="bfloat16" if cuda else "float32",
-            tokenizer="" if opened.vocabulary is None else UNION,
-            layers=min(3, opened.family.num_layers),
-            components=_components(opened.base.tensors),
-            objectives=objectives,
-            tasks_path=""
-            if tasks_path is None
-            else f"tasks_path: {quoted(_from(output, str(tasks_path)))}\n",
-            gpus=int(cuda),
-            **items_of(sizes, room),
-        )
+        text = TEMPLATE.format(**fields, **items_of(sizes, room))
         document = yaml_file.parse(text, path=output, kind=CampaignError)
         try:
             preflight(campaign.Campaign.from_document(document))
-        except TaskError as error:
-            shortage = shortage or error
+        except TaskError:
+            if room == 0.5:
+                raise
         except UserError as error:
             raise type(error)(
                 f"these models and tasks make no campaign: {error.message}",
@@ -126,9 +93,41 @@ def _valid(
                 field=error.field,
             ) from error
         else:
-            return text
-    assert shortage is not None
-    raise shortage
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(text, encoding="utf-8")
+            return
+
+
+def _fields(
+    output: Path,
+    base: str,
+    experts: list[str],
+    tasks: Sequence[str],
+    tasks_path: Path | None,
+    opened: OpenFamily,
+) -> dict[str, object]:
+    """Return what the template leaves open, items apart."""
+    cuda = torch.cuda.is_available()
+    folder = None if tasks_path is None else str(tasks_path)
+    # lm-eval's main metric is the first that a task states
+    metrics = {task: next(iter(task_metrics(task, tasks_path=folder))) for task in tasks}
+    return {
+        "file": output,
+        "name": quoted(output.stem),
+        "folder": output.stem,
+        "base": quoted(_from(output, base)),
+        "experts": "\n".join(f"    - {quoted(_from(output, expert))}" for expert in experts),
+        "dtype": "bfloat16" if cuda else "float32",
+        "tokenizer": "" if opened.vocabulary is None else UNION,
+        "layers": min(3, opened.family.num_layers),
+        "components": _components(opened.base.tensors),
+        "objectives": "\n".join(
+            f"  - {{task: {quoted(task)}, metric: {quoted(metric)}, weight: 1.0}}"
+            for task, metric in metrics.items()
+        ),
+        "tasks_path": f"tasks_path: {quoted(_from(output, folder))}\n" if folder else "",
+        "gpus": int(cuda),
+    }
 
 
 def items_of(sizes: Mapping[str, Sequence[int]], room: float = 1.0) -> dict[str, int]:
@@ -191,16 +190,11 @@ def _is_named_after(task: str, expert: str) -> bool:
     return any(parts[place : place + len(wanted)] == wanted for place in places)
 
 
-def _metric(task: str, tasks_path: str | None) -> str:
-    """Return the first metric that the task states, lm-eval's main one."""
-    return next(iter(task_metrics(task, tasks_path=tasks_path)))
-
-
 def _components(tensors: Iterable[str]) -> str:
     """Return the line that tells attention from feed-forward, by what this family calls them."""
-    names = list(tensors)
+    names = "\n".join(tensors)
     found = [
-        next((text for text in texts if any(text in name for name in names)), None)
+        next((text for text in texts if text in names), None)
         for texts in (_ATTENTION, _FEED_FORWARD)
     ]
     listed = ", ".join(text for text in found if text is not None)

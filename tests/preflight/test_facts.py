@@ -162,15 +162,3 @@ def test_a_hub_model_that_moved_is_noticed(facts, ready, hub, llama_family):
         ResultsError, match=f'"expert" is not what it was.*{first} to {third}; MODEL@'
     ):
         refuse_changes(store, now[third])
-
-
-def test_a_campaign_that_recorded_no_commit_goes_on_with_a_warning(facts, ready, hub, llama_family):
-    now = facts_of(replace(ready, family=hub("1" * 40, llama_family.experts[0])))
-    old = copy.deepcopy(now)
-    del old["revisions"]
-    old["models"]["expert:expert"] = "a hash of the name"
-    (warning,) = refuse_changes(SimpleNamespace(facts=old, folder=Path("/out")), now)
-    assert "no commit was recorded (expert)" in warning
-    now["models"]["base"] = "other"
-    with pytest.raises(ResultsError, match='"base" is not what it was'):
-        refuse_changes(SimpleNamespace(facts=old, folder=Path("/out")), now)
