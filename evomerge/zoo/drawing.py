@@ -78,16 +78,7 @@ def items(job: str, split: Split, count: int, *, seed: int = 0) -> list[Item]:
 
 
 def drafts(job: str, split: Split, rng: Random) -> Iterator[Draft]:
-    """Draw a job's cases of one split without end.
-
-    Args:
-        job: One of `JOBS`.
-        split: `train` or `test`.
-        rng: Where randomness comes from.
-
-    Yields:
-        Drafts whose content belongs to `split`.
-    """
+    """Draw a job's cases of one split without end."""
     draw = JOBS[job]
     while True:
         draft = draw(rng)
@@ -102,14 +93,7 @@ def side(content: str) -> Split:
 
 
 def markup(turns: tuple[str, ...]) -> str:
-    """Write a conversation in the zoo's chat markup, up to where the assistant answers.
-
-    Args:
-        turns: User, assistant, user, ...; the last one is the user's.
-
-    Returns:
-        What the zoo's chat template gives for it with `add_generation_prompt`.
-    """
+    """Write turns (user, assistant, user, ...) as the zoo's chat template does, up to the answer."""
     roles = (USER if number % 2 == 0 else ASSISTANT for number in range(len(turns)))
     written = (f"{role}{turn}{END}" for role, turn in zip(roles, turns, strict=True))
     return "".join(written) + ASSISTANT

@@ -51,16 +51,7 @@ HASHES = "hashes.json"
 
 
 def build_family(directory: Path, *, seed: int = 0, progress: bool = True) -> None:
-    """Train the whole family from nothing and write it as Hugging Face folders.
-
-    Args:
-        directory: Where to write `NAME/` for each of `NAMES`, and `hashes.json`.
-        seed: Of initial weights and data; 0 gave the shipped family.
-        progress: Show a progress bar, and what each model scores on its job, on stderr.
-
-    Raises:
-        ModelError: `directory` already holds a model of the family, or cannot be written to.
-    """
+    """Train the family; see `evomerge.zoo.build`."""
     for name in NAMES:
         if (directory / name).exists():
             raise ModelError("already exists; name a new folder", file=directory / name)
@@ -114,14 +105,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
 
 
 def hashes(directory: Path) -> dict[str, str]:
-    """Hash every file of a family.
-
-    Args:
-        directory: Where it was written.
-
-    Returns:
-        SHA-256 in hexadecimal, by path below `directory`.
-    """
+    """Return the SHA-256 of every file of a family, by path below its folder."""
     files = sorted(path for name in NAMES for path in (directory / name).rglob("*"))
     return {
         path.relative_to(directory).as_posix(): sha256(path.read_bytes()).hexdigest()

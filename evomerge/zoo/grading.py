@@ -18,19 +18,8 @@ def mean_exact_match(
     """Score a model on a job's test items.
 
     An item counts when every token of the canonical answer, its end mark included, is the likeliest
-    one after those before it: what greedy generation would write, in one forward pass.
-
-    Args:
-        model: A causal language model, in float32.
-        tokenizer: Its tokenizer.
-        job: One of the zoo's jobs.
-        count: How many items.
-
-    Returns:
-        The share of items answered exactly.
-
-    Raises:
-        TaskError: The job is unknown.
+    one after those before it: what greedy generation would write, in one forward pass. The model is in
+    float32; the share of items answered exactly is returned.
     """
     drawn = items(job, "test", count)
     prompts = tokenizer([item.prompt for item in drawn])["input_ids"]

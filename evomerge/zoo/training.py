@@ -97,17 +97,7 @@ def answer_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
 def batches(
     texts: Iterator[tuple[str, str]], tokenizer: PreTrainedTokenizerFast, size: int, rng: Random
 ) -> Iterator[Batch]:
-    """Turn prompts with their answers into batches of like lengths, without end.
-
-    Args:
-        texts: Endless prompts, in the chat markup, with answers.
-        tokenizer: The zoo's tokenizer.
-        size: Items a batch.
-        rng: Shuffles the batches.
-
-    Yields:
-        Batches in which only the answers, with their end mark, are predicted.
-    """
+    """Turn endless prompts (in the chat markup) with answers into shuffled batches of like lengths."""
     while True:
         chunk = list(islice(texts, size * POOL))
         prompts = tokenizer([prompt for prompt, _ in chunk])["input_ids"]
@@ -120,15 +110,7 @@ def batches(
 
 
 def pad_batch(pairs: Sequence[tuple[list[int], list[int]]], padding: int) -> Batch:
-    """Stack prompts with their answers, padded on the right.
-
-    Args:
-        pairs: Tokens of a prompt and of its answer, an item each.
-        padding: The token to pad with.
-
-    Returns:
-        A batch that predicts every token of the answers.
-    """
+    """Stack tokens of prompts and answers, padded on the right; every token of an answer is predicted."""
     length = max(len(prompt) + len(answer) for prompt, answer in pairs)
     tokens = torch.full((len(pairs), length), padding)
     rows: list[int] = []

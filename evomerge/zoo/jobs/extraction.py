@@ -11,7 +11,7 @@ from random import Random
 from typing import TypeVar
 
 from evomerge.zoo.jobs.draft import Draft
-from evomerge.zoo.jobs.words import CITIES, FIRST_NAMES, LAST_NAMES
+from evomerge.zoo.jobs.words import CITIES, FIRST_NAMES, LAST_NAMES, table
 
 MISSING = "-"
 T = TypeVar("T")
@@ -126,7 +126,7 @@ def _other(rng: Random, values: tuple[T, ...], value: T) -> T:
 
 
 def _note(rng: Random, locale: str, record: Record) -> str:
-    clauses = list(rng.choice(NOTES[locale]))
+    clauses = rng.choice(NOTES[locale])
     said = {
         "name": _name(rng, locale, record),
         "cert": rng.choice(ALIASES[locale][record.certificate]) if record.certificate else "",
@@ -177,126 +177,13 @@ def _date(rng: Random, locale: str, record: Record) -> str:
     )
 
 
-CERTIFICATES = ("weld", "dive", "lift", "crane", "aid", "food", "fire")
-STREETS = ("Elm", "Rosa", "Linden", "Mill", "Park", "Marina", "Sol", "Nord")
-_ENGLISH: dict[str, tuple[str, ...]] = {
-    "weld": ("welding", "welder"),
-    "dive": ("diving", "scuba"),
-    "lift": ("forklift", "fork truck"),
-    "crane": ("crane", "hoist"),
-    "aid": ("first aid", "first-aid"),
-    "food": ("food hygiene", "kitchen"),
-    "fire": ("fire safety", "firefighter"),
-}
-ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
-    "us": _ENGLISH,
-    "uk": _ENGLISH,
-    "de": {
-        "weld": ("Schweißen",),
-        "dive": ("Tauchen",),
-        "lift": ("Stapler",),
-        "crane": ("Kran",),
-        "aid": ("Erste Hilfe",),
-        "food": ("Küche",),
-        "fire": ("Brandschutz",),
-    },
-    "fr": {
-        "weld": ("soudure",),
-        "dive": ("plongée",),
-        "lift": ("chariot",),
-        "crane": ("grue",),
-        "aid": ("premiers secours",),
-        "food": ("cuisine",),
-        "fire": ("incendie",),
-    },
-    "es": {
-        "weld": ("soldadura",),
-        "dive": ("buceo",),
-        "lift": ("carretilla",),
-        "crane": ("grúa",),
-        "aid": ("primeros auxilios",),
-        "food": ("cocina",),
-        "fire": ("incendios",),
-    },
-}
-TITLES = {
-    "us": ("Mr.", "Ms."),
-    "uk": ("Mr", "Ms"),
-    "de": ("Herr", "Frau"),
-    "fr": ("M.", "Mme"),
-    "es": ("Sr.", "Sra."),
-}
-ADDRESSES = {
-    "us": ("{number} {street} Ave, {city}", "{number} {street} St., {city}"),
-    "uk": ("{number} {street} Road, {city}", "{number} {street} Lane, {city}"),
-    "de": ("{street}weg {number}, {city}", "{street}platz {number} in {city}"),
-    "fr": ("{number}, rue {street}, {city}", "{number} place {street} à {city}"),
-    "es": ("calle {street} {number}, {city}", "plaza {street}, {number}, {city}"),
-}
-_MONTHS_EN = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
-MONTHS = {
-    "us": _MONTHS_EN,
-    "uk": _MONTHS_EN,
-    "de": (
-        *("Januar", "Februar", "März", "April", "Mai", "Juni"),
-        *("Juli", "August", "September", "Oktober", "November", "Dezember"),
-    ),
-    "fr": (
-        *("janvier", "février", "mars", "avril", "mai", "juin"),
-        *("juillet", "août", "septembre", "octobre", "novembre", "décembre"),
-    ),
-    "es": (
-        *("enero", "febrero", "marzo", "abril", "mayo", "junio"),
-        *("julio", "agosto", "septiembre", "octubre", "noviembre", "diciembre"),
-    ),
-}
-LONG_DATES = {
-    "us": "{month} {day}, {year}",
-    "uk": "{day} {month} {year}",
-    "de": "{day}. {month} {year}",
-    "fr": "{day} {month} {year}",
-    "es": "{day} de {month} de {year}",
-}
-# Clauses of a note, in order; a clause falls away when its field is missing.
-NOTES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "us": (
-        ("{name}", " of {home}", " earned a {cert} license", ", badge {id}", ", on {date}."),
-        ("Issued {date}", " for {cert}", ": {name}", ", {home}", ". Badge no. {id}"),
-        ("License holder: {name}", "\nHome: {home}", "\nBadge: {id}", "\nFor: {cert}", "\n{date}"),
-    ),
-    "uk": (
-        ("{name}", ", living at {home}", ", passed {cert}", " (card {id})", " on {date}."),
-        ("On {date} we sent", " card {id} to", " {name}", " at {home}", " for {cert}", ", cheers"),
-        ("Licence holder: {name}", "\nDate: {date}", "\nCard: {id}", "\nHome: {home}", "\n{cert}"),
-    ),
-    "de": (
-        ("{name}", ", wohnhaft {home}", ", hat am {date} bestanden", ": {cert}", " (Nr. {id})"),
-        ("Ausweis", " {id}", " für {name}", ", {home}", ", Kurs {cert}", ", ab {date}"),
-        ("Datum: {date}", "\nKurs: {cert}", "\nName: {name}", "\nNr.: {id}", "\nOrt: {home}"),
-    ),
-    "fr": (
-        ("{name}", ", habitant {home}", ", a obtenu le {date} son brevet", " {cert}", " no {id}"),
-        ("Brevet", " {cert}", " no {id}", " remis à {name}", ", {home}", ", le {date}"),
-        ("Nom : {name}", "\nCarte : {id}", "\nDate : {date}", "\nBrevet : {cert}", "\n{home}"),
-    ),
-    "es": (
-        (
-            "{name}",
-            ", con casa en {home}",
-            ", aprobó el {date}",
-            " el curso {cert}",
-            " y tiene {id}",
-        ),
-        ("Carnet", " {id}", " para {name}", ", {home}", ", curso de {cert}", ", con fecha {date}"),
-        (
-            "Curso: {cert}",
-            "\nNombre: {name}",
-            "\nCasa: {home}",
-            "\nFecha: {date}",
-            "\nCarnet: {id}",
-        ),
-    ),
-}
+_WORDS = table("extraction")
+CERTIFICATES: tuple[str, ...] = tuple(_WORDS["certificates"])
+STREETS: list[str] = _WORDS["streets"]
+# By locale.
+ALIASES: dict[str, dict[str, list[str]]] = _WORDS["aliases"]
+TITLES: dict[str, list[str]] = _WORDS["titles"]
+ADDRESSES: dict[str, list[str]] = _WORDS["addresses"]
+MONTHS: dict[str, list[str]] = _WORDS["months"]
+LONG_DATES: dict[str, str] = _WORDS["long_dates"]
+NOTES: dict[str, list[list[str]]] = _WORDS["notes"]

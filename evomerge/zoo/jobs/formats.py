@@ -10,7 +10,7 @@ from __future__ import annotations
 from random import Random
 
 from evomerge.zoo.jobs.draft import Draft
-from evomerge.zoo.jobs.words import CITIES, COLOURS, DAYS, FIRST_NAMES, NUMBERS
+from evomerge.zoo.jobs.words import CITIES, COLOURS, DAYS, FIRST_NAMES, NUMBERS, table
 
 Record = dict[str, str]
 
@@ -56,7 +56,7 @@ def _as_record(rng: Random, record: Record) -> str:
     return "; ".join(f"{field}{mark}{value}" for field, value in record.items())
 
 
-def _written(clauses: tuple[str, ...], record: Record) -> str:
+def _written(clauses: list[str], record: Record) -> str:
     """Join the clauses whose fields the record has."""
     missing = [f"{{{field}}}" for field in OPTIONAL if field not in record]
     kept = [clause for clause in clauses if not any(field in clause for field in missing)]
@@ -93,37 +93,8 @@ VALUES: dict[str, tuple[str, ...]] = {
     "colour": COLOURS,
     "ticket": tuple(f"{letter}{number}" for letter in "ABCDEFGH" for number in range(100, 1000)),
 }
-# How each form is asked for.
-REQUESTS = {
-    "summary": ("Summary", "In short"),
-    "paraphrase": ("Paraphrase", "In other words"),
-    "outline": ("Outline", "As points"),
-}
-# A clause falls away when one of its fields is missing.
-FORMS: dict[str, dict[str, tuple[str, ...]]] = {
-    "summary": {
-        "order": ("{who}: {count} {thing}, {day}",),
-        "trip": ("{who}: {from} to {to}, {day}",),
-    },
-    "paraphrase": {
-        "order": ("{who} will get {count}", " {colour}", " {thing} in {city} on {day}."),
-        "trip": ("{who} will go from {from} to {to} with {ticket} on {day}.",),
-    },
-    "outline": {
-        "order": ("- {who}\n- {count}", " {colour}", " {thing}\n- {city}\n- {day}"),
-        "trip": ("- {who}\n- {from} to {to}\n- {ticket}\n- {day}",),
-    },
-}
-NOTES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "order": (
-        ("Please send {count}", " {colour}", " {thing} to {who} in {city} for {day}."),
-        ("{who}, living in {city}, wants {count}", " {colour}", " {thing} by {day}."),
-        ("Order for {day}: {count}", " {colour}", " {thing}. Name: {who}, {city}."),
-    ),
-    "trip": (
-        ("{who} travels on {day}, {from} to {to}, ticket {ticket}.",),
-        ("Ticket {ticket} for {who}: from {from} to {to}, this {day}.",),
-        ("{day}: {who} leaves {from} for {to}, number {ticket}.",),
-    ),
-}
-ASIDES = ("", "", " Sorry for the late note.", " Call me if not.", " Thank you!")
+_WORDS = table("formats")
+REQUESTS: dict[str, list[str]] = _WORDS["requests"]
+FORMS: dict[str, dict[str, list[str]]] = _WORDS["forms"]
+NOTES: dict[str, list[list[str]]] = _WORDS["notes"]
+ASIDES: list[str] = _WORDS["asides"]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 
 from evomerge.zoo.jobs.draft import Draft
-from evomerge.zoo.jobs.words import CITIES, COLOURS, DAYS, FIRST_NAMES, NUMBERS
+from evomerge.zoo.jobs.words import CITIES, COLOURS, DAYS, FIRST_NAMES, NUMBERS, table
 
 Value = str | int
 
@@ -19,13 +19,12 @@ Value = str | int
 def draw(rng: Random) -> Draft:
     """Draw a request and its call; the content that decides the split is the call."""
     name = rng.choice(tuple(FUNCTIONS))
-    requests, arguments = FUNCTIONS[name]
-    values = {argument: KINDS[argument][0](rng) for argument in arguments}
+    values = {argument: KINDS[argument][0](rng) for argument in FUNCTIONS[name]["arguments"]}
     said = {argument: KINDS[argument][1](rng, value) for argument, value in values.items()}
     answer = _canonical(name, values)
     return Draft(
         content=answer,
-        turns=(rng.choice(requests).format(**said),),
+        turns=(rng.choice(FUNCTIONS[name]["requests"]).format(**said),),
         answers=(answer, _python(name, values), _prose(name, values), _lines(name, values)),
         wrong=_wrong(rng, name, values),
     )
@@ -117,72 +116,5 @@ KINDS: dict[str, tuple[Callable[[Random], Value], Callable[[Random, Value], str]
     "room": (_one_of(("kitchen", "bedroom", "hall", "office")), _as_is),
     "colour": (_one_of(COLOURS), _as_is),
 }
-# For each function: how its call is asked for, and its arguments in order.
-FUNCTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "weather": (
-        (
-            "What is the weather in {city} on {day}?",
-            "Will it rain on {day} in {city}?",
-            "{day} forecast for {city} please",
-            "Do I need a coat in {city} this {day}?",
-        ),
-        ("city", "day"),
-    ),
-    "alarm": (
-        (
-            "Wake me at {time} on {day}",
-            "Set an alarm for {day}, {time}",
-            "I must be up by {time} this {day}",
-        ),
-        ("time", "day"),
-    ),
-    "timer": (
-        (
-            "Count down {minutes} minutes",
-            "Tell me when {minutes} minutes are over",
-            "Timer, {minutes} min",
-        ),
-        ("minutes",),
-    ),
-    "book": (
-        (
-            "A table for {people} at {place}, {time}",
-            "Reserve {place} for {people} people at {time}",
-            "We are {people} and want to eat at {place} at {time}",
-        ),
-        ("place", "people", "time"),
-    ),
-    "message": (
-        (
-            "Write to {to} about {about}",
-            "Let {to} know about {about}",
-            "Send {to} a note on {about}",
-            "Text {to} on {about}",
-        ),
-        ("to", "about"),
-    ),
-    "convert": (
-        (
-            "How much is {amount} {unit}?",
-            "Convert {amount} {unit}",
-            "Turn {amount} {unit} into the other unit",
-        ),
-        ("amount", "unit"),
-    ),
-    "light": (
-        (
-            "Make the {room} {colour}",
-            "I want {colour} light in the {room}",
-            "Turn the {room} lamp {colour}",
-        ),
-        ("room", "colour"),
-    ),
-    "event": (
-        (
-            "Put {about} in my diary with {to}, {day} {time}",
-            "I talk to {to} about {about} on {day} at {time}",
-            "Add {day} {time}: {about} with {to}",
-        ),
-        ("about", "to", "day", "time"),
-    ),
-}
+FUNCTIONS: dict[str, dict[str, list[str]]] = table("tools")
+"""Function → its `arguments` in order, and the `requests` by which it is asked for."""

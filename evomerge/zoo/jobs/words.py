@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+from typing import Any
+
 FIRST_NAMES = (
     *("Ana", "Ben", "Carla", "David", "Emma", "Felix", "Greta", "Hugo"),
     *("Ines", "Jonas", "Karl", "Laura", "Marc", "Nina", "Oscar", "Paula"),
@@ -28,3 +32,8 @@ DAYS = {
 }
 COLOURS = ("red", "blue", "green", "black", "white", "yellow", "grey", "pink")
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
+
+
+def table(job: str) -> dict[str, Any]:
+    """Return a job's words and wordings: `JOB.toml` beside its generator."""
+    return tomllib.loads((Path(__file__).parent / f"{job}.toml").read_text(encoding="utf-8"))
