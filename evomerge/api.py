@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evomerge.candidate import Recipe
     from evomerge.candidate.trial import Split
     from evomerge.preflight.campaign_plan import Plan
-    from evomerge.report import Leaderboard
+    from evomerge.report.leaderboard import Leaderboard
     from evomerge.result import Result
     from evomerge.single import ModelScores
 
@@ -177,7 +177,7 @@ def report(folder: str | Path) -> Leaderboard:
     Raises:
         ResultsError: The folder holds no campaign.
     """
-    from evomerge.report import leaderboard
+    from evomerge.report.leaderboard import leaderboard
     from evomerge.store import Store
 
     with Store.open(Path(folder), write=False) as store:
@@ -197,7 +197,7 @@ def compare(
     Raises:
         ResultsError: They cannot be compared; the message names what differs.
     """
-    from evomerge.report import compare_folders
+    from evomerge.report.comparison import compare_folders
 
     return compare_folders([Path(folder) for folder in folders], format, split)
 

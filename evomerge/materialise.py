@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import evomerge.report as report
 from evomerge.errors import ResultsError
 from evomerge.merge.saving import save
+from evomerge.report.card import model_card
+from evomerge.report.leaderboard import with_trial
 from evomerge.store import Store, StoredTrial
 
 BEST = "best"
@@ -42,8 +43,8 @@ def materialise(
     """
     with Store.open(results, write=False) as store:
         chosen = _chosen(store, trial)
-        board, row = report.with_trial(store, chosen.number)
-        card = report.model_card(store, board, row)
+        board, row = with_trial(store, chosen.number)
+        card = model_card(store, board, row)
         models = store.campaign.models
     save(
         chosen.candidate,

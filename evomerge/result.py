@@ -8,7 +8,8 @@ from typing import Any
 
 from evomerge.candidate.trial import Entry
 from evomerge.errors import ResultsError
-from evomerge.report import Leaderboard, leaderboard, render
+from evomerge.report.formats import render
+from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.store import Store
 
 

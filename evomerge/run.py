@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import evomerge.report as report
 from evomerge.candidate.trial import Entry, Job, Outcome, Race, Split
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
@@ -18,12 +17,20 @@ from evomerge.preflight.check import Preflight, preflight
 from evomerge.preflight.facts import facts_of, refuse_changes
 from evomerge.preflight.warm_start import first_points
 from evomerge.progress import Display, NoDisplay, Pace
+from evomerge.report.card import model_card
+from evomerge.report.formats import render
+from evomerge.report.front import front_json
+from evomerge.report.leaderboard import Leaderboard, leaderboard
+from evomerge.report.notes import zero_notes
 from evomerge.result import Result
 from evomerge.scoring import gold_count
-from evomerge.search import Known, Study, directions, race_of, unbounded
 from evomerge.search.finalists import pick
+from evomerge.search.history import Known
 from evomerge.search.loop import explore
+from evomerge.search.objectives import directions
+from evomerge.search.racing import race_of, unbounded
 from evomerge.search.selection import choose_winner, compared_baselines
+from evomerge.search.study import Study
 from evomerge.space import Baseline
 from evomerge.store import Direction, Store
 from evomerge.workers import Assignment, EarlyPool, Pool, open_pool
@@ -140,8 +147,8 @@ def _run(
         bench = _Bench(store, campaign, pool, display)
         baselines = ready.space.baselines()
         if bench.score("parents and baselines", _candidates(baselines), "search"):
-            board = report.leaderboard(store)
-            for note in report.zero_notes(board.rows, board.campaign.goals, "search"):
+            board = leaderboard(store)
+            for note in zero_notes(board.rows, board.campaign.goals, "search"):
                 display.say(note)
         aims = Objectives.of(campaign, store.facts, store.evaluations(), "search")
         aims.check()
@@ -160,10 +167,10 @@ def _run(
         winner = _selected(ready, study, store, bench, baselines)
         compared = compared_baselines(store, baselines)
         bench.score("holdout", [*_candidates(compared), winner], "holdout")
-    leaderboard = report.leaderboard(store)
-    _save(store, winner, leaderboard, display)
+    board = leaderboard(store)
+    _save(store, winner, board, display)
     store.finish()
-    return Result(Path(store.folder), leaderboard, winner)
+    return Result(Path(store.folder), board, winner)
 
 
 def _known(store: Store, baselines: Sequence[Baseline]) -> list[Known]:
@@ -259,10 +266,10 @@ def _in_turn(pool: Pool, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome]]:
             yield done, outcome
 
 
-def _save(store: Store, winner: Entry, board: report.Leaderboard, display: Display) -> None:
+def _save(store: Store, winner: Entry, board: Leaderboard, display: Display) -> None:
     folder = Path(store.folder)
     display.say(f"saving {winner.name} to {folder / 'best'}")
-    card = report.model_card(store, board)
+    card = model_card(store, board)
     campaign = store.campaign
     save(
         winner.candidate,
@@ -272,10 +279,10 @@ def _save(store: Store, winner: Entry, board: report.Leaderboard, display: Displ
         allow_pickle=campaign.models.allow_pickle,
         replace=True,
     )
-    store.write_file("leaderboard.json", report.render(board, "json"))
-    store.write_file("leaderboard.md", report.render(board, "markdown"))
+    store.write_file("leaderboard.json", render(board, "json"))
+    store.write_file("leaderboard.md", render(board, "markdown"))
     if campaign.mode == "pareto":
-        store.write_file("front.json", report.front_json(store))
+        store.write_file("front.json", front_json(store))
 
 
 def assignment_of(ready: Preflight) -> Assignment:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from evomerge import report, run
+from evomerge import run
 from evomerge.candidate.trial import Estimate
 from evomerge.config import Campaign
-from evomerge.search import Study
+from evomerge.report.leaderboard import leaderboard
+from evomerge.search.study import Study
 from evomerge.store import Store
 from tests.small_campaign import TEXT, changed
 
@@ -28,7 +29,7 @@ def agreed_winner(folder, tmp_path):
     from evomerge.preflight.warm_start import first_points
 
     with Store.open(folder, write=False) as store:
-        number, board = store.winner.number, report.leaderboard(store)
+        number, board = store.winner.number, leaderboard(store)
         point = store.trials()[number].params
         warm = store.campaign
     written = json.loads((folder / "leaderboard.json").read_text())
@@ -165,7 +166,7 @@ def test_a_trial_that_is_a_naive_merge_takes_no_place_but_may_win(campaign, tmp_
     assert agreed_winner(out, tmp_path) == 1
     with Store.open(out, write=False) as store:
         how = store.winner.how
-        board = report.leaderboard(store)
+        board = leaderboard(store)
     assert how.endswith("; it is the same model as task arithmetic λ=0.4")
     naive = board.row("baseline:task arithmetic λ=0.4")
     (winner,) = board.winners
@@ -187,7 +188,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-@pytest.mark.parametrize(("owner", "step"), [(report, "compared_baselines"), (Store, "write_file")])
+@pytest.mark.parametrize(("owner", "step"), [(run, "compared_baselines"), (Store, "write_file")])
 def test_stopped_between_two_steps_the_end_heals(
     tmp_path, monkeypatch, few_trials, latest_first, owner, step
 ):

@@ -43,7 +43,10 @@ from evomerge.config import Campaign
 from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight, preflight
 from evomerge.run import assignment_of
-from evomerge.search import Known, Study, directions, race_of
+from evomerge.search.history import Known
+from evomerge.search.objectives import directions
+from evomerge.search.racing import race_of
+from evomerge.search.study import Study
 from evomerge.store import Store
 from evomerge.workers.evaluator import Evaluator
 from evomerge.workers.pool import answer

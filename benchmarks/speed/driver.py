@@ -41,8 +41,9 @@ from evomerge.config import Campaign
 from evomerge.merge.methods import METHODS
 from evomerge.objective import Objectives, References
 from evomerge.progress import NoDisplay
-from evomerge.search import Study, directions
 from evomerge.search.loop import explore
+from evomerge.search.objectives import directions
+from evomerge.search.study import Study
 from evomerge.space import Family, Space
 from evomerge.store import Store
 from evomerge.workers import Pool

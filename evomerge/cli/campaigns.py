@@ -148,7 +148,7 @@ def _interruptible(how_to_go_on: str) -> Iterator[None]:
 
 
 def _print_result(result: Result) -> None:
-    import evomerge.report as reports
+    from evomerge.report.formats import render
 
-    print(reports.render(result.leaderboard, "table", "holdout", color=in_color()), end="")
+    print(render(result.leaderboard, "table", "holdout", color=in_color()), end="")
     print(f"best model: {result.folder / 'best'}")

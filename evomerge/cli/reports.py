@@ -21,7 +21,10 @@ def report(
     ] = None,
 ) -> None:
     """Show the leaderboard of a finished or running campaign, or its trials."""
-    import evomerge.report as reports
+    from evomerge.report.formats import write
+    from evomerge.report.layout import leaderboard_report
+    from evomerge.report.leaderboard import leaderboard
+    from evomerge.report.trials import trial_report, trials_report
     from evomerge.store import Store
 
     if (trials or trial is not None) and split is not None:
@@ -30,12 +33,12 @@ def report(
         raise UserError("give --trials for all, or --trial N for one")
     with Store.open(results, write=False) as store:
         if trial is not None:
-            shown = reports.trial_report(store, trial)
+            shown = trial_report(store, trial)
         elif trials:
-            shown = reports.trials_report(store)
+            shown = trials_report(store)
         else:
-            shown = reports.leaderboard_report(reports.leaderboard(store), split)
-    print(reports.write(shown, format_, color=in_color()), end="")
+            shown = leaderboard_report(leaderboard(store), split)
+    print(write(shown, format_, color=in_color()), end="")
 
 
 def compare(
@@ -46,6 +49,6 @@ def compare(
     split: SplitOption = None,
 ) -> None:
     """Compare the leaderboards of campaigns."""
-    import evomerge.report as reports
+    from evomerge.report.comparison import compare_folders
 
-    print(reports.compare_folders(results, format_, split, color=in_color()), end="")
+    print(compare_folders(results, format_, split, color=in_color()), end="")

@@ -15,7 +15,7 @@ from evomerge.preflight.rates import Rates, rates
 from evomerge.preflight.tokens import token_lines
 from evomerge.preflight.warnings import warnings_of
 from evomerge.scoring import gold_count
-from evomerge.search import Forecast, forecast
+from evomerge.search.forecast import Forecast, forecast
 from evomerge.workers.memory_plan import Machine, MemoryPlan, plan_memory, sizes_of
 from evomerge.workers.sharing import Sharing, sharing_of
 

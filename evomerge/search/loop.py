@@ -10,7 +10,8 @@ from evomerge.candidate.trial import Gradients, Outcome
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
 from evomerge.progress import Display, Pace
-from evomerge.search import Ended, Study
+from evomerge.search.study import Study
+from evomerge.search.tally import Ended
 from evomerge.store import Store
 from evomerge.workers import Pool
 from evomerge.workers.pool import Work

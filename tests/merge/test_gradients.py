@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralFo
 
 from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import MergeError
+from evomerge.merge import plan
 from evomerge.merge.gradients import recomputed
 from evomerge.merge.live import LiveModel
 from evomerge.merge.methods import method
@@ -240,6 +241,6 @@ def test_fused_experts_have_no_gradients(tmp_path, build_family):
 def test_a_method_without_gradients_is_refused(llama_family, monkeypatch):
     live = LiveModel(llama_family.models, dtype="float32")
     bare = replace(method("task_arithmetic"), gradients=None)
-    monkeypatch.setattr("evomerge.merge.plan.method", lambda name: bare)
+    monkeypatch.setattr(plan, "method", lambda name: bare)
     with pytest.raises(MergeError, match="task_arithmetic has no gradients"):
         live.gradients(recipe_of(llama_family, (0.3, 0.2, 0.1))).__enter__()

@@ -9,7 +9,7 @@ from evomerge.errors import CampaignError, ResultsError
 from evomerge.preflight.check import preflight
 from evomerge.preflight.facts import facts_of
 from evomerge.preflight.warm_start import POINTS, first_points
-from evomerge.search import directions
+from evomerge.search.objectives import directions
 from evomerge.store import Store
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from evomerge.report import Leaderboard, leaderboard
+from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.store import Store
 from tests.played_campaign import lab, make_store, store
 

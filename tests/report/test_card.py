@@ -8,9 +8,8 @@ from huggingface_hub import ModelCard
 
 from evomerge.candidate import dumps
 from evomerge.errors import ResultsError
-from evomerge.report import Leaderboard, leaderboard, model_card
-from evomerge.report.card import shown_model
-from evomerge.report.leaderboard import with_trial
+from evomerge.report.card import model_card, shown_model
+from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
 from evomerge.store import Store
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from evomerge.errors import ResultsError, UserError
-from evomerge.report import Leaderboard, compare_folders, comparison, leaderboard
-from evomerge.report.comparison import common_goals, comparison_report
+from evomerge.report.comparison import common_goals, compare_folders, comparison, comparison_report
+from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.report.scores import paired
 from evomerge.report.statistics import holm
 from evomerge.store import Store

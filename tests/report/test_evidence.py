@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from evomerge.report import Leaderboard
 from evomerge.report.evidence import Evidence, best, weigh
+from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.statistics import holm
 
 

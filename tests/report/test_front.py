@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
-from evomerge.report import front_json
+from evomerge.report.front import front_json
 from evomerge.store import Store
 
 

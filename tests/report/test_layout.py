@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from evomerge.candidate.trial import Failure, FailureKind, Outcome
-from evomerge.report import Leaderboard, leaderboard
 from evomerge.report.grid import difference, number, short_names, with_p
 from evomerge.report.layout import layout
+from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.report.notes import contrast_note
 from evomerge.report.statistics import PairedTest
 from evomerge.store import Store

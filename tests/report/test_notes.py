@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from evomerge.candidate.trial import Failure, FailureKind, Outcome
-from evomerge.report import leaderboard, render
+from evomerge.report.formats import render
+from evomerge.report.leaderboard import leaderboard
 from evomerge.report.notes import constraint_notes, naive_notes, readings_notes, zero_notes
 from evomerge.report.rows import Row
 from evomerge.report.scores import SplitScores, Value

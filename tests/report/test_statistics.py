@@ -160,7 +160,7 @@ def test_unequal_weights_by_draws_agree_with_enumeration(monkeypatch: pytest.Mon
     ]
     exact = paired_test(strata)
     assert exact.method == "exact sign flip"
-    monkeypatch.setattr("evomerge.report.statistics.EXACT_OUTCOMES", 1)
+    monkeypatch.setattr(statistics, "EXACT_OUTCOMES", 1)
     drawn = paired_test(strata)
     assert drawn.method.startswith("sign flip, ")
     assert drawn.p == pytest.approx(exact.p, abs=0.01)

@@ -9,8 +9,8 @@ import pytest
 from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.cli import run_command
 from evomerge.errors import ResultsError
-from evomerge.report import trial_report, trials_report, write
-from evomerge.report.trials import recipe_numbers
+from evomerge.report.formats import write
+from evomerge.report.trials import recipe_numbers, trial_report, trials_report
 from evomerge.store import Store
 
 

@@ -35,7 +35,9 @@ from evomerge.candidate.trial import (
 from evomerge.config import Campaign
 from evomerge.objective import Objectives, References
 from evomerge.racing import blocks, give_up
-from evomerge.search import Known, Study, directions
+from evomerge.search.history import Known
+from evomerge.search.objectives import directions
+from evomerge.search.study import Study
 from evomerge.space import Family, Space
 from evomerge.store import Store
 from evomerge.workers.pool import Work

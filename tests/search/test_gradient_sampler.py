@@ -8,8 +8,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from evomerge.search import GradientSampler
 from evomerge.search.descent import CHECKPOINTS
+from evomerge.search.gradient_sampler import GradientSampler
 
 SPACE = {f"x{n}": FloatDistribution(-1.0, 1.0) for n in range(10)}
 BEST = dict(zip(SPACE, np.linspace(-0.6, 0.7, 10).tolist(), strict=True))

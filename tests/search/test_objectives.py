@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from evomerge.config import Cost
-from evomerge.search import directions, reached
+from evomerge.search.objectives import directions, reached
 
 
 def test_one_value_is_always_maximised(driver: ModuleType, tmp_path: Path) -> None:

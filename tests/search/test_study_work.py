@@ -20,7 +20,8 @@ from evomerge.candidate.trial import (
     TaskScores,
 )
 from evomerge.objective import Objectives
-from evomerge.search import Known, race_of
+from evomerge.search.history import Known
+from evomerge.search.racing import race_of
 from evomerge.search.sampler import Params, Result
 from evomerge.store import Store
 

@@ -6,9 +6,8 @@ from types import ModuleType
 import pytest
 
 from evomerge.candidate.trial import Cost, Failure, FailureKind, Outcome, Pruned
-from evomerge.search import Tally
 from evomerge.search.sampler import Result
-from evomerge.search.tally import EXHAUSTED, Ended
+from evomerge.search.tally import EXHAUSTED, Ended, Tally
 
 
 def take(tally: Tally, number: int, *values: float, missing: float = 0.0) -> None:

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from evomerge.report import Leaderboard, Report, leaderboard, render
+from evomerge.report.formats import render
 from evomerge.report.formats.csv import write
+from evomerge.report.grid import Report
+from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.store import Store
 
 

@@ -10,13 +10,18 @@ import pytest
 
 from evomerge.cli import run_command
 from evomerge.errors import UserError
-from evomerge.report import FORMATS, Leaderboard, compare_folders, render, trials_report, write
+from evomerge.report.comparison import compare_folders
+from evomerge.report.formats import FORMATS, render, write
+from evomerge.report.leaderboard import Leaderboard
+from evomerge.report.trials import trials_report
 from evomerge.store import Store
 
 MINE = '''
 """Winners in capitals: a format of a user's own."""
 
-from evomerge.report import FORMATS, Leaderboard, Report
+from evomerge.report.formats import FORMATS
+from evomerge.report.leaderboard import Leaderboard
+from evomerge.report.grid import Report
 
 
 def write(report: Report, *, width=None, color=False) -> str:

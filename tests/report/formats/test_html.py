@@ -8,10 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from evomerge.report import Leaderboard, Report, leaderboard, render
+from evomerge.report.formats import render
 from evomerge.report.formats.html import write
-from evomerge.report.grid import Cell, Column, Grid, Line, numbers
+from evomerge.report.grid import Cell, Column, Grid, Line, Report, numbers
 from evomerge.report.layout import layout
+from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.report.scores import Value
 from evomerge.store import Store
 

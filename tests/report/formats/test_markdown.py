@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.report import Leaderboard, leaderboard, render
+from evomerge.report.formats import render
 from evomerge.report.formats.markdown import cell, fenced, table
 from evomerge.report.grid import plain, words
 from evomerge.report.layout import layout
+from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.store import Store
 
 

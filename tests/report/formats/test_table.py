@@ -5,9 +5,10 @@ import re
 import pytest
 from rich.cells import cell_len
 
-from evomerge.report import Leaderboard, Report, render
+from evomerge.report.formats import render
 from evomerge.report.formats.table import write
-from evomerge.report.grid import Column, Grid, numbers, words
+from evomerge.report.grid import Column, Grid, Report, numbers, words
+from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.scores import Value
 
 TASKS = ("extraction", "dialogue", "tools", "translation", "facts")
