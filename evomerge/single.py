@@ -98,8 +98,9 @@ def score_on_tasks(
         allow_unsafe_code=allow_unsafe_code,
         trust_remote_code=trust_remote_code,
     )
-    scored = Scorer(subject.tokenizer, items).score_everything(
-        subject.module(), WHOLE, bootstrap_iterations=BOOTSTRAP_ITERATIONS
+    everything = dict.fromkeys(names)
+    scored = Scorer(items).score(
+        subject.module(), WHOLE, everything, bootstrap_iterations=BOOTSTRAP_ITERATIONS
     )
     return ModelScores(model, lm_eval_results(items, scored, WHOLE), scored)
 
@@ -157,7 +158,7 @@ def score_on_campaign(
                 "the tokenizer changed",
                 file=results,
             )
-    scored = Scorer(subject.tokenizer, items).score(
+    scored = Scorer(items).score(
         subject.module(), split, wanted_metrics(run), bootstrap_iterations=BOOTSTRAP_ITERATIONS
     )
     return ModelScores(model, lm_eval_results(items, scored, split), scored)

@@ -209,7 +209,7 @@ class Subject:
         )
 
     def scorer(self, items: Items, **options: Any) -> Scorer:
-        return Scorer(self.tokenizer, items, **options)
+        return Scorer(items, **options)
 
     def oracle(self, items: Items, *names: str, batch_size: int = 1, **options: Any) -> Any:
         """What stock lm-eval says of the very same documents."""

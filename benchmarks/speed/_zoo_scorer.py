@@ -46,7 +46,7 @@ class ZooScorer:
             tasks_path=str(tasks_path),
             plan=SplitPlan({split: items[split] for split in splits}, drawn_from=items["from"]),
         )
-        self._scorer = Scorer(self.live.tokenizer, chosen)
+        self._scorer = Scorer(chosen)
         self._tasks, self._counts = len(tasks), {split: int(items[split]) for split in splits}
         self._metrics = dict.fromkeys(tasks, (metric,))
         self._metric = metric

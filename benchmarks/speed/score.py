@@ -281,7 +281,7 @@ class _Bench:
             tasks_path=str(self._tasks),
             plan=SplitPlan(counts={"search": items}, first=True),
         )
-        return Scorer(self._live.tokenizer, chosen)
+        return Scorer(chosen)
 
     def _recipe(self, weight: float) -> Recipe:
         base, *experts = self._models

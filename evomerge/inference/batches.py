@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -107,9 +106,10 @@ def plan(
     ends = tuple(torch.tensor(each, device=device) for each in end_sets)
     sharing: list[_Row] = []
     alone: list[_Row] = []
-    order = sorted(range(len(readings)), key=lambda i: readings[i].group)
-    for _, group in groupby(order, key=lambda i: readings[i].group):
-        members = list(group)
+    groups: dict[int, list[int]] = {}
+    for index, reading in enumerate(readings):
+        groups.setdefault(reading.group, []).append(index)
+    for members in groups.values():
         longest = max(len(readings[i].tokens) for i in members)
         if share and (longest_shared is None or longest <= longest_shared):
             sharing.append(_row([(i, readings[i]) for i in members], number))

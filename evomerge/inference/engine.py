@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 
 from evomerge.errors import ModelError
@@ -15,7 +15,7 @@ from evomerge.inference.drafts import Drafts
 from evomerge.inference.encoding import Encoder, Reading
 from evomerge.inference.forward import Forward
 from evomerge.inference.generation import Prompt, generate
-from evomerge.inference.loglikelihood import TokenScores, score_batches
+from evomerge.inference.loglikelihood import score_batches
 from evomerge.inference.processors import processors
 from evomerge.inference.sizing import batch_tokens_of, cache_tokens_of, gradient_room
 from evomerge.inference.stopping import Tokens
@@ -95,8 +95,8 @@ class Engine:
             preambles=preambles,
         )
 
-    def read(self, batches: Sequence[Batch], count: int) -> TokenScores:
-        """Score the targets of planned readings. Arguments and errors as in `score_batches`."""
+    def read(self, batches: Sequence[Batch], count: int) -> tuple[Tensor, Tensor]:
+        """Score the targets of planned readings, as `score_batches` does."""
         return score_batches(self._forward, batches, count)
 
     def write(self, prompts: Sequence[Prompt]) -> list[Tokens]:

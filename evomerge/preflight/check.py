@@ -15,7 +15,7 @@ from evomerge.merge.validation import check_recipe
 from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
 from evomerge.preflight.typos import check_names
-from evomerge.scoring import BackendScorer
+from evomerge.scoring import open_backend
 from evomerge.space import Space
 from evomerge.tasks import Items, PromptStyle, SplitPlan, TaskRequest, load_items
 
@@ -194,6 +194,6 @@ def _load_items(
             items.check_metric(goal.task, goal.report, FINAL_SPLITS)
     if campaign.scorer.backend != "resident":
         with at_field("scorer.backend"):
-            backend = BackendScorer(items, campaign.scorer.backend, campaign.scorer.args)
+            backend = open_backend(campaign.scorer.backend, items, campaign.scorer.args)
             backend.check({g.task: (g.metric, g.report) for g in campaign.objectives})
     return items

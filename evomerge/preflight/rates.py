@@ -93,7 +93,7 @@ def _tried(ready: Preflight, device: str, guess: Rates) -> Rates:
         allow_pickle=campaign.models.allow_pickle,
         vocabulary=ready.family.family.vocabulary,
     )
-    scorer = Scorer(model.tokenizer, items, batch_tokens=campaign.workers.batch_tokens)
+    scorer = Scorer(items, batch_tokens=campaign.workers.batch_tokens)
     scorer.engine(model.module)  # while its weights are the base's
     baselines = ready.space.baselines()
     first = next(one for one in baselines if one.role == "base")

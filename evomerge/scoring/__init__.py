@@ -1,19 +1,21 @@
 """A module × items → per-item scores and losses, by a backend: the very numbers of lm-eval."""
 
-from evomerge.scoring.backend import BackendScorer
-from evomerge.scoring.gold_loss import GoldLoss, Losses, gold_count
+from evomerge.scoring.backends import BACKENDS, Backend, backend_takes, open_backend
+from evomerge.scoring.gold_loss import Losses, gold_count
 from evomerge.scoring.resident_lm import ResidentLM
 from evomerge.scoring.scorer import Scored, Scorer
 from evomerge.scoring.table import lm_eval_results, lm_eval_table
 
 __all__ = [
-    "BackendScorer",
-    "GoldLoss",
+    "BACKENDS",
+    "Backend",
     "Losses",
     "ResidentLM",
     "Scored",
     "Scorer",
+    "backend_takes",
     "gold_count",
     "lm_eval_results",
     "lm_eval_table",
+    "open_backend",
 ]

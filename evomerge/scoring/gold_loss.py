@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,9 @@ from evomerge.inference.encoding import Encoder
 from evomerge.inference.engine import Engine
 from evomerge.inference.loss import Question, item_losses
 from evomerge.inference.preambles import common_length
-from evomerge.scoring.workload import Need, Part, Workload, lay_out
+from evomerge.scoring.tokenised import TokenisedLeaf
 from evomerge.tasks.items import Items
+from evomerge.tasks.rendering import Leaf
 
 _CACHED_SHARE = 8  # a shared token's keys and values take about that part of what a token takes
 
@@ -49,10 +49,16 @@ class GoldLoss:
     Args:
         items: What there is to score.
         engine: Module → engine.
+        tokenised: Encoder and leaf → its documents, tokenised.
     """
 
-    def __init__(self, items: Items, engine: Callable[[nn.Module], Engine]) -> None:
-        self._items, self._engine = items, engine
+    def __init__(
+        self,
+        items: Items,
+        engine: Callable[[nn.Module], Engine],
+        tokenised: Callable[[Encoder, Leaf], TokenisedLeaf],
+    ) -> None:
+        self._items, self._engine, self._tokenised = items, engine, tokenised
         self._questions: dict[tuple[Encoder, str, Split], list[Question | None]] = {}
 
     def recompute(self, module: nn.Module) -> bool:
@@ -113,7 +119,11 @@ class GoldLoss:
             return
         key = encoder, task, split
         if key not in self._questions:
-            self._questions[key] = self._ask(*key)
+            self._questions[key] = [
+                question
+                for leaf in self._items.leaves(task, split)
+                for question in self._tokenised(encoder, leaf).questions
+            ]
         questions = self._questions[key]
         for position in positions:
             if not 0 <= position < len(questions):
@@ -124,16 +134,6 @@ class GoldLoss:
             question = questions[position]
             if question is not None:
                 yield question
-
-    def _ask(self, encoder: Encoder, task: str, split: Split) -> list[Question | None]:
-        leaves = self._items.leaves(task, split)
-        by_gold = ("generate_until", "loglikelihood")
-        needs = [
-            Need(leaf, leaf.task.OUTPUT_TYPE not in by_gold, leaf.task.OUTPUT_TYPE in by_gold)
-            for leaf in leaves
-        ]
-        work = lay_out(needs, encoder)
-        return [question for part in work.parts for question in _questions(work, part)]
 
 
 def gold_count(items: Items, task: str, split: Split = "search") -> int:
@@ -148,32 +148,6 @@ def gold_count(items: Items, task: str, split: Split = "search") -> int:
         TaskError: No such task among the items, or no such split.
     """
     return sum(gold is not None for leaf in items.leaves(task, split) for gold in leaf.golds)
-
-
-def _questions(work: Workload, part: Part) -> Iterator[Question | None]:
-    """Yield one for each document with a gold answer; None where the answer has no tokens."""
-    leaf = part.leaf
-    kind = str(leaf.task.OUTPUT_TYPE)
-    if kind == "multiple_choice":
-        first = part.first_request_reading
-        for doc, requests, gold in zip(leaf.docs, leaf.requests, leaf.golds, strict=True):
-            if gold is not None:
-                choices = len(leaf.task.doc_to_choice(doc))  # requests without context may follow
-                right = tuple(choice in gold.choices for choice in range(choices))
-                yield Question(tuple(work.readings[first : first + choices]), right)
-            first += len(requests)
-        return
-    rolling = kind == "loglikelihood_rolling"
-    owners = part.of_requests if rolling else part.of_gold
-    readings = iter(
-        work.readings[part.first_request_reading if rolling else part.first_gold_reading :]
-    )
-    owned = {document: tuple(next(readings) for _ in each) for document, each in groupby(owners)}
-    for document, gold in enumerate(leaf.golds):
-        own = owned.get(document, ())
-        tokens = sum(len(each.targets) for each in own)
-        if gold is not None:
-            yield Question(own, scale=1 / tokens if rolling else 1.0) if tokens else None
 
 
 def _parts(chosen: Sequence[_Chosen], engine: Engine) -> Iterator[list[_Chosen]]:
@@ -209,4 +183,4 @@ def _sums(part: Sequence[_Chosen], engine: Engine) -> Tensor:
         batch_tokens=engine.gradients.pass_tokens,
         preambles=not engine.gradients.recompute,
     )
-    return engine.read(batches, len(readings)).sums()
+    return engine.read(batches, len(readings))[0]

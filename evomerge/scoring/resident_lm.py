@@ -8,14 +8,13 @@ from typing import Any, Literal
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from evomerge.inference import gold
-from evomerge.inference.encoding import Reading
 from evomerge.inference.engine import Engine
 from evomerge.inference.generation import Prompt
-from evomerge.scoring.workload import generation_prompt
+from evomerge.inference.stopping import Tokens
+from evomerge.scoring.tokenised import generation_prompt
 from evomerge.tasks.rendering import chat_template
 from evomerge.tasks.requested import PromptStyle
 
@@ -75,12 +74,8 @@ class ResidentLM(LM):  # type: ignore[misc]
         contexts: dict[str, int] = {}
         pairs = [(str(each.args[0]), str(each.args[1])) for each in requests]
         groups = [contexts.setdefault(context, len(contexts)) for context, _ in pairs]
-        encoded = self._engine.encoder.pairs(pairs)
-        readings = self._engine.encoder.readings(encoded, groups, [()] * len(pairs))
-        sums, greedy = self._read(readings)
-        return self._answered(
-            "loglikelihood", requests, list(zip(sums.tolist(), (greedy > 0).tolist(), strict=True))
-        )
+        answers = self._read(self._engine.encoder.pairs(pairs), groups)
+        return self._answered("loglikelihood", requests, answers)
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -88,12 +83,8 @@ class ResidentLM(LM):  # type: ignore[misc]
         """Return each text's log-likelihood, in nats, window by window. Raises as `loglikelihood` does."""
         windows = [self._engine.encoder.windows(str(each.args[0])) for each in requests]
         pairs = [pair for each in windows for pair in each]
-        readings = self._engine.encoder.readings(pairs, range(len(pairs)), [()] * len(pairs))
-        sums, _ = self._read(readings)
-        owner = torch.tensor(
-            [index for index, each in enumerate(windows) for _ in each], device=sums.device
-        )
-        totals = gold.summed_loglikelihood(sums, owner, len(requests)).tolist()
+        answers = iter(self._read(pairs, range(len(pairs))))
+        totals = [sum(next(answers)[0] for _ in each) for each in windows]
         return self._answered("loglikelihood_rolling", requests, totals)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -118,10 +109,13 @@ class ResidentLM(LM):  # type: ignore[misc]
         ]
         return self._answered("generate_until", requests, texts)
 
-    def _read(self, readings: Sequence[Reading]) -> tuple[Tensor, Tensor]:
+    def _read(
+        self, pairs: Sequence[tuple[Tokens, Tokens]], groups: Sequence[int]
+    ) -> list[tuple[float, bool]]:
+        readings = self._engine.encoder.readings(pairs, groups, [()] * len(pairs))
         with torch.inference_mode():
-            tokens = self._engine.read(self._engine.plan(readings), len(readings))
-        return tokens.sums(), tokens.greedy()
+            sums, greedy = self._engine.read(self._engine.plan(readings), len(readings))
+        return list(zip(sums.tolist(), greedy.tolist(), strict=True))
 
     def _answered(self, kind: str, requests: Sequence[Instance], answers: list[Any]) -> list[Any]:
         for request, answer in zip(requests, answers, strict=True):

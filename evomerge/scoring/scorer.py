@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import nn
 
 from evomerge.candidate.trial import Split, TaskScores
-from evomerge.errors import TaskError
-from evomerge.inference import gold
 from evomerge.inference.batches import Batch
 from evomerge.inference.drafts import Drafts
-from evomerge.inference.encoding import Encoder
+from evomerge.inference.encoding import Encoder, Reading
 from evomerge.inference.engine import Engine
-from evomerge.inference.loglikelihood import TokenScores
+from evomerge.inference.generation import Prompt
 from evomerge.scoring.gold_loss import GoldLoss
-from evomerge.scoring.workload import Excerpt, Need, Part, Workload, gather, lay_out
-from evomerge.tasks.assembly import (
-    Asked,
-    LeafValues,
-    asked_metrics,
-    assemble,
-    everything,
-    leaf_scores,
-    union,
-)
-from evomerge.tasks.evaluation import item_values
+from evomerge.scoring.tokenised import TokenisedLeaf
 from evomerge.tasks.items import Items
-from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY, filter_names, named
+from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY
 from evomerge.tasks.rendering import Leaf
+from evomerge.tasks.scores import Asked, LeafValues, assemble
 
 
 @dataclass(frozen=True)
@@ -60,27 +50,36 @@ class Scorer:
     planned for it is kept as long as it lives, whatever its weights become meanwhile.
 
     Args:
-        tokenizer: The modules'.
-        items: What to score them on.
+        items: What to score them on; their tokenizer is the modules'.
         batch_tokens: Most tokens of one forward pass; `auto`: sized from the machine and the model.
         memory: Bytes of the module's device that passes may take; None: half of what is there.
+
+    Attributes:
+        gold_loss: Differentiable losses of modules on the same items.
     """
+
+    takes: Literal["module", "folder"] = "module"
+    races = True
+    gradients = True
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
         items: Items,
         *,
         batch_tokens: int | Literal["auto"] = "auto",
         memory: int | None = None,
     ) -> None:
         self._items = items
-        self._tokenizer, self._batch_tokens, self._memory = tokenizer, batch_tokens, memory
+        self._batch_tokens, self._memory = batch_tokens, memory
         self._engines: WeakKeyDictionary[nn.Module, Engine] = WeakKeyDictionary()
         self._encoders: dict[Hashable, Encoder] = {}
-        self._laid_out: dict[Hashable, Workload] = {}
+        self._tokenised: dict[tuple[Encoder, int], TokenisedLeaf] = {}
         self._drafts = Drafts()  # of earlier candidates, whatever module wrote them
-        self.gold_loss = GoldLoss(items, self.engine)
+        self.gold_loss = GoldLoss(items, self.engine, self.tokenised)
+
+    def check(self, metrics: Mapping[str, tuple[str, ...]]) -> None:
+        """Raise as `score` does where it cannot give these metrics; no model is needed."""
+        self._asked(self._items.splits[0], metrics)
 
     def engine(self, module: nn.Module) -> Engine:
         """Return what a module's passes need, made at its first use; best while its weights are sound.
@@ -90,16 +89,25 @@ class Scorer:
             NotFinite: Its logits are NaN.
         """
         if module not in self._engines:
-            engine = Engine(module, self._tokenizer, self._batch_tokens, self._memory, self._drafts)
+            engine = Engine(
+                module, self._items.tokenizer, self._batch_tokens, self._memory, self._drafts
+            )
             engine.encoder = self._encoders.setdefault(engine.encoder.key, engine.encoder)
             self._engines[module] = engine
         return self._engines[module]
+
+    def tokenised(self, encoder: Encoder, leaf: Leaf) -> TokenisedLeaf:
+        """Return the documents of a leaf as an encoder's modules read them."""
+        key = encoder, id(leaf)
+        if key not in self._tokenised:
+            self._tokenised[key] = TokenisedLeaf(leaf, encoder)
+        return self._tokenised[key]
 
     def score(
         self,
         module: nn.Module,
         split: Split,
-        metrics: Mapping[str, tuple[str, ...]],
+        metrics: Mapping[str, tuple[str, ...] | None],
         *,
         bootstrap_iterations: int = 0,
     ) -> Scored:
@@ -110,7 +118,8 @@ class Scorer:
         Args:
             module: What to score.
             split: Which items.
-            metrics: Requested task or group → its metrics.
+            metrics: Requested task or group → its metrics; None: every metric, as `lm_eval` gives them,
+                and ours, over the items that have a gold answer.
             bootstrap_iterations: Draws for standard errors without a closed form; 0: they have none.
 
         Raises:
@@ -120,27 +129,7 @@ class Scorer:
             Collapsed: The module writes the same token over and over, whatever it is asked.
         """
         asked = self._asked(split, metrics)
-        whole = self._whole(split, asked)
-        (scored,) = self._scored(self.engine(module), split, asked, [whole], bootstrap_iterations)
-        return scored
-
-    def score_everything(
-        self, module: nn.Module, split: Split, *, bootstrap_iterations: int = 0
-    ) -> Scored:
-        """Score a module as it is now by every metric, as `lm_eval` does, and by ours.
-
-        Our `gold_*` metrics are over the items that have a gold answer, and left out where none has.
-
-        Args:
-            module: What to score.
-            split: Which items.
-            bootstrap_iterations: Draws for standard errors without a closed form; 0: they have none.
-
-        Raises:
-            As `score` does.
-        """
-        asked = dict.fromkeys(self._items.tasks)
-        whole = self._whole(split, asked)
+        whole = {task: range(len(self._items.ids(task, split))) for task in asked}
         (scored,) = self._scored(self.engine(module), split, asked, [whole], bootstrap_iterations)
         return scored
 
@@ -172,225 +161,160 @@ class Scorer:
         """Forget what earlier candidates wrote; scores stay the same, the next one takes longer."""
         self._drafts.clear()
 
-    def _asked(self, split: Split, metrics: Mapping[str, tuple[str, ...]]) -> dict[str, Asked]:
-        return {
-            task: asked_metrics(self._items, task, split, names) for task, names in metrics.items()
-        }
-
-    def _whole(self, split: Split, tasks: Iterable[str]) -> dict[str, range]:
-        return {task: range(len(self._items.ids(task, split))) for task in tasks}
+    def _asked(
+        self, split: Split, metrics: Mapping[str, tuple[str, ...] | None]
+    ) -> dict[str, Asked]:
+        return {task: Asked.of(self._items, task, split, names) for task, names in metrics.items()}
 
     def _scored(
         self,
         engine: Engine,
         split: Split,
-        asked: Mapping[str, Asked | None],
+        asked: Mapping[str, Asked],
         blocks: Sequence[Mapping[str, Sequence[int]]],
         iterations: int,
     ) -> Iterator[Scored]:
-        """Score block by block what is asked of each task; None: everything."""
-        whole = [leaf for task in asked for leaf in self._items.leaves(task, split)]
-        wanted = [
-            metrics or everything(leaf)
+        found = {
+            task: [LeafValues(leaf, metrics) for leaf in self._items.leaves(task, split)]
             for task, metrics in asked.items()
-            for leaf in self._items.leaves(task, split)
-        ]
-        by_task = {task: metrics or Asked(None) for task, metrics in asked.items()}
-        found: list[list[LeafValues]] = [[] for _ in whole]
+        }
         generated = items = 0
         for block in blocks:
-            shares = [
-                share
-                for task in asked
-                for share in _cut(self._items.leaves(task, split), block.get(task, ()))
+            parts = [
+                _Part(self.tokenised(engine.encoder, values.leaf), values, positions)
+                for task, leaves in found.items()
+                for values, positions in _shared_out(leaves, block.get(task, ()))
+                if positions
             ]
-            here = [number for number, share in enumerate(shares) if share.positions]
-            answers = self._answers(engine, [shares[n] for n in here], [wanted[n] for n in here])
-            for number, part in zip(here, answers.parts, strict=True):
-                share, names = shares[number], wanted[number]
-                found[number].append(answers.leaf(part, share.positions, names))
-            scores = [
-                leaf_scores(leaf, union(values), iterations) if values else None
-                for leaf, values in zip(whole, found, strict=True)
-            ]
-            generated += answers.generated_tokens
-            items += sum(len(share.positions) for share in shares)
-            yield Scored(*assemble(self._items, split, by_task, scores), generated, items)
-
-    def _answers(
-        self, engine: Engine, shares: Sequence[_Share], wanted: Sequence[Asked]
-    ) -> _Answers:
-        needs = [
-            Need(share.whole, each.requests or GOLD_PROBABILITY in each.golds, bool(each.golds))
-            for share, each in zip(shares, wanted, strict=True)
-        ]
-        work, batches = self._plan(engine, shares, needs)
-        with torch.inference_mode():
-            tokens = engine.read(batches, len(work.readings))
-            written = engine.write(work.prompts)
-        texts = [
-            engine.encoder.stopping.text(each, prompt.rule)
-            for each, prompt in zip(written, work.prompts, strict=True)
-        ]
-        return _Answers(work, tokens, texts, sum(map(len, written)))
-
-    def _plan(
-        self, engine: Engine, shares: Sequence[_Share], needs: Sequence[Need]
-    ) -> tuple[Workload, list[Batch]]:
-        """Lay out batches; those of whole leaves are kept, those of a race's blocks never come again."""
-        key = tuple((id(need.leaf), need.requests, need.gold) for need in needs)
-        whole = all(share.leaf is share.whole for share in shares)
-        if whole and key in engine.plans:
-            return cast("tuple[Workload, list[Batch]]", engine.plans[key])
-        excerpts = [
-            Excerpt(self._tokenised(engine.encoder, need), share.leaf, share.positions)
-            for share, need in zip(shares, needs, strict=True)
-        ]
-        work = gather(excerpts)
-        planned = work, engine.plan(work.readings)
-        if whole:
-            engine.plans[key] = planned
-        return planned
-
-    def _tokenised(self, encoder: Encoder, need: Need) -> Workload:
-        key = encoder, id(need.leaf), need.requests, need.gold
-        if key not in self._laid_out:
-            self._laid_out[key] = lay_out([need], encoder)
-        return self._laid_out[key]
+            generated += _answer(engine, parts)
+            items += sum(len(part.positions) for part in parts)
+            yield Scored(*assemble(self._items, asked, found, iterations), generated, items)
 
 
 @dataclass(frozen=True)
-class _Share:
-    """A block's documents of one leaf, as a leaf of their own, and where they stand in the whole."""
+class _Part:
+    """Documents of one leaf that are scored together with others'."""
 
-    leaf: Leaf
+    tokenised: TokenisedLeaf
+    values: LeafValues
     positions: Sequence[int]
-    whole: Leaf
+
+    @property
+    def reads_requests(self) -> bool:
+        needed = self.values.requests or GOLD_PROBABILITY in self.values.golds
+        return needed and not self.tokenised.writes
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for parts that read and write the same."""
+        values = self.values
+        return (id(values.leaf), values.requests, bool(values.golds), self.reads_requests)
+
+    def prompts(self) -> list[Prompt]:
+        if not (self.values.requests and self.tokenised.writes):
+            return []
+        return [self.tokenised.prompts[position] for position in self.positions]
+
+    def readings(self, position: int) -> list[Reading]:
+        """Return what is read of one document."""
+        if self.reads_requests:
+            return [each for of_request in self.tokenised.requests[position] for each in of_request]
+        return list(self.tokenised.golds[position]) if self.values.golds else []
 
 
-class _Answers:
-    """What the module answered, by reading and prompt."""
-
-    def __init__(
-        self, work: Workload, tokens: TokenScores, texts: Sequence[str], generated_tokens: int
-    ) -> None:
-        self.parts, self.generated_tokens = work.parts, generated_tokens
-        self._texts = texts
-        count = len(work.readings)
-        self._sums, self._greedy = tokens.sums(), tokens.greedy()
-        self._tokens = torch.bincount(tokens.reading, minlength=count)
-
-    def leaf(self, part: Part, positions: Sequence[int], asked: Asked) -> LeafValues:
-        values: dict[str, Sequence[Any]] = {}
-        if asked.named is None:
-            filters = filter_names(part.leaf.task)
-            computed = item_values(part.leaf, self._responses(part), None)
-            values |= {named(pair, filters): each for pair, each in computed.items()}
-        elif asked.named:
-            pairs = list(asked.named.values())
-            computed = item_values(part.leaf, self._responses(part), pairs)
-            values |= {name: computed[pair] for name, pair in asked.named.items()}
-        for name in asked.golds:
-            values[name] = self._gold(part, name)
-            if asked.named is not None and None in values[name]:
-                raise TaskError(
-                    f'task "{part.leaf.name}": {name} was asked for, but a gold answer has no tokens of '
-                    "its own; there is nothing to score"
-                )
-        return LeafValues(positions, values, len(part.cut))
-
-    def _responses(self, part: Part) -> list[list[Any]]:
-        if part.first_prompt is not None:
-            texts = self._texts[part.first_prompt : part.first_prompt + len(part.leaf.docs)]
-            return [[text] for text in texts]
-        sums, greedy, _ = self._by(
-            part.of_requests, part.first_request_reading, _requests(part.leaf)
-        )
-        if part.leaf.task.OUTPUT_TYPE == "loglikelihood_rolling":
-            return [[value] for value in sums.tolist()]
-        flat = iter(zip(sums.tolist(), (greedy > 0).tolist(), strict=True))
-        return [[next(flat) for _ in requests] for requests in part.leaf.requests]
-
-    def _gold(self, part: Part, metric: str) -> list[float | None]:
-        """Return one value a document; None where its gold answer, if it has one, was not read."""
-        leaf = part.leaf
-        if part.of_requests:
-            sums, greedy, tokens = self._by(
-                part.of_requests, part.first_request_reading, _requests(leaf)
-            )
-            right = torch.tensor(_right(leaf), device=sums.device)
-            sums, greedy, tokens = sums[right], greedy[right], tokens[right]
-            there = [gold is not None for gold in leaf.golds]
-        else:
-            sums, greedy, tokens = self._by(part.of_gold, part.first_gold_reading, len(leaf.docs))
-            there = (tokens > 0).tolist()
-        if metric == GOLD_PROBABILITY:
-            values = self._gold_probability(part)
-        elif metric == GOLD_LOGLIKELIHOOD:
-            values = sums / tokens.clamp(min=1)
-        else:
-            values = greedy
-        return [
-            value if is_there else None
-            for value, is_there in zip(values.tolist(), there, strict=True)
-        ]
-
-    def _gold_probability(self, part: Part) -> Tensor:
-        leaf = part.leaf
-        sums, _, _ = self._by(part.of_requests, part.first_request_reading, _requests(leaf))
-        rows = []  # (request, document, whether it is right)
-        first = 0
-        for document, requests in enumerate(leaf.requests):
-            choices = len(leaf.task.doc_to_choice(leaf.docs[document]))
-            gold_answer = leaf.golds[document]
-            golds = () if gold_answer is None else gold_answer.choices
-            rows += [(first + choice, document, choice in golds) for choice in range(choices)]
-            first += len(requests)
-        request, item, right = (
-            torch.tensor(each, device=sums.device) for each in zip(*rows, strict=True)
-        )
-        return gold.gold_probability(sums[request], item, right, len(leaf.docs))
-
-    def _by(self, owner: Sequence[int], first: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Add up readings by whom they belong to: log-likelihoods, all greedy (0 or 1), tokens."""
-        part = slice(first, first + len(owner))
-        index = torch.tensor(owner, device=self._sums.device, dtype=torch.int64)
-        missed = gold.summed_loglikelihood(1 - self._greedy[part], index, count)
-        return (
-            gold.summed_loglikelihood(self._sums[part], index, count),
-            (missed == 0).float(),
-            gold.summed_loglikelihood(self._tokens[part].float(), index, count),
-        )
-
-
-def _cut(leaves: Sequence[Leaf], positions: Sequence[int]) -> tuple[_Share, ...]:
-    """Share a task's positions out among its leaves; all of a leaf is the leaf itself."""
-    shares = []
+def _shared_out(
+    leaves: Sequence[LeafValues], positions: Sequence[int]
+) -> Iterator[tuple[LeafValues, Sequence[int]]]:
+    """Share a task's positions out among its leaves."""
     first = 0
-    for whole in leaves:
-        stop = first + len(whole.docs)
-        own = [position - first for position in positions if first <= position < stop]
+    for values in leaves:
+        stop = first + len(values.leaf.docs)
+        yield values, [position - first for position in positions if first <= position < stop]
         first = stop
-        leaf = whole
-        if len(own) < len(whole.docs):
-            leaf = replace(
-                whole,
-                ids=tuple(whole.ids[each] for each in own),
-                docs=tuple(whole.docs[each] for each in own),
-                requests=tuple(whole.requests[each] for each in own),
-            )
-        shares.append(_Share(leaf, own, whole))
-    return tuple(shares)
 
 
-def _requests(leaf: Leaf) -> int:
-    return sum(len(requests) for requests in leaf.requests)
+def _answer(engine: Engine, parts: Sequence[_Part]) -> int:
+    """Score the documents of all parts in one go; return how many tokens were generated."""
+    readings, prompts, batches = _planned(engine, parts)
+    with torch.inference_mode():
+        sums, greedy = engine.read(batches, len(readings))
+        written = engine.write(prompts)
+    stopping = engine.encoder.stopping
+    texts = (
+        stopping.text(each, prompt.rule) for each, prompt in zip(written, prompts, strict=True)
+    )
+    found = zip(sums.tolist(), greedy.tolist(), strict=True)
+    answers = {id(reading): answer for reading, answer in zip(readings, found, strict=True)}
+    for part in parts:
+        cut = [any(each.truncated for each in part.readings(n)) for n in part.positions]
+        own = part.prompts()
+        for index, prompt in enumerate(own):
+            cut[index] |= prompt.truncated
+        responses = [[[next(texts)]] for _ in own] or _responses(part, answers)
+        golds = {name: _golds(part, name, answers) for name in part.values.golds}
+        part.values.add(part.positions, responses, golds, sum(cut))
+    return sum(map(len, written))
 
 
-def _right(leaf: Leaf) -> list[int]:
-    """The request with each document's (first) gold answer, counted over all; its first without one."""
-    found, first = [], 0
-    for gold_answer, requests in zip(leaf.golds, leaf.requests, strict=True):
-        found.append(first + (0 if gold_answer is None else gold_answer.choices[0]))
-        first += len(requests)
-    return found
+def _planned(
+    engine: Engine, parts: Sequence[_Part]
+) -> tuple[list[Reading], list[Prompt], list[Batch]]:
+    """Lay out batches; those of whole leaves are kept, those of a race's blocks never come again."""
+    whole = all(len(part.positions) == len(part.values.leaf.docs) for part in parts)
+    key = tuple(part.key for part in parts)
+    if whole and key in engine.plans:
+        return cast("tuple[list[Reading], list[Prompt], list[Batch]]", engine.plans[key])
+    readings = [each for part in parts for n in part.positions for each in part.readings(n)]
+    prompts = [prompt for part in parts for prompt in part.prompts()]
+    planned = readings, prompts, engine.plan(readings)
+    if whole:
+        engine.plans[key] = planned
+    return planned
+
+
+_Answers = Mapping[int, tuple[float, bool]]
+"""id of a reading → its log-likelihood, and whether greedy decoding writes it."""
+
+
+def _responses(part: _Part, answers: _Answers) -> list[list[list[Any]]]:
+    """Return what a model of lm-eval's answers to the requests of each document."""
+    if not (part.values.requests and part.reads_requests):
+        return []
+    rolling = part.values.leaf.task.OUTPUT_TYPE == "loglikelihood_rolling"
+    add = partial(_together, answers=answers)
+    return [
+        [[add(each)[0] if rolling else add(each)] for each in part.tokenised.requests[position]]
+        for position in part.positions
+    ]
+
+
+def _golds(part: _Part, metric: str, answers: _Answers) -> list[float | None]:
+    """Return one value a document; None where its gold answer, if it has one, was not read."""
+    return [_gold(part, position, metric, answers) for position in part.positions]
+
+
+def _gold(part: _Part, position: int, metric: str, answers: _Answers) -> float | None:
+    readings = part.tokenised.golds[position]
+    if not readings:
+        return None
+    if metric == GOLD_PROBABILITY:
+        right = part.values.leaf.choices(position)
+        requests = part.tokenised.requests[position][: len(right)]
+        return gold_probability([_together(each, answers)[0] for each in requests], right)
+    total, is_greedy = _together(readings, answers)
+    if metric == GOLD_LOGLIKELIHOOD:
+        return total / sum(len(each.targets) + bool(each.ends) for each in readings)
+    return float(is_greedy)
+
+
+def _together(readings: Sequence[Reading], answers: _Answers) -> tuple[float, bool]:
+    found = [answers[id(reading)] for reading in readings]
+    return sum(value for value, _ in found), all(is_greedy for _, is_greedy in found)
+
+
+def gold_probability(sums: Sequence[float], right: Sequence[bool]) -> float:
+    """Return the softmax over the log-likelihoods of an item's choices, the right ones' share."""
+    weights = [math.exp(value - max(sums)) for value in sums]
+    return sum(weight for weight, is_right in zip(weights, right, strict=True) if is_right) / sum(
+        weights
+    )

@@ -11,10 +11,9 @@ from lm_eval.utils import make_table
 
 from evomerge.candidate.trial import Split, TaskScores
 from evomerge.scoring.scorer import Scored
-from evomerge.tasks.assembly import group_golds, row_of, sample_len
-from evomerge.tasks.evaluation import task_row
 from evomerge.tasks.items import Items
 from evomerge.tasks.metrics import gold_metrics
+from evomerge.tasks.scores import group_golds, row_entries, row_of, sample_len
 from evomerge.tasks.tasks import leaves, name_of, quiet
 
 
@@ -46,7 +45,7 @@ def lm_eval_results(items: Items, scored: Scored, split: Split) -> dict[str, Any
         for group in table.groups.values():
             if group.has_aggregation:
                 golds = group_golds(rows[name_of(task)] for task in leaves(group))
-                row = task_row({(name, "none"): each for name, each in golds.items()}, 0)
+                row = row_entries({(name, "none"): each for name, each in golds.items()})
                 table.metrics[group.name] = row | table.metrics[group.name]
         results = dict(table._to_eval_results())
     del results["configs"]

@@ -27,6 +27,7 @@ class Items:
     """Everything that is scored: per requested task and split, documents, ids and requests.
 
     Attributes:
+        tokenizer: Renders chat templates, and reads the prompts.
         lm_eval_version: The version that rendered the prompts.
     """
 
@@ -38,7 +39,7 @@ class Items:
         chosen: Mapping[tuple[str, Split], tuple[Leaf, ...]],
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._loaded = dict(loaded)
         self._chosen = dict(chosen)
 
@@ -149,7 +150,7 @@ class Items:
                         texts.append(_answer(leaf.task, doc))
                     else:
                         texts += [str(each.args[1]) for each in requests if len(each.args) > 1]
-        encoded = self._tokenizer(texts)["input_ids"] if texts else []
+        encoded = self.tokenizer(texts)["input_ids"] if texts else []
         return sum(len(each) for each in encoded)
 
     @cached_property

@@ -21,6 +21,9 @@ from evomerge.errors import TaskError, nearest
 from evomerge.tasks.requested import TaskRequest
 from evomerge.tasks.tasks import leaves, load_task
 
+Named = tuple[str, str]
+"""lm-eval's (metric, filter)."""
+
 GOLD_LOGLIKELIHOOD = "gold_loglikelihood"
 GOLD_PROBABILITY = "gold_probability"
 GOLD_EXACT_MATCH = "gold_exact_match"
@@ -56,9 +59,9 @@ def gold_metrics(loaded: Task | Group) -> tuple[str, ...]:
     return tuple(metric for metric in offered[0] if all(metric in each for each in offered))
 
 
-def group_metrics(group: Group) -> dict[str, tuple[str, str]]:
+def group_metrics(group: Group) -> dict[str, Named]:
     """Return the metrics that a group aggregates, by name → (metric, filter)."""
-    pairs: dict[tuple[str, str], None] = {}
+    pairs: dict[Named, None] = {}
     for aggregate in group.aggregate_metric_list or ():
         listed = aggregate.filter_list
         wanted = None if listed is None else [listed] if isinstance(listed, str) else listed
@@ -74,12 +77,12 @@ def group_metrics(group: Group) -> dict[str, tuple[str, str]]:
     }
 
 
-def named(pair: tuple[str, str], filters: Sequence[str]) -> str:
+def named(pair: Named, filters: Sequence[str]) -> str:
     """Return the name of lm-eval's (metric, filter), where the metric is there by these filters."""
     return pair[0] if len(filters) == 1 else ",".join(pair)
 
 
-def pair_of(task: Task, metric: str) -> tuple[str, str]:
+def pair_of(task: Task, metric: str) -> Named:
     """Return lm-eval's (metric, filter) of one of a task's own names, or of one of ours."""
     base, _, wanted = metric.partition(",")
     return base, wanted or ("none" if is_gold(base) else filter_names(task)[0])
@@ -90,7 +93,7 @@ def is_gold(metric: str) -> bool:
     return metric in (GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY, GOLD_EXACT_MATCH)
 
 
-def resolve(name: str, loaded: Task | Group, metric: str) -> tuple[str, str]:
+def resolve(name: str, loaded: Task | Group, metric: str) -> Named:
     """Return lm-eval's (metric, filter) for a metric's name; `METRIC,FILTER` is taken everywhere.
 
     Args:
@@ -148,7 +151,7 @@ def _task_directions(task: Task) -> dict[str, bool]:
     return {name: bool(higher.get(pair[0], True)) for name, pair in _task_metrics(task).items()}
 
 
-def _task_metrics(task: Task) -> dict[str, tuple[str, str]]:
+def _task_metrics(task: Task) -> dict[str, Named]:
     filters = filter_names(task)
     pairs = [(metric, name) for metric in task.aggregation() for name in filters]
     return {named(pair, filters): pair for pair in pairs}

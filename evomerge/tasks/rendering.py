@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -44,7 +44,7 @@ class Leaf:
         """The task's name."""
         return name_of(self.task)
 
-    @property
+    @cached_property
     def golds(self) -> tuple[Gold | None, ...]:
         """The gold answer of each document; None where it has none."""
         return tuple(None if isinstance(each, TaskError) else each for each in self._found)
@@ -53,6 +53,25 @@ class Leaf:
     def gold_faults(self) -> tuple[str, ...]:
         """Why documents have no gold answer, one reason for each of those that have none."""
         return tuple(each.message for each in self._found if isinstance(each, TaskError))
+
+    def choices(self, document: int) -> list[bool]:
+        """Return of each choice of a multiple-choice document whether it is right.
+
+        lm-eval may ask for more than the choices: for `acc_mutual_info`, once more without context.
+        """
+        gold, count = self.golds[document], len(self.task.doc_to_choice(self.docs[document]))
+        return [gold is not None and choice in gold.choices for choice in range(count)]
+
+    def excerpt(self, positions: Sequence[int]) -> Leaf:
+        """Return some of the documents as a leaf of their own."""
+        if len(positions) == len(self.docs):
+            return self
+        return replace(
+            self,
+            ids=tuple(self.ids[each] for each in positions),
+            docs=tuple(self.docs[each] for each in positions),
+            requests=tuple(self.requests[each] for each in positions),
+        )
 
     @cached_property
     def _found(self) -> tuple[Gold | TaskError, ...]:

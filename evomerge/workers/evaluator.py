@@ -34,7 +34,7 @@ from evomerge.merge.live import LiveModel
 from evomerge.merge.saving import save
 from evomerge.merge.vocabulary import merged_tokenizer
 from evomerge.racing import blocks, give_up
-from evomerge.scoring import BackendScorer, Losses, Scored, Scorer
+from evomerge.scoring import Losses, Scored, Scorer, open_backend
 from evomerge.tasks import Items, load_items
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
@@ -125,7 +125,6 @@ class _Resident:
         plan = memory_here(self._model.checkpoints, assignment)
         self._model.keep(plan.kept, for_inputs=plan.inputs if plan.on_gpu else 0)
         self._scorer = Scorer(
-            self._model.tokenizer,
             _items(assignment, self._model.tokenizer),
             batch_tokens=assignment.batch_tokens,
             memory=plan.passes,
@@ -173,9 +172,9 @@ class _Folders:
             trust_remote_code=assignment.trust_remote_code,
             allow_pickle=assignment.allow_pickle,
         )
-        self._scorer = BackendScorer(
-            _items(assignment, tokenizer),
+        self._scorer = open_backend(
             str(assignment.backend),
+            _items(assignment, tokenizer),
             assignment.backend_arguments,
             defaults=backend_defaults(assignment),
         )

@@ -36,8 +36,9 @@ def test_losses_are_what_the_scorer_finds(some):
     names = dict.fromkeys(("written", "said"), ("gold_loglikelihood",))
     names |= {"choice_shots": ("gold_probability",), "several": ("gold_probability",)}
     scored = scorer.score(some.module, "search", names | {"rolling": ("gold_loglikelihood",)}).tasks
+    encoder = scorer.engine(some.module).encoder
     work = {
-        t: scorer.gold_loss._ask(scorer.engine(some.module).encoder, t, "search") for t in TASKS
+        task: scorer.tokenised(encoder, *items.leaves(task, "search")).questions for task in TASKS
     }
     expected = {}
     for task in TASKS:
@@ -134,7 +135,7 @@ def test_items_are_tokenised_once(llama, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("tokenised again")
 
-    monkeypatch.setattr("evomerge.scoring.gold_loss.lay_out", refuse)
+    monkeypatch.setattr(Encoder, "_encode", refuse)
     again = run(llama, scorer, {"choice": (0, 1), "written": (2,)}, shares)
     assert again == before
     assert run(llama, scorer, {"choice": (5,)}, shares).total != before.total

@@ -246,7 +246,7 @@ def compare(
         prompt=prompt,
     )
     metrics = {name: tuple(m for m in items.metrics(name) if "gold" not in m) for name in names}
-    scorer = Scorer(tokenizer, items)
+    scorer = Scorer(items)
     scored = scorer.score(module, "search", metrics)
     assert scorer.score(module, "search", metrics) == scored  # now with drafts
     samples = {}

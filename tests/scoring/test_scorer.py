@@ -7,6 +7,7 @@ import torch
 
 from evomerge.errors import TaskError
 from evomerge.inference import NotFinite
+from evomerge.inference.encoding import Encoder
 from evomerge.inference.engine import Engine
 from evomerge.tasks import PromptStyle
 
@@ -144,7 +145,7 @@ def test_the_second_time_nothing_is_tokenised(llama, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("tokenised again")
 
-    monkeypatch.setattr("evomerge.scoring.scorer.lay_out", refuse)
+    monkeypatch.setattr(Encoder, "_encode", refuse)
     monkeypatch.setattr(type(llama.tokenizer), "__call__", refuse)
     assert scorer.score(llama.module, "search", metrics) == first
 
@@ -261,7 +262,7 @@ def test_items_are_tokenised_once_whatever_the_blocks_and_scored_only_when_asked
     def refuse(*_, **__):
         raise AssertionError("tokenised again")
 
-    monkeypatch.setattr("evomerge.scoring.scorer.lay_out", refuse)
+    monkeypatch.setattr(Encoder, "_encode", refuse)
     monkeypatch.setattr(type(llama.tokenizer), "__call__", refuse)
     assert list(scorer.score_in_blocks(llama.module, "search", metrics, blocks)) == expected
     other = ({"choice": (0, 7), "written": (3,)}, {"choice": (1, 2)})
@@ -290,7 +291,7 @@ def test_modules_of_another_depth_share_items_and_leave_nothing_behind(llama, mo
     def refuse(*_, **__):
         raise AssertionError("tokenised again")
 
-    monkeypatch.setattr("evomerge.scoring.scorer.lay_out", refuse)
+    monkeypatch.setattr(Encoder, "_encode", refuse)
     assert scorer.score(deeper, "search", metrics) == expected[1]
     assert scorer.score(llama.module, "search", metrics) == expected[0]
     gone = ref(deeper)

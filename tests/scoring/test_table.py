@@ -37,7 +37,9 @@ def test_results_are_named_and_nested_as_lm_evals(both):
 @pytest.mark.parametrize("names", [("nested",), ("judged", "rolling", "loose")])
 def test_everything_is_there_that_lm_eval_gives(llama, names):
     items = llama.items(*names)
-    scored = llama.scorer(items).score_everything(llama.module, "search", bootstrap_iterations=2)
+    scored = llama.scorer(items).score(
+        llama.module, "search", dict.fromkeys(names), bootstrap_iterations=2
+    )
     ours, stock = lm_eval_results(items, scored, "search"), llama.oracle(items, *names)
     for key in ("group_subtasks", "versions", "n-shot", "n-samples"):
         assert ours[key] == stock[key]
@@ -63,7 +65,7 @@ def test_golds_of_a_group_are_means_over_all_items_that_have_one(llama):
     docs = [{**doc, "label": -1} if n else doc for n, doc in enumerate(leaves[1].docs)]
     changed = replace(leaves[1], docs=tuple(docs))
     items._chosen["mixed", "search"] = (leaves[0], changed, leaves[2])
-    scored = llama.scorer(items).score_everything(llama.module, "search")
+    scored = llama.scorer(items).score(llama.module, "search", {"mixed": None})
     values = scored.tasks["mixed"].metrics["gold_loglikelihood"]
     own = scored.subtasks["acc_only"].metrics["gold_loglikelihood"]
     assert own[1:] == (None,) * (len(docs) - 1)

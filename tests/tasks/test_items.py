@@ -59,8 +59,11 @@ def test_a_metric_on_gold_answers_needs_them_where_it_is_scored(llama):
     ):
         items.check_metric("written", "gold_exact_match", ["search", "select"])
     with pytest.raises(TaskError, match="1 of 6 search items"):
-        llama.scorer(items).score("search", {"written": ("gold_exact_match",)})
-    assert llama.scorer(items).score("select", {"written": ("gold_exact_match",)}).items == 4
+        llama.scorer(items).score(llama.module, "search", {"written": ("gold_exact_match",)})
+    assert (
+        llama.scorer(items).score(llama.module, "select", {"written": ("gold_exact_match",)}).items
+        == 4
+    )
 
 
 def test_tokens_are_those_of_prompts_and_answers(llama):

@@ -69,7 +69,7 @@ def test_a_metric_of_a_group_is_named_by_the_filters_that_give_it(llama):
     ]
     items = llama.items("mixed")
     for name in ("acc", "acc,none"):
-        scored = llama.scorer(items).score("search", {"mixed": (name,)})
+        scored = llama.scorer(items).score(llama.module, "search", {"mixed": (name,)})
         values = [scored.subtasks[task].values[name].value for task in ("choice", "acc_only")]
         assert scored.tasks["mixed"].values[name].value == pytest.approx(sum(values) / 2)
         assert scored.subtasks["written"].values == {}

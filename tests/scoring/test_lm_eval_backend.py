@@ -2,8 +2,8 @@ import pytest
 from lm_eval.api.model import LM
 
 from evomerge.errors import TaskError
-from evomerge.scoring import backend
-from evomerge.scoring.backend import BackendScorer
+from evomerge.scoring import lm_eval_backend
+from evomerge.scoring.lm_eval_backend import LmEvalBackend
 
 NAMES = ("choice", "written", "repeated", "said", "rolling")
 ARGUMENTS = {"device": "cpu", "batch_size": 4}
@@ -23,7 +23,7 @@ def test_hf_scores_what_the_resident_module_scores(llama, folder):
     metrics = {name: tuple(m for m in items.metrics(name) if "gold" not in m) for name in NAMES}
     metrics["both"] = ("acc", "gold_probability", "gold_exact_match")
     ours = llama.scorer(items).score(llama.module, "search", metrics)
-    theirs = BackendScorer(items, "hf", ARGUMENTS).score(folder, "search", metrics)
+    theirs = LmEvalBackend(items, "hf", ARGUMENTS).score(folder, "search", metrics)
     assert theirs.items == ours.items
     assert set(theirs.subtasks) == {"choice", "choice_shots"}
     for name, scores in ours.tasks.items():
@@ -35,7 +35,7 @@ def test_hf_scores_what_the_resident_module_scores(llama, folder):
 
 def test_what_a_backend_cannot_tell(llama, folder):
     items = llama.items("choice", "written")
-    scorer = BackendScorer(items, "hf", ARGUMENTS)
+    scorer = LmEvalBackend(items, "hf", ARGUMENTS)
     with pytest.raises(TaskError, match="gold_loglikelihood needs resident scoring"):
         scorer.score(folder, "search", {"written": ("gold_loglikelihood",)})
     with pytest.raises(TaskError, match="gold_loglikelihood needs resident scoring"):
@@ -49,7 +49,7 @@ def test_what_a_backend_cannot_tell(llama, folder):
 
 def test_an_unknown_backend(llama):
     with pytest.raises(TaskError, match='no backend "no_such_model"'):
-        BackendScorer(llama.items("choice"), "no_such_model", {})
+        LmEvalBackend(llama.items("choice"), "no_such_model", {})
 
 
 class Elsewhere(LM):
@@ -69,13 +69,13 @@ def test_a_type_is_given_what_its_constructor_names(llama, monkeypatch):
     items = llama.items("choice")
 
     def given(kind, **arguments):
-        return BackendScorer(items, kind, arguments, defaults=defaults)._arguments
+        return LmEvalBackend(items, kind, arguments, defaults=defaults)._arguments
 
     assert given("hf") == {"device": "cpu", "trust_remote_code": True}
     assert given("hf", device="cuda:1", trust_remote_code=False) == {
         "device": "cuda:1",
         "trust_remote_code": False,
     }
-    monkeypatch.setattr(backend, "get_model", lambda name: Elsewhere)
+    monkeypatch.setattr(lm_eval_backend, "get_model", lambda name: Elsewhere)
     assert given("elsewhere") == {"trust_remote_code": True, "gpu_memory_utilization": 0.45}
     assert given("elsewhere", gpu_memory_utilization=0.3)["gpu_memory_utilization"] == 0.3

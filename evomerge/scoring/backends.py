@@ -1,0 +1,81 @@
+"""What can score candidates: the resident passes, lm-eval's model types, and whatever is registered.
+
+Another backend is a class with `Backend`'s members and one entry in `BACKENDS`; `evomerge.testing.backends`
+holds the tests that every backend passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import signature
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+from evomerge.candidate.trial import Split
+from evomerge.scoring.lm_eval_backend import LmEvalBackend
+from evomerge.scoring.scorer import Scored, Scorer
+from evomerge.tasks.items import Items
+
+
+class Backend(Protocol):
+    """Scores candidates on items.
+
+    Attributes:
+        takes: What `score` is given: a resident `module`, or the `folder` of a saved model.
+        races: Whether it also has `score_in_blocks`, as `Scorer` has it, for candidates to be given up early.
+        gradients: Whether it also has `gold_loss`, as `Scorer` has it.
+    """
+
+    takes: Literal["module", "folder"]
+    races: bool
+    gradients: bool
+
+    def check(self, metrics: Mapping[str, tuple[str, ...]]) -> None:
+        """Raise TaskError where it cannot give these metrics (task → names); no model is needed."""
+
+    def score(
+        self,
+        model: Any,  # noqa: ANN401 - a module or a folder
+        split: Split,
+        metrics: Mapping[str, tuple[str, ...]],
+        *,
+        bootstrap_iterations: int = 0,
+    ) -> Scored:
+        """Score a candidate on all items of a split, by `LeafValues` and `assemble` of `tasks.scores`."""
+
+
+BACKENDS: dict[str, type[Any]] = {"resident": Scorer}
+"""Name → `Backend`, made as `(items, **arguments)`; any other name is lm-eval's model type."""
+
+
+def backend_takes(name: str) -> Literal["module", "folder"]:
+    """Return what the backend of that name is given to score."""
+    takes: Literal["module", "folder"] = BACKENDS.get(name, LmEvalBackend).takes
+    return takes
+
+
+def open_backend(
+    name: str,
+    items: Items,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> Backend:
+    """Make a backend.
+
+    Args:
+        name: Of `BACKENDS`, or of lm-eval's model types.
+        items: What to score them on.
+        arguments: The user's.
+        defaults: Where `arguments` has none; those that the backend's constructor does not name are dropped.
+
+    Raises:
+        TaskError: There is no such backend, or it cannot be made.
+    """
+    if name not in BACKENDS:
+        return LmEvalBackend(items, name, arguments, defaults=defaults)
+    make = BACKENDS[name]
+    named = signature(make).parameters
+    backend: Backend = make(
+        items, **{key: value for key, value in defaults.items() if key in named} | dict(arguments)
+    )
+    return backend

@@ -1,0 +1,176 @@
+"""The documents of a task, tokenised once for all modules that read alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+from lm_eval.models.utils import normalize_gen_kwargs
+
+from evomerge.errors import TaskError
+from evomerge.inference.encoding import Encoder, Reading
+from evomerge.inference.generation import Prompt
+from evomerge.inference.loss import Question
+from evomerge.inference.stopping import Tokens
+from evomerge.tasks.rendering import Leaf
+
+_MAX_GENERATED = 256  # HFLM's default
+_GREEDY_OPTIONS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
+_groups = count()  # numbers of what is likely to begin alike
+
+
+class TokenisedLeaf:
+    """What is read and written to score the documents of one leaf, each made at its first use.
+
+    Args:
+        leaf: The documents.
+        encoder: Of the modules to come.
+
+    Attributes:
+        writes: Whether a module writes answers to the leaf's requests, or reads them.
+    """
+
+    def __init__(self, leaf: Leaf, encoder: Encoder) -> None:
+        self.leaf, self._encoder = leaf, encoder
+        self._kind = str(leaf.task.OUTPUT_TYPE)
+        self.writes = self._kind == "generate_until"
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """The prompt of each document of a task that generates.
+
+        Raises:
+            TaskError: The task samples, or generates more than the context holds.
+        """
+        asked = [requests[0] for requests in self.leaf.requests]
+        encoded = self._encoder.prompts([str(each.args[0]) for each in asked])
+        return [
+            generation_prompt(self.leaf.name, tokens, each.args[1], self._encoder)
+            for each, tokens in zip(asked, encoded, strict=True)
+        ]
+
+    @cached_property
+    def requests(self) -> list[list[tuple[Reading, ...]]]:
+        """By document and request the readings of a task that is not generated: several for a long text.
+
+        Raises:
+            TaskError: A continuation is empty.
+        """
+        if self._kind == "loglikelihood_rolling":
+            return [
+                [tuple(_rolling(self._encoder, str(each.args[0]))) for each in requests]
+                for requests in self.leaf.requests
+            ]
+        flat = [each for requests in self.leaf.requests for each in requests]
+        groups = [next(_groups) for _ in self.leaf.requests]
+        owners = [
+            group
+            for group, requests in zip(groups, self.leaf.requests, strict=True)
+            for _ in requests
+        ]
+        try:
+            pairs = self._encoder.pairs([(str(each.args[0]), str(each.args[1])) for each in flat])
+        except TaskError as error:
+            raise TaskError(f'task "{self.leaf.name}": {error.message}') from None
+        readings = iter(self._encoder.readings(pairs, owners, [()] * len(flat)))
+        return [[(next(readings),) for _ in requests] for requests in self.leaf.requests]
+
+    @cached_property
+    def golds(self) -> list[tuple[Reading, ...]]:
+        """The readings of each document's gold answer; none without an answer, or without its tokens."""
+        if self.writes:
+            return self._gold_texts()
+        return [
+            () if gold is None else requests[gold.choices[0]]
+            for gold, requests in zip(self.leaf.golds, self.requests, strict=True)
+        ]
+
+    @cached_property
+    def questions(self) -> list[Question | None]:
+        """One for each document with a gold answer; None where the answer has no tokens."""
+        return [
+            self._question(document)
+            for document, gold in enumerate(self.leaf.golds)
+            if gold is not None
+        ]
+
+    def _question(self, document: int) -> Question | None:
+        own = self.golds[document]
+        tokens = sum(len(each.targets) for each in own)
+        if not tokens:
+            return None
+        if self._kind == "multiple_choice":
+            right = self.leaf.choices(document)
+            choices = [reading for (reading,) in self.requests[document][: len(right)]]
+            return Question(tuple(choices), tuple(right))
+        return Question(own, scale=1 / tokens if self._kind == "loglikelihood_rolling" else 1.0)
+
+    def _gold_texts(self) -> list[tuple[Reading, ...]]:
+        texts = {
+            document: gold.text
+            for document, gold in enumerate(self.leaf.golds)
+            if gold is not None and gold.text is not None
+        }
+        encoded = zip(texts, self._encoder.pairs(list(texts.values()), empty=True), strict=True)
+        pairs = {document: pair for document, pair in encoded if pair[1]}
+        ends = []
+        for document, (_, answer) in pairs.items():
+            options = _options(self.leaf.name, self.leaf.requests[document][0].args[1])
+            rule = self._encoder.stopping.rule(options["until"])
+            # Generation that reaches its limit needs no end.
+            complete = len(answer) >= int(options["max_gen_toks"])
+            ends.append(() if complete else self._encoder.stopping.ending_tokens(rule))
+        groups = [next(_groups) for _ in pairs]
+        readings = self._encoder.readings(list(pairs.values()), groups, ends)
+        found = dict(zip(pairs, readings, strict=True))
+        return [
+            (found[document],) if document in found else ()
+            for document in range(len(self.leaf.docs))
+        ]
+
+
+def generation_prompt(task: str, tokens: Tokens, given: dict[str, Any], encoder: Encoder) -> Prompt:
+    """Make a prompt of a request's tokens, cut from the left as HFLM cuts, and its generation options.
+
+    Args:
+        task: The task's name, for messages.
+        tokens: The encoded context.
+        given: The request's `generation_kwargs`.
+        encoder: Knows how long the model's context is, and makes the stop rule.
+
+    Raises:
+        TaskError: The request samples, has unknown options, or generates more than the context holds.
+    """
+    options = _options(task, given)
+    limit = int(options["max_gen_toks"])
+    room = encoder.max_length - limit
+    if room <= 0:
+        raise TaskError(
+            f'task "{task}" generates up to {limit} tokens, but the model\'s context '
+            f"is {encoder.max_length}; lower max_gen_toks in generation_kwargs"
+        )
+    rule = encoder.stopping.rule(options["until"])
+    return Prompt(tokens[-room:], rule, limit, len(tokens) > room)
+
+
+def _rolling(encoder: Encoder, text: str) -> Sequence[Reading]:
+    windows = encoder.windows(text)
+    return encoder.readings(windows, [next(_groups) for _ in windows], [()] * len(windows))
+
+
+def _options(task: str, given: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = dict(normalize_gen_kwargs(given, _MAX_GENERATED))
+    unknown = sorted(set(options) - _GREEDY_OPTIONS)
+    if unknown:
+        raise TaskError(
+            f'task "{task}": generation_kwargs has {", ".join(unknown)}; '
+            f"known: {', '.join(sorted(_GREEDY_OPTIONS))}"
+        )
+    if options["do_sample"]:
+        raise TaskError(
+            f'task "{task}" samples (do_sample, temperature > 0 in generation_kwargs); '
+            "only greedy generation is scored"
+        )
+    return options
