@@ -75,66 +75,55 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     def __init__(self, slots: int, capacity: int) -> None:
         super().__init__(layers=[])
-        self._slots, self._capacity = slots, capacity
-        self._keys: dict[int, Tensor] = {}
-        self._values: dict[int, Tensor] = {}
-        self._first, self._offset = 0, 0
-        self._columns: Tensor | None = None
-        self._chosen: Tensor | None = None
+        self._capacity = capacity
+        self._states: dict[int, tuple[Tensor, Tensor]] = {}  # [slots, K, capacity, D] each
+        self._slots: slice | Tensor = slice(0, slots)
+        self._columns = torch.zeros(0, 0, dtype=torch.int64)
         self._seen = 0
         self._used = 0  # columns that any slot uses
         self._preambles: list[PreambleCache] = []
         self._preamble_of = torch.full((slots,), -1)
 
-    def fill(self, first: int, offset: int = 0) -> None:
-        """Say that prompts come next, for the slots from `first` on.
-
-        Args:
-            first: The first of the slots.
-            offset: How many of their tokens are there already.
-        """
-        self._first, self._offset, self._columns, self._seen = first, offset, None, offset
-
-    def spread(self, first: int, count: int, preamble: PreambleCache) -> None:
-        """Let the `count` slots from `first` on begin with copies of a preamble."""
+    def spread(self, slots: slice, preamble: PreambleCache) -> None:
+        """Let slots begin with copies of a preamble."""
         for layer in preamble.layers_read:
-            keys, values = preamble.states(layer)
             for store, states in zip(
-                self._stores(layer, keys, values), (keys, values), strict=True
+                self._stores(layer, *preamble.states(layer)), preamble.states(layer), strict=True
             ):
-                store[first : first + count, :, : states.shape[2]] = states
-            self._used = max(self._used, keys.shape[2])
+                store[slots, :, : states.shape[2]] = states
+                self._used = max(self._used, states.shape[2])
 
-    def attach(self, first: int, count: int, preamble: PreambleCache) -> None:
-        """Let the `count` slots from `first` on begin with a preamble that is kept apart."""
-        self._preamble_of[first : first + count] = len(self._preambles)
+    def attach(self, slots: slice, preamble: PreambleCache) -> None:
+        """Let slots begin with a preamble that is kept apart."""
+        self._preamble_of[slots] = len(self._preambles)
         self._preambles.append(preamble)
 
-    def attached(self, slots: Sequence[int]) -> list[tuple[PreambleCache, Tensor | None]]:
+    def attached(self, slots: slice | Sequence[int]) -> list[tuple[PreambleCache, Tensor | None]]:
         """Return each preamble of some slots, and which of them begin with it; None: all."""
-        numbers = self._preamble_of[torch.tensor(slots)]
+        numbers = self._preamble_of[slots if isinstance(slots, slice) else torch.tensor(slots)]
         found: list[tuple[PreambleCache, Tensor | None]] = []
         for number in set(numbers.tolist()) - {-1}:
             (rows,) = (numbers == number).nonzero(as_tuple=True)
-            found.append((self._preambles[number], None if len(rows) == len(slots) else rows))
+            found.append((self._preambles[number], None if len(rows) == len(numbers) else rows))
         return found
 
-    def extend(self, columns: Tensor, seen: int, slots: Sequence[int] | None = None) -> None:
-        """Say that a few tokens come next for some slots.
+    def extend(self, slots: slice | Sequence[int], columns: Tensor, seen: int) -> None:
+        """Say that tokens come next for some slots.
 
         Args:
-            columns: `[n, w]`, int64: where each is kept.
+            slots: Which n.
+            columns: `[n, w]`, int64: where each token is kept.
             seen: One more than the largest of them.
-            slots: Which n slots; None: the first n.
         """
+        device = columns.device
+        self._slots = slots if isinstance(slots, slice) else torch.tensor(slots, device=device)
         self._columns, self._seen, self._used = columns, seen, max(self._used, seen)
-        self._chosen = None if slots is None else torch.tensor(slots, device=columns.device)
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
         """Put the sequences of slots `sources` into slots `targets`, both `[k]`, int64."""
-        for store in (self._keys, self._values):
-            for layer in store.values():
-                used = layer[:, :, : self._used]
+        for stores in self._states.values():
+            for store in stores:
+                used = store[:, :, : self._used]
                 used.index_copy_(0, targets, used.index_select(0, sources))
         self._preamble_of[targets.cpu()] = self._preamble_of[sources.cpu()]
 
@@ -148,38 +137,34 @@ class SlotCache(Cache):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor]:
         """Keep what was announced; return all keys and values that it may attend to."""
         keys, values = self._stores(layer_idx, key_states, value_states)
-        count, _, length, _ = key_states.shape
-        if self._columns is None:
-            slots, stop = slice(self._first, self._first + count), self._offset + length
-            keys[slots, :, self._offset : stop] = key_states
-            values[slots, :, self._offset : stop] = value_states
-            self._used = max(self._used, stop)
-            if not self._offset:
-                return key_states, value_states
-            return keys[slots, :, :stop], values[slots, :, :stop]
-        chosen = self._chosen
-        rows = torch.arange(count, device=key_states.device) if chosen is None else chosen
+        slots = self._slots
+        if isinstance(slots, slice):
+            rows = torch.arange(slots.start, slots.stop, device=key_states.device)
+        else:
+            rows = slots
         keys[rows[:, None], :, self._columns] = key_states.transpose(1, 2)
         values[rows[:, None], :, self._columns] = value_states.transpose(1, 2)
-        if chosen is None:
-            return keys[:count, :, : self._seen], values[:count, :, : self._seen]
-        return keys[chosen, :, : self._seen], values[chosen, :, : self._seen]
+        return keys[slots, :, : self._seen], values[slots, :, : self._seen]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return how many tokens come before the next."""
-        return self._before()
+        return self._seen - self._columns.shape[1]
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """Return how many tokens the next ones may attend to, and at which the first of them stands."""
-        return self._before() + query_length, 0
+        return self.get_seq_length() + query_length, 0
 
     def _stores(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        if layer not in self._keys:
-            for kept, states in ((self._keys, keys), (self._values, values)):
-                _, heads, _, width = states.shape
-                # Zeros, since what a mask hides must still be a number.
-                kept[layer] = states.new_zeros(self._slots, heads, self._capacity, width)
-        return self._keys[layer], self._values[layer]
+        if layer not in self._states:
+            # Zeros, since what a mask hides must still be a number.
+            self._states[layer] = (
+                keys.new_zeros(self._slots_in_all, keys.shape[1], self._capacity, keys.shape[3]),
+                values.new_zeros(
+                    self._slots_in_all, values.shape[1], self._capacity, values.shape[3]
+                ),
+            )
+        return self._states[layer]
 
-    def _before(self) -> int:
-        return self._seen if self._columns is None else self._seen - self._columns.shape[1]
+    @property
+    def _slots_in_all(self) -> int:
+        return len(self._preamble_of)

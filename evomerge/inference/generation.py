@@ -8,7 +8,7 @@ that of plain greedy decoding, only sooner.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
@@ -20,7 +20,7 @@ from evomerge.inference.cache import SlotCache
 from evomerge.inference.drafts import Drafts, guess
 from evomerge.inference.failures import Collapsed, NotFinite
 from evomerge.inference.forward import Forward
-from evomerge.inference.preambles import Alike, begin_alike
+from evomerge.inference.preambles import begin_alike
 from evomerge.inference.stopping import Stopping, StopRule, Tokens
 
 _STUCK_AFTER = 16
@@ -118,8 +118,35 @@ def _groups(
         start = stop
 
 
+@dataclass
+class _Sequence:
+    """A prompt that is being continued.
+
+    Attributes:
+        prompt: What is continued.
+        drafts: What may be written, by earlier candidates.
+        strikes: Steps without a useful guess; from `_PATIENCE` on none is made.
+        written: What is generated.
+        cached: Tokens whose keys and values are there.
+        apart: How many of those are a preamble's that the cache keeps apart.
+        over: Whether it has ended.
+    """
+
+    prompt: Prompt
+    drafts: Sequence[Tokens]
+    strikes: int
+    written: Tokens = field(default_factory=list)
+    cached: int = 0
+    apart: int = 0
+    over: bool = False
+
+    @property
+    def first_guess(self) -> Tokens:
+        return guess(self.drafts, [], self.prompt.limit - 1)
+
+
 class _Decoding:
-    """The generation of one group; slot i holds the sequence of prompt `owner[i]`."""
+    """The generation of one group; slot i of the cache holds the sequence `live[i]`."""
 
     def __init__(
         self,
@@ -131,238 +158,227 @@ class _Decoding:
         ragged: bool,
         processors: LogitsProcessorList | None,
     ) -> None:
-        self._forward, self._stopping, self._prompts = forward, stopping, prompts
-        self._drafts, self._batch_tokens, self._ragged = drafts, batch_tokens, ragged
-        self._processors = processors
-        self._written: list[Tokens] = [[] for _ in prompts]
-        self._strikes = [0 if own else _PATIENCE for own in drafts]
-        self._apart = [0 for _ in prompts]  # tokens of a preamble that the cache keeps apart
+        self._forward, self._stopping = forward, stopping
+        self._batch_tokens, self._ragged, self._processors = batch_tokens, ragged, processors
+        self._all = [
+            _Sequence(prompt, own, 0 if own else _PATIENCE)
+            for prompt, own in zip(prompts, drafts, strict=True)
+        ]
+        self._live = self._all
         rules = list({id(prompt.rule): prompt.rule for prompt in prompts}.values())
-        number = {id(rule): index for index, rule in enumerate(rules)}
+        self._rule = {id(rule): index for index, rule in enumerate(rules)}
         self._ends = torch.stack([rule.ends for rule in rules])
         self._may_end = torch.stack([rule.may_end for rule in rules])
-        self._rule = torch.tensor([number[id(prompt.rule)] for prompt in prompts])
         self._stuck_checked = False
-        # By slot:
-        self._owner = list(range(len(prompts)))
-        self._length = [len(prompt.tokens) for prompt in prompts]  # tokens in the cache
         self._cache = SlotCache(0, 0)
 
     def run(self) -> list[Tokens]:
         self._read_prompts()
         self._drop_finished()
-        while self._owner:
-            guesses = self._guesses()
+        while self._live:
+            guesses = [self._guess(sequence) for sequence in self._live]
             slots = [slot for slot, each in enumerate(guesses) if each]
             # Sequences without a guess wait, so that no pass is padded for the sake of a few.
-            self._step(slots or list(range(len(self._owner))), guesses)
+            self._step(slots or slice(0, len(self._live)), guesses)
             self._check_stuck()
             self._drop_finished()
-        return self._written
+        return [sequence.written for sequence in self._all]
 
     def _read_prompts(self) -> None:
         """Read prompts, each with its first guess; what many prompts begin with is read once."""
-        stems = [prompt.tokens[:-1] if self._ragged else [] for prompt in self._prompts]
-        alike = begin_alike(stems)
-        first_guess = [
-            guess(drafts, [], prompt.limit - 1)
-            for drafts, prompt in zip(self._drafts, self._prompts, strict=True)
-        ]
-        size = [
-            len(prompt.tokens) + len(guessed)
-            for prompt, guessed in zip(self._prompts, first_guess, strict=True)
-        ]
-        self._owner = [
-            index for each in alike for index in sorted(each.members, key=lambda i: -size[i])
-        ]
-        self._length = [len(self._prompts[owner].tokens) for owner in self._owner]
-        self._cache = SlotCache(len(self._prompts), self._capacity(alike))
-        first = 0
-        for each in alike:
-            slots = list(range(first, first + len(each.members)))
-            if each.shared:
-                self._read_preamble(slots, self._prompts[self._owner[first]].tokens[: each.shared])
-            self._read_rests(slots, each.shared, first_guess)
-            first += len(slots)
-
-    def _capacity(self, alike: Sequence[Alike]) -> int:
-        longest = max(
-            len(self._prompts[index].tokens) - (each.shared if self._forward.cascades else 0)
+        alike = begin_alike([each.prompt.tokens[:-1] if self._ragged else [] for each in self._all])
+        groups = [
+            sorted(
+                (self._all[index] for index in each.members),
+                key=lambda one: -len(one.prompt.tokens) - len(one.first_guess),
+            )
             for each in alike
-            for index in each.members
-        )
-        return longest + max(prompt.limit for prompt in self._prompts) + _LONGEST_GUESS
-
-    def _read_preamble(self, slots: Sequence[int], tokens: Tokens) -> None:
-        preamble = self._forward.read_preamble(torch.tensor([tokens], device=self._forward.device))
-        if self._forward.cascades:
-            self._cache.attach(slots[0], len(slots), preamble)
-            for slot in slots:
-                self._apart[self._owner[slot]] = len(tokens)
-        else:
-            self._cache.spread(slots[0], len(slots), preamble)
-
-    def _read_rests(self, slots: Sequence[int], shared: int, first_guess: Sequence[Tokens]) -> None:
-        guesses = [first_guess[self._owner[slot]] for slot in slots]
-        fed = [
-            self._prompts[self._owner[slot]].tokens[shared:] + guessed
-            for slot, guessed in zip(slots, guesses, strict=True)
         ]
-        before = (
-            shared - self._apart[self._owner[slots[0]]]
-        )  # tokens in front of them in their slots
+        self._live = [sequence for group in groups for sequence in group]
+        longest = max(
+            len(sequence.prompt.tokens) - (each.shared if self._forward.cascades else 0)
+            for each, group in zip(alike, groups, strict=True)
+            for sequence in group
+        )
+        most = max(each.prompt.limit for each in self._all)
+        self._cache = SlotCache(len(self._all), longest + most + _LONGEST_GUESS)
+        first = 0
+        for each, group in zip(alike, groups, strict=True):
+            if each.shared:
+                self._read_preamble(first, group, group[0].prompt.tokens[: each.shared])
+            self._read_rests(first, group, each.shared)
+            first += len(group)
+
+    def _read_preamble(self, first: int, group: Sequence[_Sequence], tokens: Tokens) -> None:
+        preamble = self._forward.read_preamble(torch.tensor([tokens], device=self._forward.device))
+        slots = slice(first, first + len(group))
+        if not self._forward.cascades:
+            self._cache.spread(slots, preamble)
+            return
+        self._cache.attach(slots, preamble)
+        for sequence in group:
+            sequence.apart = len(tokens)
+
+    def _read_rests(self, first: int, group: Sequence[_Sequence], shared: int) -> None:
         start = 0
-        while start < len(slots):
-            stop = start + max(1, self._batch_tokens // len(fed[start]))
-            chunk, part = slots[start:stop], fed[start:stop]
-            self._cache.fill(chunk[0], before)
-            visible = None
-            if shared:
-                columns = torch.arange(before + len(part[0]), device=self._forward.device)
-                visible = (columns <= columns[before:, None])[None, None]
-            self._feed(chunk, part, guesses[start:stop], [shared] * len(chunk), visible)
-            start = stop
-        for slot in slots:
-            self._length[slot] -= 1  # what was said last is not in the cache yet
+        while start < len(group):
+            width = len(group[start].prompt.tokens) - shared + len(group[start].first_guess)
+            chunk = group[start : start + max(1, self._batch_tokens // width)]
+            guesses = [sequence.first_guess for sequence in chunk]
+            fed = [
+                sequence.prompt.tokens[shared:] + guessed
+                for sequence, guessed in zip(chunk, guesses, strict=True)
+            ]
+            for sequence in chunk:
+                sequence.cached = shared
+            slots = slice(first + start, first + start + len(chunk))
+            self._feed(slots, fed, guesses, causal=not shared)
+            for sequence in chunk:
+                sequence.cached += len(sequence.prompt.tokens) - shared - 1
+            start += len(chunk)
 
-    def _guesses(self) -> list[Tokens]:
-        found: list[Tokens] = []
-        for owner in self._owner:
-            written = self._written[owner]
-            most = min(_LONGEST_GUESS, self._prompts[owner].limit - len(written) - 1)
-            if self._strikes[owner] >= _PATIENCE or most < 1:
-                found.append([])
-                continue
-            guessed = guess(self._drafts[owner], written, most)
-            self._strikes[owner] = 0 if guessed else self._strikes[owner] + 1
-            found.append(guessed)
-        return found
+    def _guess(self, sequence: _Sequence) -> Tokens:
+        most = min(_LONGEST_GUESS, sequence.prompt.limit - len(sequence.written) - 1)
+        if sequence.strikes >= _PATIENCE or most < 1:
+            return []
+        guessed = guess(sequence.drafts, sequence.written, most)
+        sequence.strikes = 0 if guessed else sequence.strikes + 1
+        return guessed
 
-    def _step(self, slots: Sequence[int], guesses: Sequence[Tokens]) -> None:
-        fed = [[self._written[self._owner[slot]][-1], *guesses[slot]] for slot in slots]
-        starts = [self._length[slot] for slot in slots]
-        apart = [self._apart[self._owner[slot]] for slot in slots]
-        kept = [length - before for length, before in zip(starts, apart, strict=True)]
-        width = max(map(len, fed))
-        first = torch.tensor(kept, device=self._forward.device)
-        columns = first[:, None] + torch.arange(width, device=first.device)
-        seen = max(kept) + width
-        self._cache.extend(columns, seen, None if len(slots) == len(self._owner) else slots)
-        visible = None
-        if width > 1 or any(apart) or min(kept) < max(kept):
-            everything = torch.arange(seen, device=first.device)
-            visible = (everything <= columns[:, :, None])[:, None]
-        self._feed(slots, fed, [guesses[slot] for slot in slots], starts, visible)
+    def _step(self, slots: slice | list[int], guesses: Sequence[Tokens]) -> None:
+        chosen = range(len(self._live))[slots] if isinstance(slots, slice) else slots
+        fed = [[self._live[slot].written[-1], *guesses[slot]] for slot in chosen]
+        self._feed(slots, fed, [guesses[slot] for slot in chosen], causal=False)
 
     def _feed(
         self,
-        slots: Sequence[int],
+        slots: slice | list[int],
         fed: Sequence[Tokens],
         guesses: Sequence[Tokens],
-        starts: Sequence[int],
-        visible: Tensor | None,
+        *,
+        causal: bool,
     ) -> None:
-        """Run one pass over `fed`, whose last tokens are `guesses`, and write what is accepted."""
+        """Run one pass over `fed`, whose last tokens are `guesses`, and write what is accepted.
+
+        Args:
+            slots: Whose tokens they are.
+            fed: One list a slot.
+            guesses: Likewise.
+            causal: Whether all start at the first column, so that no mask is needed.
+        """
         device = self._forward.device
+        chosen = self._live[slots] if isinstance(slots, slice) else [self._live[i] for i in slots]
         width = max(map(len, fed))
-        tokens = torch.tensor([each + [0] * (width - len(each)) for each in fed], device=device)
+        kept = [sequence.cached - sequence.apart for sequence in chosen]
+        seen = max(kept) + width
+        columns = torch.tensor(kept, device=device)[:, None] + torch.arange(width, device=device)
+        self._cache.extend(slots, columns, seen)
+        visible = positions = None
+        apart = any(sequence.apart for sequence in chosen)
+        if not causal and (width > 1 or apart or min(kept) < max(kept)):
+            everything = torch.arange(seen, device=device)
+            visible = (everything <= columns[:, :, None])[:, None]
+            positions = columns + torch.tensor(
+                [[sequence.apart] for sequence in chosen], device=device
+            )
         rows = [
             index * width + place
             for index, (each, guessed) in enumerate(zip(fed, guesses, strict=True))
             for place in range(len(each) - len(guessed) - 1, len(each))
         ]
-        positions = None
-        if visible is not None:
-            first_places = torch.tensor(starts, device=device)
-            positions = first_places[:, None] + torch.arange(width, device=device)
         logits = self._forward(
-            tokens,
+            torch.tensor([each + [0] * (width - len(each)) for each in fed], device=device),
             torch.tensor(rows, device=device),
             visible=visible,
             positions=positions,
             cache=self._cache,
             preambles=[
-                Share(preamble, None if chosen is None else chosen.to(device))
-                for preamble, chosen in self._cache.attached(slots)
+                Share(preamble, None if some is None else some.to(device))
+                for preamble, some in self._cache.attached(slots)
             ],
         )
         if self._processors is not None:
-            logits = self._processed(slots, guesses, logits, self._processors)
-        best = _most_likely(logits)
-        rules = torch.repeat_interleave(
-            self._rule[[self._owner[slot] for slot in slots]],
-            torch.tensor([len(each) + 1 for each in guesses]),
-        )
-        ends, may_end = self._ends[rules, best].tolist(), self._may_end[rules, best].tolist()
-        said = best.tolist()
-        first = 0
-        for slot, guessed in zip(slots, guesses, strict=True):
-            part = slice(first, first + len(guessed) + 1)
-            self._accept(slot, guessed, said[part], ends[part], may_end[part])
-            first = part.stop
+            logits = _processed(chosen, guesses, logits, self._processors)
+        self._write(chosen, guesses, _most_likely(logits))
 
-    def _processed(
-        self,
-        slots: Sequence[int],
-        guesses: Sequence[Tokens],
-        logits: Tensor,
-        processors: LogitsProcessorList,
-    ) -> Tensor:
-        """Process the logits of each place, given all that stands before it."""
-        before = [
-            self._prompts[owner].tokens + self._written[owner] + guessed[:place]
-            for owner, guessed in zip((self._owner[slot] for slot in slots), guesses, strict=True)
-            for place in range(len(guessed) + 1)
-        ]
-        return torch.cat(
+    def _write(self, chosen: Sequence[_Sequence], guesses: Sequence[Tokens], best: Tensor) -> None:
+        rules = torch.tensor(
             [
-                processors(torch.tensor([tokens], device=row.device), row[None])
-                for tokens, row in zip(before, logits.float(), strict=True)
+                self._rule[id(sequence.prompt.rule)]
+                for sequence, guessed in zip(chosen, guesses, strict=True)
+                for _ in range(len(guessed) + 1)
             ]
         )
+        said = zip(
+            best.tolist(),
+            self._ends[rules, best].tolist(),
+            self._may_end[rules, best].tolist(),
+            strict=True,
+        )
+        for sequence, guessed in zip(chosen, guesses, strict=True):
+            self._accept(sequence, guessed, [next(said) for _ in range(len(guessed) + 1)])
 
     def _accept(
-        self, slot: int, guessed: Tokens, said: Tokens, ends: list[bool], may_end: list[bool]
+        self, sequence: _Sequence, guessed: Tokens, said: Sequence[tuple[int, bool, bool]]
     ) -> None:
-        owner = self._owner[slot]
-        written, prompt = self._written[owner], self._prompts[owner]
-        for index, token in enumerate(said):
+        """Write tokens (each with whether it ends, or may end) up to the first that was not guessed."""
+        written, prompt = sequence.written, sequence.prompt
+        for index, (token, ends, may_end) in enumerate(said):
             written.append(token)
-            self._length[slot] += 1
-            over = ends[index] or len(written) >= prompt.limit
-            if over or (may_end[index] and self._stopping.is_over(written, prompt.rule)):
-                self._length[slot] = -1
+            sequence.cached += 1
+            over = ends or len(written) >= prompt.limit
+            if over or (may_end and self._stopping.is_over(written, prompt.rule)):
+                sequence.over = True
                 return
             if index < len(guessed) and guessed[index] != token:
-                self._strikes[owner] += 0 if index else _USELESS
+                sequence.strikes += 0 if index else _USELESS
                 return
 
     def _drop_finished(self) -> None:
         """Free the slots of finished sequences: the last ones move into them."""
-        left = sum(length >= 0 for length in self._length)
-        if left == len(self._owner):
-            return
-        holes = [slot for slot in range(left) if self._length[slot] < 0]
-        movers = [slot for slot in range(left, len(self._owner)) if self._length[slot] >= 0]
+        left = sum(not sequence.over for sequence in self._live)
+        holes = [slot for slot in range(left) if self._live[slot].over]
+        movers = [slot for slot in range(left, len(self._live)) if not self._live[slot].over]
         if holes:
             device = self._forward.device
             self._cache.move(
                 torch.tensor(movers, device=device), torch.tensor(holes, device=device)
             )
+        live = self._live[:left]
         for hole, mover in zip(holes, movers, strict=True):
-            self._owner[hole], self._length[hole] = self._owner[mover], self._length[mover]
-        del self._owner[left:], self._length[left:]
+            live[hole] = self._live[mover]
+        self._live = live
 
     def _check_stuck(self) -> None:
-        if self._stuck_checked or min(map(len, self._written)) < _STUCK_AFTER:
+        if self._stuck_checked or min(len(each.written) for each in self._all) < _STUCK_AFTER:
             return
         self._stuck_checked = True
-        said = {token for written in self._written for token in written[:_STUCK_AFTER]}
-        if len(self._prompts) >= _ENOUGH_PROMPTS and len(said) == 1:
+        said = {token for sequence in self._all for token in sequence.written[:_STUCK_AFTER]}
+        if len(self._all) >= _ENOUGH_PROMPTS and len(said) == 1:
             raise Collapsed(
-                f"all of the first {len(self._prompts)} prompts are continued by token "
+                f"all of the first {len(self._all)} prompts are continued by token "
                 f"{said.pop()} over and over"
             )
+
+
+def _processed(
+    chosen: Sequence[_Sequence],
+    guesses: Sequence[Tokens],
+    logits: Tensor,
+    processors: LogitsProcessorList,
+) -> Tensor:
+    """Process the logits of each place, given all that stands before it."""
+    before = [
+        sequence.prompt.tokens + sequence.written + guessed[:place]
+        for sequence, guessed in zip(chosen, guesses, strict=True)
+        for place in range(len(guessed) + 1)
+    ]
+    return torch.cat(
+        [
+            processors(torch.tensor([tokens], device=row.device), row[None])
+            for tokens, row in zip(before, logits.float(), strict=True)
+        ]
+    )
 
 
 def _most_likely(logits: Tensor) -> Tensor:
