@@ -12,8 +12,8 @@ from evomerge import config as campaign
 from evomerge import zoo
 from evomerge.candidate import Recipe, Source
 from evomerge.candidate.trial import Split, TaskScores
+from evomerge.config.destination import refuse_unwritable
 from evomerge.config.model_names import by_part
-from evomerge.destination import refuse_unwritable
 from evomerge.errors import ModelError, ResultsError, UserError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
@@ -63,19 +63,7 @@ def score_on_tasks(
     allow_pickle: bool = False,
     allow_unsafe_code: bool = False,
 ) -> ModelScores:
-    """Score a model as `lm_eval --model hf` does, every metric of every task.
-
-    Args:
-        model: A folder, a Hub id, `zoo:NAME`, `BASE+ADAPTER`, or an adapter that names its base.
-        tasks: lm-eval tasks, groups, tags and patterns such as `mmlu_*`.
-        tasks_path: A folder of task files beside lm-eval's own.
-        num_fewshot: Examples in the prompt.
-        limit: Only the first documents of each task, as lm-eval's own limit.
-        dtype: Of the forward passes.
-        device: Where to run.
-        trust_remote_code: Let the model and data sets run code of their own.
-        allow_pickle: Accept PyTorch pickles where there is no safetensors file.
-        allow_unsafe_code: Let tasks run code that the model writes.
+    """Score a model as `lm_eval --model hf` does, every metric of every task; arguments as `evomerge.score`.
 
     Raises:
         UserError: The model or a task is wrong.
@@ -118,15 +106,7 @@ def score_on_campaign(
 ) -> ModelScores:
     """Score a model on the items of a campaign's split, by the metrics of its objectives.
 
-    Args:
-        model: A folder, a Hub id, `zoo:NAME`, `BASE+ADAPTER`, or an adapter for the campaign's base.
-        results: The campaign's results folder.
-        split: Which of its items.
-        dtype: Of the forward passes; None: the campaign's.
-        device: Where to run.
-        trust_remote_code: Let the model and data sets run code of their own; True where the campaign does.
-        allow_pickle: Accept PyTorch pickles where there is no safetensors file; likewise.
-        allow_unsafe_code: Let tasks run code that the model writes; likewise.
+    Arguments as `evomerge.score`; what the campaign allows is allowed here too.
 
     Raises:
         ResultsError: No campaign is there, or its prompts are not what they were.
@@ -159,12 +139,12 @@ def score_on_campaign(
                 file=results,
             )
     scored = Scorer(items).score(
-        subject.module(), split, wanted_metrics(run), bootstrap_iterations=BOOTSTRAP_ITERATIONS
+        subject.module(), split, _wanted_metrics(run), bootstrap_iterations=BOOTSTRAP_ITERATIONS
     )
     return ModelScores(model, lm_eval_results(items, scored, split), scored)
 
 
-def wanted_metrics(run: campaign.Campaign) -> dict[str, tuple[str, ...]]:
+def _wanted_metrics(run: campaign.Campaign) -> dict[str, tuple[str, ...]]:
     """Return task → the searched metric, and the reported one beside it."""
     return {goal.task: tuple(dict.fromkeys([goal.metric, goal.report])) for goal in run.objectives}
 
@@ -208,9 +188,7 @@ def refuse_output(path: Path) -> None:
 def write_json(scores: ModelScores, path: Path) -> None:
     """Write lm-eval's results and, under `items`, the values of every item.
 
-    Args:
-        scores: What was scored.
-        path: The file; written whole or not at all. A device or a pipe is written to.
+    A file is written whole or not at all; a device or a pipe is written to.
     """
     items = {
         task: {
@@ -245,16 +223,7 @@ def _each_task(scores: ModelScores) -> dict[str, TaskScores]:
 
 
 class _Subject:
-    """A model that is checked at once, and loaded when it is to be scored.
-
-    Args:
-        model: As the user named it.
-        base: Of an adapter; None: what the adapter says of itself.
-        dtype: Of the forward passes.
-        device: Where to run.
-        trust_remote_code: Let it run code of its own.
-        allow_pickle: Accept PyTorch pickles.
-    """
+    """A model that is checked at once and loaded to be scored; an adapter is for `base`, or names its own."""
 
     def __init__(
         self,
@@ -282,8 +251,7 @@ class _Subject:
 
     def module(self) -> PreTrainedModel:
         live = LiveModel([self._path], dtype=self._dtype, **self._options)
-        merge = Recipe(method="passthrough", models=(Source(self._path),), dtype=self._dtype)
-        live.write(merge)
+        live.write(Recipe("passthrough", models=(Source(self._path),), dtype=self._dtype))
         return live.module
 
 

@@ -213,7 +213,6 @@ def with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
         config=config,
         tensors=headers,
         tokens_from=adapter.folder if has_tokens else None,
-        mapped=False,
         adapted=frozenset(changes),
         _read=read,
     )

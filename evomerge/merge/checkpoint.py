@@ -31,8 +31,8 @@ class Checkpoint:
         config: transformers' configuration.
         tensors: Name → header, in the order of the names: the model's own names (`merge.names`), whatever
             the base prefix in the file, and without the buffers that transformers ignores.
-        mapped: All tensors are views of their files; otherwise some are computed at each call (`adapted`).
-        adapted: The tensors that are computed, which an adapter changes or a vocabulary fills up.
+        adapted: Tensors that are computed at each call, which an adapter changes or a vocabulary fills up;
+            the others are views of their files.
         missing: Parameters of the model that no file gives.
         tokens_from: Where the tokenizer is, of an adapter that brings tokens; None: in `folder`.
         views: Tensor → what tells its values from those of other checkpoints of this name (`rows`).
@@ -43,7 +43,6 @@ class Checkpoint:
     config: PretrainedConfig
     tensors: Mapping[str, TensorHeader]
     _read: Callable[[str], torch.Tensor] = field(repr=False)
-    mapped: bool = True
     adapted: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()
     tokens_from: Path | None = None
@@ -72,7 +71,7 @@ class Checkpoint:
 
     def is_mapped(self, tensor: str) -> bool:
         """Tell whether a tensor is a view of its file; otherwise it is computed at each call."""
-        return self.mapped or tensor not in self.adapted
+        return tensor not in self.adapted
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -97,13 +96,11 @@ def open_checkpoint(
 
     Args:
         model: Its name; a Hub id may carry `@revision`.
-        allow_pickle: Accept `pytorch_model.bin` where there is no safetensors file.
+        allow_pickle: Accept PyTorch pickles where there is no safetensors file.
         trust_remote_code: Let transformers run the model's own configuration code.
 
     Raises:
-        ModelError: The folder or repository is missing; it has no config or no weights that transformers
-            would load; it is quantised; a file is truncated or a shard missing; the adapter is of a kind
-            that cannot be merged, or names a module that the model has not.
+        ModelError: The model is missing, incomplete, damaged or quantised, or the adapter cannot be merged.
     """
     name, adapter = split_adapter(model)
     folder = locate(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)

@@ -150,7 +150,6 @@ def seen_through(
         checkpoint,
         tensors=headers,
         views=views,
-        mapped=checkpoint.mapped and not filled,
         adapted=checkpoint.adapted | filled,
         _read=read,
     )

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from evomerge.candidate import Recipe, dumps
-from evomerge.destination import open_to_readers, refuse_unwritable
+from evomerge.config.destination import open_to_readers, refuse_unwritable
 from evomerge.errors import MergeError, ResultsError, UserError
 from evomerge.merge.card import default_card
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint

@@ -11,7 +11,7 @@ import torch
 
 from evomerge import config as campaign
 from evomerge import yaml_file
-from evomerge.destination import refuse_unwritable
+from evomerge.config.destination import refuse_unwritable
 from evomerge.errors import CampaignError, TaskError, UserError
 from evomerge.preflight.check import preflight
 from evomerge.preflight.family import OpenFamily, open_whole

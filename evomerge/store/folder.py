@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from evomerge.destination import refuse_unwritable
+from evomerge.config.destination import refuse_unwritable
 from evomerge.errors import EvomergeError, ResultsError
 
 DATABASE = "study.db"

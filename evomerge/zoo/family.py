@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evomerge.destination import open_to_readers, refuse_unwritable
+from evomerge.config.destination import open_to_readers, refuse_unwritable
 from evomerge.errors import ModelError
 from evomerge.zoo.drawing import drafts, markup
 from evomerge.zoo.grading import mean_exact_match

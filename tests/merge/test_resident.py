@@ -155,10 +155,7 @@ def test_an_input_is_never_kept_in_two_forms(llama_family):
     """Computed inputs (adapters) are kept as the first method reads them, whatever the next one reads."""
     for order in (("linear", "task_arithmetic"), ("task_arithmetic", "linear")):
         opened = {m: open_checkpoint(m) for m in llama_family.models}
-        models = {
-            m: replace(one, mapped=False, adapted=frozenset(one.tensors))
-            for m, one in opened.items()
-        }
+        models = {m: replace(one, adapted=frozenset(one.tensors)) for m, one in opened.items()}
         memory = Memory(10**9)
         for method in order:
             merge_all(models, memory, "cpu", method)
@@ -180,9 +177,7 @@ def test_what_is_derived_leaves_room_for_inputs():
 @pytest.mark.parametrize("method", ["ties", "dare_ties"])
 def test_what_an_adapter_leaves_as_it_is_is_kept_once(device, method, llama_family):
     base = open_checkpoint(llama_family.base)
-    adapters = {
-        name: replace(base, name=name, mapped=False, adapted=frozenset({NAME})) for name in "ab"
-    }
+    adapters = {name: replace(base, name=name, adapted=frozenset({NAME})) for name in "ab"}
     memory = Memory(10**9)
     merge_all({base.name: base, **adapters}, memory, device, method)
     numbers = sum(header.numel for header in base.tensors.values())

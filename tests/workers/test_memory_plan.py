@@ -188,7 +188,7 @@ def test_what_adapters_leave_as_it_is_counts_once(llama_family) -> None:
     base = open_checkpoint(llama_family.base)
     changed = frozenset(list(base.tensors)[:2])
     opened = {base.name: base} | {
-        name: replace(base, name=name, mapped=False, adapted=changed) for name in ("a", "b")
+        name: replace(base, name=name, adapted=changed) for name in ("a", "b")
     }
     sizes = sizes_of(opened, itemsize=4)
     touched = sum(base.tensors[name].numel for name in changed)

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from evomerge.destination import open_to_readers, refuse_unwritable
+from evomerge.config.destination import open_to_readers, refuse_unwritable
 from evomerge.errors import ResultsError
 
 
