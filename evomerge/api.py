@@ -61,10 +61,10 @@ def search(
     loaded = campaign if isinstance(campaign, Campaign) else Campaign.load(campaign)
     loaded = loaded.override(out=out, trials=trials, workers=workers, seed=seed)
     with _shown(display) as shown:
-        from evomerge.store import Store
+        from evomerge.store import refuse_existing
 
         check_names(loaded, file)
-        Store.refuse_existing(Path(loaded.out), force=force)
+        refuse_existing(Path(loaded.out), force=force)
         with _early(loaded.workers, loaded.search.deterministic, address) as early:
             shown.say(f"{loaded.name}: starting")
             run = import_quickly("evomerge.run")

@@ -32,7 +32,7 @@ from evomerge.search.racing import race_of, unbounded
 from evomerge.search.selection import choose_winner, compared_baselines
 from evomerge.search.study import Study
 from evomerge.space import Baseline
-from evomerge.store import Direction, Store
+from evomerge.store import Store, refuse_existing
 from evomerge.workers import Assignment, EarlyPool, Pool, open_pool
 
 
@@ -61,7 +61,7 @@ def search(
     """
     display = display or NoDisplay()
     folder = Path(campaign.out)
-    Store.refuse_existing(folder, force=force)
+    refuse_existing(folder, force=force)
     for note in campaign.notes:
         display.say(note)
     ready = preflight(campaign, file)
@@ -69,7 +69,11 @@ def search(
     if early is not None:
         early.check()
     with Store.create(
-        folder, ready.campaign, facts, directions=_directions(ready), force=force
+        folder,
+        ready.campaign,
+        facts,
+        directions=directions(ready.campaign, ready.items.higher_is_better),
+        force=force,
     ) as store:
         return _run(store, ready, address, display, early)
 
@@ -246,8 +250,7 @@ class _Bench:
         jobs = iter([Job(one, split, self.metrics(split)) for one in missing])
         pace = Pace(self.display, stage, len(missing))
         for job, outcome in _in_turn(self.pool, jobs):
-            one = job.entry
-            self.store.record(job, outcome, one.role if one.number is None else "finalist")
+            self.store.record(job, outcome)
             pace.step(failed=outcome.failure is not None)
         return len(missing)
 
@@ -305,10 +308,6 @@ def assignment_of(ready: Preflight) -> Assignment:
         methods=campaign.space.method,
         vocabulary=ready.family.family.vocabulary,
     )
-
-
-def _directions(ready: Preflight) -> tuple[Direction, ...]:
-    return directions(ready.campaign, ready.items.higher_is_better)
 
 
 @contextmanager

@@ -107,8 +107,8 @@ def record(store: Store, name: str, split: Split, kind: str, found: Outcome | No
     """Record an outcome; a `winner` is a finalist that is chosen."""
     trial = kind in ("finalist", "winner")
     number = int(name.split()[1]) if trial else None
-    job = Job(Entry(name, recipe(), number), split)
-    store.record(job, found or outcome(name, split), "finalist" if trial else kind)
+    job = Job(Entry(name, recipe(), number, "trial" if trial else kind), split)
+    store.record(job, found or outcome(name, split))
     if kind == "winner":
         store.choose(job.entry, "the best of 2 finalists")
 

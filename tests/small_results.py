@@ -40,16 +40,16 @@ def write_results(folder: Path, *, expert: str = "facts", winner: bool = True) -
     }
     expert_at_half = Source("/models/facts", parameters={"weight": 0.5})
     recipe = Recipe("task_arithmetic", (expert_at_half,), base_model="/models/base")
-    base, trial = Entry("base", recipe), Entry("trial 0", recipe, 0)
+    base, trial = Entry("base", recipe, role="base"), Entry("trial 0", recipe, 0)
     with Store.create(folder, campaign, facts, directions=["maximize"]) as store:
-        store.record(Job(base, "search"), scored("search", 1), "base")
-        store.record(Job(Entry(expert, recipe), "search"), scored("search", 2), "expert")
+        store.record(Job(base, "search"), scored("search", 1))
+        store.record(Job(Entry(expert, recipe, role="expert"), "search"), scored("search", 2))
         store.asked(trial, {"weight": 0.5}, {"weight": FloatDistribution(0.0, 1.0)})
         store.told(trial, scored("search", 3), [0.75])
         if winner:
             for split in ("select", "holdout"):
-                store.record(Job(base, split), scored(split, 1), "base")
-                store.record(Job(trial, split), scored(split, 3), "finalist")
+                store.record(Job(base, split), scored(split, 1))
+                store.record(Job(trial, split), scored(split, 3))
             store.choose(trial, "the only finalist")
     return folder
 

@@ -55,8 +55,8 @@ def store(llama_family, tmp_path: Path) -> Iterator[Store]:
 
 def choose(store: Store, family, number: int) -> None:
     candidate = Entry(f"trial {number}", made(family, number), number)
-    store.record(Job(candidate, "select"), scores(1.0), "finalist")
-    store.record(Job(candidate, "holdout"), scores(1.0), "finalist")
+    store.record(Job(candidate, "select"), scores(1.0))
+    store.record(Job(candidate, "holdout"), scores(1.0))
     store.choose(candidate, "the best of 2")
 
 

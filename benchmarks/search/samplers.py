@@ -168,7 +168,7 @@ class Bench:
         ready = self._preflight(name, seed, space, racing="race" in variants)
         with tempfile.TemporaryDirectory() as folder, _store(ready, Path(folder)) as store:
             for row, outcome in self._parents.values():
-                store.record(Job(Entry(row.name, row.candidate), "search"), outcome, row.role)
+                store.record(Job(row.entry, "search"), outcome)
             study = self._study(ready, store, sampler)
             start = time.process_time()
             timed = [(*point, time.process_time() - start) for point in self._curve(study)]

@@ -4,7 +4,7 @@ from evomerge.objective.constraints import feasible, limits, total_violation, vi
 from evomerge.objective.costs import Size, relative_costs
 from evomerge.objective.dominance import fronts, order
 from evomerge.objective.lambda_grid import in_lambda_grid, tuned_lambda
-from evomerge.objective.objectives import Objectives
+from evomerge.objective.objectives import Direction, Objectives
 from evomerge.objective.references import References
 from evomerge.objective.values import (
     Better,
@@ -19,6 +19,7 @@ from evomerge.objective.values import (
 
 __all__ = [
     "Better",
+    "Direction",
     "Objectives",
     "References",
     "Size",

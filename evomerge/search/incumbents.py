@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evomerge.candidate.trial import Outcome
-from evomerge.objective import feasible
-from evomerge.store import Direction
+from evomerge.objective import Direction, feasible
 
 _MOST = 8  # rivals of one race; of a large front the latest
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from evomerge.config import Campaign
-from evomerge.objective import Better, Objectives, higher_is_better
-from evomerge.store import Direction
+from evomerge.objective import Better, Direction, Objectives, higher_is_better
 
 
 def directions(campaign: Campaign, better: Better = higher_is_better) -> tuple[Direction, ...]:

@@ -14,9 +14,9 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.samplers.nsgaii import UniformCrossover
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from evomerge.objective import Direction
 from evomerge.search.constraints import as_constraints, set_constraints
 from evomerge.search.sampler import Params, Result, seed_of
-from evomerge.store import Direction
 
 RANDOM_TRIALS = 10
 """Drawn at random by `tpe` and `gp` before they trust a model of the baselines and these."""

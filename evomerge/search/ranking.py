@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from evomerge.objective import Objectives, feasible, total_violation
-from evomerge.store import Direction
+from evomerge.objective import Direction, Objectives, feasible, total_violation
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError
-from evomerge.objective import Objectives
+from evomerge.objective import Direction, Objectives
 from evomerge.search.bandit_sampler import BanditSampler
 from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
 from evomerge.search.contributions import Contributions, contributions_of
@@ -21,7 +21,6 @@ from evomerge.search.random_sampler import RandomSampler
 from evomerge.search.sampler import Sampler
 from evomerge.search.sobol_sampler import SobolSampler
 from evomerge.space import Space
-from evomerge.store import Direction
 
 Distributions = Mapping[str, FloatDistribution]
 

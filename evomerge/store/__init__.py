@@ -1,5 +1,6 @@
 """The results folder: its lock, its study database, its files. Search writes, report reads."""
 
+from evomerge.store.folder import refuse_existing
 from evomerge.store.records import (
     Evaluation,
     StoredBaseline,
@@ -8,10 +9,9 @@ from evomerge.store.records import (
     Told,
     Winner,
 )
-from evomerge.store.store import Direction, Store
+from evomerge.store.store import Store
 
 __all__ = [
-    "Direction",
     "Evaluation",
     "Store",
     "StoredBaseline",
@@ -19,4 +19,5 @@ __all__ = [
     "StoredTrial",
     "Told",
     "Winner",
+    "refuse_existing",
 ]

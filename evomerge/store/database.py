@@ -28,8 +28,7 @@ def connect(path: Path, mode: str, *, implicit: bool = False) -> sqlite3.Connect
 
     Args:
         path: The file.
-        mode: `ro`, `rw`, or `rwc` for a file that is being made: it is not synced step by step, but put in
-            its place when it is whole.
+        mode: `ro`, `rw`, or `rwc` for a file that is being made, which is synced when it is whole.
         implicit: Transactions begin by themselves, as Optuna expects.
     """
     connection = sqlite3.connect(
@@ -87,13 +86,7 @@ def damaged(finding: object, path: Path) -> ResultsError:
 
 
 class Backups:
-    """Copies of the database, for the day on which a disk damages it.
-
-    A copy is SQLite's own, put in its place when it is whole. The first one is due at once.
-
-    Args:
-        folder: The results folder.
-    """
+    """SQLite's copies of the database, for the day on which a disk damages it; the first is due at once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -106,11 +99,7 @@ class Backups:
         return time.monotonic() >= self._next
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Copy the database; where there is no room for another copy, the last one stays.
-
-        Args:
-            connection: To the database, without an open transaction.
-        """
+        """Copy the database; where there is no room for another copy, the last one stays."""
         start = time.monotonic()
         aside = self._folder / UNFINISHED_BACKUP
         aside.unlink(missing_ok=True)

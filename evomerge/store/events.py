@@ -50,26 +50,14 @@ class Event(NamedTuple):
 
 
 class EventLog:
-    """The events of one open database.
-
-    Attributes:
-        connection: To the database.
-
-    Args:
-        path: The file.
-        connection: To the database, without an open transaction.
-    """
+    """The events of one open database."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self.connection = path, connection
 
     @classmethod
     def open(cls, path: Path, *, write: bool) -> EventLog:
-        """Open a database and check it.
-
-        Args:
-            path: The file.
-            write: Read every page first. False: not a byte is changed, and a writer is not disturbed.
+        """Open a database and check it, every page if it is to be written to.
 
         Raises:
             ResultsError: It is damaged, cannot be read, is not ours, or of another version.
@@ -86,11 +74,7 @@ class EventLog:
 
     @classmethod
     def create(cls, path: Path, content: Mapping[str, Any]) -> None:
-        """Create the table in a database that lacks it, with its first event, and turn it to WAL mode.
-
-        Args:
-            path: The file.
-            content: Of the first event, `begun`.
+        """Create the table, with a first event `begun`, and turn the file to WAL mode, in which it stays.
 
         Raises:
             EvomergeError: The disk is full, or the file cannot be written.
@@ -136,12 +120,7 @@ class EventLog:
             connection.execute(f"INSERT INTO {TABLE} (kind, key, content) VALUES (?, ?, ?)", row)
 
     def read(self, *kinds: str, key: str | None = None) -> Iterator[Event]:
-        """Give the events of some kinds in their order.
-
-        Args:
-            kinds: Any of them.
-            key: Only those of this key.
-        """
+        """Give the events of some kinds (and one key) in their order."""
         places = ", ".join("?" * len(kinds))
         query = f"SELECT seq, kind, key, content FROM {TABLE} WHERE kind IN ({places})"
         values = kinds if key is None else (*kinds, key)

@@ -26,6 +26,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool, Pool, StaticPool
 
+from evomerge.config import Campaign
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.store.database import connect, trouble
 
@@ -37,28 +38,24 @@ STUDY_ID = 1
 _distribution_json = lru_cache(maxsize=2**14)(distribution_to_json)
 
 
-def create_study(
-    path: Path, name: str, directions: Sequence[str], metric_names: Sequence[str] = ()
-) -> None:
-    """Create a file with Optuna's tables and a study in it.
-
-    Args:
-        path: The file.
-        name: Of the study.
-        directions: `maximize` or `minimize`, one an objective value.
-        metric_names: What each objective value is called; of another number: nothing.
+def create_study(path: Path, campaign: Campaign, directions: Sequence[str]) -> None:
+    """Create a file with Optuna's tables and the campaign's study in it.
 
     Raises:
         EvomergeError: The disk is full, or the file cannot be written.
     """
+    names = [f"{goal.task}/{goal.metric}" for goal in campaign.objectives]
+    if campaign.mode == "pareto":
+        names += [cost.cost for cost in campaign.costs]
+    elif len(names) > 1 or campaign.costs:
+        names = ["mean"]
     try:
         storage = open_storage(path, create=True)
         study = storage.create_new_study(
-            [StudyDirection[direction.upper()] for direction in directions], name
+            [StudyDirection[direction.upper()] for direction in directions], campaign.name
         )
         assert study == STUDY_ID
-        if len(metric_names) == len(directions):
-            storage.set_study_system_attr(study, METRIC_NAMES, list(metric_names))
+        storage.set_study_system_attr(study, METRIC_NAMES, names)
         close_storage(storage)
     except DatabaseError as error:
         raise trouble(error.orig, path) from None
@@ -83,12 +80,7 @@ def close_storage(storage: RDBStorage) -> None:
 
 
 def load_copy(connection: sqlite3.Connection, path: Path, name: str) -> optuna.Study:
-    """Return the study of a copy in memory, which needs no right to write to the file.
-
-    Args:
-        connection: To the database, without an open transaction.
-        path: Its name, for the messages.
-        name: Of the study.
+    """Return the study `name` of a copy in memory, which needs no right to write to the file `path`.
 
     Raises:
         ResultsError: It was written by a version of Optuna whose tables differ.
@@ -109,15 +101,7 @@ def insert_running(
     distributions: Mapping[str, BaseDistribution],
     user_attrs: Mapping[str, Any],
 ) -> None:
-    """Insert a running trial.
-
-    Args:
-        connection: With an open transaction.
-        number: The trial's number.
-        params: Name → value.
-        distributions: Name → distribution of each of `params`.
-        user_attrs: Name → JSON value.
-    """
+    """Insert a running trial, in the open transaction."""
     trial_id = number + 1
     connection.execute(
         "INSERT INTO trials (trial_id, number, study_id, state, datetime_start) "
@@ -143,10 +127,10 @@ def finish(
     user_attrs: Mapping[str, Any],
     pruned_after: int | None = None,
 ) -> None:
-    """Make a running trial complete, pruned, or failed.
+    """Make a running trial complete, pruned, or failed, in the open transaction.
 
     Args:
-        connection: With an open transaction.
+        connection: To the database.
         number: The trial's number.
         values: Finite objective values; of a pruned trial, their estimates; None: it failed.
         user_attrs: Name → JSON value, that the trial does not have yet.

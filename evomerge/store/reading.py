@@ -18,12 +18,7 @@ from evomerge.store.records import (
 
 
 def read_trials(log: EventLog, ids: Ids) -> tuple[StoredTrial, ...]:
-    """Read every trial, in the order of their numbers.
-
-    Args:
-        log: The events.
-        ids: Of the search items.
-    """
+    """Read every trial, in the order of their numbers."""
     found: dict[str, StoredTrial] = {}
     for seq, kind, key, content in log.read("asked", "told"):
         if kind == "asked":
@@ -66,13 +61,7 @@ def read_baselines(log: EventLog) -> tuple[StoredBaseline, ...]:
 def read_evaluations(
     log: EventLog, ids: Callable[[Split], Ids], key: str | None = None
 ) -> tuple[Evaluation, ...]:
-    """Read evaluations, the last one of each model and split; of the winner's rows the kind is `winner`.
-
-    Args:
-        log: The events.
-        ids: Split → ids of its items.
-        key: Only that of one model on one split.
-    """
+    """Read evaluations, the last one of each model and split; of the winner's rows the kind is `winner`."""
     found: dict[str, Evaluation] = {}
     for _, _, row, content in log.read("evaluated", key=key):
         found.pop(row, None)

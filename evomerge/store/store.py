@@ -11,13 +11,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import optuna
 from optuna.distributions import BaseDistribution
 
-from evomerge.candidate.trial import Entry, Job, Outcome, Split, row_key
+from evomerge.candidate.trial import Entry, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store import folder as folders
@@ -42,8 +41,6 @@ from evomerge.store.records import (
     by_task,
 )
 
-Direction = Literal["maximize", "minimize"]
-
 
 class Store:
     """An open results folder. Use `create` or `open`, and close it: it is a context manager.
@@ -52,7 +49,6 @@ class Store:
         folder: The results folder.
         campaign: As it was run, with what `extend` added to the budget of trials.
         facts: What results depend on beside the campaign: versions, hashes of models, tasks and items.
-        directions: `maximize` or `minimize`, one an objective value.
         planned_trials: What the sampler plans for; `extend` leaves it as it was when the campaign began.
         ended: What ended the last run of the search, such as `trials`; None: nothing yet.
         finished: Whether all is done and saved, and nothing was asked for since.
@@ -66,7 +62,6 @@ class Store:
             optuna_study.close_storage(optuna_study.open_storage(path))
         begun, *later = self._log.read("begun", "budget", "ended", "finished")
         self.facts: Mapping[str, Any] = begun.content["facts"]
-        self.directions: tuple[Direction, ...] = tuple(begun.content["directions"])
         created = as_run(folder, begun.content["campaign"], self.facts, write=lock is not None)
         state = {event.kind: event.content["now"] for event in later}
         self.campaign = with_trials(created, state.get("budget", created.search.trials))
@@ -75,11 +70,6 @@ class Store:
         self.finished: bool = state.get("finished", False)
         self._backups, self._unsaved = Backups(folder), False
 
-    @staticmethod
-    def refuse_existing(folder: Path, *, force: bool) -> None:
-        """Refuse, as `folder.refuse_existing` does, before anything is done for the campaign."""
-        folders.refuse_existing(Path(folder), force=force)
-
     @classmethod
     def create(
         cls,
@@ -87,7 +77,7 @@ class Store:
         campaign: Campaign,
         facts: Mapping[str, Any],
         *,
-        directions: Sequence[Direction],
+        directions: Sequence[str],
         force: bool = False,
     ) -> Store:
         """Begin a campaign in a new folder, locked for this process.
@@ -96,7 +86,7 @@ class Store:
             folder: The results folder, made if need be.
             campaign: The settings.
             facts: JSON values that the results depend on.
-            directions: One an objective value that `told` will get.
+            directions: `maximize` or `minimize`, one an objective value that `told` will get.
             force: Replace the campaign that is there; files that evomerge did not write stay.
 
         Raises:
@@ -223,13 +213,7 @@ class Store:
         items: Mapping[str, tuple[int, ...]],
         params: Mapping[str, float],
     ) -> None:
-        """Record a step of a descent before anybody works on it; one transaction.
-
-        Args:
-            descent: Which descent.
-            step: Which step of it.
-            items: Task → which of its search items.
-            params: Where the gradient is taken.
+        """Record a step of a descent before anybody works on it, as in `StoredGradient`; one transaction.
 
         Raises:
             ValueError: The step was asked before.
@@ -251,16 +235,7 @@ class Store:
         cost_items: int = 0,
         trace: str = "",
     ) -> None:
-        """Record what came of a step; one transaction.
-
-        Args:
-            descent: Which descent.
-            step: Which step of it.
-            loss: None after a failure.
-            gradients: Dimension → gradient.
-            failure: Why there is no loss.
-            cost_items: Items that it cost.
-            trace: The traceback behind a failure.
+        """Record what came of a step, as in `StoredGradient`; one transaction.
 
         Raises:
             ValueError: The step was not asked, or was told already; or the loss is not a finite number,
@@ -284,30 +259,18 @@ class Store:
         """Record a point that is told to the sampler but was asked for by no trial."""
         self._log.append("baseline", {"params": dict(params), "values": list(values)})
 
-    def record(self, job: Job, outcome: Outcome, kind: str) -> None:
-        """Record what is no trial's search score: parents, baselines, finalists.
-
-        Args:
-            job: What was evaluated, and on which split; an earlier record of both is replaced.
-            outcome: What came of it.
-            kind: `base`, `expert`, `baseline` or `finalist`, which the winner is too.
-
-        Raises:
-            ValueError: `winner`, which is chosen.
-        """
-        if kind == "winner":
-            raise ValueError("record a winner's scores as a finalist's, and choose it")
+    def record(self, job: Job, outcome: Outcome) -> None:
+        """Record what came of a parent, a baseline or a finalist; the last record of it on a split holds."""
         entry = job.entry
-        key = row_key(kind, entry.name, entry.number)
         content = {
-            "key": key,
-            "kind": kind,
+            "key": entry.key,
+            "kind": entry.role if entry.number is None else "finalist",
             "number": entry.number,
             "split": job.split,
             "candidate": candidate_to_text(entry.candidate),
             "outcome": outcome_to_json(outcome, self._ids(job.split)),
         }
-        self._log.append("evaluated", content, f"{key} on {job.split}")
+        self._log.append("evaluated", content, f"{entry.key} on {job.split}")
 
     def trials(self) -> tuple[StoredTrial, ...]:
         """Return every trial, in the order of their numbers."""
@@ -331,11 +294,7 @@ class Store:
         return found[0].outcome if found else None
 
     def choose(self, entry: Entry, how: str) -> None:
-        """Make a trial the winner, durably; one transaction.
-
-        Args:
-            entry: A trial.
-            how: What chose it; of no account where it is the winner already.
+        """Make a trial the winner, durably; `how` it was chosen is of no account where it is already.
 
         Raises:
             ValueError: It is no trial.
@@ -399,12 +358,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _ids(self, split: Split) -> Ids:
@@ -419,18 +373,12 @@ class Store:
 
 
 def _create_database(
-    folder: Path, campaign: Campaign, facts: Mapping[str, Any], directions: Sequence[Direction]
+    folder: Path, campaign: Campaign, facts: Mapping[str, Any], directions: Sequence[str]
 ) -> None:
     """Make `study.db` aside, and put it in its place when it is whole."""
     aside, path = folder / folders.UNFINISHED, folder / folders.DATABASE
-    names = [f"{goal.task}/{goal.metric}" for goal in campaign.objectives]
-    if campaign.mode == "pareto":
-        names += [cost.cost for cost in campaign.costs]
-    elif len(names) > 1 or campaign.costs:
-        names = ["mean"]
-    optuna_study.create_study(aside, campaign.name, directions, names)
-    content = {"campaign": campaign.to_yaml(), "facts": facts, "directions": list(directions)}
-    EventLog.create(aside, content)
+    optuna_study.create_study(aside, campaign, directions)
+    EventLog.create(aside, {"campaign": campaign.to_yaml(), "facts": facts})
     try:
         folders.rename_whole(aside, path)
     except OSError as error:

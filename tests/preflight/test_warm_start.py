@@ -56,7 +56,7 @@ def earlier(tmp_path_factory):
             store.told(candidate, outcome(value), (value,), pruned=number == 5)
         winner = Entry("trial 2", ready.space.recipe(point), 2)
         for earlier in (Entry("trial 0", winner.candidate, 0), winner):
-            store.record(Job(earlier, "holdout"), outcome(-2.0), "finalist")
+            store.record(Job(earlier, "holdout"), outcome(-2.0))
             store.choose(earlier, "the best of 2")
     return folder
 

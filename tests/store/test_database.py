@@ -38,7 +38,7 @@ def fill(store: Store, candidate: Make, scored: Outcome) -> None:
     for number in range(2):
         store.asked(candidate(number), {"w": number / 2}, SPACE)
         store.told(candidate(number), scored, [number / 2])
-    store.record(Job(candidate(1), "select"), scored, "finalist")
+    store.record(Job(candidate(1), "select"), scored)
     store.choose(candidate(1), "the best")
 
 

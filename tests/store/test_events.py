@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from optuna.storages._rdb import models
 
+from evomerge.config import Campaign
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.store.database import connect
 from evomerge.store.events import SCHEMA_VERSION, TABLE, EventLog
@@ -16,11 +17,11 @@ from evomerge.store.optuna_study import create_study
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path, campaign: Campaign) -> Path:
     """A database in a folder whose name an URL would trip over."""
     folder = tmp_path / "a {b} 100% ? #"
     folder.mkdir()
-    create_study(folder / "study.db", "a study", ["maximize"])
+    create_study(folder / "study.db", campaign, ["maximize"])
     EventLog.create(folder / "study.db", {"first": True})
     return folder / "study.db"
 

@@ -10,6 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store.database import connect
 from evomerge.store.optuna_study import (
@@ -30,9 +31,10 @@ SPACE = {
 PARAMS = {"weight": 0.1 + 0.2, "log": 0.01, "count": 3, "name": "b"}
 
 
-def test_optuna_reads_what_we_wrote(tmp_path: Path) -> None:
+def test_optuna_reads_what_we_wrote(tmp_path: Path, campaign: Campaign) -> None:
     path = tmp_path / "study.db"
-    create_study(path, "ours", ["maximize", "minimize"], ["task/acc", "tokens"])
+    pareto = campaign.model_copy(update={"mode": "pareto"})
+    create_study(path, pareto, ["maximize", "minimize"])
     with closing(connect(path, "rw")) as connection:
         for number in range(3):
             insert_running(connection, number, PARAMS, SPACE, {"method": "ties"})
@@ -40,10 +42,10 @@ def test_optuna_reads_what_we_wrote(tmp_path: Path) -> None:
         finish(connection, 2, None, {"failure": "not finite"})
 
     storage = open_storage(path)
-    study = optuna.load_study(study_name="ours", storage=storage)
+    study = optuna.load_study(study_name=campaign.name, storage=storage)
     trials = study.trials
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
-    assert study.metric_names == ["task/acc", "tokens"]
+    assert study.metric_names == ["first/acc", "second/acc"]
     close_storage(storage)
     assert [t.number for t in trials] == [0, 1, 2]
     assert [t.state for t in trials] == [TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL]
@@ -60,9 +62,9 @@ def test_optuna_reads_what_we_wrote(tmp_path: Path) -> None:
     assert trials[0].datetime_complete is None
 
 
-def test_rows_are_those_that_optuna_writes_itself(tmp_path: Path) -> None:
+def test_rows_are_those_that_optuna_writes_itself(tmp_path: Path, campaign: Campaign) -> None:
     path = tmp_path / "study.db"
-    create_study(path, "ours", ["maximize"])
+    create_study(path, campaign, ["maximize"])
     with closing(connect(path, "rw")) as connection:
         insert_running(connection, 0, PARAMS, SPACE, {})
         finish(connection, 0, [1.5], {})
@@ -88,8 +90,8 @@ def test_rows_are_those_that_optuna_writes_itself(tmp_path: Path) -> None:
         assert rows[table, ours]
 
 
-def test_tables_of_another_optuna_are_refused(tmp_path: Path) -> None:
-    create_study(tmp_path / "study.db", "ours", ["maximize"])
+def test_tables_of_another_optuna_are_refused(tmp_path: Path, campaign: Campaign) -> None:
+    create_study(tmp_path / "study.db", campaign, ["maximize"])
     with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
         connection.commit()

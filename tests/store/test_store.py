@@ -228,10 +228,10 @@ def test_evaluations_of_what_is_no_trial(
 ) -> None:
     ask(store, candidate(0))
     store.told(candidate(0), scored, [1.0])
-    base = Entry("base", candidate(0).candidate)
-    store.record(Job(base, "search"), failed, "base")
-    store.record(Job(base, "search"), scored, "base")
-    store.record(Job(candidate(0), "select"), failed, "finalist")
+    base = Entry("base", candidate(0).candidate, role="base")
+    store.record(Job(base, "search"), failed)
+    store.record(Job(base, "search"), scored)
+    store.record(Job(candidate(0), "select"), failed)
     found = [(e.name, e.kind, e.number, e.split) for e in store.evaluations()]
     assert found == [("base", "base", None, "search"), ("trial 0", "finalist", 0, "select")]
     assert store.evaluation("base", "search") == scored
@@ -246,7 +246,6 @@ def test_campaign_and_facts_come_back(
     with Store.open(store.folder, write=False) as reader:
         assert reader.campaign == campaign
         assert reader.facts == facts
-        assert reader.directions == ("maximize",)
     text = (store.folder / "campaign.yaml").read_text()
     assert "#   versions:\n#     optuna: 5.0.0" in text
 

@@ -105,6 +105,6 @@ def test_a_create_killed_at_any_step_can_be_begun_again(
             assert store.campaign == campaign
     else:
         assert ended == -signal.SIGKILL
-        Store.refuse_existing(out, force=False)
+        folder.refuse_existing(out, force=False)
         with Store.create(out, campaign, {}, directions=["maximize"]) as store:
             assert store.trials() == ()

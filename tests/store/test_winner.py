@@ -15,7 +15,7 @@ def test_the_last_that_was_chosen_is_the_one_winner(
 ) -> None:
     assert store.winner is None
     for number in (3, 1):
-        store.record(Job(candidate(number), "holdout"), scored, "finalist")
+        store.record(Job(candidate(number), "holdout"), scored)
         store.choose(candidate(number, 0.1 + 0.2), f"choice {number}")
     store.choose(candidate(1), "again")
     assert store.winner is not None
@@ -38,18 +38,14 @@ def test_readings_of_holdout_are_counted_once_a_trial(
 ) -> None:
     assert store.holdout_readings == 0
     parent = Entry("one", candidate(0).candidate, role="expert")
-    store.record(Job(parent, "holdout"), scored, "expert")
-    store.record(Job(candidate(0), "select"), scored, "finalist")
+    store.record(Job(parent, "holdout"), scored)
+    store.record(Job(candidate(0), "select"), scored)
     assert store.holdout_readings == 0
     for number, outcome in ((0, scored), (1, failed), (0, scored)):
-        store.record(Job(candidate(number), "holdout"), outcome, "finalist")
+        store.record(Job(candidate(number), "holdout"), outcome)
     assert store.holdout_readings == 2
 
 
-def test_only_a_trial_can_be_chosen_and_a_winner_is_not_recorded(
-    store: Store, candidate: Make, scored: Outcome
-) -> None:
+def test_only_a_trial_can_be_chosen(store: Store, candidate: Make, scored: Outcome) -> None:
     with pytest.raises(ValueError, match="ties is no trial"):
         store.choose(Entry("ties", candidate(0).candidate, role="baseline"), "the best")
-    with pytest.raises(ValueError, match="choose it"):
-        store.record(Job(candidate(0), "holdout"), scored, "winner")
