@@ -75,11 +75,7 @@ CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def open_adapter(folder: Path, *, allow_pickle: bool = False) -> Adapter:
-    """Read a PEFT LoRA folder.
-
-    Args:
-        folder: With `adapter_config.json`.
-        allow_pickle: Accept `adapter_model.bin` where there is no safetensors file.
+    """Read a PEFT LoRA folder; `allow_pickle`: also `adapter_model.bin` where there is no safetensors file.
 
     Raises:
         ModelError: No adapter_config.json or weights, another kind than plain LoRA, a damaged file, or a

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from evomerge.errors import ModelError, RecipeError, nearest
 from evomerge.merge.tokenizer import load_tokenizer
 
@@ -95,12 +93,9 @@ def check_template(asked: str) -> None:
 
 def _template(folder: Path, trust_remote_code: bool) -> str | None:
     try:
-        tokenizer: PreTrainedTokenizerBase = load_tokenizer(
-            str(folder), trust_remote_code=trust_remote_code
-        )
+        found = load_tokenizer(str(folder), trust_remote_code=trust_remote_code).chat_template
     except ModelError:  # a model without a tokenizer has no say
         return None
-    found = tokenizer.chat_template
     if isinstance(found, dict):
         found = found.get("default")
     return found if isinstance(found, str) else None

@@ -48,9 +48,7 @@ class Layout:
             if number:
                 stack = stacks[name[: number.start()]]
                 stack[int(number.group())].append(name[number.end() + 1 :])
-        fitting = [
-            prefix for prefix, stack in stacks.items() if set(stack) == set(range(count or 0))
-        ]
+        fitting = [one for one, stack in stacks.items() if set(stack) == set(range(count or 0))]
         if not count or not fitting:
             found = ", ".join(f"{prefix}* has {len(stack)}" for prefix, stack in stacks.items())
             raise ModelError(

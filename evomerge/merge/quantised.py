@@ -70,16 +70,15 @@ def check_tensors(
 
     Args:
         file: That holds them.
+        dtypes: Tensor → dtype; None for one of fewer than 8 bits or without sign and fraction (F4, F8_E8M0).
         own: The model's own names of its tensors, which may look like anything → whether they are
             floating-point numbers; None: not known.
-        dtypes: Tensor → dtype; None for one of fewer than 8 bits or without sign and fraction (F4, F8_E8M0).
 
     Raises:
-        ModelError: One is a code or a scale; naming it.
+        ModelError: One is a code or a scale.
     """
     for name, dtype in sorted(dtypes.items()):
-        reason = _reason(name, dtype, own or {})
-        if reason:
+        if reason := _reason(name, dtype, own or {}):
             raise ModelError(
                 f"{name} {reason}: the model is quantised, its tensors are codes, not weights; {ADVICE}",
                 file=file,
@@ -111,12 +110,9 @@ def _declared(content: object, place: str) -> Iterator[tuple[str, dict[str, Any]
 def _reason(name: str, dtype: torch.dtype | None, own: Mapping[str, bool]) -> str | None:
     if CODE_NAMES.search(name) and name not in own:
         return "is no weight but belongs to one that is stored in codes"
-    if dtype is None or (dtype.is_floating_point and dtype.itemsize == 1):
-        return f"is stored as {_plain(dtype)}"
-    if dtype in CODE_DTYPES and own.get(name, bool(WEIGHT_NAMES.search(name))):
-        return f"is stored as {_plain(dtype)}"
+    if dtype is None:
+        return "is stored as fewer than 16 bits"
+    small = dtype.is_floating_point and dtype.itemsize == 1
+    if small or (dtype in CODE_DTYPES and own.get(name, bool(WEIGHT_NAMES.search(name)))):
+        return f"is stored as {str(dtype).removeprefix('torch.')}"
     return None
-
-
-def _plain(dtype: torch.dtype | None) -> str:
-    return "fewer than 16 bits" if dtype is None else str(dtype).removeprefix("torch.")

@@ -79,12 +79,9 @@ class ResidentInputs:
     """Inputs of one output tensor, as a merge method sees them (`methods.Inputs`).
 
     Args:
-        name: Of the output tensor.
-        sources: Per input the checkpoint, its tensor's name, and the model's position in the recipe.
-        base: Which input is the base.
-        shared: Parameters that hold for all.
-        own: Parameters per input.
-        seed: The recipe's, for random masks.
+        name: As `methods.Inputs`; `base`, `shared` and `own` likewise.
+        sources: Per input the checkpoint, its tensor's name, and the model's position, which keys its masks.
+        seed: Keys random masks.
         memory: What is kept from one merge to the next.
         device: Where the maths is done.
         dtype: float32 or float64.

@@ -8,7 +8,6 @@ from evomerge.candidate import Conditional, Recipe, Scalar, Setting, Source, tok
 from evomerge.errors import RecipeError, nearest
 from evomerge.merge.chat_templates import check_template
 from evomerge.merge.methods import Method, method
-from evomerge.merge.methods.method import Parameter
 from evomerge.merge.parameters import checked
 
 
@@ -69,7 +68,7 @@ def _check_models(
         raise RecipeError(f"{recipe.method} needs a base_model", field="base_model")
     if listed and chosen.uses_base and base is not None and base not in names:
         raise RecipeError(f"the base model {base} must be one of the slice's sources", field=field)
-    count = len([name for name in names if not (chosen.uses_base and name == base)])
+    count = len(names) - (chosen.uses_base and base in names)
     if base is not None and not listed and not chosen.uses_base and base not in names:
         count += 1  # mergekit adds it to the inputs
     if count < chosen.min_models or (chosen.max_models is not None and count > chosen.max_models):
@@ -97,14 +96,10 @@ def _check_parameters(parameters: Mapping[str, Setting], chosen: Method, field: 
                 field=where,
             )
         for place, value in _values(setting, where):
-            _check_value(value, chosen.parameters[name], place)
-
-
-def _check_value(value: Scalar, spec: Parameter, field: str) -> None:
-    try:
-        checked(value, spec)
-    except RecipeError as error:
-        raise RecipeError(error.message, field=field) from None
+            try:
+                checked(value, chosen.parameters[name])
+            except RecipeError as error:
+                raise RecipeError(error.message, field=place) from None
 
 
 def _values(setting: Setting | Conditional, field: str) -> Iterator[tuple[str, Scalar]]:
