@@ -6,6 +6,7 @@ mean that the input was wrong (exit status 2 on the command line); the rest are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -86,13 +87,14 @@ class Interrupted(EvomergeError):  # noqa: N818 - it states an outcome
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names what comes closest to `name`, or lists what is known.
 
-    Args:
-        name: The unknown name.
-        known: The names that would have been accepted.
-
-    Returns:
-        A clause to append to a message, such as `did you mean "ties"?`.
+    The clause, such as `did you mean "ties"?`, is to be appended to a message.
     """
     names = sorted(known)
+    plain = {re.sub(r"[-_ ]", "", each.lower()): each for each in names}
     close = get_close_matches(name, names, n=1, cutoff=0.6)
-    return f'did you mean "{close[0]}"?' if close else f"known: {', '.join(names)}"
+    close += get_close_matches(re.sub(r"[-_ ]", "", name.lower()), plain, n=1, cutoff=0.6)
+    return (
+        f'did you mean "{plain.get(close[0], close[0])}"?'
+        if close
+        else f"known: {', '.join(names)}"
+    )

@@ -108,7 +108,8 @@ def parse(text: str, *, path: Path | None = None, kind: type[UserError] = UserEr
     except YAMLError as error:
         raise kind(f"not valid YAML: {error}", file=path) from None
     if not isinstance(marked, CommentedMap):
-        found = "nothing" if marked is None else type(marked).__name__.removeprefix("Commented")
+        kinds = {type(None): "nothing", CommentedSeq: "a list"}
+        found = kinds.get(type(marked), "a single value")
         raise kind(f"found {found}, expected a mapping of fields", file=path, line=1)
     return Document(path=path, data=_plain(marked), _marked=marked)
 
@@ -132,6 +133,8 @@ def dump(data: Mapping[str, Any], header: str = "") -> str:
 
 def _invalid(error: MarkedYAMLError, path: Path | None, kind: type[UserError]) -> UserError:
     problem = error.problem or error.context
+    if problem and "'\\t'" in problem:
+        problem = "found a tab; indent with spaces"
     return kind(f"not valid YAML: {problem}", file=path, line=_error_line(error))
 
 

@@ -14,4 +14,5 @@ def test_message_leaves_out_what_is_unknown():
 
 def test_nearest_suggests_a_close_name_and_lists_the_others():
     assert nearest("tise", ["ties", "linear"]) == 'did you mean "ties"?'
+    assert nearest("CMA-ES", ["auto", "cmaes"]) == 'did you mean "cmaes"?'
     assert nearest("zzz", ["ties", "linear"]) == "known: linear, ties"

@@ -49,7 +49,9 @@ def test_yaml_1_2_scalars():
         ("a: [1\n", "f.yaml:2: not valid YAML"),
         ("a: 1\n---\nb: 1\n", "f.yaml:2: a second YAML document begins here (---); expected one"),
         ("a: *b\n", "f.yaml:1: not valid YAML: found undefined alias"),
-        ("- 1\n", "f.yaml:1: found Seq, expected a mapping of fields"),
+        ("- 1\n", "f.yaml:1: found a list, expected a mapping of fields"),
+        ("one\n", "f.yaml:1: found a single value, expected a mapping of fields"),
+        ("a:\n\tb: 1\n", "f.yaml:2: not valid YAML: found a tab; indent with spaces"),
         ("", "f.yaml:1: found nothing, expected a mapping of fields"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
@@ -28,7 +29,9 @@ def _may_be_left_out(schema: dict[str, Any]) -> None:
 
 def from_folder(path: str, info: ValidationInfo) -> str:
     """Make a path absolute, from the folder of the file that is read."""
-    return str((info.context["folder"] / path).resolve()) if info.context else path
+    return (
+        str((info.context["folder"] / Path(path).expanduser()).resolve()) if info.context else path
+    )
 
 
 def _model(model: str, info: ValidationInfo) -> str:

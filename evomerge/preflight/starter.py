@@ -12,6 +12,7 @@ import torch
 from evomerge import config as campaign
 from evomerge import yaml_file
 from evomerge.config.destination import refuse_unwritable
+from evomerge.config.model_names import short_name
 from evomerge.errors import CampaignError, TaskError, UserError
 from evomerge.preflight.check import preflight
 from evomerge.preflight.family import OpenFamily, open_whole
@@ -73,7 +74,8 @@ def write(
         raise CampaignError("exists already; give another file with -o", file=output)
     refuse_unwritable(output, CampaignError, advice="give another file with -o")
     folder = None if tasks_path is None else str(tasks_path)
-    models = campaign.Models.model_validate({"base": base, "experts": experts})
+    named = [{"model": e, "name": n} for e, n in zip(experts, _names(experts), strict=True)]
+    models = campaign.Models.model_validate({"base": base, "experts": named})
     models, opened = open_whole(models)
     names = expand(tasks, folder) if tasks else _suggested(models, folder)
     sizes = document_counts(names, tasks_path=folder)
@@ -116,7 +118,12 @@ def _fields(
         "name": quoted(output.stem),
         "folder": output.stem,
         "base": quoted(_from(output, base)),
-        "experts": "\n".join(f"    - {quoted(_from(output, expert))}" for expert in experts),
+        "experts": "\n".join(
+            f"    - {quoted(_from(output, expert))}"
+            if name == short_name(expert)
+            else f"    - {{model: {quoted(_from(output, expert))}, name: {quoted(name)}}}"
+            for expert, name in zip(experts, _names(experts), strict=True)
+        ),
         "dtype": "bfloat16" if cuda else "float32",
         "tokenizer": "" if opened.vocabulary is None else UNION,
         "layers": min(3, opened.family.num_layers),
@@ -128,6 +135,15 @@ def _fields(
         "tasks_path": f"tasks_path: {quoted(_from(output, folder))}\n" if folder else "",
         "gpus": int(cuda),
     }
+
+
+def _names(experts: Sequence[str]) -> list[str]:
+    """Return the last part of each model's name, with a number where that is another's name."""
+    names: list[str] = []
+    for place, expert in enumerate(experts, 1):
+        name = short_name(expert)
+        names.append(f"{name}-{place}" if name in ("base", *names) else name)
+    return names
 
 
 def items_of(sizes: Mapping[str, Sequence[int]], room: float = 1.0) -> dict[str, int]:

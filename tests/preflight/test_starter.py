@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -28,6 +29,18 @@ def test_what_is_written_for_the_zoo_is_accepted_by_check(tmp_path, pytestconfig
     assert campaign.search.sampler == "auto"
     assert campaign.items.search == 64
     assert preflight(campaign, output).space.distributions
+
+
+def test_models_of_one_name_are_told_apart(tmp_path, llama_family, pytestconfig):
+    folders = [tmp_path / run / "last" for run in ("a", "b")]
+    for folder, expert in zip(folders, llama_family.experts, strict=False):
+        shutil.copytree(expert, folder)
+    output = tmp_path / "c.yaml"
+    tasks = pytestconfig.rootpath / TASKS
+    starter.write(output, llama_family.base, [str(f) for f in folders], ["zoo_facts"], tasks)
+    campaign = Campaign.load(output)
+    assert campaign.expert_names() == ("last", "last-2")
+    assert [expert.model for expert in campaign.models.experts] == [str(f) for f in folders]
 
 
 def test_every_line_of_settings_is_commented(tmp_path, pytestconfig):
