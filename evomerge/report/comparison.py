@@ -6,9 +6,8 @@ Only like is compared with like: the same lm-eval version and, task by task, the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from evomerge.candidate.trial import SPLITS, Outcome, Split
 from evomerge.errors import ResultsError, UserError, nearest
@@ -45,7 +44,6 @@ class Standing:
         objective: Weighted mean over the common tasks.
         tasks: Task → reported value.
         trials: Trials done.
-        outcome: Per-item scores.
         holdout_readings: How many winners, one after the other, were scored on holdout.
     """
 
@@ -54,7 +52,6 @@ class Standing:
     objective: Value | None
     tasks: Mapping[str, Value | None]
     trials: int
-    outcome: Outcome | None = field(default=None, repr=False, compare=False)
     holdout_readings: int = 0
 
 
@@ -94,19 +91,6 @@ class Comparison:
     entries: tuple[Standing, ...]
     differences: tuple[Difference, ...]
     left_out: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain dicts and lists."""
-        entries = [asdict(replace(entry, outcome=None)) for entry in self.entries]
-        for entry in entries:
-            del entry["outcome"]
-        return {
-            "split": self.split,
-            "goals": [asdict(goal) for goal in self.goals],
-            "entries": entries,
-            "differences": [asdict(one) for one in self.differences],
-            "left_out": list(self.left_out),
-        }
 
 
 def compare_folders(
@@ -165,10 +149,22 @@ def comparison(
     goals, left_out = common_goals(leaderboards, names)
     aims = _common_aims(leaderboards[0], goals)
     split = split or SPLITS[min(SPLITS.index(one.latest_split()) for one in leaderboards)]
-    entries = tuple(
-        _entry(name, board, aims, split) for name, board in zip(names, leaderboards, strict=True)
-    )
-    return Comparison(split, goals, entries, tuple(_differences(entries, aims)), left_out)
+    rows = [_standing_for(board, split) for board in leaderboards]
+    outcomes = [None if row is None else row.splits[split].outcome for row in rows]
+    entries = []
+    for name, board, row, outcome in zip(names, leaderboards, rows, outcomes, strict=True):
+        entries.append(
+            Standing(
+                label=name,
+                row="no merge scored" if row is None else row.name,
+                objective=None if outcome is None else mean(aims, outcome),
+                tasks={goal.task: row.reported(split, goal) if row else None for goal in goals},
+                trials=board.campaign.done,
+                holdout_readings=board.campaign.holdout_readings,
+            )
+        )
+    differences = _differences(names, outcomes, aims)
+    return Comparison(split, goals, tuple(entries), differences, left_out)
 
 
 def common_goals(
@@ -214,7 +210,7 @@ def common_goals(
 
 def comparison_report(compared: Comparison) -> Report:
     """Return what formats write of a comparison."""
-    return Report((_grid(compared),), _records(compared), compared.to_json(), compared)
+    return Report((_grid(compared),), _records(compared), asdict(compared), compared)
 
 
 def _unique(labels: Sequence[str]) -> list[str]:
@@ -235,28 +231,6 @@ def _common_aims(board: Leaderboard, goals: Sequence[Goal]) -> Objectives:
     return replace(aims, campaign=campaign, references=References(), split="select")
 
 
-def _entry(label: str, board: Leaderboard, aims: Objectives, split: Split) -> Standing:
-    row, campaign = _standing_for(board, split), board.campaign
-    tasks = [goal.task for goal in aims.campaign.objectives]
-    if row is None:
-        return Standing(label, "no merge scored", None, dict.fromkeys(tasks), campaign.done)
-    scores = row.splits[split]
-    outcome = None if scores.failure is not None else scores.outcome
-    return Standing(
-        label=label,
-        row=row.name,
-        objective=None if outcome is None else mean(aims, outcome),
-        tasks={
-            goal.task: row.reported(split, goal)
-            for goal in board.campaign.goals
-            if goal.task in tasks
-        },
-        trials=campaign.done,
-        outcome=outcome,
-        holdout_readings=campaign.holdout_readings,
-    )
-
-
 def _standing_for(board: Leaderboard, split: Split) -> Row | None:
     """Return the winner, else the best finalist, that was scored on `split`."""
     for kind in ("winner", "finalist"):
@@ -266,27 +240,28 @@ def _standing_for(board: Leaderboard, split: Split) -> Row | None:
     return None
 
 
-def _differences(entries: Sequence[Standing], aims: Objectives) -> list[Difference]:
-    first = entries[0]
-    found: list[tuple[Standing, Outcome, PairedTest]] = []
-    for entry in entries[1:]:
-        if first.outcome is not None and entry.outcome is not None:
-            test = paired(aims, entry.outcome, first.outcome)
-            if test is not None:
-                found.append((entry, first.outcome, test))
-    corrected = holm([test.p for *_, test in found])
-    return [
-        Difference(entry.label, first.label, test, p, _by_task(aims, entry, base))
-        for (entry, base, test), p in zip(found, corrected, strict=True)
+def _differences(
+    names: Sequence[str], outcomes: Sequence[Outcome | None], aims: Objectives
+) -> tuple[Difference, ...]:
+    first = outcomes[0]
+    found = [
+        (name, outcome, test)
+        for name, outcome in zip(names[1:], outcomes[1:], strict=True)
+        if first and outcome and (test := paired(aims, outcome, first)) is not None
     ]
+    corrected = holm([test.p for *_, test in found])
+    return tuple(
+        Difference(name, names[0], test, p, _by_task(aims, outcome, first))
+        for (name, outcome, test), p in zip(found, corrected, strict=True)
+        if first
+    )
 
 
-def _by_task(aims: Objectives, entry: Standing, base: Outcome) -> dict[str, PairedTest]:
+def _by_task(aims: Objectives, outcome: Outcome, first: Outcome) -> dict[str, PairedTest]:
     tests = {}
     for goal in aims.campaign.objectives:
         campaign = aims.campaign.model_copy(update={"objectives": (goal,)})
-        alone = replace(aims, campaign=campaign)
-        test = None if entry.outcome is None else paired(alone, entry.outcome, base)
+        test = paired(replace(aims, campaign=campaign), outcome, first)
         if test is not None:
             tests[goal.task] = test
     return tests

@@ -1,4 +1,4 @@
-"""The Pareto front: merges that no other merge beats in every objective and cost."""
+"""The Pareto front of a campaign: trials that no other trial beats in every objective and cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from evomerge import candidate as recipes
-from evomerge.candidate.trial import Split
 from evomerge.objective import Objectives, feasible
 
 if TYPE_CHECKING:
@@ -25,13 +24,9 @@ def front_json(store: Store) -> str:
         JSON: `schema`, `campaign`, `objectives` (name and direction), and `members` (trial, name,
         `values` split → objective → value, recipe), best mean first.
     """
-    campaign = store.campaign
-    evaluations = store.evaluations()
-    aims_by_split: dict[Split, Objectives] = {
-        "search": Objectives.of(campaign, store.facts, evaluations, "search"),
-        "select": Objectives.of(campaign, store.facts, evaluations, "select"),
-    }
-    aims = aims_by_split["search"]
+    campaign, evaluations = store.campaign, store.evaluations()
+    aims = Objectives.of(campaign, store.facts, evaluations, "search")
+    select = Objectives.of(campaign, store.facts, evaluations, "select")
     names = [goal.task for goal in campaign.objectives] + [cost.cost for cost in campaign.costs]
     selected = {one.number: one.outcome for one in evaluations if one.split == "select"}
     trials = [
@@ -47,19 +42,18 @@ def front_json(store: Store) -> str:
         shown = {"search": dict(zip(names, values, strict=True))}
         outcome = selected.get(trial.number)
         if outcome is not None and outcome.failure is None:
-            again = aims_by_split["select"].values(outcome, trial.candidate)
+            again = select.values(outcome, trial.candidate)
             shown["select"] = dict(zip(names, again, strict=True))
-        members.append(
-            {
-                "trial": trial.number,
-                "name": trial.entry.name,
-                "values": shown,
-                "recipe": recipes.dumps(trial.candidate),
-            }
-        )
-    objectives = [
-        {"name": name, "direction": direction}
-        for name, direction in zip(names, aims.directions, strict=True)
-    ]
-    data = {"schema": SCHEMA, "campaign": campaign.name, "objectives": objectives}
-    return json.dumps({**data, "members": members}, indent=2, ensure_ascii=False) + "\n"
+        recipe = recipes.dumps(trial.candidate)
+        member = {"trial": trial.number, "name": trial.entry.name, "values": shown}
+        members.append({**member, "recipe": recipe})
+    data = {
+        "schema": SCHEMA,
+        "campaign": campaign.name,
+        "objectives": [
+            {"name": name, "direction": direction}
+            for name, direction in zip(names, aims.directions, strict=True)
+        ],
+        "members": members,
+    }
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from evomerge import candidate as recipes
@@ -73,27 +73,13 @@ class Row:
 
 
 def _scores_to_json(scores: SplitScores) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "objective": None if scores.objective is None else _ends(scores.objective),
-        "tasks": {
-            task: {metric: asdict(value) for metric, value in metrics.items()}
-            for task, metrics in scores.tasks.items()
-        },
-    }
-    if scores.searched is not None:
-        data["searched"] = _ends(scores.searched)
-    if scores.failure is not None:
-        data["failure"] = scores.failure
-    if scores.costs:
-        data["costs"] = dict(scores.costs)
-    if scores.net is not None:
-        data["net"] = scores.net
-    if scores.violations:
-        data["violations"] = [one if math.isfinite(one) else None for one in scores.violations]
-    if scores.estimated:
-        data["estimated"] = True
-    return data
-
-
-def _ends(value: Value) -> dict[str, Any]:
-    return {"value": value.value, "low": value.low, "high": value.high, "n": value.n}
+    """Return the values that there are; JSON has no infinity, so a violation nobody can tell is null."""
+    data = asdict(replace(scores, outcome=None, quality=None))
+    for mean in (data["objective"], data["searched"]):
+        if mean is not None:
+            del mean["stderr"]
+    data["violations"] = [one if math.isfinite(one) else None for one in scores.violations]
+    if scores.net is None:
+        del data["net"]
+    always = ("objective", "tasks", "net")
+    return {name: value for name, value in data.items() if value or name in always}

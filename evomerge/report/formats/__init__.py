@@ -37,13 +37,7 @@ FORMATS: dict[str, Format] = {
 def write(
     report: Report, format: str = "table", *, width: int | None = None, color: bool = False
 ) -> str:
-    """Write a report.
-
-    Args:
-        report: Of a leaderboard, a comparison or trials.
-        format: A key of `FORMATS`.
-        width: Columns; default the terminal's, else 100; of `table` only.
-        color: ANSI styles; of `table` only.
+    """Write a report in a format of `FORMATS`; `width` and `color` are of `table`.
 
     Raises:
         UserError: An unknown format.
@@ -61,14 +55,14 @@ def render(
     width: int | None = None,
     color: bool = False,
 ) -> str:
-    """Write a leaderboard; other arguments as in `write`.
+    """Write a leaderboard.
 
     Args:
         leaderboard: What to write.
         format: A key of `FORMATS`; `json` holds all splits.
         split: Which items; default the last of search, select, holdout that has scores.
-        width: Columns.
-        color: ANSI styles.
+        width: Columns of a table; default the terminal's, else 100.
+        color: Whether a table has ANSI styles.
 
     Raises:
         UserError: An unknown format or split.
