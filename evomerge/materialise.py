@@ -7,7 +7,7 @@ from pathlib import Path
 from evomerge.errors import ResultsError
 from evomerge.merge.saving import save
 from evomerge.report.card import model_card
-from evomerge.report.leaderboard import with_trial
+from evomerge.report.leaderboard import leaderboard
 from evomerge.store import Store, StoredTrial
 
 BEST = "best"
@@ -43,8 +43,8 @@ def materialise(
     """
     with Store.open(results, write=False) as store:
         chosen = _chosen(store, trial)
-        board, row = with_trial(store, chosen.number)
-        card = model_card(store, board, row)
+        board = leaderboard(store, chosen.number)
+        card = model_card(store, board, board.row(chosen.entry.key))
         models = store.campaign.models
     save(
         chosen.candidate,

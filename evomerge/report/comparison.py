@@ -36,15 +36,9 @@ from evomerge.store import Store
 
 @dataclass(frozen=True)
 class Standing:
-    """One campaign in a comparison.
+    """One campaign in a comparison, over the common tasks.
 
-    Attributes:
-        label: The results folder.
-        row: The row that stands for it: its winner; the best merge so far while it runs.
-        objective: Weighted mean over the common tasks.
-        tasks: Task → reported value.
-        trials: Trials done.
-        holdout_readings: How many winners, one after the other, were scored on holdout.
+    `row` stands for it: its winner, or the best merge so far while it runs.
     """
 
     label: str
@@ -59,12 +53,7 @@ class Standing:
 class Difference:
     """One campaign minus the first, on the same items.
 
-    Attributes:
-        label: The campaign.
-        against: The first.
-        overall: Test of the weighted mean.
-        p_corrected: Its p after Holm's correction over the campaigns compared.
-        tasks: Task → test.
+    `overall` tests the weighted mean; `p_corrected` is its p after Holm's correction over the campaigns.
     """
 
     label: str
@@ -79,9 +68,7 @@ class Comparison:
     """Several campaigns on one split.
 
     Attributes:
-        split: Which items.
         goals: The first campaign's objectives, as far as all have them; its weights hold for all.
-        entries: One a campaign.
         differences: Every other campaign against the first; without those whose items differ.
         left_out: Tasks that not all have.
     """
@@ -101,14 +88,7 @@ def compare_folders(
     width: int | None = None,
     color: bool = False,
 ) -> str:
-    """Write the winners of several results folders side by side, the others against the first.
-
-    Args:
-        folders: Two or more.
-        format: A key of `FORMATS`.
-        split: Which items; default the last that every campaign has scores on.
-        width: Columns; default the terminal's, else 100; of `table` only.
-        color: ANSI styles; of `table` only.
+    """Write the winners of several results folders side by side; arguments as in `comparison` and `write`.
 
     Raises:
         UserError: An unknown format or split.
@@ -150,7 +130,7 @@ def comparison(
     aims = _common_aims(leaderboards[0], goals)
     split = split or SPLITS[min(SPLITS.index(one.latest_split()) for one in leaderboards)]
     rows = [_standing_for(board, split) for board in leaderboards]
-    outcomes = [None if row is None else row.splits[split].outcome for row in rows]
+    outcomes = [None if row is None else row.outcome(split) for row in rows]
     entries = []
     for name, board, row, outcome in zip(names, leaderboards, rows, outcomes, strict=True):
         entries.append(
@@ -173,10 +153,6 @@ def common_goals(
     """Return the objectives that all campaigns share, as the first has them, and the tasks left out.
 
     Values count as they are, not as shares of the best expert's, who may differ between campaigns.
-
-    Args:
-        leaderboards: Two or more.
-        labels: What to call each.
 
     Raises:
         ResultsError: No task is shared; or the lm-eval version, a shared task's reported metric or its

@@ -24,13 +24,11 @@ class Contrast:
     """One row against another on the same items.
 
     Attributes:
-        row: Name of the first.
-        against: Name of the second.
+        row: Name of the first; its key is `row_key`.
+        against: Name of the second; its key is `against_key`.
         part: What the second is: `best expert` or `best baseline`.
         test: First minus second, on the reported objective.
         p_corrected: Its p after Holm's correction over all contrasts of the leaderboard.
-        row_key: Key of the first.
-        against_key: Key of the second.
     """
 
     row: str
@@ -46,13 +44,8 @@ class Contrast:
 class GeneralisationGap:
     """How much of a winner's score on the items it was searched on is left on fresh ones.
 
-    Attributes:
-        row: The winner.
-        metric: `reported` or, where the search did not compute that, `searched`.
-        search: Weighted mean on the search items.
-        holdout: The same on the holdout items.
-        select: The same on the select items, which picked it; None where they lack it.
-        row_key: Key of the winner.
+    The weighted mean on each split, of the `reported` metrics or, where the search did not compute those, of
+    the `searched` ones.
     """
 
     row: str
@@ -70,12 +63,7 @@ class GeneralisationGap:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is said of the winners.
-
-    Attributes:
-        contrasts: Paired tests on the holdout items.
-        generalisation_gap: One a winner.
-    """
+    """All that is said of the winners: paired tests on the holdout items, and generalisation gaps."""
 
     contrasts: tuple[Contrast, ...] = ()
     generalisation_gap: tuple[GeneralisationGap, ...] = ()
@@ -104,7 +92,9 @@ def weigh(rows: Sequence[Row], aims: Objectives) -> Evidence:
     for winner in winners:
         for kind, part in OPPONENTS:
             opponent = best([row for row in rows if row.kind == kind], FINAL)
-            test = None if opponent is None else _row_test(winner, opponent, aims)
+            theirs = None if opponent is None else opponent.outcome(FINAL)
+            mine = winner.outcome(FINAL)
+            test = paired(aims, mine, theirs) if mine and theirs else None
             if opponent is not None and test is not None:
                 found.append((winner, opponent, part, test))
     corrected = holm([test.p for *_, test in found])
@@ -124,13 +114,6 @@ def best(rows: Sequence[Row], split: Split) -> Row | None:
         if split in row.splits and (quality := row.splits[split].quality) is not None
     ]
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
-
-
-def _row_test(winner: Row, opponent: Row, aims: Objectives) -> PairedTest | None:
-    mine, theirs = winner.splits.get(FINAL), opponent.splits.get(FINAL)
-    if mine is None or theirs is None or mine.outcome is None or theirs.outcome is None:
-        return None
-    return paired(aims, mine.outcome, theirs.outcome)
 
 
 def _generalisation_gap(winner: Row) -> GeneralisationGap | None:

@@ -21,11 +21,8 @@ Plain = str | int | float | bool | None
 class Cell:
     """One value as text, empty where there is none.
 
-    Attributes:
-        text: The value.
-        interval: Its 95 % interval, such as `[0.712, 0.788]`; empty: not shown.
-        half: Half the interval's width, such as `±.038`.
-        best: Whether it is the best of its column.
+    `interval` is its 95 % interval, such as `[0.712, 0.788]`, and `half` half its width, such as `±.038`;
+    both empty where none is shown. `best`: of its column.
     """
 
     text: str = ""
@@ -45,14 +42,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """One table.
+    """One table: the headers of the names and of each column, the lines, and notes of a sentence each.
 
-    Attributes:
-        title: What is shown; empty: nothing to say.
-        headers: Of the names, then of each column.
-        lines: The rows.
-        notes: What else the reader must know, a sentence each.
-        words: The cells are words rather than numbers.
+    `words`: the cells are words rather than numbers.
     """
 
     title: str
@@ -86,14 +78,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of numbers.
-
-    Attributes:
-        header: In full.
-        values: One a line; None: blank.
-        higher_is_better: Direction, for marking the best.
-        interval: Show the 95 % interval beside the value.
-    """
+    """One column of numbers, a value a line (None: blank), and which of them is best."""
 
     header: str
     values: Sequence[Value | None]
@@ -110,14 +95,7 @@ class Column:
 def numbers(
     title: str, names: Sequence[tuple[str, str]], columns: Sequence[Column], notes: Sequence[str]
 ) -> Grid:
-    """Lay out columns of numbers.
-
-    Args:
-        title: What is shown.
-        names: Name and kind of each line.
-        columns: In order.
-        notes: A sentence each.
-    """
+    """Lay out columns of numbers; `names` are each line's name and kind."""
     rows = zip(*(column.cells() for column in columns), strict=True)
     lines = (Line(name, kind, cells) for (name, kind), cells in zip(names, rows, strict=True))
     headers = ("", *(column.header for column in columns))
@@ -142,7 +120,7 @@ def number(value: float) -> str:
 
 
 def difference(value: float) -> str:
-    """Write a difference, its sign always shown."""
+    """Write a difference with its sign."""
     return f"{value:+.3f}" if abs(value) < 100 else f"{value:+.4g}"
 
 

@@ -17,26 +17,17 @@ BLANK = SplitScores(None, None, {})
 
 
 def leaderboard_report(leaderboard: Leaderboard, split: Split | None = None) -> Report:
-    """Return what formats write of a leaderboard.
-
-    Args:
-        leaderboard: The rows.
-        split: Which items; default the last of search, select, holdout that has scores.
-    """
+    """Return what formats write of a leaderboard on one split (None: the last that has scores)."""
     split = split or leaderboard.latest_split()
     grid, records = layout(leaderboard, split), _records(leaderboard, split)
     return Report((grid,), records, leaderboard.to_json(), leaderboard)
 
 
 def layout(leaderboard: Leaderboard, split: Split | None = None) -> Grid:
-    """Lay a leaderboard out on one split.
+    """Lay a leaderboard out on one split (None: the last that has scores).
 
     Base, experts and winners are always shown, blank where they were not scored; other rows only where
     they were, and a note counts the rest.
-
-    Args:
-        leaderboard: The rows.
-        split: Which items; default the last of search, select, holdout that has scores.
     """
     split = split or leaderboard.latest_split()
     campaign = leaderboard.campaign

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from evomerge.candidate import Recipe
 from evomerge.candidate.trial import SPLITS, Cost, Outcome, Split
 from evomerge.config.model_names import by_part
 from evomerge.objective import Objectives, tuned_lambda
@@ -78,33 +77,25 @@ class Leaderboard:
         }
 
 
-def leaderboard(store: Store) -> Leaderboard:
+def leaderboard(store: Store, trial: int | None = None) -> Leaderboard:
     """Build the leaderboard of a finished or running study.
 
     While there are no finalists yet, the best trials so far stand in their place, on the search items.
-    """
-    return _leaderboard(store, None)
 
-
-def with_trial(store: Store, number: int) -> tuple[Leaderboard, Row]:
-    """Build the leaderboard with a row for one trial, whether or not it was a finalist; return both.
+    Args:
+        store: Of the campaign.
+        trial: One to show whether or not it was a finalist.
 
     Raises:
         KeyError: There is no such trial.
     """
-    board = _leaderboard(store, number)
-    return board, next(row for row in board.rows if row.trial == number)
-
-
-def _leaderboard(store: Store, wanted: int | None) -> Leaderboard:
     summary, evaluations = summarise(store), store.evaluations()
     aims = {
         split: Objectives.of(store.campaign, store.facts, evaluations, split)
         for split in SPLITS
         if any(one.split == split for one in evaluations) or split == "search"
     }
-    models = _collect(store, evaluations, aims["search"], wanted)
-    rows = [_row(model, aims, Path(store.folder)) for model in models]
+    rows = _collect(store, evaluations, aims, trial)
     if "select" in aims:
         kept = tuned_lambda(aims["select"], evaluations)
         rows = [replace(row, name=row.name + TUNED) if row.key == kept else row for row in rows]
@@ -113,43 +104,58 @@ def _leaderboard(store: Store, wanted: int | None) -> Leaderboard:
     return Leaderboard(summary, tuple(rows), tests, constraints_of(store.campaign, aims), aims)
 
 
-@dataclass
-class _Model:
-    key: str
-    name: str
-    kind: Kind
-    trial: int | None
-    recipe: Recipe
-    outcomes: dict[Split, Outcome] = field(default_factory=dict)
-    estimates: tuple[float, ...] | None = None
-
-
 def _collect(
-    store: Store, evaluations: Sequence[Evaluation], aims: Objectives, wanted: int | None
-) -> list[_Model]:
+    store: Store,
+    evaluations: Sequence[Evaluation],
+    aims: Mapping[Split, Objectives],
+    wanted: int | None,
+) -> list[Row]:
     """Join what is known of each model."""
-    found: dict[str, _Model] = {}
+    rows: dict[str, Row] = {}
+    outcomes: dict[str, dict[Split, Outcome]] = {}
     for one in evaluations:
         kind = cast(Kind, one.kind)
-        model = found.setdefault(
-            one.key, _Model(one.key, one.name, kind, one.number, one.candidate)
-        )
-        model.outcomes[one.split] = one.outcome
+        rows.setdefault(one.key, Row(one.name, kind, one.number, one.candidate, {}, key=one.key))
+        outcomes.setdefault(one.key, {})[one.split] = one.outcome
     trials = {trial.number: trial for trial in store.trials()}
     shown = [] if wanted is None else [wanted]
-    if all(model.trial is None for model in found.values()):
-        shown += _leading(list(trials.values()), aims)[: store.campaign.search.finalists]
+    if all(row.trial is None for row in rows.values()):
+        leading = _leading(list(trials.values()), aims["search"])
+        shown += leading[: store.campaign.search.finalists]
     for number in shown:
-        tried = trials[number].entry
-        found.setdefault(
-            tried.key, _Model(tried.key, tried.name, "finalist", number, tried.candidate)
+        entry = trials[number].entry
+        row = Row(entry.name, "finalist", number, entry.candidate, {}, key=entry.key)
+        rows.setdefault(entry.key, row)
+    found = []
+    for key, row in rows.items():
+        trial = None if row.trial is None else trials.get(row.trial)
+        found.append(_scored(row, outcomes.get(key, {}), trial, aims, store.folder))
+    return found
+
+
+def _scored(
+    row: Row,
+    outcomes: Mapping[Split, Outcome],
+    trial: StoredTrial | None,
+    aims: Mapping[Split, Objectives],
+    folder: str | Path,
+) -> Row:
+    """Fill a row in; its recipe's models are named as seen from the results folder."""
+    if trial is not None and trial.outcome is not None:
+        outcomes = {"search": trial.outcome, **outcomes}
+    splits = {
+        split: split_scores(aims[split], outcomes[split], row.recipe)
+        for split in SPLITS
+        if split in outcomes
+    }
+    if trial is not None and trial.state == "pruned" and trial.values is not None:
+        splits["search"] = estimated_scores(
+            aims["search"], trial.values, outcomes["search"], row.recipe
         )
-    for model in found.values():
-        trial = None if model.trial is None else trials.get(model.trial)
-        if trial is not None and trial.outcome is not None:
-            model.outcomes.setdefault("search", trial.outcome)
-            model.estimates = trial.values if trial.state == "pruned" else None
-    return list(found.values())
+    costs = [outcome.cost for outcome in outcomes.values()]
+    total = {one.name: sum(getattr(cost, one.name) for cost in costs) for one in fields(Cost)}
+    recipe = row.recipe.renamed(by_part(lambda name: portable(name, folder)))
+    return replace(row, recipe=recipe, splits=splits, cost=Cost(**total))
 
 
 def _leading(trials: Sequence[StoredTrial], aims: Objectives) -> list[int]:
@@ -164,22 +170,6 @@ def _leading(trials: Sequence[StoredTrial], aims: Objectives) -> list[int]:
         ordered = aims.order([values for _, values, _ in scored], [v for *_, v in scored])
         leading += [scored[row][0] for row, _ in ordered]
     return leading
-
-
-def _row(model: _Model, aims: Mapping[Split, Objectives], folder: Path) -> Row:
-    costs = [outcome.cost for outcome in model.outcomes.values()]
-    total = {one.name: sum(getattr(cost, one.name) for cost in costs) for one in fields(Cost)}
-    splits = {}
-    for split in SPLITS:
-        if split in model.outcomes:
-            outcome, estimates = model.outcomes[split], model.estimates
-            splits[split] = (
-                split_scores(aims[split], outcome, model.recipe)
-                if split != "search" or estimates is None
-                else estimated_scores(aims[split], estimates, outcome, model.recipe)
-            )
-    recipe = model.recipe.renamed(by_part(lambda name: portable(name, folder)))
-    return Row(model.name, model.kind, model.trial, recipe, splits, Cost(**total), key=model.key)
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
@@ -203,35 +193,23 @@ def _in_order(rows: Sequence[Row], aims: Mapping[Split, Objectives]) -> list[Row
     """
     split: Split = "select" if "select" in aims else "search"
     merges = [
-        row
+        (row, outcome)
         for row in rows
         if row.kind in ("baseline", "finalist", "winner")
-        and (scores := row.splits.get(split)) is not None
-        and scores.outcome is not None
-        and not scores.estimated
-        and aims[split].quality(scores.outcome) > -math.inf
+        and (outcome := row.outcome(split)) is not None
+        and not row.splits[split].estimated
+        and aims[split].quality(outcome) > -math.inf
     ]
-    values = [aims[split].values(_outcome(row, split), row.recipe) for row in merges]
-    ranked = aims[split].order(values, [row.splits[split].violations for row in merges])
-    place = {merges[at].key: index for index, (at, _) in enumerate(ranked)}
-    front = {merges[at].key: front == 0 for at, front in ranked}
+    values = [aims[split].values(outcome, row.recipe) for row, outcome in merges]
+    ranked = aims[split].order(values, [row.splits[split].violations for row, _ in merges])
+    place = {merges[at][0].key: index for index, (at, _) in enumerate(ranked)}
     if aims[split].campaign.mode == "pareto":
-        rows = [
-            replace(row, front=front[row.key] and not row.misses(split))
-            if row.key in front
-            else row
-            for row in rows
-        ]
-    return sorted(
-        rows,
-        key=lambda row: (
-            KINDS.index(row.kind),
-            place.get(row.key, len(place)) if row.kind == "finalist" else 0,
-        ),
-    )
+        fronts = {merges[at][0].key: front for at, front in ranked}
+        first = {row.key: fronts[row.key] == 0 and not row.misses(split) for row, _ in merges}
+        rows = [replace(row, front=first.get(row.key)) for row in rows]
 
+    def standing(row: Row) -> tuple[int, int]:
+        best_first = place.get(row.key, len(place)) if row.kind == "finalist" else 0
+        return KINDS.index(row.kind), best_first
 
-def _outcome(row: Row, split: Split) -> Outcome:
-    outcome = row.splits[split].outcome
-    assert outcome is not None  # rows made here have one
-    return outcome
+    return sorted(rows, key=standing)

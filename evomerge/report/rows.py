@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from evomerge import candidate as recipes
 from evomerge.candidate import Recipe
-from evomerge.candidate.trial import Cost, Split
+from evomerge.candidate.trial import Cost, Outcome, Split
 from evomerge.objective import feasible
 from evomerge.report.scores import SplitScores, Value
 from evomerge.report.summary import Goal
@@ -41,6 +41,11 @@ class Row:
     cost: Cost = field(default_factory=Cost)
     front: bool | None = None
     key: str = ""
+
+    def outcome(self, split: Split) -> Outcome | None:
+        """Return the per-item scores on `split`, None where it was not scored."""
+        scores = self.splits.get(split)
+        return None if scores is None else scores.outcome
 
     def objective(self, split: Split) -> float | None:
         """Return the reported objective on `split`, None where there is none."""

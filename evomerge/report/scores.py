@@ -99,13 +99,7 @@ def searched(aims: Objectives) -> Objectives:
 
 
 def split_scores(aims: Objectives, outcome: Outcome, recipe: Recipe | None = None) -> SplitScores:
-    """Aggregate one outcome.
-
-    Args:
-        aims: Of the split that was scored.
-        outcome: Per-item scores, or a failure.
-        recipe: The model's, for the cost in parameters.
-    """
+    """Aggregate one outcome by the aims of its split; the recipe is for the cost in parameters."""
     if outcome.failure is not None:
         failure = f"{outcome.failure.kind}: {outcome.failure.reason}"
         return SplitScores(None, None, {}, failure=failure, outcome=outcome)
@@ -140,13 +134,7 @@ def estimated_scores(
     """Return a pruned trial's scores on the search items: estimates, without intervals.
 
     Its values on the items that it was scored on are not shown: these come in an order that puts the
-    telling ones first, so that they are no sample.
-
-    Args:
-        aims: Of the search items.
-        values: The estimates that the sampler was told.
-        outcome: Scores on some of the items.
-        recipe: The model's.
+    telling ones first, so that they are no sample. `values` are the estimates that the sampler was told.
     """
     campaign = aims.campaign
     pareto = campaign.mode == "pareto"
@@ -259,11 +247,9 @@ def _strata(
 def _counted(
     aims: Objectives, goal: Objective, metric: str, items: Sequence[str]
 ) -> tuple[float, Floats | None] | None:
-    """Return what an item's score counts in the mean.
+    """Return the factor of an item's score in the mean, and (of shares) the best expert's scores times it.
 
-    Returns:
-        A factor, and where scores are shares the best expert's scores `[items]` times that factor. None
-        where a share is not proportional to the score, or the expert was not scored on these very items.
+    None where a share is not proportional to the score, or the expert was not scored on these very items.
     """
     higher = aims.better(goal.task, metric)
     if aims.campaign.normalize == "best_expert":

@@ -23,16 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Goal:
-    """One objective, as reports show it.
+    """One objective: the sampler saw `metric`; `report` picks the winner and is reported.
 
-    Attributes:
-        task: The task.
-        metric: What the sampler saw.
-        report: What picks the winner and is reported.
-        weight: Share in the weighted mean.
-        higher_is_better: Direction of `report`.
-        searched_higher_is_better: Direction of `metric`.
-        normalized: Whether the mean takes values as shares of the best expert's.
+    `higher_is_better` is the direction of `report`. Where objectives are `normalized`, the mean takes their
+    values as shares of the best expert's.
     """
 
     task: str
@@ -46,14 +40,9 @@ class Goal:
 
 @dataclass(frozen=True)
 class Constraint:
-    """An entry of `keep`, with what it asks for on each split.
+    """An entry of `keep`: at least the share `at_least` of what `of` has of `metric`.
 
-    Attributes:
-        task: One of the objectives' tasks.
-        metric: The reported one, which counts on select and holdout.
-        at_least: Share of the reference's value.
-        of: `best_expert`, `base` or `best_baseline`.
-        limits: Split → the value asked for; absent where the reference has no value.
+    `limits`: split → the value asked for; absent where the model compared with has no value.
     """
 
     task: str
@@ -68,18 +57,12 @@ class Summary:
     """A campaign in short.
 
     Attributes:
-        name: The campaign's.
-        mode: `mean` or `pareto`.
-        base: The base model as the campaign names it.
-        experts: Name → model, as the campaign names them.
-        goals: The objectives.
+        base: The base model as the campaign names it; `experts` likewise, by name.
         items: Split → items a task.
         trials: Trials in the budget; None: without a limit.
-        complete: Trials with scores.
-        failed: Trials without.
+        complete: Trials with scores; `failed`: without; `pruned`: given up before their last item.
         versions: Package → version, as recorded.
         prompts: Task → hash over every prompt, as recorded.
-        pruned: Trials given up before their last item.
         normalize: `none`, or whose values the mean takes shares of.
         costs: Cost that is an objective → its weight.
         ended: What ended the search, such as `trials` or `hours`; None: nothing yet, or it is not recorded.

@@ -34,9 +34,7 @@ def trials_report(store: Store) -> Report:
 
 
 def trial_report(store: Store, number: int) -> Report:
-    """Return what formats write of one trial: its scores and every number of its recipe.
-
-    Records hold the recipe's numbers only.
+    """Return what formats write of one trial: its scores, and every number of its recipe (as records).
 
     Raises:
         ResultsError: There is no such trial.

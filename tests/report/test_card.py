@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from evomerge.candidate import dumps
 from evomerge.errors import ResultsError
 from evomerge.report.card import model_card, shown_model
-from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
+from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.store import Store
 
 
@@ -62,7 +62,8 @@ def test_any_row_can_be_described(store: Store, board: Leaderboard) -> None:
 
 
 def test_a_trial_that_was_no_finalist_is_described_on_the_search_items(store: Store) -> None:
-    board, row = with_trial(store, 0)
+    board = leaderboard(store, 0)
+    row = board.row("trial 0")
     text = model_card(store, board, row)
     assert "trial 0 of 4 (sampler" in text
     assert "| trial 0 | 0." in text

@@ -8,7 +8,7 @@ import pytest
 
 from evomerge.candidate.trial import SPLITS, Cost, Failure, FailureKind, Outcome
 from evomerge.objective import Objectives
-from evomerge.report.leaderboard import Leaderboard, leaderboard, with_trial
+from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.store import Store
 
 
@@ -188,14 +188,13 @@ def test_pruned_trials_stand_behind_those_scored_in_full(
 
 
 def test_any_trial_can_have_a_row(store: Store, board: Leaderboard) -> None:
-    wider, row = with_trial(store, 0)
+    wider = leaderboard(store, 0)
+    row = wider.row("trial 0")
     assert (row.trial, row.kind, list(row.splits)) == (0, "finalist", ["search"])
     assert len(wider.rows) == len(board.rows) + 1
-    again, winner = with_trial(store, 1)
-    assert again == board
-    assert winner.kind == "winner"
+    assert leaderboard(store, 1) == board
     with pytest.raises(KeyError):
-        with_trial(store, 99)
+        leaderboard(store, 99)
 
 
 def test_two_readings_are_equal(store: Store) -> None:

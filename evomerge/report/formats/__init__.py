@@ -13,16 +13,13 @@ from evomerge.report.leaderboard import Leaderboard
 
 
 class Format(Protocol):
-    """Writes a report as text that ends in a newline; it computes nothing."""
+    """Writes a report as text that ends in a newline; it computes nothing, and escapes all text.
+
+    `width` is the terminal's (None: find out), `color` whether it takes ANSI styles; of no interest to files.
+    """
 
     def __call__(self, report: Report, *, width: int | None, color: bool) -> str:
-        """Return the text.
-
-        Args:
-            report: What to write. Its text comes from outside: escape it.
-            width: Columns of the terminal; None: its own width. Formats for files ignore it.
-            color: Whether the terminal takes ANSI styles.
-        """
+        """Return the text."""
 
 
 FORMATS: dict[str, Format] = {
