@@ -42,7 +42,6 @@ class Plan:
         disk_bytes: Of the results folder.
         free_disk_bytes: Free there now.
         seconds: Estimated wall time; None: it is on GPUs, and there are none here.
-        tried: Whether evaluations were tried out for it.
         ended_by_hours: Whether `hours` end the search before its other budgets do.
         warnings: What is legal, but probably not meant.
         tokenizer: What becomes of the models' tokens; nothing where all have the same.
@@ -59,7 +58,6 @@ class Plan:
     disk_bytes: int
     free_disk_bytes: int
     seconds: float | None
-    tried: bool
     ended_by_hours: bool
     warnings: tuple[str, ...] = ()
     tokenizer: tuple[str, ...] = ()
@@ -72,8 +70,7 @@ class Plan:
 def plan(ready: Preflight, machine: Here | None = None) -> Plan:
     """Estimate what a campaign will cost.
 
-    Time is what a few evaluations take, tried out now, times their number (`rates`); for models too large
-    to be tried out, products of their size are timed. It is good to about a factor of two.
+    Time is the number of evaluations times what each takes (`rates`), good to about a factor of two.
 
     Args:
         ready: The checked campaign.
@@ -85,12 +82,11 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
     golds = {goal.task: gold_count(ready.items, goal.task) for goal in campaign.objectives}
     work = forecast(campaign, sharing.node, golds)
     on_gpus = campaign.workers.gpus > 0
-    seconds, tried, by_hours = None, False, False
+    seconds, by_hours = None, False
     if machine.gpus or not on_gpus:
         found = rates(ready, "cuda" if on_gpus else "cpu")
         at_once = min(sharing.node, max(1, int(machine.cores // campaign.workers.cpus)))
         work, seconds, by_hours = _timed(ready, found, work, at_once)
-        tried = found.tried
     memory = memory_of(ready, machine, sharing)
     extra = (
         2 * len(ready.space.baselines())
@@ -114,7 +110,6 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
         disk_bytes=results,
         free_disk_bytes=free,
         seconds=seconds,
-        tried=tried,
         ended_by_hours=by_hours,
         warnings=warnings_of(ready, machine, memory, seconds, work.trials, (results, free)),
         tokenizer=token_lines(ready.family, campaign.models.tokenizer),

@@ -26,9 +26,8 @@ def describe(plan: Plan) -> str:
 def _time(plan: Plan) -> str:
     if plan.seconds is None:
         return "cannot be estimated here: no GPU"
-    how = "" if plan.tried else " (roughly: from products of the model's size)"
     ended = ", of which search.hours for the search" if plan.ended_by_hours else ""
-    return f"{duration(plan.seconds)}{ended}{how}"
+    return f"{duration(plan.seconds)}{ended}"
 
 
 def _memory(memory: MemoryPlan | None) -> list[str]:

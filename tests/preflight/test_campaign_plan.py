@@ -16,7 +16,7 @@ from evomerge.workers.sharing import Sharing
 GB = 10**9
 LAPTOP = Here(cores=4, host=16 * GB, host_free=12 * GB)
 SERVER = Here(cores=96, host=137 * GB, host_free=128 * GB, gpus=(85 * GB,) * 8)
-RATES = Rates(searched=0.1, reported=0.3, gradient=0.5, tried=True)
+RATES = Rates(searched=0.1, reported=0.3, gradient=0.5)
 
 
 @pytest.fixture(autouse=True)
