@@ -19,7 +19,7 @@ from evomerge.workers import EarlyPool, start_early
 from evomerge.workers.imports import import_quickly
 
 if TYPE_CHECKING:
-    from evomerge.candidate import Recipe
+    from evomerge.candidate import Candidate, Recipe
     from evomerge.candidate.trial import Split
     from evomerge.preflight.campaign_plan import Plan
     from evomerge.report.leaderboard import Leaderboard
@@ -203,7 +203,7 @@ def compare(
 
 
 def merge(
-    source: Recipe | str | Path,
+    source: Candidate | Recipe | str | Path,
     out: str | Path,
     *,
     trial: int | Literal["best"] | None = None,
@@ -215,7 +215,8 @@ def merge(
     """Build one merged model and save it with its tokenizer, recipe and model card.
 
     Args:
-        source: A recipe; or its file, which may be any of mergekit's; or, with `trial`, a results folder.
+        source: A candidate or a recipe; or a recipe's file, which may be any of mergekit's; or, with
+            `trial`, a results folder.
         out: Folder of the model, which must not exist.
         trial: Of a results folder: the trial's number, or `best`: the winner.
         device: Where to compute.
@@ -242,9 +243,13 @@ def merge(
         return
     from evomerge import candidate as recipes
     from evomerge.errors import RecipeError
+    from evomerge.kinds import kind_of
 
     if isinstance(source, recipes.Recipe):
         import_quickly("evomerge.merge.saving").save(source, out, **settings)
+        return
+    if not isinstance(source, str | Path):
+        kind_of(source).save(source, out, **settings)
         return
     if Path(source).is_dir():
         raise UserError("is a folder; say which trial: trial=N, or trial='best'", file=source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evomerge.errors import ResultsError
-from evomerge.merge.saving import save
+from evomerge.kinds import kind_of
 from evomerge.report.card import model_card
 from evomerge.report.leaderboard import leaderboard
 from evomerge.store import Store, StoredTrial
@@ -46,7 +46,7 @@ def materialise(
         board = leaderboard(store, chosen.number)
         card = model_card(store, board, board.row(chosen.entry.key))
         models = store.campaign.models
-    save(
+    kind_of(chosen.candidate).save(
         chosen.candidate,
         out,
         device=device,

@@ -10,8 +10,7 @@ from pathlib import Path
 from evomerge.candidate.trial import Entry, Job, Outcome, Race, Split
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
-from evomerge.merge.content import content
-from evomerge.merge.saving import save
+from evomerge.kinds import kind_of
 from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight, preflight
 from evomerge.preflight.facts import facts_of, refuse_changes
@@ -212,7 +211,7 @@ def _selected(
         study.finalists(),
         ready.campaign.search.finalists,
         baselines,
-        lambda recipe: content(recipe, ready.family.checkpoints),
+        lambda one: kind_of(one).content(one, ready.family.checkpoints),
     )
     if not finalists.chosen and not finalists.copies:
         raise CampaignStopped("no trial was scored, so nothing can be saved; see the failures")
@@ -274,7 +273,7 @@ def _save(store: Store, winner: Entry, board: Leaderboard, display: Display) -> 
     display.say(f"saving {winner.name} to {folder / 'best'}")
     card = model_card(store, board)
     campaign = store.campaign
-    save(
+    kind_of(winner.candidate).save(
         winner.candidate,
         folder / "best",
         card=card,

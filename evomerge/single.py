@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge import config as campaign
 from evomerge import zoo
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import Split, TaskScores
 from evomerge.config.destination import refuse_unwritable
 from evomerge.config.model_names import by_part
@@ -251,7 +251,7 @@ class _Subject:
 
     def module(self) -> PreTrainedModel:
         live = LiveModel([self._path], dtype=self._dtype, **self._options)
-        live.write(Recipe("passthrough", models=(Source(self._path),), dtype=self._dtype))
+        live.write(Merge("passthrough", (self._path,), dtype=self._dtype))
         return live.module
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import (
     SPLITS,
     Cost,
@@ -70,13 +70,8 @@ def make_campaign(out: Path, **changes: Any) -> Campaign:
     return Campaign.model_validate({**data, **changes})
 
 
-def recipe(weight: float = 0.5) -> Recipe:
-    return Recipe(
-        "task_arithmetic",
-        models=(Source("/models/tools"),),
-        base_model="/models/base",
-        parameters={"weight": weight},
-    )
+def recipe(weight: float = 0.5) -> Merge:
+    return Merge("task_arithmetic", ("/models/tools",), "/models/base", fixed={"weight": weight})
 
 
 def task_scores(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optuna.distributions import FloatDistribution
 
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import SPLITS, Entry, Estimate, Job, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.store import Store
@@ -38,8 +38,8 @@ def write_results(folder: Path, *, expert: str = "facts", winner: bool = True) -
         "prompts": {TASK: "a0ff"},
         "higher_is_better": {TASK: {"exact_match": True}},
     }
-    expert_at_half = Source("/models/facts", parameters={"weight": 0.5})
-    recipe = Recipe("task_arithmetic", (expert_at_half,), base_model="/models/base")
+    own = {"weight": (((0.5,),),)}
+    recipe = Merge("task_arithmetic", ("/models/facts",), "/models/base", own=own)
     base, trial = Entry("base", recipe, role="base"), Entry("trial 0", recipe, 0)
     with Store.create(folder, campaign, facts, directions=["maximize"]) as store:
         store.record(Job(base, "search"), scored("search", 1))

@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from evomerge import candidate as recipe
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import Entry, Estimate, Job, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
@@ -16,9 +16,9 @@ from evomerge.merge.saving import save
 from evomerge.store import Store
 
 
-def made(family, number: int) -> Recipe:
-    experts = tuple(Source(model, None, {"weight": 0.1 + 0.3 * number}) for model in family.experts)
-    return Recipe("task_arithmetic", models=experts, base_model=family.base, dtype="float32")
+def made(family, number: int) -> Merge:
+    own = {"weight": ((tuple(0.1 + 0.3 * number for _ in family.experts),),)}
+    return Merge("task_arithmetic", tuple(family.experts), family.base, own=own, dtype="float32")
 
 
 def scores(value: float) -> Outcome:

@@ -37,7 +37,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.search._variants import ENTRANTS
-from evomerge.candidate import Recipe
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import Entry, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.objective import Objectives
@@ -337,17 +337,9 @@ def _rises(timed: Sequence[tuple[int, float, float]]) -> Iterator[tuple[float, f
             yield seconds, value
 
 
-def _taking_part(recipe: Recipe) -> int:
+def _taking_part(merge: Merge) -> int:
     """Count the experts of which some weight is not 0."""
-    weights: dict[str, bool] = {}
-    for piece in recipe.slices:
-        for source in piece.sources:
-            if "weight" in source.parameters:
-                given = source.parameters["weight"]
-                parts = given if isinstance(given, tuple) else (given,)
-                used = any(getattr(part, "value", part) != 0 for part in parts)
-                weights[source.model] = weights.get(source.model, False) or used
-    return sum(weights.values())
+    return int(np.any(merge.own["weight"], axis=(0, 1)).sum())
 
 
 def _store(ready: Preflight, folder: Path) -> Store:

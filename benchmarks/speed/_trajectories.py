@@ -99,7 +99,7 @@ def with_mergekit_settings(
         told = []
         for _ in range(population):
             point = optimizer.ask()
-            made = space.recipe(dict(zip(names, np.abs(point).tolist(), strict=True)))
+            made = space.candidate(dict(zip(names, np.abs(point).tolist(), strict=True)))
             value = scorer.score(made, "search")
             steps.append(Step((len(steps) + 1) * items, 0.0, value, made))
             told.append((point, -value))

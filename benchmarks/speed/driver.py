@@ -35,7 +35,6 @@ from evomerge.candidate.trial import (
     Gradients,
     Outcome,
     TaskScores,
-    TensorGradients,
 )
 from evomerge.config import Campaign
 from evomerge.merge.methods import METHODS
@@ -237,13 +236,8 @@ def ask_and_tell(sampler: str, after: int, out: Path) -> float:
 def answer(work: Work) -> Answer:
     """Return one of some outcomes made in advance, or gradients."""
     if isinstance(work, GradientJob):
-        models = tuple(source.model for source in work.candidate.slices[0].sources)
-        own = {"weight": (0.0, *(1e-3 for _ in models[1:]))}
-        tensors = {
-            f"model.layers.{layer}.mlp.up_proj.weight": TensorGradients(layer, models, own)
-            for layer in range(len(work.candidate.slices))
-        }
-        return Gradients(1.0, {}, tensors, cost=Cost(items=work.count))
+        numbers = {"weight": (((1e-3,) * EXPERTS,),) * LAYERS}
+        return Gradients(1.0, {}, numbers, cost=Cost(items=work.count))
     return _OUTCOMES[(work.entry.number or 0) % len(_OUTCOMES)]
 
 
@@ -254,7 +248,7 @@ def _fill(store: Store, space: Space, trials: int) -> None:
         with store.together():
             for number in range(start, min(start + 100, trials)):
                 params = dict(zip(space.distributions, draws[number].tolist(), strict=True))
-                candidate = Entry(f"trial {number}", space.recipe(params), number)
+                candidate = Entry(f"trial {number}", space.candidate(params), number)
                 store.asked(candidate, params, space.distributions)
                 outcome = _OUTCOMES[number % len(_OUTCOMES)]
                 mean = np.mean([one.values["acc"].value for one in outcome.scores.values()])

@@ -83,7 +83,7 @@ def _recipe(method: str) -> tuple[Recipe, list[str]]:
     space = Space.build(settings, Family(base, experts, 4, "float32"), METHODS)
     names = list(space.distributions)
     point = {name: 0.2 + 0.6 * position / len(names) for position, name in enumerate(names)}
-    return space.recipe(point), [base, *experts.values()]
+    return space.candidate(point), [base, *experts.values()]
 
 
 def _mergekit(made: Recipe, out: Path) -> None:

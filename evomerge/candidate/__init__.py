@@ -1,7 +1,8 @@
-"""What travels between driver and workers: recipes, jobs, outcomes; and mergekit's YAML in and out."""
+"""What travels between driver and workers: candidates, jobs, outcomes; and mergekit's YAML in and out."""
 
+from evomerge.candidate.candidate import Candidate
+from evomerge.candidate.merge import Merge
 from evomerge.candidate.mergekit_yaml import dumps, load, loads, located, save
-from evomerge.candidate.numbers import Parts, parts, with_numbers
 from evomerge.candidate.recipe import (
     Conditional,
     Recipe,
@@ -14,8 +15,9 @@ from evomerge.candidate.recipe import (
 from evomerge.candidate.tokens import TokenSource, token_sources
 
 __all__ = [
+    "Candidate",
     "Conditional",
-    "Parts",
+    "Merge",
     "Recipe",
     "Scalar",
     "Setting",
@@ -27,8 +29,6 @@ __all__ = [
     "load",
     "loads",
     "located",
-    "parts",
     "save",
     "token_sources",
-    "with_numbers",
 ]

@@ -1,8 +1,8 @@
 """What travels between the driver and its workers: frozen values, and nothing that computes.
 
 A `Job` asks for a candidate's scores on one split; an `Outcome` answers with per-item scores or with
-a typed failure. A `GradientJob` asks for the gradient of a recipe's loss by the recipe's numbers; `Gradients`
-answer. Everything pickles small: recipes and numbers, never tensors.
+a typed failure. A `GradientJob` asks for the gradient of a candidate's loss by its numbers; `Gradients`
+answer. Everything pickles small: candidates and numbers, never tensors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Candidate
+from evomerge.candidate.merge import Own
 
 Split = Literal["search", "select", "holdout"]
 SPLITS: tuple[Split, ...] = ("search", "select", "holdout")
@@ -52,7 +53,7 @@ class Entry:
     """
 
     name: str
-    candidate: Recipe
+    candidate: Candidate
     number: int | None = None
     role: str = "trial"
 
@@ -62,7 +63,7 @@ class Entry:
         return row_key(self.role, self.name, self.number)
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Candidate:
         """What `evomerge.merge` takes."""
         return self.candidate
 
@@ -236,7 +237,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class GradientJob:
-    """One loss, and its gradient by every number of a recipe.
+    """One loss, and its gradient by every number of a candidate.
 
     Attributes:
         name: What messages call it: `descent 0, step 12`.
@@ -247,7 +248,7 @@ class GradientJob:
     """
 
     name: str
-    candidate: Recipe
+    candidate: Candidate
     items: Mapping[str, tuple[int, ...]]
     shares: Mapping[str, float]
 
@@ -258,30 +259,14 @@ class GradientJob:
 
 
 @dataclass(frozen=True)
-class TensorGradients:
-    """The gradient of a loss by the numbers behind one tensor.
-
-    Attributes:
-        slice: Which of the recipe's slices made the tensor (0 for a recipe without slices).
-        models: The sources, in the order of the recipe.
-        own: Parameter → one gradient a source; 0 for a source that has no such number (the base).
-        shared: Parameter → gradient, for numbers that hold for all sources.
-    """
-
-    slice: int
-    models: tuple[str, ...]
-    own: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    shared: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Gradients:
     """What came of a gradient job: a loss with its gradients, or a `failure`.
 
     Attributes:
         loss: Σ share · mean item loss, in nats.
         losses: Task → mean item loss.
-        tensors: Name of a merged tensor → gradients; empty after a failure.
+        numbers: Parameter → gradients, [groups][components][experts] (1 where one number holds for all
+            experts); empty after a failure.
         failure: None when all went well.
         cost: What it took.
         worker: Who did it.
@@ -289,7 +274,7 @@ class Gradients:
 
     loss: float = 0.0
     losses: Mapping[str, float] = field(default_factory=dict)
-    tensors: Mapping[str, TensorGradients] = field(default_factory=dict)
+    numbers: Mapping[str, Own] = field(default_factory=dict)
     failure: Failure | None = None
     cost: Cost = field(default_factory=Cost)
     worker: str = ""

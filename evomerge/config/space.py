@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from evomerge.config.faults import FieldError
 from evomerge.config.settings import NonEmpty, Settings
@@ -112,24 +120,43 @@ _Distinct = Annotated[
 ]
 
 
+_OF_MERGES = ("method", "parameters")
+
+
 class Space(Settings):
     """What is searched."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"kind": {"const": "merge"}}},
+            "then": {"required": list(_OF_MERGES)},
+        }
+    )
+
+    kind: NonEmpty = "merge"
+    """Of the candidates: `merge` (averaged weights)."""
     method: Annotated[
-        tuple[NonEmpty, ...],
+        Annotated[tuple[NonEmpty, ...], Field(min_length=1)],
         BeforeValidator(_as_tuple, json_schema_input_type=NonEmpty | _Distinct),
-    ] = Field(min_length=1)
+    ] = ()
     """A merge method; or several, then the method is searched too."""
     layers: Layers = 1
     """Number of contiguous groups of layers; or `each`; or explicit [start, stop) pairs."""
     components: tuple[NonEmpty, ...] = ()
     """Substrings of tensor names, each a group of its own; the others form `rest`."""
-    parameters: Mapping[str, Searched]
+    parameters: Mapping[str, Searched] = Field(default_factory=dict)
     """Parameter of the method → a range (searched) or a value (fixed)."""
     subsets: bool = False
     """Search also which experts take part: one that does not has weight 0, and one at least does."""
 
     _removed = model_validator(mode="before")(_refuse_removed)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for name in _OF_MERGES if self.kind == "merge" else ():
+            if name not in self.model_fields_set:
+                raise FieldError(f'is missing; expected the field "{name}"', name)
+        return self
 
     @field_validator("method")
     @classmethod

@@ -1,40 +1,42 @@
-"""When two recipes are one model: by the numbers that hold for each tensor, however they are written."""
+"""When two merges are one model: by the numbers that hold for each tensor, however they are written."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Merge, Recipe
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.methods.method import SUM, Effect, rounded
 from evomerge.merge.plan import TensorPlan, plan_merge
 
 
-def content(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Hashable:
-    """Return a value that is equal for recipes of the same tensors, up to rounding.
+def content(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) -> Hashable:
+    """Return a value that is equal for merges of the same tensors, up to rounding.
 
     Weights that are normalised count relative to each other, models of weight 0 not at all, and methods that
     come to the same sum of models are the same.
 
     Args:
-        recipe: It passed `check_recipe`.
+        source: What is merged.
         checkpoints: Every model that it names; headers will do.
 
     Raises:
         RecipeError: As `plan_merge` does.
         ModelError: As `plan_merge` does.
     """
-    plan = plan_merge(recipe, checkpoints)
+    plan = plan_merge(source, checkpoints)
     effect = plan.method.effect
-    written = (recipe.dtype, recipe.out_dtype, repr(recipe.vocabulary), recipe.chat_template)
+    written = (plan.dtype, repr(plan.vocabulary), plan.chat_template)
     merged = tuple(
-        _of_tensor(plan.method.name, tensor, effect(tensor.shared, tensor.own, tensor.base), recipe)
+        _of_tensor(
+            plan.method.name, tensor, effect(tensor.shared, tensor.own, tensor.base), plan.seed
+        )
         for tensor in plan.tensors
     )
     return written, merged
 
 
-def _of_tensor(method: str, tensor: TensorPlan, effect: Effect, recipe: Recipe) -> Hashable:
+def _of_tensor(method: str, tensor: TensorPlan, effect: Effect, seed: int) -> Hashable:
     places = list(zip(tensor.models, tensor.tensors, strict=True))
     if effect.rule == SUM:
         factors: dict[tuple[str, str], float] = {}
@@ -44,5 +46,4 @@ def _of_tensor(method: str, tensor: TensorPlan, effect: Effect, recipe: Recipe) 
         near = {place: rounded(factor) for place, factor in factors.items()}
         return tensor.name, SUM, frozenset((p, factor) for p, factor in near.items() if factor)
     parts = sorted(((places[index], part) for index, part in effect.parts.items()), key=repr)
-    seed = recipe.seed if effect.masked else None
-    return tensor.name, (method, effect.rule), tuple(parts), seed
+    return tensor.name, (method, effect.rule), tuple(parts), seed if effect.masked else None

@@ -6,18 +6,17 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Merge, Recipe
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.plan import Plan, TensorPlan, plan_merge
 from evomerge.merge.resident import Memory, ResidentInputs
-from evomerge.merge.validation import check_recipe
 from evomerge.merge.vocabulary import OutputVocabulary
 
 
 def merged_tensors(
-    recipe: Recipe,
+    source: Merge | Recipe,
     checkpoints: Mapping[str, Checkpoint],
     *,
     device: torch.device | str = "cpu",
@@ -30,10 +29,10 @@ def merged_tensors(
     a float64 result) and rounded once, to the result's dtype.
 
     Args:
-        recipe: What to merge.
-        checkpoints: Every model that the recipe names, by that name; of one family (`check_family`).
+        source: What to merge.
+        checkpoints: Every model that it names, by that name; of one family (`check_family`).
         device: Where the maths is done.
-        dtype: Of the result; None: the recipe's `out_dtype`, or its `dtype`, or the base's own.
+        dtype: Of the result; None: the plan's, or the base's own.
         memory: What is kept between merges; None: nothing.
 
     Yields:
@@ -44,24 +43,15 @@ def merged_tensors(
         RecipeError: The recipe is wrong.
         MergeError: The maths has no answer.
     """
-    check_recipe(recipe)
-    plan = plan_merge(recipe, checkpoints)
-    if recipe.vocabulary is not None:
-        vocabulary = OutputVocabulary.build(recipe.vocabulary, checkpoints)
-        checkpoints = vocabulary.seen(plan, recipe, checkpoints)
-    return run_plan(
-        plan,
-        recipe,
-        checkpoints,
-        device=device,
-        dtype=dtype,
-        memory=memory,
-    )
+    plan = plan_merge(source, checkpoints)
+    if plan.vocabulary is not None:
+        vocabulary = OutputVocabulary.build(plan.vocabulary, checkpoints)
+        checkpoints = vocabulary.seen(plan, checkpoints)
+    return run_plan(plan, checkpoints, device=device, dtype=dtype, memory=memory)
 
 
 def run_plan(
     plan: Plan,
-    recipe: Recipe,
     checkpoints: Mapping[str, Checkpoint],
     *,
     device: torch.device | str = "cpu",
@@ -73,18 +63,18 @@ def run_plan(
     device = torch.device(device)
     with torch.no_grad():
         for piece in plan.tensors:
-            out = out_dtype(piece, recipe, checkpoints, dtype)
+            out = out_dtype(piece, plan, checkpoints, dtype)
             if not out.is_floating_point:
                 yield piece.name, _copied(piece, checkpoints).to(device, copy=True)
                 continue
-            inputs = inputs_of(piece, recipe, checkpoints, out=out, device=device, memory=memory)
+            inputs = inputs_of(piece, plan, checkpoints, out=out, device=device, memory=memory)
             merged = plan.method.merge(inputs)
             yield piece.name, merged.to(out, copy=inputs.lends(merged))
 
 
 def inputs_of(
     piece: TensorPlan,
-    recipe: Recipe,
+    plan: Plan,
     checkpoints: Mapping[str, Checkpoint],
     *,
     out: torch.dtype,
@@ -95,23 +85,22 @@ def inputs_of(
 
     Args:
         piece: How the tensor comes to be; of floating-point numbers.
-        recipe: That it was planned from.
+        plan: To which it belongs.
         checkpoints: Every model by its name.
         out: What `out_dtype` says of it.
         device: Where the maths is done.
         memory: What is kept between merges.
     """
-    positions = {name: position for position, name in enumerate(recipe.model_names())}
     return ResidentInputs(
         name=piece.name,
         sources=tuple(
-            (checkpoints[model], tensor, positions[model])
+            (checkpoints[model], tensor, plan.models.index(model))
             for model, tensor in zip(piece.models, piece.tensors, strict=True)
         ),
         base=piece.base,
         shared=piece.shared,
         own=piece.own,
-        seed=recipe.seed,
+        seed=plan.seed,
         memory=memory,
         device=device,
         dtype=torch.float64 if out == torch.float64 else torch.float32,
@@ -119,14 +108,14 @@ def inputs_of(
 
 
 def out_dtype(
-    piece: TensorPlan, recipe: Recipe, checkpoints: Mapping[str, Checkpoint], dtype: str | None
+    piece: TensorPlan, plan: Plan, checkpoints: Mapping[str, Checkpoint], dtype: str | None
 ) -> torch.dtype:
     """Return the dtype of one merged tensor; what is stored as whole numbers stays so."""
     source = piece.base if piece.base is not None else 0
     stored = checkpoints[piece.models[source]].tensors[piece.tensors[source]].dtype
     if not stored.is_floating_point:
         return stored
-    name = dtype or recipe.out_dtype or recipe.dtype
+    name = dtype or plan.dtype
     return torch_dtype(name) if name is not None else stored
 
 

@@ -1,6 +1,6 @@
-"""Gradients of the live weights → gradients of a loss by the numbers of the recipe that made them.
+"""Gradients of the live weights → gradients of a loss by the numbers of the merge that made them.
 
-A merged tensor is a function of the recipe's numbers, so the gradient of a loss by one of them is the inner
+A merged tensor is a function of the merge's numbers, so the gradient of a loss by one of them is the inner
 product of the loss's gradient by the tensor with the tensor's derivative by the number. Each gradient is
 reduced to its inner products as soon as it is there, and freed: of all gradients only those of the layer
 that is being differentiated take memory.
@@ -10,21 +10,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from operator import add
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from evomerge.candidate import Recipe
-from evomerge.candidate.trial import TensorGradients
+from evomerge.candidate import Merge
+from evomerge.candidate.merge import Own, tuples
 from evomerge.errors import MergeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.engine import inputs_of, out_dtype
 from evomerge.merge.methods import NumberGradients
-from evomerge.merge.plan import Plan, TensorPlan
+from evomerge.merge.plan import Place, Plan, TensorPlan
 from evomerge.merge.resident import Memory
+
+
+@dataclass(frozen=True)
+class TensorGradients:
+    """The gradient of a loss by the numbers behind one tensor.
+
+    Attributes:
+        place: Where the numbers stand, as `TensorPlan.place`.
+        models: The inputs.
+        own: Parameter → one gradient an input; 0 for an input that has no such number (the base).
+        shared: Parameter → gradient, for numbers that hold for all inputs.
+    """
+
+    place: Place
+    models: tuple[str, ...]
+    own: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    shared: Mapping[str, float] = field(default_factory=dict)
 
 
 class GradientTape:
@@ -32,7 +52,6 @@ class GradientTape:
 
     Args:
         plan: Of the weights as they are.
-        recipe: That it was planned from.
         checkpoints: Every model by its name.
         device: Where the maths is done.
         memory: What is kept between merges.
@@ -44,7 +63,6 @@ class GradientTape:
     def __init__(
         self,
         plan: Plan,
-        recipe: Recipe,
         checkpoints: Mapping[str, Checkpoint],
         *,
         device: torch.device,
@@ -55,13 +73,30 @@ class GradientTape:
                 f"{plan.method.name} has no gradients; choose a sampler that needs none"
             )
         self._of = plan.method.gradients
-        self._recipe, self._checkpoints = recipe, checkpoints
+        self._plan, self._checkpoints = plan, checkpoints
         self._device, self._memory = device, memory
         self._found: dict[str, TensorGradients] = {}
 
     def gradients(self) -> Mapping[str, TensorGradients]:
         """Return the gradients by tensor; a tensor that no loss depended on is left out."""
         return dict(self._found)
+
+    def by_number(self, merge: Merge) -> dict[str, Own]:
+        """Return the gradients by the numbers of the merge that was planned, summed over tensors.
+
+        Returns:
+            Parameter → [groups][components][experts], the last of length 1 for a parameter that is shared.
+        """
+        places = max(1, len(merge.groups)), len(merge.components) + 1
+        tables: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+        for one in self._found.values():
+            by_expert = {
+                name: [values[one.models.index(model)] for model in merge.experts]
+                for name, values in one.own.items()
+            }
+            for name, values in (by_expert | {n: [v] for n, v in one.shared.items()}).items():
+                tables.setdefault(name, np.zeros((*places, len(values))))[one.place] += values
+        return {name: tuples(table.tolist()) for name, table in tables.items()}
 
     def add(self, piece: TensorPlan, gradient: torch.Tensor) -> None:
         """Reduce the gradient of a loss by one merged tensor.
@@ -70,10 +105,10 @@ class GradientTape:
             piece: How the tensor came to be.
             gradient: Shaped as the tensor, any floating dtype and device.
         """
-        out = out_dtype(piece, self._recipe, self._checkpoints, None)
+        out = out_dtype(piece, self._plan, self._checkpoints, None)
         inputs = inputs_of(
             piece,
-            self._recipe,
+            self._plan,
             self._checkpoints,
             out=out,
             device=self._device,
@@ -150,7 +185,7 @@ def _added(
     before: TensorGradients | None, piece: TensorPlan, new: NumberGradients
 ) -> TensorGradients:
     if before is None:
-        return TensorGradients(piece.slice, piece.models, new.own, new.shared)
+        return TensorGradients(piece.place, piece.models, new.own, new.shared)
     own = {name: tuple(map(add, before.own[name], values)) for name, values in new.own.items()}
     shared = {name: before.shared[name] + value for name, value in new.shared.items()}
-    return TensorGradients(piece.slice, piece.models, own, shared)
+    return TensorGradients(piece.place, piece.models, own, shared)

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from evomerge.candidate import Recipe, Vocabulary
+from evomerge.candidate import Merge, Recipe, Vocabulary
 from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.devices import free_memory, torch_dtype, usable_device
@@ -22,7 +22,6 @@ from evomerge.merge.layout import Layout
 from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.resident import Memory
 from evomerge.merge.tokenizer import load_tokenizer
-from evomerge.merge.validation import check_recipe
 from evomerge.merge.vocabulary import OutputVocabulary
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
@@ -120,29 +119,31 @@ class LiveModel:
         """
         self._memory = Memory(budget, for_inputs=for_inputs)
 
-    def write(self, recipe: Recipe) -> None:
-        """Write a recipe's weights into the module.
+    def write(self, source: Merge | Recipe) -> None:
+        """Write a merge's weights into the module.
 
         Args:
-            recipe: Over models that this object was built with, and with as many layers as the module.
+            source: Over models that this object was built with, and with as many layers as the module.
 
         Raises:
-            RecipeError: The recipe is wrong, or names another model.
-            MergeError: The maths has no answer, or the recipe makes another number of layers. The module
+            RecipeError: It is wrong, or names another model.
+            MergeError: The maths has no answer, or it makes another number of layers. The module
                 then holds a mix of old and new weights, and the next write gives a whole model again.
         """
-        self._write(self._plan(recipe), recipe)
+        self._write(self._plan(source))
 
     @contextmanager
-    def gradients(self, recipe: Recipe, *, recompute: bool = False) -> Iterator[GradientTape]:
-        """Write a recipe's weights, and take the gradients of losses by the recipe's numbers.
+    def gradients(
+        self, source: Merge | Recipe, *, recompute: bool = False
+    ) -> Iterator[GradientTape]:
+        """Write a merge's weights, and take the gradients of losses by its numbers.
 
         Within the context the parameters require gradients; `loss.backward()`, as often as wanted, adds to
         what the tape holds and leaves no gradient behind. What the model's dtype rounds away has no
         part in a gradient.
 
         Args:
-            recipe: As for `write`.
+            source: As for `write`.
             recompute: Recompute the layers in the backward pass instead of keeping what it needs
                 (gradient checkpointing): the same gradients, less memory, a third more time. Nothing may
                 be cached meanwhile.
@@ -152,39 +153,36 @@ class LiveModel:
             MergeError: As `write` does; or the method has no gradients, or the module's tensors are not
                 those of the files (experts fused at loading).
         """
-        plan = self._plan(recipe)
+        plan = self._plan(source)
         if not self._is_by_name(plan):
             raise MergeError(
                 "gradients are not available: transformers converts the files' tensors when it loads them "
                 "(experts fused at loading); choose a sampler that needs none"
             )
-        seen = self._seen(plan, recipe)
-        tape = GradientTape(plan, recipe, seen, device=self._device, memory=self._memory)
-        self._write(plan, recipe)
+        tape = GradientTape(plan, self._seen(plan), device=self._device, memory=self._memory)
+        self._write(plan)
         layers = self._layers() if recompute else ()
         with recorded(tape, plan, self._targets), recomputed(layers):
             yield tape
 
-    def _plan(self, recipe: Recipe) -> Plan:
-        check_recipe(recipe)
-        for name in recipe.model_names():
+    def _plan(self, source: Merge | Recipe) -> Plan:
+        for name in source.model_names():
             if name not in self.checkpoints:
                 raise RecipeError(f"{name} is none of the models that were loaded")
-        if recipe.vocabulary != self._asked:
+        if source.vocabulary != self._asked:
             raise RecipeError(
-                f"found {recipe.vocabulary}, the live model was built with {self._asked}",
+                f"found {source.vocabulary}, the live model was built with {self._asked}",
                 field="tokenizer",
             )
-        plan = plan_merge(recipe, self.checkpoints)
+        plan = plan_merge(source, self.checkpoints)
         layers = plan.config.get_text_config().num_hidden_layers
         own_layers = self.module.config.get_text_config().num_hidden_layers
         if layers != own_layers:
-            raise MergeError(f"the recipe makes {layers} layers, the live model has {own_layers}")
+            raise MergeError(f"the merge makes {layers} layers, the live model has {own_layers}")
         return plan
 
-    def _write(self, plan: Plan, recipe: Recipe) -> None:
-        seen = self._seen(plan, recipe)
-        tensors = run_plan(plan, recipe, seen, device=self._device, memory=self._memory)
+    def _write(self, plan: Plan) -> None:
+        tensors = run_plan(plan, self._seen(plan), device=self._device, memory=self._memory)
         if self._is_by_name(plan):
             self._check_complete({piece.name for piece in plan.tensors})
             self._write_by_name(tensors)
@@ -195,11 +193,11 @@ class LiveModel:
     def _asked(self) -> Vocabulary | None:
         return None if self._vocabulary is None else self._vocabulary.asked
 
-    def _seen(self, plan: Plan, recipe: Recipe) -> Mapping[str, Checkpoint]:
+    def _seen(self, plan: Plan) -> Mapping[str, Checkpoint]:
         """Return the models, their rows matched by token where that was asked for."""
         if self._vocabulary is None:
             return self.checkpoints
-        return self._vocabulary.seen(plan, recipe, self.checkpoints)
+        return self._vocabulary.seen(plan, self.checkpoints)
 
     def _is_by_name(self, plan: Plan) -> bool:
         return all(piece.name in self._targets for piece in plan.tensors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from evomerge.candidate import Conditional, Scalar, Setting
 from evomerge.errors import RecipeError
@@ -41,19 +41,47 @@ def resolve(
         RecipeError: A required parameter lacks a value for this tensor.
     """
     scopes = tuple(scopes)
+    return completed(
+        method,
+        lambda name, spec: _first(scopes, name, spec, tensor, t),
+        per_source=per_source,
+        required=required,
+        of=f"{tensor} of {model}" if model else tensor,
+    )
+
+
+def completed(
+    method: Method,
+    find: Callable[[str, Parameter], Value | None],
+    *,
+    per_source: bool,
+    required: bool = True,
+    of: str,
+) -> Values:
+    """Return a value for every parameter of one kind: what `find` finds, or else the default.
+
+    Args:
+        method: Whose parameters.
+        find: Name and parameter → its value; None: none is given.
+        per_source: Which parameters: those of each source, or the shared ones.
+        required: Insist on required parameters.
+        of: For messages.
+
+    Raises:
+        RecipeError: A required parameter has no value.
+    """
     values: dict[str, Value] = {}
     for name, spec in method.parameters.items():
         if spec.per_source != per_source:
             continue
-        value = _first(scopes, name, spec, tensor, t)
+        value = find(name, spec)
         if value is None:
             value = spec.default
         if value is not None:
             values[name] = value
         elif spec.required and required:
-            place = f"{tensor} of {model}" if model else tensor
             raise RecipeError(
-                f"{method.name} needs a {name} for {place}, and no scope of the recipe gives one",
+                f"{method.name} needs a {name} for {of}, and nothing gives one",
                 field=f"parameters.{name}",
             )
     return values

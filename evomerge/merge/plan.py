@@ -1,4 +1,4 @@
-"""A recipe over real models → the list of output tensors, each with its inputs and parameters."""
+"""A merge, or a recipe file, over real models → output tensors, each with its inputs and parameters."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 from transformers import PretrainedConfig
 
-from evomerge.candidate import Recipe, Slice, Source
+from evomerge.candidate import Merge, Recipe, Slice, Source, Vocabulary
+from evomerge.candidate.merge import at, component_of
 from evomerge.errors import RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.layout import Layout
 from evomerge.merge.methods import Method, method
-from evomerge.merge.methods.method import Values
-from evomerge.merge.parameters import resolve
+from evomerge.merge.methods.method import Parameter, Value, Values
+from evomerge.merge.parameters import checked, completed, resolve
+from evomerge.merge.validation import check_recipe
+
+Place = tuple[int, int]
+"""Group of layers and component of a tensor: by these the numbers of a `Merge` are found."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class TensorPlan:
         base: Which input is the base; None where the method knows none.
         shared: Parameters that hold for all inputs.
         own: Parameters per input.
-        slice: Which of the recipe's slices it is made by; 0 for a recipe without slices.
+        place: Where its numbers stand; of a recipe its slice, and 0.
+        ancestor: Which input is the base model, also where the method takes it as one of the others.
     """
 
     name: str
@@ -37,7 +43,8 @@ class TensorPlan:
     base: int | None
     shared: Values
     own: tuple[Values, ...]
-    slice: int = 0
+    place: Place = (0, 0)
+    ancestor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,34 +55,117 @@ class Plan:
         method: The merge method.
         config: Configuration of the merged model; its dtype is the file's.
         tensors: In the order embeddings, layers, final norm and head.
+        models: All models, the base first; random masks are keyed by the place in this order.
+        seed: Keys the random masks.
+        dtype: Of the result; None: the base's own.
+        vocabulary: How vocabularies are matched; None: the models have one.
+        chat_template: A template, or the name of one; None: the tokenizer's own.
     """
 
     method: Method
     config: PretrainedConfig
     tensors: tuple[TensorPlan, ...]
+    models: tuple[str, ...]
+    seed: int = 0
+    dtype: str | None = None
+    vocabulary: Vocabulary | None = None
+    chat_template: str | None = None
 
 
-def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
-    """Plan a checked recipe.
+def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
+    """Plan a merge.
 
     Args:
-        recipe: It passed `check_recipe`.
+        source: What to merge.
         checkpoints: Every model that it names.
 
     Raises:
-        RecipeError: A layer range exceeds a model, or a required parameter lacks a value for a tensor.
+        RecipeError: A value is wrong, a layer range exceeds a model, or a required parameter lacks a value
+            for a tensor.
         ModelError: A model's layers cannot be told from its tensors' names.
     """
-    chosen = method(recipe.method)
-    first = checkpoints[recipe.model_names()[0]]
+    chosen = method(source.method)
+    if isinstance(source, Recipe):
+        check_recipe(source)
+    models = source.model_names()
+    first = checkpoints[models[0]]
     layout = Layout.of(first)
-    slices = _slices(recipe, layout.num_layers)
-    _check_ranges(slices, layout)
+    config = copy.deepcopy(first.config)
+    chat_template = None
+    dtype = source.dtype
+    if isinstance(source, Merge):
+        tensors = _merge_tensors(source, chosen, layout)
+    else:
+        slices = _slices(source, layout.num_layers)
+        _check_ranges(slices, layout)
+        _restack(config, slices, layout.num_layers)
+        tensors = _recipe_tensors(source, chosen, slices, layout)
+        dtype = source.out_dtype or dtype
+        chat_template = source.chat_template
     return Plan(
         method=chosen,
-        config=_config(first.config, slices, layout.num_layers),
-        tensors=tuple(_tensors(recipe, chosen, slices, layout)),
+        config=config,
+        tensors=tuple(tensors),
+        models=models,
+        seed=source.seed,
+        dtype=dtype,
+        vocabulary=source.vocabulary,
+        chat_template=chat_template,
     )
+
+
+def _merge_tensors(merge: Merge, chosen: Method, layout: Layout) -> Iterator[TensorPlan]:
+    """Plan a merge: a tensor has the numbers of its layer's group and of its component."""
+    groups = merge.groups or ((0, layout.num_layers),)
+    if groups[-1][1] != layout.num_layers:
+        raise RecipeError(
+            f"the groups end at layer {groups[-1][1]}, the models have {layout.num_layers} layers"
+        )
+    inputs = merge.inputs()
+    ancestor = merge.base if merge.base in inputs else None
+    base = inputs.index(ancestor) if ancestor is not None and chosen.uses_base else None
+    known: dict[Place, tuple[Values, tuple[Values, ...]]] = {}
+
+    def planned(name: str, group: int) -> TensorPlan:
+        place = (group, component_of(merge.components, name))
+        if place not in known:
+            own = tuple(_own(merge, chosen, place, m, i == base) for i, m in enumerate(inputs))
+            known[place] = _shared(merge, chosen, place), own
+        shared, own = known[place]
+        return TensorPlan(name, inputs, (name,) * len(inputs), base, shared, own, place, ancestor)
+
+    for name in layout.first:
+        yield planned(name, 0)
+    for group, (start, stop) in enumerate(groups):
+        for layer in range(start, stop):
+            for suffix in layout.layers[layer]:
+                yield planned(layout.name(layer, suffix), group)
+    for name in layout.last:
+        yield planned(name, len(groups) - 1)
+
+
+def _own(merge: Merge, chosen: Method, place: Place, model: str, is_base: bool) -> Values:
+    """Return the parameters of one input; the base of task vectors has none that it needs."""
+    group, component = place
+
+    def find(name: str, spec: Parameter) -> Value | None:
+        if name in merge.own and not is_base:
+            row = at(at(merge.own[name], group), component)
+            return checked(row[merge.experts.index(model)], spec)
+        return checked(merge.fixed[name], spec) if name in merge.fixed else None
+
+    return completed(chosen, find, per_source=True, required=not is_base, of=model)
+
+
+def _shared(merge: Merge, chosen: Method, place: Place) -> Values:
+    group, component = place
+
+    def find(name: str, spec: Parameter) -> Value | None:
+        if name in merge.shared:
+            return checked(at(at(merge.shared[name], group), component), spec)
+        return checked(merge.fixed[name], spec) if name in merge.fixed else None
+
+    return completed(chosen, find, per_source=False, of="all models")
 
 
 def _slices(recipe: Recipe, num_layers: int) -> tuple[Slice, ...]:
@@ -126,12 +216,11 @@ def _check_ranges(slices: Sequence[Slice], layout: Layout) -> None:
                 )
 
 
-def _config(base: PretrainedConfig, slices: Sequence[Slice], num_layers: int) -> PretrainedConfig:
-    """The base's configuration for the new stack; lists with an entry a layer follow the layers."""
+def _restack(config: PretrainedConfig, slices: Sequence[Slice], num_layers: int) -> None:
+    """Fit a configuration to another stack of layers; lists with an entry a layer follow the layers."""
     origin = [layer for piece in slices for layer in range(*_range(piece.sources[0]))]
-    config = copy.deepcopy(base)
     if origin == list(range(num_layers)):
-        return config
+        return
     text = config.get_text_config()
     per_layer = {
         key: [value[layer] for layer in origin]
@@ -143,10 +232,9 @@ def _config(base: PretrainedConfig, slices: Sequence[Slice], num_layers: int) ->
     text.num_hidden_layers = len(origin)
     for key, value in per_layer.items():
         setattr(text, key, value)
-    return config
 
 
-def _tensors(
+def _recipe_tensors(
     recipe: Recipe, chosen: Method, slices: Sequence[Slice], layout: Layout
 ) -> Iterator[TensorPlan]:
     for name in layout.first:
@@ -184,7 +272,8 @@ def _tensor(
     piece = slices[number]
     models = tuple(source.model for source in piece.sources)
     tensors = names or (name,) * len(models)
-    base = (piece.base_model or recipe.base_model) if chosen.uses_base else None
+    ancestor = piece.base_model or recipe.base_model
+    base = ancestor if chosen.uses_base else None
     wider = (piece.parameters, recipe.parameters)
     own = tuple(
         resolve(
@@ -205,5 +294,6 @@ def _tensor(
         base=models.index(base) if base is not None else None,
         shared=resolve(chosen, wider, tensor=name, t=t, per_source=False),
         own=own,
-        slice=number,
+        place=(number, 0),
+        ancestor=ancestor if ancestor in models else None,
     )

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from evomerge.candidate import Recipe, dumps
+from evomerge.candidate import Merge, Recipe, dumps
 from evomerge.config.destination import open_to_readers, refuse_unwritable
 from evomerge.errors import MergeError, ResultsError, UserError
 from evomerge.merge.card import default_card
@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 
 
 def save(
-    recipe: Recipe,
+    source: Merge | Recipe,
     out: Path | str,
     *,
     device: torch.device | str = "cpu",
@@ -49,10 +49,10 @@ def save(
     Nothing is left behind when it fails: the folder appears, whole, or not at all.
 
     Args:
-        recipe: What to merge.
+        source: What to merge.
         out: The folder; its parents are made.
         device: Where the maths is done.
-        dtype: Of the file; None: the recipe's `out_dtype`, or its `dtype`, or the base's own.
+        dtype: Of the file; None: the recipe's, or the base's own.
         shard_size: Largest file, such as `5GB`, or bytes.
         card: The model card; None: a short one that shows the recipe.
         replace: Replace an existing folder, once the new one is complete.
@@ -74,6 +74,7 @@ def save(
     device = usable_device(device)
     if dtype is not None:
         torch_dtype(dtype)
+    recipe = source.recipe() if isinstance(source, Merge) else source
     check_recipe(recipe)
     opened = {
         name: open_checkpoint(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
@@ -83,26 +84,24 @@ def save(
     base, *experts = checkpoints.values()
     matched = recipe.vocabulary is not None
     check_family(base, experts, matched=matched, trust_remote_code=trust_remote_code)
-    plan = plan_merge(recipe, checkpoints)
+    plan = plan_merge(source, checkpoints)
     for name, checkpoint in checkpoints.items():
         check_finite(checkpoint, _inputs(plan, name))
-    vocabulary = _vocabulary(recipe, checkpoints, trust_remote_code)
+    vocabulary = _vocabulary(plan, checkpoints, trust_remote_code)
     tokenizer = TokenizerFiles.plan(
-        recipe, checkpoints, vocabulary, trust_remote_code=trust_remote_code
+        plan.chat_template, checkpoints, vocabulary, trust_remote_code=trust_remote_code
     )
     if vocabulary is not None:
         vocabulary.configure(plan.config)
-        checkpoints = vocabulary.seen(plan, recipe, checkpoints)
+        checkpoints = vocabulary.seen(plan, checkpoints)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = _beside(out)
     except OSError as error:
         raise MergeError(f"{out} cannot be written: {error.strerror or error}") from None
     try:
-        _write_tensors(
-            plan, recipe, checkpoints, aside, device, dtype, _bytes(shard_size), progress
-        )
-        _write_config(plan, recipe, checkpoints, aside, dtype)
+        _write_tensors(plan, checkpoints, aside, device, dtype, _bytes(shard_size), progress)
+        _write_config(plan, checkpoints, aside, dtype)
         tokenizer.write(aside)
         (aside / "recipe.yaml").write_text(dumps(recipe), encoding="utf-8")
         text = default_card(recipe, out.name) if card is None else card
@@ -130,18 +129,15 @@ def _inputs(plan: Plan, model: str) -> list[str]:
 
 
 def _vocabulary(
-    recipe: Recipe, checkpoints: Mapping[str, Checkpoint], trust_remote_code: bool
+    plan: Plan, checkpoints: Mapping[str, Checkpoint], trust_remote_code: bool
 ) -> OutputVocabulary | None:
-    if recipe.vocabulary is None:
+    if plan.vocabulary is None:
         return None
-    return OutputVocabulary.build(
-        recipe.vocabulary, checkpoints, trust_remote_code=trust_remote_code
-    )
+    return OutputVocabulary.build(plan.vocabulary, checkpoints, trust_remote_code=trust_remote_code)
 
 
 def _write_tensors(
     plan: Plan,
-    recipe: Recipe,
     checkpoints: Mapping[str, Checkpoint],
     folder: Path,
     device: torch.device | str,
@@ -149,11 +145,11 @@ def _write_tensors(
     shard_size: int,
     progress: Progress | None,
 ) -> None:
-    sizes = _sizes(plan, recipe, checkpoints, dtype)
+    sizes = _sizes(plan, checkpoints, dtype)
     shards = _shards(sizes, shard_size)
     total, written, number = sum(sizes.values()), 0, 0
     pending: dict[str, torch.Tensor] = {}
-    for name, tensor in run_plan(plan, recipe, checkpoints, device=device, dtype=dtype):
+    for name, tensor in run_plan(plan, checkpoints, device=device, dtype=dtype):
         pending[name] = tensor.to("cpu").contiguous()
         written += sizes[name]
         if set(pending) == set(shards[number]):
@@ -173,14 +169,12 @@ def _write_tensors(
         )
 
 
-def _sizes(
-    plan: Plan, recipe: Recipe, checkpoints: Mapping[str, Checkpoint], dtype: str | None
-) -> dict[str, int]:
+def _sizes(plan: Plan, checkpoints: Mapping[str, Checkpoint], dtype: str | None) -> dict[str, int]:
     """Output tensor → bytes, in the order of writing."""
     sizes = {}
     for piece in plan.tensors:
         shape = checkpoints[piece.models[0]].tensors[piece.tensors[0]].shape
-        itemsize = out_dtype(piece, recipe, checkpoints, dtype).itemsize
+        itemsize = out_dtype(piece, plan, checkpoints, dtype).itemsize
         sizes[piece.name] = torch.Size(shape).numel() * itemsize
     return sizes
 
@@ -206,14 +200,13 @@ def _shard_name(number: int, count: int) -> str:
 
 def _write_config(
     plan: Plan,
-    recipe: Recipe,
     checkpoints: Mapping[str, Checkpoint],
     folder: Path,
     dtype: str | None,
 ) -> None:
     floating = [
         found
-        for found in (out_dtype(piece, recipe, checkpoints, dtype) for piece in plan.tensors)
+        for found in (out_dtype(piece, plan, checkpoints, dtype) for piece in plan.tensors)
         if found.is_floating_point
     ]
     plan.config.dtype = max(set(floating), key=floating.count)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from evomerge.candidate import Recipe
 from evomerge.merge.chat_templates import chosen_template
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.tokenizer import FILES, load_tokenizer
@@ -34,7 +33,7 @@ class TokenizerFiles:
     @classmethod
     def plan(
         cls,
-        recipe: Recipe,
+        template: str | None,
         checkpoints: Mapping[str, Checkpoint],
         vocabulary: OutputVocabulary | None,
         *,
@@ -43,7 +42,7 @@ class TokenizerFiles:
         """Find tokenizer, chat template and generation settings; without a tokenizer, the latter only.
 
         Args:
-            recipe: Of the merged model.
+            template: Chat template of the merged model, or the name of one; None: its tokenizer's own.
             checkpoints: Its models, the base first.
             vocabulary: Whose tokens it has; None: the base's.
             trust_remote_code: Let models run code of their own; it is copied along.
@@ -64,16 +63,14 @@ class TokenizerFiles:
         if trust_remote_code:
             copies.append((base.folder, _named(base.folder, "*.py")))
         folders = [checkpoint.tokenizer_folder for checkpoint in checkpoints.values()]
-        template = chosen_template(
-            recipe.chat_template, folders, trust_remote_code=trust_remote_code
-        )
-        if template is not None:
+        chosen = chosen_template(template, folders, trust_remote_code=trust_remote_code)
+        if chosen is not None:
             tokenizer = (
                 load_tokenizer(str(source), trust_remote_code=trust_remote_code)
                 if vocabulary is None
                 else vocabulary.tokenizer
             )
-            tokenizer.chat_template = template
+            tokenizer.chat_template = chosen
         return cls(tuple(copies), tokenizer)
 
     def write(self, folder: Path) -> None:

@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from evomerge.candidate import Recipe, TokenSource, Vocabulary, token_sources
+from evomerge.candidate import TokenSource, Vocabulary, token_sources
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.location import locate, split_adapter
@@ -115,16 +115,13 @@ class OutputVocabulary:
             _heights=heights,
         )
 
-    def seen(
-        self, plan: Plan, recipe: Recipe, checkpoints: Mapping[str, Checkpoint]
-    ) -> dict[str, Checkpoint]:
+    def seen(self, plan: Plan, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
         """Return the models with their embeddings and heads row by row in this vocabulary.
 
         Which rows a model gets of tokens that it lacks depends on the other inputs of the same tensor.
 
         Args:
             plan: Of the merge.
-            recipe: That it was planned from.
             checkpoints: The models that this vocabulary was built for.
 
         Raises:
@@ -134,9 +131,7 @@ class OutputVocabulary:
         inputs: list[tuple[str, tuple[str, ...], str | None]] = []
         for piece in plan.tensors:
             if piece.name in known:
-                own = recipe.slices[piece.slice].base_model if recipe.slices else None
-                base = own or recipe.base_model
-                inputs.append((piece.name, piece.models, base if base in piece.models else None))
+                inputs.append((piece.name, piece.models, piece.ancestor))
         key = tuple(inputs)
         if key not in self._seen:
             views: dict[str, dict[str, Group]] = {}

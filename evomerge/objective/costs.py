@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Outcome
 from evomerge.config import Campaign
 from evomerge.objective.references import References
@@ -42,20 +42,6 @@ class Size:
                 layers[layer] = layers.get(layer, 0) + count
         return cls(tuple(layers[layer] for layer in sorted(layers)), rest)
 
-    def relative(self, recipe: Recipe) -> float:
-        """Return a merged model's weights as a share of the base's.
-
-        1 wherever each layer is merged once; else (a stack of passthrough slices) every slice adds the
-        layers of its range.
-        """
-        if not recipe.slices or not self.layers:
-            return 1.0
-        stacked = 0
-        for piece in recipe.slices:
-            start, stop = piece.sources[0].layer_range or (0, len(self.layers))
-            stacked += sum(self.layers[start:stop])
-        return (stacked + self.rest) / (sum(self.layers) + self.rest)
-
     def to_json(self) -> dict[str, Any]:
         """Return plain lists and numbers."""
         return {"layers": list(self.layers), "rest": self.rest}
@@ -67,14 +53,18 @@ class Size:
 
 
 def relative_costs(
-    campaign: Campaign, outcome: Outcome, recipe: Recipe | None, references: References, size: Size
+    campaign: Campaign,
+    outcome: Outcome,
+    candidate: Candidate | None,
+    references: References,
+    size: Size,
 ) -> tuple[float, ...]:
     """Return each of the campaign's costs, relative to the base's on the same split.
 
     Args:
         campaign: Its `costs`.
         outcome: Without a failure.
-        recipe: The model's; None: of the base's size.
+        candidate: The model; None: of the base's size.
         references: The base among them.
         size: Of the base.
 
@@ -85,7 +75,7 @@ def relative_costs(
     found = []
     for cost in campaign.costs:
         if cost.cost == "parameters":
-            found.append(1.0 if recipe is None else size.relative(recipe))
+            found.append(1.0 if candidate is None else candidate.size(size.layers, size.rest))
             continue
         theirs = 0.0 if references.base is None else tokens_per_item(references.base)
         measured = theirs > 0 and outcome.cost.items > 0

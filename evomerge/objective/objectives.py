@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Outcome, Split
 from evomerge.config import Campaign, Objective
 from evomerge.errors import CampaignError
@@ -73,12 +73,12 @@ class Objectives:
         upward = [self._higher(goal) for goal in self._goals] + [False] * len(self.campaign.costs)
         return tuple("maximize" if up else "minimize" for up in upward)
 
-    def values(self, outcome: Outcome, recipe: Recipe | None = None) -> tuple[float, ...]:
+    def values(self, outcome: Outcome, candidate: Candidate | None = None) -> tuple[float, ...]:
         """Return what the study is told of an outcome.
 
         Args:
             outcome: Without a failure.
-            recipe: The model's, for the cost in parameters.
+            candidate: The model, for the cost in parameters.
 
         Returns:
             The weighted mean (a metric better when lower counted negatively, or every value as a share of
@@ -86,7 +86,7 @@ class Objectives:
             one a cost. Some may be NaN or infinite where a metric is.
         """
         values = tuple(self._value(outcome, goal) for goal in self._goals)
-        costs = self.costs(outcome, recipe)
+        costs = self.costs(outcome, candidate)
         if self.campaign.mode == "pareto":
             return (*values, *costs)
         return (self._mean_of(values) - self.charge(costs),)
@@ -111,9 +111,9 @@ class Objectives:
         pairs = zip(self.campaign.costs, costs, strict=True)
         return math.fsum(setting.weight * cost for setting, cost in pairs)
 
-    def costs(self, outcome: Outcome, recipe: Recipe | None = None) -> tuple[float, ...]:
+    def costs(self, outcome: Outcome, candidate: Candidate | None = None) -> tuple[float, ...]:
         """Return the campaign's costs, each relative to the base's."""
-        return relative_costs(self.campaign, outcome, recipe, self.references, self.size)
+        return relative_costs(self.campaign, outcome, candidate, self.references, self.size)
 
     def violations(self, outcome: Outcome) -> tuple[float, ...]:
         """Return by how much each condition is missed; met where at most 0; empty without conditions."""

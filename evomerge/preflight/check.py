@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge import config as settings
 from evomerge.candidate.trial import SPLITS, Split
 from evomerge.config import Campaign
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError, TaskError
-from evomerge.merge.methods import METHODS, Parameter
-from evomerge.merge.validation import check_recipe
+from evomerge.kinds import SearchSpace, kind_named
 from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
 from evomerge.preflight.typos import check_names
 from evomerge.scoring import open_backend
-from evomerge.space import Space
 from evomerge.tasks import Items, PromptStyle, SplitPlan, TaskRequest, load_items
 
 FINAL_SPLITS: tuple[Split, ...] = ("select", "holdout")
@@ -39,7 +36,7 @@ class Preflight:
 
     campaign: Campaign
     family: OpenFamily
-    space: Space
+    space: SearchSpace
     requests: tuple[TaskRequest, ...]
     plan: SplitPlan
     prompt: PromptStyle
@@ -62,20 +59,17 @@ def preflight(campaign: Campaign, file: Path | None = None) -> Preflight:
 
 def _preflight(campaign: Campaign) -> Preflight:
     check_names(campaign)
-    check_methods(campaign)
     check_sampler(campaign)
     check_budget(campaign)
     family = open_family(campaign.models)
-    space = Space.build(campaign.space, family.family, METHODS, campaign.search.seed)
+    kind = kind_named(campaign.space.kind)
+    space = kind.space(campaign.space, family.family, campaign.search.seed)
     if not space.distributions:
         raise CampaignError(
             "nothing is searched: every parameter is fixed; give one a range, such as "
             "weight: {low: 0.0, high: 1.0}",
             field="space.parameters",
         )
-    for name in campaign.space.method:
-        with at_field("space.parameters", CampaignError):
-            check_recipe(space.recipe(space.middle(name)))
     requests = tuple(TaskRequest(goal.task, goal.num_fewshot) for goal in campaign.objectives)
     plan = split_plan(campaign)
     prompt = PromptStyle(**campaign.prompt.model_dump())
@@ -94,52 +88,6 @@ def split_plan(campaign: Campaign) -> SplitPlan:
         seed=items.seed,
         drawn_from={split: getattr(items.drawn_from, split) for split in SPLITS},
     )
-
-
-def check_methods(campaign: Campaign) -> None:
-    """Check the values of parameters, for which no model is needed. Raises CampaignError."""
-    space = campaign.space
-    takes = {key: spec for name in space.method for key, spec in METHODS[name].parameters.items()}
-    for key, value in space.parameters.items():
-        field = f"space.parameters.{key}"
-        _check_range(key, value, takes[key], field)
-    for name in space.method:
-        for key, spec in METHODS[name].parameters.items():
-            if spec.required and key not in space.parameters:
-                raise CampaignError(
-                    f"{name} needs the parameter {key}: a value, or a range such as "
-                    f"{key}: {{low: 0.0, high: 1.0}}",
-                    field="space.parameters",
-                )
-
-
-def _check_range(key: str, value: settings.Searched, spec: Parameter, field: str) -> None:
-    if isinstance(value, settings.Range):
-        if spec.kind == "boolean":
-            raise CampaignError(f"{key} is true or false, it has no range", field=field)
-        ends = [("low", value.low), ("high", value.high)]
-        if value.sum is not None:
-            ends.append(("sum", value.sum))  # one expert may get all of it
-        for expert, own in value.experts.items():
-            place = f"experts.{expert}"
-            if isinstance(own, settings.Bounds):
-                ends += [(f"{place}.low", own.low), (f"{place}.high", own.high)]
-            else:
-                ends.append((place, float(own)))
-    elif isinstance(value, bool) != (spec.kind == "boolean"):
-        expected = "true or false" if spec.kind == "boolean" else "a number"
-        raise CampaignError(f"found {value}, expected {expected}", field=field)
-    else:
-        ends = [("", float(value))]
-    for name, end in ends:
-        below = spec.low is not None and end < spec.low
-        if below or (spec.high is not None and end > spec.high):
-            low = "-inf" if spec.low is None else f"{spec.low:g}"
-            high = "inf" if spec.high is None else f"{spec.high:g}"
-            raise CampaignError(
-                f"found {end:g}, expected {key} in [{low}, {high}]",
-                field=f"{field}.{name}" if name else field,
-            )
 
 
 def check_sampler(campaign: Campaign) -> None:

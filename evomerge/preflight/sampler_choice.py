@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError
+from evomerge.kinds import SearchSpace
 from evomerge.scoring import gold_count
 from evomerge.search.racing import race_faults
-from evomerge.space import Space
 from evomerge.tasks import Items
 
 
-def with_sampler(campaign: Campaign, space: Space, items: Items) -> Campaign:
+def with_sampler(campaign: Campaign, space: SearchSpace, items: Items) -> Campaign:
     """Choose the sampler where the campaign leaves it open; refuse `gradient` where nothing has a gradient.
 
     Args:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from evomerge.config import Campaign
+from evomerge.config import Campaign, Space
 from evomerge.config.faults import at_field, located
 from evomerge.config.model_names import parts
 from evomerge.errors import (
     CampaignError,
     ModelError,
-    RecipeError,
     ResultsError,
     TaskError,
     nearest,
 )
-from evomerge.merge.methods import method
+from evomerge.kinds import kind_named
 from evomerge.zoo import registry
 
 
@@ -33,22 +32,20 @@ def check_names(campaign: Campaign, file: Path | None = None) -> None:
         UserError: A name is unknown, or a folder is missing.
     """
     with located(file):
-        _check_methods(campaign)
+        _check_space(campaign.space)
         for field, model in _models(campaign):
             _check_model(field, model)
         _check_folders(campaign)
 
 
-def _check_methods(campaign: Campaign) -> None:
-    methods = campaign.space.method
-    try:
-        takes = {key for name in methods for key in method(name).parameters}
-    except RecipeError as error:
-        raise CampaignError(error.message, field="space.method") from None
-    for key in campaign.space.parameters:
-        if key not in takes:
-            message = f'unknown parameter "{key}" of {" or ".join(methods)}; {nearest(key, takes)}'
-            raise CampaignError(message, field=f"space.parameters.{key}")
+def _check_space(space: Space) -> None:
+    kind = kind_named(space.kind)
+    for key in space.model_fields_set - kind.keys - {"kind"}:
+        raise CampaignError(
+            f'the kind "{space.kind}" takes no {key}; {nearest(key, kind.keys)}',
+            field=f"space.{key}",
+        )
+    kind.check(space)
 
 
 def _models(campaign: Campaign) -> Iterator[tuple[str, str]]:

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError
-from evomerge.merge.methods import METHODS
 from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight
 from evomerge.search.ranking import Scored, ranking
-from evomerge.space import Space, transfer
 from evomerge.store import Store
 
 POINTS = 4
@@ -42,7 +40,7 @@ def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
         opened = Store.open(folder, write=False)
     with opened as store:
         _check_base(store, ready)
-        old = Space.of(store.campaign, ready.family.family.num_layers, METHODS)
+        earlier = store.campaign
         aims = Objectives.of(store.campaign, store.facts, store.evaluations(), "search")
         complete = [trial for trial in store.trials() if trial.state == "complete"]
         scored = [
@@ -54,7 +52,7 @@ def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
         chosen = [] if store.winner is None else [store.winner.number]
         params = {trial.number: trial.params for trial in complete}
     numbers = dict.fromkeys(number for number in (*chosen, *ranked) if number in params)
-    found = [transfer(old, ready.space, params[number]) for number in numbers]
+    found = [ready.space.taken_over(earlier, params[number]) for number in numbers]
     points: list[dict[str, float]] = []
     for point in found:
         if point is not None and point not in points:

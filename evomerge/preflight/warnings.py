@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from evomerge.candidate.merge import component_of
+from evomerge.config import SamplerName
 from evomerge.inference.sizing import token_bytes
+from evomerge.kinds import SearchSpace
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.layout import Layout
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.machine import Here
-from evomerge.space import REST, component_of, unused
+from evomerge.space import REST, codes
 from evomerge.workers.memory_plan import MemoryPlan, size
 
 TOO_LONG = 30 * 86400
@@ -42,13 +45,26 @@ def warnings_of(
     return (
         *ready.campaign.notes,
         *_of_the_search(ready, seconds, trials),
-        *unused(ready.space, ready.campaign.search.sampler),
+        *without_gradient(ready.space, ready.campaign.search.sampler),
         *_of_components(ready),
         *_of_workers(ready, machine),
         *_of_batches(ready, memory),
         *(memory.faults if memory is not None else ()),
         *([full] if needed > free else []),
     )
+
+
+def without_gradient(space: SearchSpace, sampler: SamplerName) -> Iterator[str]:
+    """Yield a warning where the sampler `gradient` meets dimensions that have none."""
+    names, smooth = tuple(space.distributions), set(space.differentiable)
+    flat = [name for name in names if name not in smooth and not codes.is_choice(name)]
+    if sampler == "gradient" and flat:
+        kinds = Counter(name.split("/")[0] for name in flat)
+        listed = ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in kinds.items())
+        yield (
+            f"there is no gradient by {len(flat)} of {len(names)} dimensions ({listed}): the sampler's "
+            "CMA-ES part searches them"
+        )
 
 
 def _of_the_search(ready: Preflight, seconds: float | None, trials: int) -> Iterator[str]:

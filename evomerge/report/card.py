@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evomerge import candidate as recipes
 from evomerge import yaml_file
 from evomerge.candidate.trial import SPLITS
 from evomerge.errors import ResultsError
@@ -52,13 +51,13 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
         campaign=campaign,
         row=row,
         origin=row.name if row.trial is None else f"trial {row.trial}",
-        method=row.recipe.method,
+        method=row.recipe.label(),
         search=store.campaign.search,
         base=shown_model(campaign.base),
         experts={name: shown_model(model) for name, model in campaign.experts.items()},
         leaderboard=table(layout(leaderboard, split)),
         split=split,
-        recipe=fenced(recipes.dumps(row.recipe), "yaml"),
+        recipe=fenced(row.recipe.file(), "yaml"),
         versions=campaign.versions,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from evomerge import candidate as recipes
 from evomerge.objective import Objectives, feasible
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def front_json(store: Store) -> str:
         if outcome is not None and outcome.failure is None:
             again = select.values(outcome, trial.candidate)
             shown["select"] = dict(zip(names, again, strict=True))
-        recipe = recipes.dumps(trial.candidate)
+        recipe = trial.candidate.file()
         member = {"trial": trial.number, "name": trial.entry.name, "values": shown}
         members.append({**member, "recipe": recipe})
     data = {

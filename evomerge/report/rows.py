@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from evomerge import candidate as recipes
-from evomerge.candidate import Recipe
+from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Cost, Outcome, Split
 from evomerge.objective import feasible
 from evomerge.report.scores import SplitScores, Value
@@ -36,7 +35,7 @@ class Row:
     name: str
     kind: Kind
     trial: int | None
-    recipe: Recipe
+    recipe: Candidate
     splits: Mapping[Split, SplitScores]
     cost: Cost = field(default_factory=Cost)
     front: bool | None = None
@@ -70,7 +69,7 @@ class Row:
             "name": self.name,
             "kind": self.kind,
             "trial": self.trial,
-            "recipe": recipes.dumps(self.recipe),
+            "recipe": self.recipe.file(),
             "splits": {split: _scores_to_json(scores) for split, scores in self.splits.items()},
             "cost": asdict(self.cost),
         }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Estimate, Outcome, TaskScores
 from evomerge.config import Objective
 from evomerge.objective import Objectives, is_proportional, metric_on, ratio, total_violation
@@ -98,15 +98,17 @@ def searched(aims: Objectives) -> Objectives:
     return replace(aims, split="search")
 
 
-def split_scores(aims: Objectives, outcome: Outcome, recipe: Recipe | None = None) -> SplitScores:
-    """Aggregate one outcome by the aims of its split; the recipe is for the cost in parameters."""
+def split_scores(
+    aims: Objectives, outcome: Outcome, candidate: Candidate | None = None
+) -> SplitScores:
+    """Aggregate one outcome by the aims of its split; the candidate is for the cost in parameters."""
     if outcome.failure is not None:
         failure = f"{outcome.failure.kind}: {outcome.failure.reason}"
         return SplitScores(None, None, {}, failure=failure, outcome=outcome)
     campaign = aims.campaign
     objective = mean(reported(aims), outcome)
     quality = None if objective is None else mean_sign(reported(aims)) * objective.value
-    costs = aims.costs(outcome, recipe)
+    costs = aims.costs(outcome, candidate)
     comes_off = quality is not None and costs and campaign.mode == "mean"
     differs = any(goal.metric != goal.report for goal in campaign.objectives)
     return SplitScores(
@@ -129,7 +131,7 @@ def split_scores(aims: Objectives, outcome: Outcome, recipe: Recipe | None = Non
 
 
 def estimated_scores(
-    aims: Objectives, values: Sequence[float], outcome: Outcome, recipe: Recipe | None = None
+    aims: Objectives, values: Sequence[float], outcome: Outcome, candidate: Candidate | None = None
 ) -> SplitScores:
     """Return a pruned trial's scores on the search items: estimates, without intervals.
 
@@ -138,7 +140,7 @@ def estimated_scores(
     """
     campaign = aims.campaign
     pareto = campaign.mode == "pareto"
-    costs = aims.costs(outcome, recipe)
+    costs = aims.costs(outcome, candidate)
     quality = aims.mean(values) + (0.0 if pareto else aims.charge(costs))
     items = sum(len(scores.items) for scores in outcome.scores.values())
     estimate = Value(mean_sign(aims) * quality, n=items)

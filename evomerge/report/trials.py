@@ -1,10 +1,10 @@
-"""All trials of a campaign, and one trial with the numbers of its recipe."""
+"""All trials of a campaign, and one trial with the numbers of its candidate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from evomerge.candidate import Conditional, Recipe, Setting
+from evomerge.candidate import Candidate
 from evomerge.config.model_names import short_name
 from evomerge.errors import ResultsError
 from evomerge.report.grid import Plain, Report, short_names, words
@@ -34,13 +34,13 @@ def trials_report(store: Store) -> Report:
 
 
 def trial_report(store: Store, number: int) -> Report:
-    """Return what formats write of one trial: its scores, and every number of its recipe (as records).
+    """Return what formats write of one trial: its scores, and every number of its candidate (as records).
 
     Raises:
         ResultsError: There is no such trial.
     """
     trial = _found(store, number)
-    row, found = trial.to_row(), recipe_numbers(trial.candidate)
+    row, found = trial.to_row(), numbers_of(trial.candidate)
     known = [
         {"": name, "value": value}
         for name, value in row.items()
@@ -49,46 +49,19 @@ def trial_report(store: Store, number: int) -> Report:
     return Report((words(known), words(_wide(found))), found, {**row, "recipe": found})
 
 
-def recipe_numbers(recipe: Recipe) -> list[dict[str, Plain]]:
-    """Return every parameter of a recipe with the model, layers and tensors that it holds for.
+def numbers_of(candidate: Candidate) -> list[dict[str, Plain]]:
+    """Return every number of a candidate and what it holds for.
 
-    Models are called by the last part of their name, unless two would be called alike; `all` is what
-    holds for every model, layer or tensor.
+    Models are called by the last part of their name, unless two would be called alike.
     """
-    names = recipe.model_names()
+    names = candidate.model_names()
     short = [short_name(name) for name in names]
     called = dict(zip(names, short if len(set(short)) == len(short) else names, strict=True))
-    scopes: list[tuple[str, str, Mapping[str, Setting]]] = [("all", "all", recipe.parameters)]
-    scopes += [(called[one.model], "all", one.parameters) for one in recipe.models]
-    for part in recipe.slices:
-        for source in part.sources:
-            layers = "all" if source.layer_range is None else "{}-{}".format(*source.layer_range)
-            scopes.append((called[source.model], layers, source.parameters))
-        scopes.append(("all", layers, part.parameters))
+    rows = candidate.numbers()
     return [
-        {"model": model, "layers": layers, "tensors": tensors, "parameter": name, "value": value}
-        for model, layers, parameters in scopes
-        for name, setting in parameters.items()
-        for tensors, value in _values(setting)
+        {key: called.get(str(cell), cell) if key == "model" else cell for key, cell in row.items()}
+        for row in rows
     ]
-
-
-def _values(setting: Setting) -> Iterator[tuple[str, Plain]]:
-    """Yield the tensors that a number holds for, and the number."""
-    if not isinstance(setting, tuple):
-        yield "all", setting
-        return
-    named = [one for one in setting if isinstance(one, Conditional)]
-    if not named:
-        yield (
-            "all",
-            ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in setting),
-        )
-    for one in named:
-        rest = "all" if len(named) == 1 else "rest"
-        tensors = rest if one.filter in (None, "*") else str(one.filter)
-        shown = one.value
-        yield tensors, ", ".join(map(str, shown)) if isinstance(shown, tuple) else shown
 
 
 def _wide(found: Sequence[Mapping[str, Plain]]) -> list[dict[str, Plain]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Entry
 from evomerge.space import Baseline
 
@@ -28,7 +28,7 @@ def pick(
     in_turn: Iterable[Entry],
     count: int,
     known: Sequence[Baseline],
-    content: Callable[[Recipe], Hashable],
+    content: Callable[[Candidate], Hashable],
 ) -> Finalists:
     """Take trials until `count` new models are found.
 
@@ -36,7 +36,7 @@ def pick(
         in_turn: The trials, the likeliest winners first; read no further than needed.
         count: How many.
         known: Parents and naive merges.
-        content: Recipe → a value that is equal for recipes of one model.
+        content: Candidate → a value that is equal for candidates of one model.
     """
     rows = {content(row.candidate): row.key for row in reversed(known)}
     chosen: dict[Hashable, Entry] = {}

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import xxhash
 from optuna.distributions import FloatDistribution
 
-from evomerge.candidate import Parts
 from evomerge.candidate.trial import Outcome
 from evomerge.search.unit_cube import UnitCube, Vector
 
 NEAR = 1e-3
 """Root mean square distance, in shares of the ranges, below which two candidates are as good as one."""
 
-Key = tuple[int, bytes]
+Key = bytes
 
 
 class InFlight:
-    """Who is in flight, by recipe and by place.
+    """Who is in flight, by candidate and by place.
 
     Attributes:
-        repeats: How many of the latest trials in a row had the recipe of an earlier one.
+        repeats: How many of the latest trials in a row were the candidate of an earlier one.
 
     Args:
         distributions: The space.
@@ -36,10 +34,11 @@ class InFlight:
         self._places = np.empty((8, len(self._cube)))  # [at least the trials in flight, dimensions]
         self._rows: dict[int, int] = {}  # trial → its row of `_places`; the rows are 0 to n - 1
         self._keys: dict[int, Key] = {}
-        self._running: dict[Key, int] = {}  # recipe → the trial that is evaluated for all its twins
+        self._running: dict[
+            Key, int
+        ] = {}  # candidate → the trial that is evaluated for all its twins
         self._twins: dict[int, list[int]] = {}
         self._done: dict[Key, Outcome] = {}
-        self._forms: dict[tuple[Hashable, ...], int] = {}
         self._seen: set[Key] = set()
 
     def is_near(self, params: Mapping[str, float]) -> bool:
@@ -50,9 +49,9 @@ class InFlight:
         squares = np.einsum("ij,ij->i", apart, apart)
         return bool(squares.min() < NEAR**2 * len(self._cube))
 
-    def start(self, number: int, params: Mapping[str, float], recipe: Parts) -> Outcome | None:
-        """Put a trial in flight; return the outcome of an earlier trial with the same recipe."""
-        key = self._keys[number] = self._key(recipe)
+    def start(self, number: int, params: Mapping[str, float], text: str) -> Outcome | None:
+        """Put a trial in flight; return the outcome of an earlier trial of the same candidate."""
+        key = self._keys[number] = xxhash.xxh3_128_digest(text.encode())
         self.repeats = self.repeats + 1 if key in self._seen else 0
         self._seen.add(key)
         if len(self._rows) == len(self._places):
@@ -62,7 +61,7 @@ class InFlight:
         return self._done.get(key)
 
     def is_twin(self, number: int) -> bool:
-        """Tell whether another trial of the same recipe is in flight already; then this one waits for it."""
+        """Tell whether another trial of the candidate is in flight already; this one waits for it then."""
         leader = self._running.setdefault(self._keys[number], number)
         if leader == number:
             return False
@@ -95,8 +94,3 @@ class InFlight:
             moved = next(other for other, at in self._rows.items() if at == last)
             self._places[row] = self._places[last]
             self._rows[moved] = row
-
-    def _key(self, recipe: Parts) -> Key:
-        form = self._forms.setdefault(recipe.form, len(self._forms))
-        numbers = struct.pack(f"{len(recipe.numbers)}d", *recipe.numbers)
-        return form, xxhash.xxh3_128_digest(numbers)

@@ -10,6 +10,7 @@ from optuna.distributions import FloatDistribution
 
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError
+from evomerge.kinds import SearchSpace
 from evomerge.objective import Direction, Objectives
 from evomerge.search.bandit_sampler import BanditSampler
 from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
@@ -20,7 +21,6 @@ from evomerge.search.optuna_sampler import RANDOM_TRIALS, OptunaSampler
 from evomerge.search.random_sampler import RandomSampler
 from evomerge.search.sampler import Sampler
 from evomerge.search.sobol_sampler import SobolSampler
-from evomerge.space import Space
 
 Distributions = Mapping[str, FloatDistribution]
 
@@ -31,7 +31,7 @@ _FEWEST_RANDOM = 3
 
 def open_sampler(
     campaign: Campaign,
-    space: Space,
+    space: SearchSpace,
     aims: Objectives,
     counts: Mapping[str, int],
     trials: int,
@@ -78,16 +78,16 @@ class _Samplers:
     trials: int
     contributions: Contributions
 
-    def over(self, space: Space) -> Sampler:
+    def over(self, space: SearchSpace) -> Sampler:
         """Open it over a space: where a method or a subset is chosen there, one for each choice."""
         name = self.campaign.search.sampler
-        apart = len(space.settings.method) > 1 or space.settings.subsets
-        if not apart or name in _UNIFORM:
+        choices = space.choices
+        if choices is None or name in _UNIFORM:
             return self._one(space.distributions, space.differentiable)
         kind = GradientBandit if name == "gradient" else BanditSampler
-        methods = len(space.settings.method)
+        methods = len(choices.settings.method)
         return kind(
-            space,
+            choices,
             lambda distributions, differentiable: self._one(distributions, differentiable, methods),
             self.trials,
             self.contributions,
@@ -138,7 +138,7 @@ class _Samplers:
         )
 
 
-def _check_gradients(space: Space, counts: Mapping[str, int]) -> None:
+def _check_gradients(space: SearchSpace, counts: Mapping[str, int]) -> None:
     if space.differentiable and counts:
         return
     what = "no searched number" if not space.differentiable else "no task"

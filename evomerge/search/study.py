@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from evomerge.candidate import Parts, parts
 from evomerge.candidate.trial import (
     Cost,
     Entry,
@@ -23,6 +22,7 @@ from evomerge.candidate.trial import (
     Outcome,
     Race,
 )
+from evomerge.kinds import SearchSpace
 from evomerge.objective import Objectives
 from evomerge.racing import completed
 from evomerge.search.descent import Step
@@ -34,7 +34,6 @@ from evomerge.search.ranking import Ranked, finalists, ranked_loss, ranking
 from evomerge.search.sampler import DescendingSampler, Params, Result, Sampler
 from evomerge.search.samplers import open_sampler
 from evomerge.search.tally import GRADIENT_COST, Ended, Tally
-from evomerge.space import Space
 from evomerge.store import Store, StoredBaseline, StoredTrial, Told
 from evomerge.workers.pool import Work
 
@@ -63,7 +62,7 @@ class Study:
 
     def __init__(
         self,
-        space: Space,
+        space: SearchSpace,
         aims: Objectives,
         store: Store,
         *,
@@ -108,8 +107,8 @@ class Study:
     def ask_many(self, count: int) -> list[Work]:
         """Return new jobs, recorded in the store before they are handed out.
 
-        A candidate whose recipe was scored before is answered from the study and costs nothing; one whose
-        recipe is in flight waits for it. Neither is returned.
+        A candidate that was scored before is answered from the study and costs nothing; one whose
+        is in flight waits for it. Neither is returned.
 
         Args:
             count: How many at most; fewer where the budget is spent or a result must come first.
@@ -132,7 +131,7 @@ class Study:
             params = self._point(number)
             entry = self._candidate(number, params)
             asked.append(entry)
-            answer = self._take_asked(entry, params, parts(entry.candidate))
+            answer = self._take_asked(entry, params, entry.candidate.text())
             if answer is not None:
                 self._record_asked(asked)
                 self._tell_trials([self._copied(entry, answer)])
@@ -225,15 +224,15 @@ class Study:
         return params
 
     def _candidate(self, number: int, params: Params) -> Entry:
-        return Entry(f"trial {number}", self._space.recipe(params), number)
+        return Entry(f"trial {number}", self._space.candidate(params), number)
 
     def _job(self, entry: Entry) -> Job:
         race = against(self._race, self._incumbents.outcomes, _number(entry))
         return Job(entry, "search", self._metrics, race)
 
     def _gradient_job(self, step: Step) -> GradientJob:
-        recipe = self._space.recipe(step.params)
-        return GradientJob(step.name, recipe, step.items, step.shares)
+        candidate = self._space.candidate(step.params)
+        return GradientJob(step.name, candidate, step.items, step.shares)
 
     def _record_asked(self, asked: list[Entry | Step]) -> None:
         if asked:
@@ -250,7 +249,7 @@ class Study:
         entries = list(judged)
         for told in judged:
             for number in self._in_flight.land(_number(told.entry), told.outcome):
-                outcome = replace(told.outcome, cost=Cost())  # its recipe waited for this one
+                outcome = replace(told.outcome, cost=Cost())  # it waited for this one
                 self._in_flight.land(number, outcome)
                 entries.append(Told(self._running[number], outcome, told.values, told.pruned))
         if entries:
@@ -320,7 +319,7 @@ class Study:
             self._take_baseline(what, inside)
         elif isinstance(what, StoredTrial):
             if not told:
-                answer = self._take_asked(what.entry, what.params, parts(what.candidate))
+                answer = self._take_asked(what.entry, what.params, what.form)
                 if what.told_seq is None and answer is None:
                     self._interrupted.append(self._job(what.entry))  # against its rivals then
                 elif what.told_seq is None and answer is not None:
@@ -343,14 +342,14 @@ class Study:
         loss = -self._aims.mean(baseline.values)
         self._sampler.known(baseline.params, result or Result(baseline.values, loss))
 
-    def _take_asked(self, entry: Entry, params: Params, candidate: Parts) -> Outcome | None:
+    def _take_asked(self, entry: Entry, params: Params, text: str) -> Outcome | None:
         """Note that a trial was asked; return the outcome of an earlier one with the same recipe."""
         number = _number(entry)
         self._sampler.asked(number, params)
         self._params[number] = dict(params)
         self.tally.asked += 1
         self._running[number] = entry
-        answer = self._in_flight.start(number, params, candidate)
+        answer = self._in_flight.start(number, params, text)
         self.tally.repeats = self._in_flight.repeats
         return answer
 

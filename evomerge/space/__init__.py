@@ -1,6 +1,5 @@
-"""The search space: settings → Optuna distributions, parameters → Recipe, gradients → gradient."""
+"""The search space: settings → Optuna distributions, points → candidates, gradients → gradient."""
 
-from evomerge.space.advice import unused
 from evomerge.space.baselines import Baseline, Wanted
 from evomerge.space.choices import (
     Choice,
@@ -14,7 +13,6 @@ from evomerge.space.choices import (
 )
 from evomerge.space.dimensions import REST
 from evomerge.space.facts import Family
-from evomerge.space.gradient import component_of
 from evomerge.space.groups import layer_groups
 from evomerge.space.space import Space
 from evomerge.space.transfer import transfer
@@ -27,7 +25,6 @@ __all__ = [
     "Space",
     "Wanted",
     "choice_of",
-    "component_of",
     "default_point",
     "differentiable",
     "first_choices",
@@ -36,5 +33,4 @@ __all__ = [
     "moved_to",
     "neighbours",
     "transfer",
-    "unused",
 ]

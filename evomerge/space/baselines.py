@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from evomerge.candidate import Recipe, Setting, Source
+from evomerge.candidate import Candidate, Merge
 from evomerge.candidate.trial import Entry
 from evomerge.space.facts import Family
 
@@ -54,7 +54,7 @@ class Baseline:
 
     name: str
     role: Literal["base", "expert", "baseline"]
-    candidate: Recipe
+    candidate: Candidate
     params: Mapping[str, float] | None = None
     scale: float | None = None
 
@@ -76,64 +76,64 @@ def baselines(family: Family, locate: Locate) -> tuple[Baseline, ...]:
         family: The models.
         locate: Finds the point of a method with given values in the searched space.
     """
-    recipes, experts = _Recipes(family), family.experts
+    merges, experts = _Merges(family), family.experts
     nothing = _plain(locate, dict.fromkeys(experts, 0.0))
-    found = [Baseline("base", "base", recipes.alone(family.base), nothing)]
+    found = [Baseline("base", "base", merges.alone(family.base), nothing)]
     for name, model in experts.items():
         one = {other: float(other == name) for other in experts}
-        found.append(Baseline(name, "expert", recipes.alone(model), _plain(locate, one)))
+        found.append(Baseline(name, "expert", merges.alone(model), _plain(locate, one)))
     share = dict.fromkeys(experts, 1 / len(experts))
     point = _plain(locate, share)
     for weights in (dict.fromkeys(experts, 1.0), share):  # normalised, both are the same
         point = point or locate("linear", Wanted(weights, {"normalize": True}))
-    found.append(Baseline("uniform average", "baseline", recipes.average(), point))
+    found.append(Baseline("uniform average", "baseline", merges.average(), point))
     for scale in LAMBDAS:
-        recipe = recipes.merged("task_arithmetic", {"weight": scale})
+        merge = merges.merged("task_arithmetic", {"weight": scale})
         params = _plain(locate, dict.fromkeys(experts, scale))
-        found.append(Baseline(f"task arithmetic λ={scale:g}", "baseline", recipe, params, scale))
+        found.append(Baseline(f"task arithmetic λ={scale:g}", "baseline", merge, params, scale))
     values = {"density": TIES_DENSITY, "normalize": True, "lambda": 1.0, "rescale": False}
-    ties = recipes.merged("ties", {"weight": 1.0, "density": TIES_DENSITY})
+    ties = merges.merged("ties", {"weight": 1.0, "density": TIES_DENSITY})
     point = locate("ties", Wanted(dict.fromkeys(experts, 1.0), values))
     found.append(Baseline("ties", "baseline", ties, point))
     return tuple(found)
 
 
 @dataclass(frozen=True)
-class _Recipes:
-    """Recipes of a family; with a vocabulary of its own, each names all models, which fill up its rows."""
+class _Merges:
+    """Merges of a family; with a vocabulary of its own, each names all models, which fill up its rows."""
 
     family: Family
 
-    def alone(self, model: str) -> Recipe:
+    def alone(self, model: str) -> Merge:
         family = self.family
         if family.vocabulary is None:
-            return Recipe(method="passthrough", models=(Source(model),), dtype=family.dtype)
+            return Merge("passthrough", (model,), dtype=family.dtype)
         return self._weighted({model: 1.0})
 
-    def average(self) -> Recipe:
+    def average(self) -> Merge:
         if self.family.vocabulary is not None:
             return self._weighted(dict.fromkeys(self.family.experts.values(), 1.0))
         return self.merged("linear", {"weight": 1.0}, with_base=False)
 
-    def merged(
-        self, method: str, parameters: Mapping[str, Setting], *, with_base: bool = True
-    ) -> Recipe:
-        return Recipe(
-            method=method,
-            models=tuple(Source(model) for model in self.family.experts.values()),
-            base_model=self.family.base if with_base else None,
-            parameters=parameters,
+    def merged(self, method: str, fixed: Mapping[str, float], *, with_base: bool = True) -> Merge:
+        return Merge(
+            method,
+            tuple(self.family.experts.values()),
+            self.family.base if with_base else None,
+            fixed=fixed,
             dtype=self.family.dtype,
             vocabulary=self.family.vocabulary,
         )
 
-    def _weighted(self, weights: Mapping[str, float]) -> Recipe:
+    def _weighted(self, weights: Mapping[str, float]) -> Merge:
         """The mean of some models, as they are in the vocabulary of all."""
         models = (self.family.base, *self.family.experts.values())
-        return Recipe(
-            method="linear",
-            models=tuple(Source(one, None, {"weight": weights.get(one, 0.0)}) for one in models),
-            base_model=self.family.base,
+        return Merge(
+            "linear",
+            models,
+            self.family.base,
+            merges_base=False,
+            own={"weight": ((tuple(weights.get(one, 0.0) for one in models),),)},
             dtype=self.family.dtype,
             vocabulary=self.family.vocabulary,
         )

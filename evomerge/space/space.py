@@ -1,4 +1,4 @@
-"""The searched space as a fixed rectangle of numbers, and the way from its points to recipes and back.
+"""The searched space as a fixed rectangle of numbers, and the way from its points to candidates and back.
 
 Every dimension is a float that is present in every trial, a searched method included (`codes`), so
 samplers never meet a parameter that is not always there.
@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from optuna.distributions import FloatDistribution
 
 from evomerge import config as campaign
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge
+from evomerge.candidate.merge import Own, Shared, tuples
 from evomerge.candidate.trial import Gradients
-from evomerge.merge.methods import Method
+from evomerge.merge.methods import METHODS, Method
 from evomerge.space import codes
 from evomerge.space.baselines import Baseline, Wanted, baselines
 from evomerge.space.dimensions import Searched, searched
@@ -23,13 +25,13 @@ from evomerge.space.facts import WEIGHT, Family
 from evomerge.space.gradient import gradient, is_differentiable
 from evomerge.space.groups import LayerGroups, Numbers, layer_groups
 from evomerge.space.locating import located
-from evomerge.space.recipes import written
 from evomerge.space.rules import check_settings
+from evomerge.space.transfer import transfer
 
 
 @dataclass(frozen=True)
 class Space:
-    """Distributions of a campaign, and the recipes of their points.
+    """Distributions of a campaign, and the candidates of their points.
 
     Attributes:
         settings: The campaign's `space`.
@@ -86,7 +88,7 @@ class Space:
     ) -> Space:
         """Build the space of a campaign whose models are not at hand, to read its points.
 
-        Its recipes name the models as the campaign file does.
+        Its candidates name the models as the campaign file does.
 
         Args:
             settings: The campaign, such as a stored one.
@@ -101,17 +103,65 @@ class Space:
         family = Family(models.base, experts, num_layers, models.dtype)
         return cls.build(settings.space, family, methods, settings.search.seed)
 
+    @property
+    def choices(self) -> Space | None:
+        """The space itself, where its points choose a method or a subset of the experts."""
+        apart = len(self.settings.method) > 1 or self.settings.subsets
+        return self if apart else None
+
+    def taken_over(
+        self, settings: campaign.Campaign, params: Mapping[str, float]
+    ) -> dict[str, float] | None:
+        """Return the point most like one of an earlier campaign, by `transfer`; None: there is none."""
+        if settings.space.kind != "merge":
+            return None
+        return transfer(Space.of(settings, self.family.num_layers, METHODS), self, params)
+
     def method(self, params: Mapping[str, float]) -> str:
         """Return the method at a point: the one with the highest score, the first of equals."""
         return codes.chosen(self.settings.method, params)
 
-    def recipe(self, params: Mapping[str, float]) -> Recipe:
-        """Return the recipe of a point.
+    def candidate(self, params: Mapping[str, float]) -> Merge:
+        """Return the merge of a point.
 
         Args:
             params: A value for each of `distributions`.
         """
-        return written(self, params)
+        name = self.method(params)
+        method = self.methods[name]
+        takes, count = method.parameters, len(self.family.experts)
+        own: dict[str, Own] = {}
+        shared: dict[str, Shared] = {}
+        for one in self.searched:
+            if one.name not in takes:
+                continue
+            values = one.values(params, self.part(one, params))
+            if takes[one.name].per_source:
+                whole = np.broadcast_to(values, (*values.shape[:2], count))
+                own[one.name] = tuples(whole.tolist())
+            else:
+                shared[one.name] = tuples(values[:, :, 0].tolist())
+        fixed = {
+            key: value
+            for key, value in self.settings.parameters.items()
+            if key in takes and key not in self.named and not isinstance(value, campaign.Range)
+        }
+        vocabulary = self.family.vocabulary
+        return Merge(
+            method=name,
+            experts=tuple(self.family.experts.values()),
+            # A union of vocabularies begins with the base's.
+            base=self.family.base if method.needs_base or vocabulary is not None else None,
+            merges_base=method.needs_base,
+            groups=self.groups,
+            components=self.settings.components,
+            own=own,
+            shared=shared,
+            fixed=fixed,
+            dtype=self.family.dtype,
+            vocabulary=vocabulary,
+            seed=self.seed,
+        )
 
     def middle(self, method: str) -> dict[str, float]:
         """Return the middle of all ranges, with a method chosen."""
@@ -150,7 +200,7 @@ class Space:
 
         Args:
             params: The point.
-            gradients: By the numbers of its recipe, from a job that did not fail.
+            gradients: By the numbers of its candidate, from a job that did not fail.
 
         Raises:
             ValueError: `gradients` holds none by a parameter that should have some.
@@ -167,8 +217,3 @@ class Space:
     def named(self) -> Mapping[str, Searched]:
         """The searched parameters by name."""
         return {one.name: one for one in self.searched}
-
-    @cached_property
-    def base_sources(self) -> tuple[Source, ...]:
-        """The base as a source of each group of layers: the same in all recipes."""
-        return tuple(Source(self.family.base, layers) for layers in self.groups)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evomerge import config as campaign
+from evomerge.candidate.merge import component_of
 from evomerge.space import codes
 from evomerge.space.dimensions import Searched
 from evomerge.space.facts import WEIGHT
-from evomerge.space.gradient import component_of
 from evomerge.space.groups import Numbers, mean_overlap, regrouped
 from evomerge.space.shares import within
 

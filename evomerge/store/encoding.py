@@ -1,4 +1,4 @@
-"""Candidates and outcomes as JSON, and back exactly as they were."""
+"""Outcomes as JSON, and back exactly as they were."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
-from evomerge.candidate import Recipe
 from evomerge.candidate.trial import (
     Cost,
     Estimate,
@@ -22,20 +20,8 @@ from evomerge.candidate.trial import (
 )
 from evomerge.errors import ResultsError
 
-_CANDIDATE = TypeAdapter(Recipe)
-
 Ids = Callable[[str], Sequence[str]]
 """Task → ids of its items on the split in question, as far as they are known."""
-
-
-def candidate_to_text(candidate: Recipe) -> str:
-    """Return the form in which a candidate is stored: JSON, far faster than YAML, and as exact."""
-    return _CANDIDATE.dump_json(candidate).decode()
-
-
-def candidate_from_text(text: str) -> Recipe:
-    """Return the candidate of `candidate_to_text`."""
-    return _CANDIDATE.validate_json(text)
 
 
 def outcome_to_json(outcome: Outcome, ids: Ids) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from evomerge.candidate.trial import Split
-from evomerge.store.encoding import Ids, candidate_from_text, outcome_from_json
+from evomerge.kinds import read
+from evomerge.store.encoding import Ids, outcome_from_json
 from evomerge.store.events import EventLog
 from evomerge.store.records import (
     Evaluation,
@@ -70,7 +71,7 @@ def read_evaluations(
             content["kind"],
             content["number"],
             content["split"],
-            candidate_from_text(content["candidate"]),
+            read(content["candidate"]),
             outcome_from_json(content["outcome"], ids(content["split"])),
         )
     winner = read_winner(log)
@@ -84,6 +85,6 @@ def read_winner(log: EventLog) -> Winner | None:
     """Read the winner, the last that was chosen; None before one is."""
     winner = None
     for *_, content in log.read("chosen"):
-        recipe = candidate_from_text(content["candidate"])
-        winner = Winner(content["number"], content["how"], recipe)
+        candidate = read(content["candidate"])
+        winner = Winner(content["number"], content["how"], candidate)
     return winner

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Entry, Outcome, Split, row_name
-from evomerge.store.encoding import candidate_from_text
+from evomerge.kinds import read
 
 State = Literal["asked", "complete", "pruned", "failed"]
 
@@ -59,9 +59,9 @@ class StoredTrial:
     told_seq: int | None = None
 
     @cached_property
-    def candidate(self) -> Recipe:
+    def candidate(self) -> Candidate:
         """What was tried; read when it is first needed."""
-        return candidate_from_text(self.form)
+        return read(self.form)
 
     @property
     def entry(self) -> Entry:
@@ -74,7 +74,7 @@ class StoredTrial:
         Number, state, method, values, scores by task, seconds, failure, parameters.
         """
         row: dict[str, Any] = {"number": self.number, "state": self.state}
-        row["method"] = self.candidate.method
+        row["method"] = self.candidate.label()
         values = self.values or ()
         row |= {"value" if len(values) == 1 else f"value_{i}": v for i, v in enumerate(values)}
         if self.outcome is not None:
@@ -153,7 +153,7 @@ class Evaluation:
     kind: str
     number: int | None
     split: Split
-    candidate: Recipe
+    candidate: Candidate
     outcome: Outcome
 
     @property
@@ -174,7 +174,7 @@ class Winner:
 
     number: int
     how: str
-    candidate: Recipe
+    candidate: Candidate
 
     @property
     def entry(self) -> Entry:

@@ -23,7 +23,7 @@ from evomerge.store import folder as folders
 from evomerge.store import optuna_study
 from evomerge.store.campaign_file import as_run, with_facts, with_trials
 from evomerge.store.database import Backups
-from evomerge.store.encoding import Ids, candidate_to_text, outcome_to_json
+from evomerge.store.encoding import Ids, outcome_to_json
 from evomerge.store.events import EventLog
 from evomerge.store.reading import (
     read_baselines,
@@ -161,9 +161,9 @@ class Store:
         number, candidate = _number(entry), entry.candidate
         with self._log.transaction() as connection:
             content = {"number": number, "params": dict(params)}
-            content["candidate"] = candidate_to_text(candidate)
+            content["candidate"] = candidate.text()
             self._log.append("asked", content, entry.key)
-            attrs = {"method": candidate.method}
+            attrs = {"method": candidate.label()}
             optuna_study.insert_running(connection, number, params, distributions, attrs)
 
     def told(
@@ -267,7 +267,7 @@ class Store:
             "kind": entry.role if entry.number is None else "finalist",
             "number": entry.number,
             "split": job.split,
-            "candidate": candidate_to_text(entry.candidate),
+            "candidate": entry.candidate.text(),
             "outcome": outcome_to_json(outcome, self._ids(job.split)),
         }
         self._log.append("evaluated", content, f"{entry.key} on {job.split}")
@@ -301,7 +301,7 @@ class Store:
         """
         number = _number(entry)
         if self.winner is None or self.winner.number != number:
-            text = candidate_to_text(entry.candidate)
+            text = entry.candidate.text()
             self._log.append("chosen", {"number": number, "how": how, "candidate": text})
 
     @property

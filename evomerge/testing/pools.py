@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import (
     Cost,
     Entry,
@@ -19,7 +19,6 @@ from evomerge.candidate.trial import (
     Job,
     Outcome,
     TaskScores,
-    TensorGradients,
 )
 from evomerge.workers.pool import Build, Pool
 
@@ -27,11 +26,11 @@ OpenPool = Callable[[Build], Pool]
 
 
 class EchoEvaluator:
-    """Answers at once with the number of the candidate; a recipe of the method `fail` fails."""
+    """Answers at once with the number of the candidate; a merge of the method `fail` fails."""
 
     def evaluate(self, job: Job) -> Outcome:
         """Return the candidate's number as its only score."""
-        if job.entry.candidate.method == "fail":
+        if job.entry.candidate.label() == "fail":
             return Outcome(failure=Failure(FailureKind.MERGE, "no such merge"))
         number = float(job.entry.number or 0)
         scores = TaskScores(("a", "b"), {"acc": (0.1 + 0.2, number)}, {"acc": Estimate(number)})
@@ -39,15 +38,13 @@ class EchoEvaluator:
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Return the number of items as the loss."""
-        tensors = {
-            "w": TensorGradients(0, job.candidate.model_names(), {"weight": (0.0, 0.1 + 0.2)})
-        }
-        return Gradients(float(job.count), {"task": 1.0}, tensors, None, Cost(items=job.count))
+        numbers = {"weight": (((0.0, 0.1 + 0.2),),)}
+        return Gradients(float(job.count), {"task": 1.0}, numbers, None, Cost(items=job.count))
 
 
 def echo_job(number: int, method: str = "linear") -> Job:
     """Return a job for `EchoEvaluator`."""
-    return Job(Entry(f"trial {number}", Recipe(method), number), "search")
+    return Job(Entry(f"trial {number}", Merge(method, ()), number), "search")
 
 
 class PoolSuite:
@@ -99,15 +96,13 @@ class PoolSuite:
         assert outcome == Outcome(failure=Failure(FailureKind.MERGE, "no such merge"))
 
     def test_gradients_come_back_beside_outcomes(self, pool: Pool) -> None:
-        work = GradientJob(
-            "step", Recipe("linear", base_model="base"), {"task": (0, 3)}, {"task": 1.0}
-        )
+        work = GradientJob("step", Merge("linear", (), "base"), {"task": (0, 3)}, {"task": 1.0})
         pool.submit(work)
         back, gradients = pool.next()
         assert back == work
         assert isinstance(gradients, Gradients)
         assert gradients.loss == 2.0
-        assert gradients.tensors["w"].own == {"weight": (0.0, 0.1 + 0.2)}
+        assert gradients.numbers == {"weight": (((0.0, 0.1 + 0.2),),)}
         pool.submit(echo_job(1))
         assert isinstance(pool.next()[1], Outcome)
 

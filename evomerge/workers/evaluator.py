@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Candidate
+from evomerge.candidate.merge import Own
 from evomerge.candidate.trial import (
     Cost,
     Failure,
@@ -26,12 +28,11 @@ from evomerge.candidate.trial import (
     Outcome,
     Pruned,
     Race,
-    TensorGradients,
 )
 from evomerge.errors import TaskError
 from evomerge.inference import NotFinite
+from evomerge.kinds import Builder, kind_of
 from evomerge.merge.live import LiveModel
-from evomerge.merge.saving import save
 from evomerge.merge.vocabulary import merged_tokenizer
 from evomerge.racing import blocks, give_up
 from evomerge.scoring import Losses, Scored, Scorer, open_backend
@@ -44,7 +45,7 @@ from evomerge.workers.scratch import in_memory
 GPU_MEMORY = 0.9
 """Share of a GPU that vLLM takes by default, as if it had the GPU to itself."""
 Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
-Differentiated = tuple[Losses, Mapping[str, TensorGradients]]
+Differentiated = tuple[Losses, Mapping[str, Own]]
 
 
 class Evaluator:
@@ -87,12 +88,12 @@ class Evaluator:
             with self._scoring.differentiable(job.candidate) as differentiate:
                 clock.merged()
                 step = FailureKind.TASK
-                losses, tensors = differentiate(job)
+                losses, numbers = differentiate(job)
         except CANDIDATE_ERRORS as error:
             failure = failure_of(error, step)
         else:
             cost = clock.cost(losses.items)
-            return Gradients(losses.total, losses.tasks, tensors, None, cost, self._name)
+            return Gradients(losses.total, losses.tasks, numbers, None, cost, self._name)
         _make_room_after(failure)
         return Gradients(failure=failure, cost=clock.cost(), worker=self._name)
 
@@ -129,15 +130,19 @@ class _Resident:
             batch_tokens=assignment.batch_tokens,
             memory=plan.passes,
         )
+        self._builders: dict[str, Builder] = {}
         self._scorer.engine(self._model.module)  # while its weights are the base's
 
     @contextmanager
-    def built(self, recipe: Recipe) -> Iterator[Score]:
-        self._model.write(recipe)
-        yield self._score
+    def built(self, candidate: Candidate) -> Iterator[Score]:
+        yield partial(self._score, self._builder(candidate).build(candidate))
 
-    def _score(self, job: Job) -> Iterator[Scored]:
-        module = self._model.module
+    def _builder(self, candidate: Candidate) -> Builder:
+        if candidate.kind not in self._builders:
+            self._builders[candidate.kind] = kind_of(candidate).opened(self._model)
+        return self._builders[candidate.kind]
+
+    def _score(self, module: nn.Module, job: Job) -> Iterator[Scored]:
         if job.race is None:
             yield self._scorer.score(module, job.split, job.metrics)
         else:
@@ -146,15 +151,18 @@ class _Resident:
             )
 
     @contextmanager
-    def differentiable(self, recipe: Recipe) -> Iterator[Callable[[GradientJob], Differentiated]]:
-        loss, module = self._scorer.gold_loss, self._model.module
-        with self._model.gradients(recipe, recompute=loss.recompute(module)) as tape:
+    def differentiable(
+        self, candidate: Candidate
+    ) -> Iterator[Callable[[GradientJob], Differentiated]]:
+        loss = self._scorer.gold_loss
+        recorded = self._builder(candidate).gradients(candidate, loss.recompute)
+        with recorded as (module, gradients):
 
             def differentiate(job: GradientJob) -> Differentiated:
                 losses = loss.run(module, job.items, job.shares)
-                tensors = tape.gradients()
-                _check_finite(tensors)
-                return losses, tensors
+                numbers = gradients()
+                _check_finite(numbers)
+                return losses, numbers
 
             yield differentiate
 
@@ -180,10 +188,10 @@ class _Folders:
         )
 
     @contextmanager
-    def built(self, recipe: Recipe) -> Iterator[Score]:
+    def built(self, candidate: Candidate) -> Iterator[Score]:
         with in_memory() as folder:
-            save(
-                recipe,
+            kind_of(candidate).save(
+                candidate,
                 folder / "model",
                 device=self._assignment.device,
                 dtype=self._assignment.dtype,
@@ -193,7 +201,9 @@ class _Folders:
             yield lambda job: iter([self._scorer.score(folder / "model", job.split, job.metrics)])
 
     @contextmanager
-    def differentiable(self, recipe: Recipe) -> Iterator[Callable[[GradientJob], Differentiated]]:
+    def differentiable(
+        self, candidate: Candidate
+    ) -> Iterator[Callable[[GradientJob], Differentiated]]:
         def refuse(job: GradientJob) -> Differentiated:
             raise TaskError(
                 f"{job.name}: gradients need the resident scorer, not a backend of lm-eval's; leave "
@@ -231,11 +241,10 @@ def _make_room_after(failure: Failure) -> None:
         torch.cuda.empty_cache()
 
 
-def _check_finite(tensors: Mapping[str, TensorGradients]) -> None:
-    for name, found in tensors.items():
-        numbers = chain(*found.own.values(), found.shared.values())
-        if not all(map(math.isfinite, numbers)):
-            raise NotFinite(f"the gradients of {name} are NaN or infinite")
+def _check_finite(numbers: Mapping[str, Own]) -> None:
+    for name, table in numbers.items():
+        if not np.isfinite(table).all():
+            raise NotFinite(f"the gradients by {name} are NaN or infinite")
 
 
 @dataclass

@@ -224,7 +224,7 @@ def local_model(names: Mapping[str, str]) -> Callable[[str], str]:
 
 
 class Translated:
-    """An evaluator that finds models under other names than recipes do.
+    """An evaluator that finds models under other names than candidates do.
 
     Args:
         evaluator: Knows the local names.
@@ -232,9 +232,7 @@ class Translated:
     """
 
     def __init__(self, evaluator: Evaluates, names: Mapping[str, str]) -> None:
-        self._evaluator = evaluator
-        back = {local: name for name, local in names.items()}
-        self._local, self._drivers = local_model(names), local_model(back)
+        self._evaluator, self._local = evaluator, local_model(names)
 
     def evaluate(self, job: Job) -> Outcome:
         """Evaluate under local names."""
@@ -242,10 +240,5 @@ class Translated:
         return self._evaluator.evaluate(replace(job, entry=replace(job.entry, candidate=candidate)))
 
     def gradient(self, job: GradientJob) -> Gradients:
-        """Take a gradient under local names; the answer names what the driver names."""
-        found = self._evaluator.gradient(replace(job, candidate=job.candidate.renamed(self._local)))
-        tensors = {
-            name: replace(tensor, models=tuple(map(self._drivers, tensor.models)))
-            for name, tensor in found.tensors.items()
-        }
-        return replace(found, tensors=tensors)
+        """Take a gradient under local names."""
+        return self._evaluator.gradient(replace(job, candidate=job.candidate.renamed(self._local)))

@@ -90,7 +90,7 @@ def test_slices_are_told_apart(llama_family):
     by_slice = [0.0, 0.0]
     for each in tape.gradients().values():
         assert each.models == (llama_family.base, llama_family.experts[0])
-        by_slice[each.slice] += each.own["weight"][1]
+        by_slice[each.place[0]] += each.own["weight"][1]
     for number in (0, 1):
         values = []
         for step in (1e-6, -1e-6):
@@ -99,7 +99,7 @@ def test_slices_are_told_apart(llama_family):
             live.write(pieces(*moved))
             values.append(float(wave(live.module)))
         assert by_slice[number] == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)
-    names = {name for name, each in tape.gradients().items() if each.slice == 1}
+    names = {name for name, each in tape.gradients().items() if each.place == (1, 0)}
     assert "lm_head.weight" in names
     assert "model.embed_tokens.weight" not in names
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from evomerge.candidate import Conditional, Recipe, Slice, Source
+from evomerge.candidate import Conditional, Merge, Recipe, Slice, Source, loads
 from evomerge.errors import RecipeError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.plan import plan_merge
@@ -115,3 +117,48 @@ def test_a_range_beyond_the_model(llama_family):
 def test_a_slice_without_ranges_is_the_whole_model(llama_family):
     recipe = Recipe(method="passthrough", slices=(Slice((Source(llama_family.base),)),))
     assert planned(recipe)[0].config.num_hidden_layers == 4
+
+
+MERGES = {
+    "by group and component": {
+        "method": "ties",
+        "groups": ((0, 1), (1, 4)),
+        "components": ("self_attn", "mlp"),
+        "own": {
+            "weight": (((0.1, 0.2), (0.3, 0.4), (0.5, 0.6)), ((0.7, 0.8), (0.9, 1.0), (1.1, 1.2))),
+            "density": (((0.5, 0.25),),),
+        },
+        "shared": {"lambda": ((1.5,), (0.5,))},
+        "fixed": {"normalize": False},
+    },
+    "over all layers": {"method": "task_arithmetic", "fixed": {"weight": 0.4}},
+    "the base as one of them": {
+        "method": "linear",
+        "merges_base": False,
+        "with_base": True,
+        "own": {"weight": (((0.2, 0.3, 0.5),),)},
+    },
+    "two models": {
+        "method": "slerp",
+        "experts": 1,
+        "shared": {"t": ((0.1, 0.9),)},
+        "components": ("mlp",),
+    },
+}
+
+
+@pytest.mark.parametrize("settings", MERGES.values(), ids=list(MERGES))
+def test_a_merge_is_planned_as_its_file_is(llama_family, settings):
+    settings = dict(settings)
+    experts = llama_family.experts[: settings.pop("experts", 2)]
+    if settings.pop("with_base", False):
+        experts = (llama_family.base, *experts)
+    merge = Merge(
+        experts=tuple(experts), base=llama_family.base, dtype="float32", seed=3, **settings
+    )
+    (found, _), (expected, _) = planned(merge), planned(loads(merge.file()))
+    assert [replace(one, place=(0, 0)) for one in found.tensors] == [
+        replace(one, place=(0, 0)) for one in expected.tensors
+    ]
+    for field in ("models", "seed", "dtype", "vocabulary", "chat_template"):
+        assert getattr(found, field) == getattr(expected, field)

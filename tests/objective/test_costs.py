@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import cast
 
-import pytest
-
-from evomerge.candidate import Recipe, Slice, Source
+from evomerge.candidate import Candidate, Merge
 from evomerge.candidate.trial import Cost
 from evomerge.objective.costs import Size, relative_costs, tokens_per_item
 from evomerge.objective.references import References
@@ -13,9 +12,11 @@ SIZE = Size((10, 10, 20), 20)
 COSTS = [{"cost": cost} for cost in ("parameters", "generated_tokens")]
 
 
-def stack(*ranges: tuple[int, int] | None) -> Recipe:
-    slices = tuple(Slice((Source("/m/one", layers),)) for layers in ranges)
-    return Recipe("passthrough", slices=slices)
+def larger(layers: tuple[int, ...], rest: int) -> float:
+    return (sum(layers) + sum(layers[1:]) + rest) / (sum(layers) + rest)
+
+
+LARGER = cast(Candidate, SimpleNamespace(size=larger))
 
 
 def test_weights_are_counted_by_layer() -> None:
@@ -27,26 +28,15 @@ def test_weights_are_counted_by_layer() -> None:
     assert Size.from_json(None) == Size()
 
 
-@pytest.mark.parametrize(
-    ("recipe", "expected"),
-    [
-        (Recipe("linear", models=(Source("/m/one"),)), 1.0),
-        (stack((0, 1), (1, 3)), 1.0),
-        (stack((0, 3), (1, 3)), 1.5),
-        (stack((0, 1)), 0.5),
-        (stack(None), 1.0),
-    ],
-)
-def test_a_stack_of_slices_counts_every_layer_it_holds(recipe: Recipe, expected: float) -> None:
-    assert SIZE.relative(recipe) == expected
-    assert Size().relative(recipe) == 1.0
+def test_a_merge_is_as_large_as_the_base() -> None:
+    assert Merge("linear", ("/m/one",)).size(SIZE.layers, SIZE.rest) == 1.0
 
 
 def test_costs_are_relative_to_the_base(made: SimpleNamespace) -> None:
     campaign = made.campaign(costs=COSTS)
     known = References(base=made.outcome(0.1, cost=Cost(9.0, 4.0, 8, 80)))
     mine = made.outcome(0.1, cost=Cost(0.0, 4.0, 4, 20))
-    assert relative_costs(campaign, mine, stack((0, 3), (1, 3)), known, SIZE) == (1.5, 0.5)
+    assert relative_costs(campaign, mine, LARGER, known, SIZE) == (1.5, 0.5)
     assert relative_costs(campaign, mine, None, known, SIZE) == (1.0, 0.5)
 
 
@@ -63,7 +53,6 @@ def test_equal_models_cost_the_same_however_long_they_took(made: SimpleNamespace
     campaign = made.campaign(costs=COSTS)
     known = References(base=made.outcome(0.1, cost=Cost(1.0, 4.0, 8, 80)))
     slow, fast = (made.outcome(0.1, cost=Cost(1.0, seconds, 8, 96)) for seconds in (9.0, 3.0))
-    recipe = stack((0, 3))
-    assert relative_costs(campaign, slow, recipe, known, SIZE) == relative_costs(
-        campaign, fast, recipe, known, SIZE
+    assert relative_costs(campaign, slow, LARGER, known, SIZE) == relative_costs(
+        campaign, fast, LARGER, known, SIZE
     )

@@ -6,9 +6,10 @@ import pytest
 
 from evomerge.config import Campaign
 from evomerge.errors import UserError
+from evomerge.kinds import KINDS
 from evomerge.preflight import check
+from evomerge.preflight.warnings import without_gradient
 from evomerge.scoring import gold_count
-from evomerge.space import unused
 
 ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
@@ -54,7 +55,7 @@ def test_every_shipped_campaign_file_is_accepted(path):
     campaign = Campaign.load(path)
     assert campaign.name == path.stem
     if path.stem in NEED_OTHER_MODELS:
-        check.check_methods(campaign)
+        KINDS["merge"].check(campaign.space)
         check.check_sampler(campaign)
     else:
         assert check.preflight(campaign, path).space.distributions
@@ -135,7 +136,7 @@ def test_a_sampler_without_gradients_by_some_dimensions_is_a_warning_by_all_an_e
     path = write("task_arithmetic\n  layers: 2\n  parameters:", text)
     path.write_text(path.read_text().replace("sampler: cmaes", "sampler: gradient"))
     ready = preflight(path)
-    (gradient,) = unused(ready.space, ready.campaign.search.sampler)
+    (gradient,) = without_gradient(ready.space, ready.campaign.search.sampler)
     assert "there is no gradient by 1 of 3 dimensions (density)" in gradient
     path.write_text(path.read_text().replace("{low: 0.0, high: 1.2}", "1.0"))
     with pytest.raises(UserError, match=r'c\.yaml:16: search\.sampler: found "gradient", but no'):

@@ -51,10 +51,10 @@ def earlier(tmp_path_factory):
     ) as store:
         for number, value in enumerate((-3.0, -2.0, -5.0, -4.0, -1.0, -6.0)):
             point = {"weight/facts": number / 10, "weight/translation": 0.5}
-            candidate = Entry(f"trial {number}", ready.space.recipe(point), number)
+            candidate = Entry(f"trial {number}", ready.space.candidate(point), number)
             store.asked(candidate, point, ready.space.distributions)
             store.told(candidate, outcome(value), (value,), pruned=number == 5)
-        winner = Entry("trial 2", ready.space.recipe(point), 2)
+        winner = Entry("trial 2", ready.space.candidate(point), 2)
         for earlier in (Entry("trial 0", winner.candidate, 0), winner):
             store.record(Job(earlier, "holdout"), outcome(-2.0))
             store.choose(earlier, "the best of 2")

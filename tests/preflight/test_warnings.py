@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from evomerge.preflight.campaign_plan import memory_of, workers_here
 from evomerge.preflight.machine import Here
-from evomerge.preflight.warnings import duration, warnings_of
+from evomerge.preflight.warnings import duration, warnings_of, without_gradient
 
 GB = 10**9
 LAPTOP = Here(cores=4, host=16 * GB, host_free=12 * GB)
@@ -95,3 +97,13 @@ def test_a_full_disk(checked):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_dimensions_without_gradient_are_named_by_parameter():
+    ranges = ["weight/a", "weight/b", "density/a", "density/b", "method/ties"]
+    space = SimpleNamespace(distributions=dict.fromkeys(ranges), differentiable=ranges[:2])
+    (found,) = without_gradient(space, "gradient")
+    assert "no gradient by 2 of 5 dimensions (density ×2)" in found
+    assert list(without_gradient(space, "cmaes")) == []
+    space.differentiable = ranges[:4]
+    assert list(without_gradient(space, "gradient")) == []

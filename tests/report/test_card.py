@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import ModelCard
 
-from evomerge.candidate import dumps
 from evomerge.errors import ResultsError
 from evomerge.report.card import model_card, shown_model
 from evomerge.report.leaderboard import Leaderboard, leaderboard
@@ -32,7 +31,7 @@ def test_it_says_what_the_winner_is_and_how_sure_that_is(store: Store, board: Le
     assert "| **trial 1 (winner)** |" in text
     assert "trial 1 against best expert" in text
     assert "from search to select to holdout items" in text
-    assert dumps(board.row("trial 1").recipe).rstrip() in text
+    assert board.row("trial 1").recipe.file().rstrip() in text
     assert 'AutoModelForCausalLM.from_pretrained("PATH_OR_ID_OF_THIS_MODEL")' in text
     assert "lm_eval 0.4.13" in text
     assert "24 items a task" in text
@@ -68,7 +67,7 @@ def test_a_trial_that_was_no_finalist_is_described_on_the_search_items(store: St
     assert "trial 0 of 4 (sampler" in text
     assert "| trial 0 | 0." in text
     assert "These are search items, on which choices were made" in text
-    assert dumps(row.recipe).rstrip() in text
+    assert row.recipe.file().rstrip() in text
 
 
 def test_without_a_winner_there_is_no_card(make_store: Callable[..., Store]) -> None:

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from evomerge.candidate import Conditional, Recipe, Slice, Source
+from evomerge.candidate import Merge
 from evomerge.cli import run_command
 from evomerge.errors import ResultsError
 from evomerge.report.formats import write
-from evomerge.report.trials import recipe_numbers, trial_report, trials_report
+from evomerge.report.trials import numbers_of, trial_report, trials_report
 from evomerge.store import Store
 
 
@@ -39,7 +39,7 @@ def test_one_trial_shows_its_weights(store: Store) -> None:
     trial = store.trials()[1]
     found = json.loads(write(trial_report(store, trial.number), "json"))
     assert found["number"] == trial.number
-    assert found["recipe"] == recipe_numbers(trial.candidate)
+    assert found["recipe"] == numbers_of(trial.candidate)
     rows = list(csv.DictReader(io.StringIO(write(trial_report(store, trial.number), "csv"))))
     assert [float(row["value"]) for row in rows] == [one["value"] for one in found["recipe"]]
     shown = write(trial_report(store, trial.number))
@@ -49,29 +49,32 @@ def test_one_trial_shows_its_weights(store: Store) -> None:
 
 
 def test_numbers_are_told_apart_by_model_layers_and_tensors() -> None:
-    each = (Conditional(0.5, "self_attn"), Conditional(0.25, "mlp"), Conditional(1.0))
-    recipe = Recipe(
+    merge = Merge(
         "ties",
-        base_model="/m/base",
-        slices=(
-            Slice((Source("/m/base", (0, 2)), Source("/m/a", (0, 2), {"weight": each}))),
-            Slice((Source("/m/base", (2, 4)), Source("/m/a", (2, 4), {"weight": (0.1, 0.2)}))),
-        ),
-        parameters={"normalize": True},
+        ("/m/a",),
+        "/m/base",
+        groups=((0, 2), (2, 4)),
+        components=("self_attn", "mlp"),
+        own={"weight": (((0.5,), (0.25,), (1.0,)), ((0.1,), (0.2,), (0.3,)))},
+        shared={"lambda": ((1.5,), (0.5,))},
+        fixed={"normalize": True},
     )
-    found = [tuple(one.values()) for one in recipe_numbers(recipe)]
+    found = [tuple(one.values()) for one in numbers_of(merge)]
     assert found == [
         ("all", "all", "all", "normalize", True),
         ("a", "0-2", "self_attn", "weight", 0.5),
         ("a", "0-2", "mlp", "weight", 0.25),
         ("a", "0-2", "rest", "weight", 1.0),
-        ("a", "2-4", "all", "weight", "0.1, 0.2"),
+        ("all", "0-2", "all", "lambda", 1.5),
+        ("a", "2-4", "self_attn", "weight", 0.1),
+        ("a", "2-4", "mlp", "weight", 0.2),
+        ("a", "2-4", "rest", "weight", 0.3),
+        ("all", "2-4", "all", "lambda", 0.5),
     ]
 
 
 def test_models_of_one_name_are_told_apart() -> None:
-    sources = (Source("/x/a", parameters={"weight": 0.5}), Source("/y/a", parameters={"weight": 1}))
-    found = recipe_numbers(Recipe("linear", models=sources))
+    found = numbers_of(Merge("linear", ("/x/a", "/y/a"), own={"weight": (((0.5, 1.0),),)}))
     assert [one["model"] for one in found] == ["/x/a", "/y/a"]
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from evomerge import config as settings
-from evomerge.candidate import Recipe
 from evomerge.candidate.trial import (
     Cost,
     Estimate,
@@ -30,7 +29,6 @@ from evomerge.candidate.trial import (
     Outcome,
     Race,
     TaskScores,
-    TensorGradients,
 )
 from evomerge.config import Campaign
 from evomerge.objective import Objectives, References
@@ -114,8 +112,8 @@ def measure(weights: Sequence[float]) -> dict[str, Any]:
     return {"near": near, "text": text, "gradients": (2 * apart, 2 * (weights[0] - 0.2))}
 
 
-def weights_of(recipe: Recipe) -> list[float]:
-    return [float(piece.sources[1].parameters["weight"]) for piece in recipe.slices]  # type: ignore[arg-type]
+def weights_of(merge: Any) -> list[float]:
+    return [group[0][0] for group in merge.own["weight"]]
 
 
 def outcome(weights: Sequence[float], where: Mapping[str, Sequence[int]] | None = None) -> Outcome:
@@ -160,12 +158,8 @@ def gradient(job: GradientJob) -> Gradients:
     near, text = measure(weights)["gradients"]
     by_weight = job.shares["near"] * near[list(job.items["near"])].mean(axis=0)
     by_weight[0] += job.shares["text"] * text
-    models = ("/m/base", "/m/one")
-    tensors = {
-        f"layers.{n}": TensorGradients(n, models, {"weight": (0.0, float(one))})
-        for n, one in enumerate(by_weight)
-    }
-    return Gradients(1.0, {}, tensors, cost=Cost(items=job.count))
+    numbers = {"weight": tuple(((float(one),),) for one in by_weight)}
+    return Gradients(1.0, {}, numbers, cost=Cost(items=job.count))
 
 
 def answer(work: Work) -> Outcome | Gradients:

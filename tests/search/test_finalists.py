@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import Entry
 from evomerge.search.finalists import pick
 from evomerge.space import Baseline
 
 
-def recipe(weight: float) -> Recipe:
-    return Recipe("linear", models=(Source("/m/one", parameters={"weight": weight}),))
+def recipe(weight: float) -> Merge:
+    return Merge("linear", ("/m/one",), fixed={"weight": weight})
 
 
-def content(made: Recipe) -> float:
-    return float(made.models[0].parameters["weight"])  # type: ignore[arg-type]
+def content(made: Any) -> float:
+    return float(made.fixed["weight"])
 
 
 def trials(*weights: float) -> Iterator[Entry]:

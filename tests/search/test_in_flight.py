@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from optuna.distributions import FloatDistribution
 
-from evomerge.candidate import Parts, Recipe, Source, parts
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import Failure, FailureKind, Outcome, Pruned
 from evomerge.search.in_flight import NEAR, InFlight
 
@@ -10,8 +10,8 @@ SPACE = {"a": FloatDistribution(0.0, 2.0), "b": FloatDistribution(1e-4, 1.0, log
 DONE = Outcome(worker="here")
 
 
-def recipe(weight: float, seed: int = 0) -> Parts:
-    return parts(Recipe("linear", models=(Source("/m/one", None, {"weight": weight}),), seed=seed))
+def recipe(weight: float, seed: int = 0) -> str:
+    return Merge("linear", ("/m/one",), own={"weight": (((weight,),),)}, seed=seed).text()
 
 
 def in_flight(*in_flight: tuple[int, float, float]) -> InFlight:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sqlalchemy import event
 
 from evomerge.candidate.trial import (
     Cost,
@@ -360,9 +361,7 @@ def test_what_is_asked_together_and_told_together_is_one_transaction_each(
     campaign = driver.fake_campaign(tmp_path / "out", sampler="gradient", trials=60)
     store, study = driver.open_study(campaign)
     commits: list[str] = []
-    store._log.connection.set_trace_callback(
-        lambda sql: commits.append(sql) if sql == "COMMIT" else None
-    )
+    event.listen(store._engine, "commit", lambda connection: commits.append("commit"))
     kinds = set()
     with store:
         for _ in range(12):

@@ -59,9 +59,9 @@ def draw():
     return draw
 
 
-def numbers(recipe):
-    """Yield (slice, model or None, parameter, filter or None) → number of a recipe."""
-    for place, piece in enumerate(recipe.slices):
+def numbers(merge):
+    """Yield (slice, model or None, parameter, filter or None) → number of a merge."""
+    for place, piece in enumerate(merge.recipe().slices):
         scopes = [(None, piece.parameters)]
         scopes += [(source.model, source.parameters) for source in piece.sources]
         for model, parameters in scopes:
@@ -73,4 +73,4 @@ def numbers(recipe):
 
 @pytest.fixture(name="numbers")
 def numbers_of():
-    return lambda recipe: dict(numbers(recipe))
+    return lambda merge: dict(numbers(merge))

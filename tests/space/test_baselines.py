@@ -17,7 +17,7 @@ def test_parents_average_lambdas_and_ties_are_all_there(make_space):
     assert found["a"].candidate.method == "passthrough"
     assert found["a"].candidate.model_names() == ("/a",)
     assert found["uniform average"].candidate.method == "linear"
-    assert found["ties"].candidate.parameters == {"weight": 1.0, "density": TIES_DENSITY}
+    assert found["ties"].candidate.fixed == {"weight": 1.0, "density": TIES_DENSITY}
     assert found["task arithmetic λ=0.4"].scale == 0.4
 
 
@@ -83,7 +83,7 @@ def test_wherever_a_baseline_has_a_point_the_point_is_the_same_model(make_space,
         assert set(found) == expected[place]
         for name, baseline in found.items():
             pair = weights.get(name, (baseline.scale, baseline.scale))
-            values = numbers(space.recipe(baseline.params))
+            values = numbers(space.candidate(baseline.params))
             for (_, model, _, _), value in values.items():
                 assert value == pytest.approx(pair["/a/b".index(model) // 2])
 
@@ -101,10 +101,10 @@ def test_with_a_vocabulary_every_recipe_names_all_models(make_space, draw, metho
     """A union, and the rows that a model borrows, are then the same in all of them."""
     vocabulary = Vocabulary("union")
     space = make_space(method=method, parameters={"weight": WEIGHT}, vocabulary=vocabulary)
-    recipes = [*(one.candidate for one in space.baselines()), space.recipe(draw(space))]
+    recipes = [*(one.candidate for one in space.baselines()), space.candidate(draw(space))]
     for recipe in recipes:
         assert recipe.vocabulary == vocabulary
         assert recipe.model_names() == ("/base", "/a", "/b")
     parent = by_name(space)["a"].candidate
-    weights = {source.model: source.parameters["weight"] for source in parent.models}
-    assert (parent.method, weights) == ("linear", {"/base": 0.0, "/a": 1.0, "/b": 0.0})
+    assert (parent.method, parent.experts) == ("linear", ("/base", "/a", "/b"))
+    assert parent.own == {"weight": (((0.0, 1.0, 0.0),),)}

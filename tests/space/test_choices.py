@@ -51,7 +51,9 @@ def test_models_do_not_depend_on_the_other_dimensions(space, draw):
             name: other[name] for name in other if "/" not in name or name[:3] in ("wei", "den")
         }
         mixed = {**one, **kept, **{name: one[name] for name in free(space, choice)}}
-        assert space.recipe(mixed) == replace(space.recipe(one), seed=space.recipe(mixed).seed)
+        assert space.candidate(mixed) == replace(
+            space.candidate(one), seed=space.candidate(mixed).seed
+        )
 
 
 def test_defaults_are_the_methods_own_or_the_nearest_in_their_range(space):

@@ -1,58 +1,54 @@
 import random
 
+import numpy as np
 import pytest
 
-from evomerge.candidate.trial import Gradients, TensorGradients
-from evomerge.space.gradient import component_of, gradient, is_differentiable
+from evomerge.candidate.merge import at, component_of
+from evomerge.candidate.trial import Gradients
+from evomerge.space.gradient import gradient, is_differentiable
 
 WEIGHT = {"low": -0.5, "high": 1.2}
 TENSORS = ("self_attn.q", "mlp.up", "norm")
 
 
 class Loss:
-    """A smooth function of a recipe's numbers, tensor by tensor: Σ λ h + h² / 2, h = Σ a_i w_i."""
+    """A smooth function of a merge's numbers, tensor by tensor: Σ λ h + h² / 2, h = Σ a_i w_i."""
 
-    def __init__(self, recipe, seed=0):
+    def __init__(self, merge, seed=0):
         rng = random.Random(seed)
         self.tensors = []
-        for place, piece in enumerate(recipe.slices):
-            for layer in range(*piece.sources[0].layer_range):
+        for group, layers in enumerate(merge.groups):
+            for layer in range(*layers):
                 for tensor in TENSORS:
                     name = f"model.layers.{layer}.{tensor}.weight"
-                    models = tuple(source.model for source in piece.sources)
-                    own = {model: rng.uniform(-1, 1) for model in models}
-                    self.tensors.append((name, place, models, own))
+                    place = group, component_of(merge.components, name)
+                    self.tensors.append((place, [rng.uniform(-1, 1) for _ in merge.experts]))
 
-    def value(self, recipe):
+    def value(self, merge):
         total = 0.0
-        for name, place, models, factors in self.tensors:
-            h = sum(factors[m] * self._weight(recipe, place, m, name) for m in models)
-            total += self._lambda(recipe, place, name) * h + h * h / 2
+        for place, factors in self.tensors:
+            h = self._inner(merge, place, factors)
+            total += self._lambda(merge, place) * h + h * h / 2
         return total
 
-    def gradients(self, recipe):
-        found = {}
-        for name, place, models, factors in self.tensors:
-            h = sum(factors[m] * self._weight(recipe, place, m, name) for m in models)
-            outer = self._lambda(recipe, place, name) + h
-            own = tuple(0.0 if m == "/base" else outer * factors[m] for m in models)
-            found[name] = TensorGradients(place, models, {"weight": own}, {"lambda": h})
-        return Gradients(tensors=found)
+    def gradients(self, merge):
+        shape = len(merge.groups), len(merge.components) + 1
+        own, shared = np.zeros((*shape, len(merge.experts))), np.zeros((*shape, 1))
+        for place, factors in self.tensors:
+            h = self._inner(merge, place, factors)
+            own[place] += (self._lambda(merge, place) + h) * np.array(factors)
+            shared[place] += h
+        return Gradients(numbers={"weight": own, "lambda": shared})
 
-    def _weight(self, recipe, place, model, tensor):
-        sources = recipe.slices[place].sources
-        own = next(source.parameters for source in sources if source.model == model)
-        return 0.0 if model == "/base" else resolved({**recipe.parameters, **own}["weight"], tensor)
+    def _inner(self, merge, place, factors):
+        if "weight" in merge.fixed:
+            return merge.fixed["weight"] * sum(factors)
+        return float(np.dot(at(at(merge.own["weight"], place[0]), place[1]), factors))
 
-    def _lambda(self, recipe, place, tensor):
-        scopes = {**recipe.parameters, **recipe.slices[place].parameters}
-        return resolved(scopes.get("lambda", 1.0), tensor)
-
-
-def resolved(setting, tensor):
-    if not isinstance(setting, tuple):
-        return setting
-    return next(one.value for one in setting if one.filter is None or one.filter in tensor)
+    def _lambda(self, merge, place):
+        if "lambda" in merge.shared:
+            return at(at(merge.shared["lambda"], place[0]), place[1])
+        return merge.fixed.get("lambda", 1.0)
 
 
 def spaces():
@@ -104,15 +100,15 @@ def spaces():
 def test_it_agrees_with_central_differences(make_space, draw, settings, seed):
     space = make_space(**{"method": "task_arithmetic", "experts": ("a", "b", "c"), **settings})
     point = draw(space, seed)
-    recipe = space.recipe(point)
-    loss = Loss(recipe, seed)
-    found = gradient(space, point, loss.gradients(recipe))
+    merge = space.candidate(point)
+    loss = Loss(merge, seed)
+    found = gradient(space, point, loss.gradients(merge))
     assert tuple(found) == space.differentiable
     assert found
     step = 1e-6
     for name, derivative in found.items():
         up, down = ({**point, name: point[name] + sign * step} for sign in (1, -1))
-        difference = loss.value(space.recipe(up)) - loss.value(space.recipe(down))
+        difference = loss.value(space.candidate(up)) - loss.value(space.candidate(down))
         assert derivative == pytest.approx(difference / (2 * step), rel=1e-5, abs=1e-7), name
 
 
@@ -130,18 +126,16 @@ def test_a_parameter_that_the_chosen_method_does_not_read_has_gradient_0(make_sp
     parameters = {"weight": WEIGHT, "lambda": {"low": 0.5, "high": 2.0}}
     space = make_space(method=["linear", "task_arithmetic"], parameters=parameters)
     point = {**draw(space), "method/linear": 1.0, "method/task_arithmetic": 0.0}
-    recipe = space.recipe(point)
-    gradients = Loss(recipe).gradients(recipe)
+    merge = space.candidate(point)
+    gradients = Loss(merge).gradients(merge)
     assert space.gradient(point, gradients)["lambda"] == 0.0
     assert space.gradient(point, gradients)["weight/a"] != 0.0
 
 
 def test_a_missing_gradient_is_no_gradient_of_0(make_space, draw):
     space = make_space(method="task_arithmetic", parameters={"weight": WEIGHT})
-    with pytest.raises(ValueError, match="no tensor has a gradient by weight"):
-        space.gradient(
-            draw(space), Gradients(tensors={"x": TensorGradients(0, ("/base", "/a", "/b"))})
-        )
+    with pytest.raises(ValueError, match="no gradient by weight"):
+        space.gradient(draw(space), Gradients(numbers={"lambda": (((0.0,),),)}))
 
 
 def test_a_method_without_gradients_takes_none_from_the_others(make_space, draw):
@@ -153,10 +147,3 @@ def test_a_method_without_gradients_takes_none_from_the_others(make_space, draw)
     assert space.differentiable == ("weight/a", "weight/b")
     point = {**draw(space), "method/ties": 0.0, "method/ungradientd": 1.0}
     assert space.gradient(point, Gradients()) == {"weight/a": 0.0, "weight/b": 0.0}
-
-
-def test_a_tensor_belongs_to_the_first_component_in_its_name():
-    components = ("mlp.up", "mlp", "attn")
-    names = ("x.mlp.up.weight", "x.mlp.down.weight", "x.attn.mlp", "norm")
-    assert [component_of(components, name) for name in names] == [0, 1, 1, 3]
-    assert component_of((), "anything") == 0

@@ -12,7 +12,7 @@ def find(space, a, b, method="task_arithmetic"):
 
 
 def weights(numbers, space, point):
-    found = numbers(space.recipe(point))
+    found = numbers(space.candidate(point))
     return {
         model: {v for key, v in found.items() if key[1:3] == (model, "weight")}
         for model in ("/a", "/b")
@@ -81,7 +81,7 @@ def test_of_several_methods_it_chooses_the_wanted_one(make_space):
         parameters={"weight": {**WEIGHT, "per": []}, "density": density},
     )
     point = find(space, 0.5, 0.5, method="dare_linear")
-    assert space.recipe(point).seed == 7
+    assert space.candidate(point).seed == 7
     assert point["density"] == 1.0
     assert find(space, 0.5, 0.6, method="dare_linear") is None  # one weight for all
     assert find(space, 0.5, 0.5) is None  # task arithmetic is not searched

@@ -38,7 +38,7 @@ def test_a_point_becomes_slices_with_filters_and_the_base_among_the_sources(make
         method="task_arithmetic", layers=2, components=["mlp"], parameters=parameters
     )
     point = {name: i / 100 for i, name in enumerate(space.distributions)}
-    recipe = space.recipe(point)
+    recipe = space.candidate(point).recipe()
     assert recipe.method == "task_arithmetic"
     assert recipe.base_model == "/base"
     assert recipe.parameters == {"normalize": False}
@@ -59,7 +59,7 @@ def test_a_point_becomes_slices_with_filters_and_the_base_among_the_sources(make
 
 def test_a_method_without_base_lists_only_the_experts(make_space):
     space = make_space(method="linear", parameters={"weight": WEIGHT})
-    recipe = space.recipe({"weight/a": 0.25, "weight/b": 0.5})
+    recipe = space.candidate({"weight/a": 0.25, "weight/b": 0.5}).recipe()
     assert recipe.base_model is None
     assert [source.parameters for source in recipe.slices[0].sources] == [
         {"weight": 0.25},
@@ -72,11 +72,11 @@ def test_a_searched_method_is_the_one_with_the_highest_score(make_space):
     space = make_space(method=["task_arithmetic", "ties"], parameters=parameters)
     assert {"method/task_arithmetic", "method/ties", "density"} <= set(space.distributions)
     point = {"weight/a": 0.1, "weight/b": 0.2, "density": 0.5}
-    ties = space.recipe({**point, "method/task_arithmetic": 0.2, "method/ties": 0.9})
-    plain = space.recipe({**point, "method/task_arithmetic": 0.5, "method/ties": 0.5})
+    ties = space.candidate({**point, "method/task_arithmetic": 0.2, "method/ties": 0.9})
+    plain = space.candidate({**point, "method/task_arithmetic": 0.5, "method/ties": 0.5})
     assert (ties.method, plain.method) == ("ties", "task_arithmetic")
-    assert ties.slices[0].sources[1].parameters == {"weight": 0.1, "density": 0.5}
-    assert plain.slices[0].sources[1].parameters == {"weight": 0.1}  # it takes no density
+    assert ties.own == {"weight": (((0.1, 0.2),),), "density": (((0.5, 0.5),),)}
+    assert plain.own == {"weight": (((0.1, 0.2),),)}  # it takes no density
 
 
 def test_groups_that_do_not_fit_the_models_are_refused(make_space):
@@ -90,7 +90,7 @@ def test_all_choices_come_first_and_are_in_every_trial(make_space, draw):
         "method/ties", "method/dare_linear", "use/a", "use/b", "weight/a", "weight/b",
     ]  # fmt: skip
     for seed in range(20):
-        assert len(space.recipe(draw(space, seed)).slices[0].sources) == 3
+        assert space.candidate(draw(space, seed)).inputs() == ("/base", "/a", "/b")
 
 
 def test_ranges_may_be_signed_or_logarithmic(make_space):

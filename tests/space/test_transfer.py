@@ -32,14 +32,14 @@ def test_into_the_same_space_the_model_stays_the_same(make_space, draw, kind, se
     point = draw(space, seed)
     found = transfer(space, make_space(**kind), point)
     assert list(found) == list(space.distributions)
-    assert space.recipe(found) == space.recipe(point)
+    assert space.candidate(found) == space.candidate(point)
 
 
 def test_an_expert_that_joins_starts_at_0_and_one_that_leaves_is_dropped(make_space, numbers):
     old = make_space(**TASK, layers=2)
     new = make_space(**TASK, layers=2, experts=("b", "c"))
     point = {"weight/a/0-2": 0.1, "weight/b/0-2": 0.2, "weight/a/2-4": 0.3, "weight/b/2-4": 0.4}
-    found = numbers(new.recipe(transfer(old, new, point)))
+    found = numbers(new.candidate(transfer(old, new, point)))
     assert {key[:2]: value for key, value in found.items()} == {
         (0, "/b"): 0.2, (0, "/c"): 0.0, (1, "/b"): 0.4, (1, "/c"): 0.0,
     }  # fmt: skip
@@ -49,7 +49,10 @@ def test_a_newcomer_changes_no_model_of_any_kind(make_space, draw, numbers):
     for kind in KINDS[:3]:
         old, new = make_space(**kind), make_space(**kind, experts=("a", "b", "c"))
         point = draw(old, 1)
-        before, after = numbers(old.recipe(point)), numbers(new.recipe(transfer(old, new, point)))
+        before, after = (
+            numbers(old.candidate(point)),
+            numbers(new.candidate(transfer(old, new, point))),
+        )
         for key, value in after.items():
             assert value == pytest.approx(0.0 if key[1] == "/c" else before[key]), (kind, key)
 
@@ -144,14 +147,14 @@ def test_sums_and_subsets_are_resolved_where_the_new_space_has_none(make_space, 
     shares = make_space(
         method="task_arithmetic", parameters={"weight": SHARE}, experts=("a", "b", "c")
     )
-    found = numbers(shares.recipe(transfer(old, shares, point)))
+    found = numbers(shares.candidate(transfer(old, shares, point)))
     assert found[0, "/b", "weight", None] == pytest.approx(0.75)
 
 
 def test_free_weights_keep_their_proportions_on_the_simplex(make_space, numbers):
     new = make_space(method="task_arithmetic", parameters={"weight": SHARE})
     found = transfer(make_space(**TASK), new, {"weight/a": 0.5, "weight/b": 1.5})
-    assert numbers(new.recipe(found))[0, "/b", "weight", None] == pytest.approx(0.75)
+    assert numbers(new.candidate(found))[0, "/b", "weight", None] == pytest.approx(0.75)
 
 
 def test_the_chosen_method_goes_along_or_there_is_no_point(make_space):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.candidate import Recipe, Slice, Source
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import (
     Cost,
     Entry,
@@ -78,16 +78,16 @@ def failed() -> Outcome:
 @pytest.fixture
 def candidate() -> Callable[..., Entry]:
     def make(number: int, weight: float = 0.5) -> Entry:
-        weights = {"weight": weight}
-        sources = (Source("/models/base", (0, 2)), Source("/models/one", (0, 2), weights))
-        recipe = Recipe(
+        merge = Merge(
             "task_arithmetic",
-            slices=(Slice(sources),),
-            base_model="/models/base",
+            ("/models/one",),
+            "/models/base",
+            groups=((0, 2),),
+            own={"weight": (((weight,),),)},
             dtype="float32",
             seed=number,
         )
-        return Entry(f"trial {number}", recipe, number)
+        return Entry(f"trial {number}", merge, number)
 
     return make
 

@@ -12,12 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evomerge.candidate import Conditional, Recipe, Slice, Source, Vocabulary
 from evomerge.candidate.trial import Failure, FailureKind, Outcome, Pruned, TaskScores
 from evomerge.errors import ResultsError
 from evomerge.store.encoding import (
-    candidate_from_text,
-    candidate_to_text,
     outcome_from_json,
     outcome_to_json,
 )
@@ -93,43 +90,3 @@ def test_numpy_values_keep_their_meaning() -> None:
 def test_what_is_unknown_is_refused() -> None:
     with pytest.raises(ResultsError, match="of type object cannot be stored"):
         stored([object()])
-
-
-number = st.floats(allow_nan=False, allow_infinity=False)
-scalar = st.booleans() | st.integers() | number | st.text(max_size=5)
-gradient = st.lists(number, min_size=1, max_size=4).map(tuple)
-conditional = st.builds(Conditional, scalar | gradient, st.none() | st.text(max_size=5))
-setting = scalar | gradient | st.lists(conditional, min_size=1, max_size=3).map(tuple)
-parameters = st.dictionaries(st.text(max_size=5), setting, max_size=3)
-source = st.builds(
-    Source, st.text(max_size=5), st.none() | st.tuples(st.integers(), st.integers()), parameters
-)
-piece = st.builds(
-    Slice, st.lists(source, max_size=3).map(tuple), st.none() | st.text(max_size=5), parameters
-)
-recipe = st.builds(
-    Recipe,
-    method=st.text(max_size=5),
-    models=st.lists(source, max_size=2).map(tuple),
-    slices=st.lists(piece, max_size=2).map(tuple),
-    base_model=st.none() | st.text(max_size=5),
-    parameters=parameters,
-    dtype=st.none() | st.text(max_size=5),
-    out_dtype=st.none() | st.text(max_size=5),
-    vocabulary=st.none()
-    | st.builds(
-        Vocabulary,
-        st.text(max_size=5),
-        st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.lists(number), max_size=2),
-        st.none() | st.integers(),
-    ),
-    chat_template=st.none() | st.text(max_size=5),
-    seed=st.integers(),
-)
-
-
-@given(recipe)
-def test_a_recipe_comes_back(recipe: Recipe) -> None:
-    found = candidate_from_text(candidate_to_text(recipe))
-    assert found == recipe
-    assert repr(found) == repr(recipe)  # 1 and 1.0 and True are equal, and not the same

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from evomerge.candidate.trial import Entry, Estimate, Outcome, TaskScores
 from evomerge.store import StoredTrial
-from evomerge.store.encoding import candidate_to_text
 from evomerge.store.records import by_task
 
 
@@ -12,7 +11,7 @@ def test_a_trial_as_a_row(
     candidate: Callable[..., Entry], scored: Outcome, failed: Outcome
 ) -> None:
     recipe = candidate(5).candidate
-    form = candidate_to_text(recipe)
+    form = recipe.text()
     done = StoredTrial(5, {"w": 0.5}, form, "complete", scored, (0.25,), 8, 9)
     assert done.entry == candidate(5)
     assert done.to_row() == {

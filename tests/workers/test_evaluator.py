@@ -6,17 +6,17 @@ import os
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import (
     Entry,
     FailureKind,
     GradientJob,
     Job,
     Race,
-    TensorGradients,
 )
 from evomerge.errors import ModelError
 from evomerge.merge.gradients import GradientTape
@@ -79,12 +79,8 @@ def evaluator(assignment: Assignment) -> Evaluator:
 
 def job(assignment: Assignment, weight: float, split: str = "search", **recipe: Any) -> Job:
     base, *experts = assignment.models
-    merged = Recipe(
-        "task_arithmetic",
-        models=tuple(Source(model, parameters={"weight": weight}) for model in experts),
-        base_model=base,
-        dtype="float32",
-    )
+    own = {"weight": ((tuple(weight for _ in experts),),)}
+    merged = Merge("task_arithmetic", tuple(experts), base, own=own, dtype="float32")
     candidate = Entry("trial 0", replace(merged, **recipe), 0)
     return Job(candidate, split, METRICS)  # type: ignore[arg-type]
 
@@ -186,7 +182,7 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
     kinds["method"] = outcome.failure and outcome.failure.kind
     with monkeypatch.context() as patch:
 
-        def overflow(_: Recipe) -> None:
+        def overflow(_: Merge) -> None:
             next(resident._model.module.parameters()).fill_(float("nan"))
 
         patch.setattr(resident._model, "write", overflow)
@@ -234,8 +230,8 @@ def test_a_gradient_job_is_answered(assignment: Assignment, evaluator: Evaluator
     assert gradients.cost.items == 3
     assert min(gradients.cost.merge_seconds, gradients.cost.score_seconds) > 0
     assert gradients.worker.endswith(f"/{os.getpid()}")
-    assert all(len(each.own["weight"]) == 4 for each in gradients.tensors.values())
-    assert evaluator.gradient(gradient_job(assignment)).tensors == gradients.tensors
+    assert np.shape(gradients.numbers["weight"]) == (1, 1, 3)
+    assert evaluator.gradient(gradient_job(assignment)).numbers == gradients.numbers
     assert evaluator.evaluate(job(assignment, 0.4)).scores == before
 
 
@@ -262,8 +258,8 @@ def test_failures_of_gradients_are_typed(
         patch.setattr(resident._scorer.gold_loss, "run", full)
         found["memory"] = evaluator.gradient(gradient_job(assignment))
     with monkeypatch.context() as patch:
-        infinite = TensorGradients(0, ("a",), {"weight": (float("inf"),)})
-        patch.setattr(GradientTape, "gradients", lambda _: {"w": infinite})
+        infinite = {"weight": (((float("inf"),),),)}
+        patch.setattr(GradientTape, "by_number", lambda *_: infinite)
         found["overflow"] = evaluator.gradient(gradient_job(assignment))
     assert {name: each.failure and each.failure.kind for name, each in found.items()} == {
         "method": FailureKind.MERGE,
@@ -272,8 +268,8 @@ def test_failures_of_gradients_are_typed(
         "memory": FailureKind.OUT_OF_MEMORY,
         "overflow": FailureKind.NOT_FINITE,
     }
-    assert not any(each.tensors for each in found.values())
-    assert evaluator.gradient(gradient_job(assignment)).tensors == good.tensors
+    assert not any(each.numbers for each in found.values())
+    assert evaluator.gradient(gradient_job(assignment)).numbers == good.numbers
 
 
 def test_a_backend_runs_where_the_workers_do(assignment: Assignment) -> None:

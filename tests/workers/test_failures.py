@@ -6,7 +6,7 @@ from typing import NoReturn
 import pytest
 import torch
 
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import (
     Entry,
     Failure,
@@ -114,7 +114,7 @@ def test_a_worker_whose_gpu_is_lost_dies(monkeypatch: pytest.MonkeyPatch) -> Non
         raise SystemExit(status)
 
     monkeypatch.setattr(os, "_exit", die)
-    work = Job(Entry("trial 0", Recipe("passthrough", models=(Source("m"),)), 0), "search")
+    work = Job(Entry("trial 0", Merge("passthrough", ("m",)), 0), "search")
     worker = Worker(None)
     worker._evaluator = Lost()
     with pytest.raises(SystemExit):

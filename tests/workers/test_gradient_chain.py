@@ -1,4 +1,4 @@
-"""Recipe → weights → loss → gradients, against central differences of the loss in float64."""
+"""Merge → weights → loss → gradients, against central differences of the loss in float64."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from evomerge.candidate import Conditional, Recipe, Slice, Source
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import GradientJob, Gradients
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment
@@ -55,7 +55,7 @@ def load(**_):
 """
 STEP = 1e-6
 Numbers = Sequence[float]
-Build = Callable[[Any, Numbers], Recipe]
+Build = Callable[[Any, Numbers], Merge]
 
 
 @pytest.fixture(autouse=True)
@@ -96,127 +96,83 @@ def subject(
     return family, Evaluator(assignment)
 
 
-def plain(method: str, base: bool = False, **parameters: Any) -> Build:
+def plain(method: str, base: bool = False, **fixed: Any) -> Build:
     """One weight a model; `base`: the base is one of them."""
 
-    def build(family: Any, numbers: Numbers) -> Recipe:
-        models = family.models if base else family.experts
-        own = {k: v for k, v in parameters.items() if k == "density"}
-        return Recipe(
+    def build(family: Any, numbers: Numbers) -> Merge:
+        return Merge(
             method,
-            models=tuple(
-                Source(model, parameters={"weight": weight, **own})
-                for model, weight in zip(models, numbers, strict=True)
-            ),
-            base_model=family.base,
-            parameters={k: v for k, v in parameters.items() if k != "density"},
+            family.models if base else family.experts,
+            family.base,
+            merges_base=not base,
+            own={"weight": ((tuple(numbers),),)},
+            fixed=fixed,
             dtype="float64",
         )
 
     return build
 
 
-def by_component(family: Any, numbers: Numbers) -> Recipe:
+def by_component(family: Any, numbers: Numbers) -> Merge:
     """Two experts: a weight for attention, one for the MLP, one for all the rest."""
-    sources = tuple(
-        Source(
-            model,
-            parameters={
-                "weight": (
-                    Conditional(numbers[3 * index], "self_attn"),
-                    Conditional(numbers[3 * index + 1], "mlp"),
-                    Conditional(numbers[3 * index + 2]),
-                )
-            },
-        )
-        for index, model in enumerate(family.experts[:2])
+    return Merge(
+        "task_arithmetic",
+        family.experts[:2],
+        family.base,
+        components=("self_attn", "mlp"),
+        own={"weight": (tuple(zip(numbers[:3], numbers[3:], strict=True)),)},
+        dtype="float64",
     )
-    return Recipe("task_arithmetic", models=sources, base_model=family.base, dtype="float64")
 
 
-def by_slice(family: Any, numbers: Numbers) -> Recipe:
-    """Two slices of layers, a weight for each of two experts in each."""
-    layers = 4 if "llama" in family.base else 2
-    spans = ((0, 1), (1, layers))
-    return Recipe(
+def by_group(family: Any, numbers: Numbers) -> Merge:
+    """Two groups of layers, a weight for each of two experts in each."""
+    return Merge(
         "ties",
-        slices=tuple(
-            Slice(
-                (
-                    Source(family.base, span),
-                    Source(family.experts[0], span, {"weight": numbers[2 * index]}),
-                    Source(family.experts[1], span, {"weight": numbers[2 * index + 1]}),
-                )
-            )
-            for index, span in enumerate(spans)
-        ),
-        base_model=family.base,
-        parameters={"density": 0.5},
+        family.experts[:2],
+        family.base,
+        groups=((0, 1), (1, 4 if "llama" in family.base else 2)),
+        own={"weight": ((tuple(numbers[:2]),), (tuple(numbers[2:]),))},
+        fixed={"density": 0.5},
         dtype="float64",
     )
 
 
-def interpolation(family: Any, numbers: Numbers) -> Recipe:
-    return Recipe(
-        "slerp",
-        models=(Source(family.base), Source(family.experts[0])),
-        base_model=family.base,
-        parameters={"t": numbers[0]},
-        dtype="float64",
+def interpolation(family: Any, numbers: Numbers) -> Merge:
+    return Merge(
+        "slerp", family.experts[:1], family.base, shared={"t": (tuple(numbers),)}, dtype="float64"
     )
 
 
-def scaled(family: Any, numbers: Numbers) -> Recipe:
-    return Recipe(
-        "passthrough",
-        models=(Source(family.base),),
-        parameters={"scale": numbers[0]},
-        dtype="float64",
-    )
+def scaled(family: Any, numbers: Numbers) -> Merge:
+    own = {"scale": ((tuple(numbers),),)}
+    return Merge("passthrough", (family.base,), own=own, dtype="float64")
 
 
 def factor(method: str) -> Build:
-    def build(family: Any, numbers: Numbers) -> Recipe:
-        return plain(method, density=0.6, **{"lambda": numbers[0]})(family, (0.4, 0.9, 0.2))
+    def build(family: Any, numbers: Numbers) -> Merge:
+        made = plain(method, density=0.6)(family, (0.4, 0.9, 0.2))
+        return replace(made, shared={"lambda": (tuple(numbers),)})
 
     return build
 
 
-def own(gradients: Gradients, name: str, source: int, matches: Callable[[str, int], bool]) -> float:
-    return sum(
-        each.own[name][source]
-        for tensor, each in gradients.tensors.items()
-        if matches(tensor, each.slice)
-    )
-
-
 def found_weights(gradients: Gradients, numbers: Numbers) -> list[float]:
-    return [own(gradients, "weight", source, lambda *_: True) for source in range(len(numbers))]
+    (group,) = gradients.numbers["weight"]
+    return list(map(sum, zip(*group, strict=True)))
 
 
 def found_components(gradients: Gradients, numbers: Numbers) -> list[float]:
-    def component(tensor: str) -> int:
-        return 0 if "self_attn" in tensor else 1 if "mlp" in tensor else 2
-
-    return [
-        own(gradients, "weight", index // 3, lambda t, _, i=index: component(t) == i % 3)  # type: ignore[misc]
-        for index in range(len(numbers))
-    ]
+    (group,) = gradients.numbers["weight"]
+    return [row[expert] for expert in range(2) for row in group]
 
 
-def found_slices(gradients: Gradients, numbers: Numbers) -> list[float]:
-    return [
-        own(gradients, "weight", 1 + index % 2, lambda _, piece, i=index: piece == i // 2)  # type: ignore[misc]
-        for index in range(len(numbers))
-    ]
+def found_groups(gradients: Gradients, numbers: Numbers) -> list[float]:
+    return [one for ((*row,),) in gradients.numbers["weight"] for one in row]
 
 
-def found_scale(gradients: Gradients, numbers: Numbers) -> list[float]:
-    return [own(gradients, "scale", 0, lambda *_: True)]
-
-
-def found_shared(name: str) -> Callable[[Gradients, Numbers], list[float]]:
-    return lambda gradients, _: [sum(each.shared[name] for each in gradients.tensors.values())]
+def found_one(name: str) -> Callable[[Gradients, Numbers], list[float]]:
+    return lambda gradients, _: [gradients.numbers[name][0][0][0]]
 
 
 CASES: dict[str, tuple[Build, Numbers, Callable[[Gradients, Numbers], list[float]]]] = {
@@ -242,17 +198,17 @@ CASES: dict[str, tuple[Build, Numbers, Callable[[Gradients, Numbers], list[float
     ),
     "ties": (plain("ties", density=0.5), (0.3, 0.4, 0.8), found_weights),
     "ties, a sum": (plain("ties", density=0.5, normalize=False), (0.3, 0.4, 0.8), found_weights),
-    "ties, sliced": (by_slice, (0.3, 0.4, 0.8, 0.5), found_slices),
+    "ties, sliced": (by_group, (0.3, 0.4, 0.8, 0.5), found_groups),
     "dare_ties": (plain("dare_ties", density=0.5), (0.3, 0.4, 0.8), found_weights),
     "dare_ties, normalised": (
         plain("dare_ties", density=0.5, normalize=True, rescale=False),
         (0.3, 0.4, 0.8),
         found_weights,
     ),
-    "lambda": (factor("dare_linear"), (0.7,), found_shared("lambda")),
-    "lambda of ties": (factor("ties"), (1.2,), found_shared("lambda")),
-    "slerp": (interpolation, (0.35,), found_shared("t")),
-    "passthrough": (scaled, (0.9,), found_scale),
+    "lambda": (factor("dare_linear"), (0.7,), found_one("lambda")),
+    "lambda of ties": (factor("ties"), (1.2,), found_one("lambda")),
+    "slerp": (interpolation, (0.35,), found_one("t")),
+    "passthrough": (scaled, (0.9,), found_one("scale")),
 }
 
 

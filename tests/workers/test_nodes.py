@@ -18,8 +18,8 @@ import json, os, sys, tempfile, time
 from pathlib import Path
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 from ray.cluster_utils import Cluster as Nodes
-from evomerge.candidate import Recipe
-from evomerge.candidate.trial import Candidate, Job, Outcome
+from evomerge.candidate import Merge
+from evomerge.candidate.trial import Entry, Job, Outcome
 from evomerge.workers import RayPool
 
 class Busy:
@@ -40,7 +40,7 @@ def work(pool, numbers, at=None, do=None):
     while waiting or len(found) < len(numbers):
         while waiting and pool.free:
             number = waiting.pop(0)
-            pool.submit(Job(Candidate(f"trial {number}", Recipe("busy"), number), "search"))
+            pool.submit(Job(Entry(f"trial {number}", Merge("busy", ()), number), "search"))
         sizes.append(pool.size)
         job, outcome = pool.next(timeout=120)
         assert job.candidate.number not in found
@@ -154,7 +154,7 @@ class Reads:
         import ray, time
         from pathlib import Path
         time.sleep(0.5)
-        place = Path(self.names.get(job.candidate.name, job.candidate.name))
+        place = Path(self.names.get(job.entry.name, job.entry.name))
         text = (place / "weights").read_text()
         return Outcome(worker=f"{ray.get_runtime_context().get_node_id()} {len(text)} {place}")
 
@@ -167,7 +167,7 @@ pool = RayPool(partial(build, transfer), count="auto", address=nodes.address, tr
 found = set()
 while time.monotonic() < deadline and len({line.split()[0] for line in found}) < 2:
     for _ in range(pool.free):
-        pool.submit(Job(Candidate(model, Recipe("read"), 0), "search"))
+        pool.submit(Job(Entry(model, Merge("read", ()), 0), "search"))
     found.add(pool.next(timeout=180)[1].worker)
 report["found"] = sorted(found)
 report["size"] = pool.size

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import Failure, FailureKind, GradientJob, Gradients, Outcome
 from evomerge.testing.pools import OpenPool, PoolSuite, echo_job
 from evomerge.workers import RayPool, SerialPool
@@ -29,6 +29,6 @@ class TestRayPool(PoolSuite):
 def test_a_failure_is_of_the_kind_of_its_work() -> None:
     failure = Failure(FailureKind.WORKER, "gone")
     assert failed(echo_job(0), failure) == Outcome(failure=failure)
-    assert failed(GradientJob("step", Recipe("linear"), {}, {}), failure) == Gradients(
+    assert failed(GradientJob("step", Merge("linear", ()), {}, {}), failure) == Gradients(
         failure=failure
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.candidate import Recipe
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import FailureKind, GradientJob, Gradients, Job
 from evomerge.errors import EvomergeError, ModelError
 from evomerge.workers import Evaluates, RayPool
@@ -108,7 +108,7 @@ def test_the_number_of_retries_is_set(
 
 
 def test_a_gradient_whose_workers_die_is_a_failed_gradient(ray_pool: RayPool) -> None:
-    ray_pool.submit(GradientJob("step", Recipe("die"), {}, {}))
+    ray_pool.submit(GradientJob("step", Merge("die", ()), {}, {}))
     _, gradients = ray_pool.next(timeout=60)
     assert isinstance(gradients, Gradients)
     assert gradients.failure is not None
@@ -181,8 +181,8 @@ def test_closing_by_force_does_not_wait(ray_pool: RayPool, job: MakeJob) -> None
 
 DRIVER = """
 import sys, time
-from evomerge.candidate import Recipe
-from evomerge.candidate.trial import Candidate, Job, Outcome
+from evomerge.candidate import Merge
+from evomerge.candidate.trial import Entry, Job, Outcome
 from evomerge.workers import RayPool
 
 class Busy:
@@ -195,7 +195,7 @@ class Busy:
 
 pool = RayPool(Busy, count=2)
 for number in range(2):
-    pool.submit(Job(Candidate("busy", Recipe("busy"), number), "search"))
+    pool.submit(Job(Entry("busy", Merge("busy", ()), number), "search"))
 try:
     pool.next()
 except KeyboardInterrupt:

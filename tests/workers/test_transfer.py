@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge
 from evomerge.candidate.trial import (
     Entry,
     GradientJob,
     Gradients,
     Job,
     Outcome,
-    TensorGradients,
 )
 from evomerge.errors import EvomergeError, ModelError
 from evomerge.workers import transfer as transfers
@@ -130,26 +129,22 @@ class Echo:
 
     def gradient(self, job: GradientJob) -> Gradients:
         names = job.candidate.model_names()
-        return Gradients(tensors={"w": TensorGradients(0, names)}, worker=",".join(names))
+        return Gradients(worker=",".join(names))
 
 
-def test_recipes_and_gradients_name_what_the_driver_names() -> None:
+def test_candidates_are_built_under_local_names() -> None:
     evaluator = Translated(Echo(), {"/d/base": "/n/1", "/d/lora": "/n/2"})
-    recipe = Recipe(
-        "linear", models=(Source("/d/base+/d/lora"), Source("org/x")), base_model="/d/base"
-    )
+    recipe = Merge("linear", ("/d/base+/d/lora", "org/x"), "/d/base")
     job = Job(Entry("trial 0", recipe, 0), "search")
     assert evaluator.evaluate(job).worker == "/n/1,/n/1+/n/2,org/x"
     gradients = evaluator.gradient(GradientJob("step", recipe, {}, {}))
     assert gradients.worker == "/n/1,/n/1+/n/2,org/x"
-    assert gradients.tensors["w"].models == ("/d/base", "/d/base+/d/lora", "org/x")
     assert replace(job) == job
 
 
 def test_a_plus_in_a_folders_name_is_no_adapter_on_a_node() -> None:
     """Though the node has no such folder to look at."""
     evaluator = Translated(Echo(), {"/d/a+b": "/n/1", "/d/lora+x": "/n/2"})
-    models = (Source("/d/a+b"), Source("/d/a+b+/d/lora+x"))
-    gradients = evaluator.gradient(GradientJob("step", Recipe("linear", models=models), {}, {}))
+    merge = Merge("linear", ("/d/a+b", "/d/a+b+/d/lora+x"))
+    gradients = evaluator.gradient(GradientJob("step", merge, {}, {}))
     assert gradients.worker == "/n/1,/n/1+/n/2"
-    assert gradients.tensors["w"].models == ("/d/a+b", "/d/a+b+/d/lora+x")

@@ -1,0 +1,201 @@
+"""Candidates of the kind `merge`: averaged weights, as numbers by layer group, component and expert."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
+
+from evomerge.candidate.mergekit_yaml import dumps
+from evomerge.candidate.recipe import (
+    Conditional,
+    Recipe,
+    Scalar,
+    Setting,
+    Slice,
+    Source,
+    Vocabulary,
+)
+
+T = TypeVar("T")
+Row = tuple[float, ...]
+Own = tuple[tuple[Row, ...], ...]
+"""Numbers of each expert, [groups][components][experts]."""
+Shared = tuple[Row, ...]
+"""Numbers of all experts together, [groups][components]."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One merged model, as a point of a search space describes it.
+
+    An axis of groups or components along which the numbers of a parameter do not differ has length 1.
+
+    Attributes:
+        method: Name of a merge method, such as `ties`.
+        experts: The models that have numbers of their own, as a folder, a Hub id or `MODEL+ADAPTER`.
+        base: The common ancestor.
+        merges_base: The base is an input, too; otherwise it only says which vocabulary comes first.
+        groups: Layer groups, [start, stop) each, in order; none: the numbers hold for all layers.
+        components: Substrings of tensors' names; a tensor belongs to the first that its name contains, and
+            what is left is one component more. None: the numbers hold for all tensors.
+        own: Parameter → its numbers for each expert.
+        shared: Parameter → its numbers for all experts.
+        fixed: Parameter → its value everywhere.
+        dtype: Of the merged weights (the maths runs in float32 and rounds once); None: the base's own.
+        vocabulary: How vocabularies are matched; None: unlike vocabularies are an error.
+        seed: Keys the random masks; ignored where a method draws none.
+    """
+
+    kind: ClassVar[str] = "merge"
+
+    method: str
+    experts: tuple[str, ...]
+    base: str | None = None
+    merges_base: bool = True
+    groups: tuple[tuple[int, int], ...] = ()
+    components: tuple[str, ...] = ()
+    own: Mapping[str, Own] = field(default_factory=dict)
+    shared: Mapping[str, Shared] = field(default_factory=dict)
+    fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    dtype: str | None = None
+    vocabulary: Vocabulary | None = None
+    seed: int = 0
+
+    def model_names(self) -> tuple[str, ...]:
+        """Return every model, the base first, each once."""
+        base = () if self.base is None else (self.base,)
+        return tuple(dict.fromkeys((*base, *self.experts)))
+
+    def inputs(self) -> tuple[str, ...]:
+        """Return the models that are merged, in mergekit's order: a base that is not listed comes last."""
+        if self.base is None or not self.merges_base:
+            return self.experts
+        return (self.base, *self.experts) if self.groups else (*self.experts, self.base)
+
+    def renamed(self, rename: Callable[[str], str]) -> Merge:
+        """Return the same merge with each model's name replaced."""
+        return replace(
+            self,
+            experts=tuple(map(rename, self.experts)),
+            base=None if self.base is None else rename(self.base),
+            vocabulary=None if self.vocabulary is None else self.vocabulary.renamed(rename),
+        )
+
+    def text(self) -> str:
+        """Return one line of JSON, which `read` reads."""
+        return json.dumps({"kind": self.kind, **vars(self)}, default=vars)
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Merge:
+        """Return the merge of a text's content."""
+        fields = {name: value for name, value in data.items() if name != "kind"}
+        for name in ("experts", "components"):
+            fields[name] = tuple(fields[name])
+        fields["groups"] = tuples(fields["groups"])
+        for name in ("own", "shared"):
+            fields[name] = {key: tuples(table) for key, table in fields[name].items()}
+        vocabulary = fields["vocabulary"]
+        fields["vocabulary"] = None if vocabulary is None else Vocabulary(**vocabulary)
+        return cls(**fields)
+
+    def file(self) -> str:
+        """Return it in mergekit's YAML."""
+        return dumps(self.recipe())
+
+    def label(self) -> str:
+        """Return the method."""
+        return self.method
+
+    def numbers(self) -> list[dict[str, Scalar]]:
+        """Return each number with the model, layers, tensors and parameter that it stands for.
+
+        `all` is what holds for every model, layer or tensor.
+        """
+        found = [_row("all", "all", "all", name, value) for name, value in self.fixed.items()]
+        for group in range(max(1, len(self.groups))):
+            layers = "{}-{}".format(*self.groups[group]) if self.groups else "all"
+            for i, model in enumerate(self.experts):
+                for name, table in self.own.items():
+                    values = [row[i] for row in at(table, group)]
+                    found += [_row(model, layers, *one) for one in self._cells(name, values)]
+            for name, rows in self.shared.items():
+                found += [_row("all", layers, *one) for one in self._cells(name, at(rows, group))]
+        return found
+
+    def size(self, layers: tuple[int, ...], rest: int) -> float:
+        """Return 1: each layer of the base is merged once."""
+        return 1.0
+
+    def recipe(self) -> Recipe:
+        """Return it in mergekit's form: a slice a group of layers, filters for the components."""
+        if self.groups:
+            return self._recipe((), tuple(map(self._slice, range(len(self.groups)))))
+        sources = (Source(model, None, self._own(0, i)) for i, model in enumerate(self.experts))
+        return self._recipe(tuple(sources), ())
+
+    def _recipe(self, models: tuple[Source, ...], slices: tuple[Slice, ...]) -> Recipe:
+        shared = {} if self.groups else self._shared(0)
+        return Recipe(
+            method=self.method,
+            models=models,
+            slices=slices,
+            base_model=self.base,
+            parameters={**self.fixed, **shared},
+            dtype=self.dtype,
+            vocabulary=self.vocabulary,
+            seed=self.seed,
+        )
+
+    def _slice(self, group: int) -> Slice:
+        layers = self.groups[group]
+        base = [Source(self.base, layers)] if self.base is not None and self.merges_base else []
+        experts = [
+            Source(model, layers, self._own(group, i)) for i, model in enumerate(self.experts)
+        ]
+        return Slice((*base, *experts), None, self._shared(group))
+
+    def _own(self, group: int, expert: int) -> dict[str, Setting]:
+        return {
+            name: self._setting([row[expert] for row in at(table, group)])
+            for name, table in self.own.items()
+        }
+
+    def _shared(self, group: int) -> dict[str, Setting]:
+        return {name: self._setting(at(table, group)) for name, table in self.shared.items()}
+
+    def _cells(self, name: str, values: Sequence[float]) -> Iterator[tuple[str, str, Scalar]]:
+        tensors = ("all",) if len(values) == 1 else (*self.components, "rest")
+        return ((one, name, value) for one, value in zip(tensors, values, strict=True))
+
+    def _setting(self, values: Sequence[float]) -> Setting:
+        if len(values) == 1:
+            return values[0]
+        return tuple(map(Conditional, values, (*self.components, None)))
+
+
+def at(axis: Sequence[T], index: int) -> T:
+    """Return the entry of an axis that may have length 1, where all are alike."""
+    return axis[index if len(axis) > 1 else 0]
+
+
+def component_of(components: Sequence[str], tensor: str) -> int:
+    """Return which component a tensor belongs to: the first whose text its name contains, else the rest."""
+    places = (place for place, text in enumerate(components) if text in tensor)
+    return next(places, len(components))
+
+
+def _row(model: str, layers: str, tensors: str, name: str, value: Scalar) -> dict[str, Scalar]:
+    return {
+        "model": model,
+        "layers": layers,
+        "tensors": tensors,
+        "parameter": name,
+        "value": value,
+    }
+
+
+def tuples(value: Any) -> Any:  # noqa: ANN401 - lists of any depth
+    """Return nested lists as nested tuples."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,37 @@
+"""Every kind of candidate by name; a new one is a file of its own and one line here."""
+
+from __future__ import annotations
+
+import json
+
+from evomerge.candidate import Candidate
+from evomerge.errors import CampaignError, nearest
+from evomerge.kinds.kind import Builder, Kind, SearchSpace
+from evomerge.kinds.merge import MergeKind
+
+KINDS: dict[str, Kind] = {"merge": MergeKind()}
+
+
+def kind_of(candidate: Candidate) -> Kind:
+    """Return the kind of a candidate."""
+    return KINDS[candidate.kind]
+
+
+def kind_named(name: str) -> Kind:
+    """Return the kind that a campaign names.
+
+    Raises:
+        CampaignError: There is none; the nearest known name is given.
+    """
+    if name not in KINDS:
+        raise CampaignError(f'unknown kind "{name}"; {nearest(name, KINDS)}', field="space.kind")
+    return KINDS[name]
+
+
+def read(text: str) -> Candidate:
+    """Return the candidate whose `text` this is."""
+    data = json.loads(text)
+    return KINDS[data.pop("kind")].read(data)
+
+
+__all__ = ["KINDS", "Builder", "Kind", "SearchSpace", "kind_named", "kind_of", "read"]
