@@ -7,7 +7,7 @@ from io import StringIO
 from shutil import get_terminal_size
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -16,14 +16,15 @@ from evomerge.report.grid import Grid, Line, Report, plain
 GAP = 2  # one of padding, one that the box puts between columns
 LEAST_NAME = 18
 WIDEST_CELL = 24  # longer ones wrap
+LEAST_HEADER = 10
 LEAST_WIDTH = 40
 
 
 def write(report: Report, *, width: int | None = None, color: bool = False) -> str:
     """Write its tables in at most `width` columns (at least 40; None: the terminal's, else 100).
 
-    Long names wrap, long headers are cut, and columns that find no room stand in a further table below;
-    numbers are never cut. The best of each column is bold.
+    Long names and headers wrap, and columns that find no room stand in a further table below; nothing is
+    cut. The best of each column is bold.
     """
     stream = StringIO()
     console = Console(
@@ -47,7 +48,9 @@ def _print(console: Console, grid: Grid) -> None:
     rows = [[_text(header) for header in grid.headers], *map(_row, grid.lines)]
     names, *columns = map(list, zip(*rows, strict=True))  # each: its header, then its cells
     room = console.width - min(LEAST_NAME, _longest(names))
-    for block in _blocks(columns, room) if grid.lines else ():
+    for at, block in enumerate(_blocks(columns, room) if grid.lines else ()):
+        if at:
+            console.print()
         console.print(_table(grid, names, block, _widths(block, room)))
     if grid.has_intervals:
         console.print(_text("± half the 95 % interval's width", "dim"))
@@ -88,8 +91,8 @@ def _table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
     table.add_column(names[0], overflow="fold")
     for (header, *_), width in zip(block, widths, strict=True):
-        header.truncate(width, overflow="ellipsis")
-        table.add_column(header, width=width, justify="left" if grid.words else "right")
+        justify: JustifyMethod = "left" if grid.words else "right"
+        table.add_column(header, width=width, justify=justify, overflow="fold")
     kinds = [line.kind for line in grid.lines]
     for at, row in enumerate(zip(names[1:], *(column[1:] for column in block), strict=True)):
         table.add_row(*row, end_section=kinds[at] != kinds[min(at + 1, len(kinds) - 1)])
@@ -101,8 +104,8 @@ def _longest(texts: Sequence[Text]) -> int:
 
 
 def _least(column: Sequence[Text]) -> int:
-    """Return the width that its cells need; the header may be cut."""
-    return max(1, min(WIDEST_CELL, _longest(column[1:])))
+    """Return the width that its cells need, and enough to read its header over several lines."""
+    return max(min(WIDEST_CELL, _longest(column[1:])), min(LEAST_HEADER, column[0].cell_len), 1)
 
 
 def _text(text: str, style: str = "") -> Text:
