@@ -44,16 +44,22 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Preflight:
 
 
 @pytest.fixture
-def checked(small: Preflight, tmp_path: Path) -> Checked:
-    """Pairs of old and new text → the checked campaign; models and items are opened once for all."""
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Pairs of old and new text → the campaign's file with them replaced."""
 
-    def build(*changes: str) -> Preflight:
+    def write(*changes: str) -> Path:
         text = TEXT
         for old, new in zip(changes[::2], changes[1::2], strict=True):
             assert old in text
             text = text.replace(old, new, 1)
         path = tmp_path / "c.yaml"
         path.write_text(text)
-        return replace(small, campaign=Campaign.load(path))
+        return path
 
-    return build
+    return write
+
+
+@pytest.fixture
+def checked(small: Preflight, write: Callable[..., Path]) -> Checked:
+    """Pairs of old and new text → the checked campaign; models and items are opened once for all."""
+    return lambda *changes: replace(small, campaign=Campaign.load(write(*changes)))
