@@ -152,7 +152,7 @@ def common_goals(
 ) -> tuple[tuple[Goal, ...], tuple[str, ...]]:
     """Return the objectives that all campaigns share, as the first has them, and the tasks left out.
 
-    Values count as they are, not as shares of the best expert's, who may differ between campaigns.
+    Values count as they are, not as shares of the best expert's, which may differ between campaigns.
 
     Raises:
         ResultsError: No task is shared; or the lm-eval version, a shared task's reported metric or its

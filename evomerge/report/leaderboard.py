@@ -89,23 +89,25 @@ def leaderboard(store: Store, trial: int | None = None) -> Leaderboard:
     Raises:
         KeyError: There is no such trial.
     """
-    summary, evaluations = summarise(store), store.evaluations()
+    trials, evaluations = store.trials(), store.evaluations()
     aims = {
         split: Objectives.of(store.campaign, store.facts, evaluations, split)
         for split in SPLITS
         if any(one.split == split for one in evaluations) or split == "search"
     }
-    rows = _collect(store, evaluations, aims, trial)
+    rows = _collect(store, trials, evaluations, aims, trial)
     if "select" in aims:
         kept = tuned_lambda(aims["select"], evaluations)
         rows = [replace(row, name=row.name + TUNED) if row.key == kept else row for row in rows]
     rows = _in_order(_told_apart(rows), aims)
     tests = weigh(rows, aims[FINAL]) if FINAL in aims else Evidence()
-    return Leaderboard(summary, tuple(rows), tests, constraints_of(store.campaign, aims), aims)
+    constraints = constraints_of(store.campaign, aims)
+    return Leaderboard(summarise(store, trials), tuple(rows), tests, constraints, aims)
 
 
 def _collect(
     store: Store,
+    trials: Sequence[StoredTrial],
     evaluations: Sequence[Evaluation],
     aims: Mapping[Split, Objectives],
     wanted: int | None,
@@ -117,18 +119,18 @@ def _collect(
         kind = cast(Kind, one.kind)
         rows.setdefault(one.key, Row(one.name, kind, one.number, one.candidate, {}, key=one.key))
         outcomes.setdefault(one.key, {})[one.split] = one.outcome
-    trials = {trial.number: trial for trial in store.trials()}
+    tried = {trial.number: trial for trial in trials}
     shown = [] if wanted is None else [wanted]
     if all(row.trial is None for row in rows.values()):
-        leading = _leading(list(trials.values()), aims["search"])
+        leading = _leading(trials, aims["search"])
         shown += leading[: store.campaign.search.finalists]
     for number in shown:
-        entry = trials[number].entry
+        entry = tried[number].entry
         row = Row(entry.name, "finalist", number, entry.candidate, {}, key=entry.key)
         rows.setdefault(entry.key, row)
     found = []
     for key, row in rows.items():
-        trial = None if row.trial is None else trials.get(row.trial)
+        trial = None if row.trial is None else tried.get(row.trial)
         found.append(_scored(row, outcomes.get(key, {}), trial, aims, store.folder))
     return found
 

@@ -77,7 +77,7 @@ class Row:
 
 
 def _scores_to_json(scores: SplitScores) -> dict[str, Any]:
-    """Return the values that there are; JSON has no infinity, so a violation nobody can tell is null."""
+    """Return the values that there are; an unknown (infinite) violation is null in JSON."""
     data = asdict(replace(scores, outcome=None, quality=None))
     for mean in (data["objective"], data["searched"]):
         if mean is not None:

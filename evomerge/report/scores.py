@@ -133,10 +133,10 @@ def split_scores(
 def estimated_scores(
     aims: Objectives, values: Sequence[float], outcome: Outcome, candidate: Candidate | None = None
 ) -> SplitScores:
-    """Return a pruned trial's scores on the search items: estimates, without intervals.
+    """Return a pruned trial's scores on the search items: the estimates that the sampler saw, no intervals.
 
-    Its values on the items that it was scored on are not shown: these come in an order that puts the
-    telling ones first, so that they are no sample. `values` are the estimates that the sampler was told.
+    Means over the items that were scored are not shown: a race scores the most informative ones first, so
+    they are not a random sample.
     """
     campaign = aims.campaign
     pareto = campaign.mode == "pareto"
@@ -197,8 +197,7 @@ def paired(aims: Objectives, first: Outcome, second: Outcome) -> PairedTest | No
 def item_scores(scores: TaskScores, metric: str) -> Floats | None:
     """Return a metric's per-item scores `[items]` where its aggregate is their mean, else None.
 
-    Perplexities, F1 over the whole set and the like are no means: neither resampling of items here nor a
-    paired test speaks of them.
+    Perplexities, F1 over the whole set and the like are not means: items can be neither resampled nor paired.
     """
     values, estimate = scores.metrics.get(metric), scores.values.get(metric)
     if not values or estimate is None:
@@ -226,7 +225,7 @@ def task_value(scores: TaskScores, metric: str, estimate: Estimate) -> Value:
 def _strata(
     aims: Objectives, outcome: Outcome, minus: Outcome | None = None
 ) -> list[Stratum] | None:
-    """Return each task's items as they count in the mean; None where a task's part is no mean of items."""
+    """Return each task's items as they count in the mean; None where a task's part is not a mean of items."""
     found = []
     for goal in aims.campaign.objectives:
         metric, scores = metric_on(goal, aims.split), outcome.scores.get(goal.task)

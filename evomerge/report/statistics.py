@@ -86,7 +86,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 def bootstrap(strata: Sequence[Stratum], *, seed: int = 0) -> tuple[float, float]:
     """Return the 95 % percentile bootstrap interval of `weighted_mean`, resampling within each stratum.
 
-    Resamples in which a divisor is 0 say nothing and are left out.
+    Resamples in which a divisor is 0 are left out.
     """
     return _ends(_resampled(strata, seed))
 
@@ -96,8 +96,8 @@ def interval(strata: Sequence[Stratum]) -> tuple[float, float] | None:
 
     One task of 0/1 scores: Wilson. Otherwise: bootstrap; of shares, values and divisor item by item. Tasks
     of 0/1 scores on which every item of every task agrees leave nothing to resample: the Wilson intervals
-    are added in square (R. G. Newcombe 1998, method 10). No interval have a single number that is no 0/1
-    score, and shares of a divisor that is 0 in more resamples than an end of the interval leaves out.
+    are added in square (R. G. Newcombe 1998, method 10). None for a single number that is not 0 or 1, and
+    for shares of a divisor that is 0 in more resamples than an end of the interval leaves out.
     """
     divisors = [stratum.divisor for stratum in strata if stratum.divisor is not None]
     binary = all(is_binary(stratum.values) for stratum in strata)

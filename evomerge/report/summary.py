@@ -8,7 +8,7 @@ missing is unknown, and lm-eval's own direction of the metric is taken.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from evomerge.config import Campaign
 from evomerge.objective import Objectives, limits, recorded_directions
 
 if TYPE_CHECKING:
-    from evomerge.store import Store
+    from evomerge.store import Store, StoredTrial
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Summary:
         base: The base model as the campaign names it; `experts` likewise, by name.
         items: Split → items a task.
         trials: Trials in the budget; None: without a limit.
-        complete: Trials with scores; `failed`: without; `pruned`: given up before their last item.
+        complete: Trials with scores; `failed`: without; `pruned`: stopped before their last item.
         versions: Package → version, as recorded.
         prompts: Task → hash over every prompt, as recorded.
         normalize: `none`, or whose values the mean takes shares of.
@@ -98,10 +98,10 @@ class Summary:
         return {**asdict(self), "goals": [asdict(goal) for goal in self.goals]}
 
 
-def summarise(store: Store) -> Summary:
-    """Sum up a finished or running campaign."""
+def summarise(store: Store, trials: Sequence[StoredTrial]) -> Summary:
+    """Sum up a finished or running campaign with its trials."""
     campaign, facts = store.campaign, store.facts
-    states = [trial.state for trial in store.trials()]
+    states = [trial.state for trial in trials]
     models = campaign.models
     return Summary(
         name=campaign.name,

@@ -10,7 +10,7 @@ from evomerge.store import Store
 
 
 def test_a_campaign_in_short(store: Store, lab: SimpleNamespace) -> None:
-    summary = summarise(store)
+    summary = summarise(store, store.trials())
     assert (summary.trials, summary.complete, summary.failed) == (4, 3, 1)
     assert summary.experts == {"extraction": "zoo:extraction", "tools": "zoo:tools"}
     assert summary.items == lab.items
@@ -34,14 +34,15 @@ def test_trials_given_up_early_are_counted(
     store = make_store(costs=[{"cost": "parameters", "weight": 0.5}], normalize="best_expert")
     lab.fill(store, until="search")
     lab.tell(store, 4, lab.outcome("trial 0", "search"), estimates=[0.1])
-    summary = summarise(store)
+    summary = summarise(store, store.trials())
     assert (summary.complete, summary.pruned, summary.failed, summary.done) == (3, 1, 1, 5)
     assert (summary.normalize, summary.costs) == ("best_expert", {"parameters": 0.5})
     assert all(goal.normalized for goal in summary.goals)
 
 
 def test_unknown_facts_are_not_invented(make_store: Callable[..., Store]) -> None:
-    summary = summarise(make_store(facts={}))
+    store = make_store(facts={})
+    summary = summarise(store, store.trials())
     assert (summary.versions, summary.prompts) == ({}, {})
     assert all(goal.higher_is_better for goal in summary.goals)
 
