@@ -56,7 +56,7 @@ def test_known_names():
     ("name", "hint"),
     [
         ("dare_tie", 'did you mean "dare_ties"?'),
-        ("TIES", "known: dare_linear, dare_ties, linear, "),
+        ("TIES", 'did you mean "ties"?'),
         ("", "known: dare_linear, dare_ties, linear, "),
     ],
 )
