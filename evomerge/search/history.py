@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evomerge.candidate.trial import Outcome
+from evomerge.candidate.trial import Entry, Outcome
 from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
 
 
@@ -21,6 +21,16 @@ class Known:
 
     outcome: Outcome
     params: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """A trial that ends, as `Store.told` records it."""
+
+    entry: Entry
+    outcome: Outcome
+    values: Sequence[float] | None
+    pruned: bool = False
 
 
 @dataclass(frozen=True)

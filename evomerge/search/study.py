@@ -26,7 +26,7 @@ from evomerge.kinds import SearchSpace
 from evomerge.objective import Objectives
 from evomerge.racing import completed
 from evomerge.search.descent import Step
-from evomerge.search.history import Event, Known, events
+from evomerge.search.history import Event, Known, Told, events
 from evomerge.search.in_flight import InFlight
 from evomerge.search.incumbents import Incumbents
 from evomerge.search.racing import against
@@ -34,7 +34,7 @@ from evomerge.search.ranking import Ranked, finalists, ranked_loss, ranking
 from evomerge.search.sampler import DescendingSampler, Params, Result, Sampler
 from evomerge.search.samplers import open_sampler
 from evomerge.search.tally import GRADIENT_COST, Ended, Tally
-from evomerge.store import Store, StoredBaseline, StoredTrial, Told
+from evomerge.store import Store, StoredBaseline, StoredTrial
 from evomerge.workers.pool import Work
 
 _ATTEMPTS = 3  # draws before a candidate near one in flight is let pass

@@ -6,7 +6,6 @@ from evomerge.store.records import (
     StoredBaseline,
     StoredGradient,
     StoredTrial,
-    Told,
     Winner,
 )
 from evomerge.store.store import Store
@@ -17,7 +16,6 @@ __all__ = [
     "StoredBaseline",
     "StoredGradient",
     "StoredTrial",
-    "Told",
     "Winner",
     "refuse_existing",
 ]

@@ -45,15 +45,10 @@ def is_campaign(folder: Path) -> bool:
 
 
 def refuse_existing(folder: Path, *, force: bool) -> None:
-    """Refuse a folder that a new campaign may not use.
-
-    Args:
-        folder: The results folder to be.
-        force: A results folder may be replaced; an empty folder may be used anyway.
+    """Refuse a folder that a new campaign may not use; an empty one it may, a results folder by `force`.
 
     Raises:
-        ResultsError: It is there and `force` is not given, it is something else than a results folder, or
-            it cannot be made.
+        ResultsError: It is refused, or cannot be made.
     """
     refuse_unwritable(folder, ResultsError, advice="choose another folder with --out")
     if not folder.exists():
@@ -64,23 +59,14 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
     if found <= _LEFT_BY_A_KILLED_CREATE:
         return
     if is_campaign(folder):
-        if not force:
-            raise ResultsError(
-                f"the results folder exists; go on with `evomerge resume {folder}`, choose another "
-                "--out, or replace it with --force",
-                file=folder,
-            )
+        what = f"the results folder exists; go on with `evomerge resume {folder}`, "
     elif all(map(_is_ours, found)):  # a leaderboard that was kept, without its study
-        if not force:
-            raise ResultsError(
-                "the folder holds what is left of a campaign, without its study; choose another "
-                "--out, or replace it with --force",
-                file=folder,
-            )
+        what = "the folder holds what is left of a campaign, without its study; "
     else:
-        raise ResultsError(
-            "the folder holds files that are no campaign's; choose another --out", file=folder
-        )
+        what = "the folder holds files that are no campaign's; choose another --out"
+        raise ResultsError(what, file=folder)
+    if not force:
+        raise ResultsError(f"{what}choose another --out, or replace it with --force", file=folder)
 
 
 def clear(folder: Path) -> None:
@@ -95,10 +81,7 @@ def clear(folder: Path) -> None:
 
 
 class FolderLock:
-    """The right to write to a results folder: an OS lock, freed when its process dies.
-
-    Args:
-        folder: An existing folder.
+    """The right to write to an existing folder: an OS lock, freed when its process dies.
 
     Raises:
         ResultsError: Another process holds it; the message names host and process.

@@ -1,9 +1,9 @@
-"""What goes into the study database and comes back, as frozen values."""
+"""What comes back from the study database, as frozen values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -13,24 +13,6 @@ from evomerge.candidate.trial import Entry, Outcome, Split, row_name
 from evomerge.kinds import read
 
 State = Literal["asked", "complete", "pruned", "failed"]
-
-
-@dataclass(frozen=True)
-class Told:
-    """A trial that ends.
-
-    Attributes:
-        entry: As it was asked.
-        outcome: Its search scores (of a pruned trial: those of the items it was scored on), or its
-            failure.
-        values: Finite objective values (of a pruned trial: their estimates); None after a failure.
-        pruned: It was stopped before its last item.
-    """
-
-    entry: Entry
-    outcome: Outcome
-    values: Sequence[float] | None
-    pruned: bool = False
 
 
 @dataclass(frozen=True)
