@@ -25,24 +25,15 @@ _OVERRIDDEN = "sdpa"  # eager attention may do more than scaled dot products (so
 
 @dataclass(frozen=True)
 class Share:
-    """A preamble and the rows of a pass that begin with it.
+    """A preamble and the rows of a pass that begin with it."""
 
-    Attributes:
-        preamble: Its keys and values, read before.
-        rows: `[n]`, int64; None: all rows.
-    """
-
-    preamble: PreambleCache
-    rows: Tensor | None
+    preamble: PreambleCache  # its keys and values, read before
+    rows: Tensor | None  # `[n]`, int64; None: all rows
 
 
 @contextmanager
 def cascading(module: nn.Module) -> Iterator[None]:
-    """Let a module of transformers attend to the `preambles` that its forward is called with.
-
-    Raises:
-        ValueError: The module does not use scaled dot product attention of transformers.
-    """
+    """Let a module of transformers attend to the `preambles` that its forward is called with."""
     config: Any = getattr(module, "config", None)
     usual = getattr(config, "_attn_implementation", None)
     if usual != _OVERRIDDEN:

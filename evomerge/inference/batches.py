@@ -24,31 +24,21 @@ LOGITS_IN_MEMORY = 2**26  # entries: a quarter of a GiB in float32
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass.
+    """One forward pass."""
 
-    Attributes:
-        preamble: `[1, P]`, int64: what every row begins with; P may be 0. The batches of one preamble
-            stand together and hold the same tensor.
-        tokens: `[B, L]`, int64, what follows it, padded on the right.
-        positions: `[B, L]`, int64; None: 0, 1, 2, ...
-        reach: `[B, L]`, int64: the column at which the tokens that see this one end; None: plainly
-            causal, without branches or preamble.
-        rows: `[R]`, int64: which of the B · L positions are read.
-        row: `[T]`, int64: the entry of `rows` behind each scored token.
-        targets: `[T]`, int64: the scored tokens; -1 - k where any of `ends[k]` is the target.
-        ends: Sets of tokens that end an answer, each int64.
-        reading: `[T]`, int64: the reading that each scored token belongs to.
-    """
-
+    # `[1, P]`, int64: what every row begins with; P may be 0. The batches of one preamble stand
+    # together and hold the same tensor
     preamble: Tensor
-    tokens: Tensor
-    positions: Tensor | None
+    tokens: Tensor  # `[B, L]`, int64, what follows it, padded on the right
+    positions: Tensor | None  # `[B, L]`, int64; None: counted from 0
+    # `[B, L]`, int64: the column at which the tokens that see this one end; None: plainly causal,
+    # without branches or preamble
     reach: Tensor | None
-    rows: Tensor
-    row: Tensor
-    targets: Tensor
-    ends: tuple[Tensor, ...]
-    reading: Tensor
+    rows: Tensor  # `[R]`, int64: which of the B · L positions are read
+    row: Tensor  # `[T]`, int64: the entry of `rows` behind each scored token
+    targets: Tensor  # `[T]`, int64: the scored tokens; -1 - k where any of `ends[k]` is the target
+    ends: tuple[Tensor, ...]  # sets of tokens that end an answer, each int64
+    reading: Tensor  # `[T]`, int64: the reading that each scored token belongs to
 
     def visible(self, *, preamble: bool = True) -> Tensor | None:
         """Return `[B, 1, L, P + L]`, bool: which tokens (last axis) each sees; None: plainly causal.

@@ -50,16 +50,10 @@ class Drafts:
 
 
 def guess(drafts: Sequence[Tokens], written: Tokens, most: int) -> Tokens:
-    """Guess what comes next.
+    """Guess at most `most` tokens that come next, the likeliest draft first.
 
-    Args:
-        drafts: Earlier continuations of the same prompt, the likeliest first.
-        written: What is written so far.
-        most: Most tokens of the guess.
-
-    Returns:
-        What follows in the first draft that begins with `written`; or else, in the first that has
-        its last few tokens somewhere, what follows there; or nothing.
+    That is what follows in the first draft that begins with `written`; or else, in the first that has its
+    last few tokens somewhere, what follows there; or nothing.
     """
     length = len(written)
     for draft in drafts:

@@ -15,21 +15,14 @@ from evomerge.inference.stopping import Stopping, Tokens
 
 @dataclass(frozen=True)
 class Reading:
-    """One pass over a sequence, some of whose tokens are scored.
+    """One pass over a sequence, some of whose tokens are scored."""
 
-    Attributes:
-        tokens: What the model reads.
-        targets: What it is to say at the last `len(targets)` positions; `ends` adds one more position.
-        ends: Tokens any of which ends the answer; empty: the end is not scored.
-        group: Readings of one group share a prefix.
-        truncated: Whether the sequence was cut to the model's context.
-    """
-
-    tokens: Tokens
+    tokens: Tokens  # what the model reads
+    # What it is to say at the last `len(targets)` positions; `ends` adds one more position
     targets: Tokens
-    ends: tuple[int, ...]
-    group: int
-    truncated: bool
+    ends: tuple[int, ...]  # tokens any of which ends the answer; empty: the end is not scored
+    group: int  # readings of one group share a prefix
+    truncated: bool  # whether the sequence was cut to the model's context
 
 
 class Encoder:
@@ -77,12 +70,8 @@ class Encoder:
         Spaces that end a context are moved to the continuation. An empty context becomes the prefix
         token (BOS, or EOS).
 
-        Args:
-            pairs: The texts.
-            empty: Whether a continuation may have no tokens.
-
         Raises:
-            TaskError: A continuation has no tokens.
+            TaskError: A continuation has no tokens, which only `empty` allows.
         """
         moved = [_move_spaces(context, continuation) for context, continuation in pairs]
         contexts = self.encode([context for context, _ in moved])

@@ -80,10 +80,8 @@ class Engine:
     ) -> list[Batch]:
         """Lay readings out in batches, for any number of `read`s.
 
-        Args:
-            readings: What to score.
-            batch_tokens: Most tokens of one pass; None: the engine's own.
-            preambles: Whether what many begin with may be computed once and cached.
+        `batch_tokens`: most tokens of one pass, None: the engine's own; `preambles`: whether what many
+        begin with may be computed once and cached.
         """
         return plan(
             readings,

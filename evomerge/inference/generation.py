@@ -32,19 +32,12 @@ _USELESS = 4  # as many steps is a guess worth that was wrong at once
 
 @dataclass(frozen=True)
 class Prompt:
-    """What to continue.
+    """What to continue."""
 
-    Attributes:
-        tokens: The prompt's.
-        rule: When to stop.
-        limit: Most tokens to generate.
-        truncated: Whether the prompt was cut to the model's context.
-    """
-
-    tokens: Tokens
-    rule: StopRule
-    limit: int
-    truncated: bool
+    tokens: Tokens  # the prompt's
+    rule: StopRule  # when to stop
+    limit: int  # most tokens to generate
+    truncated: bool  # whether the prompt was cut to the model's context
 
     @property
     def key(self) -> Hashable:
@@ -120,25 +113,15 @@ def _groups(
 
 @dataclass
 class _Sequence:
-    """A prompt that is being continued.
+    """A prompt that is being continued."""
 
-    Attributes:
-        prompt: What is continued.
-        drafts: What may be written, by earlier candidates.
-        strikes: Steps without a useful guess; from `_PATIENCE` on none is made.
-        written: What is generated.
-        cached: Tokens whose keys and values are there.
-        apart: How many of those are a preamble's that the cache keeps apart.
-        over: Whether it has ended.
-    """
-
-    prompt: Prompt
-    drafts: Sequence[Tokens]
-    strikes: int
-    written: Tokens = field(default_factory=list)
-    cached: int = 0
-    apart: int = 0
-    over: bool = False
+    prompt: Prompt  # what is continued
+    drafts: Sequence[Tokens]  # what may be written, by earlier candidates
+    strikes: int  # steps without a useful guess; from `_PATIENCE` on none is made
+    written: Tokens = field(default_factory=list)  # what is generated
+    cached: int = 0  # tokens whose keys and values are there
+    apart: int = 0  # how many of those are a preamble's that the cache keeps apart
+    over: bool = False  # whether it has ended
 
     @property
     def first_guess(self) -> Tokens:
@@ -258,13 +241,9 @@ class _Decoding:
         *,
         causal: bool,
     ) -> None:
-        """Run one pass over `fed`, whose last tokens are `guesses`, and write what is accepted.
+        """Run one pass over `fed`, one list a slot that ends with its guess, and write what is accepted.
 
-        Args:
-            slots: Whose tokens they are.
-            fed: One list a slot.
-            guesses: Likewise.
-            causal: Whether all start at the first column, so that no mask is needed.
+        `causal`: all start at the first column, so that no mask is needed.
         """
         device = self._forward.device
         chosen = self._live[slots] if isinstance(slots, slice) else [self._live[i] for i in slots]

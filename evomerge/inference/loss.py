@@ -19,17 +19,12 @@ from evomerge.inference.encoding import Reading
 
 @dataclass(frozen=True)
 class Question:
-    """One item, as its loss needs it.
+    """One item, as its loss needs it."""
 
-    Attributes:
-        readings: The choices, or all that is to be made likely.
-        right: Of each choice, whether it is right; empty: the item is no multiple choice.
-        scale: Factor of the log-likelihoods' sum, where the item is no multiple choice.
-    """
-
-    readings: tuple[Reading, ...]
+    readings: tuple[Reading, ...]  # the choices, or all that is to be made likely
+    # Of each choice, whether it is right; empty: the item is no multiple choice
     right: tuple[bool, ...] = ()
-    scale: float = 1.0
+    scale: float = 1.0  # factor of the log-likelihoods' sum, where the item is no multiple choice
 
     @property
     def tokens(self) -> int:
@@ -71,13 +66,7 @@ def item_losses(sums: Tensor, questions: Sequence[Question]) -> Tensor:
 
 
 def segment_logsumexp(values: Tensor, segment: Tensor, count: int) -> Tensor:
-    """Return log Σ exp of each segment's values; 0 for a segment without any.
-
-    Args:
-        values: `[T]`.
-        segment: `[T]`, int64, from 0 to `count` - 1.
-        count: Number of segments.
-    """
+    """Return log Σ exp of each segment's values; 0 for a segment without any."""
     there = torch.bincount(segment, minlength=count) > 0
     peak = values.new_full((count,), -torch.inf)
     peak = peak.scatter_reduce(0, segment, values.detach(), reduce="amax").masked_fill(~there, 0)

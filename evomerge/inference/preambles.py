@@ -15,15 +15,10 @@ _LEVELS = 128  # bounds how deeply shared beginnings are looked for inside each 
 
 @dataclass(frozen=True)
 class Alike:
-    """Sequences that begin alike.
+    """Sequences that begin alike."""
 
-    Attributes:
-        shared: How many of their first tokens are computed once; 0: none.
-        members: Their indices.
-    """
-
-    shared: int
-    members: tuple[int, ...]
+    shared: int  # how many of their first tokens are computed once; 0: none
+    members: tuple[int, ...]  # their indices
 
 
 def begin_alike(sequences: Sequence[Tokens]) -> list[Alike]:
@@ -33,12 +28,6 @@ def begin_alike(sequences: Sequence[Tokens]) -> list[Alike]:
     common beginning is the shortest that two neighbours have. So the best cut is found level by
     level: a stretch of neighbours either shares its common beginning, or falls apart where that is
     all that two neighbours share.
-
-    Args:
-        sequences: Only what may be shared of each.
-
-    Returns:
-        Every index once.
     """
     order = sorted(range(len(sequences)), key=lambda index: sequences[index])
     common = [0] + [

@@ -29,21 +29,13 @@ _UNKNOWN_MEMORY = 2**33
 
 @dataclass(frozen=True)
 class TokenBytes:
-    """What one token takes.
+    """What one token takes."""
 
-    Attributes:
-        forward: While a forward pass is in one of its layers.
-        cached: As keys and values of all layers.
-        kept: For a backward pass, in one layer.
-        entering: What enters all layers, where they are recomputed in the backward pass.
-        layers: Number of layers.
-    """
-
-    forward: int
-    cached: int
-    kept: int
-    entering: int
-    layers: int
+    forward: int  # while a forward pass is in one of its layers
+    cached: int  # as keys and values of all layers
+    kept: int  # for a backward pass, in one layer
+    entering: int  # what enters all layers, where they are recomputed in the backward pass
+    layers: int  # number of layers
 
 
 def token_bytes(config: Any, dtype: torch.dtype) -> TokenBytes:  # noqa: ANN401 - any model's configuration
@@ -85,14 +77,7 @@ def batch_tokens_of(
     device: torch.device,
     memory: int | None = None,
 ) -> int:
-    """Return the most tokens of one forward pass: a power of two.
-
-    Args:
-        config: The model's configuration.
-        dtype: Of the forward passes.
-        device: Where they run.
-        memory: Bytes that passes may take; None: `scoring_memory`.
-    """
+    """Return the most tokens of one forward pass, a power of two; `memory`: None is `scoring_memory`."""
     fits = _part(memory, device) // token_bytes(config, dtype).forward
     most = min(fits, _MOST_TOKENS_ELSEWHERE)
     if device.type == "cpu":
@@ -106,17 +91,12 @@ def batch_tokens_of(
 
 @dataclass(frozen=True)
 class GradientRoom:
-    """How much one backward pass may hold.
+    """How much one backward pass may hold."""
 
-    Attributes:
-        tokens: Most tokens of the forward passes behind it.
-        pass_tokens: Most tokens of one of those.
-        recompute: Whether layers are to be recomputed in the backward pass, as too few tokens would fit
-            otherwise.
-    """
-
-    tokens: int
-    pass_tokens: int
+    tokens: int  # most tokens of the forward passes behind it
+    pass_tokens: int  # most tokens of one of those
+    # Whether layers are to be recomputed in the backward pass, as too few tokens would fit
+    # otherwise
     recompute: bool
 
 
@@ -127,15 +107,7 @@ def gradient_room(
     batch_tokens: int,
     memory: int | None = None,
 ) -> GradientRoom:
-    """Size backward passes: as large as forward passes where what they keep fits into memory.
-
-    Args:
-        config: The model's configuration.
-        dtype: Of the passes.
-        device: Where they run.
-        batch_tokens: Most tokens of one forward pass.
-        memory: Bytes that passes may take; None: `scoring_memory`.
-    """
+    """Size backward passes: as large as forward passes where what they keep fits into memory."""
     token, room = token_bytes(config, dtype), _part(memory, device)
     kept = room // (token.layers * token.kept)
     if kept >= min(batch_tokens, _FEWEST_KEPT):
@@ -152,7 +124,7 @@ def cache_tokens_of(
     device: torch.device,
     memory: int | None = None,
 ) -> int:
-    """Return how many tokens' keys and values may be kept at once; arguments as above."""
+    """Return how many tokens' keys and values may be kept at once."""
     room = _part(memory, device)
     most = min(room, _MOST_CACHE.get(device.type, room))
     return max(1, most // token_bytes(config, dtype).cached)

@@ -21,17 +21,12 @@ _UNDECODED = "\ufffd"
 
 @dataclass(frozen=True)
 class StopRule:
-    """The stop strings of a request.
+    """The stop strings of a request."""
 
-    Attributes:
-        strings: As lm-eval hands them over, the end-of-sequence token's text among them.
-        ends: `[V]`, bool: tokens that end a generation, whatever came before.
-        may_end: `[V]`, bool: tokens that may complete a stop string.
-    """
-
+    # As lm-eval hands them over, the end-of-sequence token's text among them
     strings: tuple[str, ...]
-    ends: Tensor
-    may_end: Tensor
+    ends: Tensor  # `[V]`, bool: tokens that end a generation, whatever came before
+    may_end: Tensor  # `[V]`, bool: tokens that may complete a stop string
 
 
 class Stopping:

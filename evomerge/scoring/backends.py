@@ -60,13 +60,13 @@ def open_backend(
     arguments: Mapping[str, Any] = MappingProxyType({}),
     defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> Backend:
-    """Make a backend.
+    """Make a backend of `BACKENDS`, or of lm-eval's model types.
 
     Args:
-        name: Of `BACKENDS`, or of lm-eval's model types.
-        items: What to score them on.
+        name: Which.
+        items: What to score candidates on.
         arguments: The user's.
-        defaults: Where `arguments` has none; those that the backend's constructor does not name are dropped.
+        defaults: For where `arguments` has none; what the backend's constructor does not name is dropped.
 
     Raises:
         TaskError: There is no such backend, or it cannot be made.

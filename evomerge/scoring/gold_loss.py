@@ -23,17 +23,11 @@ _CACHED_SHARE = 8  # a shared token's keys and values take about that part of wh
 
 @dataclass(frozen=True)
 class Losses:
-    """The loss on chosen items.
+    """The loss on chosen items."""
 
-    Attributes:
-        total: Σ share · mean item loss, in nats.
-        tasks: Task → mean item loss.
-        items: How many items were read.
-    """
-
-    total: float
-    tasks: Mapping[str, float]
-    items: int
+    total: float  # σ share · mean item loss, in nats
+    tasks: Mapping[str, float]  # task → mean item loss
+    items: int  # how many items were read
 
 
 @dataclass(frozen=True)
@@ -137,16 +131,7 @@ class GoldLoss:
 
 
 def gold_count(items: Items, task: str, split: Split = "search") -> int:
-    """Return how many of a task's items have a gold answer, without which an item has no loss.
-
-    Args:
-        items: What was loaded.
-        task: Requested task or group.
-        split: Whose items.
-
-    Raises:
-        TaskError: No such task among the items, or no such split.
-    """
+    """Return how many of a task's items have a gold answer, without which an item has no loss."""
     return sum(gold is not None for leaf in items.leaves(task, split) for gold in leaf.golds)
 
 

@@ -82,13 +82,7 @@ class LmEvalBackend:
         *,
         bootstrap_iterations: int = 0,
     ) -> Scored:
-        """Load a model and score it.
-
-        Args:
-            model: Its folder, as `merge.save` writes it.
-            split: Which items.
-            metrics: Requested task or group → its metrics.
-            bootstrap_iterations: Draws for standard errors without a closed form; 0: they have none.
+        """Load a model from its folder, as `merge.save` writes it, and score it.
 
         Raises:
             TaskError: An unknown task, split or metric, or one that only resident scoring offers: a mean

@@ -28,19 +28,12 @@ from evomerge.tasks.scores import Asked, LeafValues, assemble
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores on one split.
+    """Scores on one split."""
 
-    Attributes:
-        tasks: Requested task or group → scores.
-        subtasks: Task of a requested group → scores.
-        generated_tokens: Tokens that were generated.
-        items: Items that were scored.
-    """
-
-    tasks: Mapping[str, TaskScores]
-    subtasks: Mapping[str, TaskScores]
-    generated_tokens: int
-    items: int
+    tasks: Mapping[str, TaskScores]  # requested task or group → scores
+    subtasks: Mapping[str, TaskScores]  # task of a requested group → scores
+    generated_tokens: int  # tokens that were generated
+    items: int  # items that were scored
 
 
 class Scorer:

@@ -22,11 +22,6 @@ def lm_eval_results(items: Items, scored: Scored, split: Split) -> dict[str, Any
 
     What concerns groups, nested ones too, is lm-eval's own doing; our `gold_*` metrics are added.
 
-    Args:
-        items: What was scored.
-        scored: The scores.
-        split: Which items they are of.
-
     Returns:
         `results`, `groups` (where there are), `group_subtasks`, `versions`, `n-shot`,
         `higher_is_better` and `n-samples`; metrics are named `METRIC,FILTER` as in lm-eval.

@@ -134,12 +134,6 @@ class TokenisedLeaf:
 def generation_prompt(task: str, tokens: Tokens, given: dict[str, Any], encoder: Encoder) -> Prompt:
     """Make a prompt of a request's tokens, cut from the left as HFLM cuts, and its generation options.
 
-    Args:
-        task: The task's name, for messages.
-        tokens: The encoded context.
-        given: The request's `generation_kwargs`.
-        encoder: Knows how long the model's context is, and makes the stop rule.
-
     Raises:
         TaskError: The request samples, has unknown options, or generates more than the context holds.
     """

@@ -1,10 +1,9 @@
 """lm-eval's side: tasks, documents, splits, prompts, gold answers, metrics, aggregation."""
 
-from evomerge.tasks.counting import document_counts
 from evomerge.tasks.items import Items, load_items
 from evomerge.tasks.metrics import task_metrics
 from evomerge.tasks.requested import PromptStyle, SplitPlan, TaskRequest
-from evomerge.tasks.tasks import expand, list_tasks
+from evomerge.tasks.tasks import document_counts, expand, list_tasks
 
 __all__ = [
     "Items",

@@ -17,14 +17,10 @@ from evomerge.tasks.tasks import TASK_FAULTS
 
 @dataclass(frozen=True)
 class Gold:
-    """What a document's gold answer is made of.
+    """What a document's gold answer is made of."""
 
-    Attributes:
-        text: (prompt, answer) of a task that generates; None for others.
-        choices: Positions of the right answers among the document's requests (multiple choice), or (0,).
-    """
-
-    text: tuple[str, str] | None
+    text: tuple[str, str] | None  # (prompt, answer) of a task that generates; None for others
+    # Positions of the right answers among the document's requests (multiple choice), or (0,)
     choices: tuple[int, ...]
 
 
@@ -34,12 +30,6 @@ def gold_of(task: Task, doc: Any, requests: Sequence[Instance], templated: bool)
     A generative task's answer is its first target that is not blank, set off from the prompt as lm-eval
     sets off the answers of few-shot examples: by `target_delimiter`, by nothing behind a chat template
     or whitespace, by a space behind a `gen_prefix`.
-
-    Args:
-        task: The task.
-        doc: The document.
-        requests: Its requests.
-        templated: Whether a chat template is applied.
 
     Raises:
         TaskError: The document has none: its answer is blank, or names a choice that does not exist.

@@ -35,10 +35,6 @@ def document_keys(task: Task, documents: Sequence[Mapping[str, Any]]) -> tuple[f
     """Return, for each document, the hashes by which it is known; the same documents share one.
 
     White space does not matter. A text that many documents of the task share marks none of them.
-
-    Args:
-        task: Renders what is asked.
-        documents: Of one of its data set's splits.
     """
     contents = [content_digest(document) for document in documents]
     with _templates_compiled_once():

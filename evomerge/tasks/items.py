@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 from lm_eval.api.group import Group
@@ -14,13 +13,12 @@ from xxhash import xxh3_128
 
 from evomerge.candidate.trial import SPLITS, Split
 from evomerge.errors import TaskError
-from evomerge.tasks.answers import target_text
 from evomerge.tasks.documents import document_keys, same_documents
 from evomerge.tasks.metrics import directions, is_gold, is_item_mean, resolve
 from evomerge.tasks.rendering import Leaf, build_leaf, chat_template
 from evomerge.tasks.requested import PromptStyle, Source, SplitPlan, TaskRequest
-from evomerge.tasks.splits import Pool, content_of, document_ids, draw, share_out
-from evomerge.tasks.tasks import TASK_FAULTS, leaves, load_task, name_of
+from evomerge.tasks.splits import Chosen, Pool, content_of, document_ids, draw, share_out
+from evomerge.tasks.tasks import leaves, load_task, name_of
 
 
 class Items:
@@ -28,10 +26,7 @@ class Items:
 
     Attributes:
         tokenizer: Renders chat templates, and reads the prompts.
-        lm_eval_version: The version that rendered the prompts.
     """
-
-    lm_eval_version: str = version("lm_eval")
 
     def __init__(
         self,
@@ -52,14 +47,6 @@ class Items:
     def splits(self) -> tuple[Split, ...]:
         """The splits that hold items."""
         return tuple(split for split in SPLITS if any(key[1] == split for key in self._chosen))
-
-    @property
-    def counts(self) -> Mapping[Split, Mapping[str, int]]:
-        """Split → task → number of items."""
-        return {
-            split: {task: len(self.ids(task, split)) for task in self.tasks}
-            for split in self.splits
-        }
 
     def ids(self, task: str, split: Split) -> tuple[str, ...]:
         """Return the stable ids of a task's items, in the order in which they are scored.
@@ -102,12 +89,7 @@ class Items:
         return known[resolve(task, self._loaded[task], metric)[0]]
 
     def check_metric(self, task: str, metric: str, splits: Sequence[Split] = ()) -> None:
-        """Check that a task has a metric and, for one on the gold answer, that every item has an answer.
-
-        Args:
-            task: The task or group.
-            metric: By a name that `higher_is_better` takes.
-            splits: Whose items must have a gold answer.
+        """Check that a task has a metric and, for one on the gold answer, that all items of splits have one.
 
         Raises:
             TaskError: No such task, metric or split, or items without gold answer, which are counted.
@@ -123,56 +105,28 @@ class Items:
                 )
 
     def race_fault(self, task: str, metric: str) -> str | None:
-        """Say why candidates cannot be given up by this metric before all items are scored.
+        """Say in one line why candidates cannot be given up by this metric before all items are scored.
 
-        Returns:
-            One line; None for the plain mean of one number an item.
-
-        Raises:
-            TaskError: No such task, or the task has no such metric.
+        None for the plain mean of one number an item. Raises as `higher_is_better` does.
         """
         self.check_metric(task, metric)
         if is_item_mean(self._loaded[task], metric):
             return None
         return f'{metric} of task "{task}" is no plain mean of one number an item'
 
-    def tokens(self, split: Split) -> int:
-        """Return how many tokens a module reads and writes to score a split once, about.
-
-        Prompts count once for all choices, answers as long as the gold answers.
-        """
-        texts: list[str] = []
-        for task in self.tasks:
-            for leaf in self.leaves(task, split):
-                for doc, requests in zip(leaf.docs, leaf.requests, strict=True):
-                    texts += dict.fromkeys(str(request.args[0]) for request in requests)
-                    if leaf.task.OUTPUT_TYPE == "generate_until":
-                        texts.append(_answer(leaf.task, doc))
-                    else:
-                        texts += [str(each.args[1]) for each in requests if len(each.args) > 1]
-        encoded = self.tokenizer(texts)["input_ids"] if texts else []
-        return sum(len(each) for each in encoded)
-
     @cached_property
     def digests(self) -> Mapping[str, str]:
         """Task → hash over every prompt of every split: equal digests, equal questions."""
-        return {task: self._digest(task) for task in self.tasks}
-
-    @property
-    def digest(self) -> str:
-        """Hash over every prompt of every task."""
-        joined = "\n".join(f"{task} {digest}" for task, digest in sorted(self.digests.items()))
-        return xxh3_128(joined.encode()).hexdigest()
-
-    def _digest(self, task: str) -> str:
-        state = xxh3_128()
-        for split in self.splits:
-            for leaf in self._chosen.get((task, split), ()):
-                for identifier, requests in zip(leaf.ids, leaf.requests, strict=True):
-                    state.update(
-                        repr((split, identifier, [each.args for each in requests])).encode()
-                    )
-        return state.hexdigest()
+        found = {}
+        for task in self.tasks:
+            state = xxh3_128()
+            for split in self.splits:
+                for leaf in self._chosen.get((task, split), ()):
+                    for identifier, requests in zip(leaf.ids, leaf.requests, strict=True):
+                        asked = (split, identifier, [each.args for each in requests])
+                        state.update(repr(asked).encode())
+            found[task] = state.hexdigest()
+        return found
 
 
 def load_items(
@@ -196,8 +150,8 @@ def load_items(
         tasks_path: A folder of task files, searched before lm-eval's own.
         plan: How many items each split gets.
         prompt: How prompts are rendered.
-        allow_unsafe_code: Whether tasks that execute generated code may be loaded.
-        trust_remote_code: Whether data sets may bring code of their own (releases of `datasets` before 4).
+        allow_unsafe_code: Let tasks execute the code that a model writes.
+        trust_remote_code: Let data sets bring code of their own (releases of `datasets` before 4).
 
     Raises:
         TaskError: A task is unknown, broken, without data, asked twice, has no such data set split,
@@ -214,102 +168,94 @@ def load_items(
             allow_unsafe_code=allow_unsafe_code,
             trust_remote_code=trust_remote_code,
         )
-    library = _Library([(name, leaves(item)) for name, item in loaded.items()], plan)
-    chosen: dict[tuple[str, Split], tuple[Leaf, ...]] = {}
-    for name, item in loaded.items():
-        for split in plan.counts:
-            chosen[name, split] = tuple(
-                build_leaf(
-                    task,
-                    library.documents[number][plan.drawn_from.get(split)],
-                    library.drawn[number][split],
-                    prompt,
-                    render,
-                    grouped=isinstance(item, Group),
-                    hidden=frozenset() if split == "holdout" else library.held_out,
-                )
-                for number, task in library.leaves_of[name]
+    found = {
+        name: [_Documents(task, plan) for task in leaves(item)] for name, item in loaded.items()
+    }
+    drawn, held_out = _drawn(found, plan)
+    chosen = {
+        (name, split): tuple(
+            build_leaf(
+                documents.task,
+                documents.of[plan.drawn_from.get(split)],
+                own[split],
+                prompt,
+                render,
+                grouped=isinstance(loaded[name], Group),
+                hidden=frozenset() if split == "holdout" else held_out,
             )
+            for documents, own in zip(parts, drawn[name], strict=True)
+        )
+        for name, parts in found.items()
+        for split in plan.counts
+    }
     return Items(loaded, chosen, tokenizer)
 
 
-class _Library:
-    """The documents of all tasks, and those that were drawn.
+class _Documents:
+    """The documents of one task, by the data set's split that a plan draws from."""
 
-    Attributes:
-        leaves_of: Requested task or group → its tasks, each with its number.
-        documents: By number, data set's split → documents.
-        drawn: By number, split → drawn documents.
-        held_out: Hashes by which the holdout documents are known.
-    """
-
-    def __init__(self, requested: Sequence[tuple[str, Sequence[Task]]], plan: SplitPlan) -> None:
-        tasks = [task for _, parts in requested for task in parts]
-        numbers = iter(range(len(tasks)))
-        self.leaves_of = {
-            name: [(next(numbers), task) for task in parts] for name, parts in requested
-        }
+    def __init__(self, task: Task, plan: SplitPlan) -> None:
+        self.task = task
         sources = {plan.drawn_from.get(split) for split in plan.counts}
-        self.documents = [
-            {source: _documents(task, source) for source in sources} for task in tasks
-        ]
-        ids = [
-            {source: document_ids(docs) for source, docs in found.items()}
-            for found in self.documents
-        ]
-        keys = [
-            (number, source, _keys(tasks[number], docs, ids[number][source], plan))
-            for number, found in enumerate(self.documents)
-            for source, docs in found.items()
-        ]
-        every = [each for _, _, found in keys for each in found]
-        labels = iter(same_documents(every))
-        labelled: list[dict[Source | None, tuple[str, ...]]] = [{} for _ in tasks]
-        for number, source, found in keys:
-            labelled[number][source] = tuple(next(labels) for _ in found)
-        pools = [
-            Pool(name_of(task), ids[number], labelled[number], counts)
-            for name, parts in self.leaves_of.items()
-            for (number, task), counts in zip(
-                parts, _counts(name, [ids[number] for number, _ in parts], plan), strict=True
-            )
-        ]
-        self.drawn = draw(pools, plan)
-        held = {
-            labelled[number][each.source][each.index]
-            for number, chosen in enumerate(self.drawn)
-            for each in chosen.get("holdout", ())
+        self.of = {source: _documents(task, source) for source in sources}
+        self.ids = {source: document_ids(docs) for source, docs in self.of.items()}
+        self.keys = {
+            source: [frozenset({content_of(each)}) for each in self.ids[source]]
+            if plan.first  # nothing is drawn
+            else document_keys(task, list(docs))
+            for source, docs in self.of.items()
         }
-        flat = [label for number, source, _ in keys for label in labelled[number][source]]
-        self.held_out = frozenset(
-            key for found, label in zip(every, flat, strict=True) if label in held for key in found
-        )
+        self.labels: dict[Source | None, tuple[str, ...]] = {}
 
 
-def _keys(
-    task: Task, documents: Sequence[Any], ids: Sequence[str], plan: SplitPlan
-) -> Sequence[frozenset[str]]:
-    if plan.first:  # nothing is drawn
-        return [frozenset({content_of(each)}) for each in ids]
-    return document_keys(task, list(documents))
+def _drawn(
+    found: Mapping[str, Sequence[_Documents]], plan: SplitPlan
+) -> tuple[dict[str, list[Chosen]], frozenset[str]]:
+    """Draw from all tasks together.
+
+    Returns:
+        Requested task or group → what is chosen of each of its tasks; and the hashes by which the documents
+        of the holdout are known.
+    """
+    every = [documents for parts in found.values() for documents in parts]
+    keys = [key for documents in every for of in documents.keys.values() for key in of]
+    labels = same_documents(keys)
+    rest = iter(labels)
+    for documents in every:
+        documents.labels = {
+            source: tuple(next(rest) for _ in ids) for source, ids in documents.ids.items()
+        }
+    pools = [
+        Pool(name_of(documents.task), documents.ids, documents.labels, counts)
+        for name, parts in found.items()
+        for documents, counts in zip(parts, _counts(name, parts, plan), strict=True)
+    ]
+    chosen = draw(pools, plan)
+    held = {
+        pool.labels[each.source][each.index]
+        for pool, splits in zip(pools, chosen, strict=True)
+        for each in splits.get("holdout", ())
+    }
+    in_order = iter(chosen)
+    return (
+        {name: [next(in_order) for _ in parts] for name, parts in found.items()},
+        frozenset(
+            key for of, label in zip(keys, labels, strict=True) if label in held for key in of
+        ),
+    )
 
 
 def _counts(
-    name: str, ids: Sequence[Mapping[Source | None, Sequence[str]]], plan: SplitPlan
+    name: str, parts: Sequence[_Documents], plan: SplitPlan
 ) -> list[dict[Split, int | None]]:
-    """Return how many items each task of a request gets."""
+    """Return how many items each task of a request gets of each split."""
     shares = {
-        split: _share(name, split, count, [len(each[plan.drawn_from.get(split)]) for each in ids])
+        split: _share(
+            name, split, count, [len(each.ids[plan.drawn_from.get(split)]) for each in parts]
+        )
         for split, count in plan.counts.items()
     }
-    return [{split: share[n] for split, share in shares.items()} for n in range(len(ids))]
-
-
-def _answer(task: Task, doc: Any) -> str:  # noqa: ANN401 - any document
-    try:
-        return target_text(task, doc)
-    except TASK_FAULTS:  # a task may have no gold answers
-        return ""
+    return [{split: share[n] for split, share in shares.items()} for n in range(len(parts))]
 
 
 def _share(

@@ -94,15 +94,10 @@ def is_gold(metric: str) -> bool:
 
 
 def resolve(name: str, loaded: Task | Group, metric: str) -> Named:
-    """Return lm-eval's (metric, filter) for a metric's name; `METRIC,FILTER` is taken everywhere.
-
-    Args:
-        name: The task's name, for the message.
-        loaded: The task or group.
-        metric: As the user wrote it; none of ours.
+    """Return lm-eval's (metric, filter) of a metric, none of ours; `METRIC,FILTER` is always taken.
 
     Raises:
-        TaskError: The task has no such metric; the known ones are named.
+        TaskError: The task (called `name` in the message) has no such metric; the known ones are named.
     """
     known = group_metrics(loaded) if isinstance(loaded, Group) else _task_metrics(loaded)
     base, _, wanted = metric.partition(",")
@@ -117,10 +112,6 @@ def is_item_mean(loaded: Task | Group, metric: str) -> bool:
 
     Perplexity, F1 or BLEU over a whole corpus are not, nor is a group that counts each of its tasks
     alike whatever their sizes.
-
-    Args:
-        loaded: The task or group.
-        metric: By a name that `resolve` takes, or one of ours.
     """
     if is_gold(metric):
         return True

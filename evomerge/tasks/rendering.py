@@ -23,21 +23,14 @@ from evomerge.tasks.tasks import FEWSHOT_SEED, TASK_FAULTS, name_of
 
 @dataclass(frozen=True)
 class Leaf:
-    """One lm-eval task's chosen documents of one split.
+    """One lm-eval task's chosen documents of one split."""
 
-    Attributes:
-        task: lm-eval's task.
-        ids: Stable ids, unique in the requested task or group.
-        docs: The documents, in the order of the data set.
-        requests: lm-eval's requests of each document, in the order of their `idx`.
-        templated: Whether their prompts went through a chat template.
-    """
-
-    task: Task
-    ids: tuple[str, ...]
-    docs: tuple[Any, ...]
+    task: Task  # lm-eval's task
+    ids: tuple[str, ...]  # stable ids, unique in the requested task or group
+    docs: tuple[Any, ...]  # the documents, in the order of the data set
+    # lm-eval's requests of each document, in the order of their `idx`
     requests: tuple[tuple[Instance, ...], ...]
-    templated: bool
+    templated: bool  # whether their prompts went through a chat template
 
     @property
     def name(self) -> str:

@@ -36,15 +36,10 @@ _CLOSED_FORM = (mean, acc_all)
 
 @dataclass(frozen=True)
 class Asked:
-    """The metrics that are asked of a task; None: all that it gives.
+    """The metrics that are asked of a task; None: all that it gives."""
 
-    Attributes:
-        named: Asked name → lm-eval's (metric, filter).
-        golds: Ours on the gold answer.
-    """
-
-    named: Mapping[str, Named] | None
-    golds: tuple[str, ...] | None
+    named: Mapping[str, Named] | None  # asked name → lm-eval's (metric, filter)
+    golds: tuple[str, ...] | None  # ours on the gold answer
 
     @classmethod
     def of(cls, items: Items, task: str, split: Split, names: Sequence[str] | None) -> Asked:
@@ -69,12 +64,7 @@ class Asked:
 
 
 class LeafValues:
-    """The values of one leaf's documents, added block by block.
-
-    Args:
-        leaf: All its documents.
-        asked: What is asked of its task.
-    """
+    """The values of one leaf's documents, added block by block."""
 
     def __init__(self, leaf: Leaf, asked: Asked) -> None:
         self.leaf, self._asked = leaf, asked

@@ -24,34 +24,22 @@ _DRAWING_ORDER: tuple[Split, ...] = ("holdout", "select", "search")
 
 @dataclass(frozen=True)
 class Drawn:
-    """One chosen document.
+    """One chosen document."""
 
-    Attributes:
-        id: Stable id, unique in its task.
-        index: Position in the data set's split that it was drawn from.
-        source: That split; None: the one that lm-eval scores.
-    """
-
-    id: str
-    index: int
-    source: Source | None
+    id: str  # stable id, unique in its task
+    index: int  # position in the data set's split that it was drawn from
+    source: Source | None  # that split; None: the one that lm-eval scores
 
 
 @dataclass(frozen=True)
 class Pool:
-    """What one task draws from.
+    """What one task draws from."""
 
-    Attributes:
-        task: Its name.
-        ids: Data set's split → `document_ids` of its documents.
-        labels: Likewise, `same_documents` over all tasks: equal labels, same documents.
-        counts: Split → how many items; None: all that are left.
-    """
-
-    task: str
-    ids: Mapping[Source | None, Sequence[str]]
+    task: str  # its name
+    ids: Mapping[Source | None, Sequence[str]]  # data set's split → `document_ids` of its documents
+    # Likewise, `same_documents` over all tasks: equal labels, same documents
     labels: Mapping[Source | None, Sequence[str]]
-    counts: Mapping[Split, int | None]
+    counts: Mapping[Split, int | None]  # split → how many items; None: all that are left
 
 
 Chosen = dict[Split, tuple[Drawn, ...]]
@@ -81,10 +69,6 @@ def draw(pools: Sequence[Pool], plan: SplitPlan) -> list[Chosen]:
     copies of a document after all originals. A document is on one side for all tasks. Where tasks that
     overlap leave too few, those with the fewest documents choose first, all their splits.
 
-    Args:
-        pools: One a task; names are unique.
-        plan: Seed and sources; its counts are those of the pools.
-
     Returns:
         For each pool, split → chosen documents in the order of the data set, as lm-eval would score them.
 
@@ -103,11 +87,8 @@ def draw(pools: Sequence[Pool], plan: SplitPlan) -> list[Chosen]:
 def share_out(count: int, sizes: Sequence[int]) -> tuple[int, ...]:
     """Share `count` items among tasks in proportion to their sizes, at least one each.
 
-    Largest remainders get what is left, the first first.
-
-    Args:
-        count: At least the number of tasks, at most the sum of `sizes`.
-        sizes: Documents of each task, at least 1.
+    Largest remainders get what is left, the first first. `count` lies between the number of tasks and the
+    sum of `sizes`.
     """
     spare, room = count - len(sizes), [size - 1 for size in sizes]
     total = sum(room)

@@ -36,11 +36,7 @@ _NO_DOCUMENTS = ("corresponds to no data", "out of bounds for size 0")
 def explain(name: str, config: Config, file: Path | None, error: BaseException) -> TaskError:
     """Return the error of a task that lm-eval cannot build, in the words of its author.
 
-    Args:
-        name: The task.
-        config: Its file, with what it includes.
-        file: Where that is.
-        error: What lm-eval raised.
+    `config` is the task's file with what it includes.
     """
     found = (
         _wrong_field(config)

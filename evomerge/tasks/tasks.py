@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -54,25 +54,13 @@ TASK_FAULTS = (
 
 
 def list_tasks(tasks_path: str | None = None, *, include_defaults: bool = True) -> tuple[str, ...]:
-    """Return the names of all tasks and groups, sorted.
-
-    Args:
-        tasks_path: A folder of task files beside lm-eval's own.
-        include_defaults: Whether lm-eval's own are listed too; indexing them takes seconds.
-
-    Raises:
-        TaskError: No such folder.
-    """
+    """Return the names of all tasks and groups, sorted."""
     manager = _manager(_checked_folder(tasks_path), include_defaults)
     return tuple(sorted({*manager.all_subtasks, *manager.all_groups}))
 
 
 def expand(names: Iterable[str], tasks_path: str | None = None) -> tuple[str, ...]:
     """Return the tasks and groups that names stand for, each once, as `lm_eval --tasks` takes them.
-
-    Args:
-        names: Tasks, groups, tags (all tasks that carry the tag), and patterns such as `mmlu_*`.
-        tasks_path: A folder of task files, searched before lm-eval's own.
 
     Raises:
         TaskError: A name is unknown, or a pattern matches nothing.
@@ -101,12 +89,6 @@ def load_task(
 ) -> Task | Group:
     """Build one task or group, its data included, ready for `simple_evaluate`'s default seeds.
 
-    Args:
-        request: The name and its number of examples.
-        tasks_path: A folder of task files, searched before lm-eval's own.
-        allow_unsafe_code: Whether tasks that execute generated code may be built.
-        trust_remote_code: Whether data sets may bring code of their own (releases of `datasets` before 4).
-
     Raises:
         TaskError: The name is unknown (the nearest is named), its file is broken, its data are
             missing, it executes code or reads images, or it is a tag that has no score of its own.
@@ -134,6 +116,19 @@ def load_task(
         _prepare(task, request, allow_unsafe_code)
     group = built.get("groups", {}).get(request.task)
     return group if group is not None else next(iter(built["tasks"].values()))
+
+
+def document_counts(
+    names: Sequence[str], *, tasks_path: str | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Return task → documents that lm-eval scores; of a group one number a member. Raises as `load_task`."""
+    return {
+        name: tuple(
+            len(task.eval_docs)
+            for task in leaves(load_task(TaskRequest(name), tasks_path=tasks_path))
+        )
+        for name in names
+    }
 
 
 def leaves(loaded: Task | Group) -> tuple[Task, ...]:

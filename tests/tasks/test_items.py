@@ -10,18 +10,15 @@ def test_counts_ids_and_order(llama):
     items = llama.items("choice", "written", search=5, holdout=7)
     assert items.tasks == ("choice", "written")
     assert items.splits == ("search", "holdout")
-    assert items.counts["search"] == {"choice": 5, "written": 5}
+    assert [len(items.ids(task, "search")) for task in items.tasks] == [5, 5]
     assert not set(items.ids("choice", "search")) & set(items.ids("choice", "holdout"))
-    assert items.lm_eval_version.startswith("0.4")
 
 
 def test_digests_follow_the_prompts(llama):
     items = llama.items("choice", "written")
     assert items.digests == llama.items("choice", "written").digests
-    assert items.digest == llama.items("choice", "written").digest
     other = llama.items("choice", "written", prompt=PromptStyle(system_instruction="x"))
     assert other.digests["choice"] != items.digests["choice"]
-    assert other.digest != items.digest
 
 
 def test_a_groups_items_are_shared_out(llama):
@@ -64,16 +61,6 @@ def test_a_metric_on_gold_answers_needs_them_where_it_is_scored(llama):
         llama.scorer(items).score(llama.module, "select", {"written": ("gold_exact_match",)}).items
         == 4
     )
-
-
-def test_tokens_are_those_of_prompts_and_answers(llama):
-    items = llama.items("choice", search=3)
-    (leaf,) = items.leaves("choice", "search")
-    expected = sum(
-        len(requests[0].args[0]) + sum(len(each.args[1]) for each in requests)
-        for requests in leaf.requests
-    )
-    assert items.tokens("search") == expected  # a token is a byte here
 
 
 def load(llama, *names, **plan):
