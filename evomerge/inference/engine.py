@@ -17,7 +17,7 @@ from evomerge.inference.forward import Forward
 from evomerge.inference.generation import Prompt, generate
 from evomerge.inference.loglikelihood import score_batches
 from evomerge.inference.processors import processors
-from evomerge.inference.sizing import batch_tokens_of, cache_tokens_of, gradient_room
+from evomerge.inference.sizing import room_of
 from evomerge.inference.stopping import Tokens
 
 
@@ -34,9 +34,8 @@ class Engine:
     Attributes:
         encoder: Text → tokens, and stop rules.
         plans: Batches that a caller keeps for this module.
-        batch_tokens: Most tokens of one forward pass.
+        room: How many tokens passes may hold.
         most_reads: Most positions whose logits one pass returns.
-        gradients: How much one backward pass may hold.
 
     Raises:
         ModelError: The module is recurrent: its state cannot be shared, cut or gone back to.
@@ -60,15 +59,14 @@ class Engine:
         ends = _end_tokens(module, tokenizer)
         self.encoder = Encoder(tokenizer, config, ends, self._forward.vocabulary)
         self.plans: dict[Hashable, Any] = {}
-        device, dtype = self._forward.device, self._forward.dtype
-        self.batch_tokens = (
-            batch_tokens_of(config, dtype, device, memory)
-            if batch_tokens == "auto"
-            else batch_tokens
+        self.room = room_of(
+            config,
+            self._forward.dtype,
+            self._forward.device,
+            memory=memory,
+            batch_tokens=None if batch_tokens == "auto" else batch_tokens,
         )
         self.most_reads = max(1, LOGITS_IN_MEMORY // self._forward.vocabulary)
-        self.gradients = gradient_room(config, dtype, device, self.batch_tokens, memory)
-        self._cache_tokens = cache_tokens_of(config, dtype, device, memory)
         self._drafts = drafts or Drafts()
 
     def plan(
@@ -85,7 +83,7 @@ class Engine:
         """
         return plan(
             readings,
-            batch_tokens=batch_tokens or self.batch_tokens,
+            batch_tokens=batch_tokens or self.room.batch,
             vocabulary=self._forward.vocabulary,
             share=self._forward.takes_masks,
             device=self._forward.device,
@@ -107,8 +105,8 @@ class Engine:
             self._forward,
             self.encoder.stopping,
             prompts,
-            batch_tokens=self.batch_tokens,
-            cache_tokens=self._cache_tokens,
+            batch_tokens=self.room.batch,
+            cache_tokens=self.room.cached,
             drafts=self._drafts,
             processors=self._processors if prompts else None,
         )

@@ -6,7 +6,7 @@ rest, so whatever it does to logits (Gemma's soft-capping, Cohere's scaling) is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import ref
@@ -48,8 +48,8 @@ class Forward:
         self.window = _window(getattr(module, "config", None))
         self._last_mlp: str | None = None
         self._cascades = False
-        self.vocabulary, self.takes_masks = self._probe()
-        self._probe_shortcuts()
+        self.vocabulary, self.takes_masks = 0, False
+        self._try_out()
 
     @property
     def module(self) -> nn.Module:
@@ -105,10 +105,8 @@ class Forward:
                 mlp = self.module.get_submodule(self._last_mlp)
                 shortcuts.enter_context(_only(mlp, rows))
             head = _head(self.module)
-            if head is None:
-                return _picked(self._logits(arguments), rows)
-            picked = shortcuts.enter_context(_picking(head, rows))
-            logits = self._logits(arguments)
+            picked = [] if head is None else shortcuts.enter_context(_picking(head, rows))
+            logits: Tensor = self.module(**arguments).logits
         return logits[0] if picked else _picked(logits, rows)
 
     def read_preamble(self, tokens: Tensor) -> PreambleCache:
@@ -118,83 +116,59 @@ class Forward:
         cache.close(tokens.shape[1])
         return cache
 
-    def _logits(self, arguments: Mapping[str, Any]) -> Tensor:
-        logits: Tensor = self.module(**arguments).logits
-        return logits
-
     @torch.no_grad()
-    def _probe_shortcuts(self) -> None:
-        """Find out which of the shortcuts give the module's own logits; the others are not taken."""
-        tokens = torch.arange(1, 2 * _PROBE_LENGTH + 1, device=self.device).reshape(2, -1)
-        tokens[:, :2] = tokens[0, :2]
-        rows = torch.tensor([_PROBE_LENGTH - 2, 2 * _PROBE_LENGTH - 1], device=self.device)
-        expected = self(tokens, rows).float()
+    def _try_out(self) -> None:
+        """Find out what gives the module's own logits on a few tokens; the rest is not used.
+
+        Attention with fixed biases (ALiBi), recurrence and the like do not honour masks and positions;
+        readings then stand alone.
+        """
+        device, length = self.device, _PROBE_LENGTH
+        tokens = torch.arange(1, 2 * length + 1, device=device).reshape(2, -1)
+        tokens[1, :2] = tokens[0, :2]  # two sequences that begin alike
+        ends = torch.tensor([length - 1, 2 * length - 1], device=device)
+        expected = self(tokens, ends).float()
+        if bool(expected.isnan().any()):
+            raise NotFinite("the logits are NaN or infinite")
+        exact = self.dtype in (torch.float32, torch.float64)
+        tolerance = (1e-4 if exact else 5e-2) * float(expected.abs().max())
+        places = torch.arange(length, device=device)
 
         def holds(run: Callable[[], Tensor]) -> bool:
             try:
-                found = run().float()
+                return float((expected - run().float()).abs().max()) <= tolerance
             except _REFUSALS:
                 return False
-            tolerance = 1e-4 if self.dtype in (torch.float32, torch.float64) else 5e-2
-            return float((expected - found).abs().max()) <= tolerance * float(expected.abs().max())
 
-        def cascaded() -> Tensor:
-            share = Share(self.read_preamble(tokens[:1, :2]), None)
-            causal = torch.ones(1, 1, _PROBE_LENGTH - 2, _PROBE_LENGTH - 2, device=self.device)
-            behind = torch.arange(2, _PROBE_LENGTH, device=self.device).expand(2, -1)
+        def packed() -> Tensor:  # both in one row, the second behind the first
+            size = 2 * length - 2
+            visible = torch.ones(size, size, dtype=torch.bool, device=device).tril()
+            visible[length:, 2:length] = False
             return self(
-                tokens[:, 2:],
-                rows - torch.tensor([2, 4], device=self.device),
-                visible=causal.bool().tril(),
-                positions=behind,
-                preambles=[share],
+                torch.cat([tokens[0], tokens[1, 2:]])[None],
+                torch.tensor([length - 1, size - 1], device=device),
+                visible=visible[None, None],
+                positions=torch.cat([places, places[2:]])[None],
             )
 
+        def cascaded() -> Tensor:  # what they begin with read before
+            rest = length - 2
+            causal = torch.ones(1, 1, rest, rest, dtype=torch.bool, device=device).tril()
+            return self(
+                tokens[:, 2:],
+                torch.tensor([rest - 1, 2 * rest - 1], device=device),
+                visible=causal,
+                positions=places[2:].expand(2, -1),
+                preambles=[Share(self.read_preamble(tokens[:1, :2]), None)],
+            )
+
+        self.vocabulary = expected.shape[1]
+        matters = float((expected[0] - expected[1]).abs().max()) > 2 * tolerance
+        self.takes_masks = matters and holds(packed)
         self._last_mlp = _last_mlp(self.module)
-        if not holds(lambda: self(tokens, rows)):
+        if not holds(lambda: self(tokens, ends)):
             self._last_mlp = None
         self._cascades = self.takes_masks and holds(cascaded)
-
-    @torch.no_grad()
-    def _probe(self) -> tuple[int, bool]:
-        """The number of logits, and whether a full mask and explicit positions are honoured.
-
-        The latter is tried out on a few tokens.
-
-        Attention with fixed biases (ALiBi), recurrence and the like do not; readings then stand alone.
-        """
-        tokens = torch.arange(1, 2 * _PROBE_LENGTH + 1, device=self.device)
-        shared, left, right = (
-            tokens[:2],
-            tokens[2:_PROBE_LENGTH],
-            tokens[_PROBE_LENGTH : 2 * _PROBE_LENGTH - 2],
-        )
-        alone = torch.stack([torch.cat([shared, left]), torch.cat([shared, right])])
-        packed = torch.cat([shared, left, right])[None]
-        branch = torch.tensor([0] * 2 + [1] * len(left) + [2] * len(right), device=self.device)
-        size = packed.shape[1]
-        visible = torch.ones(size, size, dtype=torch.bool, device=self.device).tril()
-        visible &= (branch[:, None] == branch[None]) | (branch[None] == 0)
-        positions = torch.cat([torch.arange(2 + len(left)), torch.arange(2, 2 + len(right))])
-        last = 2 + len(left)
-        expected = self(alone, torch.tensor([last - 1, 2 * last - 1], device=self.device)).double()
-        vocabulary = expected.shape[1]
-        if bool(expected.isnan().any()):
-            raise NotFinite("the logits are NaN or infinite")
-        try:
-            found = self(
-                packed,
-                torch.tensor([last - 1, size - 1], device=self.device),
-                visible=visible[None, None],
-                positions=positions[None].to(self.device),
-            ).double()
-        except _REFUSALS:
-            return vocabulary, False
-        scale = float(expected.abs().max())
-        tolerance = 1e-4 if self.dtype in (torch.float32, torch.float64) else 5e-2
-        matters = float((expected[0] - expected[1]).abs().max()) > 2 * tolerance * scale
-        same = float((expected - found).abs().max()) <= tolerance * scale
-        return vocabulary, matters and same
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:

@@ -36,6 +36,7 @@ class TokenBytes:
     kept: int  # for a backward pass, in one layer
     entering: int  # what enters all layers, where they are recomputed in the backward pass
     layers: int  # number of layers
+    inner: int  # numbers of one layer's widest states
 
 
 def token_bytes(config: Any, dtype: torch.dtype) -> TokenBytes:  # noqa: ANN401 - any model's configuration
@@ -55,6 +56,52 @@ def token_bytes(config: Any, dtype: torch.dtype) -> TokenBytes:  # noqa: ANN401 
         kept=dtype.itemsize * (10 * hidden + 4 * inner) + 4 * 4 * hidden,
         entering=layers * dtype.itemsize * hidden,
         layers=layers,
+        inner=inner,
+    )
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many tokens passes may hold."""
+
+    batch: int  # most of one forward pass
+    cached: int  # most whose keys and values are kept at once
+    gradients: int  # most of the forward passes behind one backward pass
+    gradient_pass: int  # most of one of those
+    recompute: bool  # whether layers are recomputed in backward passes, as too few would fit else
+
+
+def room_of(
+    config: Any,  # noqa: ANN401 - any model's configuration
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    memory: int | None = None,
+    batch_tokens: int | None = None,
+) -> Room:
+    """Size passes.
+
+    Args:
+        config: The model's configuration.
+        dtype: Of the passes.
+        device: Where they run.
+        memory: Bytes that passes may take; None: `scoring_memory`.
+        batch_tokens: Most tokens of one forward pass; None: a power of two that fits and pays.
+    """
+    token = token_bytes(config, dtype)
+    room = (scoring_memory(device) if memory is None else memory) // _SHARE
+    batch = batch_tokens or _batch_tokens(token, room, dtype, device)
+    kept = room // (token.layers * token.kept)
+    recompute = kept < min(batch, _FEWEST_KEPT)
+    gradients = min(kept, batch)  # as large as forward passes, where what they keep fits
+    if recompute:
+        gradients = max(_FEWEST_TOKENS, min(room // (token.entering + token.kept), batch))
+    return Room(
+        batch=batch,
+        cached=max(1, min(room, _MOST_CACHE.get(device.type, room)) // token.cached),
+        gradients=gradients,
+        gradient_pass=min(gradients, _MOST_TOKENS_WITH_GRADIENTS.get(device.type, gradients)),
+        recompute=recompute,
     )
 
 
@@ -71,64 +118,9 @@ def scoring_memory(device: torch.device) -> int:
         return _UNKNOWN_MEMORY // 2
 
 
-def batch_tokens_of(
-    config: Any,  # noqa: ANN401 - any model's configuration
-    dtype: torch.dtype,
-    device: torch.device,
-    memory: int | None = None,
-) -> int:
-    """Return the most tokens of one forward pass, a power of two; `memory`: None is `scoring_memory`."""
-    fits = _part(memory, device) // token_bytes(config, dtype).forward
-    most = min(fits, _MOST_TOKENS_ELSEWHERE)
+def _batch_tokens(token: TokenBytes, room: int, dtype: torch.dtype, device: torch.device) -> int:
+    most = min(room // token.forward, _MOST_TOKENS_ELSEWHERE)
     if device.type == "cpu":
-        text = config.get_text_config() if hasattr(config, "get_text_config") else config
-        hidden = int(getattr(text, "hidden_size", 4096))
-        inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
-        cached = _CPU_CACHE // (inner * dtype.itemsize)
-        most = min(fits, max(_CPU_ENOUGH_TOKENS, min(cached, _CPU_MOST_TOKENS)))
-    return max(_FEWEST_TOKENS, 1 << (int(most).bit_length() - 1) if most else 0)
-
-
-@dataclass(frozen=True)
-class GradientRoom:
-    """How much one backward pass may hold."""
-
-    tokens: int  # most tokens of the forward passes behind it
-    pass_tokens: int  # most tokens of one of those
-    # Whether layers are to be recomputed in the backward pass, as too few tokens would fit
-    # otherwise
-    recompute: bool
-
-
-def gradient_room(
-    config: Any,  # noqa: ANN401 - any model's configuration
-    dtype: torch.dtype,
-    device: torch.device,
-    batch_tokens: int,
-    memory: int | None = None,
-) -> GradientRoom:
-    """Size backward passes: as large as forward passes where what they keep fits into memory."""
-    token, room = token_bytes(config, dtype), _part(memory, device)
-    kept = room // (token.layers * token.kept)
-    if kept >= min(batch_tokens, _FEWEST_KEPT):
-        tokens = min(kept, batch_tokens)
-    else:
-        tokens = max(_FEWEST_TOKENS, min(room // (token.entering + token.kept), batch_tokens))
-    most = min(tokens, _MOST_TOKENS_WITH_GRADIENTS.get(device.type, tokens))
-    return GradientRoom(tokens, most, recompute=kept < min(batch_tokens, _FEWEST_KEPT))
-
-
-def cache_tokens_of(
-    config: Any,  # noqa: ANN401 - any model's configuration
-    dtype: torch.dtype,
-    device: torch.device,
-    memory: int | None = None,
-) -> int:
-    """Return how many tokens' keys and values may be kept at once."""
-    room = _part(memory, device)
-    most = min(room, _MOST_CACHE.get(device.type, room))
-    return max(1, most // token_bytes(config, dtype).cached)
-
-
-def _part(memory: int | None, device: torch.device) -> int:
-    return (scoring_memory(device) if memory is None else memory) // _SHARE
+        cached = _CPU_CACHE // (token.inner * dtype.itemsize)
+        most = min(most, max(_CPU_ENOUGH_TOKENS, min(cached, _CPU_MOST_TOKENS)))
+    return max(_FEWEST_TOKENS, 1 << (most.bit_length() - 1) if most else 0)

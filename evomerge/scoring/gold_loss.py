@@ -57,7 +57,7 @@ class GoldLoss:
 
     def recompute(self, module: nn.Module) -> bool:
         """Whether memory asks for a module's layers to be recomputed in backward passes."""
-        return self._engine(module).gradients.recompute
+        return self._engine(module).room.recompute
 
     def run(
         self,
@@ -137,13 +137,13 @@ def gold_count(items: Items, task: str, split: Split = "search") -> int:
 
 def _parts(chosen: Sequence[_Chosen], engine: Engine) -> Iterator[list[_Chosen]]:
     """Cut items into parts that fit; what begins alike stands together."""
-    most_tokens, most_reads = engine.gradients.tokens, engine.most_reads
+    most_tokens, most_reads = engine.room.gradients, engine.most_reads
     part: list[_Chosen] = []
     tokens = reads = 0
     for each in sorted(chosen, key=lambda each: each.question.readings[0].tokens):
         question = each.question
         cost = question.tokens
-        if part and not engine.gradients.recompute:
+        if part and not engine.room.recompute:
             before = part[-1].question.readings[0].tokens
             shared = common_length(before, question.readings[0].tokens)
             cost -= shared - shared // _CACHED_SHARE
@@ -165,7 +165,7 @@ def _sums(part: Sequence[_Chosen], engine: Engine) -> Tensor:
     ]
     batches = engine.plan(
         readings,
-        batch_tokens=engine.gradients.pass_tokens,
-        preambles=not engine.gradients.recompute,
+        batch_tokens=engine.room.gradient_pass,
+        preambles=not engine.room.recompute,
     )
     return engine.read(batches, len(readings))[0]

@@ -27,9 +27,14 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from evomerge.errors import TaskError, nearest
-from evomerge.tasks.members import check_members, reached
 from evomerge.tasks.requested import TaskRequest
-from evomerge.tasks.task_faults import check_metrics, explain, first_line
+from evomerge.tasks.task_faults import (
+    check_members,
+    check_metrics,
+    explain,
+    first_line,
+    reached,
+)
 
 FEWSHOT_SEED = 1234  # lm-eval's default, as are the seeds of the generators below
 TASK_FAULTS = (

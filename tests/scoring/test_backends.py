@@ -81,4 +81,4 @@ class TestLmEvals(Choices):
 def test_defaults_that_a_backend_does_not_name_are_dropped(llama):
     items = llama.items("choice")
     backend = open_backend("resident", items, {}, {"batch_tokens": 64, "device": "cpu"})
-    assert backend.engine(llama.module).batch_tokens == 64
+    assert backend.engine(llama.module).room.batch == 64

@@ -10,7 +10,6 @@ import torch
 
 from evomerge.errors import TaskError
 from evomerge.inference.encoding import Encoder
-from evomerge.inference.sizing import GradientRoom
 from evomerge.scoring import gold_count
 from evomerge.tasks import PromptStyle
 
@@ -67,7 +66,10 @@ def test_however_small_the_parts_the_gradient_is_the_same(some):
     found = []
     for tokens, recompute in ((10**6, False), (300, False), (1, False), (300, True)):
         other = some.scorer(items)
-        other.engine(module).gradients = GradientRoom(tokens, max(tokens, 64), recompute)
+        engine = other.engine(module)
+        engine.room = replace(
+            engine.room, gradients=tokens, gradient_pass=max(tokens, 64), recompute=recompute
+        )
         parts = []
 
         def differentiate(part, parts=parts):
@@ -105,7 +107,7 @@ def test_where_layers_are_computed_anew_nothing_is_cached(llama, monkeypatch):
     chosen = {"choice": range(12)}
     totals = []
     for recompute in (False, True):
-        engine.gradients = replace(engine.gradients, recompute=recompute)
+        engine.room = replace(engine.room, recompute=recompute)
         totals.append(run(llama, scorer, chosen, {"choice": 1}).total)
     assert cached == [True, False]
     assert totals[0] == pytest.approx(totals[1], rel=1e-5)

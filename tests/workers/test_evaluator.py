@@ -338,7 +338,7 @@ def test_a_worker_keeps_to_its_memory_plan(
     assert isinstance(resident, evaluator_module._Resident)
     kept = resident._model._memory
     assert (kept.budget, kept.for_inputs) == (3000, 2000)
-    assert resident._scorer.engine(resident._model.module)._cache_tokens == 2**19 // (
+    assert resident._scorer.engine(resident._model.module).room.cached == 2**19 // (
         2 * 4 * 2 * 8 * 4
     )
     assert found.evaluate(job(assignment, 0.4)).failure is None

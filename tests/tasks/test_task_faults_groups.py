@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from evomerge.errors import TaskError
-from evomerge.tasks.members import check_members, reached
+from evomerge.tasks.task_faults import check_members, reached
 
 
 @dataclass
