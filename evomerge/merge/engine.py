@@ -15,6 +15,98 @@ from evomerge.merge.resident import Memory, ResidentInputs
 from evomerge.merge.vocabulary import OutputVocabulary
 
 
+class MergeRun:
+    """A plan over open models, computed on one device.
+
+    Inputs are taken in the precision in which they are stored, the maths is done in float32 (float64 for
+    a float64 result) and rounded once, to the result's dtype.
+
+    Args:
+        plan: What to merge.
+        checkpoints: Every model by its name, as the merge reads them (`OpenModels.seen`).
+        device: Where the maths is done.
+        dtype: Of the result; None: the plan's, or the base's own.
+        memory: What is kept between merges; None: nothing.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        checkpoints: Mapping[str, Checkpoint],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: str | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self.plan = plan
+        self._checkpoints, self._dtype = checkpoints, dtype
+        self._device, self._memory = torch.device(device), memory or Memory()
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Merge tensor by tensor: embeddings, layers, final norm and head.
+
+        No tensor shares its memory with an input or with another tensor, also where it equals one (a layer
+        that is repeated, weights of 0).
+
+        Raises:
+            MergeError: The maths has no answer.
+            ModelError: A buffer of whole numbers differs between models.
+        """
+        with torch.no_grad():
+            for piece in self.plan.tensors:
+                out = self.out_dtype(piece)
+                if not out.is_floating_point:
+                    yield piece.name, self._copied(piece).to(self._device, copy=True)
+                    continue
+                inputs = self.inputs(piece)
+                merged = self.plan.method.merge(inputs)
+                yield piece.name, merged.to(out, copy=inputs.lends(merged))
+
+    def inputs(self, piece: TensorPlan) -> ResidentInputs:
+        """Return what a merge method sees of one tensor of floating-point numbers."""
+        return ResidentInputs(
+            name=piece.name,
+            sources=tuple(
+                (self._checkpoints[model], tensor, self.plan.models.index(model))
+                for model, tensor in zip(piece.models, piece.tensors, strict=True)
+            ),
+            base=piece.base,
+            shared=piece.shared,
+            own=piece.own,
+            seed=self.plan.seed,
+            memory=self._memory,
+            device=self._device,
+            dtype=torch.float64 if self.out_dtype(piece) == torch.float64 else torch.float32,
+        )
+
+    def out_dtype(self, piece: TensorPlan) -> torch.dtype:
+        """Return the dtype of one merged tensor; what is stored as whole numbers stays so."""
+        source = piece.base if piece.base is not None else 0
+        stored = self._checkpoints[piece.models[source]].tensors[piece.tensors[source]].dtype
+        name = self._dtype or self.plan.dtype
+        return torch_dtype(name) if name is not None and stored.is_floating_point else stored
+
+    def nbytes(self, piece: TensorPlan) -> int:
+        """Return the bytes of one merged tensor."""
+        header = self._checkpoints[piece.models[0]].tensors[piece.tensors[0]]
+        return header.numel * self.out_dtype(piece).itemsize
+
+    def _copied(self, piece: TensorPlan) -> torch.Tensor:
+        """A buffer of whole numbers cannot be averaged: it is copied where all inputs agree."""
+        first, *others = (
+            self._checkpoints[model].tensor(name)
+            for model, name in zip(piece.models, piece.tensors, strict=True)
+        )
+        for model, tensor in zip(piece.models[1:], others, strict=True):
+            if not torch.equal(tensor, first):
+                raise ModelError(
+                    f"{piece.name} holds whole numbers that differ from {piece.models[0]}'s; such tensors "
+                    "cannot be merged",
+                    file=model,
+                )
+        return first
+
+
 def merged_tensors(
     source: Merge | Recipe,
     checkpoints: Mapping[str, Checkpoint],
@@ -23,21 +115,7 @@ def merged_tensors(
     dtype: str | None = None,
     memory: Memory | None = None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Merge tensor by tensor.
-
-    Inputs are taken in the precision in which they are stored, the maths is done in float32 (float64 for
-    a float64 result) and rounded once, to the result's dtype.
-
-    Args:
-        source: What to merge.
-        checkpoints: Every model that it names, by that name; of one family (`check_family`).
-        device: Where the maths is done.
-        dtype: Of the result; None: the plan's, or the base's own.
-        memory: What is kept between merges; None: nothing.
-
-    Yields:
-        Name and tensor: embeddings, layers, final norm and head. No tensor shares its memory with an
-        input or with another tensor, also where it equals one (a layer that is repeated, weights of 0).
+    """Merge models of one family (`check_family`) tensor by tensor; arguments and results as of `MergeRun`.
 
     Raises:
         RecipeError: The recipe is wrong.
@@ -47,89 +125,4 @@ def merged_tensors(
     if plan.vocabulary is not None:
         vocabulary = OutputVocabulary.build(plan.vocabulary, checkpoints)
         checkpoints = vocabulary.seen(plan, checkpoints)
-    return run_plan(plan, checkpoints, device=device, dtype=dtype, memory=memory)
-
-
-def run_plan(
-    plan: Plan,
-    checkpoints: Mapping[str, Checkpoint],
-    *,
-    device: torch.device | str = "cpu",
-    dtype: str | None = None,
-    memory: Memory | None = None,
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Compute a plan; arguments, results and errors are those of `merged_tensors`."""
-    memory = memory or Memory()
-    device = torch.device(device)
-    with torch.no_grad():
-        for piece in plan.tensors:
-            out = out_dtype(piece, plan, checkpoints, dtype)
-            if not out.is_floating_point:
-                yield piece.name, _copied(piece, checkpoints).to(device, copy=True)
-                continue
-            inputs = inputs_of(piece, plan, checkpoints, out=out, device=device, memory=memory)
-            merged = plan.method.merge(inputs)
-            yield piece.name, merged.to(out, copy=inputs.lends(merged))
-
-
-def inputs_of(
-    piece: TensorPlan,
-    plan: Plan,
-    checkpoints: Mapping[str, Checkpoint],
-    *,
-    out: torch.dtype,
-    device: torch.device,
-    memory: Memory,
-) -> ResidentInputs:
-    """Return what a merge method sees of one tensor.
-
-    Args:
-        piece: How the tensor comes to be; of floating-point numbers.
-        plan: To which it belongs.
-        checkpoints: Every model by its name.
-        out: What `out_dtype` says of it.
-        device: Where the maths is done.
-        memory: What is kept between merges.
-    """
-    return ResidentInputs(
-        name=piece.name,
-        sources=tuple(
-            (checkpoints[model], tensor, plan.models.index(model))
-            for model, tensor in zip(piece.models, piece.tensors, strict=True)
-        ),
-        base=piece.base,
-        shared=piece.shared,
-        own=piece.own,
-        seed=plan.seed,
-        memory=memory,
-        device=device,
-        dtype=torch.float64 if out == torch.float64 else torch.float32,
-    )
-
-
-def out_dtype(
-    piece: TensorPlan, plan: Plan, checkpoints: Mapping[str, Checkpoint], dtype: str | None
-) -> torch.dtype:
-    """Return the dtype of one merged tensor; what is stored as whole numbers stays so."""
-    source = piece.base if piece.base is not None else 0
-    stored = checkpoints[piece.models[source]].tensors[piece.tensors[source]].dtype
-    if not stored.is_floating_point:
-        return stored
-    name = dtype or plan.dtype
-    return torch_dtype(name) if name is not None else stored
-
-
-def _copied(piece: TensorPlan, checkpoints: Mapping[str, Checkpoint]) -> torch.Tensor:
-    """A buffer of whole numbers cannot be averaged: it is copied where all inputs agree."""
-    tensors = [
-        checkpoints[model].tensor(name)
-        for model, name in zip(piece.models, piece.tensors, strict=True)
-    ]
-    for model, tensor in zip(piece.models, tensors, strict=True):
-        if not torch.equal(tensor, tensors[0]):
-            raise ModelError(
-                f"{piece.name} holds whole numbers that differ from {piece.models[0]}'s; such tensors "
-                "cannot be merged",
-                file=model,
-            )
-    return tensors[0]
+    return MergeRun(plan, checkpoints, device=device, dtype=dtype, memory=memory).tensors()

@@ -23,11 +23,9 @@ from torch.utils.checkpoint import checkpoint
 from evomerge.candidate import Merge
 from evomerge.candidate.merge import Own, tuples
 from evomerge.errors import MergeError
-from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.engine import inputs_of, out_dtype
+from evomerge.merge.engine import MergeRun
 from evomerge.merge.methods import NumberGradients
-from evomerge.merge.plan import Place, Plan, TensorPlan
-from evomerge.merge.resident import Memory
+from evomerge.merge.plan import Place, TensorPlan
 
 
 @dataclass(frozen=True)
@@ -51,30 +49,17 @@ class GradientTape:
     """Adds up the gradients of all losses that are differentiated while it is open.
 
     Args:
-        plan: Of the weights as they are.
-        checkpoints: Every model by its name.
-        device: Where the maths is done.
-        memory: What is kept between merges.
+        run: What the weights were computed by.
 
     Raises:
         MergeError: The method has no gradients.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        checkpoints: Mapping[str, Checkpoint],
-        *,
-        device: torch.device,
-        memory: Memory,
-    ) -> None:
-        if plan.method.gradients is None:
-            raise MergeError(
-                f"{plan.method.name} has no gradients; choose a sampler that needs none"
-            )
-        self._of = plan.method.gradients
-        self._plan, self._checkpoints = plan, checkpoints
-        self._device, self._memory = device, memory
+    def __init__(self, run: MergeRun) -> None:
+        method = run.plan.method
+        if method.gradients is None:
+            raise MergeError(f"{method.name} has no gradients; choose a sampler that needs none")
+        self.run, self._of = run, method.gradients
         self._found: dict[str, TensorGradients] = {}
 
     def gradients(self) -> Mapping[str, TensorGradients]:
@@ -105,25 +90,14 @@ class GradientTape:
             piece: How the tensor came to be.
             gradient: Shaped as the tensor, any floating dtype and device.
         """
-        out = out_dtype(piece, self._plan, self._checkpoints, None)
-        inputs = inputs_of(
-            piece,
-            self._plan,
-            self._checkpoints,
-            out=out,
-            device=self._device,
-            memory=self._memory,
-        )
-        maths = torch.float64 if out == torch.float64 else torch.float32
+        inputs = self.run.inputs(piece)
         with torch.no_grad():
-            new = self._of(inputs, gradient.to(self._device, maths))
+            new = self._of(inputs, gradient.to(inputs.device, inputs.dtype))
         self._found[piece.name] = _added(self._found.get(piece.name), piece, new)
 
 
 @contextmanager
-def recorded(
-    tape: GradientTape, plan: Plan, targets: Mapping[str, torch.Tensor]
-) -> Iterator[GradientTape]:
+def recorded(tape: GradientTape, targets: Mapping[str, torch.Tensor]) -> Iterator[GradientTape]:
     """Let a tape see every gradient that backward passes bring meanwhile; then no parameter has any.
 
     A parameter that stands under two names (a tied head) has one gradient, which goes to that of its
@@ -131,12 +105,11 @@ def recorded(
 
     Args:
         tape: What sees them.
-        plan: Of the weights as they are.
         targets: Name of a merged tensor → where it was written; only parameters have gradients.
     """
     pieces = {
         id(targets[piece.name]): (targets[piece.name], piece)
-        for piece in plan.tensors
+        for piece in tape.run.plan.tensors
         if isinstance(targets[piece.name], nn.Parameter)
     }
     with ExitStack() as stack:

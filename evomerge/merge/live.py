@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -12,17 +11,15 @@ from transformers.utils import logging
 
 from evomerge.candidate import Merge, Recipe, Vocabulary
 from evomerge.errors import MergeError, ModelError, RecipeError
-from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
+from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import free_memory, torch_dtype, usable_device
-from evomerge.merge.engine import run_plan
-from evomerge.merge.family import check_family
+from evomerge.merge.engine import MergeRun
 from evomerge.merge.gradients import GradientTape, recomputed, recorded
-from evomerge.merge.heads import is_tied, untied_config, with_heads
+from evomerge.merge.heads import is_tied, untied_config
 from evomerge.merge.layout import Layout
+from evomerge.merge.models import open_models
 from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.resident import Memory
-from evomerge.merge.tokenizer import load_tokenizer
-from evomerge.merge.vocabulary import OutputVocabulary
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
 
@@ -64,50 +61,31 @@ class LiveModel:
         vocabulary: Vocabulary | None = None,
     ) -> None:
         self._device, self._dtype = usable_device(device), torch_dtype(dtype)
-        opened = {
-            name: open_checkpoint(
-                name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
-            )
-            for name in dict.fromkeys(models)
-        }
-        self.checkpoints = with_heads(opened)
-        base, *experts = self.checkpoints.values()
-        check_family(
-            base,
-            experts,
-            matched=vocabulary is not None,
-            trust_remote_code=trust_remote_code,
+        self._models = open_models(
+            models, vocabulary, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
-        self._vocabulary = (
-            None
-            if vocabulary is None
-            else OutputVocabulary.build(
-                vocabulary, self.checkpoints, trust_remote_code=trust_remote_code
-            )
-        )
+        self.checkpoints = self._models.checkpoints
+        base = self._models.base
         module = _load_module(base, self._dtype, trust_remote_code, self._device)
-        rows = base.rows if self._vocabulary is None else self._vocabulary.rows
+        matched = self._models.vocabulary
+        rows = base.rows if matched is None else matched.rows
         if rows is not None and rows != len(module.get_input_embeddings().weight):
             module.resize_token_embeddings(rows, mean_resizing=False)
         self.module: PreTrainedModel = module.to(self._device).eval()
         self.module.requires_grad_(False)
-        self._trust_remote_code = trust_remote_code
         if resident_bytes is None:
             resident_bytes = int(free_memory(self._device) * SHARE_OF_MEMORY)
         self._memory = Memory(resident_bytes)
         self._targets = _targets(self.module)
 
-    @cached_property
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the merged models: the base's, or as `vocabulary` says.
 
         Raises:
             ModelError: The base has none.
         """
-        if self._vocabulary is not None:
-            return self._vocabulary.tokenizer
-        folder = next(iter(self.checkpoints.values())).tokenizer_folder
-        return load_tokenizer(str(folder), trust_remote_code=self._trust_remote_code)
+        return self._models.tokenizer
 
     def keep(self, budget: int, *, for_inputs: int = 0) -> None:
         """Say again how much may be kept from one merge to the next; nothing is kept yet after it.
@@ -130,7 +108,7 @@ class LiveModel:
             MergeError: The maths has no answer, or it makes another number of layers. The module
                 then holds a mix of old and new weights, and the next write gives a whole model again.
         """
-        self._write(self._plan(source))
+        self._write(self._run(source))
 
     @contextmanager
     def gradients(
@@ -153,25 +131,27 @@ class LiveModel:
             MergeError: As `write` does; or the method has no gradients, or the module's tensors are not
                 those of the files (experts fused at loading).
         """
-        plan = self._plan(source)
-        if not self._is_by_name(plan):
+        run = self._run(source)
+        if not self._is_by_name(run.plan):
             raise MergeError(
                 "gradients are not available: transformers converts the files' tensors when it loads them "
                 "(experts fused at loading); choose a sampler that needs none"
             )
-        tape = GradientTape(plan, self._seen(plan), device=self._device, memory=self._memory)
-        self._write(plan)
+        tape = GradientTape(run)
+        self._write(run)
         layers = self._layers() if recompute else ()
-        with recorded(tape, plan, self._targets), recomputed(layers):
+        with recorded(tape, self._targets), recomputed(layers):
             yield tape
 
-    def _plan(self, source: Merge | Recipe) -> Plan:
+    def _run(self, source: Merge | Recipe) -> MergeRun:
         for name in source.model_names():
             if name not in self.checkpoints:
                 raise RecipeError(f"{name} is none of the models that were loaded")
-        if source.vocabulary != self._asked:
+        matched = self._models.vocabulary
+        asked = None if matched is None else matched.asked
+        if source.vocabulary != asked:
             raise RecipeError(
-                f"found {source.vocabulary}, the live model was built with {self._asked}",
+                f"found {source.vocabulary}, the live model was built with {asked}",
                 field="tokenizer",
             )
         plan = plan_merge(source, self.checkpoints)
@@ -179,41 +159,28 @@ class LiveModel:
         own_layers = self.module.config.get_text_config().num_hidden_layers
         if layers != own_layers:
             raise MergeError(f"the merge makes {layers} layers, the live model has {own_layers}")
-        return plan
+        seen = self._models.seen(plan)
+        return MergeRun(plan, seen, device=self._device, memory=self._memory)
 
-    def _write(self, plan: Plan) -> None:
-        tensors = run_plan(plan, self._seen(plan), device=self._device, memory=self._memory)
-        if self._is_by_name(plan):
-            self._check_complete({piece.name for piece in plan.tensors})
-            self._write_by_name(tensors)
-        else:
-            self._write_converted(tensors)
-
-    @property
-    def _asked(self) -> Vocabulary | None:
-        return None if self._vocabulary is None else self._vocabulary.asked
-
-    def _seen(self, plan: Plan) -> Mapping[str, Checkpoint]:
-        """Return the models, their rows matched by token where that was asked for."""
-        if self._vocabulary is None:
-            return self.checkpoints
-        return self._vocabulary.seen(plan, self.checkpoints)
+    def _write(self, run: MergeRun) -> None:
+        if not self._is_by_name(run.plan):
+            self._write_converted(run)
+            return
+        self._check_complete({piece.name for piece in run.plan.tensors})
+        with torch.no_grad():
+            for name, tensor in run.tensors():
+                self._targets[name].copy_(tensor)
 
     def _is_by_name(self, plan: Plan) -> bool:
         return all(piece.name in self._targets for piece in plan.tensors)
 
     def _layers(self) -> tuple[torch.nn.Module, ...]:
-        stack = Layout.of(next(iter(self.checkpoints.values()))).prefix.rstrip(".")
+        stack = Layout.of(self._models.base).prefix.rstrip(".")
         return tuple(self.module.get_submodule(stack).children())
 
-    def _write_by_name(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
-        with torch.no_grad():
-            for name, tensor in tensors:
-                self._targets[name].copy_(tensor)
-
-    def _write_converted(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
+    def _write_converted(self, run: MergeRun) -> None:
         """For files whose tensors are not the module's (experts fused at loading): load as a file is."""
-        state = {name: tensor.to(self._dtype) for name, tensor in tensors}
+        state = {name: tensor.to(self._dtype) for name, tensor in run.tensors()}
         with _without_bars():
             loaded, report = type(self.module).from_pretrained(
                 None,

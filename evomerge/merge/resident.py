@@ -109,8 +109,8 @@ class ResidentInputs:
         self._sources = sources
         self._seed = seed
         self._memory = memory
-        self._device = device
-        self._dtype = dtype
+        self.device = device
+        self.dtype = dtype
         self._copied: dict[int, torch.Tensor] = {}
         self._lent: set[int] = set()
 
@@ -120,7 +120,7 @@ class ResidentInputs:
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input in the dtype of the maths."""
-        return self._lend(self._stored(index)).to(self._dtype)
+        return self._lend(self._stored(index)).to(self.dtype)
 
     def delta(self, index: int) -> torch.Tensor:
         """Return the task vector of an input."""
@@ -128,15 +128,15 @@ class ResidentInputs:
         base = self.base
         if self._key(index) == self._key(base):  # an adapter does not change it
             return torch.zeros_like(self.tensor(base))
-        if self._device.type != "cpu":
+        if self.device.type != "cpu":
             return self.tensor(index) - self.tensor(base)
 
         def build() -> tuple[torch.Tensor]:
             kept = self._memory.variant(("input", *self._key(index))) == "stored"
             own = self._stored(index) if kept else self._read(index)
-            return (own.to(self._dtype) - self.tensor(base),)
+            return (own.to(self.dtype) - self.tensor(base),)
 
-        form = ("delta", self._key(base), self._dtype)
+        form = ("delta", self._key(base), self.dtype)
         return self._lend(self._only_form(index, form, build))
 
     def norm(self, index: int) -> torch.Tensor:
@@ -163,7 +163,7 @@ class ResidentInputs:
 
         def build() -> tuple[torch.Tensor]:
             key = mask_key(self._seed, position, name)
-            return (uniform(key, count, self._device).view(shape),)
+            return (uniform(key, count, self.device).view(shape),)
 
         place = ("uniform", position, *self._key(index))
         return self._memory.get(place, 4 * count, build, self._seed, derived=True)[0]
@@ -175,7 +175,7 @@ class ResidentInputs:
     def _stored(self, index: int) -> torch.Tensor:
         """Return an input as it is stored, on the device of the maths."""
         checkpoint, name, _ = self._sources[index]
-        if self._device.type == "cpu":
+        if self.device.type == "cpu":
             if checkpoint.is_mapped(name):
                 # A view: its bytes are in the page cache, for all processes.
                 key = ("view", *self._key(index))
@@ -184,7 +184,7 @@ class ResidentInputs:
         if index not in self._copied:
             # What does not stay on the device is copied there once a merge.
             self._copied[index] = self._only_form(
-                index, "stored", lambda: (self._read(index).to(self._device),)
+                index, "stored", lambda: (self._read(index).to(self.device),)
             )
         return self._copied[index]
 
@@ -197,7 +197,7 @@ class ResidentInputs:
             return build()[0]
         checkpoint, name, _ = self._sources[index]
         header = checkpoint.tensors[name]
-        itemsize = header.dtype.itemsize if form == "stored" else self._dtype.itemsize
+        itemsize = header.dtype.itemsize if form == "stored" else self.dtype.itemsize
         return self._memory.get(place, header.numel * itemsize, build, form)[0]
 
     def _read(self, index: int) -> torch.Tensor:
@@ -210,4 +210,4 @@ class ResidentInputs:
 
     def _delta_key(self, index: int) -> tuple[Hashable, ...]:
         assert self.base is not None
-        return (*self._key(index), *self._key(self.base), self._dtype)
+        return (*self._key(index), *self._key(self.base), self.dtype)

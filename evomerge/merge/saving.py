@@ -6,7 +6,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -15,20 +16,17 @@ from safetensors.torch import save_file
 
 from evomerge.candidate import Merge, Recipe, dumps
 from evomerge.config.destination import open_to_readers, refuse_unwritable
-from evomerge.errors import MergeError, ResultsError, UserError
+from evomerge.errors import MergeError, ResultsError
 from evomerge.merge.card import default_card
-from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
-from evomerge.merge.engine import out_dtype, run_plan
-from evomerge.merge.family import check_family, check_finite
-from evomerge.merge.heads import with_heads
+from evomerge.merge.engine import MergeRun
+from evomerge.merge.family import check_finite
+from evomerge.merge.models import open_models
 from evomerge.merge.plan import Plan, plan_merge
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.validation import check_recipe
-from evomerge.merge.vocabulary import OutputVocabulary
 
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1}
-Progress = Callable[[int, int], None]
+SHARD_BYTES = 5 * 10**9
 
 
 def save(
@@ -37,12 +35,11 @@ def save(
     *,
     device: torch.device | str = "cpu",
     dtype: str | None = None,
-    shard_size: str | int = "5GB",
+    shard_bytes: int = SHARD_BYTES,
     card: str | None = None,
     replace: bool = False,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
-    progress: Progress | None = None,
 ) -> None:
     """Merge and write the result: safetensors, config, tokenizer, `recipe.yaml` and `README.md`.
 
@@ -53,12 +50,11 @@ def save(
         out: The folder; its parents are made.
         device: Where the maths is done.
         dtype: Of the file; None: the recipe's, or the base's own.
-        shard_size: Largest file, such as `5GB`, or bytes.
+        shard_bytes: Largest file, unless one tensor is larger.
         card: The model card; None: a short one that shows the recipe.
         replace: Replace an existing folder, once the new one is complete.
         trust_remote_code: Let the models run code of their own; it is copied along.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
-        progress: Called with bytes written and bytes in all, after each tensor.
 
     Raises:
         RecipeError: The recipe is wrong.
@@ -76,32 +72,29 @@ def save(
         torch_dtype(dtype)
     recipe = source.recipe() if isinstance(source, Merge) else source
     check_recipe(recipe)
-    opened = {
-        name: open_checkpoint(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-        for name in recipe.model_names()
-    }
-    checkpoints = with_heads(opened)
-    base, *experts = checkpoints.values()
-    matched = recipe.vocabulary is not None
-    check_family(base, experts, matched=matched, trust_remote_code=trust_remote_code)
-    plan = plan_merge(source, checkpoints)
-    for name, checkpoint in checkpoints.items():
-        check_finite(checkpoint, _inputs(plan, name))
-    vocabulary = _vocabulary(plan, checkpoints, trust_remote_code)
-    tokenizer = TokenizerFiles.plan(
-        plan.chat_template, checkpoints, vocabulary, trust_remote_code=trust_remote_code
+    models = open_models(
+        recipe.model_names(),
+        recipe.vocabulary,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
     )
-    if vocabulary is not None:
-        vocabulary.configure(plan.config)
-        checkpoints = vocabulary.seen(plan, checkpoints)
+    plan = plan_merge(source, models.checkpoints)
+    for model, checkpoint in models.checkpoints.items():
+        check_finite(checkpoint, _inputs(plan, model))
+    tokenizer = TokenizerFiles.plan(plan.chat_template, models)
+    if models.vocabulary is not None:
+        models.vocabulary.configure(plan.config)
+    run = MergeRun(plan, models.seen(plan), device=device, dtype=dtype)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = _beside(out)
     except OSError as error:
         raise MergeError(f"{out} cannot be written: {error.strerror or error}") from None
     try:
-        _write_tensors(plan, checkpoints, aside, device, dtype, _bytes(shard_size), progress)
-        _write_config(plan, checkpoints, aside, dtype)
+        _write_tensors(run, aside, shard_bytes)
+        floating = [d for d in map(run.out_dtype, plan.tensors) if d.is_floating_point]
+        plan.config.dtype = max(set(floating), key=floating.count)
+        plan.config.save_pretrained(aside)
         tokenizer.write(aside)
         (aside / "recipe.yaml").write_text(dumps(recipe), encoding="utf-8")
         text = default_card(recipe, out.name) if card is None else card
@@ -128,55 +121,30 @@ def _inputs(plan: Plan, model: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _vocabulary(
-    plan: Plan, checkpoints: Mapping[str, Checkpoint], trust_remote_code: bool
-) -> OutputVocabulary | None:
-    if plan.vocabulary is None:
-        return None
-    return OutputVocabulary.build(plan.vocabulary, checkpoints, trust_remote_code=trust_remote_code)
-
-
-def _write_tensors(
-    plan: Plan,
-    checkpoints: Mapping[str, Checkpoint],
-    folder: Path,
-    device: torch.device | str,
-    dtype: str | None,
-    shard_size: int,
-    progress: Progress | None,
-) -> None:
-    sizes = _sizes(plan, checkpoints, dtype)
-    shards = _shards(sizes, shard_size)
-    total, written, number = sum(sizes.values()), 0, 0
-    pending: dict[str, torch.Tensor] = {}
-    for name, tensor in run_plan(plan, checkpoints, device=device, dtype=dtype):
-        pending[name] = tensor.to("cpu").contiguous()
-        written += sizes[name]
-        if set(pending) == set(shards[number]):
-            save_file(pending, folder / _shard_name(number, len(shards)), metadata={"format": "pt"})
-            pending, number = {}, number + 1
-        if progress is not None:
-            progress(written, total)
+def _write_tensors(run: MergeRun, folder: Path, limit: int) -> None:
+    sizes = {piece.name: run.nbytes(piece) for piece in run.plan.tensors}
+    shards = _shards(sizes, limit)
+    files = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        files = ["model.safetensors"]
+    tensors = run.tensors()
+    for file, names in zip(files, shards, strict=True):
+        pending = {
+            name: tensor.to("cpu").contiguous() for name, tensor in islice(tensors, len(names))
+        }
+        save_file(pending, folder / file, metadata={"format": "pt"})
+        del pending
     if len(shards) > 1:
         weight_map = {
-            name: _shard_name(index, len(shards))
-            for index, names in enumerate(shards)
-            for name in names
+            name: file for file, names in zip(files, shards, strict=True) for name in names
         }
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        index = {
+            "metadata": {"total_size": sum(sizes.values())},
+            "weight_map": dict(sorted(weight_map.items())),
+        }
         (folder / "model.safetensors.index.json").write_text(
             json.dumps(index, indent=2) + "\n", encoding="utf-8"
         )
-
-
-def _sizes(plan: Plan, checkpoints: Mapping[str, Checkpoint], dtype: str | None) -> dict[str, int]:
-    """Output tensor → bytes, in the order of writing."""
-    sizes = {}
-    for piece in plan.tensors:
-        shape = checkpoints[piece.models[0]].tensors[piece.tensors[0]].shape
-        itemsize = out_dtype(piece, plan, checkpoints, dtype).itemsize
-        sizes[piece.name] = torch.Size(shape).numel() * itemsize
-    return sizes
 
 
 def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
@@ -190,45 +158,6 @@ def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
         shards[-1].append(name)
         filled += size
     return shards
-
-
-def _shard_name(number: int, count: int) -> str:
-    if count == 1:
-        return "model.safetensors"
-    return f"model-{number + 1:05d}-of-{count:05d}.safetensors"
-
-
-def _write_config(
-    plan: Plan,
-    checkpoints: Mapping[str, Checkpoint],
-    folder: Path,
-    dtype: str | None,
-) -> None:
-    floating = [
-        found
-        for found in (out_dtype(piece, plan, checkpoints, dtype) for piece in plan.tensors)
-        if found.is_floating_point
-    ]
-    plan.config.dtype = max(set(floating), key=floating.count)
-    plan.config.save_pretrained(folder)
-
-
-def _bytes(size: str | int) -> int:
-    if isinstance(size, int):
-        found = size
-    else:
-        text = size.strip().upper()
-        unit = next((unit for unit in UNITS if text.endswith(unit)), "")
-        number = text.removesuffix(unit).strip()
-        try:
-            found = int(float(number) * UNITS.get(unit, 1))
-        except ValueError:
-            found = 0
-    if found <= 0:
-        raise UserError(
-            f'shard size "{size}" is no size; expected one such as 5GB', field="shard_size"
-        )
-    return found
 
 
 def _beside(out: Path) -> Path:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.merge.chat_templates import chosen_template
-from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.tokenizer import FILES, load_tokenizer
-from evomerge.merge.vocabulary import OutputVocabulary
+from evomerge.merge.models import OpenModels
+from evomerge.merge.tokenizer import FILES
 
 COPIED = (*FILES, "chat_template.jinja", "chat_template.json")
 GENERATION = "generation_config.json"
@@ -31,47 +29,31 @@ class TokenizerFiles:
     tokenizer: PreTrainedTokenizerBase | None
 
     @classmethod
-    def plan(
-        cls,
-        template: str | None,
-        checkpoints: Mapping[str, Checkpoint],
-        vocabulary: OutputVocabulary | None,
-        *,
-        trust_remote_code: bool,
-    ) -> TokenizerFiles:
+    def plan(cls, template: str | None, models: OpenModels) -> TokenizerFiles:
         """Find tokenizer, chat template and generation settings; without a tokenizer, the latter only.
 
         Args:
             template: Chat template of the merged model, or the name of one; None: its tokenizer's own.
-            checkpoints: Its models, the base first.
-            vocabulary: Whose tokens it has; None: the base's.
-            trust_remote_code: Let models run code of their own; it is copied along.
+            models: Open; where they may run code of their own, it is copied along.
 
         Raises:
             RecipeError: The chat template is none.
             ModelError: A template is asked for, and there is no tokenizer.
         """
-        base = next(iter(checkpoints.values()))
-        source = base.tokenizer_folder if vocabulary is None else vocabulary.folder
-        own = None if vocabulary is None else checkpoints.get(vocabulary.source)
-        copies: list[tuple[Path, tuple[str, ...]]] = [
-            ((base if own is None else own).folder, (GENERATION,))
-        ]
-        tokenizer = None if vocabulary is None or source is not None else vocabulary.tokenizer
+        vocabulary, trust_remote_code = models.vocabulary, models.trust_remote_code
+        source = models.base.tokenizer_folder if vocabulary is None else vocabulary.folder
+        own = None if vocabulary is None else models.checkpoints.get(vocabulary.source)
+        copies: list[tuple[Path, tuple[str, ...]]] = [((own or models.base).folder, (GENERATION,))]
         if source is not None:
             copies.append((source, (*COPIED, *_named(source, "*.tiktoken"))))
         if trust_remote_code:
-            copies.append((base.folder, _named(base.folder, "*.py")))
-        folders = [checkpoint.tokenizer_folder for checkpoint in checkpoints.values()]
+            copies.append((models.base.folder, _named(models.base.folder, "*.py")))
+        folders = [checkpoint.tokenizer_folder for checkpoint in models.checkpoints.values()]
         chosen = chosen_template(template, folders, trust_remote_code=trust_remote_code)
         if chosen is not None:
-            tokenizer = (
-                load_tokenizer(str(source), trust_remote_code=trust_remote_code)
-                if vocabulary is None
-                else vocabulary.tokenizer
-            )
-            tokenizer.chat_template = chosen
-        return cls(tuple(copies), tokenizer)
+            models.tokenizer.chat_template = chosen
+        written = chosen is not None or source is None
+        return cls(tuple(copies), models.tokenizer if written else None)
 
     def write(self, folder: Path) -> None:
         """Write them into a folder."""

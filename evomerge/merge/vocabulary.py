@@ -13,7 +13,7 @@ each model in turn, by their numbers there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from evomerge.candidate import TokenSource, Vocabulary, token_sources
 from evomerge.errors import ModelError, RecipeError
-from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
+from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.location import locate, split_adapter
 from evomerge.merge.plan import Plan
 from evomerge.merge.rows import Group, seen_through
@@ -212,34 +212,6 @@ class OutputVocabulary:
                 f"{source.model} has {self._heights[source.model]} rows, found {row}", field=where
             )
         return source.model, row
-
-
-def merged_tokenizer(
-    models: Sequence[str],
-    asked: Vocabulary | None,
-    *,
-    trust_remote_code: bool = False,
-    allow_pickle: bool = False,
-) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of merges of some models.
-
-    Args:
-        models: As recipes name them, the base first.
-        asked: Whose tokens; None: the base's.
-        trust_remote_code: Let models and tokenizers run code of their own.
-        allow_pickle: Accept PyTorch pickles.
-
-    Raises:
-        ModelError: A model or a tokenizer is missing or damaged.
-    """
-    opened = {
-        name: open_checkpoint(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-        for name in (models[:1] if asked is None else models)
-    }
-    if asked is not None:
-        return OutputVocabulary.build(asked, opened, trust_remote_code=trust_remote_code).tokenizer
-    folder = opened[models[0]].tokenizer_folder
-    return load_tokenizer(str(folder), trust_remote_code=trust_remote_code)
 
 
 def _read_tables(

@@ -33,7 +33,7 @@ from evomerge.errors import TaskError
 from evomerge.inference import NotFinite
 from evomerge.kinds import Builder, kind_of
 from evomerge.merge.live import LiveModel
-from evomerge.merge.vocabulary import merged_tokenizer
+from evomerge.merge.models import open_models
 from evomerge.racing import blocks, give_up
 from evomerge.scoring import Losses, Scored, Scorer, open_backend
 from evomerge.tasks import Items, load_items
@@ -174,7 +174,7 @@ class _Folders:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        tokenizer = merged_tokenizer(
+        models = open_models(
             assignment.models,
             assignment.vocabulary,
             trust_remote_code=assignment.trust_remote_code,
@@ -182,7 +182,7 @@ class _Folders:
         )
         self._scorer = open_backend(
             str(assignment.backend),
-            _items(assignment, tokenizer),
+            _items(assignment, models.tokenizer),
             assignment.backend_arguments,
             defaults=backend_defaults(assignment),
         )

@@ -154,11 +154,11 @@ class _TaskVectors:
 
 
 def _sparsified(member: _Member, inputs: Inputs, index: int) -> torch.Tensor:
-    from evomerge.merge.methods.tensors import rescaled
-
     density = float(inputs.own[index].get("density", 1.0))
     if member.sparsifier is None or density >= 1:
         return inputs.delta(index)
+    from evomerge.merge.methods.tensors import rescaled
+
     sparse = member.sparsifier(inputs, index, density)
     return rescaled(sparse, inputs.norm(index)) if inputs.shared["rescale"] else sparse
 
