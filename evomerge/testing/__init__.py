@@ -16,5 +16,8 @@ Needs pytest, which the package itself does not.
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{suite}" for suite in ("pools", "methods", "samplers", "kinds", "backends"))
+    *(
+        f"{__name__}.{suite}"
+        for suite in ("pools", "methods", "samplers", "kinds", "backends", "formats")
+    )
 )

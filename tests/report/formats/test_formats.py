@@ -11,10 +11,11 @@ import pytest
 from evomerge.cli import run_command
 from evomerge.errors import UserError
 from evomerge.report.comparison import compare_folders
-from evomerge.report.formats import FORMATS, render, write
+from evomerge.report.formats import FORMATS, Format, render, write
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.trials import trials_report
 from evomerge.store import Store
+from evomerge.testing.formats import FormatSuite
 
 MINE = '''
 """Winners in capitals: a format of a user's own."""
@@ -92,3 +93,10 @@ def test_unknown_words_are_refused_with_the_nearest(
 ) -> None:
     with pytest.raises(UserError, match=r'did you mean "(table|holdout)"\?'):
         render(board, kind, split)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+class TestFormats(FormatSuite):
+    @pytest.fixture
+    def format(self, name: str) -> Format:
+        return FORMATS[name]

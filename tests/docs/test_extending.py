@@ -1,0 +1,41 @@
+"""The code on the page about extending passes the shared suites, from outside the package."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "development" / "extending.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.S | re.M)
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("extending") / "test_page.py"
+    file.write_text("\n\n".join(BLOCKS), encoding="utf-8")
+    return file
+
+
+def test_the_examples_pass_their_suites(module: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(module)],
+        cwd=module.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_what_is_registered_is_known_by_name(module: Path) -> None:
+    known = (
+        "from evomerge.merge.methods import METHODS; from evomerge.report.formats import FORMATS; "
+        "from evomerge.scoring import BACKENDS; import test_page; "
+        "assert 'signs' in METHODS and 'titles' in FORMATS and 'shortest' in BACKENDS"
+    )
+    done = subprocess.run([sys.executable, "-c", known], cwd=module.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
