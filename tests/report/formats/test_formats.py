@@ -73,6 +73,11 @@ def test_every_format_writes_every_report(name: str, store: Store, board: Leader
         assert "trial 1" in text or "task_arithmetic" in text
 
 
+def test_the_help_lists_the_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["report", "--help"]) == 0
+    assert f"--format {'|'.join(FORMATS)}" in capsys.readouterr().out
+
+
 def test_json_holds_all_splits(board: Leaderboard) -> None:
     data = json.loads(render(board, "json", "search"))
     assert list(data) == ["schema", "campaign", "rows", "tests", "constraints"]
