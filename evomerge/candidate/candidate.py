@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import ClassVar, Protocol, Self
 
+from evomerge.yaml_file import dump
+
+Cell = bool | int | float | str
+
 
 class Candidate(Protocol):
-    """A model to be: everything that is needed to build it.
+    """A model to be: everything that is needed to build it. A kind derives a frozen dataclass from this.
 
     Attributes:
         kind: Name of its kind (a key of `kinds.KINDS`), which builds, saves and reads it.
@@ -23,15 +28,19 @@ class Candidate(Protocol):
 
     def text(self) -> str:
         """Return it as one line of JSON, floats in full: equal candidates have equal texts."""
+        return json.dumps({"kind": self.kind, **vars(self)}, default=vars)
 
     def file(self) -> str:
-        """Return it as the file that a user reads, and that lies beside a saved model."""
+        """Return it as the file that lies beside a saved model."""
+        return dump(json.loads(self.text()))
 
     def label(self) -> str:
         """Return one word for tables, such as the method of a merge."""
+        return self.kind
 
-    def numbers(self) -> list[dict[str, bool | int | float | str]]:
+    def numbers(self) -> list[dict[str, Cell]]:
         """Return each of its numbers as a row of a table: columns of text, and `value`."""
+        return []
 
     def size(self, layers: tuple[int, ...], rest: int) -> float:
         """Return its weights as a share of the base's.
@@ -40,3 +49,4 @@ class Candidate(Protocol):
             layers: How many weights the base has in each layer; empty where nobody counted.
             rest: How many it has outside the layers.
         """
+        return 1.0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
+from evomerge.candidate.candidate import Candidate, Cell
 from evomerge.candidate.mergekit_yaml import dumps
 from evomerge.candidate.recipe import (
     Conditional,
@@ -27,7 +27,7 @@ Shared = tuple[Row, ...]
 
 
 @dataclass(frozen=True)
-class Merge:
+class Merge(Candidate):
     """One merged model, as a point of a search space describes it.
 
     An axis of groups or components along which the numbers of a parameter do not differ has length 1.
@@ -83,14 +83,10 @@ class Merge:
             vocabulary=None if self.vocabulary is None else self.vocabulary.renamed(rename),
         )
 
-    def text(self) -> str:
-        """Return one line of JSON, which `read` reads."""
-        return json.dumps({"kind": self.kind, **vars(self)}, default=vars)
-
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> Merge:
-        """Return the merge of a text's content."""
-        fields = {name: value for name, value in data.items() if name != "kind"}
+        """Return the merge of the fields of its `text`, without the kind."""
+        fields = dict(data)
         for name in ("experts", "components"):
             fields[name] = tuple(fields[name])
         fields["groups"] = tuples(fields["groups"])
@@ -108,7 +104,7 @@ class Merge:
         """Return the method."""
         return self.method
 
-    def numbers(self) -> list[dict[str, Scalar]]:
+    def numbers(self) -> list[dict[str, Cell]]:
         """Return each number with the model, layers, tensors and parameter that it stands for.
 
         `all` is what holds for every model, layer or tensor.
@@ -123,10 +119,6 @@ class Merge:
             for name, rows in self.shared.items():
                 found += [_row("all", layers, *one) for one in self._cells(name, at(rows, group))]
         return found
-
-    def size(self, layers: tuple[int, ...], rest: int) -> float:
-        """Return 1: each layer of the base is merged once."""
-        return 1.0
 
     def recipe(self) -> Recipe:
         """Return it in mergekit's form: a slice a group of layers, filters for the components."""
@@ -165,7 +157,7 @@ class Merge:
     def _shared(self, group: int) -> dict[str, Setting]:
         return {name: self._setting(at(table, group)) for name, table in self.shared.items()}
 
-    def _cells(self, name: str, values: Sequence[float]) -> Iterator[tuple[str, str, Scalar]]:
+    def _cells(self, name: str, values: Sequence[float]) -> Iterator[tuple[str, str, Cell]]:
         tensors = ("all",) if len(values) == 1 else (*self.components, "rest")
         return ((one, name, value) for one, value in zip(tensors, values, strict=True))
 
@@ -186,7 +178,7 @@ def component_of(components: Sequence[str], tensor: str) -> int:
     return next(places, len(components))
 
 
-def _row(model: str, layers: str, tensors: str, name: str, value: Scalar) -> dict[str, Scalar]:
+def _row(model: str, layers: str, tensors: str, name: str, value: Cell) -> dict[str, Cell]:
     return {
         "model": model,
         "layers": layers,

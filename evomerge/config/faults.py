@@ -83,6 +83,13 @@ class FieldError(ValueError):
         super().__init__(": ".join([".".join(map(str, location)), message]))
 
 
+class MissingFieldError(FieldError):
+    """A field without a default, which only some settings of its neighbours need."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'is missing; expected the field "{name}"', name)
+
+
 @contextmanager
 def at_field(field: str, kind: type[UserError] | None = None) -> Iterator[None]:
     """Let an error name a field of the campaign file, and be of another kind if one is given."""
@@ -125,7 +132,8 @@ def first_error(
     kind, message = found["type"], found["msg"]
     cause = found.get("ctx", {}).get("error")
     within = cause.location if isinstance(cause, FieldError) else ()
-    location = _in_file(document, (*found["loc"], *within), absent=kind == "missing")
+    absent = kind == "missing" or isinstance(cause, MissingFieldError)
+    location = _in_file(document, (*found["loc"], *within), absent=absent)
     if kind == "extra_forbidden":
         hint = nearest(str(location[-1]), _known_fields(settings, location[:-1]))
         message = f'unknown key "{location[-1]}"; {hint}'

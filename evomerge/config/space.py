@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
-from evomerge.config.faults import FieldError
+from evomerge.config.faults import FieldError, MissingFieldError
 from evomerge.config.settings import NonEmpty, Settings
 
 Axis = Literal["expert", "layer", "component"]
@@ -155,8 +157,15 @@ class Space(Settings):
     def _complete(self) -> Self:
         for name in _OF_MERGES if self.kind == "merge" else ():
             if name not in self.model_fields_set:
-                raise FieldError(f'is missing; expected the field "{name}"', name)
+                raise MissingFieldError(name)
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The defaults are those of merges: of another kind only what was given is written."""
+        found: dict[str, Any] = write(self)
+        given = found if self.kind == "merge" else self.model_fields_set | {"kind"}
+        return {name: value for name, value in found.items() if name in given}
 
     @field_validator("method")
     @classmethod

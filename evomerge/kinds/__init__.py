@@ -1,8 +1,12 @@
-"""Every kind of candidate by name; a new one is a file of its own and one line here."""
+"""Every kind of candidate by name; a new one is a file of its own and one line here.
+
+A kind of another package has an entry point of the group `evomerge.kinds`, its class, instead of that line.
+"""
 
 from __future__ import annotations
 
 import json
+from importlib.metadata import entry_points
 
 from evomerge.candidate import Candidate
 from evomerge.errors import CampaignError, nearest
@@ -10,6 +14,7 @@ from evomerge.kinds.kind import Builder, Kind, SearchSpace
 from evomerge.kinds.merge import MergeKind
 
 KINDS: dict[str, Kind] = {"merge": MergeKind()}
+KINDS |= {point.name: point.load()() for point in entry_points(group="evomerge.kinds")}
 
 
 def kind_of(candidate: Candidate) -> Kind:

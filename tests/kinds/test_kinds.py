@@ -1,0 +1,102 @@
+"""A kind is one file and one line: a campaign with it searches, resumes, saves and reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import evomerge
+from evomerge import zoo
+from evomerge.cli import run_command
+from evomerge.config import Campaign
+from evomerge.errors import CampaignError, MergeError
+from evomerge.kinds import KINDS, kind_of, read
+from evomerge.store import Store
+from tests.kinds.single import Single, SingleBuilder, SingleKind
+from tests.small_campaign import TEXT
+
+SPACE = "  kind: single\n"
+MERGES = TEXT[TEXT.index("  method:") : TEXT.index("objectives:")]
+
+
+@pytest.fixture
+def single(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "single", SingleKind())
+
+
+def campaign(folder: Path, space: str = SPACE) -> Campaign:
+    text = TEXT.replace(MERGES, space).replace("sampler: cmaes", "sampler: random")
+    (folder / "c.yaml").write_text(text)
+    return Campaign.load(folder / "c.yaml")
+
+
+@pytest.mark.usefixtures("single")
+def test_a_campaign_of_another_kind_is_searched_resumed_saved_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evomerge.search(campaign(tmp_path))
+    with Store.open(result.folder, write=False) as store:
+        trials = store.trials()
+        known = [row for row in store.evaluations() if row.split == "search"]
+    experts = {row.candidate.model_names(): row for row in known if row.kind == "expert"}
+    assert len(trials) == 6
+    for trial in trials:
+        assert isinstance(trial.candidate, Single)
+        expert = experts[trial.candidate.model_names()]
+        assert trial.outcome is not None
+        assert trial.outcome.scores == expert.outcome.scores
+
+    result = evomerge.resume(result.folder, trials=2)
+    with Store.open(result.folder, write=False) as store:
+        assert len(store.trials()) == 8
+    best = result.best.candidate
+    assert isinstance(best, Single)
+    saved = load_file(result.folder / "best" / "model.safetensors")
+    for name, tensor in load_file(Path(best.model) / "model.safetensors").items():
+        assert saved[name].equal(tensor)
+    board = json.loads((result.folder / "leaderboard.json").read_text())
+    winner = next(row for row in board["rows"] if row["kind"] == "winner")
+    assert "kind: single" in winner["recipe"]
+    assert run_command(["report", str(result.folder), "--trials"]) == 0
+    assert "single" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("single")
+def test_keys_that_a_kind_does_not_take_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        CampaignError, match=r'c.yaml:\d+: space.layers: the kind "single" takes no layers'
+    ):
+        evomerge.check(campaign_file(tmp_path, SPACE + "  layers: 2\n"))
+
+
+def test_an_unknown_kind_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(
+        CampaignError, match=r'space.kind: unknown kind "merg"; did you mean "merge"'
+    ):
+        evomerge.check(campaign_file(tmp_path, "  kind: merg\n"))
+
+
+def test_a_merge_needs_a_method(tmp_path: Path) -> None:
+    with pytest.raises(CampaignError, match=r"space.method: is missing"):
+        campaign(tmp_path, "  kind: merge\n  parameters: {weight: 1.0}\n")
+
+
+def test_a_kind_has_no_gradients_unless_it_says_how() -> None:
+    with pytest.raises(MergeError, match="single has no gradients"):
+        SingleBuilder(None).gradients(Single("/a", "float32"), lambda module: False)
+
+
+@pytest.mark.usefixtures("single")
+def test_the_text_of_a_candidate_names_its_kind() -> None:
+    made = Single(str(zoo.resolve("zoo:facts")), "float32")
+    assert read(made.text()) == made
+    assert kind_of(made) is KINDS["single"]
+    assert made.renamed(str.upper).model_names() == (made.model.upper(),)
+
+
+def campaign_file(folder: Path, space: str) -> Path:
+    campaign(folder, space)
+    return folder / "c.yaml"
