@@ -38,7 +38,7 @@ def materialise(
         The trial's number.
 
     Raises:
-        ResultsError: There is no campaign, no such trial or no winner yet, or `out` exists.
+        ResultsError: The folder holds no campaign or no such trial, no winner is chosen yet, or `out` exists.
         MergeError: The maths has no answer, or the disk does not take the result.
     """
     with Store.open(results, write=False) as store:

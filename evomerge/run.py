@@ -229,7 +229,7 @@ def _candidates(rows: Iterable[Baseline]) -> list[Entry]:
 
 
 class _Bench:
-    """Scores rows that are no trials, all at once, each once."""
+    """Scores rows that are not trials, all at once, each once."""
 
     def __init__(self, store: Store, campaign: Campaign, pool: Pool, display: Display) -> None:
         self.store, self.campaign, self.pool, self.display = store, campaign, pool, display

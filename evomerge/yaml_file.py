@@ -70,7 +70,7 @@ def read(path: str | Path, kind: type[UserError] = UserError) -> Document:
         kind: The class of the errors raised.
 
     Raises:
-        UserError: The file is missing or unreadable, is not YAML, gives a key twice, or is no mapping.
+        UserError: The file is missing or unreadable, is not YAML, gives a key twice, or is not a mapping.
     """
     path = Path(path)
     try:

@@ -46,7 +46,7 @@ class Candidate(Protocol):
         """Return its weights as a share of the base's.
 
         Args:
-            layers: How many weights the base has in each layer; empty where nobody counted.
+            layers: How many weights the base has in each layer; empty where not counted.
             rest: How many it has outside the layers.
         """
         return 1.0

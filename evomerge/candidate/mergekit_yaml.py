@@ -20,7 +20,7 @@ def load(path: str | Path) -> Recipe:
     """Read a recipe from a mergekit YAML file.
 
     Raises:
-        RecipeError: The file is missing, is not YAML, or holds a key or value that mergekit has not;
+        RecipeError: The file is missing, is not YAML, or holds a key or value that mergekit does not have;
             it names file, line and field.
     """
     return read_recipe(yaml_file.read(path, RecipeError))

@@ -23,9 +23,9 @@ def row_key(role: str, name: str, number: int | None = None) -> str:
     """Return the identity of a model in a campaign, whatever names its user chose.
 
     Args:
-        role: `base`, `expert` or `baseline`; of no account for a trial.
+        role: `base`, `expert` or `baseline`; ignored for a trial.
         name: Among those of its role.
-        number: Of a trial; None for what is no trial.
+        number: Of a trial; None for rows that are not trials.
 
     Returns:
         `base`, `expert:NAME`, `baseline:NAME` or `trial:NUMBER`.
@@ -48,8 +48,8 @@ class Entry:
     Attributes:
         name: What reports call it: `trial 17`, `base`, `uniform average`.
         candidate: Everything needed to rebuild the model.
-        number: The trial's number from 0; None for parents and baselines, which are no trials.
-        role: `base`, `expert` or `baseline` of what is no trial.
+        number: The trial's number from 0; None for parents and baselines.
+        role: `base`, `expert` or `baseline` of rows that are not trials.
     """
 
     name: str

@@ -61,7 +61,7 @@ def _parents(path: Path) -> Iterator[None]:
         for folder in reversed(path.absolute().parents):
             if not folder.is_dir():
                 if folder.exists():
-                    raise NotADirectoryError(ENOTDIR, f"{folder} is no folder")
+                    raise NotADirectoryError(ENOTDIR, f"{folder} is not a folder")
                 folder.mkdir()
                 made.append(folder)
         yield

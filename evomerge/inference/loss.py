@@ -22,9 +22,9 @@ class Question:
     """One item, as its loss needs it."""
 
     readings: tuple[Reading, ...]  # the choices, or all that is to be made likely
-    # Of each choice, whether it is right; empty: the item is no multiple choice
+    # Of each choice, whether it is right; empty: the item is not multiple choice
     right: tuple[bool, ...] = ()
-    scale: float = 1.0  # factor of the log-likelihoods' sum, where the item is no multiple choice
+    scale: float = 1.0  # factor of the log-likelihoods' sum, where the item is not multiple choice
 
     @property
     def tokens(self) -> int:

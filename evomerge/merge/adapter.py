@@ -234,7 +234,7 @@ def _settled(
 def _with_copies(
     embedding: Change, head: Change, stored: Callable[[], torch.Tensor]
 ) -> tuple[Change, Change]:
-    """Give both names the copy that the adapter holds under one of them, and leave out what is no change."""
+    """Give both names the copy that the adapter holds under one of them, without no-ops."""
     copies = [one.weight for one in (head, embedding) if one.weight is not None and not one.trained]
     if copies:
         embedding, head = (

@@ -82,11 +82,12 @@ def check_template(asked: str) -> None:
     """Check that a template is known, before anything is merged.
 
     Raises:
-        RecipeError: It is no Jinja template and no name of one.
+        RecipeError: It is neither a Jinja template nor the name of one.
     """
     if "{" not in asked and asked not in (AUTO, *TEMPLATES):
         raise RecipeError(
-            f'"{asked}" is no Jinja template and no name of one; {nearest(asked, (AUTO, *TEMPLATES))}',
+            f'"{asked}" is neither a Jinja template nor the name of one; '
+            + nearest(asked, (AUTO, *TEMPLATES)),
             field="chat_template",
         )
 

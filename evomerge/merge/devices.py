@@ -25,7 +25,7 @@ def usable_device(name: torch.device | str) -> torch.device:
     """Return torch's device of that name, having used it once.
 
     Raises:
-        UserError: There is no such device, or none here.
+        UserError: The device is unknown, or not present.
     """
     try:
         device = torch.device(name)

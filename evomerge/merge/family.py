@@ -136,7 +136,7 @@ def _check_tensors(base: Checkpoint, expert: Checkpoint, matched: bool) -> None:
     for names, verb in ((ours - theirs, "lacks"), (theirs - ours, "has")):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            contrast = "has" if verb == "lacks" else "has not"
+            contrast = "has" if verb == "lacks" else "lacks"
             raise ModelError(
                 f"{verb} {min(names)}{more}, which the base ({base.name}) {contrast}",
                 file=expert.name,

@@ -46,7 +46,7 @@ class LiveModel:
 
     Raises:
         ModelError: A model is missing, damaged, or of another family.
-        UserError: There is no such device or dtype.
+        UserError: The device or dtype does not exist.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def uniform(key: int, count: int, device: torch.device | str = "cpu") -> torch.T
     """Draw `count` numbers, float32 in [0, 1) on a grid of 2^-24.
 
     Number i is a half of splitmix64's output i // 2 (Steele et al. 2014) after the state `key`: exact
-    integer arithmetic, hence equal on every device; for MPS it is done on the CPU.
+    integer arithmetic, and so equal on every device; for MPS it is done on the CPU.
     """
     if torch.device(device).type == "mps":
         return uniform(key, count).to(device)

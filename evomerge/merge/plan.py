@@ -250,7 +250,7 @@ def _recipe_tensors(
                 for first in starts:
                     if suffix not in layout.layers[first + step]:
                         raise RecipeError(
-                            f"layer {start + step} has {suffix}, layer {first + step} has not; they "
+                            f"layer {start + step} has {suffix}, layer {first + step} lacks it; they "
                             "cannot be merged with each other",
                             field="slices",
                         )

@@ -109,7 +109,7 @@ def _declared(content: object, place: str) -> Iterator[tuple[str, dict[str, Any]
 
 def _reason(name: str, dtype: torch.dtype | None, own: Mapping[str, bool]) -> str | None:
     if CODE_NAMES.search(name) and name not in own:
-        return "is no weight but belongs to one that is stored in codes"
+        return "is not a weight but part of one that is stored in codes"
     if dtype is None:
         return "is stored as fewer than 16 bits"
     small = dtype.is_floating_point and dtype.itemsize == 1

@@ -59,7 +59,7 @@ def save(
     Raises:
         RecipeError: The recipe is wrong.
         ModelError: A model is missing, damaged, or of another family, or holds NaN or infinity.
-        UserError: There is no such device or dtype here.
+        UserError: The device or dtype does not exist here.
         ResultsError: `out` exists, or cannot be made.
         MergeError: The maths has no answer, or the disk does not take the result.
     """

@@ -144,7 +144,7 @@ def _check_kept(tables: Sequence[tuple[Checkpoint, Mapping[str, int]]]) -> None:
             more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
             raise UnlikeTokensError(
                 f"has token {table[lost[0]]}, {lost[0]!r}{more}, which the tokenizer of {written.name} "
-                f"has not; it would be lost; {WAY_OUT}",
+                f"lacks; it would be lost; {WAY_OUT}",
                 file=model.name,
             )
 

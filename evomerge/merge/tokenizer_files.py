@@ -38,7 +38,7 @@ class TokenizerFiles:
 
         Raises:
             RecipeError: The chat template is none.
-            ModelError: A template is asked for, and there is no tokenizer.
+            ModelError: A template is asked for, and no tokenizer exists.
         """
         vocabulary, trust_remote_code = models.vocabulary, models.trust_remote_code
         source = models.base.tokenizer_folder if vocabulary is None else vocabulary.folder

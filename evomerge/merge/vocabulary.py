@@ -3,7 +3,8 @@
 mergekit's rules (0.1.5, `tokenizer_source` and `tokenizer`): rows are matched by token before they are
 merged. Every input of the merge keeps its own row of a token that it has. What it lacks it gets from the
 token's only owner among the inputs; else from the base, if the base has it; else it gets the mean of those
-that have it; nobody's token is zeros. `tokens` overrides that token by token. Rows beyond the vocabulary
+that have it; a token that no model has is zeros. `tokens` overrides that token by token. Rows beyond the
+vocabulary
 are cut; padding rows are the mean row of the input.
 
 Unlike mergekit's, a union comes in a fixed order: the base's tokens with their numbers, then the new ones of
@@ -125,7 +126,7 @@ class OutputVocabulary:
             checkpoints: The models that this vocabulary was built for.
 
         Raises:
-            RecipeError: An override names a model that is no input, or a row that it has not.
+            RecipeError: An override names a model that is not an input, or a row that it lacks.
         """
         known = next(iter(checkpoints.values())).vocabulary_tensors.names
         inputs: list[tuple[str, tuple[str, ...], str | None]] = []
@@ -146,7 +147,7 @@ class OutputVocabulary:
         return self._seen[key]
 
     def lost(self) -> dict[str, tuple[str, ...]]:
-        """Return model → tokens that it has a row for and the output has not, by number."""
+        """Return model → tokens that it has a row for and the output lacks, by number."""
         found = {}
         for name, table in self._tables.items():
             within = {token: row for token, row in table.items() if row < self._heights[name]}
@@ -280,7 +281,7 @@ def _without(tokenizer: PreTrainedTokenizerBase, rows: int, folder: Path) -> boo
 
 
 def _add(tokenizer: PreTrainedTokenizerBase, tokens: Tokens, rows: int) -> tuple[str, ...]:
-    """Add what a model has and the tokenizer has not, in the order of the model's numbers."""
+    """Add what a model has and the tokenizer lacks, in the order of the model's numbers."""
     known = tokenizer.get_vocab()
     table = tokens.within(rows)
     new = sorted(table.keys() - known.keys(), key=lambda token: table[token])

@@ -22,7 +22,7 @@ def with_sampler(campaign: Campaign, space: SearchSpace, items: Items) -> Campai
         The campaign with a sampler other than `auto`.
 
     Raises:
-        CampaignError: It asks for `gradient`, and there is none to go down.
+        CampaignError: It asks for `gradient`, and no searched number has one.
     """
     search = campaign.search
     if search.sampler not in ("auto", "gradient"):

@@ -154,7 +154,7 @@ def items_of(sizes: Mapping[str, Sequence[int]], room: float = 1.0) -> dict[str,
         room: Share of the documents to use.
 
     Raises:
-        TaskError: A task has too few for three splits that share no document.
+        TaskError: A task has too few for three disjoint splits.
     """
     task, least = min(sizes.items(), key=lambda pair: sum(pair[1]))
     most_members = max(len(members) for members in sizes.values())

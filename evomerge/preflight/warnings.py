@@ -17,7 +17,7 @@ from evomerge.space import REST, codes
 from evomerge.workers.memory_plan import MemoryPlan, size
 
 TOO_LONG = 30 * 86400
-"""Seconds of a campaign that nobody waits for."""
+"""Seconds beyond which a campaign is warned of."""
 FEWEST_BATCH_TOKENS = 64
 MANY_TRIALS = 10**6
 

@@ -37,7 +37,7 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
         on. Everything that comes from outside is escaped.
 
     Raises:
-        ResultsError: No `row` is given and there is no winner yet.
+        ResultsError: No `row` is given, and no winner is chosen yet.
     """
     if row is None:
         if not leaderboard.winners:

@@ -80,14 +80,14 @@ class Leaderboard:
 def leaderboard(store: Store, trial: int | None = None) -> Leaderboard:
     """Build the leaderboard of a finished or running study.
 
-    While there are no finalists yet, the best trials so far stand in their place, on the search items.
+    While there are no finalists yet, the best trials so far take their place, on the search items.
 
     Args:
         store: Of the campaign.
         trial: One to show whether or not it was a finalist.
 
     Raises:
-        KeyError: There is no such trial.
+        KeyError: No such trial.
     """
     trials, evaluations = store.trials(), store.evaluations()
     aims = {

@@ -50,7 +50,7 @@ class SplitScores:
             says so; None where one of them is missing.
         searched: The same of the metrics that the sampler saw; None also where they are the reported ones.
         tasks: Task → metric → value.
-        failure: Why there are no scores.
+        failure: Why no scores exist.
         outcome: The per-item scores behind the values.
         costs: Cost → relative to the base's, for the costs that are objectives.
         quality: The reported mean, of which more is better.

@@ -37,7 +37,7 @@ def trial_report(store: Store, number: int) -> Report:
     """Return what formats write of one trial: its scores, and every number of its candidate (as records).
 
     Raises:
-        ResultsError: There is no such trial.
+        ResultsError: No such trial.
     """
     trial = _found(store, number)
     row, found = trial.to_row(), numbers_of(trial.candidate)

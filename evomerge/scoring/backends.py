@@ -69,7 +69,7 @@ def open_backend(
         defaults: For where `arguments` has none; what the backend's constructor does not name is dropped.
 
     Raises:
-        TaskError: There is no such backend, or it cannot be made.
+        TaskError: The backend is unknown, or cannot be made.
     """
     if name not in BACKENDS:
         return LmEvalBackend(items, name, arguments, defaults=defaults)

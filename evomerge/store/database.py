@@ -99,7 +99,7 @@ class Backups:
         return time.monotonic() >= self._next
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Copy the database; where there is no room for another copy, the last one stays."""
+        """Copy the database; without room for another copy, the last one stays."""
         start = time.monotonic()
         aside = self._folder / UNFINISHED_BACKUP
         aside.unlink(missing_ok=True)

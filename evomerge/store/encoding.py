@@ -94,7 +94,7 @@ def _values_to_json(values: Sequence[Any]) -> Any:  # noqa: ANN401 - JSON is any
 
     NumPy scalars become the Python numbers that they equal.
     """
-    if set(map(type, values)) <= {float}:  # by far the most
+    if set(map(type, values)) <= {float}:  # the common case
         return list(values)
     return [_tagged(value) for value in values]
 

@@ -63,7 +63,7 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
     elif all(map(_is_ours, found)):  # a leaderboard that was kept, without its study
         what = "the folder holds what is left of a campaign, without its study; "
     else:
-        what = "the folder holds files that are no campaign's; choose another --out"
+        what = "the folder holds files that do not belong to a campaign; choose another --out"
         raise ResultsError(what, file=folder)
     if not force:
         raise ResultsError(f"{what}choose another --out, or replace it with --force", file=folder)

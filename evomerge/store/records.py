@@ -97,8 +97,8 @@ class StoredGradient:
         items: Task → which of its search items.
         params: Where the gradient was taken.
         loss: None as long as it is only asked, and after a failure.
-        gradients: Dimension → gradient; empty while there is no loss.
-        failure: Why there is no loss.
+        gradients: Dimension → gradient; empty while the loss is missing.
+        failure: Why the loss is missing.
         cost_items: Items that it cost.
         asked_seq: Place in the order of all events.
         told_seq: Place of its loss; None as long as it is only asked.
@@ -125,7 +125,7 @@ class Evaluation:
     Attributes:
         key: Its identity, as `trial.row_key` returns it.
         kind: `base`, `expert`, `baseline`, `finalist` or `winner` (the present one).
-        number: The trial's number; None for what is no trial.
+        number: The trial's number; None for rows that are not trials.
         split: Of the items.
         candidate: The model.
         outcome: Its scores, or why there are none.

@@ -115,7 +115,7 @@ class Store:
             write: Lock it for this process, and check the whole database first.
 
         Raises:
-            ResultsError: There is no campaign, the database is damaged or of another evomerge, the
+            ResultsError: The folder holds no campaign, the database is damaged or of another evomerge, the
                 campaign file was changed, or another process writes to the folder (named by host and
                 process).
         """
@@ -156,7 +156,7 @@ class Store:
             distributions: Of each of `params`.
 
         Raises:
-            ValueError: It is no trial.
+            ValueError: It is not a trial.
         """
         number, candidate = _number(entry), entry.candidate
         with self._log.transaction() as connection:
@@ -294,10 +294,10 @@ class Store:
         return found[0].outcome if found else None
 
     def choose(self, entry: Entry, how: str) -> None:
-        """Make a trial the winner, durably; `how` it was chosen is of no account where it is already.
+        """Make a trial the winner, durably; `how` is ignored where it is the winner already.
 
         Raises:
-            ValueError: It is no trial.
+            ValueError: It is not a trial.
         """
         number = _number(entry)
         if self.winner is None or self.winner.number != number:
@@ -387,7 +387,7 @@ def _create_database(
 
 def _number(entry: Entry) -> int:
     if entry.number is None:
-        raise ValueError(f"{entry.name} is no trial: it has no number")
+        raise ValueError(f"{entry.name} is not a trial: it has no number")
     return entry.number
 
 

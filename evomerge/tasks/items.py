@@ -112,7 +112,7 @@ class Items:
         self.check_metric(task, metric)
         if is_item_mean(self._loaded[task], metric):
             return None
-        return f'{metric} of task "{task}" is no plain mean of one number an item'
+        return f'{metric} of task "{task}" is not a plain mean of one number an item'
 
     @cached_property
     def digests(self) -> Mapping[str, str]:

@@ -99,7 +99,7 @@ def build_leaf(
         prompt: How prompts are rendered.
         render: The chat template, from `chat_template`; None: no template.
         grouped: Whether ids carry the task's name, as the tasks of one group need.
-        hidden: Hashes (`document_keys`) of documents that are no few-shot examples.
+        hidden: Hashes (`document_keys`) of documents that are not few-shot examples.
 
     Raises:
         TaskError: A prompt cannot be built, a continuation is empty, or too few examples are left.

@@ -198,7 +198,7 @@ def _wrong_data(path: Path, form: str) -> tuple[int | None, str] | None:
     try:
         return _wrong_json(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        return None, "is no UTF-8 text; expected JSON"
+        return None, "is not UTF-8 text; expected JSON"
 
 
 def _wrong_json(text: str) -> tuple[int | None, str] | None:

@@ -86,7 +86,7 @@ def plain_inputs(
 
 
 class MethodSuite:
-    """Tests of a method. Override `method`; `shared` and `own` where 0.5 is no sane value of a parameter."""
+    """Tests of a method. Override `method`; `shared` and `own` where 0.5 is not a valid value."""
 
     @pytest.fixture
     def method(self) -> Method:

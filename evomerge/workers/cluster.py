@@ -48,7 +48,7 @@ class Cluster:
         count: Number of workers.
 
     Raises:
-        CampaignError: There is no room for the workers.
+        CampaignError: The workers do not fit.
         UserError: No cluster can be joined at `address`.
         EvomergeError: Ray cannot be started.
     """

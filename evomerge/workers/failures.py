@@ -63,7 +63,7 @@ def failure_of(error: BaseException, otherwise: FailureKind) -> Failure:
         otherwise: The kind of an error that says nothing of itself: by the step that raised it.
 
     Raises:
-        DeviceLost: It is no failure of one candidate: the next one needs another process.
+        DeviceLost: It is not the failure of one candidate: the next one needs another process.
     """
     kind = next((kind for error_type, kind in _KINDS if isinstance(error, error_type)), otherwise)
     message = " ".join(str(error).split())

@@ -76,7 +76,7 @@ def find_cluster(address: str) -> Joining:
     """Join a cluster from another process, and leave it.
 
     A driver must be of the cluster's own mode: with a token where it asks for one, else without, or calls
-    back to it fail. Ray itself goes by whether this machine has a token.
+    back to it fail. Ray itself checks whether this machine has a token.
 
     Args:
         address: `auto`, `HOST:PORT` or `ray://HOST:PORT`.

@@ -38,7 +38,7 @@ class Sizes:
     Attributes:
         models: Bytes of each model, base first, as it is read: stored, or computed by an adapter; what an
             adapter leaves as it is counts once.
-        computed: Of these all together, those that are no view of a file.
+        computed: Of these all together, those that are not views of a file.
         files: Bytes of all files, each counted once.
         numbers: Of one model.
         deltas: Of all task vectors, where they are not 0 altogether.

@@ -49,7 +49,7 @@ def open_pool(
         early: Workers that were started already, by the same settings.
 
     Raises:
-        UserError: A model or task cannot be used, or there is no room for the workers.
+        UserError: A model or task cannot be used, or the workers do not fit.
         EvomergeError: Ray cannot be started or reached.
     """
     assignment = replace(assignment, threads=max(1, int(cpus)))

@@ -93,7 +93,7 @@ class RayPool:
         prepare: What a worker does before it is told what to build; picklable.
 
     Raises:
-        CampaignError: There is no room for the workers.
+        CampaignError: The workers do not fit.
         EvomergeError: Ray cannot be started or reached.
     """
 

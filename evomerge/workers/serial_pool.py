@@ -39,7 +39,7 @@ class SerialPool:
         self._work = work
 
     def next(self, timeout: float | None = None) -> tuple[Work, Answer]:
-        """Do the work; the time-out does not matter, as there is nobody to wait for."""
+        """Do the work; the time-out does not apply."""
         if self._work is None:
             raise ValueError("no job is in flight")
         work = self._work

@@ -180,7 +180,7 @@ def digest(folder: Path) -> str:
 
 
 def private_folder() -> Path:
-    """Return this user's folder for copies, which nobody else may write to.
+    """Return this user's folder for copies, which no other user may write to.
 
     Raises:
         EvomergeError: Somebody else made it.

@@ -92,6 +92,6 @@ def test_exaone(llama_family):
 def test_it_is_checked_before_any_model_is_opened(tmp_path):
     recipe = Recipe(method="passthrough", models=(Source("/nowhere"),), chat_template="llama4")
     with pytest.raises(
-        RecipeError, match=r'chat_template: "llama4" is no Jinja template.*"llama3"'
+        RecipeError, match=r'chat_template: "llama4" is neither a Jinja template.*"llama3"'
     ):
         save(recipe, tmp_path / "out")

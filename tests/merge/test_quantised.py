@@ -104,7 +104,7 @@ def test_by_a_file_beside_the_config(name, folder):
 
 def test_a_name_that_the_model_itself_knows_is_a_weight():
     dtypes = {"model.norm.weight_scale": torch.bfloat16}
-    with pytest.raises(ModelError, match="is no weight"):
+    with pytest.raises(ModelError, match="is not a weight"):
         check_tensors(Path("x"), dtypes)
     check_tensors(Path("x"), dtypes, own=dict.fromkeys(dtypes, True))
 

@@ -47,5 +47,5 @@ def test_readings_of_holdout_are_counted_once_a_trial(
 
 
 def test_only_a_trial_can_be_chosen(store: Store, candidate: Make, scored: Outcome) -> None:
-    with pytest.raises(ValueError, match="ties is no trial"):
+    with pytest.raises(ValueError, match="ties is not a trial"):
         store.choose(Entry("ties", candidate(0).candidate, role="baseline"), "the best")

@@ -87,7 +87,7 @@ def test_why_a_metric_cannot_race(llama):
     items = llama.items("said", search=3)
     assert items.race_fault("said", "acc") is None
     assert items.race_fault("said", "perplexity") == (
-        'perplexity of task "said" is no plain mean of one number an item'
+        'perplexity of task "said" is not a plain mean of one number an item'
     )
     with pytest.raises(TaskError, match="no metric"):
         items.race_fault("said", "accuracy")

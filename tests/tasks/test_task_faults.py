@@ -54,7 +54,7 @@ def test_fields(changes, message, tmp_path):
         (b'{"q": 1}\n[1]\n', 2, r"found \[1\], expected a JSON object"),
         (b"[]", None, "has no documents"),
         (b"[1, 2]", None, "found 1, expected JSON objects"),
-        (b"\xff\xfe\x00", None, "is no UTF-8 text"),
+        (b"\xff\xfe\x00", None, "is not UTF-8 text"),
     ],
 )
 def test_data_files_are_named(content, line, message, tmp_path):
