@@ -5,7 +5,7 @@ from __future__ import annotations
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError
 from evomerge.kinds import SearchSpace
-from evomerge.scoring import gold_count
+from evomerge.scoring import backend_type, gold_count
 from evomerge.search.racing import race_faults
 from evomerge.tasks import Items
 
@@ -27,7 +27,7 @@ def with_sampler(campaign: Campaign, space: SearchSpace, items: Items) -> Campai
     search = campaign.search
     if search.sampler not in ("auto", "gradient"):
         return campaign
-    if campaign.scorer.backend != "resident":
+    if not backend_type(campaign.scorer.backend).gradients:
         fault = f"the backend {campaign.scorer.backend} takes none"
     elif not space.differentiable:
         fault = "no searched number has one (weights and factors do)"

@@ -1,6 +1,6 @@
 """A module × items → per-item scores and losses, by a backend: the very numbers of lm-eval."""
 
-from evomerge.scoring.backends import BACKENDS, Backend, backend_takes, open_backend
+from evomerge.scoring.backends import BACKENDS, Backend, backend_type, open_backend
 from evomerge.scoring.gold_loss import Losses, gold_count
 from evomerge.scoring.resident_lm import ResidentLM
 from evomerge.scoring.scorer import Scored, Scorer
@@ -13,7 +13,7 @@ __all__ = [
     "ResidentLM",
     "Scored",
     "Scorer",
-    "backend_takes",
+    "backend_type",
     "gold_count",
     "lm_eval_results",
     "lm_eval_table",

@@ -1,12 +1,13 @@
 """What can score candidates: the resident passes, lm-eval's model types, and whatever is registered.
 
-Another backend is a class with `Backend`'s members and one entry in `BACKENDS`; `evomerge.testing.backends`
-holds the tests that every backend passes.
+Another backend is a class with `Backend`'s members and one entry in `BACKENDS`, or in another package an
+entry point of the group `evomerge.backends`. `evomerge.testing.backends` tests what each has to hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from inspect import signature
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -46,12 +47,12 @@ class Backend(Protocol):
 
 BACKENDS: dict[str, type[Any]] = {"resident": Scorer}
 """Name → `Backend`, made as `(items, **arguments)`; any other name is lm-eval's model type."""
+BACKENDS |= {point.name: point.load() for point in entry_points(group="evomerge.backends")}
 
 
-def backend_takes(name: str) -> Literal["module", "folder"]:
-    """Return what the backend of that name is given to score."""
-    takes: Literal["module", "folder"] = BACKENDS.get(name, LmEvalBackend).takes
-    return takes
+def backend_type(name: str) -> type[Backend]:
+    """Return the class behind a name, which says what it takes and can do."""
+    return BACKENDS.get(name, LmEvalBackend)
 
 
 def open_backend(

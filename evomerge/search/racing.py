@@ -109,6 +109,8 @@ def race_faults(campaign: Campaign, items: _Metrics, better: Better) -> list[str
     Returns:
         One line a reason; empty: it can.
     """
+    from evomerge.scoring import backend_type
+
     goals = campaign.objectives
     faults = [items.race_fault(goal.task, goal.metric) for goal in goals]
     found = [fault for fault in faults if fault is not None]
@@ -120,7 +122,7 @@ def race_faults(campaign: Campaign, items: _Metrics, better: Better) -> list[str
         ]
     if campaign.costs:
         found.append("a candidate that is worse on the tasks may still win by its costs")
-    if campaign.scorer.backend != "resident":
+    if not backend_type(campaign.scorer.backend).races:
         found.append(f"the backend {campaign.scorer.backend} scores all items in one go")
     return found
 

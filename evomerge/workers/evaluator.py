@@ -35,13 +35,14 @@ from evomerge.kinds import Builder, kind_of
 from evomerge.merge.live import LiveModel
 from evomerge.merge.models import open_models
 from evomerge.racing import blocks, give_up
-from evomerge.scoring import Losses, Scored, Scorer, open_backend
+from evomerge.scoring import Losses, Scored, Scorer, backend_type, open_backend
 from evomerge.tasks import Items, load_items
 from evomerge.workers.assignment import Assignment
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
 from evomerge.workers.memory_here import keep_to_share, memory_here
 from evomerge.workers.scratch import in_memory
 
+RESIDENT = "resident"
 GPU_MEMORY = 0.9
 """Share of a GPU that vLLM takes by default, as if it had the GPU to itself."""
 Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
@@ -58,8 +59,9 @@ class Evaluator:
     def __init__(self, assignment: Assignment) -> None:
         if assignment.threads is not None:
             torch.set_num_threads(assignment.threads)
+        takes = backend_type(assignment.backend or RESIDENT).takes
         self._scoring: _Resident | _Folders = (
-            _Resident(assignment) if assignment.backend is None else _Folders(assignment)
+            _Resident(assignment) if takes == "module" else _Folders(assignment)
         )
         self._name = f"{socket.gethostname()}/{os.getpid()}"
 
@@ -108,9 +110,7 @@ def _run(parts: Iterator[Scored], race: Race | None) -> tuple[Scored, Pruned | N
 
 
 class _Resident:
-    """Candidates in the live weights."""
-
-    races = True
+    """Candidates as modules in the worker's memory."""
 
     def __init__(self, assignment: Assignment) -> None:
         keep_to_share(assignment)
@@ -125,13 +125,17 @@ class _Resident:
         )
         plan = memory_here(self._model.checkpoints, assignment)
         self._model.keep(plan.kept, for_inputs=plan.inputs if plan.on_gpu else 0)
-        self._scorer = Scorer(
+        own = {"batch_tokens": assignment.batch_tokens, "memory": plan.passes}
+        self._scorer: Any = open_backend(
+            assignment.backend or RESIDENT,
             _items(assignment, self._model.tokenizer),
-            batch_tokens=assignment.batch_tokens,
-            memory=plan.passes,
+            assignment.backend_arguments,
+            defaults=own | backend_defaults(assignment),
         )
+        self.races = self._scorer.races
         self._builders: dict[str, Builder] = {}
-        self._scorer.engine(self._model.module)  # while its weights are the base's
+        if isinstance(self._scorer, Scorer):
+            self._scorer.engine(self._model.module)  # while its weights are the base's
 
     @contextmanager
     def built(self, candidate: Candidate) -> Iterator[Score]:
@@ -154,6 +158,9 @@ class _Resident:
     def differentiable(
         self, candidate: Candidate
     ) -> Iterator[Callable[[GradientJob], Differentiated]]:
+        if not self._scorer.gradients:
+            yield _no_gradients
+            return
         loss = self._scorer.gold_loss
         recorded = self._builder(candidate).gradients(candidate, loss.recompute)
         with recorded as (module, gradients):
@@ -204,13 +211,14 @@ class _Folders:
     def differentiable(
         self, candidate: Candidate
     ) -> Iterator[Callable[[GradientJob], Differentiated]]:
-        def refuse(job: GradientJob) -> Differentiated:
-            raise TaskError(
-                f"{job.name}: gradients need the resident scorer, not a backend of lm-eval's; leave "
-                "scorer.backend out, or choose a sampler that needs none"
-            )
+        yield _no_gradients
 
-        yield refuse
+
+def _no_gradients(job: GradientJob) -> Differentiated:
+    raise TaskError(
+        f"{job.name}: gradients need the resident scorer, not a backend of lm-eval's; leave "
+        "scorer.backend out, or choose a sampler that needs none"
+    )
 
 
 def backend_defaults(assignment: Assignment) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evomerge.scoring import BACKENDS, Scored, backend_takes, open_backend
+from evomerge.scoring import BACKENDS, Scored, backend_type, open_backend
 from evomerge.tasks.scores import Asked, LeafValues, assemble
 from evomerge.testing.backends import BackendSuite
 
@@ -54,21 +54,21 @@ class TestLengths(Choices):
     @pytest.fixture
     def open_backend(self, monkeypatch):
         monkeypatch.setitem(BACKENDS, "lengths", Lengths)
-        assert backend_takes("lengths") == "folder"
+        assert backend_type("lengths").takes == "folder"
         return lambda items: open_backend("lengths", items, {"sign": 1}, {"device": "cpu"})
 
 
 class TestResident(Choices):
     @pytest.fixture
     def open_backend(self):
-        assert backend_takes("resident") == "module"
+        assert backend_type("resident").takes == "module"
         return lambda items: open_backend("resident", items)
 
 
 class TestLmEvals(Choices):
     @pytest.fixture
     def open_backend(self):
-        assert backend_takes("hf") == "folder"
+        assert backend_type("hf").takes == "folder"
         return lambda items: open_backend("hf", items, {"batch_size": 4}, {"device": "cpu"})
 
     @pytest.fixture

@@ -21,6 +21,7 @@ from evomerge.candidate.trial import (
 from evomerge.errors import ModelError
 from evomerge.merge.gradients import GradientTape
 from evomerge.racing import blocks
+from evomerge.scoring import BACKENDS, Scorer
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import Assignment, RayPool, SerialPool, open_pool
 from evomerge.workers import evaluator as evaluator_module
@@ -291,6 +292,22 @@ def test_a_backend_of_lm_evals_has_no_gradients(assignment: Assignment) -> None:
     failure = Evaluator(other).gradient(gradient_job(assignment)).failure
     assert failure is not None
     assert failure.kind is FailureKind.TASK
+    assert "gradients need the resident scorer" in failure.reason
+
+
+def test_a_backend_from_outside_scores_modules(
+    assignment: Assignment, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Outside(Scorer):
+        gradients = False
+
+    monkeypatch.setitem(BACKENDS, "outside", Outside)
+    found = Evaluator(replace(assignment, backend="outside", backend_arguments={"memory": 2**28}))
+    assert found.evaluate(job(assignment, 0.4)).scores == (
+        evaluator.evaluate(job(assignment, 0.4)).scores
+    )
+    failure = found.gradient(gradient_job(assignment)).failure
+    assert failure is not None
     assert "gradients need the resident scorer" in failure.reason
 
 
