@@ -23,12 +23,10 @@ from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.report.notes import zero_notes
 from evomerge.result import Result
 from evomerge.scoring import gold_count
-from evomerge.search.finalists import pick
 from evomerge.search.history import Known
 from evomerge.search.loop import explore
-from evomerge.search.objectives import directions
 from evomerge.search.racing import race_of, unbounded
-from evomerge.search.selection import choose_winner, compared_baselines
+from evomerge.search.selection import choose_winner, compared_baselines, pick_finalists
 from evomerge.search.study import Study
 from evomerge.space import Baseline
 from evomerge.store import Store, refuse_existing
@@ -71,7 +69,7 @@ def search(
         folder,
         ready.campaign,
         facts,
-        directions=directions(ready.campaign, ready.items.higher_is_better),
+        directions=Objectives(ready.campaign, better=ready.items.higher_is_better).directions,
         force=force,
     ) as store:
         return _run(store, ready, address, display, early)
@@ -207,21 +205,22 @@ def _selected(
     ready: Preflight, study: Study, store: Store, bench: _Bench, baselines: Sequence[Baseline]
 ) -> Entry:
     """Score finalists on `select`, and make the best of all that were ever scored there the winner."""
-    finalists = pick(
+    chosen, copies = pick_finalists(
         study.finalists(),
         ready.campaign.search.finalists,
         baselines,
         lambda one: kind_of(one).content(one, ready.family.checkpoints),
     )
-    if not finalists.chosen and not finalists.copies:
+    if not chosen and not copies:
         raise CampaignStopped("no trial was scored, so nothing can be saved; see the failures")
-    bench.score("select", [*_candidates(baselines), *finalists.chosen], "select")
-    choice = choose_winner(store, finalists.chosen, finalists.copies)
-    if choice is None:
+    bench.score("select", [*_candidates(baselines), *chosen], "select")
+    found = choose_winner(store, chosen, copies)
+    if found is None:
         raise CampaignStopped("every finalist failed on the select items")
-    bench.score("select", [choice.entry], "select")  # a copy of a naive merge was not, yet
-    store.choose(choice.entry, choice.how)
-    return choice.entry
+    winner, how = found
+    bench.score("select", [winner], "select")  # a copy of a naive merge was not, yet
+    store.choose(winner, how)
+    return winner
 
 
 def _candidates(rows: Iterable[Baseline]) -> list[Entry]:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from cmaes import CatCMAwM
 
-from evomerge.search.cmaes_sampler import SIGMA, population_size
-from evomerge.search.sampler import Params, Result, seed_of
-from evomerge.search.unit_cube import UnitCube, Vector
+from evomerge.search.samplers.cmaes import SIGMA, population_size
+from evomerge.search.samplers.sampler import Measurement, Params, Sampler, seed_of
+from evomerge.search.samplers.unit_cube import UnitCube, Vector
 from evomerge.space import Space
 
 LEVELS = 6
 """Of a density that is searched as an integer."""
 
 
-class MixedSampler:
+class MixedSampler(Sampler):
     """CatCMA with margin (Hamano et al. 2025, 2504.07884), as the `cmaes` library has it.
 
     Numbers with a gradient are its continuous variables, in the unit cube; other numbers of a method, such
@@ -66,7 +66,7 @@ class MixedSampler:
         """Begin with the first trial: at the best point known by then."""
         self._started()
 
-    def told(self, number: int, params: Params, result: Result | None) -> None:
+    def told(self, number: int, params: Params, result: Measurement | None) -> None:
         """Wait for a whole generation, then move; a trial that failed or was not drawn here tells nothing."""
         drawn = self._drawn.pop(number, None)
         if result is None or drawn is None:
@@ -77,7 +77,7 @@ class MixedSampler:
             optimizer.tell(self._told)
             self._told = []
 
-    def known(self, params: Params, result: Result) -> None:
+    def known(self, params: Params, result: Measurement) -> None:
         """Remember the point."""
         self._heard.append((self._cube.to_unit(params), result.loss))
 

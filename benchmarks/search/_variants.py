@@ -18,9 +18,9 @@ from optuna.distributions import FloatDistribution
 from benchmarks.search._mixed import MixedSampler, start_at
 from evomerge.merge.layout import Layout
 from evomerge.preflight.check import Preflight
-from evomerge.search.cmaes_sampler import SIGMA, is_separable, population_size
-from evomerge.search.sampler import Params, Result, Sampler, seed_of
-from evomerge.search.unit_cube import UnitCube, Vector
+from evomerge.search.samplers.cmaes import SIGMA, is_separable, population_size
+from evomerge.search.samplers.sampler import Measurement, Params, Sampler, seed_of
+from evomerge.search.samplers.unit_cube import UnitCube, Vector
 from evomerge.space import Space
 
 DRAWS = 8
@@ -96,7 +96,7 @@ class MergekitSettings:
     def asked(self, number: int, params: Params) -> None:
         """Nothing depends on it."""
 
-    def told(self, number: int, params: Params, result: Result | None) -> None:
+    def told(self, number: int, params: Params, result: Measurement | None) -> None:
         """Wait for the whole generation, then move."""
         if result is None:
             return
@@ -105,7 +105,7 @@ class MergekitSettings:
             self._cma.tell(self._told)
             self._told = []
 
-    def known(self, params: Params, result: Result) -> None:
+    def known(self, params: Params, result: Measurement) -> None:
         """It starts at its own point."""
 
 
@@ -123,7 +123,7 @@ class Optimizer(ABC):
         """Take λ points and their losses."""
 
 
-class CmaSampler:
+class CmaSampler(Sampler):
     """The package's CMA-ES around another distribution: same start, every result counts; no restarts.
 
     Args:
@@ -146,7 +146,7 @@ class CmaSampler:
         """Begin with the first trial: at the best point known by then."""
         self._started()
 
-    def told(self, number: int, params: Params, result: Result | None) -> None:
+    def told(self, number: int, params: Params, result: Measurement | None) -> None:
         """Take a result; with λ of them move the distribution. A failed trial tells nothing."""
         if result is None:
             return
@@ -157,7 +157,7 @@ class CmaSampler:
             optimizer.tell(self._told)
             self._told = []
 
-    def known(self, params: Params, result: Result) -> None:
+    def known(self, params: Params, result: Measurement) -> None:
         """Remember the point."""
         self._heard.append((self._cube.to_unit(params), result.loss))
 

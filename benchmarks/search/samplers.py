@@ -44,7 +44,6 @@ from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight, preflight
 from evomerge.run import assignment_of
 from evomerge.search.history import Known
-from evomerge.search.objectives import directions
 from evomerge.search.racing import race_of
 from evomerge.search.study import Study
 from evomerge.store import Store
@@ -348,7 +347,7 @@ def _store(ready: Preflight, folder: Path) -> Store:
         "higher_is_better": {goal.task: {METRIC: True} for goal in campaign.objectives},
         "first": [],
     }
-    return Store.create(folder / "out", campaign, facts, directions=directions(campaign))
+    return Store.create(folder / "out", campaign, facts, directions=Objectives(campaign).directions)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.driver [--samplers cmaes gradient ...] [--workers 64] [--trials 6000]
 
-Workers are simulated: each answers after 50 ms, without using the processor. The driver is the real one:
+Workers are simulated: each answers after 500 ms, without using the processor. The driver is the real one:
 sampler, study database, search loop; 40 weights, five tasks of 64 items.
 
 - busy: share of the workers' time in which they have work, over a campaign; the median of some runs, and
@@ -41,7 +41,6 @@ from evomerge.merge.methods import METHODS
 from evomerge.objective import Objectives, References
 from evomerge.progress import NoDisplay
 from evomerge.search.loop import explore
-from evomerge.search.objectives import directions
 from evomerge.search.study import Study
 from evomerge.space import Family, Space
 from evomerge.store import Store
@@ -49,11 +48,11 @@ from evomerge.workers import Pool
 from evomerge.workers.pool import Answer, Work
 
 SAMPLERS = ("gradient", "cmaes", "random", "qmc", "nsga2", "tpe")
-SECONDS = 0.05
+SECONDS = 0.5
 EXPERTS, LAYERS = 5, 8
 TASKS, ITEMS = 5, 64
 EARLY, LATE, MEASURED = 100, 5000, 30
-AIM_BUSY, AIM_GROWTH = 0.9, 3.0
+AIM_BUSY, AIM_GROWTH = 0.95, 3.0
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ class Setting:
 
     def create(self) -> Store:
         """Create the results folder."""
-        chosen = directions(self.campaign)
+        chosen = self.aims.directions
         facts = {"items": {task: {"search": ids} for task, ids in _IDS.items()}}
         return Store.create(Path(self.campaign.out), self.campaign, facts, directions=chosen)
 

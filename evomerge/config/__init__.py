@@ -3,7 +3,7 @@
 from evomerge.config.campaign import Campaign
 from evomerge.config.models import Expert, Models
 from evomerge.config.objectives import Cost, Drawn, Items, Keep, Objective, Prompt
-from evomerge.config.search import SamplerName, Search
+from evomerge.config.search import Search
 from evomerge.config.settings import DType, Settings
 from evomerge.config.space import Bounds, Range, Searched, Space
 from evomerge.config.workers import Scorer, Workers
@@ -21,7 +21,6 @@ __all__ = [
     "Objective",
     "Prompt",
     "Range",
-    "SamplerName",
     "Scorer",
     "Search",
     "Searched",

@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from evomerge.config.settings import Count, LocalPath, Settings
+from evomerge.config.settings import Count, LocalPath, NonEmpty, Settings
 
-SamplerName = Literal["auto", "gradient", "cmaes", "tpe", "nsga2", "gp", "random", "qmc"]
 Pruner = Literal["none", "race"]
 
 TRIALS = 200
@@ -22,7 +21,7 @@ EARLIER_VALUES = {("sampler", "slope"): "gradient", ("pruner", "wilcoxon"): "rac
 class Search(Settings):
     """The study."""
 
-    sampler: SamplerName = "auto"
+    sampler: NonEmpty = "auto"
     """By name: `gradient` descends the gold answers' loss, then goes on as CMA-ES; `cmaes`, `tpe`, `nsga2`,
     `gp`, `random` and `qmc` as in Optuna. `auto`: `gradient` wherever it can be used, else `cmaes`
     (`mode: pareto`: `nsga2`)."""

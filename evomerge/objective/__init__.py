@@ -1,10 +1,11 @@
-"""What a campaign is after, as numbers: an outcome's values, conditions and costs, and who dominates whom."""
+"""What a campaign is after, as numbers: values, constraints, costs, and the order of candidates by them."""
 
 from evomerge.objective.constraints import feasible, limits, total_violation, violations
 from evomerge.objective.costs import Size, relative_costs
 from evomerge.objective.dominance import fronts, order
 from evomerge.objective.lambda_grid import in_lambda_grid, tuned_lambda
 from evomerge.objective.objectives import Direction, Objectives
+from evomerge.objective.ranking import Ranked, finalists, loss_of, ranking
 from evomerge.objective.references import References
 from evomerge.objective.values import (
     Better,
@@ -21,17 +22,21 @@ __all__ = [
     "Better",
     "Direction",
     "Objectives",
+    "Ranked",
     "References",
     "Size",
     "best_value",
     "feasible",
+    "finalists",
     "fronts",
     "higher_is_better",
     "in_lambda_grid",
     "is_proportional",
     "limits",
+    "loss_of",
     "metric_on",
     "order",
+    "ranking",
     "ratio",
     "recorded_directions",
     "relative_costs",

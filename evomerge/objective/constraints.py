@@ -1,4 +1,4 @@
-"""Conditions on a merge: by how much each is missed, relative to what it asks for."""
+"""Constraints on a merge: by how much each is missed, relative to what it asks for."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def violations(
     split: Split = "search",
     better: Better = higher_is_better,
 ) -> tuple[float, ...]:
-    """Return by how much an outcome misses each condition of `keep`.
+    """Return by how much an outcome misses each constraint of `keep`.
 
     An outcome on a part of the items (a pruned trial's) is compared with its reference on those items.
 
     Args:
-        campaign: Its conditions and objectives.
+        campaign: Its constraints and objectives.
         outcome: Without a failure.
         references: Outcomes of parents and baselines on the same split.
-        split: `search`: the searched metrics are held to the conditions; else those reported.
+        split: `search`: the searched metrics are held to the constraints; else those reported.
         better: Direction of each task's metric.
 
     Returns:
-        One number a condition: the shortfall as a share of the limit (of log-likelihoods: in nats); met
+        One number a constraint: the shortfall as a share of the limit (of log-likelihoods: in nats); met
         where it is at most 0; infinite, so not met, where nobody can tell: the outcome has no such value, or
         the model that it is compared with was not scored or has none.
     """
@@ -51,7 +51,7 @@ def violations(
 def limits(
     campaign: Campaign, references: References, split: Split, better: Better = higher_is_better
 ) -> tuple[float | None, ...]:
-    """Return the value that each condition asks for on a split; None where nobody can tell."""
+    """Return the value that each constraint asks for on a split; None where nobody can tell."""
     found: list[float | None] = []
     for keep in campaign.keep:
         metric, higher = _measured(campaign, keep, split, better)
@@ -62,7 +62,7 @@ def limits(
 
 
 def limit(best: float, keep: Keep, metric: str, *, higher: bool) -> float:
-    """Return what a condition asks for, given its reference's value.
+    """Return what a constraint asks for, given its reference's value.
 
     Better when higher: `at_least` · best; better when lower: best / `at_least`; negative values the other
     way round, so that a share below 1 is always the easier to keep. Log-likelihoods: the share is that of
@@ -82,12 +82,12 @@ def shortfall(value: float, needed: float, metric: str, *, higher: bool) -> floa
 
 
 def feasible(found: Sequence[float]) -> bool:
-    """Tell whether every condition is met."""
+    """Tell whether every constraint is met."""
     return all(value <= 0 for value in found)
 
 
 def total_violation(found: Sequence[float]) -> float:
-    """Return the sum of what is missing; 0 exactly where every condition is met."""
+    """Return the sum of what is missing; 0 exactly where every constraint is met."""
     return math.fsum(max(value, 0.0) for value in found)
 
 

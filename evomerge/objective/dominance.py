@@ -1,4 +1,4 @@
-"""Who stands before whom: fronts of several values, and conditions before values."""
+"""Who stands before whom: fronts of several values, and constraints before values."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def order(
 ) -> list[tuple[int, int]]:
     """Return (row, front) from best to worst.
 
-    What meets its conditions stands before what does not, by front, within it by mean, the earlier of
+    What meets its constraints stands before what does not, by front, within it by mean, the earlier of
     equals; behind it the others, the nearer to meeting them first, a front for each distance (the
     feasibility rules of Deb 2000, "An efficient constraint handling method for genetic algorithms").
 
     Args:
         values: Rows of objective values, higher is better.
         means: The weighted mean of each row.
-        missing: The total violation of each row's conditions, 0 where all are met; empty: no conditions.
+        missing: The total violation of each row's constraints, 0 where all are met; empty: no constraints.
     """
     totals = [max(total, 0.0) for total in missing] or [0.0] * len(values)
     meeting = [row for row, total in enumerate(totals) if total == 0]

@@ -29,7 +29,7 @@ Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True)
 class Objectives:
-    """Objectives, conditions and costs of a campaign, measured by its parents on one split.
+    """Objectives, constraints and costs of a campaign, measured by its parents on one split.
 
     Attributes:
         campaign: Its `objectives`, `mode`, `normalize`, `keep` and `costs`.
@@ -116,7 +116,7 @@ class Objectives:
         return relative_costs(self.campaign, outcome, candidate, self.references, self.size)
 
     def violations(self, outcome: Outcome) -> tuple[float, ...]:
-        """Return by how much each condition is missed; met where at most 0; empty without conditions."""
+        """Return by how much each constraint is missed; met where at most 0; empty without constraints."""
         return violations(self.campaign, outcome, self.references, self.split, self.better)
 
     def mean(self, values: Sequence[float]) -> float:
@@ -129,12 +129,20 @@ class Objectives:
             return values[0]
         return self._mean_of(values[: len(self._goals)])
 
+    def weight(self, goal: Objective) -> float:
+        """Return an objective's weight in the mean of values as they are."""
+        if self.campaign.mode == "pareto" or self.campaign.normalize == "none":
+            return goal.weight
+        metric, higher = metric_on(goal, self.split), self._higher(goal)
+        best = self.references.best_value("best_expert", goal.task, metric, higher=higher)
+        return goal.weight if best is None or best <= 0 else goal.weight / best
+
     def order(
         self, values: Sequence[Sequence[float]], violations: Sequence[Sequence[float]]
     ) -> list[tuple[int, int]]:
         """Return (row, front) from best to worst, as `dominance.order` does.
 
-        A condition of which nobody can tell whether any row meets it says nothing of their order.
+        A constraint of which nobody can tell whether any row meets it says nothing of their order.
 
         Args:
             values: Of each row, as `values` returns them.
@@ -161,7 +169,7 @@ class Objectives:
             if self.references.reference(keep.of, keep.task, metric, higher=higher) is None:
                 raise CampaignError(
                     f'{keep.of} has no {metric} on "{keep.task}" ({self.split} items), so the '
-                    "condition cannot be judged; see why it failed, or take another reference",
+                    "constraint cannot be judged; see why it failed, or take another reference",
                     field=f"keep.{position}.of",
                 )
         for position, cost in enumerate(self.campaign.costs):
@@ -213,6 +221,6 @@ class Objectives:
 
 
 def _told(violations: Sequence[Sequence[float]]) -> list[int]:
-    """Return which conditions tell rows apart: all but those that are unknown of every row."""
+    """Return which constraints tell rows apart: all but those that are unknown of every row."""
     count = min(map(len, violations), default=0)
     return [at for at in range(count) if any(math.isfinite(row[at]) for row in violations)]

@@ -14,6 +14,7 @@ from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
 from evomerge.preflight.typos import check_names
 from evomerge.scoring import open_backend
+from evomerge.search.samplers import sampler_class
 from evomerge.tasks import Items, PromptStyle, SplitPlan, TaskRequest, load_items
 
 FINAL_SPLITS: tuple[Split, ...] = ("select", "holdout")
@@ -92,12 +93,8 @@ def split_plan(campaign: Campaign) -> SplitPlan:
 
 def check_sampler(campaign: Campaign) -> None:
     """Check that the sampler fits the objectives. Raises CampaignError."""
-    if campaign.mode == "pareto" and campaign.search.sampler == "cmaes":
-        raise CampaignError(
-            "cmaes searches one value, not a Pareto front; take gradient, nsga2, tpe, gp, random or "
-            "qmc, or mode: mean",
-            field="search.sampler",
-        )
+    if campaign.search.sampler != "auto":
+        sampler_class(campaign)
     if campaign.mode == "pareto" and len(campaign.objectives) + len(campaign.costs) < 2:
         raise CampaignError("a Pareto front needs two objectives or more, found 1", field="mode")
 

@@ -7,11 +7,12 @@ from evomerge.errors import CampaignError
 from evomerge.kinds import SearchSpace
 from evomerge.scoring import backend_type, gold_count
 from evomerge.search.racing import race_faults
+from evomerge.search.samplers import sampler_class
 from evomerge.tasks import Items
 
 
 def with_sampler(campaign: Campaign, space: SearchSpace, items: Items) -> Campaign:
-    """Choose the sampler where the campaign leaves it open; refuse `gradient` where nothing has a gradient.
+    """Choose the sampler where the campaign leaves it open; refuse one that needs gradients where none are.
 
     Args:
         campaign: The settings.
@@ -22,10 +23,10 @@ def with_sampler(campaign: Campaign, space: SearchSpace, items: Items) -> Campai
         The campaign with a sampler other than `auto`.
 
     Raises:
-        CampaignError: It asks for `gradient`, and no searched number has one.
+        CampaignError: Its sampler needs gradients, and there are none.
     """
     search = campaign.search
-    if search.sampler not in ("auto", "gradient"):
+    if search.sampler != "auto" and not sampler_class(campaign).needs_gold:
         return campaign
     if not backend_type(campaign.scorer.backend).gradients:
         fault = f"the backend {campaign.scorer.backend} takes none"
@@ -36,9 +37,11 @@ def with_sampler(campaign: Campaign, space: SearchSpace, items: Items) -> Campai
     else:
         fault = None
     other = "cmaes" if campaign.mode == "mean" else "nsga2"
-    if fault is not None and search.sampler == "gradient":
+    if search.sampler != "auto":
+        if fault is None:
+            return campaign
         raise CampaignError(
-            f'found "gradient", but {fault}; use {other}, or auto', field="search.sampler"
+            f'found "{search.sampler}", but {fault}; use {other}, or auto', field="search.sampler"
         )
     chosen = search.model_copy(update={"sampler": "gradient" if fault is None else other})
     return campaign.model_copy(update={"search": chosen})

@@ -6,6 +6,7 @@ from typing import Any
 
 from evomerge.config import Campaign
 from evomerge.merge.methods import METHODS, Parameter
+from evomerge.search.samplers import SAMPLERS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -20,6 +21,7 @@ def json_schema() -> dict[str, Any]:
     space = schema["$defs"]["Space"]["properties"]
     for form in space["method"]["anyOf"]:
         form.get("items", form)["enum"] = list(METHODS)
+    schema["$defs"]["Search"]["properties"]["sampler"]["enum"] = ["auto", *SAMPLERS]
     space["parameters"] = {
         "type": "object",
         "description": space["parameters"]["description"],

@@ -33,6 +33,10 @@ def check_names(campaign: Campaign, file: Path | None = None) -> None:
     """
     with located(file):
         _check_space(campaign.space)
+        if campaign.search.sampler != "auto":
+            from evomerge.search.samplers import sampler_class
+
+            sampler_class(campaign)
         for field, model in _models(campaign):
             _check_model(field, model)
         _check_folders(campaign)

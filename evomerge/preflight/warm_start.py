@@ -6,9 +6,8 @@ from pathlib import Path
 
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError
-from evomerge.objective import Objectives
+from evomerge.objective import Objectives, Ranked, ranking
 from evomerge.preflight.check import Preflight
-from evomerge.search.ranking import Scored, ranking
 from evomerge.store import Store
 
 POINTS = 4
@@ -44,7 +43,7 @@ def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
         aims = Objectives.of(store.campaign, store.facts, store.evaluations(), "search")
         complete = [trial for trial in store.trials() if trial.state == "complete"]
         scored = [
-            Scored(trial.number, trial.values, aims.violations(trial.outcome))
+            Ranked(trial.number, trial.values, aims.violations(trial.outcome))
             for trial in complete
             if trial.values is not None and trial.outcome is not None
         ]

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from evomerge.candidate.merge import component_of
-from evomerge.config import SamplerName
 from evomerge.inference.sizing import token_bytes
 from evomerge.kinds import SearchSpace
 from evomerge.merge.devices import torch_dtype
@@ -54,7 +53,7 @@ def warnings_of(
     )
 
 
-def without_gradient(space: SearchSpace, sampler: SamplerName) -> Iterator[str]:
+def without_gradient(space: SearchSpace, sampler: str) -> Iterator[str]:
     """Yield a warning where the sampler `gradient` meets dimensions that have none."""
     names, smooth = tuple(space.distributions), set(space.differentiable)
     flat = [name for name in names if name not in smooth and not codes.is_choice(name)]

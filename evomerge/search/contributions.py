@@ -10,8 +10,7 @@ import scipy  # its parts are imported where they are first used
 
 from evomerge.candidate.trial import Outcome
 from evomerge.objective import Objectives
-from evomerge.search.racing import weight_in_mean
-from evomerge.search.unit_cube import Vector
+from evomerge.search.samplers.unit_cube import Vector
 
 Contributions = Callable[[Outcome], Vector | None]
 """Outcome → contribution of each item to the objective, more is better, shape [items]; None: unknown."""
@@ -41,7 +40,7 @@ def contributions_of(aims: Objectives) -> Contributions:
             if not values or not all(isinstance(one, Real) for one in values):
                 return None
             sign = 1.0 if aims.better(goal.task, goal.metric) else -1.0
-            share = sign * weight_in_mean(aims, goal) / len(values)
+            share = sign * aims.weight(goal) / len(values)
             parts.append(share * np.array(values, dtype=np.float64))
         found = np.concatenate(parts)
         return found if np.isfinite(found).all() else None

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evomerge.config import Campaign
-from evomerge.search.descent import CHECKPOINTS
-from evomerge.search.descent_sampler import paths_followed
+from evomerge.search.samplers.descent import CHECKPOINTS
+from evomerge.search.samplers.gradient import paths_followed
 from evomerge.search.tally import GRADIENT_COST
 
 RACED = 0.6

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from evomerge.candidate.trial import Entry, Outcome
 from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
+
+Recorded = StoredTrial | StoredGradient | StoredBaseline
 
 
 @dataclass(frozen=True)
@@ -33,29 +34,12 @@ class Told:
     pruned: bool = False
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something was asked, or its result was told.
-
-    Attributes:
-        what: A trial, a step of a descent, or a baseline (which is only told).
-        kind: Which of the two.
-    """
-
-    what: StoredTrial | StoredGradient | StoredBaseline
-    kind: Literal["asked", "told"]
-
-
-def events(store: Store) -> list[Event]:
-    """Return all events of a study in their order."""
-    return [event for _, event in sorted(_numbered(store), key=lambda pair: pair[0])]
-
-
-def _numbered(store: Store) -> Iterator[tuple[int, Event]]:
-    for baseline in store.baselines():
-        yield baseline.seq, Event(baseline, "told")
+def recorded(store: Store) -> list[tuple[Recorded, bool]]:
+    """Return what was asked (False) or told (True), in its order; baselines are only told."""
+    found: dict[int, tuple[Recorded, bool]] = {one.seq: (one, True) for one in store.baselines()}
     asked: list[StoredTrial | StoredGradient] = [*store.trials(), *store.gradient_steps()]
     for one in asked:
-        yield one.asked_seq, Event(one, "asked")
+        found[one.asked_seq] = one, False
         if one.told_seq is not None:
-            yield one.told_seq, Event(one, "told")
+            found[one.told_seq] = one, True
+    return [found[seq] for seq in sorted(found)]

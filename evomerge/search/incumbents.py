@@ -11,7 +11,7 @@ _MOST = 8  # rivals of one race; of a large front the latest
 
 
 class Incumbents:
-    """The best outcome that meets every condition; with several objectives, the front of them.
+    """The best outcome that meets every constraint; with several objectives, the front of them.
 
     Args:
         directions: One an objective value.

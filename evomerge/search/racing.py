@@ -42,7 +42,7 @@ def race_of(aims: Objectives, ids: Mapping[str, Sequence[str]]) -> Race | None:
     )
     return Race(
         metrics=metrics,
-        weights={goal.task: weight_in_mean(aims, goal) for goal in goals},
+        weights={goal.task: aims.weight(goal) for goal in goals},
         signs=signs,
         best={goal.task: _best(aims, goal) or 0.0 for goal in goals},
         expected=expected,
@@ -81,7 +81,7 @@ def against(race: Race | None, incumbents: Sequence[Outcome], number: int) -> Ra
 
     Args:
         race: From `race_of`; None: nothing is raced.
-        incumbents: The best so far, which keeps the conditions; or in Pareto mode the front. Those that
+        incumbents: The best so far, which keeps the constraints; or in Pareto mode the front. Those that
             failed or were pruned are no rivals.
         number: The trial's: draws the order of its items.
 
@@ -125,15 +125,6 @@ def race_faults(campaign: Campaign, items: _Metrics, better: Better) -> list[str
     if not backend_type(campaign.scorer.backend).races:
         found.append(f"the backend {campaign.scorer.backend} scores all items in one go")
     return found
-
-
-def weight_in_mean(aims: Objectives, goal: Objective) -> float:
-    """Return a task's weight in the mean of values as they are."""
-    if aims.campaign.mode == "pareto" or aims.campaign.normalize == "none":
-        return goal.weight
-    higher = aims.better(goal.task, goal.metric)
-    best = aims.references.best_value("best_expert", goal.task, goal.metric, higher=higher)
-    return goal.weight if best is None or best <= 0 else goal.weight / best
 
 
 def _known(aims: Objectives) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""What the select items decide: the winner among finalists, and which λ is the tuned one.
+"""Which trials go to the select items, and what these decide: the winner, and which λ is the tuned one.
 
 Whatever is scored on `holdout` is settled here, before anything was read there.
 """
@@ -6,34 +6,54 @@ Whatever is scored on `holdout` is settled here, before anything was read there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
+from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Entry, row_name
 from evomerge.objective import Objectives, feasible, in_lambda_grid, tuned_lambda
 from evomerge.space import Baseline
 from evomerge.store import Evaluation, Store
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The winner.
+def pick_finalists(
+    in_turn: Iterable[Entry],
+    count: int,
+    known: Sequence[Baseline],
+    content: Callable[[Candidate], Hashable],
+) -> tuple[list[Entry], dict[str, Entry]]:
+    """Take trials until `count` new models are found.
 
-    Attributes:
-        entry: A trial.
-        how: What chose it, a clause.
+    Args:
+        in_turn: The trials, the likeliest winners first; read no further than needed.
+        count: How many.
+        known: Parents and naive merges.
+        content: Candidate → a value that is equal for candidates of one model.
+
+    Returns:
+        The finalists, no two of them one model and none a parent or naive merge. And key of a parent or
+        naive merge → the first trial that is the same model: it takes no place, for the scores on `select`
+        are known; it may still be the winner.
     """
-
-    entry: Entry
-    how: str
+    rows = {content(row.candidate): row.key for row in reversed(known)}
+    chosen: dict[Hashable, Entry] = {}
+    copies: dict[str, Entry] = {}
+    for entry in in_turn:
+        if len(chosen) == count:
+            break
+        found = content(entry.candidate)
+        if found in rows:
+            copies.setdefault(rows[found], entry)
+        else:
+            chosen.setdefault(found, entry)
+    return list(chosen.values()), copies
 
 
 def choose_winner(
     store: Store, candidates: Iterable[Entry], copies: Mapping[str, Entry] | None = None
-) -> Choice | None:
+) -> tuple[Entry, str] | None:
     """Return the trial that the select items pick, among all that were ever scored on them.
 
-    One that meets every condition, and of those the one with the best mean of the reported metrics (less
+    One that meets every constraint, and of those the one with the best mean of the reported metrics (less
     the costs that come off it; of a Pareto front the member with the best mean); where none meets them, the
     one that misses them least. Of equals the present winner, then the earlier.
 
@@ -43,7 +63,7 @@ def choose_winner(
         copies: Key of a naive merge → the trial that is the same model, and has its scores.
 
     Returns:
-        None where no trial has scores there.
+        The trial, and what chose it, a clause; None where no trial has scores there.
     """
     evaluations = store.evaluations()
     aims = Objectives.of(store.campaign, store.facts, evaluations, "select")
@@ -62,10 +82,10 @@ def choose_winner(
     entry, source, _ = scored[best]
     how = f"the best of {len(scored)} trials that were scored on the select items"
     if not feasible(violations[best]):
-        how += ", of which none meets every condition"
+        how += ", of which none meets every constraint"
     if source != entry.key:
         how += f"; it is the same model as {row_name(source)}"
-    return Choice(entry, how)
+    return entry, how
 
 
 def compared_baselines(store: Store, baselines: Iterable[Baseline]) -> list[Baseline]:

@@ -23,18 +23,17 @@ from evomerge.candidate.trial import (
     Race,
 )
 from evomerge.kinds import SearchSpace
-from evomerge.objective import Objectives
+from evomerge.objective import Objectives, Ranked, finalists, loss_of, ranking
 from evomerge.racing import completed
-from evomerge.search.descent import Step
-from evomerge.search.history import Event, Known, Told, events
+from evomerge.search.history import Known, Told, recorded
 from evomerge.search.in_flight import InFlight
 from evomerge.search.incumbents import Incumbents
+from evomerge.search.opening import open_sampler
 from evomerge.search.racing import against
-from evomerge.search.ranking import Ranked, finalists, ranked_loss, ranking
-from evomerge.search.sampler import DescendingSampler, Params, Result, Sampler
-from evomerge.search.samplers import open_sampler
+from evomerge.search.samplers.descent import Step
+from evomerge.search.samplers.sampler import Measurement, Params, Sampler
 from evomerge.search.tally import GRADIENT_COST, Ended, Tally
-from evomerge.store import Store, StoredBaseline, StoredTrial
+from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
 from evomerge.workers.pool import Work
 
 _ATTEMPTS = 3  # draws before a candidate near one in flight is let pass
@@ -101,73 +100,56 @@ class Study:
         return self.tally.ended(self._store.campaign, self._pending)
 
     def ask(self) -> Work | None:
-        """Return one job, as `ask_many` does; None: the budget is spent, or a result must come first."""
-        return next(iter(self.ask_many(1)), None)
+        """Return a new job, recorded in the store before it is handed out.
 
-    def ask_many(self, count: int) -> list[Work]:
-        """Return new jobs, recorded in the store before they are handed out.
+        A candidate that was scored before is answered from the study and costs nothing; one that is in
+        flight waits for its result. Neither is returned.
 
-        A candidate that was scored before is answered from the study and costs nothing; one whose
-        is in flight waits for it. Neither is returned.
-
-        Args:
-            count: How many at most; fewer where the budget is spent or a result must come first.
+        Returns:
+            None: the budget is spent, or a result must come first.
         """
-        jobs: list[Work] = []
-        asked: list[Entry | Step] = []
-        while len(jobs) < count and self.ended is None:
-            step = self._next_step()
+        while self.ended is None and not self._must_wait():
+            step = None if self.tally.asked < len(self._first) else self._sampler.next_step()
             if step is not None:
                 cost = GRADIENT_COST * step.count
                 if not self.tally.affords(self._store.campaign, self._pending + cost):
-                    break
-                asked.append(step)
+                    return None
+                self._store.gradient_asked(step.descent, step.number, step.items, step.params)
                 self._take_step(step)
-                jobs.append(self._gradient_job(step))
-                continue
-            if self._must_wait():
-                break
+                return self._gradient_job(step)
             number = self.tally.asked
             params = self._point(number)
-            entry = self._candidate(number, params)
-            asked.append(entry)
-            answer = self._take_asked(entry, params, entry.candidate.text())
+            entry = self._entry(number, params)
+            self._store.asked(entry, params, self._space.distributions)
+            answer = self._take_asked(entry, params, number, entry.candidate.text())
             if answer is not None:
-                self._record_asked(asked)
-                self._tell_trials([self._copied(entry, answer)])
-            elif not self._in_flight.is_twin(number):
-                jobs.append(self._job(entry))
-        self._record_asked(asked)
-        return jobs
+                self._tell_trial(number, self._copied(entry, answer))
+            elif not self._in_flight.is_duplicate(number):
+                return self._job(number, entry)
+        return None
 
     def tell(self, work: Work, outcome: Outcome | Gradients) -> None:
-        """Record what came of one job; see `tell_many`."""
-        self.tell_many([(work, outcome)])
-
-    def tell_many(self, results: Sequence[tuple[Work, Outcome | Gradients]]) -> None:
-        """Record results durably, then let the sampler learn from them.
+        """Record a result durably, then let the sampler learn from it.
 
         A score that is not a finite number is no score: the trial fails as `not finite`.
 
         Args:
-            results: Jobs that were asked for, or interrupted, and not told yet; with what came of them.
+            work: A job that was asked for, or interrupted, and not told yet.
+            outcome: What came of it.
 
         Raises:
-            ValueError: A job is not waiting for a result.
+            ValueError: The job is not waiting for this result.
         """
-        with self._store.together():
-            trials: list[Told] = []
-            for work, outcome in results:
-                if isinstance(work, Job) and isinstance(outcome, Outcome):
-                    trials.append(self._judged(work.entry, outcome, work.race))
-                elif isinstance(work, GradientJob) and isinstance(outcome, Gradients):
-                    self._tell_trials(trials)
-                    trials = []
-                    self._tell_step(work, outcome)
-                else:
-                    found, expected = type(outcome).__name__, type(work).__name__
-                    raise ValueError(f"{found} does not answer {expected}")
-            self._tell_trials(trials)
+        if isinstance(work, Job) and isinstance(outcome, Outcome):
+            number = work.entry.number
+            if number is None or number not in self._running:
+                raise ValueError(f"{work.entry.name} is not waiting for an outcome")
+            self._tell_trial(number, self._checked(work.entry, outcome, work.race))
+        elif isinstance(work, GradientJob) and isinstance(outcome, Gradients):
+            self._tell_step(work, outcome)
+        else:
+            found, expected = type(outcome).__name__, type(work).__name__
+            raise ValueError(f"{found} does not answer {expected}")
 
     def take_news(self) -> list[Told]:
         """Return the trials that were told since the last call, in their order."""
@@ -180,7 +162,9 @@ class Study:
         return [
             job
             for job in left
-            if isinstance(job, GradientJob) or not self._in_flight.is_twin(_number(job.entry))
+            if isinstance(job, GradientJob)
+            or job.entry.number is None
+            or not self._in_flight.is_duplicate(job.entry.number)
         ]
 
     def ranking(self) -> list[Ranked]:
@@ -191,7 +175,7 @@ class Study:
         """Give the trials in the order in which `select` should see them: behind all, those given up."""
         for some in (self.tally.scored, self.tally.given_up):
             for number in finalists(self._aims, ranking(self._aims, some.values())):
-                yield self._candidate(number, self._params[number])
+                yield self._entry(number, self._params[number])
 
     @property
     def _pending(self) -> int:
@@ -199,17 +183,11 @@ class Study:
         steps = sum(step.count for step in self._steps.values())
         return len(self._running) * self._store.campaign.items_per_trial + GRADIENT_COST * steps
 
-    def _next_step(self) -> Step | None:
-        sampler = self._sampler
-        if not isinstance(sampler, DescendingSampler) or self.tally.asked < len(self._first):
-            return None
-        return None if self._must_wait() else sampler.next_step()
-
     def _must_wait(self) -> bool:
-        """Descents begin at the best of the given points, so these are noted of first."""
+        """Descents begin at the best of the given points, so their results must come first."""
         given = range(len(self._first))
         return (
-            isinstance(self._sampler, DescendingSampler)
+            self._sampler.needs_gold
             and self.tally.asked >= len(self._first)
             and any(number in self._running for number in given)
         )
@@ -223,49 +201,36 @@ class Study:
                 break
         return params
 
-    def _candidate(self, number: int, params: Params) -> Entry:
+    def _entry(self, number: int, params: Params) -> Entry:
         return Entry(f"trial {number}", self._space.candidate(params), number)
 
-    def _job(self, entry: Entry) -> Job:
-        race = against(self._race, self._incumbents.outcomes, _number(entry))
+    def _job(self, number: int, entry: Entry) -> Job:
+        race = against(self._race, self._incumbents.outcomes, number)
         return Job(entry, "search", self._metrics, race)
 
     def _gradient_job(self, step: Step) -> GradientJob:
         candidate = self._space.candidate(step.params)
         return GradientJob(step.name, candidate, step.items, step.shares)
 
-    def _record_asked(self, asked: list[Entry | Step]) -> None:
-        if asked:
-            with self._store.together():
-                for new in asked:
-                    if isinstance(new, Step):
-                        self._store.gradient_asked(new.descent, new.number, new.items, new.params)
-                    else:
-                        params = self._params[_number(new)]
-                        self._store.asked(new, params, self._space.distributions)
-            asked.clear()
+    def _tell_trial(self, number: int, told: Told) -> None:
+        """Record a trial, and those that waited for it, as worth the same at no cost."""
+        trials = {number: told}
+        for duplicate in self._in_flight.land(number, told.outcome):
+            outcome = replace(told.outcome, cost=Cost())
+            self._in_flight.land(duplicate, outcome)
+            trials[duplicate] = replace(told, entry=self._running[duplicate], outcome=outcome)
+        with self._store.together():
+            for one in trials.values():
+                self._store.told(one.entry, one.outcome, one.values, pruned=one.pruned)
+        self._news += trials.values()
+        for each, one in trials.items():
+            self._take_told(each, one.outcome, one.values)
 
-    def _tell_trials(self, judged: Sequence[Told]) -> None:
-        entries = list(judged)
-        for told in judged:
-            for number in self._in_flight.land(_number(told.entry), told.outcome):
-                outcome = replace(told.outcome, cost=Cost())  # it waited for this one
-                self._in_flight.land(number, outcome)
-                entries.append(Told(self._running[number], outcome, told.values, told.pruned))
-        if entries:
-            with self._store.together():
-                for told in entries:
-                    self._store.told(told.entry, told.outcome, told.values, pruned=told.pruned)
-            self._news += entries
-        for told in entries:
-            self._take_told(told.entry, told.outcome, told.values)
-
-    def _judged(self, entry: Entry, outcome: Outcome, race: Race | None) -> Told:
-        if entry.number not in self._running:
-            raise ValueError(f"{entry.name} is not waiting for an outcome")
+    def _checked(self, entry: Entry, outcome: Outcome, race: Race | None) -> Told:
         if outcome.failure is not None:
             return Told(entry, outcome, None)
-        values = self._aims.values(_in_full(race, outcome), entry.candidate)
+        whole = outcome if race is None else completed(race, outcome)
+        values = self._aims.values(whole, entry.candidate)
         if all(map(math.isfinite, values)):
             return Told(entry, outcome, values, outcome.pruned is not None)
         shown = ", ".join(f"{value:g}" for value in values)
@@ -274,7 +239,7 @@ class Study:
 
     def _copied(self, entry: Entry, answer: Outcome) -> Told:
         """Answer a trial by an earlier one's outcome: worth the same, at no cost."""
-        told = self._judged(entry, answer, None)
+        told = self._checked(entry, answer, None)
         return replace(told, outcome=replace(told.outcome, cost=Cost()))
 
     def _tell_step(self, job: GradientJob, found: Gradients) -> None:
@@ -297,7 +262,7 @@ class Study:
 
     def _replay(self, known: Sequence[Known]) -> None:
         """Do again what the store recorded, in the order in which it happened; then add what is new."""
-        inside: dict[_Point, Result] = {}
+        inside: dict[_Point, Measurement] = {}
         for one in known:
             result = self._result(self._aims.values(one.outcome), one.outcome)
             if not all(map(math.isfinite, result.values)):
@@ -305,46 +270,50 @@ class Study:
             self._incumbents.note(result.values, result.violations, one.outcome)
             if one.params is not None:
                 inside.setdefault(_point_of(one.params), result)
-        unanswered: list[Told] = []
-        for event in events(self._store):
-            self._hear(event, inside, unanswered)
-        self._tell_trials(unanswered)
+        unanswered: dict[int, Told] = {}
+        for stored, told in recorded(self._store):
+            if isinstance(stored, StoredBaseline):
+                self._take_baseline(stored, inside)
+            elif isinstance(stored, StoredTrial):
+                self._replay_trial(stored, unanswered, told=told)
+            else:
+                self._replay_step(stored, told=told)
+        for number, copied in unanswered.items():
+            self._tell_trial(number, copied)
         for point, result in inside.items():
             self._store.add_baseline(dict(point), result.values)
             self._sampler.known(dict(point), result)
 
-    def _hear(self, event: Event, inside: dict[_Point, Result], unanswered: list[Told]) -> None:
-        what, told = event.what, event.kind == "told"
-        if isinstance(what, StoredBaseline):
-            self._take_baseline(what, inside)
-        elif isinstance(what, StoredTrial):
-            if not told:
-                answer = self._take_asked(what.entry, what.params, what.form)
-                if what.told_seq is None and answer is None:
-                    self._interrupted.append(self._job(what.entry))  # against its rivals then
-                elif what.told_seq is None and answer is not None:
-                    unanswered.append(self._copied(what.entry, answer))
-            elif what.outcome is not None:
-                self._in_flight.land(what.number, what.outcome)
-                self._take_told(what.entry, what.outcome, what.values)
-        elif isinstance(self._sampler, DescendingSampler):
-            step = self._sampler.step(what.descent, what.step, what.params, what.items)
-            if told:
-                gradients = None if what.loss is None else what.gradients
-                self._take_gradients(step, gradients, what.failure, what.cost_items)
-            else:
-                self._take_step(step)
-                if what.told_seq is None:
-                    self._interrupted.append(self._gradient_job(step))
+    def _replay_trial(self, trial: StoredTrial, unanswered: dict[int, Told], *, told: bool) -> None:
+        if told and trial.outcome is not None:
+            self._in_flight.land(trial.number, trial.outcome)
+            self._take_told(trial.number, trial.outcome, trial.values)
+        elif not told:
+            answer = self._take_asked(trial.entry, trial.params, trial.number, trial.form)
+            if trial.told_seq is None and answer is None:
+                self._interrupted.append(
+                    self._job(trial.number, trial.entry)
+                )  # against its rivals then
+            elif trial.told_seq is None and answer is not None:
+                unanswered[trial.number] = self._copied(trial.entry, answer)
 
-    def _take_baseline(self, baseline: StoredBaseline, inside: dict[_Point, Result]) -> None:
+    def _replay_step(self, stored: StoredGradient, *, told: bool) -> None:
+        step = self._sampler.step(stored.descent, stored.step, stored.params, stored.items)
+        if told:
+            gradients = None if stored.loss is None else stored.gradients
+            self._take_gradients(step, gradients, stored.failure, stored.cost_items)
+        else:
+            self._take_step(step)
+            if stored.told_seq is None:
+                self._interrupted.append(self._gradient_job(step))
+
+    def _take_baseline(self, baseline: StoredBaseline, inside: dict[_Point, Measurement]) -> None:
         result = inside.pop(_point_of(baseline.params), None)
         loss = -self._aims.mean(baseline.values)
-        self._sampler.known(baseline.params, result or Result(baseline.values, loss))
+        self._sampler.known(baseline.params, result or Measurement(baseline.values, loss))
 
-    def _take_asked(self, entry: Entry, params: Params, text: str) -> Outcome | None:
-        """Note that a trial was asked; return the outcome of an earlier one with the same recipe."""
-        number = _number(entry)
+    def _take_asked(self, entry: Entry, params: Params, number: int, text: str) -> Outcome | None:
+        """Put a trial in flight; return the outcome of an earlier one with the same candidate."""
         self._sampler.asked(number, params)
         self._params[number] = dict(params)
         self.tally.asked += 1
@@ -353,8 +322,7 @@ class Study:
         self.tally.repeats = self._in_flight.repeats
         return answer
 
-    def _take_told(self, entry: Entry, outcome: Outcome, values: Sequence[float] | None) -> None:
-        number = _number(entry)
+    def _take_told(self, number: int, outcome: Outcome, values: Sequence[float] | None) -> None:
         del self._running[number]
         result = None if values is None else self._result(values, outcome)
         self.tally.take(number, outcome, result)
@@ -363,23 +331,21 @@ class Study:
         self._sampler.told(number, self._params[number], result)
 
     def _take_step(self, step: Step) -> None:
-        assert isinstance(self._sampler, DescendingSampler)  # nothing else takes steps
         self._sampler.step_asked(step)
         self._steps[step.name] = step
 
     def _take_gradients(
         self, step: Step, gradients: Mapping[str, float] | None, failure: str | None, cost: int
     ) -> None:
-        assert isinstance(self._sampler, DescendingSampler)
         del self._steps[step.name]
         self.tally.items += cost
         self.tally.gradient_failure = failure or self.tally.gradient_failure
         self._sampler.step_told(step.descent, gradients)
 
-    def _result(self, values: Sequence[float], outcome: Outcome) -> Result:
+    def _result(self, values: Sequence[float], outcome: Outcome) -> Measurement:
         violations = self._aims.violations(outcome)
-        loss = ranked_loss(self._aims.mean(values), violations)
-        return Result(tuple(values), loss, violations, outcome)
+        loss = loss_of(self._aims.mean(values), violations)
+        return Measurement(tuple(values), loss, violations, outcome)
 
 
 _Point = tuple[tuple[str, float], ...]
@@ -387,13 +353,3 @@ _Point = tuple[tuple[str, float], ...]
 
 def _point_of(params: Params) -> _Point:
     return tuple(sorted(params.items()))
-
-
-def _number(entry: Entry) -> int:
-    if entry.number is None:
-        raise ValueError(f"{entry.name} is no trial: it has no number")
-    return entry.number
-
-
-def _in_full(race: Race | None, outcome: Outcome) -> Outcome:
-    return outcome if race is None else completed(race, outcome)

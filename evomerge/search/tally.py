@@ -7,10 +7,8 @@ from enum import StrEnum
 
 from evomerge.candidate.trial import Outcome
 from evomerge.config import Campaign
-from evomerge.objective import feasible
-from evomerge.search.objectives import reached
-from evomerge.search.ranking import Scored
-from evomerge.search.sampler import Result
+from evomerge.objective import Ranked, feasible
+from evomerge.search.samplers.sampler import Measurement
 
 EXHAUSTED = 50
 """So many trials in a row that repeat recipes of earlier ones: the sampler finds nothing new to try."""
@@ -39,7 +37,7 @@ class Tally:
         asked: Candidates asked for.
         failed: Candidates that failed.
         items: Items scored for trials, an item of a gradient counting as three.
-        best_value: The best value that meets the conditions; None before there is one, and in Pareto mode.
+        best_value: The best value that meets the constraints; None before there is one, and in Pareto mode.
         repeats: How many of the latest trials in a row repeated the recipe of an earlier one.
         scored: Number → trial scored in full.
         given_up: Number → trial given up before its last item, with estimates for values.
@@ -51,8 +49,8 @@ class Tally:
     items: int = 0
     best_value: float | None = None
     repeats: int = 0
-    scored: dict[int, Scored] = field(default_factory=dict)
-    given_up: dict[int, Scored] = field(default_factory=dict)
+    scored: dict[int, Ranked] = field(default_factory=dict)
+    given_up: dict[int, Ranked] = field(default_factory=dict)
     gradient_failure: str | None = None
 
     @property
@@ -65,15 +63,15 @@ class Tally:
         """Candidates with an outcome, failures included."""
         return len(self.scored) + self.failed + self.pruned
 
-    def take(self, number: int, outcome: Outcome, result: Result | None) -> None:
+    def take(self, number: int, outcome: Outcome, result: Measurement | None) -> None:
         """Count a trial's outcome; None as its result: it failed."""
         self.items += outcome.cost.items
         if result is None:
             self.failed += 1
         elif outcome.pruned is not None:
-            self.given_up[number] = Scored(number, result.values, result.violations)
+            self.given_up[number] = Ranked(number, result.values, result.violations)
         else:
-            self.scored[number] = Scored(number, result.values, result.violations)
+            self.scored[number] = Ranked(number, result.values, result.violations)
             if len(result.values) == 1 and feasible(result.violations):
                 before = self.best_value
                 self.best_value = max(
@@ -87,7 +85,8 @@ class Tally:
             campaign: Its budget.
             pending: Items that the work in flight may still cost.
         """
-        if reached(campaign, self.best_value):
+        target, best = campaign.search.target, self.best_value
+        if target is not None and best is not None and best >= target:
             return Ended.TARGET
         if campaign.search.trials is not None and self.asked >= campaign.search.trials:
             return Ended.TRIALS

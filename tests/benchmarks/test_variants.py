@@ -20,9 +20,9 @@ from benchmarks.search._variants import (
 )
 from evomerge.config import Campaign
 from evomerge.preflight.check import Preflight, preflight
-from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
-from evomerge.search.sampler import Params, Result, Sampler
-from evomerge.search.unit_cube import UnitCube
+from evomerge.search.samplers.cmaes import SIGMA, CmaEsSampler
+from evomerge.search.samplers.sampler import Measurement, Params, Problem, Sampler
+from evomerge.search.samplers.unit_cube import UnitCube
 
 JOBS = ("extraction", "facts")
 TRIALS = 300
@@ -59,8 +59,8 @@ def mixed() -> Preflight:
     return checked("mixed")
 
 
-def lost(loss: float) -> Result:
-    return Result((-loss,), loss)
+def lost(loss: float) -> Measurement:
+    return Measurement((-loss,), loss)
 
 
 def searched(sampler: Sampler, ready: Preflight, trials: int) -> list[float]:
@@ -103,7 +103,7 @@ def test_with_equal_steps_it_is_the_sampler_of_the_package(ready: Preflight) -> 
     distributions = ready.space.distributions
     plain = np.ones(len(distributions))
     ours = CmaSampler(UnitCube(distributions), 3, lambda mean: Stretched(mean, plain, TRIALS))
-    theirs = CmaEsSampler(distributions, TRIALS, 3)
+    theirs = CmaEsSampler(Problem(distributions, ("maximize",), TRIALS, 3))
     assert searched(ours, ready, 60) == pytest.approx(searched(theirs, ready, 60), rel=1e-9)
 
 

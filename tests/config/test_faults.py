@@ -185,7 +185,6 @@ def test_each_form_is_told_where_another_kind_stands(field):
         ("models.experts", [], "found [], expected at least one entry"),
         ("models.base", 3, 'found 3, expected a text, such as "3" in quotes'),
         ("name", None, "found nothing, expected a text"),
-        ("search.sampler", "cma", 'random, qmc; did you mean "cmaes"?'),
         ("search.trials", 2.5, "found 2.5, expected a whole number"),
         ("objectives.0.weight", 0, "found 0, expected more than 0"),
         ("models.allow_pickle", "maybe", 'found "maybe", expected true or false'),

@@ -34,7 +34,7 @@ def test_shortfalls_are_relative_to_what_is_asked_for(made: SimpleNamespace) -> 
     assert violations(campaign, made.outcome(0.0, 20.0), known) == pytest.approx((1.0, 0.0))
 
 
-def test_no_conditions_no_violations(made: SimpleNamespace) -> None:
+def test_no_constraints_no_violations(made: SimpleNamespace) -> None:
     assert violations(made.campaign(), made.outcome(0.0), References()) == ()
 
 

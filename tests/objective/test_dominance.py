@@ -29,7 +29,7 @@ def test_order_is_by_front_then_mean_then_age() -> None:
     assert order([], []) == []
 
 
-def test_what_meets_its_conditions_stands_first_then_the_nearer() -> None:
+def test_what_meets_its_constraints_stands_first_then_the_nearer() -> None:
     values = [(9.0,), (1.0,), (2.0,), (8.0,), (7.0,)]
     means = [row[0] for row in values]
     missing = [0.5, 0.0, -1.0, 0.2, 0.5]

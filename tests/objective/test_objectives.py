@@ -87,7 +87,7 @@ def test_costs_come_off_the_mean(made: SimpleNamespace) -> None:
     assert value == pytest.approx((3 * 0.5 - 2.0) / 4 - 0.5 * 2 - 0.1 * 2)
 
 
-def test_conditions_come_before_values(made: SimpleNamespace) -> None:
+def test_constraints_come_before_values(made: SimpleNamespace) -> None:
     aims = Objectives(made.campaign(keep=[{"task": "exam", "at_least": 0.5}]), known(made))
     rows = [made.outcome(*row) for row in ((0.1, 1.0), (0.3, 1.0), (0.5, 9.0), (0.5, 8.0))]
     ordered = aims.order([aims.values(row) for row in rows], [aims.violations(row) for row in rows])
@@ -95,7 +95,7 @@ def test_conditions_come_before_values(made: SimpleNamespace) -> None:
 
 
 def test_what_nobody_can_tell_orders_nothing(made: SimpleNamespace) -> None:
-    """The base failed: its condition is met by none, and the other one decides."""
+    """The base failed: its constraint is met by none, and the other one decides."""
     keep = [{"task": "exam", "at_least": 0.5, "of": "base"}, {"task": "exam", "at_least": 0.5}]
     experts = {"one": made.outcome(0.9)}
     aims = Objectives(made.campaign(keep=keep), References(experts=experts))

@@ -27,7 +27,7 @@ TYPOS = {
         "tasks_path: ../tsks",
         r"tasks_path.*no such folder",
     ),
-    "sampler": ("sampler: gradient", "sampler: slpe", "search.sampler"),
+    "sampler": ("sampler: gradient", "sampler: cma", r'random, qmc; did you mean "cmaes"'),
 }
 
 

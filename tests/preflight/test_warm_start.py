@@ -6,10 +6,10 @@ from evomerge.candidate.trial import Entry, Estimate, Job, Outcome, TaskScores
 from evomerge.cli import run_command
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError, ResultsError
+from evomerge.objective import Objectives
 from evomerge.preflight.check import preflight
 from evomerge.preflight.facts import facts_of
 from evomerge.preflight.warm_start import POINTS, first_points
-from evomerge.search.objectives import directions
 from evomerge.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def earlier(tmp_path_factory):
     folder = tmp_path_factory.mktemp("earlier") / "out"
     ready = preflight(campaign(folder))
     with Store.create(
-        folder, ready.campaign, facts_of(ready), directions=directions(ready.campaign)
+        folder, ready.campaign, facts_of(ready), directions=Objectives(ready.campaign).directions
     ) as store:
         for number, value in enumerate((-3.0, -2.0, -5.0, -4.0, -1.0, -6.0)):
             point = {"weight/facts": number / 10, "weight/translation": 0.5}

@@ -13,8 +13,8 @@ import numpy as np
 from evomerge.candidate.trial import Cost, Estimate, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.objective import Objectives
-from evomerge.search.sampler import DescendingSampler, Params, Result, Sampler
-from evomerge.search.samplers import open_sampler
+from evomerge.search.opening import open_sampler
+from evomerge.search.samplers.sampler import Measurement, Params, Sampler
 from evomerge.space import Choice, Family, Space, choice_of
 
 EXPERTS = ("a", "b", "c")
@@ -107,10 +107,10 @@ def outcome_at(space: Space, params: Params) -> Outcome:
     return Outcome({"t": scores, "u": scores}, cost=Cost(items=ITEMS))
 
 
-def result_at(space: Space, params: Params, objectives: int = 1) -> Result:
+def result_at(space: Space, params: Params, objectives: int = 1) -> Measurement:
     outcome = outcome_at(space, params)
     value = outcome.scores["t"].values["acc"].value
-    return Result((value,) * objectives, -value, (), outcome)
+    return Measurement((value,) * objectives, -value, (), outcome)
 
 
 def gradient_at(space: Space, params: Params) -> dict[str, float]:
@@ -145,7 +145,7 @@ def search(settings: Campaign) -> tuple[list[dict[str, float]], Space]:
     sampler, space = opened(settings)
     points: list[dict[str, float]] = []
     while len(points) < settings.planned_trials:
-        if isinstance(sampler, DescendingSampler) and (step := sampler.next_step()) is not None:
+        if (step := sampler.next_step()) is not None:
             sampler.step_asked(step)
             sampler.step_told(step.descent, gradient_at(space, step.params))
             continue
@@ -172,7 +172,7 @@ def events(settings: Campaign, workers: int) -> list[tuple[str, tuple[Any, ...],
 
     while number < settings.planned_trials or running:
         if len(running) < workers and number < settings.planned_trials:
-            step = call("next_step") if isinstance(sampler, DescendingSampler) else None
+            step = call("next_step")
             if step is not None:
                 call("step_asked", step)
                 running.append(("step_told", step.descent, step.params))

@@ -34,7 +34,6 @@ from evomerge.config import Campaign
 from evomerge.objective import Objectives, References
 from evomerge.racing import blocks, give_up
 from evomerge.search.history import Known
-from evomerge.search.objectives import directions
 from evomerge.search.study import Study
 from evomerge.space import Family, Space
 from evomerge.store import Store
@@ -176,7 +175,7 @@ def open_study(campaign: Campaign, **more: Any) -> tuple[Store, Study]:
     if (folder / "study.db").exists():
         store = Store.open(folder, write=True)
     else:
-        store = Store.create(folder, campaign, {}, directions=directions(campaign))
+        store = Store.create(folder, campaign, {}, directions=Objectives(campaign).directions)
     space = fake_space(campaign.space)
     merges = {scale: outcome([scale] * len(OPTIMUM)) for scale in (0.0, 0.3, 1.0)}
     known = [Known(outcome([0.1, 1.2, 0.0, 0.9]))]  # a parent that does not lie in the space
@@ -196,6 +195,14 @@ def history(folder: Path) -> list[object]:
         return [*trials, *steps, *store.baselines()]
 
 
+def ask(study: Study, count: int) -> list[Work]:
+    """Ask for so many jobs; fewer where the budget is spent or a result must come first."""
+    jobs: list[Work] = []
+    while len(jobs) < count and (job := study.ask()) is not None:
+        jobs.append(job)
+    return jobs
+
+
 def run(
     campaign: Campaign,
     *,
@@ -210,7 +217,7 @@ def run(
     running: list[Work] = []
     shuffled, told = random.Random(3), 0
     while True:
-        running += study.ask_many(workers - len(running))
+        running += ask(study, workers - len(running))
         if not running:
             break
         work = running.pop(shuffled.randrange(len(running)))

@@ -5,7 +5,7 @@ from typing import Any
 
 from evomerge.candidate import Merge
 from evomerge.candidate.trial import Entry
-from evomerge.search.finalists import pick
+from evomerge.search.selection import pick_finalists
 from evomerge.space import Baseline
 
 
@@ -28,9 +28,11 @@ def test_copies_take_one_place_and_those_of_naive_merges_none() -> None:
         Baseline("ties", "baseline", recipe(0.3)),
         Baseline("also", "baseline", recipe(0.3)),
     ]
-    found = pick(trials(0.3, 0.5, 0.5, 0.3, 0.7, 0.5, 1.0, 0.9), 3, known, content)
-    assert [one.number for one in found.chosen] == [1, 4, 7]
-    assert {key: one.number for key, one in found.copies.items()} == {
+    chosen, copies = pick_finalists(
+        trials(0.3, 0.5, 0.5, 0.3, 0.7, 0.5, 1.0, 0.9), 3, known, content
+    )
+    assert [one.number for one in chosen] == [1, 4, 7]
+    assert {key: one.number for key, one in copies.items()} == {
         "baseline:ties": 0,
         "expert:one": 6,
     }
@@ -38,5 +40,5 @@ def test_copies_take_one_place_and_those_of_naive_merges_none() -> None:
 
 def test_no_more_trials_are_read_than_needed() -> None:
     in_turn = trials(0.1, 0.2, 0.3)
-    assert len(pick(in_turn, 2, [], content).chosen) == 2
+    assert len(pick_finalists(in_turn, 2, [], content)[0]) == 2
     assert len(list(in_turn)) <= 1

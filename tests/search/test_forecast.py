@@ -8,10 +8,9 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from evomerge.config import Campaign
-from evomerge.search.cmaes_sampler import CmaEsSampler
-from evomerge.search.descent_sampler import DescentSampler
 from evomerge.search.forecast import RACED, Forecast, forecast
-from evomerge.search.sampler import Result
+from evomerge.search.samplers.gradient import DescentSampler
+from evomerge.search.samplers.sampler import Measurement, Problem
 
 GOLDS = {"a": 40, "b": 10}
 
@@ -61,9 +60,7 @@ def test_paths_lead_to_several_places_of_a_front():
 )
 def test_as_many_steps_as_the_sampler_takes(trials, workers):
     space = {"w": FloatDistribution(0.0, 1.0)}
-    one = DescentSampler(
-        space, ("w",), {"a": 40}, [{"a": 1.0}], trials, 0, lambda _: CmaEsSampler(space, trials, 0, 0.2)
-    )  # fmt: skip
+    one = DescentSampler(Problem(space, ("maximize",), trials, 0, ("w",), {"a": 40}, {"a": 1.0}))
     running, steps, asked, told = [], 0, 0, 0
     rng = random.Random(0)
     while told < trials:
@@ -80,7 +77,7 @@ def test_as_many_steps_as_the_sampler_takes(trials, workers):
         done = running.pop(rng.randrange(len(running)))
         if isinstance(done, tuple):
             loss = (done[1]["w"] - 0.5) ** 2
-            one.told(*done, Result((-loss,), loss))
+            one.told(*done, Measurement((-loss,), loss))
             told += 1
         else:
             one.step_told(done.descent, {"w": done.params["w"] - 0.5})

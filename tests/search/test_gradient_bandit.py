@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from evomerge.search.descent_sampler import MOST_PATHS
-from evomerge.search.gradient_bandit import GradientBandit
+from evomerge.search.bandit import Bandit
+from evomerge.search.samplers.gradient import MOST_PATHS
 from evomerge.space import choice_of
 
 METHODS = ("task_arithmetic", "ties", "dare_linear")
@@ -15,7 +15,7 @@ METHODS = ("task_arithmetic", "ties", "dare_linear")
 def first_methods(choices: ModuleType, settings: object) -> dict[int, str]:
     """Return the method of each descent, in the order in which they began."""
     sampler, space = choices.opened(settings)
-    assert isinstance(sampler, GradientBandit)
+    assert isinstance(sampler, Bandit)
     begun: dict[int, str] = {}
     for number in range(60):
         while (step := sampler.next_step()) is not None:

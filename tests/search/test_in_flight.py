@@ -57,25 +57,25 @@ def test_failures_and_partial_outcomes_answer_nobody() -> None:
         assert found.start(1, {"a": 1.0, "b": 0.01}, recipe(1.0)) is None
 
 
-def test_twins_wait_for_the_first_of_them() -> None:
+def test_duplicates_wait_for_the_first_of_them() -> None:
     found = in_flight((0, 1.0, 0.01), (1, 0.5, 0.01))
     point = {"a": 1.0, "b": 0.01}
-    assert not found.is_twin(0)
-    assert not found.is_twin(1)
+    assert not found.is_duplicate(0)
+    assert not found.is_duplicate(1)
     for number in (2, 3):
         assert found.start(number, point, recipe(1.0)) is None
-        assert found.is_twin(number)
+        assert found.is_duplicate(number)
     assert found.land(0, Outcome(pruned=Pruned("behind", 1))) == [2, 3]
     assert [found.land(number, DONE) for number in (2, 3, 1)] == [[], [], []]
     assert found.start(4, point, recipe(1.0)) is DONE
 
 
-def test_a_recipe_flies_again_after_a_failure() -> None:
+def test_a_candidate_is_evaluated_again_after_a_failure() -> None:
     found = in_flight((0, 1.0, 0.01))
-    assert not found.is_twin(0)
+    assert not found.is_duplicate(0)
     found.land(0, Outcome(failure=Failure(FailureKind.WORKER, "died")))
     assert found.start(1, {"a": 1.0, "b": 0.01}, recipe(1.0)) is None
-    assert not found.is_twin(1)
+    assert not found.is_duplicate(1)
 
 
 def test_recipes_are_told_apart_to_the_last_bit() -> None:

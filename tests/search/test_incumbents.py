@@ -12,7 +12,7 @@ def note(incumbents: Incumbents, name: str, *values: float, missing: float = 0.0
     incumbents.note(values, (missing,), Outcome(worker=name))
 
 
-def test_one_objective_has_the_best_that_meets_the_conditions() -> None:
+def test_one_objective_has_the_best_that_meets_the_constraints() -> None:
     best = Incumbents(["maximize"])
     assert best.outcomes == []
     note(best, "first", 0.5)

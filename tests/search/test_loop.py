@@ -107,7 +107,7 @@ def test_what_ended_the_search_is_recorded_and_said(driver, tmp_path, budget, en
     assert display.said == [f"search ended: {ended}"]
     with Store.open(tmp_path / "out", write=False) as store:
         assert store.ended == ended
-    if "item_evaluations" in budget:  # no 200 trials stand in its way: twins cost nothing
+    if "item_evaluations" in budget:  # no 200 trials stand in its way: duplicates cost nothing
         assert study.tally.asked >= 20_000 // 80
     assert display.all[-1].total == budget.get("trials")
 
@@ -134,42 +134,7 @@ def test_an_interrupted_search_says_so(driver, tmp_path):
         assert store.ended == "interrupted"
 
 
-def test_candidates_are_asked_for_ahead_so_that_nobody_waits_for_a_write(driver, tmp_path):
-    pool = FakePool(16, driver.answer)
-    busy = []
-    campaign = driver.fake_campaign(tmp_path / "out", sampler="random", trials=40)
-    store, study = driver.open_study(campaign)
-    tell = study.tell_many
-    study.tell_many = lambda results: (busy.append(pool.free), tell(results))
-    with store:
-        explore(campaign, store, study, pool, NoDisplay())
-    assert set(busy[:20]) == {0}  # the free worker got its next candidate before the write
-
-
-def test_workers_that_end_during_a_write_go_on_before_anything_is_asked(driver, tmp_path):
-    pool = FakePool(16, driver.answer)
-    free = []
-    campaign = driver.fake_campaign(tmp_path / "out", sampler="random", trials=40)
-    store, study = driver.open_study(campaign)
-    tell, ask = study.tell_many, study.ask_many
-
-    def slow_tell(results):
-        tell(results)
-        pool.left = 2
-
-    def watched_ask(count):
-        free.append((pool.free, pool.left))
-        return ask(count)
-
-    study.tell_many, study.ask_many = slow_tell, watched_ask
-    with store:
-        explore(campaign, store, study, pool, NoDisplay())
-    assert free[:2] == [(16, 0), (8, 0)]  # at the start eight begin before others are drawn
-    assert set(free[2:9]) == {(0, 0)}  # the two were taken, and their workers have work again
-    assert study.tally.told == 40
-
-
-def test_in_turn_results_are_heard_one_by_one(driver, tmp_path):
+def test_in_turn_results_are_taken_one_by_one(driver, tmp_path):
     """Which are there already, when one is taken, depends on the workers' speed."""
     found = []
     for name, at_once in (("one", 1), ("other", 3)):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from evomerge.candidate.trial import Cost, Entry, Failure, FailureKind, Outcome
-from evomerge.search.selection import Choice, choose_winner, compared_baselines
+from evomerge.search.selection import choose_winner, compared_baselines
 from evomerge.space import Baseline
 from evomerge.store import Store
 
@@ -21,8 +21,8 @@ def finalists(store: Store, lab: SimpleNamespace, *outcomes: Outcome) -> list[En
     return found
 
 
-def number(chosen: Choice | None) -> int | None:
-    return None if chosen is None else chosen.entry.number
+def number(found: tuple[Entry, str] | None) -> int | None:
+    return None if found is None else found[0].number
 
 
 def test_the_best_weighted_mean_wins_the_earlier_of_equals(
@@ -54,7 +54,7 @@ def test_what_fails_or_misses_a_metric_cannot_win(
     assert choose_winner(store, [Entry("trial 9", lab.recipe(), 9)]) is None
 
 
-def test_conditions_come_first_then_how_nearly_they_are_met(
+def test_constraints_come_first_then_how_nearly_they_are_met(
     make_store: Callable[..., Store], lab: SimpleNamespace
 ) -> None:
     far, near, kept = (
@@ -146,4 +146,4 @@ def test_the_copy_of_a_naive_merge_has_its_scores(
         choice = choose_winner(store, found, copies)
         assert number(choice) == expected
         assert choice is not None
-        assert choice.how.endswith("the same model as ties") is (expected == 7)
+        assert choice[1].endswith("the same model as ties") is (expected == 7)

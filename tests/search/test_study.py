@@ -138,9 +138,10 @@ def test_counts_and_ranking(driver: ModuleType, tmp_path: Path) -> None:
     with store:
         assert (study.tally.asked, study.tally.told, study.tally.best_value) == (0, 0, None)
         assert study.best is None
-        jobs = study.ask_many(8)
+        jobs = driver.ask(study, 8)
         assert [job.entry.number for job in jobs] == list(range(8))
-        study.tell_many([(job, driver.answer(job)) for job in reversed(jobs[2:])])
+        for job in reversed(jobs[2:]):
+            study.tell(job, driver.answer(job))
         tally = study.tally
         assert (tally.asked, tally.told, len(tally.scored), tally.failed) == (8, 6, 5, 1)
         assert tally.items == 5 * 2 * COUNT

@@ -23,13 +23,13 @@ from evomerge.candidate.trial import (
 from evomerge.objective import Objectives
 from evomerge.search.history import Known
 from evomerge.search.racing import race_of
-from evomerge.search.sampler import Params, Result
+from evomerge.search.samplers.sampler import Measurement, Params, Sampler
 from evomerge.store import Store
 
 COUNT = 40
 
 
-class Listed:
+class Listed(Sampler):
     """Proposes given points in turn."""
 
     def __init__(self, points: list[Params]) -> None:
@@ -42,10 +42,10 @@ class Listed:
     def asked(self, number: int, params: Params) -> None:
         self.noted.append(("asked", number, dict(params)))
 
-    def told(self, number: int, params: Params, result: Result | None) -> None:
+    def told(self, number: int, params: Params, result: Measurement | None) -> None:
         self.noted.append(("told", number, result))
 
-    def known(self, params: Params, result: Result) -> None:
+    def known(self, params: Params, result: Measurement) -> None:
         self.noted.append(("known", dict(params), result))
 
 
@@ -83,9 +83,9 @@ def test_a_copy_is_worth_what_the_original_is_costs_included(
     store, study = driver.open_study(campaign, sampler=Listed([point(0.1, 0.2, 0.3, 0.4)]))
     with store:
         study._aims = Objectives(campaign, replace(study._aims.references, base=base))
-        (job,) = study.ask_many(1)
+        (job,) = driver.ask(study, 1)
         study.tell(job, replace(driver.answer(job), cost=spent))
-        assert study.ask_many(1) == []
+        assert driver.ask(study, 1) == []
         first, copy = store.trials()
         assert first.values == copy.values
 
@@ -97,12 +97,12 @@ def test_a_driver_that_died_before_it_copied_an_answer_copies_it_at_resume(
     campaign = driver.fake_campaign(tmp_path / "out", trials=2)
     store, study = driver.open_study(campaign, sampler=Listed([a]))
     with store:
-        (job,) = study.ask_many(1)
+        (job,) = driver.ask(study, 1)
         study.tell(job, driver.answer(job))
         with monkeypatch.context() as broken:
             broken.setattr(store, "told", None)
             with pytest.raises(TypeError):
-                study.ask_many(1)
+                driver.ask(study, 1)
     store, study = driver.open_study(campaign, sampler=Listed([a]))
     with store:
         assert study.interrupted() == []
@@ -110,14 +110,14 @@ def test_a_driver_that_died_before_it_copied_an_answer_copies_it_at_resume(
         assert study.ended
 
 
-def test_twins_in_flight_are_told_together(driver: ModuleType, tmp_path: Path) -> None:
+def test_duplicates_in_flight_are_told_together(driver: ModuleType, tmp_path: Path) -> None:
     a, b = point(0.1, 0.2, 0.3, 0.4), point(0.9, 0.8, 0.7, 0.6)
     campaign = driver.fake_campaign(tmp_path / "out", trials=5)
     store, study = driver.open_study(campaign, sampler=Listed([a, b, a, a, b]))
     with store:
-        jobs = study.ask_many(2)
+        jobs = driver.ask(study, 2)
         assert [job.entry.number for job in jobs] == [0, 1]
-        assert study.ask_many(1) == []  # all others wait for these two
+        assert driver.ask(study, 1) == []  # all others wait for these two
         assert study.tally.asked == 5
     store, study = driver.open_study(campaign, sampler=Listed([a]))
     with store:
@@ -137,7 +137,7 @@ def test_a_candidate_near_one_in_flight_is_drawn_again(driver: ModuleType, tmp_p
     sampler = Listed([a, near, *[a] * 9, far])  # 11: the second attempt of trial 1
     store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), sampler=sampler)
     with store:
-        study.ask_many(2)
+        driver.ask(study, 2)
         assert [t.params for t in store.trials()] == [a, far]
         assert sampler.attempts == [(0, 0), (1, 0), (1, 1)]
 
@@ -146,7 +146,7 @@ def test_an_endless_near_duplicate_is_let_pass(driver: ModuleType, tmp_path: Pat
     sampler = Listed([point(w, w, w, w) for w in (0.5, 0.5005)])
     store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), sampler=sampler)
     with store:
-        assert len(study.ask_many(2)) == 2
+        assert len(driver.ask(study, 2)) == 2
         assert sampler.attempts[-1] == (1, 2)
 
 
@@ -205,7 +205,7 @@ def test_descents_wait_for_the_given_points(driver: ModuleType, tmp_path: Path) 
     campaign = driver.fake_campaign(tmp_path / "out", sampler="gradient")
     store, study = driver.open_study(campaign, first=first)
     with store:
-        jobs = study.ask_many(5)
+        jobs = driver.ask(study, 5)
         assert [job.entry.number for job in jobs] == [0, 1]
         assert study.ask() is None
         study.tell(jobs[1], driver.answer(jobs[1]))
@@ -300,7 +300,7 @@ def test_an_interrupted_race_has_the_rivals_that_it_had(driver: ModuleType, tmp_
     points = [point(0.65, 0.3, 0.6, 0.1), point(0.1, 0.1, 0.1, 0.1)]
     store, study = driver.open_study(campaign, race=race, sampler=Listed(points))
     with store:
-        best, other = study.ask_many(2)
+        best, other = driver.ask(study, 2)
         study.tell(best, driver.answer(best))  # a new incumbent, after `other` was asked
     store, study = driver.open_study(campaign, race=race, sampler=Listed(points))
     with store:
@@ -313,7 +313,7 @@ def test_an_interrupted_race_has_the_rivals_that_it_had(driver: ModuleType, tmp_
 def test_a_score_that_is_no_number_is_a_failure(driver: ModuleType, tmp_path: Path) -> None:
     store, study = driver.open_study(driver.fake_campaign(tmp_path / "out", sampler="cmaes"))
     with store:
-        (job,) = study.ask_many(1)
+        (job,) = driver.ask(study, 1)
         scores = driver.answer(job).scores
         values = {"acc": (float("nan"),) * COUNT}
         near = TaskScores(driver.IDS["near"], values, {"acc": Estimate(float("nan"))})
@@ -355,9 +355,7 @@ def test_naive_merges_are_recorded_once_and_only_if_finite(
             assert [one.params for one in store.baselines()] == [point(0.3, 0.3, 0.3, 0.3)]
 
 
-def test_what_is_asked_together_and_told_together_is_one_transaction_each(
-    driver: ModuleType, tmp_path: Path
-) -> None:
+def test_an_ask_and_a_tell_are_one_transaction_each(driver: ModuleType, tmp_path: Path) -> None:
     campaign = driver.fake_campaign(tmp_path / "out", sampler="gradient", trials=60)
     store, study = driver.open_study(campaign)
     commits: list[str] = []
@@ -366,9 +364,11 @@ def test_what_is_asked_together_and_told_together_is_one_transaction_each(
     with store:
         for _ in range(12):
             commits.clear()
-            jobs = study.ask_many(6)
+            job = study.ask()
+            assert job is not None
+            kinds.add(type(job))
             assert len(commits) == 1
-            kinds |= {type(job) for job in jobs}
-            study.tell_many([(job, driver.answer(job)) for job in jobs])
+            study.tell(job, driver.answer(job))
+            assert len(commits) == 2
             assert len(commits) == 2
     assert kinds == {Job, GradientJob}

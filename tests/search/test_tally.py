@@ -6,12 +6,12 @@ from types import ModuleType
 import pytest
 
 from evomerge.candidate.trial import Cost, Failure, FailureKind, Outcome, Pruned
-from evomerge.search.sampler import Result
+from evomerge.search.samplers.sampler import Measurement
 from evomerge.search.tally import EXHAUSTED, Ended, Tally
 
 
 def take(tally: Tally, number: int, *values: float, missing: float = 0.0) -> None:
-    tally.take(number, Outcome(cost=Cost(items=10)), Result(values, 0.0, (missing,)))
+    tally.take(number, Outcome(cost=Cost(items=10)), Measurement(values, 0.0, (missing,)))
 
 
 def test_what_is_counted() -> None:
@@ -21,13 +21,13 @@ def test_what_is_counted() -> None:
     failed = Outcome(failure=Failure(FailureKind.MERGE, "no"), cost=Cost(items=3))
     tally.take(2, failed, None)
     pruned = Outcome(cost=Cost(items=4), pruned=Pruned("behind", 1))
-    tally.take(3, pruned, Result((9.0,), -9.0))
+    tally.take(3, pruned, Measurement((9.0,), -9.0))
     assert (tally.told, tally.failed, tally.pruned, tally.items) == (4, 1, 1, 27)
     assert list(tally.scored) == [0, 1]
     assert tally.best_value == 0.5  # an estimate is nobody's best
 
 
-def test_the_best_meets_the_conditions_and_is_one_number() -> None:
+def test_the_best_meets_the_constraints_and_is_one_number() -> None:
     tally = Tally()
     take(tally, 0, 0.9, missing=0.1)
     assert tally.best_value is None

@@ -1,6 +1,6 @@
 """One path along the gradient of the gold answers' loss, in mini-batches of search items.
 
-A path's state is a function of its start, its seed and the gradients that it noted, so hearing the recorded
+A path's state is a function of its start, its seed and the gradients that it noted, so repeating the recorded
 ones again rebuilds it.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from optuna.distributions import FloatDistribution
 
-from evomerge.search.unit_cube import Vector
+from evomerge.search.samplers.unit_cube import Vector
 
 BATCH = 16
 """Items of each task that one step reads; all of them where a task has fewer."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from evomerge.search.sampler import Result, seed_of
+from evomerge.search.samplers.sampler import Measurement, seed_of
 
 
 def test_each_trial_and_attempt_has_a_seed_of_its_own() -> None:
@@ -17,5 +17,5 @@ def test_seeds_stay_what_they_are_between_versions() -> None:
 
 
 def test_results_are_equal_by_value() -> None:
-    assert Result((0.5,), -0.5) == Result((0.5,), -0.5, ())
-    assert Result((0.5,), -0.5) != Result((0.5,), -0.5, (0.0,))
+    assert Measurement((0.5,), -0.5) == Measurement((0.5,), -0.5, ())
+    assert Measurement((0.5,), -0.5) != Measurement((0.5,), -0.5, (0.0,))

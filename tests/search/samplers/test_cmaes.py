@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler, is_separable, population_size
-from evomerge.search.sampler import Params, Result
+from evomerge.search.samplers.cmaes import SIGMA, CmaEsSampler, is_separable, population_size
+from evomerge.search.samplers.sampler import Measurement, Params, Problem
 
 DIMENSIONS = 6
 SPACE = {f"x{i}": FloatDistribution(-1.0, 1.0) for i in range(DIMENSIONS)}
 
 
 def sampler(trials: int = 1000, seed: int = 0) -> CmaEsSampler:
-    return CmaEsSampler(SPACE, trials, seed)
+    return CmaEsSampler(Problem(SPACE, ("maximize",), trials, seed))
 
 
 def ask(cmaes: CmaEsSampler, number: int) -> dict[str, float]:
@@ -23,8 +23,8 @@ def ask(cmaes: CmaEsSampler, number: int) -> dict[str, float]:
     return params
 
 
-def lost(loss: float) -> Result:
-    return Result((-loss,), loss)
+def lost(loss: float) -> Measurement:
+    return Measurement((-loss,), loss)
 
 
 def distance(params: Params) -> float:
@@ -49,7 +49,7 @@ def test_without_a_point_it_starts_in_the_middle() -> None:
 
 
 def test_a_first_step_size_may_be_given() -> None:
-    cmaes = CmaEsSampler(SPACE, 1000, 0, sigma=0.01)
+    cmaes = CmaEsSampler(Problem(SPACE), sigma=0.01)
     drawn = np.array([list(ask(cmaes, number).values()) for number in range(100)])
     assert drawn.std() == pytest.approx(0.02, rel=0.15)
 
@@ -86,7 +86,7 @@ def test_every_result_moves_the_distribution_once() -> None:
         assert len(cmaes._told) == count % size
 
 
-def test_hearing_it_all_again_rebuilds_it() -> None:
+def test_replayed_calls_rebuild_it() -> None:
     cmaes, again = sampler(), sampler()
     for number in range(50):
         params = ask(cmaes, number)
@@ -132,7 +132,7 @@ def test_all_draws_lie_in_their_ranges_also_from_a_corner() -> None:
 
 
 def test_one_dimension_works() -> None:
-    cmaes = CmaEsSampler({"x": FloatDistribution(0.0, 1.0)}, 50, 0)
+    cmaes = CmaEsSampler(Problem({"x": FloatDistribution(0.0, 1.0)}, trials=50))
     best = math.inf
     for number in range(50):
         params = ask(cmaes, number)

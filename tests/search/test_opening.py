@@ -7,21 +7,21 @@ import pytest
 
 from evomerge.errors import CampaignError
 from evomerge.objective import Objectives
-from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
-from evomerge.search.descent_sampler import AROUND, DescentSampler
-from evomerge.search.optuna_sampler import OptunaSampler
-from evomerge.search.random_sampler import RandomSampler
-from evomerge.search.sampler import Sampler
-from evomerge.search.samplers import open_sampler
-from evomerge.search.sobol_sampler import SobolSampler
+from evomerge.search.opening import open_sampler
+from evomerge.search.samplers.cmaes import SIGMA, CmaEsSampler
+from evomerge.search.samplers.gradient import AROUND, DescentSampler
+from evomerge.search.samplers.optuna_samplers import GpSampler, NsgaSampler, TpeSampler
+from evomerge.search.samplers.random import RandomSampler
+from evomerge.search.samplers.sampler import Sampler
+from evomerge.search.samplers.sobol import SobolSampler
 
 KINDS = {
     "gradient": DescentSampler,
     "cmaes": CmaEsSampler,
     "qmc": SobolSampler,
-    "tpe": OptunaSampler,
-    "nsga2": OptunaSampler,
-    "gp": OptunaSampler,
+    "tpe": TpeSampler,
+    "nsga2": NsgaSampler,
+    "gp": GpSampler,
     "random": RandomSampler,
 }
 ONE, TWO = ("maximize",), ("maximize", "minimize")
@@ -49,7 +49,7 @@ def opened(driver: ModuleType, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_name_is_a_proposer_of_the_campaigns_space(opened, name: str) -> None:
+def test_every_name_is_a_sampler_of_the_campaigns_space(opened, name: str) -> None:
     found = opened(name)
     assert type(found) is KINDS[name]
     names = {f"weight/one/{n}-{n + 1}" for n in range(4)}
@@ -62,7 +62,7 @@ def test_every_name_is_a_proposer_of_the_campaigns_space(opened, name: str) -> N
 @pytest.mark.parametrize("name", KINDS)
 def test_several_objectives(opened, name: str) -> None:
     if name == "cmaes":
-        with pytest.raises(CampaignError, match="use gradient, nsga2"):
+        with pytest.raises(CampaignError, match="use gradient, tpe, nsga2"):
             opened(name, TWO)
     else:
         assert len(opened(name, TWO).propose(0)) == 4
@@ -101,6 +101,6 @@ def test_to_a_front_lead_paths_of_other_shares(opened) -> None:
 
 def test_after_the_paths_cmaes_takes_smaller_steps_and_on_a_front_nsga2(opened) -> None:
     found = opened("gradient")
-    beside, after = found._build_rest(False), found._build_rest(True)
+    beside, after = found._other(SIGMA), found._other(AROUND)
     assert (beside._sigma, after._sigma) == (SIGMA, AROUND)
-    assert type(opened("gradient", TWO)._build_rest(True)) is OptunaSampler
+    assert type(opened("gradient", TWO)._other(AROUND)) is NsgaSampler

@@ -8,8 +8,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from evomerge.search.descent import CHECKPOINTS
-from evomerge.search.gradient_sampler import GradientSampler
+from evomerge.search.optuna_gradient import GradientSampler
+from evomerge.search.samplers.descent import CHECKPOINTS
 
 SPACE = {f"x{n}": FloatDistribution(-1.0, 1.0) for n in range(10)}
 BEST = dict(zip(SPACE, np.linspace(-0.6, 0.7, 10).tolist(), strict=True))
@@ -98,7 +98,7 @@ def test_it_begins_at_the_best_point_that_the_study_knows() -> None:
     assert gradient.asked[0][0] == good
 
 
-def test_trials_that_were_enqueued_are_heard() -> None:
+def test_trials_that_were_enqueued_are_learned_from() -> None:
     gradient = Gradient()
     study = study_of(gradient)
     study.enqueue_trial(dict.fromkeys(SPACE, 0.1))

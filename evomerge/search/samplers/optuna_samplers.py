@@ -1,4 +1,4 @@
-"""Optuna's samplers by name, every argument stated, every random number one of (seed, trial number).
+"""Optuna's samplers, every argument stated, every random number one of (seed, trial number).
 
 They work on an Optuna study in memory (Optuna's database storage takes up to seconds a trial). A sampler
 is rebuilt for each trial, so that none has a state beside what the study in memory tells it.
@@ -6,24 +6,25 @@ is rebuilt for each trial, so that none has a state beside what the study in mem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.samplers.nsgaii import UniformCrossover
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from evomerge.objective import Direction
-from evomerge.search.constraints import as_constraints, set_constraints
-from evomerge.search.sampler import Params, Result, seed_of
+from evomerge.search.samplers.sampler import Measurement, Params, Problem, Sampler, seed_of
 
 RANDOM_TRIALS = 10
 """Drawn at random by `tpe` and `gp` before they trust a model of the baselines and these."""
 
-KEPT = {"tpe": 500, "gp": 200}
-"""Finished trials that a sampler learns from whose cost grows with every trial: half of them the best so
-far, the others the latest. Up to a quarter more come together before some are forgotten."""
+FEWEST_RANDOM = 3
+"""Drawn at least where several samplers share the trials."""
+
+CONSTRAINT = "constraints:"
+"""Of the system attributes from which Optuna 5 reads a trial's constraints; met where at most 0."""
 
 BASELINE_ATTRS = {"NSGAIISampler:generation": 0}
 """Optuna's mark of a trial of the first generation: the baselines take part in the evolution."""
@@ -49,40 +50,23 @@ _TPE, _NSGA2, _GP = (
     for kind in (TPESampler, NSGAIISampler, GPSampler)
 )
 
-Build = Callable[[int], _WholeSpace]
 
-
-class OptunaSampler:
+class OptunaSampler(Sampler):
     """One of Optuna's samplers.
 
-    Args:
-        name: `tpe`, `nsga2` or `gp`.
-        distributions: The whole space.
-        directions: One an objective value.
-        trials: The budget, which sizes NSGA-II's population.
-        seed: Of the random numbers.
-        startup: How many of its trials `tpe` and `gp` draw at random.
+    Attributes:
+        kept: Finished trials that a sampler learns from whose cost grows with every trial: half of them the
+            best so far, the others the latest. Up to a quarter more come together before some are forgotten.
     """
 
-    def __init__(
-        self,
-        name: str,
-        distributions: Mapping[str, FloatDistribution],
-        directions: Sequence[Direction],
-        trials: int,
-        seed: int,
-        startup: int = RANDOM_TRIALS,
-    ) -> None:
-        self._distributions, self._startup = dict(distributions), startup
-        self._trials, self._seed = trials, seed
-        build: Mapping[str, Build] = {
-            "tpe": self._tpe,
-            "nsga2": self._nsga2,
-            "gp": self._gp,
-        }
-        self._builds = build[name]
-        self._known, self._kept = 0, KEPT.get(name)
-        self._directions = list(directions)
+    kept: ClassVar[int | None] = None
+
+    def __init__(self, problem: Problem) -> None:
+        self._distributions = dict(problem.distributions)
+        self._startup = max(FEWEST_RANDOM, RANDOM_TRIALS // problem.arms)
+        self._trials, self._seed = problem.trials, problem.seed
+        self._known = 0
+        self._directions = list(problem.directions)
         self._study = optuna.create_study(directions=self._directions, sampler=self._build(0))
         self._numbers: dict[int, int] = {}  # ours → that of the study in memory
         self._losses: dict[int, float] = {}  # by number there, of those that did not fail
@@ -115,17 +99,22 @@ class OptunaSampler:
             sampler.get_parent_population(self._study, generation)
         self._numbers[number] = added.number
 
-    def told(self, number: int, params: Params, result: Result | None) -> None:
+    def told(self, number: int, params: Params, result: Measurement | None) -> None:
         """End a trial of the study in memory."""
         mine = self._numbers[number]
         if result is None:
             self._study.tell(mine, state=TrialState.FAIL)
             return
-        set_constraints(self._study, mine, result.violations)
+        # `Trial.set_constraint` would do, but a replayed trial has no `Trial`, and making one draws.
+        trial = self._study.get_trials(deepcopy=False)[mine]
+        for name, violation in (_constraints(result) or {}).items():
+            self._study._storage.set_trial_system_attr(
+                trial._trial_id, CONSTRAINT + name, violation
+            )
         self._study.tell(mine, list(result.values))
         self._learnt(mine, result)
 
-    def known(self, params: Params, result: Result) -> None:
+    def known(self, params: Params, result: Measurement) -> None:
         """Add a finished trial to the study in memory."""
         self._known += 1
         self._study.add_trial(
@@ -134,18 +123,18 @@ class OptunaSampler:
                 distributions=self._distributions,
                 values=list(result.values),
                 system_attrs=dict(BASELINE_ATTRS),  # Optuna adds the constraints to it
-                constraints=as_constraints(result.violations),
+                constraints=_constraints(result),
             )
         )
         self._learnt(self._study.get_trials(deepcopy=False)[-1].number, result)
 
-    def _learnt(self, number: int, result: Result) -> None:
+    def _learnt(self, number: int, result: Measurement) -> None:
         """Forget some of many finished trials: begin another study in memory with the others."""
         self._losses[number] = result.loss
-        if self._kept is None or len(self._losses) <= 1.25 * self._kept:
+        if self.kept is None or len(self._losses) <= 1.25 * self.kept:
             return
-        best = sorted(self._losses, key=lambda one: (self._losses[one], one))[: self._kept // 2]
-        latest = sorted(self._losses.keys() - best)[len(best) - self._kept :]
+        best = sorted(self._losses, key=lambda one: (self._losses[one], one))[: self.kept // 2]
+        latest = sorted(self._losses.keys() - best)[len(best) - self.kept :]
         kept, losses = {*best, *latest}, self._losses
         ours = {mine: number for number, mine in self._numbers.items()}
         trials = self._study.get_trials(deepcopy=False)
@@ -163,11 +152,21 @@ class OptunaSampler:
                 self._losses[new] = losses[trial.number]
 
     def _build(self, number: int) -> BaseSampler:
-        sampler = self._builds(number)
+        sampler = self._seeded(seed_of(self._seed, number))
         sampler.space = self._distributions
         return sampler
 
-    def _tpe(self, number: int) -> _WholeSpace:
+    def _seeded(self, seed: int) -> _WholeSpace:
+        """Return the sampler that draws with a seed."""
+        raise NotImplementedError
+
+
+class TpeSampler(OptunaSampler):
+    """Multivariate TPE; in flight counts as bad."""
+
+    kept = 500
+
+    def _seeded(self, seed: int) -> _WholeSpace:
         return _TPE(
             n_startup_trials=self._startup + self._known,
             n_ei_candidates=24,
@@ -175,10 +174,14 @@ class OptunaSampler:
             group=False,
             constant_liar=True,
             constraints_func=None,
-            seed=seed_of(self._seed, number),
+            seed=seed,
         )
 
-    def _nsga2(self, number: int) -> _WholeSpace:
+
+class NsgaSampler(OptunaSampler):
+    """NSGA-II; the budget sizes its population."""
+
+    def _seeded(self, seed: int) -> _WholeSpace:
         return _NSGA2(
             population_size=min(50, max(10, self._trials // 10)),
             mutation=None,
@@ -190,15 +193,26 @@ class OptunaSampler:
             elite_population_selection_strategy=None,
             child_generation_strategy=None,
             after_trial_strategy=None,
-            seed=seed_of(self._seed, number),
+            seed=seed,
         )
 
-    def _gp(self, number: int) -> _WholeSpace:
+
+class GpSampler(OptunaSampler):
+    """A Gaussian process."""
+
+    kept = 200
+
+    def _seeded(self, seed: int) -> _WholeSpace:
         return _GP(
-            independent_sampler=RandomSampler(seed=seed_of(self._seed, number)),
+            independent_sampler=RandomSampler(seed=seed),
             n_startup_trials=self._startup + self._known,
             deterministic_objective=False,
             constraints_func=None,
             warn_independent_sampling=False,
-            seed=seed_of(self._seed, number),
+            seed=seed,
         )
+
+
+def _constraints(result: Measurement) -> dict[str, float] | None:
+    """Return `create_trial`'s argument `constraints`; None where the campaign has none."""
+    return {str(place): float(one) for place, one in enumerate(result.violations)} or None

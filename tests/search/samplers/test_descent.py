@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.search.descent import BATCH, CHECKPOINTS, FIRST_STEP, Descent
+from evomerge.search.samplers.descent import BATCH, CHECKPOINTS, FIRST_STEP, Descent
 
 SPACE = {name: FloatDistribution(0.0, 1.0) for name in "ab"}
 START = {"a": 0.2, "b": 0.9, "density": 0.5}
@@ -159,7 +159,7 @@ def test_a_small_task_is_read_whole() -> None:
     assert len(step.items["u"]) == BATCH
 
 
-def test_hearing_the_gradients_again_rebuilds_it() -> None:
+def test_replayed_gradients_rebuild_it() -> None:
     path, again = descent(), descent()
     rng = np.random.default_rng(0)
     for number in range(20):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 
-from evomerge.search.unit_cube import UnitCube
+from evomerge.search.samplers.unit_cube import UnitCube
 
 RANGES = {
     "linear": FloatDistribution(-0.5, 1.2),

@@ -9,41 +9,36 @@ when. A late one is a sample of an earlier distribution, as if injected (Hansen 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from cmaes import CMA, SepCMA
-from optuna.distributions import FloatDistribution
 from threadpoolctl import ThreadpoolController
 
-from evomerge.search.sampler import Params, Result, seed_of
-from evomerge.search.unit_cube import UnitCube, Vector
+from evomerge.search.samplers.sampler import Measurement, Params, Problem, Sampler, seed_of
+from evomerge.search.samplers.unit_cube import UnitCube, Vector
+
+if TYPE_CHECKING:
+    from cmaes import CMA, SepCMA
 
 SIGMA = 0.075
 """First step size, as a share of each range; twice as much found less on the zoo in 30 trials."""
 
 
-class CmaEsSampler:
+class CmaEsSampler(Sampler):
     """CMA-ES on the unit cube.
 
     Args:
-        distributions: The whole space; at least one dimension.
-        trials: The budget, which decides whether a full covariance can be learned.
-        seed: Of the random numbers.
+        problem: Its budget decides whether a full covariance can be learned.
         sigma: First step size, as a share of each range.
     """
 
-    def __init__(
-        self,
-        distributions: Mapping[str, FloatDistribution],
-        trials: int,
-        seed: int,
-        sigma: float = SIGMA,
-    ) -> None:
-        self._cube = UnitCube(distributions)
-        self._separable = is_separable(len(self._cube), trials)
+    several_objectives = False
+
+    def __init__(self, problem: Problem, sigma: float = SIGMA) -> None:
+        self._cube = UnitCube(problem.distributions)
+        self._separable = is_separable(len(self._cube), problem.trials)
         self._threads = ThreadpoolController()
-        self._seed, self._sigma = seed, sigma
+        self._seed, self._sigma = problem.seed, sigma
         self._optimizer: CMA | SepCMA | None = None
         self._told: list[tuple[Vector, float]] = []
         self._best: tuple[float, Vector] | None = None
@@ -58,7 +53,7 @@ class CmaEsSampler:
         """Begin with the first trial: at the best point known by then."""
         self._started()
 
-    def told(self, number: int, params: Params, result: Result | None) -> None:
+    def told(self, number: int, params: Params, result: Measurement | None) -> None:
         """Take a result; with λ of them move the distribution. A failed trial tells nothing."""
         if result is None:
             return
@@ -76,7 +71,7 @@ class CmaEsSampler:
             if done:
                 self._optimizer = self._new()
 
-    def known(self, params: Params, result: Result) -> None:
+    def known(self, params: Params, result: Measurement) -> None:
         """Remember the point if it is the best."""
         self._note(params, result)
 
@@ -84,7 +79,7 @@ class CmaEsSampler:
         """Begin again at the best point known, with the first step size."""
         self._optimizer, self._told = None, []
 
-    def _note(self, params: Params, result: Result) -> Vector:
+    def _note(self, params: Params, result: Measurement) -> Vector:
         point = self._cube.to_unit(params)
         if self._best is None or result.loss < self._best[0]:
             self._best = (result.loss, point)
@@ -96,6 +91,8 @@ class CmaEsSampler:
         return self._optimizer
 
     def _new(self) -> CMA | SepCMA:
+        from cmaes import CMA, SepCMA  # with SciPy's statistics, which take a second
+
         dimensions = len(self._cube)
         mean = self._best[1].copy() if self._best else np.full(dimensions, 0.5)
         # In many dimensions nearly every draw leaves the cube somewhere: drawing again would never end

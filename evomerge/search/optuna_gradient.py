@@ -12,9 +12,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
-from evomerge.search.descent_sampler import AROUND, DescentSampler
-from evomerge.search.sampler import Params, Result, seed_of
+from evomerge.search.samplers.gradient import DescentSampler
+from evomerge.search.samplers.sampler import Measurement, Params, Problem, seed_of
 
 Gradient = Callable[[Params, int], Mapping[str, float]]
 """(point, seed of a mini-batch) → gradient of the loss by each dimension; left out: it has none."""
@@ -45,15 +44,10 @@ class GradientSampler(BaseSampler):  # type: ignore[misc] # optuna is not checke
         trials: int = 200,
     ) -> None:
         self._distributions, self._gradient, self._seed = dict(distributions), gradient, seed
-        self._sampler = DescentSampler(
-            self._distributions,
-            tuple(self._distributions),
-            {},  # which items a seed means is the caller's business
-            [{}],
-            trials,
-            seed,
-            lambda last: CmaEsSampler(self._distributions, trials, seed, AROUND if last else SIGMA),
-        )
+        # No tasks: which items a seed means is the caller's business.
+        names = tuple(self._distributions)
+        problem = Problem(self._distributions, ("maximize",), trials, seed, names)
+        self._sampler = DescentSampler(problem)
         self._asked: dict[int, Params] = {}
         self._began = False
         self._lock = threading.Lock()  # `optimize` with n_jobs calls from several threads
@@ -133,6 +127,6 @@ class GradientSampler(BaseSampler):  # type: ignore[misc] # optuna is not checke
             self._sampler.known(trial.params, _result(study, values))
 
 
-def _result(study: Study, values: Sequence[float]) -> Result:
+def _result(study: Study, values: Sequence[float]) -> Measurement:
     sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
-    return Result(tuple(values), sign * values[0])
+    return Measurement(tuple(values), sign * values[0])

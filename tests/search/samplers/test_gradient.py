@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.search.cmaes_sampler import SIGMA, CmaEsSampler
-from evomerge.search.descent import CHECKPOINTS, FIRST_STEP
-from evomerge.search.descent_sampler import AROUND, DescentSampler
-from evomerge.search.optuna_sampler import OptunaSampler
-from evomerge.search.sampler import Params, Result, Sampler
+from evomerge.search.samplers.descent import CHECKPOINTS, FIRST_STEP
+from evomerge.search.samplers.gradient import AROUND, DescentSampler
+from evomerge.search.samplers.sampler import Measurement, Params, Problem
 
 SPACE = {name: FloatDistribution(0.0, 1.0) for name in "abc"}
 BEST = {"a": 0.7, "b": 0.3, "c": 0.5}
@@ -20,25 +18,24 @@ def loss(params: Params) -> float:
     return sum((params[name] - best) ** 2 for name, best in BEST.items())
 
 
-def result(params: Params) -> Result:
-    return Result((-loss(params),), loss(params))
+def result(params: Params, objectives: int = 1) -> Measurement:
+    return Measurement((-loss(params),) * objectives, loss(params))
 
 
 def gradients(params: Params) -> dict[str, float]:
     return {name: 2 * (params[name] - BEST[name]) for name in "ab"}  # c has none
 
 
-def sampler(trials: int = 40, shares: int = 1, rest: str = "cmaes") -> DescentSampler:
-    def build(last: bool) -> Sampler:
-        if rest == "cmaes":
-            return CmaEsSampler(SPACE, trials, 0, AROUND if last else SIGMA)
-        return OptunaSampler(rest, SPACE, ["maximize"], trials, 0)
-
-    given = [{"t": float(n + 1)} for n in range(shares)]
-    return DescentSampler(SPACE, ("a", "b"), {"t": 40}, given, trials, 0, build)
+def sampler(trials: int = 40, objectives: int = 1) -> DescentSampler:
+    tasks = [f"t{n}" for n in range(objectives)]
+    directions = ("maximize",) * objectives
+    gold, weights = dict.fromkeys(tasks, 40), dict.fromkeys(tasks, 1.0)
+    return DescentSampler(Problem(SPACE, directions, trials, 0, ("a", "b"), gold, weights))
 
 
-def follow(one: DescentSampler, trials: int, fail_at: int | None = None) -> list[dict[str, float]]:
+def follow(
+    one: DescentSampler, trials: int, fail_at: int | None = None, objectives: int = 1
+) -> list[dict[str, float]]:
     """One worker: steps and trials as they come; return the trials' points."""
     found: list[dict[str, float]] = []
     steps = 0
@@ -52,7 +49,7 @@ def follow(one: DescentSampler, trials: int, fail_at: int | None = None) -> list
         number = len(found)
         params = one.propose(number)
         one.asked(number, params)
-        one.told(number, params, result(params))
+        one.told(number, params, result(params, objectives))
         found.append(params)
     return found
 
@@ -64,7 +61,7 @@ def test_it_begins_at_the_best_point_known() -> None:
     step = one.next_step()
     assert step is not None
     assert step.params == dict.fromkeys(SPACE, 0.4)
-    assert (step.descent, step.number, step.shares) == (0, 0, {"t": 1.0})
+    assert (step.descent, step.number, step.shares) == (0, 0, {"t0": 1.0})
     assert sampler().next_step().params == dict.fromkeys(SPACE, 0.5)  # type: ignore[union-attr]
 
 
@@ -98,7 +95,7 @@ def test_a_worse_checkpoint_makes_shorter_steps() -> None:
         else:
             params = one.propose(told)
             one.asked(told, params)
-            one.told(told, params, Result((0.0,), float(told)))
+            one.told(told, params, Measurement((0.0,), float(told)))
             told += 1
     assert one._paths[0].length == FIRST_STEP / 2
 
@@ -117,9 +114,12 @@ def test_a_long_search_follows_two_paths_in_turn_from_points_of_their_own() -> N
 
 
 def test_every_share_of_a_front_has_a_path() -> None:
-    one = sampler(shares=3, rest="nsga2")
-    follow(one, 14)
-    assert [path.shares for path in one._paths] == [{"t": 1.0}, {"t": 2.0}, {"t": 3.0}]
+    one = sampler(objectives=2)
+    follow(one, 20, objectives=2)
+    shares = [tuple(path.shares.values()) for path in one._paths]
+    assert shares[0] == (0.5, 0.5)
+    assert len(set(shares)) == 4
+    assert all(sum(share) == pytest.approx(1.0) for share in shares)
 
 
 def test_idle_workers_get_paths_of_their_own_eight_at_most_and_then_other_candidates() -> None:
@@ -134,9 +134,9 @@ def test_idle_workers_get_paths_of_their_own_eight_at_most_and_then_other_candid
     assert params not in [path.start for path in one._paths]
 
 
-@pytest.mark.parametrize("rest", ["cmaes", "nsga2", "tpe"])
-def test_a_trial_beside_the_paths_may_be_told_after_them(rest: str) -> None:
-    one = sampler(rest=rest)
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_a_trial_beside_the_paths_may_be_told_after_them(objectives: int) -> None:
+    one = sampler(objectives=objectives)
     while (step := one.next_step()) is not None:
         one.step_asked(step)
     late = one.propose(0)
@@ -146,14 +146,14 @@ def test_a_trial_beside_the_paths_may_be_told_after_them(rest: str) -> None:
     after = one.propose(1)
     one.asked(1, after)
     for number, params in ((0, late), (1, after)):
-        one.told(number, params, result(params))
+        one.told(number, params, result(params, objectives))
     assert set(one.propose(2)) == set(SPACE)
 
 
-@pytest.mark.parametrize("rest", ["cmaes", "nsga2"])
-@pytest.mark.parametrize("workers", [1, 3, 12])
-def test_hearing_it_all_again_rebuilds_it(workers: int, rest: str) -> None:
-    live, again = sampler(60, rest=rest), sampler(60, rest=rest)
+@pytest.mark.parametrize("objectives", [1, 2])
+@pytest.mark.parametrize("workers", [1, 12])
+def test_replayed_calls_rebuild_it(workers: int, objectives: int) -> None:
+    live, again = sampler(60, objectives), sampler(60, objectives)
     order, running, number = random.Random(2), [], 0
     for _ in range(400):
         while len(running) < workers:
@@ -173,7 +173,7 @@ def test_hearing_it_all_again_rebuilds_it(workers: int, rest: str) -> None:
         done = running.pop(order.randrange(len(running)))
         for one in (live, again):
             if isinstance(done, tuple):
-                one.told(*done, None if done[0] % 7 == 6 else result(done[1]))
+                one.told(*done, None if done[0] % 7 == 6 else result(done[1], objectives))
             else:
                 one.step_told(done.descent, gradients(done.params))
     assert number > 60

@@ -1,0 +1,316 @@
+"""Methods as the arms of a bandit, each with a sampler of its own over its own dimensions.
+
+One distribution over everything follows the first best point into its method and never leaves it. Here each
+method begins at its own best naive merge and at the best point of the leading one, moved over. Successive
+halving (Jamieson and Talwalkar 2016, 1502.07943) shares the trials out: after a round the better half of the
+methods goes on, without those that a paired test on the search items says cannot win, and a round has twice
+as many trials as the one before. So the winner has most of them. Where subsets of the experts are searched,
+the leader's best point is tried now and then with one expert less or more, and a subset that is better is
+searched from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from evomerge.search.contributions import Contributions, p_worse
+from evomerge.search.samplers.descent import Step
+from evomerge.search.samplers.gradient import MOST_PATHS
+from evomerge.search.samplers.sampler import Measurement, Params, Sampler
+from evomerge.space import (
+    Choice,
+    Space,
+    choice_of,
+    default_point,
+    differentiable,
+    first_choices,
+    free,
+    moved_to,
+    neighbours,
+)
+
+ALPHA = 0.05
+"""Probability, over all methods together, that one is given up that is as good as the leader on all items."""
+
+SHARE = 1 / 6
+"""Of the planned trials, spread evenly over the methods in the first round."""
+
+_MOST_PROBES = 1 / 8  # of all trials
+
+Build = Callable[[Sequence[str], Sequence[str]], Sampler]
+"""(dimensions of a method, those of them that have a gradient) → its sampler."""
+
+
+@dataclass(eq=False)
+class _Arm:
+    """A method.
+
+    Attributes:
+        choice: The method, with all experts.
+        names: The dimensions on which its models depend.
+        default: Its point of the whole space where nothing is known.
+        sampler: What searches them; None: there are none, and so there is one point.
+        asked: Trials asked for.
+        told: Trials told.
+        best: Its best point of the whole space, and what came of it.
+        taken_over: Round in which the leader's best point was tried here last; -1: never.
+        out: It was given up.
+    """
+
+    choice: Choice
+    names: tuple[str, ...]
+    default: Params
+    sampler: Sampler | None
+    asked: int = 0
+    told: int = 0
+    best: tuple[Params, Measurement] | None = None
+    taken_over: int = -1
+    out: bool = False
+
+    @property
+    def loss(self) -> float:
+        """The loss at the best point; infinite before there is one."""
+        return float("inf") if self.best is None else self.best[1].loss
+
+    @property
+    def point(self) -> Params:
+        """Where its search is: the best point; its subset of the experts is the arm's."""
+        return self.default if self.best is None else self.best[0]
+
+    def lower(self, params: Params) -> dict[str, float]:
+        """Return the coordinates of a point in its own dimensions."""
+        return {name: params[name] for name in self.names}
+
+    def lift(self, values: Params) -> dict[str, float]:
+        """Return the point of the whole space for values of its own dimensions."""
+        return {**self.point, **values}
+
+    def note(self, params: Params, result: Measurement | None) -> bool:
+        """Keep the best point; tell whether this one is it."""
+        if result is None or result.loss >= self.loss:
+            return False
+        self.best = (dict(params), result)
+        return True
+
+
+class Bandit(Sampler):
+    """A sampler for each method, and what shares the trials out among them.
+
+    Args:
+        space: Where to search.
+        build: Makes the sampler of a method.
+        trials: What is planned for.
+        contributions: Takes outcomes apart by items, for the tests.
+        several: Several objectives: every method may hold a part of the front, so all get the same share.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        build: Build,
+        trials: int,
+        contributions: Contributions,
+        *,
+        several: bool = False,
+    ) -> None:
+        self._space, self._contributions, self._several = space, contributions, several
+        self._arms = [self._arm(choice, build) for choice in first_choices(space)]
+        self.needs_gold = any(arm.sampler and arm.sampler.needs_gold for arm in self._arms)
+        self._round, self._share = 0, max(1, int(trials * SHARE / len(self._arms)))
+        self._quota = self._share  # trials of each arm by the end of this round
+        self._in_flight: dict[int, tuple[_Arm, bool]] = {}  # trial → arm, whether its sampler's own
+        self._descents: list[tuple[_Arm, int]] = []  # → arm, and which descent of its sampler
+        self._probed: dict[Choice, int] = {}  # → `_doublings` of its arm then
+        self._probes = 0
+
+    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        """Return a point of the arm whose turn it is."""
+        arm = self._turn()
+        point = None if attempt else self._taken_over(arm) or self._probe(arm)
+        if point is None:
+            point = arm.lift({} if arm.sampler is None else arm.sampler.propose(number, attempt))
+        return point
+
+    def asked(self, number: int, params: Params) -> None:
+        """Note that a trial is in flight."""
+        arm = self._arm_of(params)
+        choice = choice_of(self._space, params)
+        if params == self._taken_over(arm):
+            arm.taken_over = self._round
+            own = False
+        else:
+            own = choice == choice_of(self._space, arm.point)
+            if not own:
+                self._probed[choice] = self._doublings(arm)
+                self._probes += 1
+        if own and arm.sampler is not None:
+            arm.sampler.asked(number, arm.lower(params))
+        arm.asked += 1
+        self._in_flight[number] = arm, own
+
+    def told(self, number: int, params: Params, result: Measurement | None) -> None:
+        """Take the result of a trial."""
+        arm, own = self._in_flight.pop(number)
+        sampler = arm.sampler
+        arm.told += 1
+        better = arm.note(params, result)
+        if sampler is not None and own:
+            sampler.told(number, arm.lower(params), result)
+        elif sampler is not None and result is not None:
+            sampler.known(arm.lower(params), result)
+            if better:
+                sampler.restart()
+        self._end_round()
+
+    def known(self, params: Params, result: Measurement) -> None:
+        """Take a point that no trial asked for; one without all experts says nothing of where to begin."""
+        arm = self._arm_of(params)
+        if choice_of(self._space, params) == arm.choice:
+            arm.note(params, result)
+            if arm.sampler is not None:
+                arm.sampler.known(arm.lower(params), result)
+
+    def next_step(self, *, begin: bool = True) -> Step | None:
+        """Return a step for an idle worker; None: ask for a trial instead.
+
+        Descents of all arms count as one sequence; the leader's comes first, then one of each other arm.
+        """
+        arms = [arm for arm in self._live() if arm.sampler is not None]
+        if any(arm.sampler.is_due for arm in arms if arm.sampler):
+            return None
+        for beginning in (False, True) if begin else (False,):
+            for arm in sorted(arms, key=lambda one: (self._begun(one), one.loss)):
+                if beginning and self._taken_over(arm) is not None and arm.asked < self._quota:
+                    return None  # its descent is to begin at the better of two points
+                if beginning and self._must_not_begin(arm):
+                    continue
+                step = None if arm.sampler is None else arm.sampler.next_step(begin=beginning)
+                if step is not None:
+                    place = (arm, step.descent)
+                    known = place in self._descents
+                    index = self._descents.index(place) if known else len(self._descents)
+                    return replace(step, descent=index, params=arm.lift(step.params))
+        return None
+
+    def step(
+        self, descent: int, number: int, params: Params, items: Mapping[str, tuple[int, ...]]
+    ) -> Step:
+        """Return a step as it was asked for before."""
+        arm, sampler, own = self._descent(descent, params)
+        step = sampler.step(own, number, arm.lower(params), items)
+        return replace(step, descent=descent, params=dict(params))
+
+    def step_asked(self, step: Step) -> None:
+        """Note that a step is in flight."""
+        arm, sampler, own = self._descent(step.descent, step.params)
+        if step.descent == len(self._descents):
+            self._descents.append((arm, own))
+        sampler.step_asked(replace(step, descent=own, params=arm.lower(step.params)))
+
+    def step_told(self, descent: int, gradients: Mapping[str, float] | None) -> None:
+        """Take the gradient of the step in flight of a descent; None: it failed."""
+        arm, own = self._descents[descent]
+        if arm.sampler is not None:
+            arm.sampler.step_told(own, gradients)
+
+    def _descent(self, descent: int, params: Params) -> tuple[_Arm, Sampler, int]:
+        """Return the arm of a descent, its sampler, and which of the sampler's descents it is."""
+        known = descent < len(self._descents)
+        arm, own = self._descents[descent] if known else (self._arm_of(params), -1)
+        assert arm.sampler is not None  # only samplers ask for steps
+        return arm, arm.sampler, own if known else self._begun(arm)
+
+    def _begun(self, arm: _Arm) -> int:
+        return sum(one is arm for one, _ in self._descents)
+
+    def _must_not_begin(self, arm: _Arm) -> bool:
+        """Whether the result of a point is to come first, or enough descents were begun."""
+        begun = self._begun(arm)
+        awaited = begun == 0 and arm.told < arm.asked
+        return awaited or (begun > 0 and len(self._descents) >= MOST_PATHS)
+
+    def _arm(self, choice: Choice, build: Build) -> _Arm:
+        names = free(self._space, choice)
+        sampler = build(names, differentiable(self._space, choice)) if names else None
+        return _Arm(choice, names, default_point(self._space, choice), sampler)
+
+    def _arm_of(self, params: Params) -> _Arm:
+        method = self._space.method(params)
+        return next(arm for arm in self._arms if arm.choice.method == method)
+
+    def _live(self) -> list[_Arm]:
+        return [arm for arm in self._arms if not (arm.out or (arm.sampler is None and arm.asked))]
+
+    def _leader(self) -> _Arm:
+        """Return the arm with the best point, the first of equals."""
+        return min(self._arms, key=lambda arm: arm.loss)
+
+    def _turn(self) -> _Arm:
+        """Return the arm that is to try something."""
+        live = self._live()
+        due = [arm for arm in live if arm.sampler is not None and arm.sampler.is_due]
+        waiting = due or [arm for arm in live if self._several or arm.asked < self._quota]
+        if waiting:
+            return min(waiting, key=lambda arm: arm.asked)
+        return min(live, key=lambda arm: arm.loss, default=self._leader())
+
+    def _taken_over(self, arm: _Arm) -> dict[str, float] | None:
+        """Return the leader's best point in another arm, once a round: None where it is no news there."""
+        leader = self._leader()
+        if arm.taken_over == self._round or arm is leader or leader.best is None:
+            return None
+        if arm.sampler is None or arm.sampler.is_descending:
+            return None
+        found = moved_to(self._space, arm.choice, leader.best[0], arm.point)
+        return None if arm.best is not None and found == arm.point else found
+
+    def _probe(self, arm: _Arm) -> dict[str, float] | None:
+        """Return the leader's best point with one expert less or more, if it is time to try it."""
+        if arm is not self._leader() or arm.best is None:
+            return None
+        asked = sum(one.asked for one in self._arms)
+        early = not self._had(arm, self._share) or self._probes >= _MOST_PROBES * asked
+        if early and arm.sampler is not None:
+            return None
+        for choice in neighbours(self._space, choice_of(self._space, arm.point)):
+            if self._probed.get(choice, -1) < self._doublings(arm):
+                subset = default_point(self._space, choice)
+                return {
+                    **arm.point,
+                    **{name: subset[name] for name in subset.keys() - {*arm.names}},
+                }
+        return None
+
+    def _doublings(self, arm: _Arm) -> int:
+        """All neighbours are tried again each time that an arm has had twice as many trials."""
+        return (arm.told // self._share).bit_length()
+
+    def _had(self, arm: _Arm, quota: int) -> bool:
+        """Whether an arm had so many trials, and is at the end of a descent if it is to descend."""
+        if arm.sampler is None:
+            return arm.told > 0
+        descends = arm.sampler.needs_gold
+        at_end = not descends or (self._begun(arm) > 0 and not arm.sampler.is_descending)
+        return arm.told >= quota and at_end
+
+    def _end_round(self) -> None:
+        """Once every arm had its trials, let the better half go on."""
+        live = self._live()
+        if self._several or len(live) < 2 or not all(self._had(arm, self._quota) for arm in live):
+            return
+        leader, *others = sorted(live, key=lambda arm: arm.loss)
+        for place, arm in enumerate(others, 1):
+            arm.out = 2 * place >= len(live) or self._is_behind(arm, leader)
+        self._round += 1
+        self._quota += self._share * 2**self._round
+
+    def _is_behind(self, arm: _Arm, leader: _Arm) -> bool:
+        """Compare the best points by a paired test over the items."""
+        if arm.best is None or leader.best is None:
+            return leader.best is not None
+        outcomes = [best[1].outcome for best in (arm.best, leader.best)]
+        one, other = [None if each is None else self._contributions(each) for each in outcomes]
+        if one is None or other is None or one.shape != other.shape:
+            return False
+        return p_worse(one, other) <= ALPHA / max(1, len(self._arms) - 1)

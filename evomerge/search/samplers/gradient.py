@@ -1,0 +1,194 @@
+"""Descents from the best points known, then another sampler around what they found.
+
+Paths are followed side by side, as many as there are idle workers for (`MOST_PATHS` at most); their
+checkpoints are ordinary trials. What has no gradient (densities, methods, subsets) stays as it is along a
+path, and is searched by the sampler that goes on around the best point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from evomerge.search.samplers.cmaes import SIGMA, CmaEsSampler
+from evomerge.search.samplers.descent import Descent, Step
+from evomerge.search.samplers.optuna_samplers import NsgaSampler
+from evomerge.search.samplers.sampler import Measurement, Params, Problem, Sampler
+
+AROUND = 0.05
+"""First step size of CMA-ES around what the descents found, as a share of each range."""
+
+MOST_PATHS = 8
+_PATHS_IN_TURN = 2
+_SHORT_BUDGET = 50  # trials; below, one path in turn
+_PATHS_TO_A_FRONT = 4
+
+
+def paths_followed(trials: int, workers: int, shares: int = 1) -> int:
+    """Return how many paths a search begins, if its budget lets it.
+
+    Args:
+        trials: The budget.
+        workers: How many there are; one that is idle while another follows a path begins the next.
+        shares: Several to go to several places of a Pareto front.
+    """
+    return max(_in_turn(trials, shares), MOST_PATHS if workers > 1 else 0)
+
+
+def _in_turn(trials: int, shares: int) -> int:
+    return max(shares, 1 if trials < _SHORT_BUDGET else _PATHS_IN_TURN)
+
+
+class DescentSampler(Sampler):
+    """Paths along the gradient, then CMA-ES, or NSGA-II to a Pareto front.
+
+    Args:
+        problem: With at least one dimension that has a gradient.
+    """
+
+    needs_gold = True
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._shares = shares_of(problem)
+        self._in_turn = _in_turn(problem.trials, len(self._shares))
+        self._rest, self._rest_is_last = self._other(SIGMA), False
+        self._paths: list[Descent] = []
+        self._checkpoints: dict[int, Descent] = {}  # by trial in flight
+        self._others: dict[int, Sampler] = {}  # trials in flight of the sampler beside or after
+        self._results: list[
+            tuple[float, dict[str, float], Measurement]
+        ] = []  # of every point, in order
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a checkpoint is to be scored before anything else."""
+        return any(path.due for path in self._paths)
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether a descent is under way, or its last checkpoint not scored yet."""
+        return any(not path.over for path in self._paths) or self.is_due or bool(self._checkpoints)
+
+    def next_step(self, *, begin: bool = True) -> Step | None:
+        """Return a step of the path that is least far, of those that wait for a worker, or of another."""
+        if self.is_due:
+            return None
+        idle = [path for path in self._paths if not (path.busy or path.over)]
+        if idle:
+            return min(idle, key=lambda path: path.steps).next_step()
+        going = any(not path.over for path in self._paths)
+        if begin and len(self._paths) < (MOST_PATHS if going else self._in_turn):
+            return self._path(self._start()).next_step()
+        return None
+
+    def restart(self) -> None:
+        """Let the sampler beside or after the descents begin again at the best point known."""
+        self._rest.restart()
+
+    def step_asked(self, step: Step) -> None:
+        """Note that a step is in flight."""
+        if step.descent == len(self._paths):
+            self._paths.append(self._path(step.params))
+        self._paths[step.descent].busy = True
+
+    def step_told(self, descent: int, gradients: Mapping[str, float] | None) -> None:
+        """Take the gradients of a path's step in flight; None: it failed."""
+        self._paths[descent].learn(gradients)
+
+    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        """Return the point of a checkpoint, or what the sampler beside the paths or after them proposes."""
+        for path in self._paths:
+            if path.due:
+                return path.point
+        self._turn()
+        return self._rest.propose(number, attempt)
+
+    def asked(self, number: int, params: Params) -> None:
+        """Note that a trial is in flight, a checkpoint or one of the other sampler's."""
+        for path in self._paths:
+            if path.due and path.point == params:
+                path.due = False
+                self._checkpoints[number] = path
+                return
+        self._turn()
+        self._others[number] = self._rest
+        self._rest.asked(number, params)
+
+    def told(self, number: int, params: Params, result: Measurement | None) -> None:
+        """Take the result of a trial."""
+        if result is not None:
+            self._results.append((result.loss, dict(params), result))
+        other, path = self._others.pop(number, None), self._checkpoints.pop(number, None)
+        if other is not None:
+            other.told(number, params, result)
+        if path is not None and result is not None:
+            path.aims(result.loss)
+        if other is not self._rest and result is not None:
+            self._rest.known(params, result)
+
+    def known(self, params: Params, result: Measurement) -> None:
+        """Take a point that no trial asked for."""
+        self._results.append((result.loss, dict(params), result))
+        self._rest.known(params, result)
+
+    def step(
+        self, descent: int, number: int, params: Params, items: Mapping[str, tuple[int, ...]]
+    ) -> Step:
+        """Return a step as it was asked for before."""
+        shares = self._shares[descent % len(self._shares)]
+        return Step(descent, number, dict(params), dict(items), shares)
+
+    def _path(self, start: Params) -> Descent:
+        problem, index = self._problem, len(self._paths)
+        return Descent(
+            index,
+            dict(start),
+            {name: problem.distributions[name] for name in problem.differentiable},
+            {task: problem.gold[task] for task in problem.weights},
+            self._shares[index % len(self._shares)],
+            problem.seed,
+            batch=problem.batch,
+        )
+
+    def _start(self) -> dict[str, float]:
+        """Return the best point from which no path began; the middle of the space if there is none."""
+        begun = [path.start for path in self._paths]
+        fresh = [(loss, params) for loss, params, _ in self._results if params not in begun]
+        if fresh and len(self._shares) == 1:
+            return min(fresh, key=lambda pair: pair[0])[1]
+        if self._results:
+            return min(self._results, key=lambda noted: noted[0])[1]
+        ranges = self._problem.distributions
+        return {name: float(np.mean([one.low, one.high])) for name, one in ranges.items()}
+
+    def _other(self, sigma: float) -> Sampler:
+        """Return the sampler beside the paths, or after them."""
+        if len(self._problem.directions) > 1:
+            return NsgaSampler(self._problem)
+        return CmaEsSampler(self._problem, sigma)
+
+    def _turn(self) -> None:
+        """Once every path is over, go on around the best point."""
+        over = len(self._paths) >= self._in_turn and all(path.over for path in self._paths)
+        if over and not self._rest_is_last:
+            self._rest, self._rest_is_last = self._other(AROUND), True
+            for _, params, result in self._results:
+                self._rest.known(params, result)
+
+
+def shares_of(problem: Problem) -> list[dict[str, float]]:
+    """Return the shares of the tasks' losses, one mapping a path in turn.
+
+    To a Pareto front lead paths of other shares: the weights' own, then draws from the simplex.
+    """
+    weights = problem.weights
+    total = sum(weights.values())
+    shares = [{task: weight / total for task, weight in weights.items()}]
+    if len(problem.directions) > 1:
+        draws = np.random.default_rng((problem.seed, len(weights))).dirichlet(
+            np.full(len(weights), 0.5), size=max(_PATHS_TO_A_FRONT, len(weights)) - 1
+        )
+        shares += [dict(zip(weights, draw.tolist(), strict=True)) for draw in draws]
+    return shares

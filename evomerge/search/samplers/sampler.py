@@ -1,0 +1,135 @@
+"""What a sampler is to the study: it proposes points, and is told what came of them.
+
+A sampler's state is a function of the calls of `asked`, `told`, `known` and the steps, in their order; every
+random number is one of (seed, trial number). So repeating the recorded calls rebuilds it, with no pickles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from optuna.distributions import FloatDistribution
+
+from evomerge.candidate.trial import Outcome
+from evomerge.objective import Direction
+from evomerge.search.samplers.descent import BATCH, Step
+
+Params = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a sampler searches.
+
+    Attributes:
+        distributions: Dimension → range, at least one; every trial has all of them.
+        directions: One an objective value.
+        trials: The budget as it was when the campaign began, whatever was added since.
+        seed: Of the random numbers.
+        differentiable: The dimensions that have a gradient.
+        gold: Task → number of its search items with a gold answer, for the tasks that have any.
+        weights: Task → weight of its objective, for the tasks of `gold`.
+        batch: Items of each task that one gradient reads.
+        arms: Searches among which the trials are shared out.
+    """
+
+    distributions: Mapping[str, FloatDistribution]
+    directions: Sequence[Direction] = ("maximize",)
+    trials: int = 200
+    seed: int = 0
+    differentiable: Sequence[str] = ()
+    gold: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    batch: int = BATCH
+    arms: int = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What came of a point.
+
+    Attributes:
+        values: Objective values, in the study's directions; estimates where a trial was pruned.
+        loss: One number to minimise that orders points as the campaign does, constraints included.
+        violations: By how much each constraint is missed; met where at most 0.
+        outcome: With the score of each item; None: not at hand.
+    """
+
+    values: tuple[float, ...]
+    loss: float
+    violations: tuple[float, ...] = ()
+    outcome: Outcome | None = field(default=None, compare=False, repr=False)
+
+
+class Sampler:
+    """A source of points; derive from it and override what the sampler learns from.
+
+    Every call but `propose`, `next_step` and `step` is repeated when a campaign is resumed.
+
+    Attributes:
+        learns: From results. One that does not spreads over methods and subsets by itself.
+        needs_gold: It asks for gradients, which need tasks with gold answers.
+        several_objectives: It can search for a Pareto front.
+    """
+
+    learns: ClassVar[bool] = True
+    needs_gold: bool = False
+    several_objectives: ClassVar[bool] = True
+
+    def __init__(self, problem: Problem) -> None:
+        """Begin a search."""
+
+    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        """Return a point for trial `number`; another `attempt` may give another point."""
+        raise NotImplementedError
+
+    def asked(self, number: int, params: Params) -> None:
+        """Note that trial `number` is in flight, at the point proposed or another."""
+
+    def told(self, number: int, params: Params, result: Measurement | None) -> None:
+        """Take the result of a trial; None: it failed."""
+
+    def known(self, params: Params, result: Measurement) -> None:
+        """Take a point that no trial asked for, such as a baseline's."""
+
+    def restart(self) -> None:
+        """Go on around the best point known, if the sampler draws around one."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a point of a descent is to be scored before anything else."""
+        return False
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether a descent is under way, or its last point not scored yet."""
+        return False
+
+    def next_step(self, *, begin: bool = True) -> Step | None:
+        """Return a gradient to be taken by an idle worker; None: ask for a trial instead.
+
+        Args:
+            begin: Whether another descent may begin.
+        """
+        return None
+
+    def step(
+        self, descent: int, number: int, params: Params, items: Mapping[str, tuple[int, ...]]
+    ) -> Step:
+        """Return a step as it was asked for before."""
+        raise NotImplementedError
+
+    def step_asked(self, step: Step) -> None:
+        """Note that a step is in flight."""
+
+    def step_told(self, descent: int, gradients: Mapping[str, float] | None) -> None:
+        """Take the gradient of the step in flight of a descent; None: it failed."""
+
+
+def seed_of(seed: int, number: int, attempt: int = 0) -> int:
+    """Return a 32-bit seed of its own for each trial (and attempt) of a study."""
+    entropy = (seed, number) if attempt == 0 else (seed, number, attempt)
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
