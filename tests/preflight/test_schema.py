@@ -111,7 +111,7 @@ def test_what_a_user_may_write_validates(faults, path, value):
         (("space", "method"), []),
         (("objectives",), []),
         (("objectives", 0, "weight"), 0),
-        (("search", "sampler"), "cma"),
+        (("search", "pruner"), "median"),
         (("search", "trials"), 0),
         (("search", "trials"), 1.5),
         (("items", "search"), "many"),
