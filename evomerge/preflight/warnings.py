@@ -12,7 +12,8 @@ from evomerge.merge.devices import torch_dtype
 from evomerge.merge.layout import Layout
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.machine import Here
-from evomerge.space import REST, codes
+from evomerge.space import REST
+from evomerge.space.choices import is_choice
 from evomerge.workers.memory_plan import MemoryPlan, size
 
 TOO_LONG = 30 * 86400
@@ -56,7 +57,7 @@ def warnings_of(
 def without_gradient(space: SearchSpace, sampler: str) -> Iterator[str]:
     """Yield a warning where the sampler `gradient` meets dimensions that have none."""
     names, smooth = tuple(space.distributions), set(space.differentiable)
-    flat = [name for name in names if name not in smooth and not codes.is_choice(name)]
+    flat = [name for name in names if name not in smooth and not is_choice(name)]
     if sampler == "gradient" and flat:
         kinds = Counter(name.split("/")[0] for name in flat)
         listed = ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in kinds.items())

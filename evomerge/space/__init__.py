@@ -11,8 +11,7 @@ from evomerge.space.choices import (
     moved_to,
     neighbours,
 )
-from evomerge.space.dimensions import REST
-from evomerge.space.facts import Family
+from evomerge.space.dimensions import REST, Family
 from evomerge.space.groups import layer_groups
 from evomerge.space.space import Space
 from evomerge.space.transfer import transfer

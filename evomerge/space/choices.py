@@ -6,16 +6,14 @@ middle, so that every trial is a point of the whole space.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.space import codes
-from evomerge.space.dimensions import Searched
-from evomerge.space.facts import WEIGHT
-from evomerge.space.gradient import has_gradient
+from evomerge.space.dimensions import WEIGHT, Searched, has_gradient
+from evomerge.space.groups import Numbers
 
 if TYPE_CHECKING:
     from evomerge.space.space import Space
@@ -44,7 +42,7 @@ def choice_of(space: Space, params: Mapping[str, float]) -> Choice:
     """Return what a point chooses."""
     method, experts = space.method(params), tuple(space.family.experts)
     if space.settings.subsets and WEIGHT in space.methods[method].parameters:
-        part = codes.taking_part(experts, params)
+        part = taking_part(experts, params)
         experts = tuple(one for one, takes in zip(experts, part, strict=True) if takes)
     return Choice(method, experts)
 
@@ -83,7 +81,7 @@ def default_point(space: Space, choice: Choice) -> dict[str, float]:
     """
     found = space.middle(choice.method)
     if space.settings.subsets:
-        found |= {codes.use(one): float(one in choice.experts) for one in space.family.experts}
+        found |= {use(one): float(one in choice.experts) for one in space.family.experts}
     return found | _defaults(space, choice)
 
 
@@ -122,3 +120,56 @@ def _defaults(space: Space, choice: Choice) -> dict[str, float]:
             values = np.full(len(one.experts), float(default)).clip(one.low, one.high)
             found |= one.params(one.constant(values))
     return found
+
+
+ON = 0.5
+"""From here on an expert takes part."""
+
+
+def names(methods: Sequence[str], experts: Iterable[str]) -> list[str]:
+    """Return the dimensions.
+
+    Args:
+        methods: All that may be chosen; a single one needs no dimension.
+        experts: Those that may be left out; none where all always take part.
+    """
+    found = [score(method) for method in methods] if len(methods) > 1 else []
+    return found + [use(expert) for expert in experts]
+
+
+def score(method: str) -> str:
+    """Return the dimension that holds a method's score."""
+    return f"method/{method}"
+
+
+def use(expert: str) -> str:
+    """Return the dimension that says whether an expert takes part."""
+    return f"use/{expert}"
+
+
+def is_choice(name: str) -> bool:
+    """Tell whether a dimension is of those that choose the method, or who takes part."""
+    return name.startswith((score(""), use("")))
+
+
+def chosen(methods: Sequence[str], params: Mapping[str, float]) -> str:
+    """Return the method with the highest score, the first of equals."""
+    return methods[0] if len(methods) == 1 else max(methods, key=lambda m: params[score(m)])
+
+
+def choosing(methods: Sequence[str], method: str) -> dict[str, float]:
+    """Return scores that choose a method."""
+    return {score(name): float(name == method) for name in methods} if len(methods) > 1 else {}
+
+
+def taking_part(experts: Iterable[str], params: Mapping[str, float]) -> Numbers:
+    """Return 1 for each expert that takes part, 0 for another; where none would, the highest does.
+
+    Returns:
+        Shape [experts].
+    """
+    values = np.array([params[use(expert)] for expert in experts])
+    part = values >= ON
+    if not part.any():
+        part[values.argmax()] = True
+    return part.astype(np.float64)

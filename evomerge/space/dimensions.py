@@ -11,15 +11,35 @@ from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 
 from evomerge import config as campaign
+from evomerge.candidate import Vocabulary
 from evomerge.merge.methods import Method
-from evomerge.space.facts import WEIGHT, Family
 from evomerge.space.groups import LayerGroups, Numbers
-from evomerge.space.shares import scaled, scaled_gradients
 
+WEIGHT = "weight"
+"""The parameter that leaves a model out at 0."""
 REST = "rest"
 
 Place = tuple[int, int, int]
 """Row, component, expert. An axis by which a parameter does not differ has length 1."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The models, as recipes name them.
+
+    Attributes:
+        base: A folder or a Hub id.
+        experts: Name → folder, Hub id, or `MODEL+ADAPTER`.
+        num_layers: Layers of each.
+        dtype: Of the merged weights.
+        vocabulary: Whose tokens the merged models have; None: they all have the same.
+    """
+
+    base: str
+    experts: Mapping[str, str]
+    num_layers: int
+    dtype: str
+    vocabulary: Vocabulary | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +199,62 @@ def is_per_source(name: str, methods: Mapping[str, Method]) -> bool:
     """Tell whether each model has a value of its own for a parameter, in any of the methods."""
     facts = [method.parameters.get(name) for method in methods.values()]
     return any(fact.per_source for fact in facts if fact is not None)
+
+
+def is_differentiable(name: str, methods: Mapping[str, Method]) -> bool:
+    """Tell whether some method has gradients by a parameter."""
+    return any(has_gradient(name, method) for method in methods.values())
+
+
+def has_gradient(name: str, method: Method) -> bool:
+    """Tell whether a method takes a parameter and has gradients by it."""
+    taken = method.parameters.get(name)
+    return taken is not None and method.gradients is not None and taken.differentiable
+
+
+def scaled(values: Numbers, total: float, part: Numbers) -> Numbers:
+    """Return values of the sum `total`; where all are 0, equal shares for those that take part.
+
+    Args:
+        values: At least 0, the experts along the last axis; 0 for one that takes no part.
+        total: What they shall add up to.
+        part: 1 for an expert that takes part, 0 for another; shape [experts].
+    """
+    found = values.sum(axis=-1, keepdims=True)
+    equal = np.broadcast_to(part / part.sum(), values.shape)
+    shares: Numbers = np.divide(values, found, out=equal.copy(), where=found > 0)
+    return shares * total
+
+
+def scaled_gradients(values: Numbers, total: float, part: Numbers, gradients: Numbers) -> Numbers:
+    """Return gradients by the values from gradients by what `scaled` makes of them.
+
+    With v_e = s r_e / R the gradient by r_e is s / R (g_e - Σ_k g_k r_k / R). Where R is 0, v jumps; there
+    the answer is the one of equal values that add up to s, which points the right way.
+
+    Args:
+        values: As for `scaled`.
+        total: As for `scaled`.
+        part: As for `scaled`.
+        gradients: By the scaled values, shaped as `values`.
+    """
+    found = values.sum(axis=-1, keepdims=True)
+    share = scaled(values, 1.0, part)
+    mean = (gradients * share).sum(axis=-1, keepdims=True)
+    by_value: Numbers = (gradients - mean) * total / np.where(found > 0, found, total)
+    return by_value
+
+
+def within(values: Numbers, high: Numbers) -> Numbers:
+    """Return the values in the same proportions, small enough for none to exceed its `high`.
+
+    Args:
+        values: At least 0, the experts along the last axis.
+        high: Largest value of each expert, above 0; shape [experts].
+    """
+    excess = (values / high).max(axis=-1, keepdims=True)
+    kept: Numbers = values / np.maximum(excess, 1.0)
+    return kept
 
 
 def _of_range(

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from evomerge import config as campaign
 from evomerge.errors import CampaignError
 from evomerge.merge.methods import Method
-from evomerge.space.dimensions import is_per_source
-from evomerge.space.facts import WEIGHT, Family
+from evomerge.space.dimensions import WEIGHT, Family, is_per_source
 
 
 def check_settings(

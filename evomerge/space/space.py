@@ -1,6 +1,6 @@
 """The searched space as a fixed rectangle of numbers, and the way from its points to candidates and back.
 
-Every dimension is a float that is present in every trial, a searched method included (`codes`), so
+Every dimension is a float that is present in every trial, a searched method included (`choices`), so
 samplers never meet a parameter that is not always there.
 """
 
@@ -18,13 +18,17 @@ from evomerge.candidate import Merge
 from evomerge.candidate.merge import Own, Shared, tuples
 from evomerge.candidate.trial import Gradients
 from evomerge.merge.methods import METHODS, Method
-from evomerge.space import codes
-from evomerge.space.baselines import Baseline, Wanted, baselines
-from evomerge.space.dimensions import Searched, searched
-from evomerge.space.facts import WEIGHT, Family
-from evomerge.space.gradient import gradient, is_differentiable
+from evomerge.space import choices
+from evomerge.space.baselines import Baseline, Wanted, baselines, located
+from evomerge.space.dimensions import (
+    WEIGHT,
+    Family,
+    Searched,
+    has_gradient,
+    is_differentiable,
+    searched,
+)
 from evomerge.space.groups import LayerGroups, Numbers, layer_groups
-from evomerge.space.locating import located
 from evomerge.space.rules import check_settings
 from evomerge.space.transfer import transfer
 
@@ -76,7 +80,7 @@ class Space:
         parameters = searched(settings, family, methods, groups)
         optional = family.experts if settings.subsets else ()
         distributions = {
-            name: FloatDistribution(0.0, 1.0) for name in codes.names(settings.method, optional)
+            name: FloatDistribution(0.0, 1.0) for name in choices.names(settings.method, optional)
         }
         for one in parameters:
             distributions |= one.distributions()
@@ -119,7 +123,7 @@ class Space:
 
     def method(self, params: Mapping[str, float]) -> str:
         """Return the method at a point: the one with the highest score, the first of equals."""
-        return codes.chosen(self.settings.method, params)
+        return choices.chosen(self.settings.method, params)
 
     def candidate(self, params: Mapping[str, float]) -> Merge:
         """Return the merge of a point.
@@ -166,7 +170,7 @@ class Space:
     def middle(self, method: str) -> dict[str, float]:
         """Return the middle of all ranges, with a method chosen."""
         middle = {name: (one.low + one.high) / 2 for name, one in self.distributions.items()}
-        return middle | codes.choosing(self.settings.method, method)
+        return middle | choices.choosing(self.settings.method, method)
 
     def baselines(self) -> tuple[Baseline, ...]:
         """Return parents and naive merges, each with its point where it lies in this space."""
@@ -205,13 +209,27 @@ class Space:
         Raises:
             ValueError: `gradients` holds none by a parameter that should have some.
         """
-        return gradient(self, params, gradients)
+        method = self.methods[self.method(params)]
+        found: dict[str, float] = {}
+        for one in self.searched:
+            if not is_differentiable(one.name, self.methods):
+                continue
+            if not has_gradient(
+                one.name, method
+            ):  # the model does not depend on it, or has none by it
+                found |= dict.fromkeys(one.places, 0.0)
+                continue
+            if one.name not in gradients.numbers:
+                raise ValueError(f"there is no gradient by {one.name}")
+            by_value = np.array(gradients.numbers[one.name], dtype=np.float64)
+            found |= one.gradients(params, self.part(one, params), by_value)
+        return found
 
     def part(self, one: Searched, params: Mapping[str, float]) -> Numbers | None:
         """Return which experts take part in a parameter, 1 or 0, [experts]; None: no one is left out."""
         if not self.settings.subsets or one.name != WEIGHT:
             return None
-        return codes.taking_part(self.family.experts, params)
+        return choices.taking_part(self.family.experts, params)
 
     @cached_property
     def named(self) -> Mapping[str, Searched]:

@@ -13,11 +13,9 @@ import numpy as np
 
 from evomerge import config as campaign
 from evomerge.candidate.merge import component_of
-from evomerge.space import codes
-from evomerge.space.dimensions import Searched
-from evomerge.space.facts import WEIGHT
+from evomerge.space import choices
+from evomerge.space.dimensions import WEIGHT, Searched, within
 from evomerge.space.groups import Numbers, mean_overlap, regrouped
-from evomerge.space.shares import within
 
 if TYPE_CHECKING:
     from evomerge.space.space import Space
@@ -51,10 +49,10 @@ def transfer(old: Space, new: Space, params: Mapping[str, float]) -> dict[str, f
 
 
 def _choices(old: Space, new: Space, params: Mapping[str, float]) -> dict[str, float]:
-    names = (*map(codes.score, new.settings.method), *map(codes.use, new.family.experts))
+    names = (*map(choices.score, new.settings.method), *map(choices.use, new.family.experts))
     found = {name: params.get(name, 1.0) for name in names}
     if old.settings.method != new.settings.method:
-        found |= codes.choosing(new.settings.method, old.method(params))
+        found |= choices.choosing(new.settings.method, old.method(params))
     return found
 
 

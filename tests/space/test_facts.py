@@ -1,7 +1,7 @@
 import pytest
 
 from evomerge.merge.methods import METHODS
-from evomerge.space.facts import WEIGHT, Family
+from evomerge.space.dimensions import WEIGHT, Family
 
 GRADIENTD = {"weight", "lambda", "t", "scale"}
 

@@ -1,7 +1,6 @@
 import pytest
 
-from evomerge.space.baselines import Wanted
-from evomerge.space.locating import located
+from evomerge.space.baselines import Wanted, located
 
 WEIGHT = {"low": 0.0, "high": 1.2}
 PLAIN = {"density": 1.0, "lambda": 1.0, "normalize": False}

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.space.shares import scaled, scaled_gradients, within
+from evomerge.space.dimensions import scaled, scaled_gradients, within
 
 VALUES = st.lists(st.floats(0, 2), min_size=3, max_size=3).map(np.array)
 ALL = np.ones(3)
