@@ -237,7 +237,7 @@ def merge(
     if trial is not None:
         if not isinstance(source, str | Path):
             raise UserError("a trial is one of a results folder; give the folder as source")
-        import_quickly("evomerge.materialise").materialise(
+        import_quickly("evomerge.result").materialise(
             Path(source), str(trial), Path(out), **settings
         )
         return

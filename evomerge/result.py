@@ -1,4 +1,4 @@
-"""What a campaign leaves: the winner, the leaderboard, every trial."""
+"""What a campaign leaves: the winner, the leaderboard, every trial, each of which can be saved as a model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 from evomerge.candidate.trial import Entry
 from evomerge.errors import ResultsError
+from evomerge.report.card import model_card
 from evomerge.report.formats import render
 from evomerge.report.leaderboard import Leaderboard, leaderboard
-from evomerge.store import Store
+from evomerge.store import Store, StoredTrial
+
+BEST = "best"
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,3 +76,68 @@ class Result:
     def _repr_html_(self) -> str:
         """Return the leaderboard as a table, for notebooks."""
         return render(self.leaderboard, "html")
+
+
+def materialise(
+    results: Path,
+    trial: str,
+    out: Path,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> int:
+    """Build and save the model of one trial, such as a member of a Pareto front.
+
+    Args:
+        results: The campaign's results folder.
+        trial: Its number, or `best`: the winner.
+        out: Folder of the model.
+        device: Where to compute.
+        dtype: Of the file; None: the campaign's.
+        trust_remote_code: Let models run their code even where the campaign does not.
+        allow_pickle: Accept PyTorch pickles even where the campaign does not.
+
+    Returns:
+        The trial's number.
+
+    Raises:
+        ResultsError: The folder holds no campaign or no such trial, no winner is chosen yet, or `out` exists.
+        MergeError: The maths has no answer, or the disk does not take the result.
+    """
+    from evomerge.kinds import kind_of
+
+    with Store.open(results, write=False) as store:
+        chosen = _chosen(store, trial)
+        board = leaderboard(store, chosen.number)
+        card = model_card(store, board, board.row(chosen.entry.key))
+        models = store.campaign.models
+    kind_of(chosen.candidate).save(
+        chosen.candidate,
+        out,
+        device=device,
+        dtype=dtype,
+        card=card,
+        trust_remote_code=trust_remote_code or models.trust_remote_code,
+        allow_pickle=allow_pickle or models.allow_pickle,
+    )
+    return chosen.number
+
+
+def _chosen(store: Store, trial: str) -> StoredTrial:
+    trials = store.trials()
+    wanted = trial
+    if trial == BEST:
+        if store.winner is None:
+            raise ResultsError("no winner was chosen yet; give a trial's number", file=store.folder)
+        wanted = str(store.winner.number)
+    for one in trials:
+        if wanted == str(one.number):
+            return one
+    known = f"0 to {len(trials) - 1}" if trials else "none yet"
+    raise ResultsError(
+        f'found "{trial}", expected {BEST} or the number of a trial ({known})',
+        file=store.folder,
+        field="--trial",
+    )

@@ -24,9 +24,9 @@ def campaign(tmp_path_factory):
 
 def agreed_winner(folder, tmp_path):
     """The number of the winner, on which everything that names one must agree."""
-    from evomerge.materialise import materialise
     from evomerge.preflight.check import preflight
     from evomerge.preflight.warm_start import first_points
+    from evomerge.result import materialise
 
     with Store.open(folder, write=False) as store:
         number, board = store.winner.number, leaderboard(store)

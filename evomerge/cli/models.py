@@ -30,7 +30,7 @@ def merge(
 ) -> None:
     """Build one merged model from a recipe, or from a trial of a campaign, and save it."""
     if trial is not None:
-        from evomerge.materialise import materialise
+        from evomerge.result import materialise
 
         number = materialise(
             source,

@@ -10,7 +10,7 @@ from evomerge.candidate import Merge, Recipe
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
-from evomerge.merge.plan import Plan, TensorPlan, plan_merge
+from evomerge.merge.plan import MergePlan, TensorPlan, plan_merge
 from evomerge.merge.resident import Memory, ResidentInputs
 from evomerge.merge.vocabulary import OutputVocabulary
 
@@ -31,7 +31,7 @@ class MergeRun:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: MergePlan,
         checkpoints: Mapping[str, Checkpoint],
         *,
         device: torch.device | str = "cpu",

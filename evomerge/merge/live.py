@@ -18,7 +18,7 @@ from evomerge.merge.gradients import GradientTape, recomputed, recorded
 from evomerge.merge.heads import is_tied, untied_config
 from evomerge.merge.layout import Layout
 from evomerge.merge.models import open_models
-from evomerge.merge.plan import Plan, plan_merge
+from evomerge.merge.plan import MergePlan, plan_merge
 from evomerge.merge.resident import Memory
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
@@ -171,7 +171,7 @@ class LiveModel:
             for name, tensor in run.tensors():
                 self._targets[name].copy_(tensor)
 
-    def _is_by_name(self, plan: Plan) -> bool:
+    def _is_by_name(self, plan: MergePlan) -> bool:
         return all(piece.name in self._targets for piece in plan.tensors)
 
     def _layers(self) -> tuple[torch.nn.Module, ...]:

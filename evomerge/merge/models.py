@@ -12,7 +12,7 @@ from evomerge.candidate import Vocabulary
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.family import check_family
 from evomerge.merge.heads import with_heads
-from evomerge.merge.plan import Plan
+from evomerge.merge.plan import MergePlan
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.vocabulary import OutputVocabulary
 
@@ -48,7 +48,7 @@ class OpenModels:
         folder = str(self.base.tokenizer_folder)
         return load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
 
-    def seen(self, plan: Plan) -> Mapping[str, Checkpoint]:
+    def seen(self, plan: MergePlan) -> Mapping[str, Checkpoint]:
         """Return the models as a merge reads them: with their rows matched by token, where that was asked."""
         if self.vocabulary is None:
             return self.checkpoints

@@ -48,7 +48,7 @@ class TensorPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MergePlan:
     """A merge, ready to be computed.
 
     Attributes:
@@ -72,7 +72,7 @@ class Plan:
     chat_template: str | None = None
 
 
-def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
+def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
     """Plan a merge.
 
     Args:
@@ -102,7 +102,7 @@ def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) ->
         tensors = _recipe_tensors(source, chosen, slices, layout)
         dtype = source.out_dtype or dtype
         chat_template = source.chat_template
-    return Plan(
+    return MergePlan(
         method=chosen,
         config=config,
         tensors=tuple(tensors),

@@ -22,7 +22,7 @@ from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.family import check_finite
 from evomerge.merge.models import open_models
-from evomerge.merge.plan import Plan, plan_merge
+from evomerge.merge.plan import MergePlan, plan_merge
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.validation import check_recipe
 
@@ -110,7 +110,7 @@ def save(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _inputs(plan: Plan, model: str) -> list[str]:
+def _inputs(plan: MergePlan, model: str) -> list[str]:
     """The tensors of a model that a plan reads."""
     names = (
         tensor

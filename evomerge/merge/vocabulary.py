@@ -26,7 +26,7 @@ from evomerge.candidate import TokenSource, Vocabulary, token_sources
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.location import locate, split_adapter
-from evomerge.merge.plan import Plan
+from evomerge.merge.plan import MergePlan
 from evomerge.merge.rows import Group, seen_through
 from evomerge.merge.tokenizer import MISSING, Tokens, load_tokenizer, tokens_of
 
@@ -116,7 +116,7 @@ class OutputVocabulary:
             _heights=heights,
         )
 
-    def seen(self, plan: Plan, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
+    def seen(self, plan: MergePlan, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
         """Return the models with their embeddings and heads row by row in this vocabulary.
 
         Which rows a model gets of tokens that it lacks depends on the other inputs of the same tensor.

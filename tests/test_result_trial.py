@@ -11,8 +11,8 @@ from evomerge.candidate import Merge
 from evomerge.candidate.trial import Entry, Estimate, Job, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
-from evomerge.materialise import materialise
 from evomerge.merge.saving import save
+from evomerge.result import materialise
 from evomerge.store import Store
 
 
