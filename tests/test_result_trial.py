@@ -75,7 +75,7 @@ def test_a_trial_is_rebuilt_to_the_byte_with_card_and_recipe(
     assert materialise(store.folder, "0", tmp_path / "out") == 0
     assert same_weights(tmp_path / "out", tmp_path / "expected")
     assert not same_weights(tmp_path / "out", tmp_path / "another")
-    assert recipe.load(tmp_path / "out" / "recipe.yaml") == made(llama_family, 0)
+    assert recipe.load(tmp_path / "out" / "recipe.yaml") == made(llama_family, 0).recipe()
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "trial 0 of 3 (sampler" in card
     assert "These are search items" in card
