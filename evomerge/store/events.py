@@ -1,7 +1,7 @@
 """The append-only table of events in `study.db`: all that a campaign did, in its order.
 
-Rows are written once and never changed; what a campaign's state is, is read from them in order. The
-content of an event is JSON, compressed: Python writes and reads every float exactly, NaN included.
+Rows are written once and never changed; a campaign's state is read from them in order. The content of an
+event is JSON, compressed: Python writes and reads every float exactly, NaN included.
 """
 
 from __future__ import annotations

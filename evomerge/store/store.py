@@ -25,13 +25,6 @@ from evomerge.store.campaign_file import as_run, with_facts, with_trials
 from evomerge.store.database import Backups
 from evomerge.store.encoding import Ids, outcome_to_json
 from evomerge.store.events import EventLog
-from evomerge.store.reading import (
-    read_baselines,
-    read_evaluations,
-    read_steps,
-    read_trials,
-    read_winner,
-)
 from evomerge.store.records import (
     Evaluation,
     StoredBaseline,
@@ -39,6 +32,11 @@ from evomerge.store.records import (
     StoredTrial,
     Winner,
     by_task,
+    read_baselines,
+    read_evaluations,
+    read_steps,
+    read_trials,
+    read_winner,
 )
 
 
@@ -242,7 +240,7 @@ class Store:
                 which is a failure.
         """
         if loss is not None and not math.isfinite(loss):
-            raise ValueError(f"a loss of {loss} is none: tell a failure")
+            raise ValueError(f"a loss of {loss} is not finite: tell a failure")
         key = _step_key(descent, step)
         with self._log.transaction():
             self._refuse_unless_asked("gradient asked", "gradient told", key, key)

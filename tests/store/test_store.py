@@ -157,7 +157,7 @@ def test_a_gradient_step_is_asked_once_and_told_once(store: Store) -> None:
         store.gradient_asked(0, 0, {"first": (0,)}, {"a": 1.0})
     with pytest.raises(ValueError, match="step 1 of descent 0 was not asked"):
         store.gradient_told(0, 1, 1.0, {"a": 1.0})
-    with pytest.raises(ValueError, match="a loss of nan is none"):
+    with pytest.raises(ValueError, match="a loss of nan is not finite"):
         store.gradient_told(0, 0, float("nan"), {"a": 1.0})
     store.gradient_told(0, 0, 1.0, {"a": 1.0})
     with pytest.raises(ValueError, match="step 0 of descent 0 was told before"):
