@@ -7,15 +7,15 @@ workers start.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from evomerge.config import Campaign, Workers
+from evomerge.config import Campaign
 from evomerge.errors import UserError
 from evomerge.preflight.typos import check_names
 from evomerge.progress import Display, Style, open_display
-from evomerge.workers import EarlyPool, start_early
+from evomerge.workers import started_workers
 from evomerge.workers.imports import import_quickly
 
 if TYPE_CHECKING:
@@ -65,11 +65,13 @@ def search(
 
         check_names(loaded, file)
         refuse_existing(Path(loaded.out), force=force)
-        with _early(loaded.workers, loaded.search.deterministic, address) as early:
+        with started_workers(
+            loaded.workers, address=address, ordered=loaded.search.deterministic
+        ) as started:
             shown.say(f"{loaded.name}: starting")
             run = import_quickly("evomerge.run")
             result: Result = run.search(
-                loaded, file=file, force=force, address=address, display=shown, early=early
+                loaded, file=file, force=force, address=address, display=shown, started=started
             )
         _announce(shown, result)
     return result
@@ -109,7 +111,9 @@ def resume(
             result = open(folder)
         else:
             campaign = campaign.override(workers=workers)
-            with _early(campaign.workers, campaign.search.deterministic, address) as early:
+            with started_workers(
+                campaign.workers, address=address, ordered=campaign.search.deterministic
+            ) as started:
                 shown.say(f"{campaign.name}: starting")
                 run = import_quickly("evomerge.run")
                 result = run.resume(
@@ -118,7 +122,7 @@ def resume(
                     workers=workers,
                     address=address,
                     display=shown,
-                    early=early,
+                    started=started,
                 )
         _announce(shown, result)
     return result
@@ -206,12 +210,12 @@ def merge(
     source: Candidate | Recipe | str | Path,
     out: str | Path,
     *,
-    trial: int | Literal["best"] | None = None,
+    trial: int | str | None = None,
     device: str = "cpu",
     dtype: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
-) -> None:
+) -> int | None:
     """Build one merged model and save it with its tokenizer, recipe and model card.
 
     Args:
@@ -223,6 +227,9 @@ def merge(
         dtype: Of the file; None: the recipe's.
         trust_remote_code: Let models run code of their own.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
+
+    Returns:
+        With `trial`: its number.
 
     Raises:
         UserError: The recipe, a model or the folder is wrong.
@@ -237,20 +244,21 @@ def merge(
     if trial is not None:
         if not isinstance(source, str | Path):
             raise UserError("a trial is one of a results folder; give the folder as source")
-        import_quickly("evomerge.result").materialise(
+        number: int = import_quickly("evomerge.result").materialise(
             Path(source), str(trial), Path(out), **settings
         )
-        return
+        return number
     from evomerge import candidate as recipes
     from evomerge.errors import RecipeError
-    from evomerge.kinds import kind_of
 
     if isinstance(source, recipes.Recipe):
         import_quickly("evomerge.merge.saving").save(source, out, **settings)
-        return
+        return None
     if not isinstance(source, str | Path):
+        from evomerge.kinds import kind_of
+
         kind_of(source).save(source, out, **settings)
-        return
+        return None
     if Path(source).is_dir():
         raise UserError("is a folder; say which trial: trial=N, or trial='best'", file=source)
     loaded = recipes.load(Path(source))
@@ -258,6 +266,7 @@ def merge(
         import_quickly("evomerge.merge.saving").save(loaded, out, **settings)
     except RecipeError as error:
         raise recipes.located(error, Path(source)) from error
+    return None
 
 
 def score(
@@ -321,20 +330,6 @@ def score(
             **settings,
         )
     return scores
-
-
-def _early(
-    workers: Workers, ordered: bool, address: str | None
-) -> AbstractContextManager[EarlyPool | None]:
-    early = start_early(
-        count=workers.count,
-        cpus=workers.cpus,
-        gpus=workers.gpus,
-        address=address,
-        retries=workers.retries,
-        ordered=ordered,
-    )
-    return nullcontext() if early is None else early
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from evomerge.search.selection import choose_winner, compared_baselines, pick_fi
 from evomerge.search.study import Study
 from evomerge.space import Baseline
 from evomerge.store import Store, refuse_existing
-from evomerge.workers import Assignment, EarlyPool, Pool, open_pool
+from evomerge.workers import Pool, Started, WorkerSetup, open_pool
 
 
 def search(
@@ -40,7 +41,7 @@ def search(
     force: bool = False,
     address: str | None = None,
     display: Display | None = None,
-    early: EarlyPool | None = None,
+    started: Started | None = None,
 ) -> Result:
     """Run a campaign in a new results folder.
 
@@ -50,7 +51,7 @@ def search(
         force: Replace an existing results folder.
         address: A Ray cluster to join; None starts Ray on this machine.
         display: Shows progress.
-        early: Workers that were started already, by the campaign's settings.
+        started: Workers that were started already, by the campaign's settings.
 
     Raises:
         UserError: Something in the campaign, its models or tasks is wrong; nothing is written then.
@@ -63,16 +64,17 @@ def search(
         display.say(note)
     ready = preflight(campaign, file)
     facts = facts_of(ready, first_points(ready, file))
-    if early is not None:
-        early.check()
-    with Store.create(
-        folder,
-        ready.campaign,
-        facts,
-        directions=Objectives(ready.campaign, better=ready.items.higher_is_better).directions,
-        force=force,
-    ) as store:
-        return _run(store, ready, address, display, early)
+    with (
+        _workers(ready, address, started) as pool,
+        Store.create(
+            folder,
+            ready.campaign,
+            facts,
+            directions=Objectives(ready.campaign, better=ready.items.higher_is_better).directions,
+            force=force,
+        ) as store,
+    ):
+        return _run(store, ready, pool, display)
 
 
 def resume(
@@ -82,7 +84,7 @@ def resume(
     workers: int | None = None,
     address: str | None = None,
     display: Display | None = None,
-    early: EarlyPool | None = None,
+    started: Started | None = None,
 ) -> Result:
     """Go on where a campaign stopped.
 
@@ -92,15 +94,13 @@ def resume(
         workers: Number of workers from now on; None: as before.
         address: A Ray cluster to join.
         display: Shows progress.
-        early: Workers that were started already, by the campaign's settings.
+        started: Workers that were started already, by the campaign's settings.
 
     Raises:
         ResultsError: The folder holds no campaign, is in use, or its models, tasks or libraries changed.
     """
     display = display or NoDisplay()
     with Store.open(folder, write=True) as store:
-        if early is not None:
-            early.check()
         campaign = store.campaign
         if workers is not None:
             settings = campaign.workers.model_copy(update={"count": workers})
@@ -108,11 +108,12 @@ def resume(
         ready = preflight(campaign)
         for warning in refuse_changes(store, facts_of(ready)):
             display.say(warning)
-        store.finish(
-            False
-        )  # before the budget: a process killed in between leaves more to do, not less
-        store.extend(trials)
-        return _run(store, _with_budget_of(ready, store), address, display, early)
+        with _workers(ready, address, started) as pool:
+            store.finish(
+                False
+            )  # before the budget: a process killed in between leaves more to do, not less
+            store.extend(trials)
+            return _run(store, _with_budget_of(ready, store), pool, display)
 
 
 def _with_budget_of(ready: Preflight, store: Store) -> Preflight:
@@ -122,55 +123,57 @@ def _with_budget_of(ready: Preflight, store: Store) -> Preflight:
     return replace(ready, campaign=ready.campaign.model_copy(update={"search": search}))
 
 
-def _run(
-    store: Store,
-    ready: Preflight,
-    address: str | None,
-    display: Display,
-    early: EarlyPool | None,
-) -> Result:
+@contextmanager
+def _workers(ready: Preflight, address: str | None, started: Started | None) -> Iterator[Pool]:
+    """Let workers load while the driver goes on; whatever goes wrong, they end at once."""
+    campaign = ready.campaign
+    pool = open_pool(
+        setup_of(ready),
+        campaign.workers,
+        address=address,
+        ordered=campaign.search.deterministic,
+        started=started,
+    )
+    try:
+        yield pool
+    finally:
+        pool.close(force=True)
+
+
+def _run(store: Store, ready: Preflight, pool: Pool, display: Display) -> Result:
     """Tell the whole story; every step skips what the store already holds."""
-    campaign, workers = ready.campaign, ready.campaign.workers
-    with _opened(
-        open_pool(
-            assignment_of(ready),
-            count=workers.count,
-            cpus=workers.cpus,
-            gpus=workers.gpus,
-            address=address,
-            retries=workers.retries,
-            ordered=campaign.search.deterministic,
-            early=early,
-        )
-    ) as pool:
-        store.finish(False)
-        pool.wait_ready()
-        bench = _Bench(store, campaign, pool, display)
-        baselines = ready.space.baselines()
-        if bench.score("parents and baselines", _candidates(baselines), "search"):
-            board = leaderboard(store)
-            for note in zero_notes(board.rows, board.campaign.goals, "search"):
-                display.say(note)
-        aims = Objectives.of(campaign, store.facts, store.evaluations(), "search")
-        aims.check()
-        study = Study(
-            ready.space,
-            aims,
-            store,
-            known=_known(store, baselines),
-            first=store.facts.get("first", ()),
-            counts=_gold_counts(ready),
-            race=_race(ready, aims, display),
-        )
-        explore(campaign, store, study, pool, display)
-        if study.tally.gradient_failure is not None:
-            display.say(f"a descent ended early: {study.tally.gradient_failure}")
-        winner = _selected(ready, study, store, bench, baselines)
-        compared = compared_baselines(store, baselines)
-        bench.score("holdout", [*_candidates(compared), winner], "holdout")
-    board = leaderboard(store)
-    _save(store, winner, board, display)
-    store.finish()
+    campaign = ready.campaign
+    store.finish(False)
+    pool.wait_ready()
+    bench = _Bench(store, campaign, pool, display)
+    baselines = ready.space.baselines()
+    if bench.score("parents and baselines", _candidates(baselines), "search"):
+        board = leaderboard(store)
+        for note in zero_notes(board.rows, board.campaign.goals, "search"):
+            display.say(note)
+    aims = Objectives.of(campaign, store.facts, store.evaluations(), "search")
+    aims.check()
+    study = Study(
+        ready.space,
+        aims,
+        store,
+        known=_known(store, baselines),
+        first=store.facts.get("first", ()),
+        counts=_gold_counts(ready),
+        race=_race(ready, aims, display),
+    )
+    explore(campaign, store, study, pool, display)
+    if study.tally.gradient_failure is not None:
+        display.say(f"a descent ended early: {study.tally.gradient_failure}")
+    winner = _selected(ready, study, store, bench, baselines)
+    compared = compared_baselines(store, baselines)
+    bench.score("holdout", [*_candidates(compared), winner], "holdout")
+    with ThreadPoolExecutor(1) as beside:  # Ray takes a second and a half to end
+        closed = beside.submit(pool.close)
+        board = leaderboard(store)
+        _save(store, winner, board, display)
+        store.finish()
+    closed.result()
     return Result(Path(store.folder), board, winner)
 
 
@@ -286,10 +289,10 @@ def _save(store: Store, winner: Entry, board: Leaderboard, display: Display) -> 
         store.write_file("front.json", front_json(store))
 
 
-def assignment_of(ready: Preflight) -> Assignment:
+def setup_of(ready: Preflight) -> WorkerSetup:
     """Return what the workers of a checked campaign need to start."""
     campaign = ready.campaign
-    return Assignment(
+    return WorkerSetup(
         models=(ready.family.family.base, *ready.family.family.experts.values()),
         dtype=campaign.models.dtype,
         requests=ready.requests,
@@ -306,13 +309,3 @@ def assignment_of(ready: Preflight) -> Assignment:
         methods=campaign.space.method,
         vocabulary=ready.family.family.vocabulary,
     )
-
-
-@contextmanager
-def _opened(pool: Pool) -> Iterator[Pool]:
-    finished = False
-    try:
-        yield pool
-        finished = True
-    finally:
-        pool.close(force=not finished)

@@ -67,7 +67,7 @@ def test_a_finished_campaign_is_only_read(result, monkeypatch, capsys):
     def refuse(*_args, **_kwargs):
         raise AssertionError("a pool")
 
-    monkeypatch.setattr(api, "start_early", refuse)
+    monkeypatch.setattr(api, "started_workers", refuse)
     monkeypatch.setattr("evomerge.run.preflight", refuse)
     assert evomerge.resume(result.folder).best == result.best
     assert run_command(["resume", str(result.folder)]) == 0

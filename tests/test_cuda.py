@@ -21,14 +21,15 @@ from transformers import AutoModelForCausalLM
 from evomerge import zoo
 from evomerge.candidate import Merge
 from evomerge.candidate.trial import Entry, FailureKind, GradientJob, Job, Outcome
+from evomerge.config import Workers
 from evomerge.inference.forward import Forward
 from evomerge.merge.live import LiveModel
 from evomerge.merge.masks import largest, uniform
 from evomerge.merge.saving import save
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
-from evomerge.workers import Assignment, open_pool
+from evomerge.workers import WorkerSetup, open_pool
 from evomerge.workers.evaluator import Evaluator
-from evomerge.workers.sharing import Sharing
+from evomerge.workers.placement import Sharing
 
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(
@@ -101,8 +102,8 @@ def models() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def assignment(models: tuple[str, ...]) -> Assignment:
-    return Assignment(
+def setup(models: tuple[str, ...]) -> WorkerSetup:
+    return WorkerSetup(
         models=models,
         dtype="float32",
         requests=tuple(TaskRequest(task) for task in METRICS),
@@ -116,13 +117,13 @@ def assignment(models: tuple[str, ...]) -> Assignment:
 
 
 @pytest.fixture(scope="module")
-def on_cpu(assignment: Assignment) -> Evaluator:
-    return Evaluator(replace(assignment, device="cpu"))
+def on_cpu(setup: WorkerSetup) -> Evaluator:
+    return Evaluator(replace(setup, device="cpu"))
 
 
 @pytest.fixture(scope="module")
-def on_gpu(assignment: Assignment) -> Evaluator:
-    return Evaluator(assignment)
+def on_gpu(setup: WorkerSetup) -> Evaluator:
+    return Evaluator(setup)
 
 
 def job(models: tuple[str, ...], seed: int = 0) -> Job:
@@ -192,8 +193,8 @@ def test_out_of_memory_is_a_recorded_failure(
     assert on_gpu.evaluate(job(models, 2)).failure is None
 
 
-def test_a_worker_keeps_to_its_share(models: tuple[str, ...], assignment: Assignment) -> None:
-    shared = Evaluator(replace(assignment, sharing=Sharing(node=4, device=4)))
+def test_a_worker_keeps_to_its_share(models: tuple[str, ...], setup: WorkerSetup) -> None:
+    shared = Evaluator(replace(setup, sharing=Sharing(node=4, device=4)))
     try:
         assert shared.evaluate(job(models)).failure is None
         assert torch.cuda.max_memory_reserved() < torch.cuda.mem_get_info()[1] / 4
@@ -202,9 +203,9 @@ def test_a_worker_keeps_to_its_share(models: tuple[str, ...], assignment: Assign
 
 
 def test_two_workers_on_one_device(
-    models: tuple[str, ...], assignment: Assignment, on_cpu: Evaluator
+    models: tuple[str, ...], setup: WorkerSetup, on_cpu: Evaluator
 ) -> None:
-    pool = open_pool(assignment, count=2, gpus=0.5)
+    pool = open_pool(setup, Workers(count=2, gpus=0.5))
     try:
         found = {}
         for seed in (0, 1):

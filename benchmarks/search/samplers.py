@@ -42,7 +42,7 @@ from evomerge.candidate.trial import Entry, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight, preflight
-from evomerge.run import assignment_of
+from evomerge.run import setup_of
 from evomerge.search.history import Known
 from evomerge.search.racing import race_of
 from evomerge.search.study import Study
@@ -152,7 +152,7 @@ class Bench:
             "workers": {"count": 0},
         }
         self._ready = self._preflight("cmaes", 0, self._space)
-        self._evaluator = Evaluator(assignment_of(self._ready))
+        self._evaluator = Evaluator(setup_of(self._ready))
         self._metrics = {f"zoo_{job}": (METRIC,) for job in JOBS}
         self._parents = {
             row.name: (row, self._score(Entry(row.name, row.candidate), "search"))

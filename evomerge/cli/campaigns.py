@@ -54,25 +54,17 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Say what is wrong with a campaign, and what it will cost."""
+    from evomerge import api
     from evomerge.config import Campaign
-    from evomerge.preflight.typos import check_names
-    from evomerge.workers.imports import import_quickly
 
-    campaign = Campaign.load(campaign_file)  # a typo is answered before anything heavy is imported
-    check_names(campaign, campaign_file)
-    planning = import_quickly("evomerge.preflight.campaign_plan")
-    from evomerge.preflight.check import preflight as checked
-    from evomerge.preflight.description import describe
-    from evomerge.preflight.warm_start import first_points
-
-    ready = checked(campaign, campaign_file)
-    first_points(ready, campaign_file)
-    plan = planning.plan(ready)
+    plan = api.check(campaign_file)
     if print_:
-        print(campaign.to_yaml(), end="")
+        print(Campaign.load(campaign_file).to_yaml(), end="")
     elif as_json:
         print(json.dumps(plan.to_json()))
     else:
+        from evomerge.preflight.description import describe
+
         print(describe(plan))
 
 

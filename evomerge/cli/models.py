@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.options import SplitName, names
-from evomerge.errors import RecipeError, UserError
+from evomerge.errors import UserError
 
 
 def merge(
@@ -29,39 +29,21 @@ def merge(
     allow_pickle: Annotated[bool, typer.Option(help="Accept PyTorch pickles.")] = False,
 ) -> None:
     """Build one merged model from a recipe, or from a trial of a campaign, and save it."""
-    if trial is not None:
-        from evomerge.result import materialise
+    from evomerge import api
 
-        number = materialise(
-            source,
-            trial,
-            out,
-            device=device,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-        )
-        print(f"saved the merged model of trial {number} to {out}")
-        return
-    if source.is_dir():
+    if trial is None and source.is_dir():
         raise _folder_error(source)
-
-    from evomerge import candidate as recipe
-    from evomerge.merge.saving import save
-
-    loaded = recipe.load(source)
-    try:
-        save(
-            loaded,
-            out,
-            device=device,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-        )
-    except RecipeError as error:
-        raise recipe.located(error, source) from error
-    print(f"saved the merged model to {out}")
+    number = api.merge(
+        source,
+        out,
+        trial=trial,
+        device=device,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+    )
+    of_trial = "" if number is None else f" of trial {number}"
+    print(f"saved the merged model{of_trial} to {out}")
 
 
 def _folder_error(folder: Path) -> UserError:
@@ -113,34 +95,24 @@ def score(
     wanted = names(tasks)
     _check_questions(wanted, campaign, tasks_path, num_fewshot, limit, split)
 
-    from evomerge import single
+    from evomerge import api, single
 
     if out is not None:
         single.refuse_output(out)
-    if campaign is not None:
-        scores = single.score_on_campaign(
-            model,
-            campaign,
-            split or "holdout",
-            dtype=dtype,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-            allow_unsafe_code=allow_unsafe_code,
-        )
-    else:
-        scores = single.score_on_tasks(
-            model,
-            wanted,
-            tasks_path=tasks_path,
-            num_fewshot=num_fewshot,
-            limit=limit,
-            dtype=dtype or "float32",
-            device=device,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-            allow_unsafe_code=allow_unsafe_code,
-        )
+    scores = api.score(
+        model,
+        wanted,
+        campaign=campaign,
+        split=split or "holdout",
+        tasks_path=tasks_path,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+        allow_unsafe_code=allow_unsafe_code,
+    )
     print(single.table(scores), end="")
     if out is not None:
         single.write_json(scores, out)

@@ -17,7 +17,7 @@ from evomerge.preflight.warnings import warnings_of
 from evomerge.scoring import gold_count
 from evomerge.search.forecast import Forecast, forecast
 from evomerge.workers.memory_plan import Machine, MemoryPlan, plan_memory, sizes_of
-from evomerge.workers.sharing import Sharing, sharing_of
+from evomerge.workers.placement import Sharing, sharing_of
 
 ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 STARTING_SECONDS = 20.0

@@ -1,19 +1,17 @@
 """Workers: merge and score joined behind plain functions, in this process or as Ray actors."""
 
-from evomerge.workers.assignment import Assignment
-from evomerge.workers.early import EarlyPool
-from evomerge.workers.opening import open_pool, start_early
-from evomerge.workers.pool import Evaluates, Pool
+from evomerge.workers.opening import Started, open_pool, started_workers
+from evomerge.workers.pool import Evaluates, Pool, SerialPool
 from evomerge.workers.ray_pool import RayPool
-from evomerge.workers.serial_pool import SerialPool
+from evomerge.workers.setup import WorkerSetup
 
 __all__ = [
-    "Assignment",
-    "EarlyPool",
     "Evaluates",
     "Pool",
     "RayPool",
     "SerialPool",
+    "Started",
+    "WorkerSetup",
     "open_pool",
-    "start_early",
+    "started_workers",
 ]

@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from evomerge.errors import CampaignError, EvomergeError, UserError
 from evomerge.workers.joining import SECONDS_TO_ANSWER, Joining, find_cluster
+from evomerge.workers.placement import capacity, workers_that_fit
 from evomerge.workers.scratch import ScratchFolder
 
 NAMESPACE = "evomerge"
@@ -149,55 +150,6 @@ class Cluster:
                 signal.signal(signal.SIGTERM, handler)
 
 
-def workers_that_fit(
-    count: int | Literal["auto"],
-    cpus: float,
-    gpus: float,
-    nodes: Sequence[Mapping[str, float]],
-    *,
-    may_share_cores: bool,
-) -> int:
-    """Return the number of workers, checked against what there is.
-
-    Args:
-        count: Workers asked for; `auto`: as many as fit, at least one.
-        cpus: Cores of each.
-        gpus: GPUs of each.
-        nodes: Ray's `CPU` and `GPU` of each node; a worker does not span two.
-        may_share_cores: On one machine more workers than cores are allowed.
-
-    Raises:
-        CampaignError: Too few GPUs, or too few cores.
-    """
-    wanted = max(1, capacity(cpus, gpus, nodes)) if count == "auto" else count
-    for name, key, share in (("cpus", "CPU", cpus), ("gpus", "GPU", gpus)):
-        if name == "cpus" and may_share_cores:
-            continue
-        found = [node.get(key, 0.0) for node in nodes]
-        if share > 0 and sum(_floor(of_node / share) for of_node in found) < wanted:
-            raise CampaignError(
-                f"{wanted} workers of {share:g} {name} need {wanted * share:g}, found "
-                f"{sum(found):g}; lower workers.count or workers.{name}",
-                field=f"workers.{name}",
-            )
-    return wanted
-
-
-def capacity(cpus: float, gpus: float, nodes: Iterable[Mapping[str, float]]) -> int:
-    """Return how many workers fit, node by node.
-
-    Args:
-        cpus: Cores of each.
-        gpus: GPUs of each.
-        nodes: Ray's `CPU` and `GPU` of each node.
-    """
-    shares = [(key, share) for key, share in (("CPU", cpus), ("GPU", gpus)) if share > 0]
-    return sum(
-        min((_floor(node.get(key, 0.0) / share) for key, share in shares), default=1)
-        for node in nodes
-    )
-
-
 def _normal_priority() -> dict[str, Any]:
     """What a joined cluster's workers must be told, as its nodes were started without `_QUIET`."""
     niceness = "RAY_worker_niceness"
@@ -230,10 +182,6 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in new:
             os.environ.pop(name, None)
-
-
-def _floor(number: float) -> int:
-    return math.floor(number + 1e-9)  # 0.3 / 0.1 is three
 
 
 def _short_folder() -> Path:

@@ -37,10 +37,10 @@ from evomerge.merge.models import open_models
 from evomerge.racing import blocks, give_up
 from evomerge.scoring import Losses, Scored, Scorer, backend_type, open_backend
 from evomerge.tasks import Items, load_items
-from evomerge.workers.assignment import Assignment
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
-from evomerge.workers.memory_here import keep_to_share, memory_here
+from evomerge.workers.memory_plan import keep_to_share, plan_memory_here
 from evomerge.workers.scratch import in_memory
+from evomerge.workers.setup import WorkerSetup
 
 RESIDENT = "resident"
 GPU_MEMORY = 0.9
@@ -53,15 +53,15 @@ class Evaluator:
     """Resident models and one live model, or a backend of lm-eval's; items tokenised once.
 
     Raises:
-        UserError: A model, task, item set or backend of the assignment cannot be used.
+        UserError: A model, task, item set or backend of the setup cannot be used.
     """
 
-    def __init__(self, assignment: Assignment) -> None:
-        if assignment.threads is not None:
-            torch.set_num_threads(assignment.threads)
-        takes = backend_type(assignment.backend or RESIDENT).takes
+    def __init__(self, setup: WorkerSetup) -> None:
+        if setup.threads is not None:
+            torch.set_num_threads(setup.threads)
+        takes = backend_type(setup.backend or RESIDENT).takes
         self._scoring: _Resident | _Folders = (
-            _Resident(assignment) if takes == "module" else _Folders(assignment)
+            _Resident(setup) if takes == "module" else _Folders(setup)
         )
         self._name = f"{socket.gethostname()}/{os.getpid()}"
 
@@ -112,25 +112,25 @@ def _run(parts: Iterator[Scored], race: Race | None) -> tuple[Scored, Pruned | N
 class _Resident:
     """Candidates as modules in the worker's memory."""
 
-    def __init__(self, assignment: Assignment) -> None:
-        keep_to_share(assignment)
+    def __init__(self, setup: WorkerSetup) -> None:
+        keep_to_share(setup)
         self._model = LiveModel(
-            assignment.models,
-            dtype=assignment.dtype,
-            device=assignment.device,
-            trust_remote_code=assignment.trust_remote_code,
-            allow_pickle=assignment.allow_pickle,
+            setup.models,
+            dtype=setup.dtype,
+            device=setup.device,
+            trust_remote_code=setup.trust_remote_code,
+            allow_pickle=setup.allow_pickle,
             resident_bytes=0,
-            vocabulary=assignment.vocabulary,
+            vocabulary=setup.vocabulary,
         )
-        plan = memory_here(self._model.checkpoints, assignment)
+        plan = plan_memory_here(self._model.checkpoints, setup)
         self._model.keep(plan.kept, for_inputs=plan.inputs if plan.on_gpu else 0)
-        own = {"batch_tokens": assignment.batch_tokens, "memory": plan.passes}
+        own = {"batch_tokens": setup.batch_tokens, "memory": plan.passes}
         self._scorer: Any = open_backend(
-            assignment.backend or RESIDENT,
-            _items(assignment, self._model.tokenizer),
-            assignment.backend_arguments,
-            defaults=own | backend_defaults(assignment),
+            setup.backend or RESIDENT,
+            _items(setup, self._model.tokenizer),
+            setup.backend_arguments,
+            defaults=own | backend_defaults(setup),
         )
         self.races = self._scorer.races
         self._builders: dict[str, Builder] = {}
@@ -179,19 +179,19 @@ class _Folders:
 
     races = False
 
-    def __init__(self, assignment: Assignment) -> None:
-        self._assignment = assignment
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._setup = setup
         models = open_models(
-            assignment.models,
-            assignment.vocabulary,
-            trust_remote_code=assignment.trust_remote_code,
-            allow_pickle=assignment.allow_pickle,
+            setup.models,
+            setup.vocabulary,
+            trust_remote_code=setup.trust_remote_code,
+            allow_pickle=setup.allow_pickle,
         )
         self._scorer = open_backend(
-            str(assignment.backend),
-            _items(assignment, models.tokenizer),
-            assignment.backend_arguments,
-            defaults=backend_defaults(assignment),
+            str(setup.backend),
+            _items(setup, models.tokenizer),
+            setup.backend_arguments,
+            defaults=backend_defaults(setup),
         )
 
     @contextmanager
@@ -200,10 +200,10 @@ class _Folders:
             kind_of(candidate).save(
                 candidate,
                 folder / "model",
-                device=self._assignment.device,
-                dtype=self._assignment.dtype,
-                trust_remote_code=self._assignment.trust_remote_code,
-                allow_pickle=self._assignment.allow_pickle,
+                device=self._setup.device,
+                dtype=self._setup.dtype,
+                trust_remote_code=self._setup.trust_remote_code,
+                allow_pickle=self._setup.allow_pickle,
             )
             yield lambda job: iter([self._scorer.score(folder / "model", job.split, job.metrics)])
 
@@ -221,25 +221,25 @@ def _no_gradients(job: GradientJob) -> Differentiated:
     )
 
 
-def backend_defaults(assignment: Assignment) -> dict[str, Any]:
+def backend_defaults(setup: WorkerSetup) -> dict[str, Any]:
     """Return what a model type of lm-eval's is given where the campaign's `scorer.args` say nothing."""
-    found: dict[str, Any] = {"device": assignment.device}
-    if assignment.trust_remote_code:
+    found: dict[str, Any] = {"device": setup.device}
+    if setup.trust_remote_code:
         found["trust_remote_code"] = True
-    if assignment.device != "cpu" and assignment.sharing.device > 1:
-        found["gpu_memory_utilization"] = GPU_MEMORY / assignment.sharing.device
+    if setup.device != "cpu" and setup.sharing.device > 1:
+        found["gpu_memory_utilization"] = GPU_MEMORY / setup.sharing.device
     return found
 
 
-def _items(assignment: Assignment, tokenizer: PreTrainedTokenizerBase) -> Items:
+def _items(setup: WorkerSetup, tokenizer: PreTrainedTokenizerBase) -> Items:
     return load_items(
-        assignment.requests,
+        setup.requests,
         tokenizer=tokenizer,
-        tasks_path=assignment.tasks_path,
-        plan=assignment.plan,
-        prompt=assignment.prompt,
-        allow_unsafe_code=assignment.allow_unsafe_code,
-        trust_remote_code=assignment.trust_remote_code,
+        tasks_path=setup.tasks_path,
+        plan=setup.plan,
+        prompt=setup.prompt,
+        allow_unsafe_code=setup.allow_unsafe_code,
+        trust_remote_code=setup.trust_remote_code,
     )
 
 

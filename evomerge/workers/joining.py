@@ -60,12 +60,7 @@ def check_address(address: str) -> None:
 
 @dataclass(frozen=True)
 class Joining:
-    """How to join a cluster.
-
-    Attributes:
-        address: Where it is; what `auto` found.
-        environment: What Ray needs to be told.
-    """
+    """How to join a cluster: its address, also where `auto` found it, and what Ray needs to be told."""
 
     address: str
     environment: Mapping[str, str]
@@ -73,13 +68,10 @@ class Joining:
 
 @lru_cache(maxsize=8)
 def find_cluster(address: str) -> Joining:
-    """Join a cluster from another process, and leave it.
+    """Join a cluster at `auto`, `HOST:PORT` or `ray://HOST:PORT` from another process, and leave it.
 
     A driver must be of the cluster's own mode: with a token where it asks for one, else without, or calls
     back to it fail. Ray itself checks whether this machine has a token.
-
-    Args:
-        address: `auto`, `HOST:PORT` or `ray://HOST:PORT`.
 
     Raises:
         UserError: No cluster answers there, or it asks for a token that is not here.

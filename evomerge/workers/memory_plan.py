@@ -1,4 +1,4 @@
-"""What a worker keeps where, as a pure function of sizes, dtypes, machine and workers.
+"""What a worker keeps where, as a function of sizes, dtypes, machine and workers.
 
 The workers take their budgets from it, and `evomerge check` prints it, so what is printed is what happens.
 On a GPU a worker has its share of one device: the live weights come first, then room for the passes, then
@@ -9,12 +9,16 @@ for every candidate. On a CPU the models are views of their files, and what is k
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.devices import gpu_memory, host_memory, torch_dtype
 from evomerge.merge.methods import METHODS, Method
 from evomerge.merge.methods.task_arithmetic import HELD
-from evomerge.workers.sharing import Sharing
+from evomerge.workers.placement import Sharing
+from evomerge.workers.setup import WorkerSetup
 
 PROCESS_BYTES = 700 * 2**20
 """What a worker's Python, torch, transformers and lm-eval take before any model."""
@@ -120,14 +124,7 @@ class MemoryPlan:
 def plan_memory(
     sizes: Sizes, machine: Machine, sharing: Sharing, methods: Iterable[Method]
 ) -> MemoryPlan:
-    """Plan what one of several equal workers keeps, and where.
-
-    Args:
-        sizes: Of the models.
-        machine: Of a node.
-        sharing: The workers there.
-        methods: That candidates are merged by.
-    """
+    """Plan what one of several equal workers of a node keeps, and where, for candidates of these methods."""
     chosen = tuple(methods)
     derived = sizes.deltas * max((method.derived_bytes for method in chosen), default=0)
     # TIES is among the baselines of every campaign.
@@ -137,11 +134,32 @@ def plan_memory(
     return _on_gpus(sizes, machine, machine.device, sharing, workspace, derived)
 
 
+def plan_memory_here(checkpoints: Mapping[str, Checkpoint], setup: WorkerSetup) -> MemoryPlan:
+    """Plan this worker's memory; on a GPU never with more than is free there now."""
+    host, host_free = host_memory()
+    device = None
+    sizes = sizes_of(checkpoints, torch_dtype(setup.dtype).itemsize)
+    if torch.device(setup.device).type == "cuda":
+        total, free = gpu_memory(torch.device(setup.device))
+        own = torch.cuda.memory_reserved(torch.device(setup.device))
+        device = min(total, (free + own) * setup.sharing.device)
+    methods = [METHODS[name] for name in setup.methods if name in METHODS]
+    return plan_memory(sizes, Machine(host, host_free, device), setup.sharing, methods)
+
+
+def keep_to_share(setup: WorkerSetup) -> None:
+    """Let a worker that shares a GPU run out of memory at its own share, not take its neighbours'."""
+    device, sharing = torch.device(setup.device), setup.sharing.device
+    if device.type == "cuda" and sharing > 1:
+        total, _ = gpu_memory(device)
+        torch.cuda.set_per_process_memory_fraction(1 / sharing - CONTEXT_BYTES / total)
+
+
 def sizes_of(checkpoints: Mapping[str, Checkpoint], itemsize: int) -> Sizes:
-    """Return the sizes of open models; only headers are read.
+    """Return the sizes of open models, the base first; only headers are read.
 
     Args:
-        checkpoints: By name, the base first.
+        checkpoints: By name.
         itemsize: Bytes of a number of the live model.
     """
     base, *experts = checkpoints.values()
@@ -283,7 +301,7 @@ def _with_faults(plan: MemoryPlan, faults: list[str]) -> MemoryPlan:
             f"({size(max(0, plan.host_free - plan.host))}): {size(plan.from_disk)} are read from disk "
             "for every candidate; take a machine with more memory, or fewer experts"
         )
-    return MemoryPlan(**{**vars(plan), "faults": tuple(faults)})
+    return replace(plan, faults=tuple(faults))
 
 
 def size(count: int) -> str:

@@ -134,12 +134,7 @@ class RayPool:
             self.begin(build, transfer)
 
     def begin(self, build: Build, transfer: Transfer | None = None) -> None:
-        """Let the workers build their evaluators; each begins when it is prepared.
-
-        Args:
-            build: As for the class; small: it travels with the request, and is never lost.
-            transfer: Folders that a node may lack.
-        """
+        """Let the workers build their evaluators; each begins when it is prepared."""
         self._transfer = None if transfer is None else start_transfer(transfer)
         self._build = build
         self._looked = self._last_seen = time.monotonic()
@@ -215,14 +210,15 @@ class RayPool:
 
     def _wait(self, seconds: float) -> None:
         """Take note of everything that ended or started; wait for the first such thing."""
-        references = [*self._running, *self._starting]
+        references = [
+            *self._starting,
+            *self._running,
+        ]  # those that begin first, else the oldest work
         if not references:
             self._wait_for_a_node(seconds)
             return
         self._last_seen = time.monotonic()
-        ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
-        if not ready:
-            ready, _ = self._ray.wait(references, num_returns=1, timeout=seconds)
+        ready, _ = self._ray.wait(references, timeout=seconds)
         for reference in ready:
             if reference in self._running:
                 self._landed(reference, *self._running.pop(reference))
@@ -281,8 +277,7 @@ class RayPool:
             reason = f"{deaths} workers died of it, the last one: {_why(error)}"
             self._done[task.order] = (task.work, failed(task.work, Failure(kind, reason)))
         while self._idle:  # no work may find out that these died, too
-            idle = self._idle.popleft()
-            self._begin(idle)
+            self._begin(self._idle.popleft())
         self._replace(actor)
 
     def _replace(self, actor: _Actor) -> None:

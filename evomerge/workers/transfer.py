@@ -1,9 +1,9 @@
 """Folders that the driver has and a node lacks: sent through Ray, once a node.
 
-Models and tasks are named as the driver names them. A node on which a name leads nowhere, or to files
-of other sizes, gets a copy under its temporary folder, named by its content, so that it is kept for
-the next campaign; all workers of the node map that one copy into memory. Recipes go on naming what the
-driver names: `Translated` stands between.
+Models and tasks are named as the driver names them; of a Hub id a node takes the driver's commit. A node
+on which a name leads nowhere, or to files of other sizes, gets a copy under its temporary folder, named by
+its content, so that it is kept for the next campaign; all workers of the node map that one copy into memory.
+Recipes go on naming what the driver names: `Translated` stands between.
 """
 
 from __future__ import annotations
@@ -50,11 +50,7 @@ class Transfer:
     allow_pickle: bool = False
 
     def locate(self, folder: str) -> Path:
-        """Return where a folder is on this machine.
-
-        Raises:
-            ModelError: It is not here.
-        """
+        """Return where a folder is on this machine; ModelError: it is not here."""
         from evomerge.merge.location import locate
 
         return locate(
@@ -67,6 +63,15 @@ class Reader:
 
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
+
+    def pinned(self, folder: str) -> str:
+        """Return a folder's name; of a Hub id with the commit that the driver has of it."""
+        try:
+            place = self._transfer.locate(folder)
+        except ModelError:
+            return folder
+        from_hub = not is_folder(folder) and place.parent.name == "snapshots"
+        return f"{folder.partition('@')[0]}@{place.name}" if from_hub else folder
 
     def listing(self, folder: str) -> Listing | None:
         """Return a folder's files; None: the driver has no such folder."""
@@ -105,9 +110,9 @@ def start_transfer(transfer: Transfer) -> Any:  # noqa: ANN401 - a Ray actor
 
 
 def local_names(transfer: Transfer) -> dict[str, str]:
-    """Return what this node calls the transfer's folders, where it is not what the driver calls them.
+    """Return what a worker's node calls the folders, where it is not what the driver calls them.
 
-    Runs in a worker. Folders that the node lacks are fetched; one worker fetches, the others wait.
+    Folders that the node lacks are fetched; one worker fetches, the others wait.
 
     Raises:
         ModelError: Neither this node nor the driver has a folder.
@@ -135,20 +140,20 @@ def fetched(
         home: Where copies are kept.
 
     Returns:
-        Where the copy is; None: the name leads to the same files here.
+        Where it is; None: the driver's name leads to the same files here.
 
     Raises:
         ModelError: Neither this node nor the driver has it.
     """
-    theirs = ask("listing", folder)
+    theirs, pinned = ask("listing", folder), ask("pinned", folder)
     try:
-        ours = listing(locate(folder))
+        place = locate(pinned)
     except ModelError:
         if theirs is None:
             raise
     else:
-        if theirs is None or ours == theirs:
-            return None
+        if theirs is None or listing(place) == theirs:
+            return None if pinned == folder else place
     home = home or private_folder()
     content: str = ask("digest", folder)
     place = home / content

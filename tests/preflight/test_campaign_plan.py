@@ -11,7 +11,7 @@ from evomerge.preflight import campaign_plan as module
 from evomerge.preflight.campaign_plan import STARTING_SECONDS, plan, workers_here
 from evomerge.preflight.machine import Here
 from evomerge.preflight.rates import Rates
-from evomerge.workers.sharing import Sharing
+from evomerge.workers.placement import Sharing
 
 GB = 10**9
 LAPTOP = Here(cores=4, host=16 * GB, host_free=12 * GB)

@@ -10,7 +10,7 @@ from evomerge.merge.methods import METHODS
 from evomerge.preflight.campaign_plan import Plan
 from evomerge.preflight.description import describe
 from evomerge.workers.memory_plan import Machine, Sizes, plan_memory
-from evomerge.workers.sharing import Sharing
+from evomerge.workers.placement import Sharing
 
 GB = 10**9
 SEVEN = 7_241_732_096

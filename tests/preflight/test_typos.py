@@ -8,6 +8,7 @@ import pytest
 
 from evomerge.config import Campaign
 from evomerge.errors import UserError
+from evomerge.preflight import typos
 from evomerge.preflight.typos import check_names
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,11 @@ TYPOS = {
         "tasks_path: ../benchmarks/tasks",
         "tasks_path: ../tsks",
         r"tasks_path.*no such folder",
+    ),
+    "task": (
+        "task: zoo_tools",
+        "task: zoo_tols",
+        r'objectives.*unknown task "zoo_tols".*"zoo_tools"',
     ),
     "sampler": ("sampler: gradient", "sampler: cma", r'random, qmc; did you mean "cmaes"'),
 }
@@ -64,3 +70,40 @@ def test_the_answer_needs_no_heavy_library(tmp_path):
     assert done.stderr.count("\n") == 1
     assert 'unknown method "tis"' in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "mmlu", "ai2_arc", "zoo", "zoo_mc", "mmlu_*"])
+def test_tasks_groups_and_tags_that_exist_are_let_through(name):
+    campaign = Campaign.load(QUICKSTART)
+    goal = campaign.objectives[0].model_copy(update={"task": name})
+    check_names(campaign.model_copy(update={"objectives": (goal,)}))
+
+
+def of_hub(monkeypatch, error):
+    asked = []
+
+    def model_info(_self, name, **_):
+        asked.append(name)
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    typos._check_hub_id.cache_clear()
+    campaign = Campaign.load(QUICKSTART)
+    models = campaign.models.model_copy(update={"base": "org/no-such-model"})
+    return campaign.model_copy(update={"models": models}), asked
+
+
+def test_a_hub_id_that_does_not_exist_is_told_at_once(monkeypatch):
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    error = RepositoryNotFoundError.__new__(RepositoryNotFoundError)
+    campaign, asked = of_hub(monkeypatch, error)
+    with pytest.raises(UserError, match=r"models\.base: .*no such repository on the Hub"):
+        check_names(campaign)
+    assert asked == ["org/no-such-model"]
+
+
+def test_a_hub_out_of_reach_is_left_to_the_preflight(monkeypatch):
+    campaign, asked = of_hub(monkeypatch, OSError("no network"))
+    check_names(campaign)
+    assert asked == ["org/no-such-model"]

@@ -8,42 +8,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import CampaignError
-from evomerge.workers.cluster import Cluster, capacity, workers_that_fit
-
-MACHINE = {"CPU": 8.0, "GPU": 2.0, "memory": 1e9}
-
-
-@pytest.mark.parametrize(
-    ("cpus", "gpus", "count"),
-    [(1, 0, 8), (3, 0, 2), (16, 0, 1), (1, 1, 2), (1, 0.25, 8), (8, 1, 1)],
-)
-def test_auto_is_what_fits(cpus: float, gpus: float, count: int) -> None:
-    assert workers_that_fit("auto", cpus, gpus, [MACHINE], may_share_cores=True) == count
-
-
-def test_more_workers_than_cores_are_allowed_on_one_machine_only() -> None:
-    assert workers_that_fit(9, 1, 0, [MACHINE], may_share_cores=True) == 9
-    with pytest.raises(CampaignError, match=r"workers\.cpus: 9 workers of 1 cpus need 9, found 8"):
-        workers_that_fit(9, 1, 0, [MACHINE], may_share_cores=False)
-
-
-def test_a_worker_does_not_span_two_nodes() -> None:
-    nodes = [{"CPU": 3.0}, {"CPU": 3.0}, {"memory": 1e9}]
-    assert workers_that_fit("auto", 2, 0, nodes, may_share_cores=False) == 2
-    with pytest.raises(CampaignError, match=r"3 workers of 2 cpus need 6, found 6"):
-        workers_that_fit(3, 2, 0, nodes, may_share_cores=False)
-
-
-def test_fractions_add_up() -> None:
-    assert capacity(0.1, 0, [{"CPU": 0.3}]) == 3
-    assert capacity(1, 0.3, [{"CPU": 8.0, "GPU": 0.9}]) == 3
-
-
-@pytest.mark.parametrize("count", [3, "auto"])
-def test_gpus_that_are_not_there_are_an_error(count: int | str) -> None:
-    resources = MACHINE if count == 3 else {"CPU": 8.0}
-    with pytest.raises(CampaignError, match=r"workers\.gpus: . workers of 1 gpus need"):
-        workers_that_fit(count, 1, 1, [resources], may_share_cores=True)  # type: ignore[arg-type]
+from evomerge.workers.cluster import Cluster
 
 
 def test_a_cluster_that_is_not_there(ray_cluster: Cluster) -> None:

@@ -18,17 +18,18 @@ from evomerge.candidate.trial import (
     Job,
     Race,
 )
+from evomerge.config import Workers
 from evomerge.errors import ModelError
 from evomerge.merge.gradients import GradientTape
 from evomerge.racing import blocks
 from evomerge.scoring import BACKENDS, Scorer
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
-from evomerge.workers import Assignment, RayPool, SerialPool, open_pool
+from evomerge.workers import RayPool, SerialPool, WorkerSetup, open_pool
 from evomerge.workers import evaluator as evaluator_module
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.evaluator import Evaluator
 from evomerge.workers.memory_plan import MemoryPlan
-from evomerge.workers.sharing import Sharing
+from evomerge.workers.placement import Sharing
 
 TASK = """
 task: letters
@@ -56,13 +57,13 @@ METRICS = {"letters": ("acc", "gold_loglikelihood")}
 
 
 @pytest.fixture(scope="module")
-def assignment(tmp_path_factory: pytest.TempPathFactory, llama_family: Any) -> Assignment:
+def setup(tmp_path_factory: pytest.TempPathFactory, llama_family: Any) -> WorkerSetup:
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "letters.yaml").write_text(TASK)
     (folder / "docs.py").write_text(DOCS)
     docs = [{"question": f"what is {n}?", "label": n % 2} for n in range(12)]
     (folder / "docs.json").write_text(json.dumps(docs))
-    return Assignment(
+    return WorkerSetup(
         models=llama_family.models,
         dtype="float32",
         requests=(TaskRequest("letters"),),
@@ -74,20 +75,20 @@ def assignment(tmp_path_factory: pytest.TempPathFactory, llama_family: Any) -> A
 
 
 @pytest.fixture(scope="module")
-def evaluator(assignment: Assignment) -> Evaluator:
-    return Evaluator(assignment)
+def evaluator(setup: WorkerSetup) -> Evaluator:
+    return Evaluator(setup)
 
 
-def job(assignment: Assignment, weight: float, split: str = "search", **recipe: Any) -> Job:
-    base, *experts = assignment.models
+def job(setup: WorkerSetup, weight: float, split: str = "search", **recipe: Any) -> Job:
+    base, *experts = setup.models
     own = {"weight": ((tuple(weight for _ in experts),),)}
     merged = Merge("task_arithmetic", tuple(experts), base, own=own, dtype="float32")
     candidate = Entry("trial 0", replace(merged, **recipe), 0)
     return Job(candidate, split, METRICS)  # type: ignore[arg-type]
 
 
-def test_a_candidate_is_scored_item_by_item(assignment: Assignment, evaluator: Evaluator) -> None:
-    outcome = evaluator.evaluate(job(assignment, 0.4))
+def test_a_candidate_is_scored_item_by_item(setup: WorkerSetup, evaluator: Evaluator) -> None:
+    outcome = evaluator.evaluate(job(setup, 0.4))
     scores = outcome.scores["letters"]
     assert outcome.failure is None
     assert len(set(scores.items)) == 8
@@ -99,19 +100,17 @@ def test_a_candidate_is_scored_item_by_item(assignment: Assignment, evaluator: E
     assert outcome.worker.endswith(f"/{os.getpid()}")
 
 
-def test_no_candidate_leaves_a_trace_on_the_next(
-    assignment: Assignment, evaluator: Evaluator
-) -> None:
-    first = evaluator.evaluate(job(assignment, 0.4))
-    other = evaluator.evaluate(job(assignment, 0.9))
-    again = evaluator.evaluate(job(assignment, 0.4))
+def test_no_candidate_leaves_a_trace_on_the_next(setup: WorkerSetup, evaluator: Evaluator) -> None:
+    first = evaluator.evaluate(job(setup, 0.4))
+    other = evaluator.evaluate(job(setup, 0.9))
+    again = evaluator.evaluate(job(setup, 0.4))
     assert first.scores == again.scores
     assert first.scores != other.scores
 
 
-def test_splits_share_no_item(assignment: Assignment, evaluator: Evaluator) -> None:
-    search = evaluator.evaluate(job(assignment, 0.4)).scores["letters"].items
-    holdout = evaluator.evaluate(job(assignment, 0.4, "holdout")).scores["letters"].items
+def test_splits_share_no_item(setup: WorkerSetup, evaluator: Evaluator) -> None:
+    search = evaluator.evaluate(job(setup, 0.4)).scores["letters"].items
+    holdout = evaluator.evaluate(job(setup, 0.4, "holdout")).scores["letters"].items
     assert len(holdout) == 4
     assert not set(search) & set(holdout)
 
@@ -131,9 +130,9 @@ def race_against(values: tuple[float, ...]) -> Race:
 
 
 def test_a_race_is_stopped_when_the_candidate_cannot_win(
-    assignment: Assignment, evaluator: Evaluator
+    setup: WorkerSetup, evaluator: Evaluator
 ) -> None:
-    asked = job(assignment, 0.4)
+    asked = job(setup, 0.4)
     full = evaluator.evaluate(asked)
     values = full.scores["letters"].metrics["gold_loglikelihood"]
     behind = race_against(tuple(value / 3 for value in values))
@@ -155,12 +154,10 @@ def test_a_race_is_stopped_when_the_candidate_cannot_win(
     assert finished.scores["letters"].metrics["acc"] == full.scores["letters"].metrics["acc"]
 
 
-def test_a_backend_of_lm_evals_scores_the_same(
-    assignment: Assignment, evaluator: Evaluator
-) -> None:
-    asked = replace(job(assignment, 0.4), metrics={"letters": ("acc", "gold_probability")})
+def test_a_backend_of_lm_evals_scores_the_same(setup: WorkerSetup, evaluator: Evaluator) -> None:
+    asked = replace(job(setup, 0.4), metrics={"letters": ("acc", "gold_probability")})
     resident = evaluator.evaluate(asked)
-    other = replace(assignment, backend="hf", backend_arguments={"device": "cpu"})
+    other = replace(setup, backend="hf", backend_arguments={"device": "cpu"})
     outcome = Evaluator(other).evaluate(asked)
     assert outcome.failure is None
     expected, found = resident.scores["letters"], outcome.scores["letters"]
@@ -173,13 +170,13 @@ def test_a_backend_of_lm_evals_scores_the_same(
 
 
 def test_failures_are_typed_and_leave_the_evaluator_usable(
-    assignment: Assignment, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+    setup: WorkerSetup, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = evaluator.evaluate(job(assignment, 0.4)).scores
+    good = evaluator.evaluate(job(setup, 0.4)).scores
     resident = evaluator._scoring
     kinds = {}
 
-    outcome = evaluator.evaluate(job(assignment, 0.4, method="no_such_method"))
+    outcome = evaluator.evaluate(job(setup, 0.4, method="no_such_method"))
     kinds["method"] = outcome.failure and outcome.failure.kind
     with monkeypatch.context() as patch:
 
@@ -187,9 +184,9 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
             next(resident._model.module.parameters()).fill_(float("nan"))
 
         patch.setattr(resident._model, "write", overflow)
-        outcome = evaluator.evaluate(job(assignment, 0.4))
+        outcome = evaluator.evaluate(job(setup, 0.4))
         kinds["nan"] = outcome.failure and outcome.failure.kind
-    unknown = Job(job(assignment, 0.4).entry, "search", {"letters": ("no_such_metric",)})
+    unknown = Job(job(setup, 0.4).entry, "search", {"letters": ("no_such_metric",)})
     outcome = evaluator.evaluate(unknown)
     kinds["metric"] = outcome.failure and outcome.failure.kind
     assert outcome.cost.merge_seconds > 0
@@ -199,14 +196,14 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
             raise torch.OutOfMemoryError("no room")
 
         patch.setattr(resident._scorer, "score", full)
-        outcome = evaluator.evaluate(job(assignment, 0.4))
+        outcome = evaluator.evaluate(job(setup, 0.4))
         kinds["memory"] = outcome.failure and outcome.failure.kind
 
         def broken(*_: object) -> None:
             raise ZeroDivisionError("in a metric")
 
         patch.setattr(resident._scorer, "score", broken)
-        outcome = evaluator.evaluate(job(assignment, 0.4))
+        outcome = evaluator.evaluate(job(setup, 0.4))
         kinds["foreign"] = outcome.failure and outcome.failure.kind
     assert kinds == {
         "method": FailureKind.MERGE,
@@ -215,53 +212,53 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
         "memory": FailureKind.OUT_OF_MEMORY,
         "foreign": FailureKind.TASK,
     }
-    assert evaluator.evaluate(job(assignment, 0.4)).scores == good
+    assert evaluator.evaluate(job(setup, 0.4)).scores == good
 
 
-def gradient_job(assignment: Assignment, weight: float = 0.4, **recipe: Any) -> GradientJob:
-    merged = job(assignment, weight, **recipe).entry.candidate
+def gradient_job(setup: WorkerSetup, weight: float = 0.4, **recipe: Any) -> GradientJob:
+    merged = job(setup, weight, **recipe).entry.candidate
     return GradientJob("descent 0, step 1", merged, {"letters": (0, 3, 7)}, {"letters": 1.0})
 
 
-def test_a_gradient_job_is_answered(assignment: Assignment, evaluator: Evaluator) -> None:
-    before = evaluator.evaluate(job(assignment, 0.4)).scores
-    gradients = evaluator.gradient(gradient_job(assignment))
+def test_a_gradient_job_is_answered(setup: WorkerSetup, evaluator: Evaluator) -> None:
+    before = evaluator.evaluate(job(setup, 0.4)).scores
+    gradients = evaluator.gradient(gradient_job(setup))
     assert gradients.failure is None
     assert gradients.loss == pytest.approx(gradients.losses["letters"])
     assert gradients.cost.items == 3
     assert min(gradients.cost.merge_seconds, gradients.cost.score_seconds) > 0
     assert gradients.worker.endswith(f"/{os.getpid()}")
     assert np.shape(gradients.numbers["weight"]) == (1, 1, 3)
-    assert evaluator.gradient(gradient_job(assignment)).numbers == gradients.numbers
-    assert evaluator.evaluate(job(assignment, 0.4)).scores == before
+    assert evaluator.gradient(gradient_job(setup)).numbers == gradients.numbers
+    assert evaluator.evaluate(job(setup, 0.4)).scores == before
 
 
-def test_the_loss_is_that_of_the_scores(assignment: Assignment, evaluator: Evaluator) -> None:
-    asked = replace(job(assignment, 0.4), metrics={"letters": ("gold_probability",)})
+def test_the_loss_is_that_of_the_scores(setup: WorkerSetup, evaluator: Evaluator) -> None:
+    asked = replace(job(setup, 0.4), metrics={"letters": ("gold_probability",)})
     values = evaluator.evaluate(asked).scores["letters"].metrics["gold_probability"]
     expected = -sum(math.log(values[position]) for position in (0, 3, 7)) / 3
-    assert evaluator.gradient(gradient_job(assignment)).loss == pytest.approx(expected, rel=1e-5)
+    assert evaluator.gradient(gradient_job(setup)).loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_failures_of_gradients_are_typed(
-    assignment: Assignment, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+    setup: WorkerSetup, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = evaluator.gradient(gradient_job(assignment))
+    good = evaluator.gradient(gradient_job(setup))
     resident = evaluator._scoring
-    found = {"method": evaluator.gradient(gradient_job(assignment, method="no_such_method"))}
-    found["item"] = evaluator.gradient(replace(gradient_job(assignment), items={"letters": (99,)}))
-    found["nan"] = evaluator.gradient(gradient_job(assignment, 1e30))
+    found = {"method": evaluator.gradient(gradient_job(setup, method="no_such_method"))}
+    found["item"] = evaluator.gradient(replace(gradient_job(setup), items={"letters": (99,)}))
+    found["nan"] = evaluator.gradient(gradient_job(setup, 1e30))
     with monkeypatch.context() as patch:
 
         def full(*_: object, **__: object) -> None:
             raise torch.OutOfMemoryError("no room")
 
         patch.setattr(resident._scorer.gold_loss, "run", full)
-        found["memory"] = evaluator.gradient(gradient_job(assignment))
+        found["memory"] = evaluator.gradient(gradient_job(setup))
     with monkeypatch.context() as patch:
         infinite = {"weight": (((float("inf"),),),)}
         patch.setattr(GradientTape, "by_number", lambda *_: infinite)
-        found["overflow"] = evaluator.gradient(gradient_job(assignment))
+        found["overflow"] = evaluator.gradient(gradient_job(setup))
     assert {name: each.failure and each.failure.kind for name, each in found.items()} == {
         "method": FailureKind.MERGE,
         "item": FailureKind.TASK,
@@ -270,65 +267,63 @@ def test_failures_of_gradients_are_typed(
         "overflow": FailureKind.NOT_FINITE,
     }
     assert not any(each.numbers for each in found.values())
-    assert evaluator.gradient(gradient_job(assignment)).numbers == good.numbers
+    assert evaluator.gradient(gradient_job(setup)).numbers == good.numbers
 
 
-def test_a_backend_runs_where_the_workers_do(assignment: Assignment) -> None:
-    assert evaluator_module.backend_defaults(assignment) == {"device": "cpu"}
-    shared = replace(assignment, device="cuda", sharing=Sharing(8, 2), trust_remote_code=True)
+def test_a_backend_runs_where_the_workers_do(setup: WorkerSetup) -> None:
+    assert evaluator_module.backend_defaults(setup) == {"device": "cpu"}
+    shared = replace(setup, device="cuda", sharing=Sharing(8, 2), trust_remote_code=True)
     assert evaluator_module.backend_defaults(shared) == {
         "device": "cuda",
         "trust_remote_code": True,
         "gpu_memory_utilization": 0.45,
     }
-    alone = replace(assignment, device="cuda", sharing=Sharing(8, 1))
+    alone = replace(setup, device="cuda", sharing=Sharing(8, 1))
     assert evaluator_module.backend_defaults(alone) == {"device": "cuda"}
-    found = Evaluator(replace(assignment, backend="hf"))._scoring._scorer._arguments
+    found = Evaluator(replace(setup, backend="hf"))._scoring._scorer._arguments
     assert found == {"device": "cpu"}
 
 
-def test_a_backend_of_lm_evals_has_no_gradients(assignment: Assignment) -> None:
-    other = replace(assignment, backend="hf", backend_arguments={"device": "cpu"})
-    failure = Evaluator(other).gradient(gradient_job(assignment)).failure
+def test_a_backend_of_lm_evals_has_no_gradients(setup: WorkerSetup) -> None:
+    other = replace(setup, backend="hf", backend_arguments={"device": "cpu"})
+    failure = Evaluator(other).gradient(gradient_job(setup)).failure
     assert failure is not None
     assert failure.kind is FailureKind.TASK
     assert "gradients need the resident scorer" in failure.reason
 
 
 def test_a_backend_from_outside_scores_modules(
-    assignment: Assignment, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+    setup: WorkerSetup, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Outside(Scorer):
         gradients = False
 
     monkeypatch.setitem(BACKENDS, "outside", Outside)
-    found = Evaluator(replace(assignment, backend="outside", backend_arguments={"memory": 2**28}))
-    assert found.evaluate(job(assignment, 0.4)).scores == (
-        evaluator.evaluate(job(assignment, 0.4)).scores
-    )
-    failure = found.gradient(gradient_job(assignment)).failure
+    found = Evaluator(replace(setup, backend="outside", backend_arguments={"memory": 2**28}))
+    assert found.evaluate(job(setup, 0.4)).scores == (evaluator.evaluate(job(setup, 0.4)).scores)
+    failure = found.gradient(gradient_job(setup)).failure
     assert failure is not None
     assert "gradients need the resident scorer" in failure.reason
 
 
-def test_a_worker_that_cannot_start_says_why(assignment: Assignment) -> None:
+def test_a_worker_that_cannot_start_says_why(setup: WorkerSetup) -> None:
     with pytest.raises(ModelError, match="/nowhere"):
-        Evaluator(replace(assignment, models=(assignment.models[0], "/nowhere")))
+        Evaluator(replace(setup, models=(setup.models[0], "/nowhere")))
 
 
 def test_pools_give_the_same_scores(
-    assignment: Assignment, ray_cluster: Cluster, evaluator: Evaluator
+    setup: WorkerSetup, ray_cluster: Cluster, evaluator: Evaluator
 ) -> None:
     """Real models in a Ray worker and in this process: the same bits."""
-    serial = open_pool(assignment, count=0)
-    distributed = open_pool(assignment, count=2)
+    serial = open_pool(setup, Workers(count=0))
+    distributed = open_pool(setup, Workers(count=2))
     assert isinstance(serial, SerialPool)
     assert isinstance(distributed, RayPool)
     found = []
     for pool in (serial, distributed):
-        pool.submit(job(assignment, 0.7))
+        pool.submit(job(setup, 0.7))
         back, outcome = pool.next(timeout=120)
-        assert back == job(assignment, 0.7)
+        assert back == job(setup, 0.7)
         assert outcome.failure is None
         found.append(outcome.scores)
         pool.close()
@@ -336,18 +331,18 @@ def test_pools_give_the_same_scores(
 
 
 def test_a_worker_keeps_to_its_memory_plan(
-    assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+    setup: WorkerSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sharing = Sharing(node=4, device=2)
-    shared = replace(assignment, sharing=sharing, methods=("ties",))
+    shared = replace(setup, sharing=sharing, methods=("ties",))
     plans: list[MemoryPlan] = []
-    planned = evaluator_module.memory_here
+    planned = evaluator_module.plan_memory_here
 
     def here(*given: Any) -> MemoryPlan:
         plans.append(replace(planned(*given), on_gpu=True, inputs=2000, derived=1000, passes=2**21))
         return plans[-1]
 
-    monkeypatch.setattr(evaluator_module, "memory_here", here)
+    monkeypatch.setattr(evaluator_module, "plan_memory_here", here)
     found = Evaluator(shared)
     (plan,) = plans
     assert plan.sharing == sharing
@@ -358,5 +353,5 @@ def test_a_worker_keeps_to_its_memory_plan(
     assert resident._scorer.engine(resident._model.module).room.cached == 2**19 // (
         2 * 4 * 2 * 8 * 4
     )
-    assert found.evaluate(job(assignment, 0.4)).failure is None
+    assert found.evaluate(job(setup, 0.4)).failure is None
     assert kept.used <= 3000

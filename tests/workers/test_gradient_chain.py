@@ -15,7 +15,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from evomerge.candidate import Merge
 from evomerge.candidate.trial import GradientJob, Gradients
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
-from evomerge.workers import Assignment
+from evomerge.workers import WorkerSetup
 from evomerge.workers.evaluator import Evaluator
 
 TASKS = {
@@ -84,7 +84,7 @@ def subject(
     (folder / "docs.json").write_text(json.dumps(docs))
     for name, text in TASKS.items():
         (folder / f"{name}.yaml").write_text(text)
-    assignment = Assignment(
+    setup = WorkerSetup(
         models=family.models,
         dtype="float64",
         requests=tuple(TaskRequest(name) for name in TASKS),
@@ -93,7 +93,7 @@ def subject(
         prompt=PromptStyle(),
         threads=1,
     )
-    return family, Evaluator(assignment)
+    return family, Evaluator(setup)
 
 
 def plain(method: str, base: bool = False, **fixed: Any) -> Build:

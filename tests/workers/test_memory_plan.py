@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from evomerge.config import Campaign
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.methods import METHODS
+from evomerge.tasks import PromptStyle, SplitPlan
+from evomerge.workers import WorkerSetup, memory_plan
 from evomerge.workers.memory_plan import (
     CONTEXT_BYTES,
     Machine,
     MemoryPlan,
     Sizes,
+    keep_to_share,
     plan_memory,
+    plan_memory_here,
     sizes_of,
 )
-from evomerge.workers.sharing import Sharing
+from evomerge.workers.placement import Sharing
 
 GB = 10**9
+SETUP = WorkerSetup((), "float32", (), None, SplitPlan({}), PromptStyle(), methods=("ties",))
 H100 = int(79.2 * 2**30)  # what CUDA says that an "80 GB" card has
 RTX4090 = int(23.6 * 2**30)
 HOST = Machine(host=137 * GB, host_free=128 * GB)
@@ -196,3 +203,46 @@ def test_what_adapters_leave_as_it_is_counts_once(llama_family) -> None:
     assert sizes.deltas == 2 * touched
     assert sizes.computed == 2 * 4 * touched
     assert sizes.files == 4 * sizes.numbers
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """A GPU's memory; what is changed in it, the driver says from then on."""
+    state = {"total": 80 * GB, "free": 80 * GB, "own": 0}
+    monkeypatch.setattr(memory_plan, "gpu_memory", lambda _: (state["total"], state["free"]))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: state["own"])
+    return state
+
+
+def test_a_worker_on_a_cpu_plans_with_the_host(llama_family: Any) -> None:
+    opened = {model: open_checkpoint(model) for model in llama_family.models}
+    plan = plan_memory_here(opened, SETUP)
+    assert not plan.on_gpu
+    assert plan.inputs == plan.wanted > 0
+    shared = plan_memory_here(opened, replace(SETUP, sharing=Sharing(4, 4)))
+    assert shared.passes == plan.passes // 4
+
+
+def test_a_worker_on_a_gpu_has_its_share_and_never_more_than_is_free(
+    llama_family: Any, driver: dict[str, int]
+) -> None:
+    opened = {model: open_checkpoint(model) for model in llama_family.models}
+    on_gpu = replace(SETUP, device="cuda")
+    assert plan_memory_here(opened, on_gpu).share == 80 * GB - CONTEXT_BYTES
+    halves = replace(on_gpu, sharing=Sharing(node=2, device=2))
+    driver.update(free=45 * GB, own=5 * GB)  # the other one holds 30 GB
+    assert plan_memory_here(opened, halves).share == 40 * GB - CONTEXT_BYTES
+    driver.update(free=20 * GB, own=5 * GB)  # and another program 25 GB
+    assert plan_memory_here(opened, halves).share == 25 * GB - CONTEXT_BYTES
+
+
+def test_workers_on_one_gpu_cannot_take_each_others_memory(
+    monkeypatch: pytest.MonkeyPatch, driver: dict[str, int]
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    keep_to_share(replace(SETUP, device="cuda"))
+    keep_to_share(replace(SETUP, sharing=Sharing(2, 2)))
+    assert limits == []
+    keep_to_share(replace(SETUP, device="cuda", sharing=Sharing(2, 2)))
+    assert limits == [0.5 - CONTEXT_BYTES / (80 * GB)]

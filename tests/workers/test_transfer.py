@@ -74,7 +74,26 @@ def test_a_node_that_lacks_a_model_gets_it_once(
 def test_a_node_that_has_the_same_files_keeps_to_them(tmp_path: Path, model: Path) -> None:
     ask = Asked(str(model))
     assert fetched(str(model), lambda _: model, ask, tmp_path) is None
-    assert ask.methods == ["listing"]
+    assert ask.methods == ["listing", "pinned"]
+
+
+def test_a_node_takes_the_drivers_commit_of_a_hub_id(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "c" * 40
+    place = tmp_path / "models--org--name" / "snapshots" / commit
+    place.parent.mkdir(parents=True)
+    model.rename(place)
+    monkeypatch.setattr(Transfer, "locate", lambda _self, _folder: place)
+    asked: list[str] = []
+
+    def locate(name: str) -> Path:
+        asked.append(name)
+        return place
+
+    assert fetched("org/name", locate, Asked("org/name"), tmp_path) == place
+    assert fetched("org/name@main", locate, Asked("org/name@main"), tmp_path) == place
+    assert asked == [f"org/name@{commit}"] * 2
 
 
 def test_files_of_other_sizes_under_the_same_name_are_not_used(tmp_path: Path, model: Path) -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.candidate import Vocabulary
-from evomerge.workers.sharing import Sharing
+from evomerge.workers.placement import Sharing
 
-if TYPE_CHECKING:  # the driver's and a fake worker's start need not wait for lm-eval
+if TYPE_CHECKING:  # Ray and a test's worker start without lm-eval
     from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 
 
 @dataclass(frozen=True)
-class Assignment:
+class WorkerSetup:
     """Models, items and device of one worker; small, and picklable.
 
     Attributes:

@@ -6,9 +6,9 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
-from evomerge.workers import Assignment
+from evomerge.workers import WorkerSetup
 
-ASSIGNMENT = Assignment(
+SETUP = WorkerSetup(
     models=("base", "expert"),
     dtype="bfloat16",
     requests=(TaskRequest("task", 3),),
@@ -19,14 +19,14 @@ ASSIGNMENT = Assignment(
 
 
 def test_it_travels_small() -> None:
-    packed = pickle.dumps(ASSIGNMENT)
-    assert pickle.loads(packed) == ASSIGNMENT
+    packed = pickle.dumps(SETUP)
+    assert pickle.loads(packed) == SETUP
     assert len(packed) < 2000
 
 
 def test_it_is_safe_by_default_and_frozen() -> None:
-    assert not ASSIGNMENT.trust_remote_code
-    assert not ASSIGNMENT.allow_pickle
+    assert not SETUP.trust_remote_code
+    assert not SETUP.allow_pickle
     with pytest.raises(FrozenInstanceError):
-        ASSIGNMENT.dtype = "float32"  # type: ignore[misc]
-    assert replace(ASSIGNMENT, threads=2) != ASSIGNMENT
+        SETUP.dtype = "float32"  # type: ignore[misc]
+    assert replace(SETUP, threads=2) != SETUP
