@@ -17,12 +17,7 @@ _OVERLAP = (
 
 
 class Drafts:
-    """The last few distinct continuations of each prompt.
-
-    Args:
-        per_prompt: Most continuations kept of one prompt.
-        capacity: Most tokens kept in all; the prompts unused for longest are forgotten first.
-    """
+    """The last few distinct continuations of each prompt; those unused for longest are forgotten first."""
 
     def __init__(self, per_prompt: int = 4, capacity: int = 2**22) -> None:
         self._per_prompt, self._capacity = per_prompt, capacity

@@ -48,14 +48,9 @@ def score_batches(forward: Forward, batches: Sequence[Batch], count: int) -> tup
 
 
 def added_up(values: Tensor, owner: Tensor, count: int) -> Tensor:
-    """Return the sum of each owner's values, `[count]`.
+    """Return the sum of each owner's values, `[count]`, from `[T]` values and their owners' numbers.
 
     Summed in float64: one float32 after the other, a text of 500 tokens is some 5e-3 nats off.
-
-    Args:
-        values: `[T]`.
-        owner: `[T]`, int64, from 0 to `count` - 1.
-        count: Number of owners.
     """
     wide = values.double()
     return wide.new_zeros(count).index_add(0, owner, wide).to(values.dtype)

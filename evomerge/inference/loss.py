@@ -39,14 +39,9 @@ class Question:
 
 
 def item_losses(sums: Tensor, questions: Sequence[Question]) -> Tensor:
-    """Return the loss of each item.
+    """Return the loss of each of N items, `[N]`, in nats, from the log-likelihood of every reading.
 
-    Args:
-        sums: `[R]`: log-likelihood of every reading, question by question.
-        questions: N items.
-
-    Returns:
-        `[N]`, in nats, in the dtype of `sums`.
+    `sums` is `[R]`, question by question; the losses have its dtype.
     """
     count = len(questions)
     sizes = torch.tensor([len(each.readings) for each in questions])

@@ -133,9 +133,7 @@ class Scorer:
         metrics: Mapping[str, tuple[str, ...]],
         blocks: Sequence[Mapping[str, Sequence[int]]],
     ) -> Iterator[Scored]:
-        """Score a module block by block, for a caller that may stop in between.
-
-        Every item is tokenised once, whatever the blocks. Raises as `score` does.
+        """Score a module block by block, for a caller that may stop in between. Raises as `score` does.
 
         Args:
             module: What to score.

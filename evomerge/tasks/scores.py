@@ -94,7 +94,7 @@ class LeafValues:
             TaskError: The task's filters or `process_results` fail, or a metric that is asked for by name
                 has no value.
         """
-        found: dict[str, Sequence[Any]] = dict(golds)
+        found: dict[str, Sequence[Any]] = {}
         leaf, theirs = self.leaf.excerpt(positions), self._asked.named
         if theirs is None:
             filters = filter_names(leaf.task)
@@ -103,7 +103,7 @@ class LeafValues:
         elif theirs:
             computed = item_values(leaf, responses, list(theirs.values()))
             found |= {name: computed[pair] for name, pair in theirs.items()}
-        for name, values in found.items():
+        for name, values in (found | dict(golds)).items():
             if theirs is not None and is_gold(name) and None in values:
                 raise TaskError(
                     f'task "{leaf.name}": {name} was asked for, but a gold answer has no tokens of '
@@ -165,14 +165,10 @@ def item_values(
 def aggregate(
     task: Task, metric: str, values: Sequence[Any], bootstrap_iterations: int = 0
 ) -> Estimate:
-    """Aggregate per-item values as lm-eval does.
+    """Aggregate per-item values (None is left out, not all are None) as lm-eval does.
 
-    Args:
-        task: The task.
-        metric: The metric's name.
-        values: One an item, not all None; None is left out.
-        bootstrap_iterations: Draws for the standard error of a metric that has no closed form
-            (`simple_evaluate` takes 100,000, which costs seconds); 0: it has none.
+    A metric without a closed form has a standard error where `bootstrap_iterations` draws are asked for
+    (`simple_evaluate` takes 100,000, which costs seconds).
 
     Raises:
         TaskError: The aggregation fails.
@@ -192,13 +188,7 @@ def assemble(
     values: Mapping[str, Sequence[LeafValues]],
     bootstrap_iterations: int = 0,
 ) -> tuple[dict[str, TaskScores], dict[str, TaskScores]]:
-    """Put the scores of all leaves together.
-
-    Args:
-        items: What was scored.
-        asked: Requested task or group → its metrics.
-        values: Requested task or group → its leaves'.
-        bootstrap_iterations: As in `aggregate`.
+    """Put the scores of all leaves together; arguments by requested task or group.
 
     Returns:
         The scores of requested tasks and groups, and those of the groups' tasks; without those of which
