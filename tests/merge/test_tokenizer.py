@@ -105,7 +105,7 @@ def test_one_vocabulary_passes(spare):
 @pytest.mark.parametrize(
     ("base", "one", "two", "message"),
     [
-        ({}, {254: "<a>"}, {}, r"one: has token 254, '<a>', which the tokenizer of .*base has not"),
+        ({}, {254: "<a>"}, {}, r"one: has token 254, '<a>', which the tokenizer of .*base lacks"),
         (
             {},
             {254: "<a>", 255: "<b>"},
