@@ -104,7 +104,7 @@ def test_what_a_campaign_writes_is_its_own(tmp_path: Path, left: str) -> None:
     with pytest.raises(ResultsError, match="what is left of a campaign"):
         refuse_existing(folder, force=False)
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(ResultsError, match="no campaign's"):
+    with pytest.raises(ResultsError, match="do not belong to a campaign"):
         refuse_existing(folder, force=True)
     (folder / "study.db").write_text("")
     refuse_existing(folder, force=True)
