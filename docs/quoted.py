@@ -2,7 +2,8 @@
 
 mkdocs calls `on_page_markdown` for every page (`hooks:` in `mkdocs.yml`), so nothing that is generated is
 stored, and nothing can drift. A page asks with a comment of its own line: `<!-- help -->`, `<!-- tree -->`,
-`<!-- settings -->`, `<!-- board FILE -->`. Run with a leaderboard's file, it puts that into the README.
+`<!-- settings -->`, `<!-- board FILE -->`, `<!-- code FILE -->`. Run with a leaderboard's file,
+it puts that into the README.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def _filled(match: re.Match[str]) -> str:
     name, argument = match[1], match[2]
     if name == "board":
         return (ROOT / argument).read_text(encoding="utf-8").strip()
+    if name == "code":
+        return f"```python\n{(ROOT / argument).read_text(encoding='utf-8').strip()}\n```"
     return {"help": help_texts, "tree": tree, "settings": settings}[name]()
 
 

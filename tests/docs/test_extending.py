@@ -32,10 +32,14 @@ def test_the_examples_pass_their_suites(module: Path) -> None:
 
 
 def test_what_is_registered_is_known_by_name(module: Path) -> None:
-    known = (
-        "from evomerge.merge.methods import METHODS; from evomerge.report.formats import FORMATS; "
-        "from evomerge.scoring import BACKENDS; import test_page; "
-        "assert 'signs' in METHODS and 'titles' in FORMATS and 'shortest' in BACKENDS"
+    tables = {
+        "signs": "evomerge.merge.methods.METHODS",
+        "climber": "evomerge.search.samplers.SAMPLERS",
+        "titles": "evomerge.report.formats.FORMATS",
+        "shortest": "evomerge.scoring.BACKENDS",
+    }
+    known = "import pkgutil, test_page\n" + "\n".join(
+        f"assert {name!r} in pkgutil.resolve_name({table!r})" for name, table in tables.items()
     )
     done = subprocess.run([sys.executable, "-c", known], cwd=module.parent, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

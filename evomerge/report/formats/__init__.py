@@ -1,7 +1,8 @@
-"""Formats of reports: a file each. Another one is a function, and a line: `FORMATS["name"] = function`."""
+"""Formats of reports: a file each. Another one is a function, and a line here or an entry point elsewhere."""
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import Protocol
 
 from evomerge.candidate.trial import SPLITS, Split
@@ -29,6 +30,7 @@ FORMATS: dict[str, Format] = {
     "csv": csv.write,
     "html": html.write,
 }
+FORMATS |= {point.name: point.load() for point in entry_points(group="evomerge.formats")}
 
 
 def write(

@@ -1,4 +1,6 @@
-"""Samplers by name: a class in a file of its own, and a line here or `SAMPLERS["mine"] = Mine` elsewhere."""
+"""Samplers by name: a class in a file of its own, and a line here or an entry point elsewhere."""
+
+from importlib.metadata import entry_points
 
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError, nearest
@@ -19,6 +21,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "qmc": SobolSampler,
 }
 """Name in a campaign file → class, called with a `Problem`."""
+SAMPLERS |= {point.name: point.load() for point in entry_points(group="evomerge.samplers")}
 
 __all__ = ["SAMPLERS", "Measurement", "Params", "Problem", "Sampler", "sampler_class", "seed_of"]
 
