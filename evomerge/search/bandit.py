@@ -42,6 +42,17 @@ Build = Callable[[Sequence[str], Sequence[str]], Sampler]
 """(dimensions of a method, those of them that have a gradient) → its sampler."""
 
 
+class _OnePoint(Sampler):
+    """Where no dimension counts."""
+
+    def __init__(self) -> None:
+        pass
+
+    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        """Return no numbers."""
+        return {}
+
+
 @dataclass(eq=False)
 class _Arm:
     """A method.
@@ -50,7 +61,7 @@ class _Arm:
         choice: The method, with all experts.
         names: The dimensions on which its models depend.
         default: Its point of the whole space where nothing is known.
-        sampler: What searches them; None: there are none, and so there is one point.
+        sampler: What searches them.
         asked: Trials asked for.
         told: Trials told.
         best: Its best point of the whole space, and what came of it.
@@ -61,7 +72,7 @@ class _Arm:
     choice: Choice
     names: tuple[str, ...]
     default: Params
-    sampler: Sampler | None
+    sampler: Sampler
     asked: int = 0
     told: int = 0
     best: tuple[Params, Measurement] | None = None
@@ -72,6 +83,11 @@ class _Arm:
     def loss(self) -> float:
         """The loss at the best point; infinite before there is one."""
         return float("inf") if self.best is None else self.best[1].loss
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its one point was asked for."""
+        return not self.names and self.asked > 0
 
     @property
     def point(self) -> Params:
@@ -116,7 +132,7 @@ class Bandit(Sampler):
     ) -> None:
         self._space, self._contributions, self._several = space, contributions, several
         self._arms = [self._arm(choice, build) for choice in first_choices(space)]
-        self.needs_gold = any(arm.sampler and arm.sampler.needs_gold for arm in self._arms)
+        self.needs_gold = any(arm.sampler.needs_gold for arm in self._arms)
         self._round, self._share = 0, max(1, int(trials * SHARE / len(self._arms)))
         self._quota = self._share  # trials of each arm by the end of this round
         self._in_flight: dict[int, tuple[_Arm, bool]] = {}  # trial → arm, whether its sampler's own
@@ -129,7 +145,7 @@ class Bandit(Sampler):
         arm = self._turn()
         point = None if attempt else self._taken_over(arm) or self._probe(arm)
         if point is None:
-            point = arm.lift({} if arm.sampler is None else arm.sampler.propose(number, attempt))
+            point = arm.lift(arm.sampler.propose(number, attempt))
         return point
 
     def asked(self, number: int, params: Params) -> None:
@@ -144,7 +160,7 @@ class Bandit(Sampler):
             if not own:
                 self._probed[choice] = self._doublings(arm)
                 self._probes += 1
-        if own and arm.sampler is not None:
+        if own:
             arm.sampler.asked(number, arm.lower(params))
         arm.asked += 1
         self._in_flight[number] = arm, own
@@ -152,15 +168,14 @@ class Bandit(Sampler):
     def told(self, number: int, params: Params, result: Measurement | None) -> None:
         """Take the result of a trial."""
         arm, own = self._in_flight.pop(number)
-        sampler = arm.sampler
         arm.told += 1
         better = arm.note(params, result)
-        if sampler is not None and own:
-            sampler.told(number, arm.lower(params), result)
-        elif sampler is not None and result is not None:
-            sampler.known(arm.lower(params), result)
+        if own:
+            arm.sampler.told(number, arm.lower(params), result)
+        elif result is not None:
+            arm.sampler.known(arm.lower(params), result)
             if better:
-                sampler.restart()
+                arm.sampler.restart()
         self._end_round()
 
     def known(self, params: Params, result: Measurement) -> None:
@@ -168,16 +183,15 @@ class Bandit(Sampler):
         arm = self._arm_of(params)
         if choice_of(self._space, params) == arm.choice:
             arm.note(params, result)
-            if arm.sampler is not None:
-                arm.sampler.known(arm.lower(params), result)
+            arm.sampler.known(arm.lower(params), result)
 
     def next_step(self, *, begin: bool = True) -> Step | None:
         """Return a step for an idle worker; None: ask for a trial instead.
 
         Descents of all arms count as one sequence; the leader's comes first, then one of each other arm.
         """
-        arms = [arm for arm in self._live() if arm.sampler is not None]
-        if any(arm.sampler.is_due for arm in arms if arm.sampler):
+        arms = self._live()
+        if any(arm.sampler.is_due for arm in arms):
             return None
         for beginning in (False, True) if begin else (False,):
             for arm in sorted(arms, key=lambda one: (self._begun(one), one.loss)):
@@ -185,7 +199,7 @@ class Bandit(Sampler):
                     return None  # its descent is to begin at the better of two points
                 if beginning and self._must_not_begin(arm):
                     continue
-                step = None if arm.sampler is None else arm.sampler.next_step(begin=beginning)
+                step = arm.sampler.next_step(begin=beginning)
                 if step is not None:
                     place = (arm, step.descent)
                     known = place in self._descents
@@ -197,29 +211,28 @@ class Bandit(Sampler):
         self, descent: int, number: int, params: Params, items: Mapping[str, tuple[int, ...]]
     ) -> Step:
         """Return a step as it was asked for before."""
-        arm, sampler, own = self._descent(descent, params)
-        step = sampler.step(own, number, arm.lower(params), items)
+        arm, own = self._descent(descent, params)
+        step = arm.sampler.step(own, number, arm.lower(params), items)
         return replace(step, descent=descent, params=dict(params))
 
     def step_asked(self, step: Step) -> None:
         """Note that a step is in flight."""
-        arm, sampler, own = self._descent(step.descent, step.params)
+        arm, own = self._descent(step.descent, step.params)
         if step.descent == len(self._descents):
             self._descents.append((arm, own))
-        sampler.step_asked(replace(step, descent=own, params=arm.lower(step.params)))
+        arm.sampler.step_asked(replace(step, descent=own, params=arm.lower(step.params)))
 
     def step_told(self, descent: int, gradients: Mapping[str, float] | None) -> None:
         """Take the gradient of the step in flight of a descent; None: it failed."""
         arm, own = self._descents[descent]
-        if arm.sampler is not None:
-            arm.sampler.step_told(own, gradients)
+        arm.sampler.step_told(own, gradients)
 
-    def _descent(self, descent: int, params: Params) -> tuple[_Arm, Sampler, int]:
-        """Return the arm of a descent, its sampler, and which of the sampler's descents it is."""
-        known = descent < len(self._descents)
-        arm, own = self._descents[descent] if known else (self._arm_of(params), -1)
-        assert arm.sampler is not None  # only samplers ask for steps
-        return arm, arm.sampler, own if known else self._begun(arm)
+    def _descent(self, descent: int, params: Params) -> tuple[_Arm, int]:
+        """Return the arm of a descent, and which of its sampler's descents it is."""
+        if descent < len(self._descents):
+            return self._descents[descent]
+        arm = self._arm_of(params)
+        return arm, self._begun(arm)
 
     def _begun(self, arm: _Arm) -> int:
         return sum(one is arm for one, _ in self._descents)
@@ -232,7 +245,7 @@ class Bandit(Sampler):
 
     def _arm(self, choice: Choice, build: Build) -> _Arm:
         names = free(self._space, choice)
-        sampler = build(names, differentiable(self._space, choice)) if names else None
+        sampler = build(names, differentiable(self._space, choice)) if names else _OnePoint()
         return _Arm(choice, names, default_point(self._space, choice), sampler)
 
     def _arm_of(self, params: Params) -> _Arm:
@@ -240,7 +253,7 @@ class Bandit(Sampler):
         return next(arm for arm in self._arms if arm.choice.method == method)
 
     def _live(self) -> list[_Arm]:
-        return [arm for arm in self._arms if not (arm.out or (arm.sampler is None and arm.asked))]
+        return [arm for arm in self._arms if not (arm.out or arm.is_over)]
 
     def _leader(self) -> _Arm:
         """Return the arm with the best point, the first of equals."""
@@ -249,7 +262,7 @@ class Bandit(Sampler):
     def _turn(self) -> _Arm:
         """Return the arm that is to try something."""
         live = self._live()
-        due = [arm for arm in live if arm.sampler is not None and arm.sampler.is_due]
+        due = [arm for arm in live if arm.sampler.is_due]
         waiting = due or [arm for arm in live if self._several or arm.asked < self._quota]
         if waiting:
             return min(waiting, key=lambda arm: arm.asked)
@@ -260,7 +273,7 @@ class Bandit(Sampler):
         leader = self._leader()
         if arm.taken_over == self._round or arm is leader or leader.best is None:
             return None
-        if arm.sampler is None or arm.sampler.is_descending:
+        if arm.sampler.is_descending:
             return None
         found = moved_to(self._space, arm.choice, leader.best[0], arm.point)
         return None if arm.best is not None and found == arm.point else found
@@ -271,7 +284,7 @@ class Bandit(Sampler):
             return None
         asked = sum(one.asked for one in self._arms)
         early = not self._had(arm, self._share) or self._probes >= _MOST_PROBES * asked
-        if early and arm.sampler is not None:
+        if early and not arm.is_over:
             return None
         for choice in neighbours(self._space, choice_of(self._space, arm.point)):
             if self._probed.get(choice, -1) < self._doublings(arm):
@@ -288,8 +301,6 @@ class Bandit(Sampler):
 
     def _had(self, arm: _Arm, quota: int) -> bool:
         """Whether an arm had so many trials, and is at the end of a descent if it is to descend."""
-        if arm.sampler is None:
-            return arm.told > 0
         descends = arm.sampler.needs_gold
         at_end = not descends or (self._begun(arm) > 0 and not arm.sampler.is_descending)
         return arm.told >= quota and at_end
