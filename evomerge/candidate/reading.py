@@ -1,40 +1,207 @@
-"""A YAML document in mergekit's form → a Recipe."""
+"""A YAML document in mergekit's form → a Recipe; pydantic checks the form."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, NoReturn
 
-from evomerge.candidate.fields import (
-    described,
-    dtype,
-    mapping,
-    only,
-    optional_text,
-    sequence,
-    text,
-    whole,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic_core import ErrorDetails
+
 from evomerge.candidate.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
 from evomerge.candidate.tokens import token_source
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, nearest
 from evomerge.yaml_file import Document, Location
 
-TOP_LEVEL = (
-    "merge_method",
-    "base_model",
-    "models",
-    "slices",
-    "modules",
-    "parameters",
-    "dtype",
-    "out_dtype",
-    "tokenizer_source",
-    "tokenizer",
-    "chat_template",
-    "seed",
-)
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+_SETTING = "a value, a list of values (a gradient over the layers) or a list of {filter, value}"
+_EXPECTED: Mapping[str, str] = {
+    "string_type": "text",
+    "string_too_short": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "int_type": "a whole number of at least {low}",
+    "greater_than_equal": "a whole number of at least {low}",
+}
+"""Pydantic's name of a fault → what was expected."""
+
+
+class _FormError(ValueError):
+    """A fault that a validator of ours found, with its place within what it validates."""
+
+    def __init__(self, message: str, *location: str | int) -> None:
+        self.message, self.location = message, location
+        super().__init__(message)
+
+
+def _described(value: object) -> str:
+    if isinstance(value, BaseModel | Mapping):
+        return "a mapping"
+    return "nothing" if value is None else "a list" if isinstance(value, list) else repr(value)
+
+
+def _name(value: object) -> object:
+    """A model's name; mergekit's mapping of its parts is folded into `PATH@REVISION+ADAPTER`."""
+    if not isinstance(value, Mapping):
+        return value
+    _only(value, ("model", "lora", "override_architecture"))
+    if value.get("override_architecture") is not None:
+        raise _FormError("overriding the architecture is not supported", "override_architecture")
+    if "model" not in value:
+        raise _FormError("model is missing")
+    model = _path(value["model"], "model")
+    lora = value.get("lora")
+    return model if lora is None else f"{model}+{_path(lora, 'lora')}"
+
+
+def _path(value: object, where: str) -> str:
+    parts: list[tuple[object, tuple[str, ...]]] = [(value, (where,))]
+    if isinstance(value, Mapping):
+        _only(value, ("path", "revision"), where)
+        parts = [(value.get("path"), (where, "path"))]
+        if value.get("revision") is not None:
+            parts.append((value["revision"], (where, "revision")))
+    for part, place in parts:
+        if not isinstance(part, str) or not part:
+            raise _FormError(f"found {_described(part)}, expected text", *place)
+    return "@".join(str(part) for part, _ in parts)
+
+
+def _dtype(value: object) -> object:
+    """`torch.` before a dtype is mergekit's, and dropped."""
+    if not isinstance(value, str) or not value:
+        return None if value is None else _refuse(value, "text")
+    name = value.removeprefix("torch.")
+    if name not in DTYPES:
+        raise _FormError(f'found "{name}", expected one of {", ".join(DTYPES)}')
+    return name
+
+
+def _layer_range(value: object) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        _refuse(value, "a list")
+    if len(value) != 2 or any(type(end) is not int for end in value):
+        raise _FormError(f"found {value}, expected two whole numbers, [start, stop)")
+    start, stop = value
+    if not 0 <= start <= stop:
+        raise _FormError(
+            f"found [{start}, {stop}], expected 0 <= start <= stop (start = stop: no layer, only what "
+            "stands before or after the layers)"
+        )
+    return start, stop
+
+
+def _parameters(value: object) -> dict[str, Setting]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        _refuse(value, "a mapping")
+    return {name: _setting(item, name) for name, item in value.items()}
+
+
+def _setting(value: object, *where: str | int) -> Setting:
+    if isinstance(value, Mapping):  # mergekit takes one conditional without its list
+        return (_conditional(value, *where),)
+    if isinstance(value, list):
+        if any(isinstance(item, Mapping) for item in value):
+            return tuple(_conditional(item, *where, place) for place, item in enumerate(value))
+        return tuple(_scalar(item, *where, place) for place, item in enumerate(value))
+    return _scalar(value, *where)
+
+
+def _conditional(value: object, *where: str | int) -> Conditional:
+    if not isinstance(value, Mapping):
+        _refuse(value, "a mapping", *where)
+    _only(value, ("value", "filter"), *where)
+    if "value" not in value:
+        raise _FormError("value is missing", *where)
+    text, given = value.get("filter"), value["value"]
+    if text is not None and not isinstance(text, str):
+        _refuse(text, "text", *where, "filter")
+    if isinstance(given, list):
+        points = (_scalar(item, *where, "value", place) for place, item in enumerate(given))
+        return Conditional(tuple(points), text)
+    return Conditional(_scalar(given, *where, "value"), text)
+
+
+def _scalar(value: object, *where: str | int) -> bool | int | float | str:
+    if not isinstance(value, bool | int | float | str):
+        _refuse(value, _SETTING, *where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _FormError(f"found {value}, expected a finite number", *where)
+    return value
+
+
+def _refuse(value: object, expected: str, *where: str | int) -> NoReturn:
+    raise _FormError(f"found {_described(value)}, expected {expected}", *where)
+
+
+def _only(value: Mapping[str, object], known: tuple[str, ...], *where: str | int) -> None:
+    for key in value:
+        if key not in known:
+            raise _FormError(f'unknown key "{key}"; {nearest(key, known)}', *where, key)
+
+
+_Text = Annotated[str, Field(min_length=1)]
+_Model = Annotated[_Text, BeforeValidator(_name)]
+_Parameters = Annotated[dict[str, Any], PlainValidator(_parameters)]
+_Dtype = Annotated[str | None, BeforeValidator(_dtype)]
+
+
+def _or_empty(value: object) -> object:
+    return value or []
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Source(_Form):
+    model: _Model
+    layer_range: Annotated[Any, PlainValidator(_layer_range)] = None
+    parameters: _Parameters = Field(default_factory=dict)
+
+    def value(self) -> Source:
+        return Source(self.model, self.layer_range, self.parameters)
+
+
+class _Slice(_Form):
+    sources: list[_Source] = Field(default_factory=list)
+    base_model: _Model | None = None
+    residual_weight: Any = None  # mergekit reads it and never uses it
+    parameters: _Parameters = Field(default_factory=dict)
+
+    def value(self) -> Slice:
+        sources = tuple(source.value() for source in self.sources)
+        return Slice(sources, self.base_model, self.parameters)
+
+
+class _Module(_Form):
+    models: Annotated[list[_Source], BeforeValidator(_or_empty)] = Field(default_factory=list)
+    slices: Annotated[list[_Slice], BeforeValidator(_or_empty)] = Field(default_factory=list)
+    parameters: _Parameters = Field(default_factory=dict)
+
+
+class _Tokenizer(_Form):
+    source: _Model = "union"
+    tokens: dict[str, Any] | None = None
+    pad_to_multiple_of: int | None = Field(default=None, ge=1)
+
+
+class _File(_Module):
+    merge_method: _Text
+    base_model: _Model | None = None
+    modules: dict[str, _Module] | None = None
+    dtype: _Dtype = None
+    out_dtype: _Dtype = None
+    tokenizer_source: _Model | None = None
+    tokenizer: _Tokenizer | None = None
+    chat_template: str | None = None
+    seed: int = Field(default=0, ge=0)
 
 
 def read_recipe(document: Document) -> Recipe:
@@ -43,57 +210,86 @@ def read_recipe(document: Document) -> Recipe:
     Raises:
         RecipeError: A key or a value is none of mergekit's; it names file, line and field.
     """
-    data = document.data
-    only(document, (), data, TOP_LEVEL)
-    if "merge_method" not in data:
-        raise document.error(RecipeError, (), "merge_method is missing, such as merge_method: ties")
-    models, slices, parameters = _inputs(document)
+    try:
+        file = _File.model_validate(document.data)
+    except ValidationError as error:
+        raise _first(document, error.errors()) from None
+    where, module, parameters = _inputs(document, file)
+    for number, piece in enumerate(module.slices):
+        if not piece.sources:
+            place = (*where, "slices", number)
+            raise document.error(RecipeError, place, "sources is missing or empty")
     return Recipe(
-        method=text(document, ("merge_method",), data["merge_method"]),
-        models=models,
-        slices=slices,
-        base_model=_optional_model(document, ("base_model",), data.get("base_model")),
+        method=file.merge_method,
+        models=tuple(source.value() for source in module.models),
+        slices=tuple(piece.value() for piece in module.slices),
+        base_model=file.base_model,
         parameters=parameters,
-        dtype=dtype(document, ("dtype",), data.get("dtype")),
-        out_dtype=dtype(document, ("out_dtype",), data.get("out_dtype")),
-        vocabulary=_vocabulary(document),
-        chat_template=optional_text(document, ("chat_template",), data.get("chat_template")),
-        seed=whole(document, ("seed",), data.get("seed", 0)),
+        dtype=file.dtype,
+        out_dtype=file.out_dtype,
+        vocabulary=_vocabulary(document, file),
+        chat_template=file.chat_template,
+        seed=file.seed,
     )
 
 
-def _inputs(
-    document: Document,
-) -> tuple[tuple[Source, ...], tuple[Slice, ...], dict[str, Setting]]:
-    data = document.data
-    given = [key for key in ("models", "slices", "modules") if data.get(key)]
+def _first(document: Document, errors: list[ErrorDetails]) -> Exception:
+    """Return the first fault as one line; a misspelt key may be missing, too, so it comes first."""
+    unknown = (one for one in errors if one["type"] == "extra_forbidden")
+    found = next(unknown, errors[0])
+    kind, location = found["type"], found["loc"]
+    cause = found.get("ctx", {}).get("error")
+    if kind == "extra_forbidden":
+        message = f'unknown key "{location[-1]}"; {nearest(str(location[-1]), _known(location))}'
+    elif kind == "missing":
+        hint = ", such as merge_method: ties" if location == ("merge_method",) else ""
+        message, location = f"{location[-1]} is missing{hint}", location[:-1]
+    elif isinstance(cause, _FormError):
+        message, location = cause.message, (*location, *cause.location)
+    else:
+        low = 1 if location[-1] == "pad_to_multiple_of" else 0
+        message = f"found {_described(found['input'])}, expected {_EXPECTED[kind].format(low=low)}"
+    return document.error(RecipeError, location, message)
+
+
+def _known(location: Location) -> tuple[str, ...]:
+    """Return the keys that stand beside one that is unknown."""
+    names = [part for part in location[:-1] if isinstance(part, str)]
+    forms: dict[str, type[_Form]] = {
+        "models": _Source,
+        "sources": _Source,
+        "slices": _Slice,
+        "tokenizer": _Tokenizer,
+    }
+    known = forms.get(names[-1], _Module) if names else _File
+    return tuple(known.model_fields)
+
+
+def _inputs(document: Document, file: _File) -> tuple[Location, _Module, dict[str, Setting]]:
+    """Return where models and slices stand, and the parameters of the widest scope."""
+    given = [key for key in ("models", "slices", "modules") if getattr(file, key)]
     if len(given) != 1:
         found = " and ".join(given) if given else "none of them"
         raise document.error(
             RecipeError, given[:1], f"expected one of models, slices and modules, found {found}"
         )
-    parameters = _parameters(document, ("parameters",), data.get("parameters"))
-    if given == ["modules"]:
-        where, module = _only_module(document)
-        # Module scope stands between slice and global scope; with one module both are one.
-        own = _parameters(document, (*where, "parameters"), module.get("parameters"))
-        joined = {name: _joined(own[name], parameters.get(name)) for name in own}
-        parameters = {**parameters, **joined}
-    else:
-        where, module = (), data
-    models = module.get("models") or []
-    slices = module.get("slices") or []
-    return (
-        tuple(
-            _source(document, (*where, "models", index), item)
-            for index, item in enumerate(sequence(document, (*where, "models"), models))
-        ),
-        tuple(
-            _slice(document, (*where, "slices", index), item)
-            for index, item in enumerate(sequence(document, (*where, "slices"), slices))
-        ),
-        parameters,
-    )
+    if not file.modules:
+        return (), file, file.parameters
+    if len(file.modules) != 1:
+        names = ", ".join(file.modules)
+        raise document.error(
+            RecipeError,
+            ("modules",),
+            f"found {len(file.modules)} modules ({names}); models of one module only can be merged",
+        )
+    ((name, module),) = file.modules.items()
+    where = ("modules", name)
+    if bool(module.models) == bool(module.slices):
+        raise document.error(RecipeError, where, "expected either models or slices")
+    # Module scope stands between slice and global scope; with one module both are one.
+    wider = file.parameters
+    own = {key: _joined(value, wider.get(key)) for key, value in module.parameters.items()}
+    return where, module, {**wider, **own}
 
 
 def _joined(own: Setting, wider: Setting | None) -> Setting:
@@ -113,196 +309,33 @@ def _filters(setting: Setting) -> tuple[Conditional, ...]:
     return tuple(item for item in setting if isinstance(item, Conditional))
 
 
-def _only_module(document: Document) -> tuple[Location, dict[str, Any]]:
-    modules = mapping(document, ("modules",), document.data["modules"])
-    if len(modules) != 1:
-        names = ", ".join(modules)
-        raise document.error(
-            RecipeError,
-            ("modules",),
-            f"found {len(modules)} modules ({names}); models of one module only can be merged",
-        )
-    name = next(iter(modules))
-    where = ("modules", name)
-    module = mapping(document, where, modules[name])
-    only(document, where, module, ("models", "slices", "parameters"))
-    if bool(module.get("models")) == bool(module.get("slices")):
-        raise document.error(RecipeError, where, "expected either models or slices")
-    return where, module
-
-
-def _source(document: Document, where: Location, item: object) -> Source:
-    data = mapping(document, where, item)
-    only(document, where, data, ("model", "layer_range", "parameters"))
-    if "model" not in data:
-        raise document.error(RecipeError, where, "model is missing")
-    return Source(
-        model=_model(document, (*where, "model"), data["model"]),
-        layer_range=_layer_range(document, (*where, "layer_range"), data.get("layer_range")),
-        parameters=_parameters(document, (*where, "parameters"), data.get("parameters")),
-    )
-
-
-def _slice(document: Document, where: Location, item: object) -> Slice:
-    data = mapping(document, where, item)
-    # mergekit reads residual_weight and never uses it.
-    only(document, where, data, ("sources", "base_model", "residual_weight", "parameters"))
-    sources = sequence(document, (*where, "sources"), data.get("sources"))
-    if not sources:
-        raise document.error(RecipeError, where, "sources is missing or empty")
-    return Slice(
-        sources=tuple(
-            _source(document, (*where, "sources", index), item)
-            for index, item in enumerate(sources)
-        ),
-        base_model=_optional_model(document, (*where, "base_model"), data.get("base_model")),
-        parameters=_parameters(document, (*where, "parameters"), data.get("parameters")),
-    )
-
-
-def _parameters(document: Document, where: Location, value: object) -> dict[str, Setting]:
-    if value is None:
-        return {}
-    return {
-        name: _setting(document, (*where, name), item)
-        for name, item in mapping(document, where, value).items()
-    }
-
-
-def _setting(document: Document, where: Location, value: object) -> Setting:
-    if isinstance(value, Mapping):  # mergekit takes one conditional without its list
-        return (_conditional(document, where, value),)
-    if isinstance(value, list):
-        if any(isinstance(item, Mapping) for item in value):
-            return tuple(
-                _conditional(document, (*where, index), item) for index, item in enumerate(value)
-            )
-        return tuple(_scalar(document, (*where, index), item) for index, item in enumerate(value))
-    return _scalar(document, where, value)
-
-
-def _conditional(document: Document, where: Location, item: object) -> Conditional:
-    data = mapping(document, where, item)
-    only(document, where, data, ("value", "filter"))
-    if "value" not in data:
-        raise document.error(RecipeError, where, "value is missing")
-    value = data["value"]
-    within = (*where, "value")
-    return Conditional(
-        value=tuple(_scalar(document, (*within, i), entry) for i, entry in enumerate(value))
-        if isinstance(value, list)
-        else _scalar(document, within, value),
-        filter=optional_text(document, (*where, "filter"), data.get("filter")),
-    )
-
-
-def _scalar(document: Document, where: Location, value: object) -> bool | int | float | str:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise document.error(RecipeError, where, f"found {value}, expected a finite number")
-    if isinstance(value, bool | int | float | str):
-        return value
-    raise document.error(
-        RecipeError,
-        where,
-        f"found {described(value)}, expected a value, a list of values (a gradient over the layers) "
-        "or a list of {filter, value}",
-    )
-
-
-def _layer_range(document: Document, where: Location, value: object) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    pair = sequence(document, where, value)
-    if len(pair) != 2 or any(isinstance(end, bool) or not isinstance(end, int) for end in pair):
-        raise document.error(
-            RecipeError, where, f"found {pair}, expected two whole numbers, [start, stop)"
-        )
-    start, stop = pair
-    if not 0 <= start <= stop:
-        raise document.error(
-            RecipeError,
-            where,
-            f"found [{start}, {stop}], expected 0 <= start <= stop (start = stop: no layer, only what "
-            "stands before or after the layers)",
-        )
-    return start, stop
-
-
-def _vocabulary(document: Document) -> Vocabulary | None:
-    data = document.data
-    source, tokenizer = data.get("tokenizer_source"), data.get("tokenizer")
-    if source is not None and tokenizer is not None:
+def _vocabulary(document: Document, file: _File) -> Vocabulary | None:
+    if file.tokenizer is None:
+        return None if file.tokenizer_source is None else Vocabulary(file.tokenizer_source)
+    if file.tokenizer_source is not None:
         raise document.error(
             RecipeError, ("tokenizer",), "give either tokenizer or tokenizer_source, not both"
         )
-    if source is not None:
-        return Vocabulary(source=_model(document, ("tokenizer_source",), source))
-    if tokenizer is None:
-        return None
-    where = ("tokenizer",)
-    given = mapping(document, where, tokenizer)
-    only(document, where, given, ("source", "tokens", "pad_to_multiple_of"))
-    pad = given.get("pad_to_multiple_of")
-    return Vocabulary(
-        source=_model(document, (*where, "source"), given.get("source", "union")),
-        tokens=_tokens(document, (*where, "tokens"), given.get("tokens") or {}),
-        pad_to_multiple_of=None
-        if pad is None
-        else whole(document, (*where, "pad_to_multiple_of"), pad, low=1),
-    )
-
-
-def _tokens(document: Document, where: Location, value: object) -> dict[str, object]:
-    """Overrides of single tokens, as they stand in the file but for models, which become names."""
-    found = {
-        token: _named(document, (*where, token), item)
-        for token, item in mapping(document, where, value).items()
-    }
-    for token, item in found.items():
+    tokens: dict[str, object] = {}
+    for token, item in (file.tokenizer.tokens or {}).items():
+        place = ("tokenizer", "tokens", token)
         try:
-            token_source(item, token)
+            tokens[token] = _named(item)
+            token_source(tokens[token], token)
+        except _FormError as error:
+            raise document.error(RecipeError, (*place, *error.location), error.message) from None
         except RecipeError as error:
-            raise document.error(RecipeError, (*where, token), error.message) from None
-    return found
+            raise document.error(RecipeError, place, error.message) from None
+    return Vocabulary(file.tokenizer.source, tokens, file.tokenizer.pad_to_multiple_of)
 
 
-def _named(document: Document, where: Location, item: object) -> object:
+def _named(item: object) -> object:
+    """An override of a token as it stands in the file, but for models, which become names."""
     if not isinstance(item, Mapping) or not isinstance(item.get("source"), Mapping):
         return item
-    source, within = dict(item["source"]), (*where, "source")
+    source = dict(item["source"])
     if "kind" not in source:
-        return {**item, "source": _model(document, within, source)}
+        return {**item, "source": _name(source)}
     if isinstance(source.get("model"), Mapping):
-        source["model"] = _model(document, (*within, "model"), source["model"])
+        source["model"] = _name(source["model"])
     return {**item, "source": source}
-
-
-def _optional_model(document: Document, where: Location, value: object) -> str | None:
-    return None if value is None else _model(document, where, value)
-
-
-def _model(document: Document, where: Location, value: object) -> str:
-    """A model's name; mergekit's mapping of its parts is folded into `PATH@REVISION+ADAPTER`."""
-    if not isinstance(value, Mapping):
-        return text(document, where, value)
-    only(document, where, value, ("model", "lora", "override_architecture"))
-    if value.get("override_architecture") is not None:
-        raise document.error(
-            RecipeError,
-            (*where, "override_architecture"),
-            "overriding the architecture is not supported",
-        )
-    if "model" not in value:
-        raise document.error(RecipeError, where, "model is missing")
-    model = _model_path(document, (*where, "model"), value["model"])
-    lora = value.get("lora")
-    return model if lora is None else f"{model}+{_model_path(document, (*where, 'lora'), lora)}"
-
-
-def _model_path(document: Document, where: Location, value: object) -> str:
-    if not isinstance(value, Mapping):
-        return text(document, where, value)
-    only(document, where, value, ("path", "revision"))
-    path = text(document, (*where, "path"), value.get("path"))
-    revision = value.get("revision")
-    return path if revision is None else f"{path}@{text(document, (*where, 'revision'), revision)}"

@@ -152,3 +152,46 @@ def test_errors_name_file_line_and_field(text, message):
     assert message in line
     assert line.startswith("r.yaml")
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dtype: 3", "dtype: found 3, expected text"),
+        ("base_model: ''", "base_model: found '', expected text"),
+        ("seed: 1.5", "seed: found 1.5, expected a whole number of at least 0"),
+        ("seed: true", "seed: found True, expected a whole number of at least 0"),
+        ("parameters: [1]", "parameters: found a list, expected a mapping"),
+        ("parameters: {w: {filter: 1, value: 2}}", "parameters.w.filter: found 1, expected text"),
+        (
+            "parameters: {w: {vlaue: 2}}",
+            'parameters.w.vlaue: unknown key "vlaue"; did you mean "value"',
+        ),
+        ("tokenizer: {pad_to_multiple_of: x}", "found 'x', expected a whole number of at least 1"),
+        ("tokenizer: {sorce: x}", 'tokenizer.sorce: unknown key "sorce"; did you mean "source"'),
+        ("tokenizer: union", "tokenizer: found 'union', expected a mapping"),
+        (
+            "base_model: {model: {path: a, revision: 1}}",
+            "base_model.model.revision: found 1, expected",
+        ),
+        (
+            "base_model: {model: a, lroa: b}",
+            'base_model.lroa: unknown key "lroa"; did you mean "lora"',
+        ),
+        (
+            "modules: {m: {model: []}}",
+            'modules.m.model: unknown key "model"; did you mean "models"',
+        ),
+    ],
+)
+def test_values_of_another_kind_are_described(text, message):
+    with pytest.raises(RecipeError) as caught:
+        loads(f"merge_method: t\nmodels: [{{model: a}}]\n{text}\n", "r.yaml")
+    assert message in str(caught.value)
+    assert caught.value.line == 3
+
+
+def test_what_is_given_as_nothing_is_not_given():
+    recipe = loads("merge_method: t\nmodels: [{model: a, parameters: }]\nslices:\nbase_model:\n")
+    assert recipe.models == (Source("a"),)
+    assert (recipe.base_model, recipe.slices) == (None, ())
