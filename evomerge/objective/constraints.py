@@ -31,7 +31,7 @@ def violations(
 
     Returns:
         One number a constraint: the shortfall as a share of the limit (of log-likelihoods: in nats); met
-        where it is at most 0; infinite, so not met, where nobody can tell: the outcome has no such value, or
+        where it is at most 0; infinite, so not met, where unknown: the outcome has no such value, or
         the model that it is compared with was not scored or has none.
     """
     found = []
@@ -51,7 +51,7 @@ def violations(
 def limits(
     campaign: Campaign, references: References, split: Split, better: Better = higher_is_better
 ) -> tuple[float | None, ...]:
-    """Return the value that each constraint asks for on a split; None where nobody can tell."""
+    """Return the value that each constraint asks for on a split; None where unknown."""
     found: list[float | None] = []
     for keep in campaign.keep:
         metric, higher = _measured(campaign, keep, split, better)

@@ -17,7 +17,7 @@ class Size:
     """How many weights the base has, and where.
 
     Attributes:
-        layers: In each layer; empty where nobody counted.
+        layers: In each layer; empty where not counted.
         rest: Outside the layers: embeddings, final norm, lm_head.
     """
 
@@ -48,7 +48,7 @@ class Size:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Size:
-        """Read back what `to_json` wrote; None: nobody counted."""
+        """Read back what `to_json` wrote; None: not counted."""
         return cls() if data is None else cls(tuple(data["layers"]), int(data["rest"]))
 
 

@@ -142,7 +142,7 @@ class Objectives:
     ) -> list[tuple[int, int]]:
         """Return (row, front) from best to worst, as `dominance.order` does.
 
-        A constraint of which nobody can tell whether any row meets it says nothing of their order.
+        A constraint that is unknown for every row does not order them.
 
         Args:
             values: Of each row, as `values` returns them.

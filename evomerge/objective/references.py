@@ -47,8 +47,8 @@ class References:
         base: The base's outcome; None where it has none.
         experts: Name → outcome.
         baselines: Name → outcome.
-        unscored: `base`, `expert`, `baseline`: kinds of which one could not be scored for want of memory, a
-            task or a worker, so that nobody knows which of them is best.
+        unscored: `base`, `expert`, `baseline`: kinds of which one could not be scored for lack of memory, a
+            task or a worker, so the best of them is unknown.
     """
 
     base: Outcome | None = None
@@ -75,7 +75,7 @@ class References:
         return cls(base, found["expert"], found["baseline"], frozenset(unscored))
 
     def best(self, of: Reference, task: str, metric: str, *, higher: bool) -> TaskScores | None:
-        """Return the scores on a task of the model that is best by this metric; None: nobody has a number."""
+        """Return the scores on a task of the model that is best by this metric; None: none has a number."""
         known = [
             scores
             for outcome in self._outcomes(of)
@@ -113,7 +113,7 @@ def value_on(scores: TaskScores, metric: str, items: Sequence[str]) -> float:
         items: Ids; all of the model's own items, or a part of them.
 
     Returns:
-        The mean over `items`; the value over all where the metric is no mean, or an item is missing.
+        The mean over `items`; the value over all where the metric is not a mean, or an item is missing.
     """
     whole = scores.values[metric].value
     values = scores.metrics.get(metric, ())

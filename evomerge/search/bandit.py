@@ -269,7 +269,7 @@ class Bandit(Sampler):
         return min(live, key=lambda arm: arm.loss, default=self._leader())
 
     def _taken_over(self, arm: _Arm) -> dict[str, float] | None:
-        """Return the leader's best point in another arm, once a round: None where it is no news there."""
+        """Return the leader's best point in another arm, once a round: None where it was tried there."""
         leader = self._leader()
         if arm.taken_over == self._round or arm is leader or leader.best is None:
             return None

@@ -23,7 +23,7 @@ def contributions_of(aims: Objectives) -> Contributions:
     """Return what takes the items of an outcome apart.
 
     It knows none of a candidate that was given up before its last item, of metrics without a finite number
-    for each item, and in campaigns whose objective is no mean over items: a Pareto front, or with costs.
+    for each item, and in campaigns whose objective is not a mean over items: a Pareto front, or with costs.
 
     Args:
         aims: Of the `search` items.

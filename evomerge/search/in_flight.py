@@ -69,7 +69,7 @@ class InFlight:
     def land(self, number: int, outcome: Outcome) -> list[int]:
         """Take an outcome; return the duplicates that waited for it.
 
-        Failures and partial outcomes are no answer for later trials.
+        Failures and partial outcomes do not answer later trials.
         """
         key = self._keys.pop(number)
         del self._places[number]

@@ -82,7 +82,7 @@ def against(race: Race | None, incumbents: Sequence[Outcome], number: int) -> Ra
     Args:
         race: From `race_of`; None: nothing is raced.
         incumbents: The best so far, which keeps the constraints; or in Pareto mode the front. Those that
-            failed or were pruned are no rivals.
+            failed or were pruned are not compared with.
         number: The trial's: draws the order of its items.
 
     Returns:
@@ -116,7 +116,7 @@ def race_faults(campaign: Campaign, items: _Metrics, better: Better) -> list[str
     found = [fault for fault in faults if fault is not None]
     if campaign.normalize == "best_expert":
         found += [
-            f'{goal.metric} of task "{goal.task}" as a share of the best expert\'s is no mean over items'
+            f'{goal.metric} of task "{goal.task}" as a share of the best expert\'s is not a mean over items'
             for goal in goals
             if not is_proportional(goal.metric, higher=better(goal.task, goal.metric))
         ]

@@ -131,7 +131,7 @@ class Study:
     def tell(self, work: Work, outcome: Outcome | Gradients) -> None:
         """Record a result durably, then let the sampler learn from it.
 
-        A score that is not a finite number is no score: the trial fails as `not finite`.
+        A score that is not finite is not recorded: the trial fails as `not finite`.
 
         Args:
             work: A job that was asked for, or interrupted, and not told yet.

@@ -159,7 +159,7 @@ def test_what_cannot_race_is_named():
     assert found == [
         "acc of exam",
         "errors of essay",
-        'errors of task "essay" as a share of the best expert\'s is no mean over items',
+        'errors of task "essay" as a share of the best expert\'s is not a mean over items',
         "a candidate that is worse on the tasks may still win by its costs",
         "the backend vllm scores all items in one go",
     ]

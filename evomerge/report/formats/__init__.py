@@ -16,7 +16,7 @@ from evomerge.report.leaderboard import Leaderboard
 class Format(Protocol):
     """Writes a report as text that ends in a newline; it computes nothing, and escapes all text.
 
-    `width` is the terminal's (None: find out), `color` whether it takes ANSI styles; of no interest to files.
+    `width` is the terminal's (None: find out), `color` whether it takes ANSI styles; files ignore both.
     """
 
     def __call__(self, report: Report, *, width: int | None, color: bool) -> str:
