@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.speed._zoo_scorer import ZooScorer
 from evomerge import candidate as recipe
-from evomerge.candidate import Recipe
+from evomerge.candidate import Candidate, Recipe
 from evomerge.candidate.trial import Outcome
 from evomerge.space import Space
 from evomerge.store import Store
@@ -36,7 +36,7 @@ class Step:
     items: int
     seconds: float
     value: float
-    recipe: Recipe
+    recipe: Candidate | Recipe
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def incumbents(steps: Iterable[Step]) -> list[Step]:
     return best
 
 
-def reached(steps: Iterable[Step], goal: float, holdout: Callable[[Recipe], float]) -> Reached:
+def reached(
+    steps: Iterable[Step], goal: float, holdout: Callable[[Candidate | Recipe], float]
+) -> Reached:
     """Find when the best candidate so far first scored `goal` on `holdout`.
 
     Args:
@@ -138,7 +140,7 @@ def of_campaign(folder: Path, seconds: Sequence[float], *, baselines: bool) -> l
     return steps
 
 
-def best_of_campaign(folder: Path) -> tuple[Recipe, Recipe]:
+def best_of_campaign(folder: Path) -> tuple[Recipe, Candidate]:
     """Return the recipes of a finished campaign's winner, and of its best naive merge on `select`."""
     with Store.open(folder, write=False) as store:
         found = [one for one in store.evaluations() if one.split == "select"]

@@ -14,7 +14,7 @@ from benchmarks.speed._trajectories import (
     reached,
     with_mergekit_settings,
 )
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge, Recipe, Source
 from evomerge.candidate.trial import Cost, Outcome
 from evomerge.config import Space as SpaceSettings
 from evomerge.merge.methods import METHODS
@@ -60,13 +60,8 @@ class FakeJudge:
     def items(self, split: str) -> int:
         return 320
 
-    def score(self, recipe: Recipe, split: str) -> float:
-        found = [
-            source.parameters["weight"]
-            for piece in recipe.slices
-            for source in piece.sources
-            if "weight" in source.parameters
-        ]
+    def score(self, recipe: Merge, split: str) -> float:
+        found = np.ravel(recipe.own["weight"]).tolist()
         self.weights.append(found)
         return -float(np.square(np.array(found) - 0.6).sum())
 
