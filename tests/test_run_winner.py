@@ -95,7 +95,7 @@ def latest_first(monkeypatch):
 
     def finalists(study):
         for number in sorted(study._params, reverse=True):
-            yield study._candidate(number, study._params[number])
+            yield study._entry(number, study._params[number])
 
     monkeypatch.setattr(Study, "finalists", finalists)
 
