@@ -18,6 +18,7 @@ from evomerge.preflight.facts import facts_of, refuse_changes
 from evomerge.preflight.warm_start import first_points
 from evomerge.progress import Display, NoDisplay, Pace
 from evomerge.report.card import model_card
+from evomerge.report.failures import why_nothing_scored
 from evomerge.report.formats import render
 from evomerge.report.front import front_json
 from evomerge.report.leaderboard import Leaderboard, leaderboard
@@ -215,11 +216,13 @@ def _selected(
         lambda one: kind_of(one).content(one, ready.family.checkpoints),
     )
     if not chosen and not copies:
-        raise CampaignStopped("no trial was scored, so nothing can be saved; see the failures")
+        why = why_nothing_scored(store)
+        raise CampaignStopped(f"no trial was scored, so nothing can be saved{why}")
     bench.score("select", [*_candidates(baselines), *chosen], "select")
     found = choose_winner(store, chosen, copies)
     if found is None:
-        raise CampaignStopped("every finalist failed on the select items")
+        why = why_nothing_scored(store)
+        raise CampaignStopped(f"every finalist failed on the select items{why}")
     winner, how = found
     bench.score("select", [winner], "select")  # a copy of a naive merge was not, yet
     store.choose(winner, how)

@@ -15,6 +15,7 @@ from evomerge.candidate.trial import SPLITS, Cost, Outcome, Split
 from evomerge.config.model_names import by_part
 from evomerge.objective import Objectives, tuned_lambda
 from evomerge.report.evidence import FINAL, Evidence, weigh
+from evomerge.report.failures import FailureGroup, failures_of
 from evomerge.report.rows import KINDS, Kind, Row
 from evomerge.report.scores import estimated_scores, split_scores
 from evomerge.report.summary import Constraint, Summary, constraints_of, portable, summarise
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from evomerge.store import Evaluation, Store, StoredTrial
 
 SCHEMA = 3
-"""3: `constraints`, which were `conditions`; goals hold no values."""
+"""3: `constraints`, which were `conditions`; `failures`; goals hold no values."""
 TUNED = " (tuned)"
 
 
@@ -36,6 +37,7 @@ class Leaderboard:
         rows: Base, experts, baselines, finalists (best first), winner.
         tests: Paired tests of the winner, and its generalisation gap.
         constraints: What the winner must not lose.
+        failures: Why candidates failed, the most frequent reason first.
         aims: Split → the objectives by which its rows were scored.
     """
 
@@ -43,6 +45,7 @@ class Leaderboard:
     rows: tuple[Row, ...]
     tests: Evidence
     constraints: tuple[Constraint, ...] = ()
+    failures: tuple[FailureGroup, ...] = ()
     aims: Mapping[Split, Objectives] = field(default_factory=dict, repr=False, compare=False)
 
     def row(self, name: str) -> Row:
@@ -74,6 +77,7 @@ class Leaderboard:
             "rows": [row.to_json() for row in self.rows],
             "tests": self.tests.to_json(),
             "constraints": [asdict(one) for one in self.constraints],
+            "failures": [group.to_json() for group in self.failures],
         }
 
 
@@ -102,7 +106,8 @@ def leaderboard(store: Store, trial: int | None = None) -> Leaderboard:
     rows = _in_order(_told_apart(rows), aims)
     tests = weigh(rows, aims[FINAL]) if FINAL in aims else Evidence()
     constraints = constraints_of(store.campaign, aims)
-    return Leaderboard(summarise(store, trials), tuple(rows), tests, constraints, aims)
+    failures = failures_of(trials, evaluations, store.gradient_steps())
+    return Leaderboard(summarise(store, trials), tuple(rows), tests, constraints, failures, aims)
 
 
 def _collect(

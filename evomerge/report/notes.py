@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from evomerge.candidate.trial import Split
 from evomerge.objective import total_violation
 from evomerge.report.evidence import FINAL, Contrast, GeneralisationGap
+from evomerge.report.failures import failure_notes
 from evomerge.report.grid import number, with_p
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.rows import Row
@@ -19,7 +20,7 @@ MISSES = "†"
 def notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list[str]:
     """Return the notes under a leaderboard on one split, of which `shown` are the rows."""
     campaign, tests, rows = leaderboard.campaign, leaderboard.tests, leaderboard.rows
-    found = [_progress(leaderboard)]
+    found = [_progress(leaderboard), *failure_notes(leaderboard.failures)]
     found += naive_notes(rows, split)
     found += zero_notes(rows, campaign.goals, split)
     if split == FINAL:

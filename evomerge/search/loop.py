@@ -91,5 +91,5 @@ def _stop_if_all_fail(store: Store) -> None:
     if None not in failures and len(kinds) == 1 and failures[0] is not None:
         raise CampaignStopped(
             f"the first {len(failures)} candidates all failed alike ({failures[0].kind}): "
-            f"{failures[0].reason}"
+            f"{failures[0].reason}; for the traceback: evomerge report {store.folder} --format json"
         )

@@ -80,7 +80,7 @@ def test_the_help_lists_the_formats(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_json_holds_all_splits(board: Leaderboard) -> None:
     data = json.loads(render(board, "json", "search"))
-    assert list(data) == ["schema", "campaign", "rows", "tests", "constraints"]
+    assert list(data) == ["schema", "campaign", "rows", "tests", "constraints", "failures"]
     assert set(data["rows"][0]["splits"]) == {"search", "select", "holdout"}
     assert data == board.to_json()
 
