@@ -112,9 +112,9 @@ def test_resume_refuses_changed_models(result, monkeypatch):
         assert store.campaign.search.trials == len(store.trials())
 
 
-def test_a_campaign_whose_first_candidates_all_fail_alike_stops_and_says_why(
-    campaign, tmp_path, monkeypatch
-):
+@pytest.fixture
+def nan_logits(monkeypatch):
+    """Every trial fails alike; parents and naive merges are scored."""
     whole = run.open_pool
 
     def broken(*args, **kwargs):
@@ -131,11 +131,21 @@ def test_a_campaign_whose_first_candidates_all_fail_alike_stops_and_says_why(
         return pool
 
     monkeypatch.setattr(run, "open_pool", broken)
-    with pytest.raises(
-        CampaignStopped, match=r"first 5 candidates all failed alike \(not finite\): NaN"
-    ):
-        run.search(campaign.override(out=tmp_path / "out", trials=20))
-    assert len(numbers(tmp_path / "out")) == 5
+
+
+@pytest.mark.parametrize(
+    ("trials", "reason"),
+    [
+        (20, r"first 5 candidates all failed alike \(not finite\): NaN logits; for the traceback"),
+        (3, r"no trial was scored.* failed 3 times, not finite: NaN logits \(trial 0, trial 1, tr"),
+    ],
+)
+def test_a_campaign_all_of_whose_candidates_fail_stops_and_says_why(
+    campaign, tmp_path, nan_logits, trials, reason
+):
+    with pytest.raises(CampaignStopped, match=reason):
+        run.search(campaign.override(out=tmp_path / "out", trials=trials))
+    assert len(numbers(tmp_path / "out")) == min(trials, 5)
 
 
 def test_experts_may_be_called_as_rows_are(campaign, tmp_path):
