@@ -12,9 +12,14 @@ from evomerge.search.study import Study
 from evomerge.search.tally import Ended
 from evomerge.store import Store
 from evomerge.workers import Pool
+from evomerge.workers.pool import Work
 
 FIRST_CANDIDATES = 5
 """A campaign whose first candidates all fail alike stops and says why."""
+
+AHEAD = 4
+"""One candidate is asked for ahead for so many workers: a worker that finishes gets its next one before the
+result is written. Without it 64 workers of 500 ms wait for the driver (`benchmarks/speed/driver.py`)."""
 
 
 def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display: Display) -> None:
@@ -50,25 +55,36 @@ def _explored(
     tally = study.tally
     pace = Pace(display, "search", campaign.search.trials, tally.told, tally.failed)
     checked = tally.told > FIRST_CANDIDATES
-    interrupted = deque(study.interrupted())
+    waiting = deque(study.interrupted())
+    ahead = 0 if campaign.search.deterministic else pool.size // AHEAD
     running = 0
     while True:
         in_time = deadline is None or time.monotonic() < deadline
-        while pool.free:
-            work = interrupted.popleft() if interrupted else study.ask() if in_time else None
+        while len(waiting) < pool.free + ahead:
+            work = study.ask() if in_time else None
             if work is None:
                 break
-            pool.submit(work)
-            running += 1
+            waiting.append(work)
+            running += _submit(waiting, pool)
+        running += _submit(waiting, pool)
         _announce(display, study)  # what was answered without work, too
         pace.reach(tally.told, tally.failed, tally.best_value)
         if not running:
             return study.ended or (Ended.ITEMS if in_time else Ended.HOURS)
-        study.tell(*pool.next())
-        running -= 1
+        work, outcome = pool.next()
+        running += _submit(waiting, pool) - 1
+        study.tell(work, outcome)
         if not checked and tally.told >= FIRST_CANDIDATES:
             checked = True
             _stop_if_all_fail(store)
+
+
+def _submit(waiting: deque[Work], pool: Pool) -> int:
+    """Give waiting jobs to idle workers; return how many."""
+    count = min(len(waiting), pool.free)
+    for _ in range(count):
+        pool.submit(waiting.popleft())
+    return count
 
 
 def _announce(display: Display, study: Study) -> None:
