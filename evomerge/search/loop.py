@@ -12,7 +12,7 @@ from evomerge.search.study import Study
 from evomerge.search.tally import Ended
 from evomerge.store import Store
 from evomerge.workers import Pool
-from evomerge.workers.pool import Work
+from evomerge.workers.pool import Answer, Work
 
 FIRST_CANDIDATES = 5
 """A campaign whose first candidates all fail alike stops and says why."""
@@ -20,6 +20,9 @@ FIRST_CANDIDATES = 5
 AHEAD = 4
 """One candidate is asked for ahead for so many workers: a worker that finishes gets its next one before the
 result is written. Without it 64 workers of 500 ms wait for the driver (`benchmarks/speed/driver.py`)."""
+
+AT_ONCE = 8
+"""Candidates recorded in one transaction, whose write to disk takes longer than asking for them."""
 
 
 def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display: Display) -> None:
@@ -56,27 +59,41 @@ def _explored(
     pace = Pace(display, "search", campaign.search.trials, tally.told, tally.failed)
     checked = tally.told > FIRST_CANDIDATES
     waiting = deque(study.interrupted())
-    ahead = 0 if campaign.search.deterministic else pool.size // AHEAD
+    one_by_one = campaign.search.deterministic
+    ahead = 0 if one_by_one else pool.size // AHEAD
     running = 0
     while True:
         in_time = deadline is None or time.monotonic() < deadline
-        while len(waiting) < pool.free + ahead:
-            work = study.ask() if in_time else None
-            if work is None:
-                break
-            waiting.append(work)
+        while in_time and (missing := pool.free + ahead - len(waiting)) > 0:
+            with store.together():
+                asked = _asked(study, 1 if one_by_one else min(missing, AT_ONCE))
+            waiting.extend(asked)
             running += _submit(waiting, pool)
+            if not asked:
+                break
         running += _submit(waiting, pool)
         _announce(display, study)  # what was answered without work, too
         pace.reach(tally.told, tally.failed, tally.best_value)
         if not running:
             return study.ended or (Ended.ITEMS if in_time else Ended.HOURS)
-        work, outcome = pool.next()
+        finished = [pool.next()]
         running += _submit(waiting, pool) - 1
-        study.tell(work, outcome)
+        while running and not one_by_one and (more := _finished(pool)) is not None:
+            finished.append(more)
+            running += _submit(waiting, pool) - 1
+        with store.together():
+            for work, outcome in finished:
+                study.tell(work, outcome)
         if not checked and tally.told >= FIRST_CANDIDATES:
             checked = True
             _stop_if_all_fail(store)
+
+
+def _asked(study: Study, most: int) -> list[Work]:
+    asked: list[Work] = []
+    while len(asked) < most and (work := study.ask()) is not None:
+        asked.append(work)
+    return asked
 
 
 def _submit(waiting: deque[Work], pool: Pool) -> int:
@@ -85,6 +102,13 @@ def _submit(waiting: deque[Work], pool: Pool) -> int:
     for _ in range(count):
         pool.submit(waiting.popleft())
     return count
+
+
+def _finished(pool: Pool) -> tuple[Work, Answer] | None:
+    try:
+        return pool.next(timeout=0)
+    except TimeoutError:
+        return None
 
 
 def _announce(display: Display, study: Study) -> None:
