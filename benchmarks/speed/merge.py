@@ -22,7 +22,7 @@ import torch
 from evomerge import candidate as recipe
 from evomerge import zoo
 from evomerge.candidate import Recipe
-from evomerge.config import Space as SpaceSettings
+from evomerge.config import SpaceSettings
 from evomerge.merge.live import LiveModel
 from evomerge.merge.methods import METHODS
 from evomerge.merge.saving import save

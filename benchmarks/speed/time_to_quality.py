@@ -51,7 +51,7 @@ from benchmarks.speed._zoo_scorer import ZooScorer
 from evomerge import candidate as recipe
 from evomerge import zoo
 from evomerge.candidate import Recipe
-from evomerge.config import Space as SpaceSettings
+from evomerge.config import SpaceSettings
 from evomerge.merge.methods import METHODS
 from evomerge.space import Family, Space
 

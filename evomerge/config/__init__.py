@@ -2,29 +2,36 @@
 
 from evomerge.config.campaign import Campaign
 from evomerge.config.models import Expert, Models
-from evomerge.config.objectives import Cost, Drawn, Items, Keep, Objective, Prompt
+from evomerge.config.objectives import (
+    CostSettings,
+    DrawnFrom,
+    ItemCounts,
+    Keep,
+    Objective,
+    PromptSettings,
+)
 from evomerge.config.search import Search
 from evomerge.config.settings import DType, Settings
-from evomerge.config.space import Bounds, Range, Searched, Space
-from evomerge.config.workers import Scorer, Workers
+from evomerge.config.space import Bounds, Range, Searched, SpaceSettings
+from evomerge.config.workers import ScorerSettings, Workers
 
 __all__ = [
     "Bounds",
     "Campaign",
-    "Cost",
+    "CostSettings",
     "DType",
-    "Drawn",
+    "DrawnFrom",
     "Expert",
-    "Items",
+    "ItemCounts",
     "Keep",
     "Models",
     "Objective",
-    "Prompt",
+    "PromptSettings",
     "Range",
-    "Scorer",
+    "ScorerSettings",
     "Search",
     "Searched",
     "Settings",
-    "Space",
+    "SpaceSettings",
     "Workers",
 ]

@@ -21,7 +21,7 @@ from pydantic import (
 from evomerge import yaml_file
 from evomerge.config.faults import FieldError, first_error
 from evomerge.config.models import Models
-from evomerge.config.objectives import Cost, Items, Keep, Objective, Prompt
+from evomerge.config.objectives import CostSettings, ItemCounts, Keep, Objective, PromptSettings
 from evomerge.config.search import TRIALS, Search
 from evomerge.config.settings import (
     FilledIn,
@@ -31,8 +31,8 @@ from evomerge.config.settings import (
     from_folder,
     with_default,
 )
-from evomerge.config.space import Range, Space
-from evomerge.config.workers import Scorer, Workers
+from evomerge.config.space import Range, SpaceSettings
+from evomerge.config.workers import ScorerSettings, Workers
 from evomerge.errors import CampaignError, nearest
 
 
@@ -43,7 +43,7 @@ class Campaign(Settings):
     """What reports call it."""
     models: Models
     """Base and experts."""
-    space: Space
+    space: SpaceSettings
     """Methods, groups of layers and components, ranges."""
     objectives: tuple[Objective, ...] = Field(min_length=1)
     """Tasks to get better at."""
@@ -53,19 +53,19 @@ class Campaign(Settings):
     """Divide each task's value by the best expert's, so that tasks of unlike scales weigh alike."""
     keep: tuple[Keep, ...] = ()
     """Constraints that the winner must meet."""
-    costs: tuple[Cost, ...] = ()
+    costs: tuple[CostSettings, ...] = ()
     """What a model takes, as objectives."""
     tasks_path: LocalPath | None = None
     """A folder of lm-eval task files beside lm-eval's own."""
-    items: Items = Items()
+    items: ItemCounts = ItemCounts()
     """Splits."""
-    prompt: Prompt = Prompt()
+    prompt: PromptSettings = PromptSettings()
     """How prompts are rendered."""
     search: Search = Search()
     """Sampler and budget."""
     workers: Workers = Workers()
     """How many workers evaluate, and what each gets."""
-    scorer: Scorer = Scorer()
+    scorer: ScorerSettings = ScorerSettings()
     """The backend."""
     out: Annotated[FilledIn, AfterValidator(from_folder)] = ""
     """The results folder; default `results/NAME`."""

@@ -48,7 +48,7 @@ class Keep(Settings):
     """Whose score: `best_expert` on this task, `base`, or `best_baseline`."""
 
 
-class Cost(Settings):
+class CostSettings(Settings):
     """What a model takes, as an objective that is better when lower."""
 
     cost: CostName
@@ -69,7 +69,7 @@ class Cost(Settings):
         return cost
 
 
-class Drawn(Settings):
+class DrawnFrom(Settings):
     """The data set's own split (train, validation, test) that each of ours is drawn from."""
 
     search: DataSplit | None = None
@@ -80,7 +80,7 @@ class Drawn(Settings):
     """That of the items that are reported."""
 
 
-class Items(Settings):
+class ItemCounts(Settings):
     """How many items of every task each split gets; the three are disjoint.
 
     A document is in one of the three for all tasks: documents of equal content, or that ask the same text,
@@ -95,11 +95,11 @@ class Items(Settings):
     """Reported, read once."""
     seed: int = Field(default=0, ge=0)
     """Draws the items: by hash of (task, seed, id), or of (seed, document) where tasks share it."""
-    drawn_from: Drawn = Field(default=Drawn(), alias="from")
+    drawn_from: DrawnFrom = Field(default=DrawnFrom(), alias="from")
     """In the file `from`: the data set's split each is drawn from; default: lm-eval's."""
 
 
-class Prompt(Settings):
+class PromptSettings(Settings):
     """How lm-eval renders prompts; the fields are lm-eval's own."""
 
     apply_chat_template: bool = False

@@ -125,7 +125,7 @@ _Distinct = Annotated[
 _OF_MERGES = ("method", "parameters")
 
 
-class Space(Settings):
+class SpaceSettings(Settings):
     """What is searched."""
 
     model_config = ConfigDict(

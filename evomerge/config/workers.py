@@ -26,7 +26,7 @@ class Workers(Settings):
     """How often a candidate whose worker died is given to another one."""
 
 
-class Scorer(Settings):
+class ScorerSettings(Settings):
     """What runs the models on the items."""
 
     backend: NonEmpty = "resident"

@@ -101,10 +101,10 @@ class Kind(Protocol):
 
     keys: frozenset[str]
 
-    def check(self, settings: config.Space) -> None:
+    def check(self, settings: config.SpaceSettings) -> None:
         """Check what needs no model. Raises CampaignError."""
 
-    def space(self, settings: config.Space, family: Family, seed: int) -> SearchSpace:
+    def space(self, settings: config.SpaceSettings, family: Family, seed: int) -> SearchSpace:
         """Lay out the dimensions.
 
         Args:

@@ -28,7 +28,7 @@ class MergeKind(Kind):
 
     keys = frozenset({"method", "layers", "components", "parameters", "subsets"})
 
-    def check(self, settings: config.Space) -> None:
+    def check(self, settings: config.SpaceSettings) -> None:
         """Check methods and parameters, for which no model is needed. Raises CampaignError."""
         try:
             methods = [method(name) for name in settings.method]
@@ -52,7 +52,7 @@ class MergeKind(Kind):
                         field="space.parameters",
                     )
 
-    def space(self, settings: config.Space, family: Family, seed: int) -> Space:
+    def space(self, settings: config.SpaceSettings, family: Family, seed: int) -> Space:
         """Lay out a dimension for each searched number."""
         from evomerge.merge.validation import check_recipe
         from evomerge.space import Space

@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from evomerge.config import Campaign, Space
+from evomerge.config import Campaign, SpaceSettings
 from evomerge.config.faults import at_field, located
 from evomerge.config.model_names import parts
 from evomerge.errors import (
@@ -52,7 +52,7 @@ def check_names(campaign: Campaign, file: Path | None = None) -> None:
         _check_tasks(campaign)
 
 
-def _check_space(space: Space) -> None:
+def _check_space(space: SpaceSettings) -> None:
     kind = kind_named(space.kind)
     for key in space.model_fields_set - kind.keys - {"kind"}:
         raise CampaignError(

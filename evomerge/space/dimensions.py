@@ -171,7 +171,7 @@ class Searched:
 
 
 def searched(
-    settings: campaign.Space,
+    settings: campaign.SpaceSettings,
     family: Family,
     methods: Mapping[str, Method],
     groups: LayerGroups,
@@ -260,7 +260,7 @@ def within(values: Numbers, high: Numbers) -> Numbers:
 def _of_range(
     name: str,
     setting: campaign.Range,
-    settings: campaign.Space,
+    settings: campaign.SpaceSettings,
     family: Family,
     methods: Mapping[str, Method],
     groups: LayerGroups,

@@ -12,7 +12,7 @@ from evomerge.space.dimensions import WEIGHT, Family, is_per_source
 
 
 def check_settings(
-    settings: campaign.Space,
+    settings: campaign.SpaceSettings,
     family: Family,
     methods: Mapping[str, Method],
 ) -> None:
@@ -69,7 +69,9 @@ def _check_sum(name: str, setting: campaign.Range, experts: int) -> None:
     )
 
 
-def _check_subsets(settings: campaign.Space, family: Family, methods: Mapping[str, Method]) -> None:
+def _check_subsets(
+    settings: campaign.SpaceSettings, family: Family, methods: Mapping[str, Method]
+) -> None:
     if settings.subsets and (
         WEIGHT not in settings.parameters
         or not any(WEIGHT in method.parameters for method in methods.values())

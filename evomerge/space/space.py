@@ -47,7 +47,7 @@ class Space:
         seed: Of the random masks; the same in all trials.
     """
 
-    settings: campaign.Space
+    settings: campaign.SpaceSettings
     family: Family
     methods: Mapping[str, Method]
     groups: LayerGroups
@@ -58,7 +58,7 @@ class Space:
     @classmethod
     def build(
         cls,
-        settings: campaign.Space,
+        settings: campaign.SpaceSettings,
         family: Family,
         methods: Mapping[str, Method],
         seed: int = 0,

@@ -17,7 +17,7 @@ from evomerge.tasks.documents import document_keys, same_documents
 from evomerge.tasks.metrics import directions, is_gold, is_item_mean, resolve
 from evomerge.tasks.rendering import Leaf, build_leaf, chat_template
 from evomerge.tasks.requested import PromptStyle, Source, SplitPlan, TaskRequest
-from evomerge.tasks.splits import Chosen, Pool, content_of, document_ids, draw, share_out
+from evomerge.tasks.splits import Chosen, DocumentPool, content_of, document_ids, draw, share_out
 from evomerge.tasks.tasks import leaves, load_task, name_of
 
 
@@ -226,7 +226,7 @@ def _drawn(
             source: tuple(next(rest) for _ in ids) for source, ids in documents.ids.items()
         }
     pools = [
-        Pool(name_of(documents.task), documents.ids, documents.labels, counts)
+        DocumentPool(name_of(documents.task), documents.ids, documents.labels, counts)
         for name, parts in found.items()
         for documents, counts in zip(parts, _counts(name, parts, plan), strict=True)
     ]

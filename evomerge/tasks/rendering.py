@@ -16,7 +16,7 @@ from evomerge.errors import TaskError
 from evomerge.tasks.answers import Gold, gold_of
 from evomerge.tasks.documents import document_keys
 from evomerge.tasks.requested import PromptStyle
-from evomerge.tasks.splits import Drawn, content_of
+from evomerge.tasks.splits import DrawnItem, content_of
 from evomerge.tasks.task_faults import described
 from evomerge.tasks.tasks import FEWSHOT_SEED, TASK_FAULTS, name_of
 
@@ -83,7 +83,7 @@ class Leaf:
 def build_leaf(
     task: Task,
     documents: Any,  # noqa: ANN401 - a data set or a list
-    drawn: Sequence[Drawn],
+    drawn: Sequence[DrawnItem],
     prompt: PromptStyle,
     render: Callable[..., str] | None,
     *,
@@ -154,7 +154,7 @@ def chat_template(
     return render
 
 
-def _without(task: Task, drawn: Sequence[Drawn], hidden: frozenset[str]) -> Any:  # noqa: ANN401 - a data set or a list
+def _without(task: Task, drawn: Sequence[DrawnItem], hidden: frozenset[str]) -> Any:  # noqa: ANN401 - a data set or a list
     """Take hidden documents, and items drawn from elsewhere than the scored split, out of the examples.
 
     lm-eval never shows the scored document as an example, but only knows of the split it scores.

@@ -23,7 +23,7 @@ _DRAWING_ORDER: tuple[Split, ...] = ("holdout", "select", "search")
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnItem:
     """One chosen document."""
 
     id: str  # stable id, unique in its task
@@ -32,7 +32,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Pool:
+class DocumentPool:
     """What one task draws from."""
 
     task: str  # its name
@@ -42,7 +42,7 @@ class Pool:
     counts: Mapping[Split, int | None]  # split → how many items; None: all that are left
 
 
-Chosen = dict[Split, tuple[Drawn, ...]]
+Chosen = dict[Split, tuple[DrawnItem, ...]]
 
 
 def document_ids(documents: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ def content_of(identifier: str) -> str:
     return identifier.partition("-")[0]
 
 
-def draw(pools: Sequence[Pool], plan: SplitPlan) -> list[Chosen]:
+def draw(pools: Sequence[DocumentPool], plan: SplitPlan) -> list[Chosen]:
     """Choose the items of every split of a plan, for all tasks.
 
     Documents are ranked by xxh3 of (task, seed, id), or of (seed, label) where several tasks have them;
@@ -103,7 +103,7 @@ def share_out(count: int, sizes: Sequence[int]) -> tuple[int, ...]:
 class _Draw:
     """One attempt at a draw; `sides` says on which side a document is."""
 
-    def __init__(self, pools: Sequence[Pool], plan: SplitPlan) -> None:
+    def __init__(self, pools: Sequence[DocumentPool], plan: SplitPlan) -> None:
         self.pools, self.plan = pools, plan
         self.sides: dict[str, Split] = {}
         self.shortage: TaskError | None = None
@@ -131,7 +131,7 @@ class _Draw:
                     found[number][split] = self._choose(self.pools[number], split, packed=True)
         return found, self.shortage
 
-    def _choose(self, pool: Pool, split: Split, *, packed: bool) -> tuple[Drawn, ...]:
+    def _choose(self, pool: DocumentPool, split: Split, *, packed: bool) -> tuple[DrawnItem, ...]:
         """Choose a split's items; `packed`: leave as many documents as can be to the other splits."""
         source, count = self.plan.drawn_from.get(split), pool.counts[split]
         ids, labels = pool.ids[source], pool.labels[source]
@@ -144,7 +144,7 @@ class _Draw:
             free.sort(key=lambda n: ("-" in ids[n], self._rank(pool.task, ids[n], labels[n])))
         chosen = sorted(free[:count])
         self.sides.update((labels[n], split) for n in chosen)
-        return tuple(Drawn(ids[n], n, source) for n in chosen)
+        return tuple(DrawnItem(ids[n], n, source) for n in chosen)
 
     def _rank(self, task: str, identifier: str, label: str) -> int:
         if label in self.shared:
@@ -155,12 +155,12 @@ class _Draw:
         return xxh3_64_intdigest(f"\0{self.plan.seed}\0{label}".encode())
 
 
-def _size(pool: Pool) -> int:
+def _size(pool: DocumentPool) -> int:
     return sum(map(len, pool.ids.values()))
 
 
 def _too_few(
-    pool: Pool, split: Split, asked: int, source: Source | None, sides: Mapping[str, Split]
+    pool: DocumentPool, split: Split, asked: int, source: Source | None, sides: Mapping[str, Split]
 ) -> TaskError:
     taken = Counter(sides[label] for label in pool.labels[source] if label in sides)
     del taken[split]
@@ -176,7 +176,7 @@ def _too_few(
     return TaskError(f'task "{pool.task}": {asked} items asked for {split}, {found}')
 
 
-def _with_advice(error: TaskError, pools: Sequence[Pool], plan: SplitPlan) -> TaskError:
+def _with_advice(error: TaskError, pools: Sequence[DocumentPool], plan: SplitPlan) -> TaskError:
     """Add what is asked of each task in all, and which numbers would fit."""
     asked = {split: count for split, count in plan.counts.items() if count is not None}
     said = f"{error.message}; asked for are {_listed(asked)} of each task"
@@ -187,7 +187,7 @@ def _with_advice(error: TaskError, pools: Sequence[Pool], plan: SplitPlan) -> Ta
 
 
 def _fitting(
-    asked: Mapping[Split, int], pools: Sequence[Pool], plan: SplitPlan
+    asked: Mapping[Split, int], pools: Sequence[DocumentPool], plan: SplitPlan
 ) -> dict[Split, int]:
     """Return the largest numbers in the same proportions that every task has; empty: none are found."""
     if any(dict(pool.counts) != dict(plan.counts) for pool in pools):

@@ -38,7 +38,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Token sequences padded on the right, and where their answers' tokens are predicted.
 
     Attributes:
@@ -54,7 +54,7 @@ class Batch:
 
 def train(
     model: LlamaForCausalLM,
-    batches: Iterator[Batch],
+    batches: Iterator[TrainingBatch],
     schedule: Schedule,
     advance: Callable[[float], None],
 ) -> None:
@@ -86,7 +86,7 @@ def train(
     model.eval()
 
 
-def answer_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
+def answer_loss(model: LlamaForCausalLM, batch: TrainingBatch) -> Tensor:
     """Mean negative log-likelihood of the answers' tokens, in nats; a scalar under autograd."""
     # Padding stands on the right, where causal attention never looks: no mask is needed.
     hidden = model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
@@ -96,7 +96,7 @@ def answer_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
 
 def batches(
     texts: Iterator[tuple[str, str]], tokenizer: PreTrainedTokenizerFast, size: int, rng: Random
-) -> Iterator[Batch]:
+) -> Iterator[TrainingBatch]:
     """Turn endless prompts (in the chat markup) with answers into shuffled batches of like lengths."""
     while True:
         chunk = list(islice(texts, size * POOL))
@@ -109,7 +109,7 @@ def batches(
             yield pad_batch(group, tokenizer.pad_token_id)
 
 
-def pad_batch(pairs: Sequence[tuple[list[int], list[int]]], padding: int) -> Batch:
+def pad_batch(pairs: Sequence[tuple[list[int], list[int]]], padding: int) -> TrainingBatch:
     """Stack tokens of prompts and answers, padded on the right; every token of an answer is predicted."""
     length = max(len(prompt) + len(answer) for prompt, answer in pairs)
     tokens = torch.full((len(pairs), length), padding)
@@ -119,7 +119,7 @@ def pad_batch(pairs: Sequence[tuple[list[int], list[int]]], padding: int) -> Bat
         tokens[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
         rows += [row] * len(answer)
         positions += range(len(prompt) - 1, len(prompt) + len(answer) - 1)
-    return Batch(tokens, torch.tensor(rows), torch.tensor(positions))
+    return TrainingBatch(tokens, torch.tensor(rows), torch.tensor(positions))
 
 
 class Muon:

@@ -16,7 +16,7 @@ from benchmarks.speed._trajectories import (
 )
 from evomerge.candidate import Merge, Recipe, Source
 from evomerge.candidate.trial import Cost, Outcome
-from evomerge.config import Space as SpaceSettings
+from evomerge.config import SpaceSettings
 from evomerge.merge.methods import METHODS
 from evomerge.space import Family, Space
 

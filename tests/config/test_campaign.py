@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from evomerge import yaml_file
-from evomerge.config import Campaign, Range, Scorer
+from evomerge.config import Campaign, Range, ScorerSettings
 from evomerge.errors import CampaignError
 
 TEXT = """\
@@ -141,5 +141,5 @@ def test_a_log_range_needs_a_positive_low():
 
 def test_arguments_of_a_backend_need_one():
     with pytest.raises(ValueError, match="give backend too"):
-        Scorer(args={"batch_size": 4})
-    assert Scorer(backend="hf", args={"batch_size": 4}).backend == "hf"
+        ScorerSettings(args={"batch_size": 4})
+    assert ScorerSettings(backend="hf", args={"batch_size": 4}).backend == "hf"

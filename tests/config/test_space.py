@@ -1,6 +1,6 @@
 import pytest
 
-from evomerge.config import Bounds, Range, Space
+from evomerge.config import Bounds, Range, SpaceSettings
 
 WEIGHT = "    weight: {low: 0.0, high: 1.2}\n"
 
@@ -61,7 +61,7 @@ def test_a_removed_key_of_a_range_is_refused_too(refusal):
 def test_it_is_read_back_as_it_is_written(read):
     text = "low: 0.1, high: 2, log: true, per: [expert], experts: {tools: {low: 0.5, high: 1}}"
     space = read(WEIGHT, weight(text)).space
-    assert Space.model_validate(space.model_dump(mode="json")) == space
+    assert SpaceSettings.model_validate(space.model_dump(mode="json")) == space
 
 
 @pytest.mark.parametrize(

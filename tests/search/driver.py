@@ -94,7 +94,7 @@ def fake_campaign(out: Path, mode: str = "mean", *, space: Any = None, **search:
     )
 
 
-def fake_space(chosen: settings.Space) -> Space:
+def fake_space(chosen: settings.SpaceSettings) -> Space:
     family = Family("/m/base", {"one": "/m/one"}, 4, "float32")
     return Space.build(chosen, family, FACTS)
 

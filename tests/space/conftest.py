@@ -43,7 +43,7 @@ def make_space():
     def make(experts=("a", "b"), num_layers=NUM_LAYERS, vocabulary=None, **settings):
         named = {name: f"/{name}" for name in experts}
         family = Family("/base", named, num_layers, "float32", vocabulary)
-        return Space.build(campaign.Space.model_validate(settings), family, METHODS, seed=7)
+        return Space.build(campaign.SpaceSettings.model_validate(settings), family, METHODS, seed=7)
 
     return make
 

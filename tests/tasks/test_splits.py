@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from evomerge.errors import TaskError
 from evomerge.tasks.requested import SplitPlan
-from evomerge.tasks.splits import Pool, content_of, document_ids, draw, share_out
+from evomerge.tasks.splits import DocumentPool, content_of, document_ids, draw, share_out
 
 DOCS = [{"n": number, "text": f"item {number}"} for number in range(60)]
 IDS = document_ids(DOCS)
@@ -14,7 +14,7 @@ IDS = document_ids(DOCS)
 
 def pool(plan, ids=IDS, task="task", labels=None):
     labels = [content_of(each) for each in ids] if labels is None else labels
-    return Pool(task, {None: ids}, {None: labels}, plan.counts)
+    return DocumentPool(task, {None: ids}, {None: labels}, plan.counts)
 
 
 def names(drawn):
@@ -77,7 +77,7 @@ def test_sources_are_kept_apart():
     plan = SplitPlan({"search": 5, "holdout": 5}, drawn_from={"search": "train"})
     ids = {"train": IDS[:10], None: IDS[5:]}
     contents = {source: [content_of(each) for each in found] for source, found in ids.items()}
-    (splits,) = draw([Pool("task", ids, contents, plan.counts)], plan)
+    (splits,) = draw([DocumentPool("task", ids, contents, plan.counts)], plan)
     assert {each.source for each in splits["search"]} == {"train"}
     assert not {each.id for each in splits["search"]} & {each.id for each in splits["holdout"]}
 
