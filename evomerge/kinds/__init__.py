@@ -29,14 +29,21 @@ def kind_named(name: str) -> Kind:
         CampaignError: There is none; the nearest known name is given.
     """
     if name not in KINDS:
-        raise CampaignError(f'unknown kind "{name}"; {nearest(name, KINDS)}', field="space.kind")
+        raise CampaignError(
+            f'unknown kind "{name}"; {nearest(name, KINDS)}; one of another package needs that package',
+            field="space.kind",
+        )
     return KINDS[name]
 
 
 def read(text: str) -> Candidate:
-    """Return the candidate whose `text` this is."""
+    """Return the candidate whose `text` this is.
+
+    Raises:
+        CampaignError: It is of a kind whose package is not installed here.
+    """
     data = json.loads(text)
-    return KINDS[data.pop("kind")].read(data)
+    return kind_named(data.pop("kind")).read(data)
 
 
 __all__ = ["KINDS", "Builder", "Kind", "SearchSpace", "kind_named", "kind_of", "read"]

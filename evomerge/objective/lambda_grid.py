@@ -18,16 +18,17 @@ def in_lambda_grid(key: str) -> bool:
 
 
 def tuned_lambda(aims: Objectives, evaluations: Iterable[Recorded]) -> str | None:
-    """Return the key of the grid's best member on the split of `aims`, the first of equals.
+    """Return the key of the grid's best member on the split of `aims`; of equals that of the smallest λ.
 
     Args:
         aims: Of the `select` items, which choose.
-        evaluations: What was recorded, on any split.
+        evaluations: What was recorded, on any split; in which order depends on the workers.
     """
     scored = [
         (aims.quality(one.outcome), one.key)
         for one in evaluations
         if one.split == aims.split and in_lambda_grid(one.key)
     ]
+    scored.sort(key=lambda pair: float(pair[1].removeprefix(_PREFIX)))
     quality, key = max(scored, key=lambda pair: pair[0], default=(-math.inf, None))
     return key if quality > -math.inf else None

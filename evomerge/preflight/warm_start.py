@@ -51,17 +51,19 @@ def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
         chosen = [] if store.winner is None else [store.winner.number]
         params = {trial.number: trial.params for trial in complete}
     numbers = dict.fromkeys(number for number in (*chosen, *ranked) if number in params)
-    found = [ready.space.taken_over(earlier, params[number]) for number in numbers]
     points: list[dict[str, float]] = []
-    for point in found:
+    for number in numbers:
+        point = ready.space.taken_over(earlier, params[number])
         if point is not None and point not in points:
             points.append(point)
+        if len(points) == POINTS:
+            break
     if not points:
         raise CampaignError(
             f"no trial of {folder} lies in this space: it has no scored trial, or other methods",
             field=_FIELD,
         )
-    return points[:POINTS]
+    return points
 
 
 def _check_base(store: Store, ready: Preflight) -> None:

@@ -60,10 +60,10 @@ def _explored(
     checked = tally.told > FIRST_CANDIDATES
     waiting = deque(study.interrupted())
     one_by_one = campaign.search.deterministic
-    ahead = 0 if one_by_one else pool.size // AHEAD
     running = 0
     while True:
         in_time = deadline is None or time.monotonic() < deadline
+        ahead = 0 if one_by_one else pool.size // AHEAD
         while in_time and (missing := pool.free + ahead - len(waiting)) > 0:
             with store.together():
                 asked = _asked(study, 1 if one_by_one else min(missing, AT_ONCE))
@@ -72,8 +72,7 @@ def _explored(
             if not asked:
                 break
         running += _submit(waiting, pool)
-        _announce(display, study)  # what was answered without work, too
-        pace.reach(tally.told, tally.failed, tally.best_value)
+        _announce(display, study, pace)  # what was answered without work
         if not running:
             return study.ended or (Ended.ITEMS if in_time else Ended.HOURS)
         finished = [pool.next()]
@@ -84,6 +83,7 @@ def _explored(
         with store.together():
             for work, outcome in finished:
                 study.tell(work, outcome)
+        _announce(display, study, pace)
         if not checked and tally.told >= FIRST_CANDIDATES:
             checked = True
             _stop_if_all_fail(store)
@@ -111,7 +111,7 @@ def _finished(pool: Pool) -> tuple[Work, Answer] | None:
         return None
 
 
-def _announce(display: Display, study: Study) -> None:
+def _announce(display: Display, study: Study, pace: Pace) -> None:
     for told in study.take_news():
         outcome, values = told.outcome, told.values
         display.event(
@@ -122,6 +122,8 @@ def _announce(display: Display, study: Study) -> None:
             seconds=outcome.cost.merge_seconds + outcome.cost.score_seconds,
             failure=None if outcome.failure is None else outcome.failure.reason,
         )
+    tally = study.tally
+    pace.reach(tally.told, tally.failed, tally.best_value)
 
 
 def _stop_if_all_fail(store: Store) -> None:

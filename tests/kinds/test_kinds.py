@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from optuna.distributions import FloatDistribution
 from safetensors.torch import load_file
 
 import evomerge
 from evomerge import zoo
+from evomerge.candidate.trial import Entry, Job, Outcome
 from evomerge.cli import run_command
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError, MergeError
@@ -77,6 +79,22 @@ def test_an_unknown_kind_names_the_known_ones(tmp_path: Path) -> None:
         CampaignError, match=r'space.kind: unknown kind "merg"; did you mean "merge"'
     ):
         evomerge.check(campaign_file(tmp_path, "  kind: merg\n"))
+
+
+def test_results_of_a_kind_that_is_not_installed_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as installed:
+        installed.setitem(KINDS, "single", SingleKind())
+        settings, space = campaign(tmp_path), {"one": FloatDistribution(0.0, 1.0)}
+        folder = Path(settings.out)
+        with Store.create(folder, settings, {}, directions=["maximize"]) as store:
+            entry = Entry("trial 0", Single("/a", "float32"), 0)
+            store.asked(entry, {"one": 0.5}, space)
+            store.record(Job(Entry("a", entry.candidate, role="expert"), "search"), Outcome())
+    assert run_command(["report", str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'space.kind: unknown kind "single"' in line
 
 
 def test_a_merge_needs_a_method(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate.trial import Failure, FailureKind, Gradients, Job, Outcome
-from evomerge.errors import CampaignStopped
+from evomerge.errors import CampaignStopped, EvomergeError
 from evomerge.progress import NoDisplay
 from evomerge.search import loop as exploring
 from evomerge.search.loop import FIRST_CANDIDATES, explore
@@ -54,7 +54,7 @@ class FakePool:
 
 class Shown(NoDisplay):
     def __init__(self):
-        self.all, self.said = [], []
+        self.all, self.said, self.states = [], [], []
 
     def show(self, progress):
         self.all.append(progress)
@@ -62,12 +62,17 @@ class Shown(NoDisplay):
     def say(self, message):
         self.said.append(message)
 
+    def event(self, name, /, **fields):
+        self.states.append(fields["state"])
 
-def run(driver, folder, pool, mode="mean", **search):
+
+def run(driver, folder, pool, mode="mean", *, change=None, display=None, **search):
     campaign = driver.fake_campaign(folder, mode, **search)
     store, study = driver.open_study(campaign)
-    display = Shown()
+    display = display or Shown()
     with store:
+        if change is not None:
+            change(store, study)
         explore(campaign, store, study, pool, display)
     return study, display
 
@@ -134,6 +139,72 @@ def test_an_interrupted_search_says_so(driver, tmp_path):
         assert store.ended == "interrupted"
 
 
+def test_a_worker_goes_on_before_its_result_is_written(driver, tmp_path):
+    """With a candidate that was asked for ahead; each is on the disk before a worker gets it."""
+    pool, idle = FakePool(16, driver.answer), []
+
+    def watched(store, study):
+        tell, submit = study.tell, pool.submit
+
+        def told(work, outcome):
+            idle.append(pool.free)
+            tell(work, outcome)
+
+        def submitted(work):
+            assert not store._log.is_open
+            assert work.entry.number in {trial.number for trial in store.trials()}
+            submit(work)
+
+        study.tell, pool.submit = told, submitted
+
+    run(driver, tmp_path / "out", pool, change=watched, sampler="random", trials=40)
+    assert set(idle[:20]) == {0}
+
+
+@pytest.mark.parametrize(
+    ("what", "call", "error"),
+    [("asked", 12, EvomergeError), ("told", 2, KeyboardInterrupt)],
+)
+@pytest.mark.parametrize("few", [False, True])
+def test_what_breaks_off_amid_a_transaction_leaves_a_study_that_goes_on(
+    driver, tmp_path, what, call, error, few
+):
+    """Of several asks or tells all are recorded or none, those answered without work among them."""
+    search, answer = {"sampler": "random", "trials": 40}, driver.answer
+    if few:
+        search["space"] = {
+            "method": ["task_arithmetic", "ties"],
+            "parameters": {"weight": 0.5},
+        }
+        answer = lambda work: driver.outcome([0.5] * 4)  # noqa: E731
+
+    def broken(store, study):
+        record, calls = getattr(store, what), []
+
+        def recorded(*args, **kwargs):
+            calls.append(args)
+            record(*args, **kwargs)
+            if len(calls) == call:
+                raise error("it broke")
+
+        setattr(store, what, recorded)
+
+    pool = FakePool(8, answer, at_once=3)
+    with pytest.raises(error):
+        run(driver, tmp_path / "out", pool, change=broken, **search)
+    before = trials(tmp_path / "out")
+    with Store.open(tmp_path / "out", write=False) as store:
+        assert store.ended == ("interrupted" if error is KeyboardInterrupt else None)
+    if what == "told":
+        assert {state for _, state, _ in before} == {"asked"}
+    else:  # few: duplicates of the first two are asked for beside them
+        assert len(before) == (0 if few else 10)
+    study, _ = run(driver, tmp_path / "out", FakePool(8, answer, at_once=3), **search)
+    after = trials(tmp_path / "out")
+    assert study.tally.told == study.tally.asked == search["trials"] == len(after)
+    assert [params for params, *_ in after[: len(before)]] == [params for params, *_ in before]
+
+
 def test_in_turn_results_are_taken_one_by_one(driver, tmp_path):
     """Which are there already, when one is taken, depends on the workers' speed."""
     found = []
@@ -198,11 +269,13 @@ def failing(kinds):
 
 @pytest.mark.parametrize("sampler", ["gradient", "random"])
 def test_it_stops_if_the_first_candidates_all_fail_alike(driver, tmp_path, sampler):
-    pool = FakePool(1, failing([FailureKind.TASK] * 20))
+    pool, display = FakePool(1, failing([FailureKind.TASK] * 20)), Shown()
     with pytest.raises(
         CampaignStopped, match=r"first 5 candidates all failed alike \(task\): it broke"
     ):
-        run(driver, tmp_path / "out", pool, sampler=sampler)
+        run(driver, tmp_path / "out", pool, display=display, sampler=sampler)
+    assert display.states == ["failed"] * FIRST_CANDIDATES  # the last one, too
+    assert display.all[-1].failed == FIRST_CANDIDATES
     assert sum(state == "failed" for _, state, _ in trials(tmp_path / "out")) == FIRST_CANDIDATES
 
 
