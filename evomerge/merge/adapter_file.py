@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,14 @@ def open_adapter(folder: Path, *, allow_pickle: bool = False) -> Adapter:
     for (module, embedding), found in factors.items():
         if set(found) != {"A", "B"}:
             raise ModelError(f"holds only one of the two factors of {module}", file=file)
-        scale = _scale(config, module, rank=found["A"].shape[0])
+        shapes = [list(found[factor].shape) for factor in "AB"]
+        if [len(shape) for shape in shapes] != [2, 2] or shapes[0][0] != shapes[1][1]:
+            raise ModelError(
+                f"holds factors A {shapes[0]} and B {shapes[1]} of {module}, expected [rank, in] and "
+                "[out, rank]",
+                file=file,
+            )
+        scale = _scale(config, module, rank=shapes[0][0])
         change(f"{module}.weight", pair=Pair(found["A"], found["B"], scale, embedding))
     keeps_tie, conv1d = bool(config.get("ensure_weight_tying")), bool(config.get("fan_in_fan_out"))
     return Adapter(folder, changes, keeps_tie, conv1d)
@@ -121,6 +128,8 @@ def _config(folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"not valid JSON: {error}", file=path) from None
+    if not isinstance(config, dict):
+        raise ModelError("expected a mapping of settings", file=path)
     if config.get("peft_type") != "LORA":
         raise ModelError(
             f"peft_type is {config.get('peft_type')}; only LORA adapters can be merged", file=path
@@ -138,7 +147,45 @@ def _config(folder: Path) -> dict[str, Any]:
             "result instead",
             file=path,
         )
+    for key, (is_right, expected) in EXPECTED.items():
+        if config.get(key) is not None and not is_right(config[key]):
+            raise ModelError(f"found {config[key]!r}, expected {expected}", file=path, field=key)
     return config
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_pattern(value: object) -> bool:
+    if not isinstance(value, dict) or not all(map(_is_number, value.values())):
+        return False
+    try:
+        return all(re.compile(f"({pattern})$") for pattern in value)
+    except re.error:
+        return False
+
+
+def _are_modules(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _are_rows(value: object) -> bool:
+    return all(
+        isinstance(rows, list) for rows in (value.values() if isinstance(value, dict) else [value])
+    )
+
+
+EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "lora_alpha": (_is_number, "a number"),
+    "alpha_pattern": (_is_pattern, "a mapping of regular expressions to numbers"),
+    "modules_to_save": (_are_modules, "a list of modules"),
+    "trainable_token_indices": (
+        _are_rows,
+        "a list of rows, or a mapping of modules to them",
+    ),
+}
+"""Setting that is obeyed → whether its value can be, and what was expected."""
 
 
 def _weights(folder: Path, allow_pickle: bool) -> tuple[Path, dict[str, torch.Tensor]]:
@@ -178,7 +225,8 @@ def _indices(
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    alpha = float(_patterned(config.get("alpha_pattern"), module, config.get("lora_alpha", 8)))
+    alpha = _patterned(config.get("alpha_pattern"), module, config.get("lora_alpha"))
+    alpha = 8.0 if alpha is None else float(alpha)  # PEFT's default
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

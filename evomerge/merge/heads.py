@@ -119,4 +119,10 @@ def _with_head(tied: Checkpoint, head: str) -> Checkpoint:
         return tied.tensor(embedding if name == head else name)
 
     tensors = dict(sorted({**tied.tensors, head: tied.tensors[embedding]}.items()))
-    return replace(tied, config=untied_config(tied.config), tensors=tensors, _read=read)
+    return replace(
+        tied,
+        config=untied_config(tied.config),
+        tensors=tensors,
+        adapted=tied.adapted | {head} if embedding in tied.adapted else tied.adapted,
+        _read=read,
+    )

@@ -25,7 +25,7 @@ from evomerge.zoo import registry
 SECONDS_TO_ANSWER = 3.0
 """Of the Hub."""
 
-_NAMES = re.compile(rb"^\s*(?:task|group|tag)\s*:\s*[\"']?([\w.:+-]+)", re.MULTILINE)
+_NAMES = re.compile(rb"^\s*[\"']?(?:task|group|tag)[\"']?\s*:\s*[\"']?([\w.:+-]+)", re.MULTILINE)
 
 
 def check_names(campaign: Campaign, file: Path | None = None) -> None:
@@ -138,11 +138,12 @@ def _check_tasks(campaign: Campaign) -> None:
 
 
 def _task_files(folder: Path) -> list[Path]:
+    """Return task files and what they include, which may be called `_default_yaml`."""
     return [
         Path(parent, name)
         for parent, _, names in os.walk(folder)
         for name in names
-        if name.endswith(".yaml")
+        if Path(name).suffix in (".yaml", ".yml", "")
     ]
 
 

@@ -139,9 +139,24 @@ def rewrite(folder: Path, change) -> None:
             r"adapts model\.layers\.0\.self_attn\.w_proj\.weight, which the model does not have",
         ),
         (
-            lambda f: rewrite(f, lambda t: {k: v[:, :1].contiguous() for k, v in t.items()}),
+            lambda f: rewrite(
+                f, lambda t: {k: v[:, :1].clone() if "lora_A" in k else v for k, v in t.items()}
+            ),
             r"adapts .*q_proj\.weight of shape",
         ),
+        (
+            lambda f: rewrite(
+                f, lambda t: {k: v[:1].clone() if "lora_A" in k else v for k, v in t.items()}
+            ),
+            r"holds factors A \[1, \d+\] and B \[\d+, 2\] of .*q_proj, expected \[rank, in\]",
+        ),
+        (
+            lambda f: rewrite(
+                f, lambda t: {k: v.sum() if "lora_A" in k else v for k, v in t.items()}
+            ),
+            r"holds factors A \[\] and B",
+        ),
+        (lambda f: (f / "adapter_config.json").write_text("[]"), "expected a mapping of settings"),
         (
             lambda f: rewrite(f, lambda t: {k: v for k, v in t.items() if "lora_A" in k}),
             "only one of the two factors",

@@ -166,6 +166,12 @@ def edit(folder: Path, **changes: object) -> None:
         ({"trainable_token_indices": [3, 4]}, "holds 3 trained rows .* names 2"),
         ({"trainable_token_indices": {"wte": [3, 4, 9]}}, "holds 3 trained rows .* names 0"),
         ({"trainable_token_indices": [3, 4, 999]}, r"trains row 999 of .* 259 rows"),
+        ({"trainable_token_indices": {"embed_tokens": 3}}, "expected a list of rows"),
+        ({"lora_alpha": "x"}, "lora_alpha: found 'x', expected a number"),
+        ({"alpha_pattern": ["q_proj"]}, "alpha_pattern: found .* expected a mapping of regular"),
+        ({"alpha_pattern": {"(": 4}}, "alpha_pattern: found .* expected a mapping of regular"),
+        ({"alpha_pattern": {"q_proj": None}}, "alpha_pattern: found .* expected a mapping"),
+        ({"modules_to_save": "embed_tokens"}, "modules_to_save: found .* expected a list"),
     ],
 )
 def test_settings_that_are_not_understood(changes, message, llama_family, tmp_path):

@@ -119,6 +119,25 @@ def test_other_models_give_their_tied_head_as_a_head(qwen2_family, tmp_path):
     )
 
 
+def test_a_head_that_follows_trained_rows_differs_from_that_of_the_base(qwen2_family, tmp_path):
+    """Another expert has a head of its own, so the tied one becomes a tensor, with its rows trained."""
+    base = qwen2_family.base
+    trained(base, tmp_path / "rows", *CASES["rows"])
+    trained(base, tmp_path / "head", *CASES["lora on the head"])
+    recipe = Recipe(
+        method="task_arithmetic",
+        models=tuple(
+            Source(f"{base}+{tmp_path / name}", parameters={"weight": weight})
+            for name, weight in (("rows", 1.0), ("head", 0.0))
+        ),
+        base_model=base,
+        dtype="float32",
+    )
+    save(recipe, tmp_path / "out")
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(stored["lm_head.weight"], stored["model.embed_tokens.weight"])
+
+
 def test_a_copy_of_the_head_in_the_file_follows_the_embeddings(qwen2_family, tmp_path):
     folder = tmp_path / "copy"
     AutoModelForCausalLM.from_pretrained(qwen2_family.base).save_pretrained(folder)

@@ -72,7 +72,7 @@ def test_the_answer_needs_no_heavy_library(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["gsm8k", "mmlu", "ai2_arc", "zoo", "zoo_mc", "mmlu_*"])
+@pytest.mark.parametrize("name", ["gsm8k", "mmlu", "ai2_arc", "gpqa", "zoo", "zoo_mc", "mmlu_*"])
 def test_tasks_groups_and_tags_that_exist_are_let_through(name):
     campaign = Campaign.load(QUICKSTART)
     goal = campaign.objectives[0].model_copy(update={"task": name})
