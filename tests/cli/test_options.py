@@ -71,7 +71,6 @@ def test_the_options_and_what_they_are_when_left_out(read):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--format", "html", "'table', 'markdown', 'json', 'csv'"),
         ("--display", "loud", "'auto', 'rich', 'plain', 'json', 'none'"),
         ("--trials", "0", "greater than or equal to 1"),
         ("--workers", "-1", "greater than or equal to 0"),

@@ -43,8 +43,8 @@ def work(pool, numbers, at=None, do=None):
             pool.submit(Job(Entry(f"trial {number}", Merge("busy", ()), number), "search"))
         sizes.append(pool.size)
         job, outcome = pool.next(timeout=120)
-        assert job.candidate.number not in found
-        found[job.candidate.number] = outcome
+        assert job.entry.number not in found
+        found[job.entry.number] = outcome
         if len(found) == at:
             do()
     assert sorted(found) == list(numbers)
