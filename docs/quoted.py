@@ -98,7 +98,12 @@ def settings() -> str:
 
 
 def _section(name: str, part: dict[str, Any]) -> str:
-    lines = [f"### {name}", "", str(part.get("description", "")).split("\n\n")[0], ""]
+    lines = [
+        f"### {name.removesuffix('Settings')}",
+        "",
+        str(part.get("description", "")).split("\n\n")[0],
+        "",
+    ]
     lines += ["| field | default | means |", "| --- | --- | --- |"]
     required = part.get("required", [])
     for field, about in part["properties"].items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from evomerge.config import Campaign
+from evomerge.config import Campaign, Search, SpaceSettings
 from evomerge.merge.methods import METHODS, Parameter
 from evomerge.search.samplers import SAMPLERS
 
@@ -18,10 +18,11 @@ def json_schema() -> dict[str, Any]:
     it. What takes several fields, the models or the tasks to refute is left to `evomerge check`.
     """
     schema = Campaign.model_json_schema(by_alias=True, mode="validation")
-    space = schema["$defs"]["Space"]["properties"]
+    space = schema["$defs"][SpaceSettings.__name__]["properties"]
     for form in space["method"]["anyOf"]:
         form.get("items", form)["enum"] = list(METHODS)
-    schema["$defs"]["Search"]["properties"]["sampler"]["enum"] = ["auto", *SAMPLERS]
+    search = schema["$defs"][Search.__name__]["properties"]
+    search["sampler"]["enum"] = ["auto", *SAMPLERS]
     space["parameters"] = {
         "type": "object",
         "description": space["parameters"]["description"],

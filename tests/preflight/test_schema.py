@@ -48,7 +48,7 @@ def test_the_schema_names_every_field_of_the_file(schema):
     assert {"models", "space", "objectives", "items", "search", "workers", "scorer"} <= set(
         schema["properties"]
     )
-    assert "from" in schema["$defs"]["Items"]["properties"]
+    assert "from" in schema["$defs"]["ItemCounts"]["properties"]
     assert schema["additionalProperties"] is False
 
 
