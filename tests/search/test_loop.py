@@ -161,6 +161,21 @@ def test_a_worker_goes_on_before_its_result_is_written(driver, tmp_path):
     assert set(idle[:20]) == {0}
 
 
+@pytest.mark.parametrize("sampler", ["gradient", "cmaes"])
+def test_what_was_asked_for_ahead_is_paid_for_by_the_budget(driver, tmp_path, sampler):
+    pool, paid = FakePool(16, driver.answer, at_once=5), []
+
+    def counted(store, study):
+        tell = study.tell
+        study.tell = lambda work, outcome: (tell(work, outcome), paid.append(study.tally.items))
+
+    budget = {"sampler": sampler, "trials": None, "item_evaluations": 8_000}
+    study, display = run(driver, tmp_path / "out", pool, change=counted, **budget)
+    assert display.said == ["search ended: item evaluations"]
+    assert 8_000 - 3 * 80 < paid[-1] <= 8_000
+    assert study.tally.asked == study.tally.told
+
+
 @pytest.mark.parametrize(
     ("what", "call", "error"),
     [("asked", 12, EvomergeError), ("told", 2, KeyboardInterrupt)],
