@@ -10,13 +10,13 @@ from optuna.distributions import FloatDistribution
 from safetensors.torch import load_file
 
 import evomerge
-from evomerge import zoo
 from evomerge.candidate.trial import Entry, Job, Outcome
 from evomerge.cli import run_command
-from evomerge.config import Campaign
+from evomerge.config import Campaign, SpaceSettings
 from evomerge.errors import CampaignError, MergeError
-from evomerge.kinds import KINDS, kind_of, read
+from evomerge.kinds import KINDS, Kind
 from evomerge.store import Store
+from evomerge.testing.kinds import KindSuite
 from tests.kinds.single import Single, SingleBuilder, SingleKind
 from tests.small_campaign import TEXT
 
@@ -33,6 +33,39 @@ def campaign(folder: Path, space: str = SPACE) -> Campaign:
     text = TEXT.replace(MERGES, space).replace("sampler: cmaes", "sampler: random")
     (folder / "c.yaml").write_text(text)
     return Campaign.load(folder / "c.yaml")
+
+
+class TestSingle(KindSuite):
+    @pytest.fixture
+    def name(self) -> str:
+        return "single"
+
+    @pytest.fixture
+    def kind(self) -> SingleKind:
+        return SingleKind()
+
+
+class TestMerge(KindSuite):
+    @pytest.fixture
+    def name(self) -> str:
+        return "merge"
+
+    @pytest.fixture
+    def kind(self) -> Kind:
+        return KINDS["merge"]
+
+    @pytest.fixture(
+        params=[
+            {"method": "task_arithmetic", "layers": 2},
+            {"method": ["linear", "ties"], "layers": "each", "components": ["mlp"]},
+            {"method": "dare_linear", "subsets": True},
+        ],
+        ids=["one method", "several", "subsets"],
+    )
+    def settings(self, request: pytest.FixtureRequest) -> SpaceSettings:
+        density = {"density": 0.5} if request.param["method"] != "task_arithmetic" else {}
+        weight = {"low": 0.1, "high": 1.2}
+        return SpaceSettings(parameters={"weight": weight, **density}, **request.param)
 
 
 @pytest.mark.usefixtures("single")
@@ -105,14 +138,6 @@ def test_a_merge_needs_a_method(tmp_path: Path) -> None:
 def test_a_kind_has_no_gradients_unless_it_says_how() -> None:
     with pytest.raises(MergeError, match="single has no gradients"):
         SingleBuilder(None).gradients(Single("/a", "float32"), lambda module: False)
-
-
-@pytest.mark.usefixtures("single")
-def test_the_text_of_a_candidate_names_its_kind() -> None:
-    made = Single(str(zoo.resolve("zoo:facts")), "float32")
-    assert read(made.text()) == made
-    assert kind_of(made) is KINDS["single"]
-    assert made.renamed(str.upper).model_names() == (made.model.upper(),)
 
 
 def campaign_file(folder: Path, space: str) -> Path:
