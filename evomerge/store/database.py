@@ -16,6 +16,8 @@ from evomerge.store.folder import BACKUP, DATABASE, UNFINISHED_BACKUP, is_full, 
 
 SECONDS_TO_WAIT_FOR_ANOTHER = 60
 """For a dashboard that writes a note; a reader never makes a writer wait."""
+COPIES = 5
+"""Of a file that a driver writes meanwhile, before a reader who may not write gives up."""
 SECONDS_BETWEEN_BACKUPS = 60.0
 SHARE_OF_TIME = 0.01
 """Most of a campaign's time that goes into backups."""
@@ -129,13 +131,15 @@ def _can_be_read(path: Path) -> bool:
 def _copied(path: Path, folder: Path) -> Path:
     """Copy a database and its write-ahead log, both of one moment."""
     log = path.with_name(f"{path.name}-wal")
-    before = _state(path), _state(log)
-    copy = Path(shutil.copyfile(path, folder / path.name))
-    if before[1] is not None:
-        shutil.copyfile(log, folder / log.name)
-    if before != (_state(path), _state(log)):
-        raise EvomergeError(f"{path}: is being written to, and cannot be read meanwhile; try again")
-    return copy
+    for _ in range(COPIES):
+        before = _state(path), _state(log)
+        copy = Path(shutil.copyfile(path, folder / path.name))
+        (folder / log.name).unlink(missing_ok=True)
+        if before[1] is not None:
+            shutil.copyfile(log, folder / log.name)
+        if before == (_state(path), _state(log)):
+            return copy
+    raise EvomergeError(f"{path}: is being written to, and cannot be read meanwhile; try again")
 
 
 def _state(path: Path) -> tuple[int, int] | None:

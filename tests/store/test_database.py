@@ -110,7 +110,7 @@ def test_a_file_that_may_not_be_read_is_named(
     assert in_child(as_nobody(check)) == 0
 
 
-def test_a_file_that_changes_while_it_is_copied_is_refused(
+def test_a_file_that_changes_while_it_is_copied_is_copied_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "study.db"
@@ -118,13 +118,18 @@ def test_a_file_that_changes_while_it_is_copied_is_refused(
         connection.execute("CREATE TABLE t (x)")
     copy = shutil.copyfile
 
+    changes = [1]
+
     def changing(source: Path, target: Path) -> Path:
-        os.utime(path, ns=(1, 1))
+        if changes:
+            os.utime(path, ns=(1, changes.pop()))
         return Path(copy(source, target))
 
     monkeypatch.setattr(database, "_can_be_read", lambda path: False)
+    monkeypatch.setattr(database.shutil, "copyfile", changing)
     with closing(database.connect_to_read(path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("t",)]
-    monkeypatch.setattr(database.shutil, "copyfile", changing)
+    assert changes == []
+    changes += range(2, 50)
     with pytest.raises(EvomergeError, match="is being written to"):
         database.connect_to_read(path)
