@@ -173,15 +173,22 @@ def _checked_folder(tasks_path: str | None) -> str | None:
 
 @lru_cache(maxsize=8)
 def _manager(tasks_path: str | None, include_defaults: bool) -> TaskManager:
+    return _indexed(tasks_path, include_defaults)
+
+
+def _indexed(tasks_path: str | None, include_defaults: bool) -> TaskManager:
     with _lm_eval_surroundings():
-        return TaskManager(include_path=tasks_path, include_defaults=include_defaults)
+        try:
+            return TaskManager(include_path=tasks_path, include_defaults=include_defaults)
+        except TypeError:  # it sorts names, and one is not a text
+            _raise_nameless_file(tasks_path)
+            raise
 
 
 def _manager_of(name: str, tasks_path: str | None) -> TaskManager:
     if tasks_path is not None:
         # Task files may have been written since the folder was last read: it is small, so read it again.
-        with _lm_eval_surroundings():
-            own = TaskManager(include_path=tasks_path, include_defaults=False)
+        own = _indexed(tasks_path, include_defaults=False)
         if name in own.task_index and _is_complete(name, own.task_index):
             return own
         if name not in own.task_index:
@@ -218,9 +225,24 @@ def _raise_broken_file(name: str, tasks_path: str) -> None:
         if path.stem != name or called == name:
             continue
         if not isinstance(called, str):
-            found = "nothing" if called is None else repr(called)
-            raise TaskError(f"task: found {found}, expected the task's name", file=path)
+            raise _nameless(path, called)
         raise TaskError(f'unknown task "{name}"; this file calls its task "{called}"', file=path)
+
+
+def _raise_nameless_file(tasks_path: str | None) -> None:
+    for path in sorted(Path(tasks_path).glob("**/*.yaml")) if tasks_path else ():
+        try:
+            config = load_yaml(path, resolve_func=False)
+        except TASK_FAULTS:
+            continue
+        for key in ("group", "task"):
+            if not isinstance(config.get(key, ""), str | list):
+                raise _nameless(path, config[key], key)
+
+
+def _nameless(path: Path, found: object, key: str = "task") -> TaskError:
+    shown = "nothing" if found is None else repr(found)
+    return TaskError(f"{key}: found {shown}, expected the {key}'s name", file=path)
 
 
 def _refuse_unsafe(name: str, manager: TaskManager) -> None:

@@ -56,6 +56,21 @@ def test_broken_file_is_named(tmp_path):
         load_task(TaskRequest("broken"), tasks_path=str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task:\n", "task: found nothing, expected the task's name"),
+        ("task: 3\n", "task: found 3, expected the task's name"),
+        ("group:\ntask: [a]\n", "group: found nothing, expected the group's name"),
+    ],
+)
+def test_a_file_beside_the_task_without_a_name_is_named(text, message, tmp_path):
+    (tmp_path / "good.yaml").write_text("task: good\noutput_type: multiple_choice\n")
+    (tmp_path / "nameless.yaml").write_text(text)
+    with pytest.raises(TaskError, match=rf"nameless\.yaml: {message}"):
+        load_task(TaskRequest("good"), tasks_path=str(tmp_path))
+
+
 def test_missing_data(tmp_path):
     (tmp_path / "lost.yaml").write_text(
         "task: lost\ndataset_path: json\ntest_split: test\ndoc_to_text: x\ndoc_to_target: y\n"
