@@ -29,7 +29,7 @@ def with_sampler(campaign: Campaign, space: SearchSpace, items: Items) -> Campai
     if search.sampler != "auto" and not sampler_class(campaign).needs_gold:
         return campaign
     if not backend_type(campaign.scorer.backend).gradients:
-        fault = f"the backend {campaign.scorer.backend} takes none"
+        fault = f"the backend {campaign.scorer.backend} gives no gradients"
     elif not space.differentiable:
         fault = "no searched number has one (weights and factors do)"
     elif not any(gold_count(items, goal.task) for goal in campaign.objectives):

@@ -70,7 +70,7 @@ def test_a_sampler_that_was_named_stays(sampler):
         ),
         (GRADIENTD, [], {}, "no task has a gold text; use cmaes"),
         (GRADIENTD, [], {"mode": "pareto"}, "no task has a gold text; use nsga2"),
-        (GRADIENTD, ["one"], {"scorer": {"backend": "hf"}}, "the backend hf takes none"),
+        (GRADIENTD, ["one"], {"scorer": {"backend": "hf"}}, "the backend hf gives no gradients"),
     ],
 )
 def test_gradient_is_refused_where_there_is_none(space, gold, changes, message):
