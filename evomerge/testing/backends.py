@@ -22,22 +22,22 @@ class BackendSuite:
     @pytest.fixture
     def open_backend(self) -> OpenBackend:
         """Items → the backend under test."""
-        raise NotImplementedError
+        pytest.fail("override the fixture `open_backend`")
 
     @pytest.fixture
     def items(self) -> Items:
         """Items with a split `search`, of at least two documents a task."""
-        raise NotImplementedError
+        pytest.fail("override the fixture `items`")
 
     @pytest.fixture
     def metrics(self) -> Metrics:
         """Task → metrics that the backend gives, each a plain mean over items."""
-        raise NotImplementedError
+        pytest.fail("override the fixture `metrics`")
 
     @pytest.fixture
     def model(self) -> Any:  # noqa: ANN401 - a module or a folder
         """What `score` is given: a module or a folder, as `takes` says."""
-        raise NotImplementedError
+        pytest.fail("override the fixture `model`")
 
     def test_flags(self, open_backend: OpenBackend, items: Items) -> None:
         backend = open_backend(items)

@@ -17,7 +17,7 @@ class FormatSuite:
     @pytest.fixture
     def format(self) -> Format:
         """Return the function under test."""
-        raise NotImplementedError
+        pytest.fail("override the fixture `format`")
 
     @pytest.fixture
     def report(self) -> Report:

@@ -30,12 +30,12 @@ class KindSuite:
     @pytest.fixture
     def name(self) -> str:
         """Return what campaigns call it."""
-        raise NotImplementedError
+        pytest.fail("override the fixture `name`")
 
     @pytest.fixture
     def kind(self) -> Kind:
         """Return the kind under test."""
-        raise NotImplementedError
+        pytest.fail("override the fixture `kind`")
 
     @pytest.fixture
     def settings(self, name: str) -> SpaceSettings:

@@ -91,7 +91,7 @@ class MethodSuite:
     @pytest.fixture
     def method(self) -> Method:
         """Return the method."""
-        raise NotImplementedError
+        pytest.fail("override the fixture `method`")
 
     @pytest.fixture
     def count(self, method: Method) -> int:

@@ -53,7 +53,7 @@ class PoolSuite:
     @pytest.fixture
     def open_pool(self) -> OpenPool:
         """Return what opens a pool, such as the pool's class."""
-        raise NotImplementedError
+        pytest.fail("override the fixture `open_pool`")
 
     @pytest.fixture
     def pool(self, open_pool: OpenPool) -> Iterator[Pool]:

@@ -6,6 +6,7 @@ is rebuilt for each trial, so that none has a state beside what the study in mem
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -51,7 +52,7 @@ _TPE, _NSGA2, _GP = (
 )
 
 
-class OptunaSampler(Sampler):
+class OptunaSampler(Sampler, ABC):
     """One of Optuna's samplers.
 
     Attributes:
@@ -156,9 +157,9 @@ class OptunaSampler(Sampler):
         sampler.space = self._distributions
         return sampler
 
+    @abstractmethod
     def _seeded(self, seed: int) -> _WholeSpace:
         """Return the sampler that draws with a seed."""
-        raise NotImplementedError
 
 
 class TpeSampler(OptunaSampler):

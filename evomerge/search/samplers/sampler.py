@@ -84,7 +84,7 @@ class Sampler:
 
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
         """Return a point for trial `number`; another `attempt` may give another point."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must override `propose`")
 
     def asked(self, number: int, params: Params) -> None:
         """Note that trial `number` is in flight, at the point proposed or another."""
@@ -119,8 +119,12 @@ class Sampler:
     def step(
         self, descent: int, number: int, params: Params, items: Mapping[str, tuple[int, ...]]
     ) -> Step:
-        """Return a step as it was asked for before."""
-        raise NotImplementedError
+        """Return a step as it was asked for before.
+
+        Raises:
+            TypeError: The sampler takes no gradients.
+        """
+        raise TypeError(f"{type(self).__name__} takes no gradients")
 
     def step_asked(self, step: Step) -> None:
         """Note that a step is in flight."""
