@@ -1,6 +1,7 @@
 """What travels between driver and workers: candidates, jobs, outcomes; and mergekit's YAML in and out."""
 
-from evomerge.candidate.candidate import Candidate
+from evomerge.candidate.candidate import Arrays, Candidate, no_arrays
+from evomerge.candidate.coefficients import Coefficients
 from evomerge.candidate.merge import Merge
 from evomerge.candidate.mergekit_yaml import dumps, load, loads, located, save
 from evomerge.candidate.recipe import (
@@ -15,7 +16,9 @@ from evomerge.candidate.recipe import (
 from evomerge.candidate.tokens import TokenSource, token_sources
 
 __all__ = [
+    "Arrays",
     "Candidate",
+    "Coefficients",
     "Conditional",
     "Merge",
     "Recipe",
@@ -29,6 +32,7 @@ __all__ = [
     "load",
     "loads",
     "located",
+    "no_arrays",
     "save",
     "token_sources",
 ]

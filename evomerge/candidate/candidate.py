@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol, Self
 
 from evomerge.yaml_file import dump
 
 Cell = bool | int | float | str
+Arrays = Callable[[str], bytes]
+"""Digest of an array that a candidate's text names → its bytes."""
+
+
+def no_arrays(digest: str) -> bytes:
+    """Know of no array.
+
+    Raises:
+        KeyError: Always.
+    """
+    raise KeyError(digest)
 
 
 class Candidate(Protocol):
@@ -29,6 +40,10 @@ class Candidate(Protocol):
     def text(self) -> str:
         """Return it as one line of JSON, floats in full: equal candidates have equal texts."""
         return json.dumps({"kind": self.kind, **vars(self)}, default=vars)
+
+    def arrays(self) -> Mapping[str, bytes]:
+        """Return the arrays that its text names by their digests: digest → bytes."""
+        return {}
 
     def file(self) -> str:
         """Return it as the file that lies beside a saved model."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from evomerge.candidate.candidate import Candidate, Cell
+from evomerge.candidate.candidate import Arrays, Candidate, Cell, no_arrays
+from evomerge.candidate.coefficients import Coefficients
 from evomerge.candidate.mergekit_yaml import dumps
 from evomerge.candidate.recipe import (
     Conditional,
@@ -46,6 +48,7 @@ class Merge(Candidate):
         dtype: Of the merged weights (the maths runs in float32 and rounds once); None: the base's own.
         vocabulary: How vocabularies are matched; None: unlike vocabularies are an error.
         seed: Keys the random masks; ignored where a method draws none.
+        coefficients: What single tensors and rows add to `weight`, experts in the order of `experts`.
     """
 
     kind: ClassVar[str] = "merge"
@@ -62,6 +65,7 @@ class Merge(Candidate):
     dtype: str | None = None
     vocabulary: Vocabulary | None = None
     seed: int = 0
+    coefficients: Coefficients | None = None
 
     def model_names(self) -> tuple[str, ...]:
         """Return every model, the base first, each once."""
@@ -83,10 +87,22 @@ class Merge(Candidate):
             vocabulary=None if self.vocabulary is None else self.vocabulary.renamed(rename),
         )
 
+    def text(self) -> str:
+        """Return it as one line of JSON, floats in full; of `coefficients` the digest."""
+        digest = None if self.coefficients is None else self.coefficients.digest
+        return json.dumps({"kind": self.kind, **vars(self), "coefficients": digest}, default=vars)
+
+    def arrays(self) -> Mapping[str, bytes]:
+        """Return the bytes of `coefficients` by their digest."""
+        found = self.coefficients
+        return {} if found is None else {found.digest: found.content}
+
     @classmethod
-    def read(cls, data: Mapping[str, Any]) -> Merge:
+    def read(cls, data: Mapping[str, Any], arrays: Arrays = no_arrays) -> Merge:
         """Return the merge of the fields of its `text`, without the kind."""
         fields = dict(data)
+        digest = fields["coefficients"]
+        fields["coefficients"] = None if digest is None else Coefficients.read(arrays(digest))
         for name in ("experts", "components"):
             fields[name] = tuple(fields[name])
         fields["groups"] = tuples(fields["groups"])

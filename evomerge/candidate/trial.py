@@ -7,12 +7,15 @@ answer. Everything pickles small: candidates and numbers, never tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+import numpy as np
+
 from evomerge.candidate import Candidate
+from evomerge.candidate.coefficients import Array
 from evomerge.candidate.merge import Own
 
 Split = Literal["search", "select", "holdout"]
@@ -235,9 +238,62 @@ class Outcome:
     pruned: Pruned | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What a teacher says at each scored position of one item, in the order in which they are read.
+
+    Attributes:
+        logprobs: Log-probabilities, float16 `[positions, k]`; of a multiple-choice item one row over its
+            choices.
+        tokens: Which tokens they are of, int32 `[positions, k]`, the k likeliest; None: all, in order.
+        rest: Logarithm of what all other tokens share, float16 `[positions]`; None where `tokens` is.
+    """
+
+    logprobs: np.ndarray[Any, np.dtype[np.float16]]
+    tokens: np.ndarray[Any, np.dtype[np.int32]] | None = None
+    rest: np.ndarray[Any, np.dtype[np.float16]] | None = None
+
+
+Targets = Sequence[Target | None]
+"""One an item with a gold answer; None where the teacher itself is wrong, so that its word is not taken."""
+
+
+@dataclass(frozen=True)
+class TargetJob:
+    """What a teacher says of the items of one task.
+
+    Attributes:
+        candidate: The teacher.
+        task: The task or group.
+        split: Whose items.
+    """
+
+    candidate: Candidate
+    task: str
+    split: Split = "search"
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"the teacher of {self.task}"
+
+
+@dataclass(frozen=True)
+class TargetsFound:
+    """What came of a `TargetJob`: `targets`, or a `failure`."""
+
+    targets: tuple[Target | None, ...] = ()
+    failure: Failure | None = None
+    cost: Cost = field(default_factory=Cost)
+    worker: str = ""
+
+
 @dataclass(frozen=True)
 class GradientJob:
     """One loss, and its gradient by every number of a candidate.
+
+    The loss of an item with a target is `gold_share` of its gold answer's, and for the rest the
+    Kullback-Leibler divergence from the teacher; that of another item is its gold answer's.
 
     Attributes:
         name: What messages call it: `descent 0, step 12`.
@@ -245,12 +301,18 @@ class GradientJob:
         items: Task → which of its search items that have a gold answer, by position among those, ascending.
             A task without items is left out.
         shares: Task → share of its mean item loss in the total.
+        rows: Whether gradients by the weights of single rows are wanted, too.
+        targets: Task → one for each of its `items`; a task that is left out has none.
+        gold_shares: Task → share of the gold answer's loss where there is a target; default 0.
     """
 
     name: str
     candidate: Candidate
     items: Mapping[str, tuple[int, ...]]
     shares: Mapping[str, float]
+    rows: bool = False
+    targets: Mapping[str, Targets] = field(default_factory=dict)
+    gold_shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -270,6 +332,7 @@ class Gradients:
         failure: None when all went well.
         cost: What it took.
         worker: Who did it.
+        rows: Tensor → gradients by the weight of each row, float32 `[experts, rows]`, where they are wanted.
     """
 
     loss: float = 0.0
@@ -278,3 +341,4 @@ class Gradients:
     failure: Failure | None = None
     cost: Cost = field(default_factory=Cost)
     worker: str = ""
+    rows: Mapping[str, Array] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from importlib.metadata import entry_points
 
-from evomerge.candidate import Candidate
+from evomerge.candidate import Arrays, Candidate, no_arrays
 from evomerge.errors import CampaignError, nearest
 from evomerge.kinds.kind import Builder, Kind, SearchSpace
 from evomerge.kinds.merge import MergeKind
@@ -36,14 +36,18 @@ def kind_named(name: str) -> Kind:
     return KINDS[name]
 
 
-def read(text: str) -> Candidate:
+def read(text: str, arrays: Arrays = no_arrays) -> Candidate:
     """Return the candidate whose `text` this is.
+
+    Args:
+        text: The text.
+        arrays: Gives the arrays that it names.
 
     Raises:
         CampaignError: It is of a kind whose package is not installed here.
     """
     data = json.loads(text)
-    return kind_named(data.pop("kind")).read(data)
+    return kind_named(data.pop("kind")).read(data, arrays)
 
 
 __all__ = ["KINDS", "Builder", "Kind", "SearchSpace", "kind_named", "kind_of", "read"]

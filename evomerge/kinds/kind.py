@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from evomerge.candidate import Candidate
+from evomerge.candidate import Arrays, Candidate, Coefficients, no_arrays
 from evomerge.errors import MergeError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evomerge import config
+    from evomerge.candidate.coefficients import Array
     from evomerge.candidate.merge import Own
     from evomerge.candidate.trial import Gradients
     from evomerge.merge.checkpoint import Checkpoint
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from evomerge.space import Baseline, Family, Space
 
 Point = Mapping[str, float]
+NumberTables = tuple["Mapping[str, Own]", "Mapping[str, Array]"]
+"""Gradients as in `Gradients.numbers` and in `Gradients.rows`."""
 
 
 class SearchSpace(Protocol):
@@ -45,8 +48,13 @@ class SearchSpace(Protocol):
         """The space of merges whose points choose a method or experts; None: all numbers always count."""
         return None
 
-    def candidate(self, params: Point) -> Candidate:
-        """Return the candidate of a point."""
+    def candidate(self, params: Point, coefficients: Coefficients | None = None) -> Candidate:
+        """Return the candidate of a point; `coefficients` as in `Merge`, where `takes_rows`."""
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether weights may differ by tensor and row."""
+        return False
 
     def gradient(self, params: Point, gradients: Gradients) -> dict[str, float]:
         """Return the gradient of a loss by each dimension of `differentiable`, from that by its numbers."""
@@ -75,12 +83,15 @@ class Builder(Protocol):
         self,
         candidate: Any,  # noqa: ANN401 - of the builder's kind
         recompute: Callable[[nn.Module], bool],
-    ) -> AbstractContextManager[tuple[nn.Module, Callable[[], Mapping[str, Own]]]]:
+        *,
+        rows: bool = False,
+    ) -> AbstractContextManager[tuple[nn.Module, Callable[[], NumberTables]]]:
         """Build a candidate, and record the gradients of losses by its numbers.
 
         Args:
             candidate: Of this kind.
             recompute: Whether layers are recomputed in the backward pass of a module to save memory.
+            rows: Whether those by the weights of single rows are wanted, too.
 
         Returns:
             Within the context: the module, and what returns the gradients of all losses that were
@@ -116,8 +127,8 @@ class Kind(Protocol):
             CampaignError: The settings do not fit the models.
         """
 
-    def read(self, data: Mapping[str, Any]) -> Candidate:
-        """Return the candidate of the fields of its `text`."""
+    def read(self, data: Mapping[str, Any], arrays: Arrays = no_arrays) -> Candidate:
+        """Return the candidate of the fields of its `text`; `arrays` gives what it names by digest."""
 
     def opened(self, live: LiveModel) -> Builder:
         """Return the builder of a worker.

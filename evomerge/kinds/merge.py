@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge import config
-from evomerge.candidate import Merge
+from evomerge.candidate import Arrays, Merge, no_arrays
 from evomerge.config.faults import at_field
 from evomerge.errors import CampaignError, RecipeError, nearest
-from evomerge.kinds.kind import Builder, Kind
+from evomerge.kinds.kind import Builder, Kind, NumberTables
 from evomerge.merge.methods import METHODS, Parameter, method
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from evomerge.candidate.merge import Own
     from evomerge.merge.checkpoint import Checkpoint
     from evomerge.merge.live import LiveModel
     from evomerge.space import Family, Space
@@ -63,9 +62,9 @@ class MergeKind(Kind):
                 check_recipe(space.candidate(space.middle(name)).recipe())
         return space
 
-    def read(self, data: Mapping[str, Any]) -> Merge:
+    def read(self, data: Mapping[str, Any], arrays: Arrays = no_arrays) -> Merge:
         """Return the merge of the fields of its text."""
-        return Merge.read(data)
+        return Merge.read(data, arrays)
 
     def opened(self, live: LiveModel) -> Builder:
         """Return what writes merges into the live model."""
@@ -95,11 +94,11 @@ class _Builder(Builder):
 
     @contextmanager
     def gradients(
-        self, candidate: Merge, recompute: Callable[[nn.Module], bool]
-    ) -> Iterator[tuple[nn.Module, Callable[[], Mapping[str, Own]]]]:
+        self, candidate: Merge, recompute: Callable[[nn.Module], bool], *, rows: bool = False
+    ) -> Iterator[tuple[nn.Module, Callable[[], NumberTables]]]:
         module = self._live.module
         with self._live.gradients(candidate, recompute=recompute(module)) as tape:
-            yield module, lambda: tape.by_number(candidate)
+            yield module, lambda: (tape.by_number(candidate), {})
 
 
 def _check_range(key: str, value: config.Searched, spec: Parameter, field: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from optuna.distributions import FloatDistribution
 
 from evomerge import config as campaign
-from evomerge.candidate import Merge
+from evomerge.candidate import Coefficients, Merge
 from evomerge.candidate.merge import Own, Shared, tuples
 from evomerge.candidate.trial import Gradients
 from evomerge.merge.methods import METHODS, Method
@@ -125,11 +125,14 @@ class Space:
         """Return the method at a point: the one with the highest score, the first of equals."""
         return choices.chosen(self.settings.method, params)
 
-    def candidate(self, params: Mapping[str, float]) -> Merge:
+    def candidate(
+        self, params: Mapping[str, float], coefficients: Coefficients | None = None
+    ) -> Merge:
         """Return the merge of a point.
 
         Args:
             params: A value for each of `distributions`.
+            coefficients: What single tensors and rows add to its weights.
         """
         name = self.method(params)
         method = self.methods[name]
@@ -165,7 +168,13 @@ class Space:
             dtype=self.family.dtype,
             vocabulary=vocabulary,
             seed=self.seed,
+            coefficients=coefficients,
         )
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether weights may differ by tensor and row: they are searched, and every method takes it."""
+        return WEIGHT in self.named and all(one.rows for one in self.methods.values())
 
     def middle(self, method: str) -> dict[str, float]:
         """Return the middle of all ranges, with a method chosen."""

@@ -32,6 +32,7 @@ from evomerge.candidate.trial import (
 from evomerge.errors import TaskError
 from evomerge.inference import NotFinite
 from evomerge.kinds import Builder, kind_of
+from evomerge.kinds.kind import NumberTables
 from evomerge.merge.live import LiveModel
 from evomerge.merge.models import open_models
 from evomerge.racing import blocks, give_up
@@ -46,7 +47,7 @@ RESIDENT = "resident"
 GPU_MEMORY = 0.9
 """Share of a GPU that vLLM takes by default, as if it had the GPU to itself."""
 Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
-Differentiated = tuple[Losses, Mapping[str, Own]]
+Differentiated = tuple[Losses, NumberTables]
 
 
 class Evaluator:
@@ -87,15 +88,15 @@ class Evaluator:
         clock = _Clock()
         step = FailureKind.MERGE
         try:
-            with self._scoring.differentiable(job.candidate) as differentiate:
+            with self._scoring.differentiable(job.candidate, rows=job.rows) as differentiate:
                 clock.merged()
                 step = FailureKind.TASK
-                losses, numbers = differentiate(job)
+                losses, (numbers, rows) = differentiate(job)
         except CANDIDATE_ERRORS as error:
             failure = failure_of(error, step)
         else:
             cost = clock.cost(losses.items)
-            return Gradients(losses.total, losses.tasks, numbers, None, cost, self._name)
+            return Gradients(losses.total, losses.tasks, numbers, None, cost, self._name, rows)
         _make_room_after(failure)
         return Gradients(failure=failure, cost=clock.cost(), worker=self._name)
 
@@ -156,20 +157,20 @@ class _Resident:
 
     @contextmanager
     def differentiable(
-        self, candidate: Candidate
+        self, candidate: Candidate, *, rows: bool
     ) -> Iterator[Callable[[GradientJob], Differentiated]]:
         if not self._scorer.gradients:
             yield _no_gradients
             return
         loss = self._scorer.gold_loss
-        recorded = self._builder(candidate).gradients(candidate, loss.recompute)
+        recorded = self._builder(candidate).gradients(candidate, loss.recompute, rows=rows)
         with recorded as (module, gradients):
 
             def differentiate(job: GradientJob) -> Differentiated:
                 losses = loss.run(module, job.items, job.shares)
-                numbers = gradients()
+                numbers, rows = gradients()
                 _check_finite(numbers)
-                return losses, numbers
+                return losses, (numbers, rows)
 
             yield differentiate
 
@@ -209,7 +210,7 @@ class _Folders:
 
     @contextmanager
     def differentiable(
-        self, candidate: Candidate
+        self, candidate: Candidate, *, rows: bool
     ) -> Iterator[Callable[[GradientJob], Differentiated]]:
         yield _no_gradients
 

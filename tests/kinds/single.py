@@ -39,7 +39,7 @@ class SingleSpace(SearchSpace):
     def distributions(self) -> dict[str, FloatDistribution]:
         return {"expert": FloatDistribution(0.0, 1.0)}
 
-    def candidate(self, params: Any) -> Single:
+    def candidate(self, params: Any, coefficients: Any = None) -> Single:
         models = list(self._family.experts.values())
         place = min(int(params["expert"] * len(models)), len(models) - 1)
         return Single(models[place], self._family.dtype)
@@ -72,7 +72,7 @@ class SingleKind(Kind):
     def space(self, settings: Any, family: Family, seed: int) -> SingleSpace:
         return SingleSpace(family)
 
-    def read(self, data: Any) -> Single:
+    def read(self, data: Any, arrays: Any = None) -> Single:
         return Single(**data)
 
     def opened(self, live: Any) -> SingleBuilder:

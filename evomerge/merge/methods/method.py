@@ -155,6 +155,7 @@ class Method:
         max_models: Most models, counted likewise; None: any number.
         reads_deltas: It reads task vectors; otherwise the models themselves.
         elects: It reads all task vectors twice, to elect signs.
+        rows: Its weights may differ by row (`Inputs.added`), and `gradients` tells those of each row.
         temporaries: How many tensors of the merged one's size its maths needs at once, task vectors apart.
         derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
             magnitudes, its random number.
@@ -173,6 +174,7 @@ class Method:
     max_models: int | None = None
     reads_deltas: bool = False
     elects: bool = False
+    rows: bool = False
     temporaries: int = 4
     derived_bytes: int = 0
     effect: Callable[[Values, Sequence[Values], int | None], Effect] = as_written
