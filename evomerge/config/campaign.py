@@ -101,6 +101,10 @@ class Campaign(Settings):
             message = "a target is one value, and a Pareto front has several; it needs mode: mean"
             raise FieldError(message, "search", "target")
         names = self.expert_names()
+        for place, goal in enumerate(self.objectives):
+            if goal.teacher is not None and goal.teacher not in names:
+                message = f'unknown expert "{goal.teacher}"; {nearest(goal.teacher, names)}'
+                raise FieldError(message, "objectives", place, "teacher")
         for parameter, setting in self.space.parameters.items():
             for name in setting.experts if isinstance(setting, Range) else ():
                 if name not in names:

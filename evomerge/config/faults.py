@@ -39,6 +39,7 @@ FORMS: Mapping[str, str] = {
     "items": "a mapping, such as {search: 64, select: 64, holdout: 200}",
     "items.from": "a mapping, such as {search: train, select: validation, holdout: test}",
     "prompt": "a mapping, such as {apply_chat_template: true}",
+    "search.scales": "a list of group, tensor and row, or some of them",
     "search": "a mapping, such as {sampler: auto, trials: 200}",
     "workers": "a mapping, such as {count: auto}",
     "workers.count": "a number of workers, or auto",

@@ -11,6 +11,7 @@ from evomerge.config.settings import Count, FilledIn, NonEmpty, Settings, with_d
 DataSplit = Literal["train", "validation", "test"]
 CostName = Literal["parameters", "generated_tokens"]
 Reference = Literal["best_expert", "base", "best_baseline"]
+Loss = Literal["gold", "expert", "both"]
 
 
 class Objective(Settings):
@@ -27,6 +28,11 @@ class Objective(Settings):
     """The metric that picks the winner on `select` and is reported; default `metric`."""
     num_fewshot: int | None = Field(default=None, ge=0)
     """Overrides the task's own number of examples."""
+    loss: Loss = "expert"
+    """What the gradient sampler descends: the gold answer's loss (`gold`), the divergence from the
+    teacher (`expert`), or the mean of both (`both`)."""
+    teacher: NonEmpty | None = None
+    """An expert's name; default: the expert that is best on the task's search items."""
 
     @model_validator(mode="before")
     @classmethod

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from evomerge.config.settings import Count, LocalPath, NonEmpty, Settings
 
 Pruner = Literal["none", "race"]
+Scale = Literal["group", "tensor", "row"]
 
 TRIALS = 200
 """Budget of a search that is given none, and what a sampler plans for where no number follows from it."""
@@ -44,6 +45,9 @@ class Search(Settings):
     candidate is scored in full."""
     gradient_items: Count = 16
     """Items of each task that one step of a descent reads, drawn again for every step."""
+    scales: tuple[Scale, ...] = ("group", "tensor", "row")
+    """What a descent learns a coefficient of each expert for: every `group` (layers × component; always
+    among them), every `tensor`, every output `row`; a weight is the sum of the three."""
     deterministic: bool = False
     """Take results in the order of asking, so that several workers ask for the very same trials whichever
     is faster."""
@@ -66,6 +70,16 @@ class Search(Settings):
                 notes.append(f"search.{name}: {value} is the earlier name of {new}; write {new}")
             current[name] = new
         return current
+
+    @field_validator("scales")
+    @classmethod
+    def _with_group(cls, scales: tuple[Scale, ...]) -> tuple[Scale, ...]:
+        found = f"found [{', '.join(scales)}]"
+        if len(set(scales)) < len(scales):
+            raise ValueError(f"{found}, expected each scale once")
+        if "group" not in scales:
+            raise ValueError(f"{found}, expected group among them; tensor and row are added to it")
+        return scales
 
     @model_validator(mode="before")
     @classmethod

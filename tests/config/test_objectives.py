@@ -11,6 +11,13 @@ def test_the_reported_metric_is_the_searched_one_unless_given(read):
     assert (plain.report, plain.weight, plain.num_fewshot) == ("exact_match", 1.0, None)
 
 
+def test_a_descent_follows_the_teacher_unless_told_otherwise(read):
+    (plain,) = read().objectives
+    assert (plain.loss, plain.teacher) == ("expert", None)
+    (goal,) = read("exact_match}", "acc, loss: both, teacher: tools}").objectives
+    assert (goal.loss, goal.teacher) == ("both", "tools")
+
+
 def test_conditions_costs_and_splits_have_defaults(read):
     campaign = read(
         new="keep: [{task: zoo_facts, at_least: 0.98}]\ncosts: [{cost: parameters}]\n"
@@ -30,6 +37,21 @@ def test_conditions_costs_and_splits_have_defaults(read):
         ("metric: exact_match", "metric: ''", 'c.yaml:10: objectives.0.metric: found ""'),
         ("exact_match}", "acc, weight: 0}", "c.yaml:10: objectives.0.weight: found 0, expected"),
         ("exact_match}", "acc, num_fewshot: -1}", "c.yaml:10: objectives.0.num_fewshot: found -1"),
+        (
+            "exact_match}",
+            "acc, loss: teacher}",
+            'c.yaml:10: objectives.0.loss: found "teacher", expected one of gold, expert, both',
+        ),
+        (
+            "exact_match}",
+            "acc, teacher: fact}",
+            'c.yaml:10: objectives.0.teacher: unknown expert "fact"; did you mean "facts"?',
+        ),
+        (
+            "exact_match}",
+            "acc, teacher: base}",
+            'c.yaml:10: objectives.0.teacher: unknown expert "base"; known: facts, tools',
+        ),
         ("", "keep: [{task: x, at_least: 0}]\n", "c.yaml:11: keep.0.at_least: found 0, expected"),
         (
             "",

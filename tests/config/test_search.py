@@ -31,6 +31,11 @@ def test_trials_have_no_limit_where_another_budget_is_given(read, text, trials, 
     assert again.search == campaign.search
 
 
+def test_a_descent_learns_at_every_scale_unless_told_which(read):
+    assert read().search.scales == ("group", "tensor", "row")
+    assert read(new="search: {scales: [group]}\n").search.scales == ("group",)
+
+
 def test_earlier_names_are_read_with_a_note(read):
     found = read(new="search: {sampler: slope, slope_items: 4, pruner: wilcoxon}\n")
     search = found.search
@@ -53,6 +58,14 @@ def test_earlier_names_are_read_with_a_note(read):
         ("{seed: -1}", "c.yaml:11: search.seed: found -1"),
         ("{finalists: 0}", "c.yaml:11: search.finalists: found 0"),
         ("{pruner: median}", 'c.yaml:11: search.pruner: found "median", expected'),
+        (
+            "{scales: 3}",
+            "c.yaml:11: search.scales: found 3, expected a list of group, tensor and row",
+        ),
+        ("{scales: [rwo]}", 'found "rwo", expected one of group, tensor, row; did you mean "row"?'),
+        ("{scales: [row]}", "c.yaml:11: search.scales: found [row], expected group among them"),
+        ("{scales: []}", "c.yaml:11: search.scales: found [], expected group among them"),
+        ("{scales: [group, row, row]}", "found [group, row, row], expected each scale once"),
         ("{target: .nan}", "c.yaml:11: search.target: found NaN"),
         ("{warm_start: ''}", 'c.yaml:11: search.warm_start: found ""'),
         ("{trails: 5}", 'c.yaml:11: search.trails: unknown key "trails"; did you mean "trials"?'),
