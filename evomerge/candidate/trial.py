@@ -2,7 +2,8 @@
 
 A `Job` asks for a candidate's scores on one split; an `Outcome` answers with per-item scores or with
 a typed failure. A `GradientJob` asks for the gradient of a candidate's loss by its numbers; `Gradients`
-answer. Everything pickles small: candidates and numbers, never tensors.
+answer. A `TargetJob` asks for what a teacher says of a task's items; `TargetsFound` answer. Everything
+pickles small: candidates and numbers, never tensors.
 """
 
 from __future__ import annotations
@@ -266,11 +267,13 @@ class TargetJob:
         candidate: The teacher.
         task: The task or group.
         split: Whose items.
+        mistaken: Whether its word is wanted also where it is wrong, as a metric needs it and a loss does not.
     """
 
     candidate: Candidate
     task: str
     split: Split = "search"
+    mistaken: bool = False
 
     @property
     def name(self) -> str:

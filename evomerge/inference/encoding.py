@@ -24,6 +24,11 @@ class Reading:
     group: int  # readings of one group share a prefix
     truncated: bool  # whether the sequence was cut to the model's context
 
+    @property
+    def reads(self) -> int:
+        """How many positions are scored."""
+        return len(self.targets) + bool(self.ends)
+
 
 class Encoder:
     """A tokenizer with HFLM's rules about special tokens, contexts, truncation and ends.

@@ -15,7 +15,7 @@ from evomerge.inference.drafts import Drafts
 from evomerge.inference.encoding import Encoder, Reading
 from evomerge.inference.forward import Forward
 from evomerge.inference.generation import Prompt, generate
-from evomerge.inference.loglikelihood import score_batches
+from evomerge.inference.loglikelihood import See, score_batches
 from evomerge.inference.processors import processors
 from evomerge.inference.sizing import room_of
 from evomerge.inference.stopping import Tokens
@@ -69,6 +69,11 @@ class Engine:
         self.most_reads = max(1, LOGITS_IN_MEMORY // self._forward.vocabulary)
         self._drafts = drafts or Drafts()
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits a position."""
+        return self._forward.vocabulary
+
     def plan(
         self,
         readings: Sequence[Reading],
@@ -91,9 +96,11 @@ class Engine:
             preambles=preambles,
         )
 
-    def read(self, batches: Sequence[Batch], count: int) -> tuple[Tensor, Tensor]:
+    def read(
+        self, batches: Sequence[Batch], count: int, see: See | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Score the targets of planned readings, as `score_batches` does."""
-        return score_batches(self._forward, batches, count)
+        return score_batches(self._forward, batches, count, see)
 
     def write(self, prompts: Sequence[Prompt]) -> list[Tokens]:
         """Continue prompts greedily; errors as in `generate`.

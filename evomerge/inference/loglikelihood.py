@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,14 +13,20 @@ from evomerge.inference.cache import PreambleCache
 from evomerge.inference.failures import NotFinite
 from evomerge.inference.forward import Forward
 
+See = Callable[[Tensor, Batch], object]
+"""Is shown the log-probabilities `[R, V]` of a batch's `rows`, in the dtype of the likelihoods."""
 
-def score_batches(forward: Forward, batches: Sequence[Batch], count: int) -> tuple[Tensor, Tensor]:
+
+def score_batches(
+    forward: Forward, batches: Sequence[Batch], count: int, see: See | None = None
+) -> tuple[Tensor, Tensor]:
     """Run all batches; differentiable where the caller's mode allows it.
 
     Args:
         forward: The module.
         batches: From `batches.plan`, on the module's device.
         count: Number of readings behind them.
+        see: Called with every batch.
 
     Returns:
         The sum of the log-likelihoods of each reading's targets, `[count]`, in nats, float32 (of a float64
@@ -38,7 +44,7 @@ def score_batches(forward: Forward, batches: Sequence[Batch], count: int) -> tup
         if batch.preamble is not preamble:
             preamble = batch.preamble
             cache = forward.read_preamble(preamble) if preamble.shape[1] else None
-        values, hit = _score(_logits(forward, batch, cache), batch)
+        values, hit = _score(_logits(forward, batch, cache), batch, see)
         loglikelihoods.append(values)
         hits.append(hit)
         readings.append(batch.reading)
@@ -69,12 +75,14 @@ def _logits(forward: Forward, batch: Batch, cache: PreambleCache | None) -> Tens
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _score(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+def _score(logits: Tensor, batch: Batch, see: See | None) -> tuple[Tensor, Tensor]:
     best = logits.argmax(dim=1)
     # As in HFLM: over large vocabularies its float32 rounding is systematic, 1e-5 nats a token.
     likelihoods = logits.log_softmax(dim=1)
     if bool(likelihoods[:, 0].isnan().any()):  # a NaN or +∞ anywhere makes the whole row NaN
         raise NotFinite("the logits are NaN or infinite")
+    if see is not None:
+        see(likelihoods, batch)
     targets = batch.targets.clamp(min=0)
     values = likelihoods[batch.row, targets]
     hit = best[batch.row] == targets

@@ -1,9 +1,14 @@
-"""How far a module is from the gold answer of an item, in nats: smooth, so that it has a gradient.
+"""How far a module is from the gold answer of an item, or from a teacher, in nats: smooth, with a gradient.
+
+From the gold answer:
 
 - a task that generates: minus the log-likelihood of the gold answer, its end included;
 - multiple choice: cross-entropy over the choices' log-likelihoods, -log Σ_right p + log Σ_all p;
 - log-likelihood: minus that of the one continuation;
 - rolling log-likelihood: minus the mean over the text's tokens.
+
+From a teacher: the Kullback-Leibler divergence, summed over the scored positions where the log-likelihood
+is; of multiple choice that between the distributions over the choices.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from evomerge.candidate.trial import Target
 from evomerge.inference.encoding import Reading
 
 
@@ -25,6 +31,7 @@ class Question:
     # Of each choice, whether it is right; empty: the item is not multiple choice
     right: tuple[bool, ...] = ()
     scale: float = 1.0  # factor of the log-likelihoods' sum, where the item is not multiple choice
+    is_answer: bool = True  # whether what is to be made likely can be right or wrong; a text cannot
 
     @property
     def tokens(self) -> int:
@@ -34,8 +41,8 @@ class Question:
 
     @property
     def reads(self) -> int:
-        """How many tokens are scored."""
-        return sum(len(each.targets) + bool(each.ends) for each in self.readings)
+        """How many positions are scored."""
+        return sum(each.reads for each in self.readings)
 
 
 def item_losses(sums: Tensor, questions: Sequence[Question]) -> Tensor:
@@ -43,21 +50,53 @@ def item_losses(sums: Tensor, questions: Sequence[Question]) -> Tensor:
 
     `sums` is `[R]`, question by question; the losses have its dtype.
     """
-    count = len(questions)
-    sizes = torch.tensor([len(each.readings) for each in questions])
-    item = torch.repeat_interleave(torch.arange(count), sizes)
-    is_choice = torch.tensor([bool(each.right) for each in questions])[item]
+    count, item, is_choice, scale = _layout(sums, questions)
     right = torch.tensor(
         [r for each in questions for r in each.right or (False,) * len(each.readings)]
-    )
-    scale = torch.tensor([each.scale for each in questions], dtype=sums.dtype)
-    item, is_choice, right, scale = (
-        each.to(sums.device) for each in (item, is_choice, right, scale)
-    )
+    ).to(sums.device)
     plain = sums.new_zeros(count).index_add(0, item[~is_choice], sums[~is_choice])
     everything = segment_logsumexp(sums[is_choice], item[is_choice], count)
     golds = segment_logsumexp(sums[right], item[right], count)
     return everything - golds - scale * plain
+
+
+def item_divergences(
+    sums: Tensor,
+    divergences: Tensor,
+    questions: Sequence[Question],
+    targets: Sequence[Target | None],
+) -> Tensor:
+    """Return how far each of N items is from its target, `[N]`, in nats; 0 without a target.
+
+    `divergences` are summed over the positions of every reading, `[R]` as `sums` is; multiple choice needs
+    `sums` only.
+    """
+    count, item, is_choice, scale = _layout(sums, questions)
+    plain = sums.new_zeros(count).index_add(0, item[~is_choice], divergences[~is_choice])
+    told = torch.cat(
+        [
+            torch.from_numpy(target.logprobs[0])
+            if target is not None and question.right
+            else torch.full((len(question.readings),), torch.nan)
+            for question, target in zip(questions, targets, strict=True)
+        ]
+    ).to(sums.device, sums.dtype)
+    chosen = ~told.isnan()
+    item = item[chosen]
+    log_p, log_q = (
+        each[chosen] - segment_logsumexp(each[chosen], item, count)[item] for each in (told, sums)
+    )
+    return (scale * plain).index_add(0, item, log_p.exp() * (log_p - log_q))
+
+
+def _layout(sums: Tensor, questions: Sequence[Question]) -> tuple[int, Tensor, Tensor, Tensor]:
+    """Return N; of each reading its item and whether it is a choice, `[R]`; of each item its scale, `[N]`."""
+    count = len(questions)
+    sizes = torch.tensor([len(each.readings) for each in questions])
+    item = torch.repeat_interleave(torch.arange(count), sizes)
+    is_choice = torch.tensor([bool(each.right) for each in questions])[item]
+    scale = torch.tensor([each.scale for each in questions], dtype=sums.dtype)
+    return count, item.to(sums.device), is_choice.to(sums.device), scale.to(sums.device)
 
 
 def segment_logsumexp(values: Tensor, segment: Tensor, count: int) -> Tensor:

@@ -18,7 +18,7 @@ from evomerge.inference.drafts import Drafts
 from evomerge.inference.encoding import Encoder, Reading
 from evomerge.inference.engine import Engine
 from evomerge.inference.generation import Prompt
-from evomerge.scoring.gold_loss import GoldLoss
+from evomerge.scoring.item_loss import ItemLoss
 from evomerge.scoring.tokenised import TokenisedLeaf
 from evomerge.tasks.items import Items
 from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY
@@ -48,7 +48,7 @@ class Scorer:
         memory: Bytes of the module's device that passes may take; None: half of what is there.
 
     Attributes:
-        gold_loss: Differentiable losses of modules on the same items.
+        loss: Differentiable losses of modules on the same items, and what teachers say of them.
     """
 
     takes: Literal["module", "folder"] = "module"
@@ -68,7 +68,7 @@ class Scorer:
         self._encoders: dict[Hashable, Encoder] = {}
         self._tokenised: dict[tuple[Encoder, int], TokenisedLeaf] = {}
         self._drafts = Drafts()  # of earlier candidates, whatever module wrote them
-        self.gold_loss = GoldLoss(items, self.engine, self.tokenised)
+        self.loss = ItemLoss(items, self.engine, self.tokenised)
 
     def check(self, metrics: Mapping[str, tuple[str, ...]]) -> None:
         """Raise as `score` does where it cannot give these metrics; no model is needed."""
@@ -294,7 +294,7 @@ def _gold(part: _Part, position: int, metric: str, answers: _Answers) -> float |
         return gold_probability([_together(each, answers)[0] for each in requests], right)
     total, is_greedy = _together(readings, answers)
     if metric == GOLD_LOGLIKELIHOOD:
-        return total / sum(len(each.targets) + bool(each.ends) for each in readings)
+        return total / sum(each.reads for each in readings)
     return float(is_greedy)
 
 

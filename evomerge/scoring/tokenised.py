@@ -105,7 +105,9 @@ class TokenisedLeaf:
             right = self.leaf.choices(document)
             choices = [reading for (reading,) in self.requests[document][: len(right)]]
             return Question(tuple(choices), tuple(right))
-        return Question(own, scale=1 / tokens if self._kind == "loglikelihood_rolling" else 1.0)
+        if self._kind == "loglikelihood_rolling":
+            return Question(own, scale=1 / tokens, is_answer=False)
+        return Question(own)
 
     def _gold_texts(self) -> list[tuple[Reading, ...]]:
         texts = {

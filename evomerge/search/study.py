@@ -34,7 +34,7 @@ from evomerge.search.samplers.descent import Step
 from evomerge.search.samplers.sampler import Measurement, Params, Sampler
 from evomerge.search.tally import GRADIENT_COST, Ended, Tally
 from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
-from evomerge.workers.pool import Work
+from evomerge.workers.pool import Answer, Work
 
 _ATTEMPTS = 3  # draws before a candidate near one in flight is let pass
 
@@ -128,7 +128,7 @@ class Study:
                 return self._job(number, entry)
         return None
 
-    def tell(self, work: Work, outcome: Outcome | Gradients) -> None:
+    def tell(self, work: Work, outcome: Answer) -> None:
         """Record a result durably, then let the sampler learn from it.
 
         A score that is not finite is not recorded: the trial fails as `not finite`.
@@ -162,7 +162,7 @@ class Study:
         return [
             job
             for job in left
-            if isinstance(job, GradientJob)
+            if not isinstance(job, Job)
             or job.entry.number is None
             or not self._in_flight.is_duplicate(job.entry.number)
         ]

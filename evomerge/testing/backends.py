@@ -43,7 +43,7 @@ class BackendSuite:
         backend = open_backend(items)
         assert backend.takes in ("module", "folder")
         assert hasattr(backend, "score_in_blocks") or not backend.races
-        assert hasattr(backend, "gold_loss") or not backend.gradients
+        assert hasattr(backend, "loss") or not backend.gradients
 
     def test_one_value_an_item_and_their_mean(
         self, open_backend: OpenBackend, items: Items, metrics: Metrics, model: object
@@ -107,7 +107,7 @@ class BackendSuite:
         required = weight.requires_grad
         try:
             weight.requires_grad_(True)
-            losses = backend.gold_loss.run(
+            losses = backend.loss.run(
                 model, dict.fromkeys(metrics, range(2)), dict.fromkeys(metrics, 1.0)
             )
             assert losses.items == 2 * len(metrics)

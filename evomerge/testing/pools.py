@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 from evomerge.candidate import Merge
@@ -18,6 +19,9 @@ from evomerge.candidate.trial import (
     Gradients,
     Job,
     Outcome,
+    Target,
+    TargetJob,
+    TargetsFound,
     TaskScores,
 )
 from evomerge.workers.pool import Build, Pool
@@ -37,9 +41,22 @@ class EchoEvaluator:
         return Outcome({"task": scores}, None, Cost(items=2), f"pid/{os.getpid()}")
 
     def gradient(self, job: GradientJob) -> Gradients:
-        """Return the number of items as the loss."""
+        """Return the number of items as the loss, and of each task the first number that its teacher told."""
         numbers = {"weight": (((0.0, 0.1 + 0.2),),)}
-        return Gradients(float(job.count), {"task": 1.0}, numbers, None, Cost(items=job.count))
+        first = {
+            task: float(target.logprobs[0, 0])
+            for task, targets in job.targets.items()
+            for target in targets
+            if target is not None
+        }
+        return Gradients(float(job.count), first, numbers, None, Cost(items=job.count))
+
+    def targets(self, job: TargetJob) -> TargetsFound:
+        """Return a target and none; a merge of the method `fail` fails."""
+        if job.candidate.label() == "fail":
+            return TargetsFound((), Failure(FailureKind.MERGE, "no such merge"))
+        target = Target(np.full((2, 3), -0.1, np.float16), np.array([[5, 1, 0]] * 2, np.int32))
+        return TargetsFound((target, None), None, Cost(items=2))
 
 
 def echo_job(number: int, method: str = "linear") -> Job:
@@ -105,6 +122,32 @@ class PoolSuite:
         assert gradients.numbers == {"weight": (((0.0, 0.1 + 0.2),),)}
         pool.submit(echo_job(1))
         assert isinstance(pool.next()[1], Outcome)
+
+    def test_targets_come_back_and_travel_with_gradients(self, pool: Pool) -> None:
+        work = TargetJob(Merge("linear", ()), "task")
+        pool.submit(work)
+        back, found = pool.next()
+        assert back == work
+        assert isinstance(found, TargetsFound)
+        target, none = found.targets
+        assert none is None
+        assert target is not None
+        assert target.tokens is not None
+        assert target.logprobs.tolist() == np.full((2, 3), -0.1, np.float16).tolist()
+        assert target.tokens.tolist() == [[5, 1, 0]] * 2
+        assert target.tokens.dtype == np.int32
+        assert target.rest is None
+        step = GradientJob(
+            "step", Merge("linear", ()), {"task": (0, 3)}, {}, targets={"task": found.targets}
+        )
+        pool.submit(step)
+        again, gradients = pool.next()
+        assert again == step
+        assert isinstance(gradients, Gradients)
+        assert gradients.losses == {"task": float(target.logprobs[0, 0])}
+        pool.submit(TargetJob(Merge("fail", ()), "task"))
+        _, failed = pool.next()
+        assert failed == TargetsFound((), Failure(FailureKind.MERGE, "no such merge"))
 
     def test_nothing_to_wait_for_is_an_error(self, pool: Pool) -> None:
         with pytest.raises(ValueError, match="no job is in flight"):

@@ -1,4 +1,4 @@
-"""One worker's models and items, joined: Job → Outcome, GradientJob → Gradients."""
+"""One worker's models and items, joined: Job → Outcome, GradientJob → Gradients, TargetJob → TargetsFound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from evomerge.candidate.trial import (
     Outcome,
     Pruned,
     Race,
+    Target,
+    TargetJob,
+    TargetsFound,
 )
 from evomerge.errors import TaskError
 from evomerge.inference import NotFinite
@@ -100,6 +103,22 @@ class Evaluator:
         _make_room_after(failure)
         return Gradients(failure=failure, cost=clock.cost(), worker=self._name)
 
+    def targets(self, job: TargetJob) -> TargetsFound:
+        """Build a teacher and let it speak; failures are typed as `evaluate` types them."""
+        clock = _Clock()
+        step = FailureKind.MERGE
+        try:
+            with self._scoring.listening(job.candidate) as listen:
+                clock.merged()
+                step = FailureKind.TASK
+                targets = listen(job)
+        except CANDIDATE_ERRORS as error:
+            failure = failure_of(error, step)
+        else:
+            return TargetsFound(targets, None, clock.cost(len(targets)), self._name)
+        _make_room_after(failure)
+        return TargetsFound((), failure, clock.cost(), self._name)
+
 
 def _run(parts: Iterator[Scored], race: Race | None) -> tuple[Scored, Pruned | None]:
     """Score block after block, until all are scored or the candidate cannot win."""
@@ -162,17 +181,35 @@ class _Resident:
         if not self._scorer.gradients:
             yield _no_gradients
             return
-        loss = self._scorer.gold_loss
+        loss = self._scorer.loss
         recorded = self._builder(candidate).gradients(candidate, loss.recompute, rows=rows)
         with recorded as (module, gradients):
 
             def differentiate(job: GradientJob) -> Differentiated:
-                losses = loss.run(module, job.items, job.shares)
+                losses = loss.run(
+                    module,
+                    job.items,
+                    job.shares,
+                    targets=job.targets,
+                    gold_shares=job.gold_shares,
+                )
                 numbers, rows = gradients()
                 _check_finite(numbers)
                 return losses, (numbers, rows)
 
             yield differentiate
+
+    @contextmanager
+    def listening(
+        self, candidate: Candidate
+    ) -> Iterator[Callable[[TargetJob], tuple[Target | None, ...]]]:
+        if not self._scorer.gradients:
+            yield _no_gradients
+            return
+        module = self._builder(candidate).build(candidate)
+        yield lambda job: self._scorer.loss.targets(
+            module, job.task, job.split, mistaken=job.mistaken
+        )
 
 
 class _Folders:
@@ -214,10 +251,16 @@ class _Folders:
     ) -> Iterator[Callable[[GradientJob], Differentiated]]:
         yield _no_gradients
 
+    @contextmanager
+    def listening(
+        self, candidate: Candidate
+    ) -> Iterator[Callable[[TargetJob], tuple[Target | None, ...]]]:
+        yield _no_gradients
 
-def _no_gradients(job: GradientJob) -> Differentiated:
+
+def _no_gradients(job: GradientJob | TargetJob) -> NoReturn:
     raise TaskError(
-        f"{job.name}: gradients need the resident scorer, not a backend of lm-eval's; leave "
+        f"{job.name}: gradients and teachers need the resident scorer, not a backend of lm-eval's; leave "
         "scorer.backend out, or choose a sampler that needs none"
     )
 

@@ -1,6 +1,7 @@
 """What the driver sees of its workers: submit work, take whichever finishes first. And the simplest pool.
 
-Work is of two kinds: a `Job`, which an `Outcome` answers, and a `GradientJob`, which `Gradients` answer.
+Work is of three kinds: a `Job`, which an `Outcome` answers, a `GradientJob`, which `Gradients` answer, and
+a `TargetJob`, which `TargetsFound` answer.
 """
 
 from __future__ import annotations
@@ -8,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from evomerge.candidate.trial import Failure, GradientJob, Gradients, Job, Outcome
+from evomerge.candidate.trial import (
+    Failure,
+    GradientJob,
+    Gradients,
+    Job,
+    Outcome,
+    TargetJob,
+    TargetsFound,
+)
 
-Work = Job | GradientJob
-Answer = Outcome | Gradients
+Work = Job | GradientJob | TargetJob
+Answer = Outcome | Gradients | TargetsFound
 
 
 class Evaluates(Protocol):
@@ -22,6 +31,9 @@ class Evaluates(Protocol):
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Take a gradient; a failure is returned, never raised."""
+
+    def targets(self, job: TargetJob) -> TargetsFound:
+        """Let a teacher speak; a failure is returned, never raised."""
 
 
 Build = Callable[[], Evaluates]
@@ -78,13 +90,17 @@ class Pool(Protocol):
 
 
 def answer(evaluator: Evaluates, work: Work) -> Answer:
-    """Return an evaluator's answer to work of either kind."""
-    return evaluator.gradient(work) if isinstance(work, GradientJob) else evaluator.evaluate(work)
+    """Return an evaluator's answer to work of any kind."""
+    if isinstance(work, GradientJob):
+        return evaluator.gradient(work)
+    return evaluator.targets(work) if isinstance(work, TargetJob) else evaluator.evaluate(work)
 
 
 def failed(work: Work, failure: Failure) -> Answer:
     """Return the answer that says that work failed."""
-    return Gradients(failure=failure) if isinstance(work, GradientJob) else Outcome(failure=failure)
+    if isinstance(work, GradientJob):
+        return Gradients(failure=failure)
+    return TargetsFound((), failure) if isinstance(work, TargetJob) else Outcome(failure=failure)
 
 
 class SerialPool:

@@ -18,7 +18,14 @@ from typing import Any
 import xxhash
 from filelock import FileLock
 
-from evomerge.candidate.trial import GradientJob, Gradients, Job, Outcome
+from evomerge.candidate.trial import (
+    GradientJob,
+    Gradients,
+    Job,
+    Outcome,
+    TargetJob,
+    TargetsFound,
+)
 from evomerge.config.model_names import by_part, is_folder
 from evomerge.errors import EvomergeError, ModelError
 from evomerge.workers.pool import Evaluates
@@ -247,3 +254,7 @@ class Translated:
     def gradient(self, job: GradientJob) -> Gradients:
         """Take a gradient under local names."""
         return self._evaluator.gradient(replace(job, candidate=job.candidate.renamed(self._local)))
+
+    def targets(self, job: TargetJob) -> TargetsFound:
+        """Let a teacher speak under its local name."""
+        return self._evaluator.targets(replace(job, candidate=job.candidate.renamed(self._local)))

@@ -15,8 +15,11 @@ from evomerge.candidate.trial import (
     Entry,
     FailureKind,
     GradientJob,
+    Gradients,
     Job,
     Race,
+    TargetJob,
+    TargetsFound,
 )
 from evomerge.config import Workers
 from evomerge.errors import ModelError
@@ -253,7 +256,7 @@ def test_failures_of_gradients_are_typed(
         def full(*_: object, **__: object) -> None:
             raise torch.OutOfMemoryError("no room")
 
-        patch.setattr(resident._scorer.gold_loss, "run", full)
+        patch.setattr(resident._scorer.loss, "run", full)
         found["memory"] = evaluator.gradient(gradient_job(setup))
     with monkeypatch.context() as patch:
         infinite = {"weight": (((float("inf"),),),)}
@@ -268,6 +271,63 @@ def test_failures_of_gradients_are_typed(
     }
     assert not any(each.numbers for each in found.values())
     assert evaluator.gradient(gradient_job(setup)).numbers == good.numbers
+
+
+def target_job(setup: WorkerSetup, weight: float = 0.4, **recipe: Any) -> TargetJob:
+    return TargetJob(job(setup, weight, **recipe).entry.candidate, "letters")
+
+
+def test_a_teacher_speaks_and_is_learnt_from(setup: WorkerSetup, evaluator: Evaluator) -> None:
+    before = evaluator.evaluate(job(setup, 0.4)).scores
+    found = evaluator.targets(replace(target_job(setup), mistaken=True))
+    assert found.failure is None
+    assert found.cost.items == len(found.targets) == len(before["letters"].items)
+    assert min(found.cost.merge_seconds, found.cost.score_seconds) > 0
+    assert found.worker.endswith(f"/{os.getpid()}")
+    right = before["letters"].metrics["acc"]
+    heard = evaluator.targets(target_job(setup)).targets
+    assert [target is not None for target in heard] == [value == 1 for value in right]
+    own = {"letters": [found.targets[position] for position in (0, 3, 7)]}
+    step = replace(gradient_job(setup), targets=own)
+    at_the_teacher = evaluator.gradient(step)
+    assert at_the_teacher.loss == pytest.approx(0, abs=1e-4)
+    away = evaluator.gradient(replace(step, candidate=job(setup, 0.8).entry.candidate))
+    assert away.loss > 1e-3
+    assert (
+        np.abs(away.numbers["weight"]).max() > 10 * np.abs(at_the_teacher.numbers["weight"]).max()
+    )
+    half = evaluator.gradient(replace(step, gold_shares={"letters": 0.5}))
+    assert half.loss == pytest.approx(evaluator.gradient(gradient_job(setup)).loss / 2, rel=1e-3)
+
+
+def test_failures_of_teachers_are_typed(
+    setup: WorkerSetup, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = Evaluator(replace(setup, backend="hf", backend_arguments={"device": "cpu"}))
+    found = {
+        "method": evaluator.targets(target_job(setup, method="no_such_method")),
+        "task": evaluator.targets(replace(target_job(setup), task="other")),
+        "backend": folders.targets(target_job(setup)),
+    }
+    model = evaluator._scoring._model
+    with monkeypatch.context() as patch:
+
+        def overflow(_: Merge) -> None:
+            next(model.module.parameters()).fill_(float("nan"))
+
+        patch.setattr(model, "write", overflow)
+        found["nan"] = evaluator.targets(target_job(setup))
+    assert {name: each.failure and each.failure.kind for name, each in found.items()} == {
+        "method": FailureKind.MERGE,
+        "task": FailureKind.TASK,
+        "nan": FailureKind.NOT_FINITE,
+        "backend": FailureKind.TASK,
+    }
+    assert not any(each.targets for each in found.values())
+    assert found["backend"].failure is not None
+    assert found["backend"].failure.reason.startswith(
+        "the teacher of letters: gradients and teachers need the resident scorer"
+    )
 
 
 def test_a_backend_runs_where_the_workers_do(setup: WorkerSetup) -> None:
@@ -289,7 +349,7 @@ def test_a_backend_of_lm_evals_has_no_gradients(setup: WorkerSetup) -> None:
     failure = Evaluator(other).gradient(gradient_job(setup)).failure
     assert failure is not None
     assert failure.kind is FailureKind.TASK
-    assert "gradients need the resident scorer" in failure.reason
+    assert "gradients and teachers need the resident scorer" in failure.reason
 
 
 def test_a_backend_from_outside_scores_modules(
@@ -303,7 +363,7 @@ def test_a_backend_from_outside_scores_modules(
     assert found.evaluate(job(setup, 0.4)).scores == (evaluator.evaluate(job(setup, 0.4)).scores)
     failure = found.gradient(gradient_job(setup)).failure
     assert failure is not None
-    assert "gradients need the resident scorer" in failure.reason
+    assert "gradients and teachers need the resident scorer" in failure.reason
 
 
 def test_a_worker_that_cannot_start_says_why(setup: WorkerSetup) -> None:
@@ -325,7 +385,14 @@ def test_pools_give_the_same_scores(
         back, outcome = pool.next(timeout=120)
         assert back == job(setup, 0.7)
         assert outcome.failure is None
-        found.append(outcome.scores)
+        pool.submit(replace(target_job(setup), mistaken=True))
+        _, taught = pool.next(timeout=120)
+        assert isinstance(taught, TargetsFound)
+        pool.submit(replace(gradient_job(setup, 0.7), targets={"letters": taught.targets[:3]}))
+        _, gradients = pool.next(timeout=120)
+        assert isinstance(gradients, Gradients)
+        assert gradients.failure is None
+        found.append((outcome.scores, gradients.loss, gradients.numbers))
         pool.close()
     assert found[0] == found[1]
 

@@ -15,6 +15,8 @@ from evomerge.candidate.trial import (
     Gradients,
     Job,
     Outcome,
+    TargetJob,
+    TargetsFound,
 )
 from evomerge.errors import MergeError, RecipeError, TaskError
 from evomerge.inference import Collapsed, NotFinite
@@ -105,6 +107,9 @@ def test_a_worker_whose_gpu_is_lost_dies(monkeypatch: pytest.MonkeyPatch) -> Non
             raise DeviceLost("gone")
 
         def gradient(self, job: GradientJob) -> Gradients:
+            raise DeviceLost("gone")
+
+        def targets(self, job: TargetJob) -> TargetsFound:
             raise DeviceLost("gone")
 
     statuses: list[int] = []

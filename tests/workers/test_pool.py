@@ -7,7 +7,15 @@ from functools import partial
 import pytest
 
 from evomerge.candidate import Merge
-from evomerge.candidate.trial import Failure, FailureKind, GradientJob, Gradients, Outcome
+from evomerge.candidate.trial import (
+    Failure,
+    FailureKind,
+    GradientJob,
+    Gradients,
+    Outcome,
+    TargetJob,
+    TargetsFound,
+)
 from evomerge.testing.pools import OpenPool, PoolSuite, echo_job
 from evomerge.workers import RayPool, SerialPool
 from evomerge.workers.cluster import Cluster
@@ -32,3 +40,4 @@ def test_a_failure_is_of_the_kind_of_its_work() -> None:
     assert failed(GradientJob("step", Merge("linear", ()), {}, {}), failure) == Gradients(
         failure=failure
     )
+    assert failed(TargetJob(Merge("linear", ()), "task"), failure) == TargetsFound((), failure)

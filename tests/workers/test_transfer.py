@@ -13,6 +13,8 @@ from evomerge.candidate.trial import (
     Gradients,
     Job,
     Outcome,
+    TargetJob,
+    TargetsFound,
 )
 from evomerge.errors import EvomergeError, ModelError
 from evomerge.workers import transfer as transfers
@@ -150,6 +152,9 @@ class Echo:
         names = job.candidate.model_names()
         return Gradients(worker=",".join(names))
 
+    def targets(self, job: TargetJob) -> TargetsFound:
+        return TargetsFound(worker=",".join(job.candidate.model_names()))
+
 
 def test_candidates_are_built_under_local_names() -> None:
     evaluator = Translated(Echo(), {"/d/base": "/n/1", "/d/lora": "/n/2"})
@@ -158,6 +163,7 @@ def test_candidates_are_built_under_local_names() -> None:
     assert evaluator.evaluate(job).worker == "/n/1,/n/1+/n/2,org/x"
     gradients = evaluator.gradient(GradientJob("step", recipe, {}, {}))
     assert gradients.worker == "/n/1,/n/1+/n/2,org/x"
+    assert evaluator.targets(TargetJob(recipe, "task")).worker == "/n/1,/n/1+/n/2,org/x"
     assert replace(job) == job
 
 

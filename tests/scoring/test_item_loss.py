@@ -21,7 +21,7 @@ SOME = {"choice": 0.5, "written": 0.5}
 
 def run(one, scorer, chosen=CHOSEN, shares=SHARES, **options):
     with torch.inference_mode():
-        return scorer.gold_loss.run(one.module, chosen, shares, lambda part: None, **options)
+        return scorer.loss.run(one.module, chosen, shares, lambda part: None, **options)
 
 
 @pytest.fixture(params=["llama", "qwen2", "gpt_neox"])
@@ -77,7 +77,7 @@ def test_however_small_the_parts_the_gradient_is_the_same(some):
             part.backward()
 
         module.zero_grad()
-        losses = other.gold_loss.run(module, CHOSEN, SHARES, differentiate)
+        losses = other.loss.run(module, CHOSEN, SHARES, differentiate)
         assert sum(parts) == pytest.approx(losses.total)
         gradient = torch.cat([each.grad.flatten() for each in module.parameters()])
         found.append((len(parts), losses, gradient))
