@@ -1,0 +1,180 @@
+"""Fine-tuning of a merge on few items: all weights or LoRA, on the answers or on the experts' predictions."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.search._few_items import JOBS, FewItems, Scores
+from evomerge.zoo.drawing import END
+from evomerge.zoo.training import TrainingBatch, pad_batch
+
+BATCH = 16
+"""Items of each job in one step, as in the search."""
+CHECKPOINTS = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
+"""After so many steps, and when the time is up, the weights are scored on `select`."""
+FULL_RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+LORA_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+RANK = 16
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The tuned model that was best on the select items.
+
+    Attributes:
+        scores: Its scores.
+        rate: AdamW's learning rate.
+        steps: Of AdamW.
+        seconds: Processor seconds that these steps took.
+        steps_in_time: How many steps there was time for, at that rate.
+    """
+
+    scores: Scores
+    rate: float
+    steps: int
+    seconds: float
+    steps_in_time: int
+
+
+class Lessons:
+    """Batches of a draw's search items, and their loss.
+
+    Args:
+        few: The items.
+        loss: `gold`: cross-entropy on the answers' tokens. `expert`: divergence from the job's own expert
+            on these tokens, but where that expert errs on the item: there cross-entropy.
+    """
+
+    def __init__(self, few: FewItems, loss: str) -> None:
+        tokenizer: Any = few.live.tokenizer
+        self._seed, self._padding = few.seed, tokenizer.pad_token_id
+        self._tokens: dict[str, list[tuple[list[int], list[int]]]] = {}
+        self._taught: dict[str, list[Tensor | None]] = {}
+        for job in JOBS:
+            prompts, answers = zip(*few.texts(job), strict=True)
+            asked = tokenizer(list(prompts))["input_ids"]
+            given = tokenizer([answer + END for answer in answers])["input_ids"]
+            self._tokens[job] = list(zip(asked, given, strict=True))
+            self._taught[job] = [None] * len(asked)
+        if loss == "expert":
+            self._taught = {job: self._teach(few, job) for job in JOBS}
+
+    def losses(self, module: nn.Module, rng: Random) -> Iterator[Iterator[Tensor]]:
+        """Yield, for each step without end, its loss in parts: one a job, each a share of the mean."""
+        orders = {job: _endless(range(len(pairs)), rng) for job, pairs in self._tokens.items()}
+        while True:
+            yield (
+                self._loss(module, job, list(itertools.islice(orders[job], min(BATCH, len(pairs)))))
+                for job, pairs in self._tokens.items()
+            )
+
+    def _loss(self, module: nn.Module, job: str, chosen: Sequence[int]) -> Tensor:
+        batch = pad_batch([self._tokens[job][each] for each in chosen], self._padding)
+        logits, targets = _predicted(module, batch)
+        total = torch.zeros(())
+        for row, each in enumerate(chosen):
+            at, taught = batch.row == row, self._taught[job][each]
+            if taught is None:
+                total = total + cross_entropy(logits[at], targets[at], reduction="sum")
+            else:
+                found = logits[at].log_softmax(-1)
+                total = total + (taught.exp() * (taught - found)).sum()
+        return total / len(chosen) / len(self._tokens)
+
+    @torch.no_grad()
+    def _teach(self, few: FewItems, job: str) -> list[Tensor | None]:
+        module = few.module(few.parent(job))
+        taught: list[Tensor | None] = []
+        for pair in self._tokens[job]:
+            logits, targets = _predicted(module, pad_batch([pair], self._padding))
+            right = bool((logits.argmax(-1) == targets).all())
+            taught.append(logits.log_softmax(-1) if right else None)
+        return taught
+
+
+def fine_tune(
+    few: FewItems,
+    start: nn.Module,
+    lessons: Lessons,
+    seconds: float,
+    *,
+    lora: bool,
+    rates: Sequence[float] = (),
+) -> Tuned:
+    """Train at several rates, each for as long; choose rate and length on the select items.
+
+    Args:
+        few: Scores what comes of it.
+        start: Where training starts; not changed.
+        lessons: What is learnt.
+        seconds: Processor seconds of training at each rate; scoring is not counted.
+        lora: Train LoRA adapters of rank 16 on all linear layers, not the weights themselves.
+        rates: Constant learning rates of AdamW; none: the usual ones.
+    """
+    best: tuple[tuple[float, float], dict[str, Tensor], float, int, float] | None = None
+    lengths: dict[float, int] = {}
+    for rate in rates or (LORA_RATES if lora else FULL_RATES):
+        for steps, spent, module in _trained(few, start, lessons, seconds, rate, lora=lora):
+            lengths[rate] = steps
+            select = few.select(module)
+            if best is None or select > best[0]:
+                weights = {name: value.clone() for name, value in module.state_dict().items()}
+                best = (select, weights, rate, steps, spent)
+    if best is None:
+        raise ValueError("there was no time for a step")
+    _, weights, rate, steps, spent = best
+    module = copy.deepcopy(start)
+    module.load_state_dict(weights)
+    return Tuned(few.scores(module), rate, steps, spent, lengths[rate])
+
+
+def _trained(
+    few: FewItems, start: nn.Module, lessons: Lessons, seconds: float, rate: float, *, lora: bool
+) -> Iterator[tuple[int, float, nn.Module]]:
+    """Yield steps, seconds and the model, adapters merged, at every checkpoint."""
+    torch.manual_seed(few.seed)
+    model: Any = copy.deepcopy(start).requires_grad_(not lora)
+    if lora:
+        model = get_peft_model(
+            model, LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear")
+        )
+    learnt = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, lr=rate, weight_decay=0.0)
+    inner = model.get_base_model() if lora else model
+    spent = 0.0
+    for step, parts in enumerate(lessons.losses(inner, Random(few.seed)), start=1):
+        began = time.process_time()
+        for loss in parts:
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        spent += time.process_time() - began
+        if step in CHECKPOINTS or spent >= seconds:
+            yield step, spent, copy.deepcopy(model).merge_and_unload() if lora else model
+        if spent >= seconds or step >= CHECKPOINTS[-1]:
+            return
+
+
+def _predicted(module: Any, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+    """Return logits and ids of the answers' tokens, `[predicted, vocabulary]` and `[predicted]`."""
+    hidden = module.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
+    logits = module.lm_head(hidden[batch.row, batch.position])
+    return logits, batch.tokens[batch.row, batch.position + 1]
+
+
+def _endless(positions: Sequence[int], rng: Random) -> Iterator[int]:
+    """Yield positions without end, in a new order each time round."""
+    return itertools.chain.from_iterable(
+        rng.sample(positions, len(positions)) for _ in itertools.count()
+    )

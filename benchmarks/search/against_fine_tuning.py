@@ -1,0 +1,306 @@
+r"""What few items give: coefficients of experts against fine-tuning, with controls, on the zoo.
+
+    python -m benchmarks.search.against_fine_tuning [--items 4 16 64 256] [--seeds 0 1 2] [--rows expert ...]
+
+Every row learns from the same items of each of the five jobs, chooses on as many others, and is reported
+on 200 held-out ones of each: exact match, teacher-forced, which equals generation here. A seed draws the
+items and seeds the row.
+
+best expert, tuned task arithmetic, best naive merge    nothing is learnt; chosen on `select`
+gold by groups    `evomerge search` along the gradient of the gold answers, a coefficient for each expert,
+                  layer and component; the others add coefficients by tensor and row
+gold, expert, both    the losses of a campaign; what the answers' tokens are is known to each of them
+full / lora, gold / expert    fine-tuning of the best naive merge, AdamW, the same losses; at each of
+                  several rates for as many processor seconds as the search of the `expert` campaign took
+                  (between its baselines and its finalists: gradients, and trials scored in full); rate and
+                  length are chosen on `select`, which costs it nothing
+expert, then lora    the `expert` campaign's winner, tuned on for as long again
+random, gold      random vectors with the norms of the task vectors, a tensor each, around the best naive
+                  merge, in place of the experts
+unrelated, gold   three jobs only (see `JOBS_ALONE`), from experts of other jobs only
+
+Results are added to one JSON file, so a long run can be split; a run that is there is not done again, unless
+`--again`. Fine-tuning reads the time from the `expert` row there, or from `--seconds`. The table is written
+beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+import evomerge
+from benchmarks.search._few_items import HOLDOUT, JOBS, METRIC, SPACE, TASKS_PATH, FewItems, task
+from benchmarks.search._fine_tuning import Lessons, fine_tune
+from evomerge.config import Campaign
+from evomerge.progress import NoDisplay, Progress
+from evomerge.space import Baseline
+
+JOBS_ALONE = {
+    "extraction": "translation",
+    "dialogue": "facts",
+    "tools": "formats",
+}
+"""The jobs of the control with unrelated experts, and whose experts take part."""
+Record = dict[str, Any]
+TIMED = "expert"
+"""The row whose time fine-tuning gets."""
+
+
+class Bench:
+    """One draw of the items, and the rows on it.
+
+    Args:
+        few: The items.
+        folder: For the results folders of campaigns.
+        trials: Budget of a campaign.
+        seconds: Processor seconds that fine-tuning gets; None: they are not known yet.
+    """
+
+    def __init__(self, few: FewItems, folder: Path, trials: int, seconds: float | None) -> None:
+        self._few, self._trials, self._seconds = few, trials, seconds
+        self._folder = folder / f"{few.count}-{few.seed}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def baseline(self, name: str) -> Record:
+        """Score one of the parents or naive merges."""
+        chosen: Baseline = getattr(self._few, name)
+        scores = self._few.scores(self._few.module(chosen.candidate))
+        return {"holdout": scores.holdout, "select": scores.select[0], "chosen": chosen.name}
+
+    def campaign(
+        self, loss: str, scales: Sequence[str] = ("group", "tensor", "row"), name: str | None = None
+    ) -> Record:
+        """Search with a loss."""
+        experts = {job: self._few.models[job] for job in JOBS}
+        return self._search(name or loss, self._few.models["base"], experts, JOBS, loss, scales)
+
+    def tuned(self, loss: str, *, lora: bool) -> Record:
+        """Fine-tune the best naive merge."""
+        lessons = Lessons(self._few, loss)
+        return self._tune(self._few.module(self._few.naive.candidate), lessons, lora=lora)
+
+    def then_lora(self) -> Record:
+        """Fine-tune the winner of the `expert` campaign."""
+        best = self._folder / TIMED / "best"
+        if not best.exists():
+            raise SystemExit(f"{best} is missing: run the row {TIMED} first")
+        module = AutoModelForCausalLM.from_pretrained(best, dtype=torch.float32).eval()
+        return self._tune(module, Lessons(self._few, "expert"), lora=True)
+
+    def random(self, loss: str) -> Record:
+        """Search with random vectors in place of the task vectors."""
+        centre = {
+            name: value.clone()
+            for name, value in self._few.module(self._few.naive.candidate).state_dict().items()
+        }
+        base = {
+            name: value.clone()
+            for name, value in self._few.module(self._few.parent("base")).state_dict().items()
+        }
+        generator = torch.Generator().manual_seed(self._few.seed)
+        experts = {}
+        for job in JOBS:
+            expert = self._few.module(self._few.parent(job)).state_dict()
+            norms = {name: (value - base[name]).norm() for name, value in expert.items()}
+            experts[job] = self._save(f"random-{job}", _moved(centre, norms, generator))
+        start = self._save("random-base", centre)
+        return self._search(f"random-{loss}", start, experts, JOBS, loss)
+
+    def unrelated(self, loss: str) -> Record:
+        """Search for some jobs with the experts of others."""
+        experts = {other: f"zoo:{other}" for other in JOBS_ALONE.values()}
+        base = self._few.models["base"]
+        return self._search(f"unrelated-{loss}", base, experts, list(JOBS_ALONE), loss)
+
+    def _search(
+        self,
+        name: str,
+        base: str,
+        experts: Mapping[str, str],
+        jobs: Sequence[str],
+        loss: str,
+        scales: Sequence[str] = ("group", "tensor", "row"),
+    ) -> Record:
+        count, seed = self._few.count, self._few.seed
+        settings = {
+            "name": name,
+            "models": {
+                "base": base,
+                "experts": [{"model": model, "name": job} for job, model in experts.items()],
+                "dtype": "float32",
+            },
+            "space": SPACE,
+            "objectives": [{"task": task(job), "metric": METRIC, "loss": loss} for job in jobs],
+            "tasks_path": str(TASKS_PATH),
+            "items": {"search": count, "select": count, "holdout": HOLDOUT, "seed": seed},
+            "search": {
+                "sampler": "gradient",
+                "trials": self._trials,
+                "seed": seed,
+                "scales": list(scales),
+            },
+            "workers": {"count": 0},
+        }
+        clock = _Clock()
+        result = evomerge.search(
+            Campaign.model_validate(settings), out=self._folder / name, force=True, display=clock
+        )
+        won = result.leaderboard.winners[0]
+        scored = won.splits["holdout"].tasks
+        return {
+            "holdout": {job: scored[task(job)][METRIC].value for job in jobs},
+            "select": won.objective("select"),
+            "seconds": clock.seconds,
+            "chosen": result.best.name,
+        }
+
+    def _tune(self, start: Any, lessons: Lessons, *, lora: bool) -> Record:
+        if self._seconds is None:
+            raise SystemExit(
+                f"run the row {TIMED} first, or say how long to fine-tune with --seconds"
+            )
+        tuned = fine_tune(self._few, copy.deepcopy(start), lessons, self._seconds, lora=lora)
+        return {
+            "holdout": tuned.scores.holdout,
+            "select": tuned.scores.select[0],
+            "seconds": self._seconds,
+            "chosen": f"rate {tuned.rate:g}, {tuned.steps} steps of {tuned.steps_in_time}",
+        }
+
+    def _save(self, name: str, weights: Mapping[str, torch.Tensor]) -> str:
+        folder, live = self._folder / name, self._few.live
+        live.module.load_state_dict(weights)
+        live.module.save_pretrained(folder)
+        live.tokenizer.save_pretrained(folder)
+        return str(folder)
+
+
+class _Clock(NoDisplay):
+    """Takes the processor time at which each stage of a campaign begins."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, float] = {}
+
+    def show(self, progress: Progress) -> None:
+        """Note the time of a new stage."""
+        self._began.setdefault(progress.stage, time.process_time())
+
+    @property
+    def seconds(self) -> float:
+        """Processor seconds of the search itself."""
+        return self._began["select"] - self._began["search"]
+
+
+def _moved(
+    centre: Mapping[str, torch.Tensor],
+    norms: Mapping[str, torch.Tensor],
+    generator: torch.Generator,
+) -> dict[str, torch.Tensor]:
+    """Move every tensor by a random vector of a norm."""
+    moved = {}
+    for name, value in centre.items():
+        way = torch.randn(value.shape, generator=generator)
+        moved[name] = value + way * (norms[name] / way.norm())
+    return moved
+
+
+ROWS: dict[str, Callable[[Bench], Record]] = {
+    "best expert": partial(Bench.baseline, name="best_expert"),
+    "tuned task arithmetic": partial(Bench.baseline, name="task_arithmetic"),
+    "best naive merge": partial(Bench.baseline, name="naive"),
+    "gold by groups": partial(Bench.campaign, loss="gold", scales=("group",), name="groups"),
+    "gold": partial(Bench.campaign, loss="gold"),
+    "expert": partial(Bench.campaign, loss="expert"),
+    "both": partial(Bench.campaign, loss="both"),
+    "full, gold": partial(Bench.tuned, loss="gold", lora=False),
+    "full, expert": partial(Bench.tuned, loss="expert", lora=False),
+    "lora, gold": partial(Bench.tuned, loss="gold", lora=True),
+    "lora, expert": partial(Bench.tuned, loss="expert", lora=True),
+    "expert, then lora": Bench.then_lora,
+    "random, gold": partial(Bench.random, loss="gold"),
+    "unrelated, gold": partial(Bench.unrelated, loss="gold"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the rows that are not there yet, and write all that are as JSON and as a table."""
+    options = _options(arguments)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(1)
+    records = json.loads(options.out.read_text()) if options.out.exists() else {}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for count in options.items:
+        for seed in options.seeds:
+            few = FewItems(count, seed)
+            for name in options.rows:
+                key = f"{count} {seed} {name}"
+                if key in records and not options.again:
+                    continue
+                timed = records.get(f"{count} {seed} {TIMED}", {}).get("seconds")
+                bench = Bench(few, options.folder, options.trials, options.seconds or timed)
+                records[key] = {"items": count, "seed": seed, "row": name, **ROWS[name](bench)}
+                print(json.dumps(records[key]), flush=True)
+                options.out.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    report = table(list(records.values()))
+    options.out.with_suffix(".md").write_text(report, encoding="utf-8")
+    print(report)
+    if not options.keep:
+        shutil.rmtree(options.folder, ignore_errors=True)
+
+
+def table(records: Sequence[Record]) -> str:
+    """Return Markdown: a line a row, a column a number of items, mean and spread over seeds."""
+    counts = sorted({record["items"] for record in records})
+    names = [name for name in ROWS if any(record["row"] == name for record in records)]
+    heads = [f"{count} items" for count in counts]
+    lines = [
+        f"| | {' | '.join(heads)} | processor seconds |",
+        "| --- |" + " --- |" * (len(counts) + 1),
+    ]
+    for name in names:
+        cells, seconds = [], []
+        for count in counts:
+            found = [one for one in records if (one["row"], one["items"]) == (name, count)]
+            cells.append(_spread([fmean(one["holdout"].values()) for one in found]))
+            times = [one["seconds"] for one in found if "seconds" in one]
+            seconds.append(f"{fmean(times):.0f}" if times else "–")
+        lines.append(f"| {name} | {' | '.join(cells)} | {' / '.join(seconds)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--items", type=int, nargs="+", default=[4, 16, 64, 256])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--trials", type=int, default=40, help="of a campaign")
+    parser.add_argument("--seconds", type=float, help="of fine-tuning at each rate")
+    parser.add_argument("--again", action="store_true", help="run also what is there")
+    parser.add_argument("--keep", action="store_true", help="keep the campaigns' results folders")
+    results = Path("results/search")
+    parser.add_argument("--out", type=Path, default=results / "against_fine_tuning.json")
+    parser.add_argument("--folder", type=Path, default=results / "against_fine_tuning")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
