@@ -33,6 +33,7 @@ from evomerge.search.study import Study
 from evomerge.space import Baseline
 from evomerge.store import Store, refuse_existing
 from evomerge.workers import Pool, Started, WorkerSetup, open_pool
+from evomerge.workers.imports import import_quickly
 
 
 def search(
@@ -145,6 +146,7 @@ def _run(store: Store, ready: Preflight, pool: Pool, display: Display) -> Result
     """Tell the whole story; every step skips what the store already holds."""
     campaign = ready.campaign
     store.finish(False)
+    import_quickly("scipy.stats")  # the reports' and some samplers', while workers load
     pool.wait_ready()
     bench = _Bench(store, campaign, pool, display)
     baselines = ready.space.baselines()

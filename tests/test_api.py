@@ -156,8 +156,9 @@ def test_the_package_shows_its_functions_with_signatures_and_help():
 
 def test_importing_the_package_imports_nothing_heavy():
     code = (
-        "import sys, evomerge, evomerge.api; evomerge.open; evomerge.resume; evomerge.Campaign;"
-        "print([m for m in ('torch', 'ray', 'optuna', 'transformers', 'lm_eval') if m in sys.modules])"
+        "import sys, evomerge, evomerge.api, evomerge.store; evomerge.open; evomerge.Campaign;"
+        "heavy = ('torch', 'ray', 'optuna', 'sqlalchemy', 'transformers', 'lm_eval');"
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

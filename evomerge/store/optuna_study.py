@@ -29,6 +29,8 @@ from sqlalchemy.pool import NullPool, Pool, StaticPool
 from evomerge.config import Campaign
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.store.database import connect, trouble
+from evomerge.store.events import EventLog
+from evomerge.store.folder import DATABASE, UNFINISHED, rename_whole, unwritable
 
 METRIC_NAMES = "study:metric_names"
 """Where `optuna.Study.metric_names` looks."""
@@ -36,6 +38,23 @@ STUDY_ID = 1
 """Of the only study of the file."""
 
 _distribution_json = lru_cache(maxsize=2**14)(distribution_to_json)
+
+
+def create_database(
+    folder: Path, campaign: Campaign, facts: Mapping[str, Any], directions: Sequence[str]
+) -> None:
+    """Make `study.db`, with the event of its begin: aside, and put in its place when it is whole.
+
+    Raises:
+        EvomergeError: The disk is full or not writable.
+    """
+    aside, path = folder / UNFINISHED, folder / DATABASE
+    create_study(aside, campaign, directions)
+    EventLog.create(aside, {"campaign": campaign.to_yaml(), "facts": facts})
+    try:
+        rename_whole(aside, path)
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 def create_study(path: Path, campaign: Campaign, directions: Sequence[str]) -> None:

@@ -11,16 +11,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
-
-import optuna
-from optuna.distributions import BaseDistribution
+from typing import TYPE_CHECKING, Any, Self
 
 from evomerge.candidate.trial import Entry, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store import folder as folders
-from evomerge.store import optuna_study
 from evomerge.store.campaign_file import as_run, with_facts, with_trials
 from evomerge.store.database import Backups
 from evomerge.store.encoding import Ids, outcome_to_json
@@ -38,6 +34,10 @@ from evomerge.store.records import (
     read_trials,
     read_winner,
 )
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
 
 
 class Store:
@@ -57,6 +57,8 @@ class Store:
         path = folder / folders.DATABASE
         self._log = EventLog.open(path, write=lock is not None)
         if lock is not None:
+            from evomerge.store import optuna_study  # only writers wait for Optuna and SQLAlchemy
+
             optuna_study.close_storage(optuna_study.open_storage(path))
         begun, *later = self._log.read("begun", "budget", "ended", "finished")
         self.facts: Mapping[str, Any] = begun.content["facts"]
@@ -91,6 +93,8 @@ class Store:
             ResultsError: The folder exists and may not be used, or another process writes to it.
             EvomergeError: The disk is full or not writable.
         """
+        from evomerge.store.optuna_study import create_database
+
         folder = Path(folder)
         folders.refuse_existing(folder, force=force)
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +103,7 @@ class Store:
             undo.callback(lock.release)
             folders.clear(folder)
             folders.write_whole(folder / folders.CAMPAIGN, with_facts(campaign, facts))
-            _create_database(folder, campaign, facts, directions)
+            create_database(folder, campaign, facts, directions)
             store = cls(folder, lock)
             undo.pop_all()
         return store
@@ -156,6 +160,8 @@ class Store:
         Raises:
             ValueError: It is not a trial.
         """
+        from evomerge.store import optuna_study
+
         number, candidate = _number(entry), entry.candidate
         with self._log.transaction() as connection:
             content = {"number": number, "params": dict(params)}
@@ -184,6 +190,8 @@ class Store:
         Raises:
             ValueError: It was not asked, or was told already.
         """
+        from evomerge.store import optuna_study
+
         number = _number(entry)
         attrs: dict[str, Any] = dict(by_task(outcome))
         if pruned:
@@ -345,6 +353,8 @@ class Store:
 
     def optuna_study(self) -> optuna.Study:
         """Return a copy of the Optuna study as Optuna's own storage reads it; for looking only."""
+        from evomerge.store import optuna_study
+
         return optuna_study.load_copy(self._log.connection, self._log.path, self.campaign.name)
 
     def close(self) -> None:
@@ -368,19 +378,6 @@ class Store:
             raise ValueError(f"{name} was told before")
         if not self._log.has(asked, key):
             raise ValueError(f"{name} was not asked")
-
-
-def _create_database(
-    folder: Path, campaign: Campaign, facts: Mapping[str, Any], directions: Sequence[str]
-) -> None:
-    """Make `study.db` aside, and put it in its place when it is whole."""
-    aside, path = folder / folders.UNFINISHED, folder / folders.DATABASE
-    optuna_study.create_study(aside, campaign, directions)
-    EventLog.create(aside, {"campaign": campaign.to_yaml(), "facts": facts})
-    try:
-        folders.rename_whole(aside, path)
-    except OSError as error:
-        raise folders.unwritable(path, error) from None
 
 
 def _number(entry: Entry) -> int:

@@ -31,8 +31,12 @@ _QUIET = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # what the pool says of a dead worker is enough
     "RAY_worker_niceness": "0",  # Ray's own 15 starves a search on a machine that does anything else
 }
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Ray's own switch to one-machine mode: nothing listens beyond 127.0.0.1."""
+_OWN = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one-machine mode: nothing listens beyond 127.0.0.1
+    "RAY_prestart_worker_first_driver": "0",  # one a core, and all threads here wait for them
+    "RAY_enable_autoscaler_v2": "1",  # the first version of its process takes a second to end
+}
+"""Of a Ray that is started here."""
 
 
 class Cluster:
@@ -61,7 +65,7 @@ class Cluster:
         self._joined = False
         self._lost: set[str] = set()
         joining = None if address is None else find_cluster(address)
-        own = _LOOPBACK | _private_token() if joining is None else joining.environment
+        own = _OWN | _private_token() if joining is None else joining.environment
         with _environment({**_QUIET, **own}):
             import ray
 
