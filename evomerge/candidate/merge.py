@@ -154,6 +154,7 @@ class Merge(Candidate):
             dtype=self.dtype,
             vocabulary=self.vocabulary,
             seed=self.seed,
+            coefficients=self.coefficients,
         )
 
     def _slice(self, group: int) -> Slice:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from evomerge.candidate.coefficients import Coefficients
+
 Scalar = bool | int | float | str
 
 
@@ -108,6 +110,7 @@ class Recipe:
         vocabulary: None: unlike vocabularies are an error.
         chat_template: A template, or the name of one; None: the tokenizer's own.
         seed: Keys the random masks; ignored where a method draws none.
+        coefficients: What single tensors and rows add to `weight`, experts in the order of `experts`.
     """
 
     method: str
@@ -120,6 +123,12 @@ class Recipe:
     vocabulary: Vocabulary | None = None
     chat_template: str | None = None
     seed: int = 0
+    coefficients: Coefficients | None = None
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Every model but the base, each once, in order of appearance."""
+        return tuple(name for name in self.model_names() if name != self.base_model)
 
     def with_seed(self, seed: int) -> Recipe:
         """Return the same recipe with other random masks."""

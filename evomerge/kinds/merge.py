@@ -97,8 +97,8 @@ class _Builder(Builder):
         self, candidate: Merge, recompute: Callable[[nn.Module], bool], *, rows: bool = False
     ) -> Iterator[tuple[nn.Module, Callable[[], NumberTables]]]:
         module = self._live.module
-        with self._live.gradients(candidate, recompute=recompute(module)) as tape:
-            yield module, lambda: (tape.by_number(candidate), {})
+        with self._live.gradients(candidate, recompute=recompute(module), rows=rows) as tape:
+            yield module, lambda: (tape.by_number(candidate), tape.by_row(candidate))
 
 
 def _check_range(key: str, value: config.Searched, spec: Parameter, field: str) -> None:

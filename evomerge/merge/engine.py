@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from evomerge.candidate import Merge, Recipe
-from evomerge.errors import ModelError
+from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.plan import MergePlan, TensorPlan, plan_merge
@@ -27,6 +27,9 @@ class MergeRun:
         device: Where the maths is done.
         dtype: Of the result; None: the plan's, or the base's own.
         memory: What is kept between merges; None: nothing.
+
+    Raises:
+        RecipeError: Coefficients have another number of rows than their tensor.
     """
 
     def __init__(
@@ -41,6 +44,9 @@ class MergeRun:
         self.plan = plan
         self._checkpoints, self._dtype = checkpoints, dtype
         self._device, self._memory = torch.device(device), memory or Memory()
+        self._position = {model: position for position, model in enumerate(plan.models)}
+        for piece in filter(lambda piece: piece.added, plan.tensors):
+            self._check_rows(piece)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Merge tensor by tensor: embeddings, layers, final norm and head.
@@ -62,17 +68,24 @@ class MergeRun:
                 merged = self.plan.method.merge(inputs)
                 yield piece.name, merged.to(out, copy=inputs.lends(merged))
 
-    def inputs(self, piece: TensorPlan) -> ResidentInputs:
-        """Return what a merge method sees of one tensor of floating-point numbers."""
+    def inputs(self, piece: TensorPlan, *, by_row: bool = False) -> ResidentInputs:
+        """Return what a merge method sees of one tensor of floating-point numbers.
+
+        Args:
+            piece: How the tensor comes to be.
+            by_row: Whether gradients by the weights of single rows are wanted, too.
+        """
         return ResidentInputs(
             name=piece.name,
             sources=tuple(
-                (self._checkpoints[model], tensor, self.plan.models.index(model))
+                (self._checkpoints[model], tensor, self._position[model])
                 for model, tensor in zip(piece.models, piece.tensors, strict=True)
             ),
             base=piece.base,
             shared=piece.shared,
             own=piece.own,
+            added=piece.added,
+            by_row=by_row,
             seed=self.plan.seed,
             memory=self._memory,
             device=self._device,
@@ -90,6 +103,17 @@ class MergeRun:
         """Return the bytes of one merged tensor."""
         header = self._checkpoints[piece.models[0]].tensors[piece.tensors[0]]
         return header.numel * self.out_dtype(piece).itemsize
+
+    def _check_rows(self, piece: TensorPlan) -> None:
+        shape = self._checkpoints[piece.models[0]].tensors[piece.tensors[0]].shape
+        rows = shape[0] if shape else 1
+        for added in piece.added:
+            if added is not None and len(added) not in (1, rows):
+                raise RecipeError(
+                    f"{piece.name}: found coefficients of {len(added)} rows, expected {rows}, or 1 for "
+                    "all of them",
+                    field="coefficients",
+                )
 
     def _copied(self, piece: TensorPlan) -> torch.Tensor:
         """A buffer of whole numbers cannot be averaged: it is copied where all inputs agree."""

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from evomerge.candidate import Merge
+from evomerge.candidate.coefficients import Array
 from evomerge.candidate.merge import Own, tuples
 from evomerge.errors import MergeError
 from evomerge.merge.engine import MergeRun
@@ -37,12 +38,14 @@ class TensorGradients:
         models: The inputs.
         own: Parameter → one gradient an input; 0 for an input that has no such number (the base).
         shared: Parameter → gradient, for numbers that hold for all inputs.
+        rows: By the weight of each row, float64 `[inputs, rows]` on the CPU; None: not wanted.
     """
 
     place: Place
     models: tuple[str, ...]
     own: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     shared: Mapping[str, float] = field(default_factory=dict)
+    rows: torch.Tensor | None = None
 
 
 class GradientTape:
@@ -50,16 +53,19 @@ class GradientTape:
 
     Args:
         run: What the weights were computed by.
+        by_row: Take those by the weights of single rows, too.
 
     Raises:
-        MergeError: The method has no gradients.
+        MergeError: The method has no gradients, or none by row.
     """
 
-    def __init__(self, run: MergeRun) -> None:
+    def __init__(self, run: MergeRun, *, by_row: bool = False) -> None:
         method = run.plan.method
         if method.gradients is None:
             raise MergeError(f"{method.name} has no gradients; choose a sampler that needs none")
-        self.run, self._of = run, method.gradients
+        if by_row and not method.rows:
+            raise MergeError(f"{method.name} has no gradients by row; search weights by group only")
+        self.run, self._of, self._by_row = run, method.gradients, by_row
         self._found: dict[str, TensorGradients] = {}
 
     def gradients(self) -> Mapping[str, TensorGradients]:
@@ -83,6 +89,17 @@ class GradientTape:
                 tables.setdefault(name, np.zeros((*places, len(values))))[one.place] += values
         return {name: tuples(table.tolist()) for name, table in tables.items()}
 
+    def by_row(self, merge: Merge) -> dict[str, Array]:
+        """Return the gradients by the weight of each row, tensor by tensor: float32 `[experts, rows]`.
+
+        Those of a tensor sum to what it has in `by_number`.
+        """
+        return {
+            name: one.rows[[one.models.index(model) for model in merge.experts]].float().numpy()
+            for name, one in self._found.items()
+            if one.rows is not None
+        }
+
     def add(self, piece: TensorPlan, gradient: torch.Tensor) -> None:
         """Reduce the gradient of a loss by one merged tensor.
 
@@ -90,7 +107,7 @@ class GradientTape:
             piece: How the tensor came to be.
             gradient: Shaped as the tensor, any floating dtype and device.
         """
-        inputs = self.run.inputs(piece)
+        inputs = self.run.inputs(piece, by_row=self._by_row)
         with torch.no_grad():
             new = self._of(inputs, gradient.to(inputs.device, inputs.dtype))
         self._found[piece.name] = _added(self._found.get(piece.name), piece, new)
@@ -157,8 +174,11 @@ def _let_go(parameter: torch.Tensor) -> None:
 def _added(
     before: TensorGradients | None, piece: TensorPlan, new: NumberGradients
 ) -> TensorGradients:
+    rows = None if new.rows is None else new.rows.cpu()
     if before is None:
-        return TensorGradients(piece.place, piece.models, new.own, new.shared)
+        return TensorGradients(piece.place, piece.models, new.own, new.shared, rows)
     own = {name: tuple(map(add, before.own[name], values)) for name, values in new.own.items()}
     shared = {name: before.shared[name] + value for name, value in new.shared.items()}
-    return TensorGradients(piece.place, piece.models, own, shared)
+    if rows is not None and before.rows is not None:
+        rows += before.rows
+    return TensorGradients(piece.place, piece.models, own, shared, rows)

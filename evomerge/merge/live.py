@@ -112,7 +112,7 @@ class LiveModel:
 
     @contextmanager
     def gradients(
-        self, source: Merge | Recipe, *, recompute: bool = False
+        self, source: Merge | Recipe, *, recompute: bool = False, rows: bool = False
     ) -> Iterator[GradientTape]:
         """Write a merge's weights, and take the gradients of losses by its numbers.
 
@@ -125,11 +125,12 @@ class LiveModel:
             recompute: Recompute the layers in the backward pass instead of keeping what it needs
                 (gradient checkpointing): the same gradients, less memory, a third more time. Nothing may
                 be cached meanwhile.
+            rows: Take the gradients by the weights of single rows, too.
 
         Raises:
             RecipeError: As `write` does.
-            MergeError: As `write` does; or the method has no gradients, or the module's tensors are not
-                those of the files (experts fused at loading).
+            MergeError: As `write` does; or the method has no gradients, or none by row, or the module's
+                tensors are not those of the files (experts fused at loading).
         """
         run = self._run(source)
         if not self._is_by_name(run.plan):
@@ -137,7 +138,7 @@ class LiveModel:
                 "gradients are not available: transformers converts the files' tensors when it loads them "
                 "(experts fused at loading); choose a sampler that needs none"
             )
-        tape = GradientTape(run)
+        tape = GradientTape(run, by_row=rows)
         self._write(run)
         layers = self._layers() if recompute else ()
         with recorded(tape, self._targets), recomputed(layers):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 from transformers import PretrainedConfig
 
-from evomerge.candidate import Merge, Recipe, Slice, Source, Vocabulary
+from evomerge.candidate import Coefficients, Merge, Recipe, Slice, Source, Vocabulary
+from evomerge.candidate.coefficients import Array
 from evomerge.candidate.merge import at, component_of
 from evomerge.errors import RecipeError
 from evomerge.merge.checkpoint import Checkpoint
@@ -35,6 +37,7 @@ class TensorPlan:
         own: Parameters per input.
         place: Where its numbers stand; of a recipe its slice, and 0.
         ancestor: Which input is the base model, also where the method takes it as one of the others.
+        added: Per input what is added to its weight, `[rows]` or `[1]`; None: nothing. Empty: to none.
     """
 
     name: str
@@ -45,6 +48,7 @@ class TensorPlan:
     own: tuple[Values, ...]
     place: Place = (0, 0)
     ancestor: str | None = None
+    added: tuple[Array | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) ->
     config = copy.deepcopy(first.config)
     chat_template = None
     dtype = source.dtype
+    tensors: Iterable[TensorPlan]
     if isinstance(source, Merge):
         tensors = _merge_tensors(source, chosen, layout)
     else:
@@ -102,6 +107,8 @@ def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) ->
         tensors = _recipe_tensors(source, chosen, slices, layout)
         dtype = source.out_dtype or dtype
         chat_template = source.chat_template
+    if source.coefficients is not None:
+        tensors = _with_additions(tuple(tensors), source.coefficients, source.experts, chosen)
     return MergePlan(
         method=chosen,
         config=config,
@@ -112,6 +119,45 @@ def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) ->
         vocabulary=source.vocabulary,
         chat_template=chat_template,
     )
+
+
+def _with_additions(
+    tensors: Sequence[TensorPlan],
+    coefficients: Coefficients,
+    experts: Sequence[str],
+    chosen: Method,
+) -> Iterator[TensorPlan]:
+    """Give each tensor what is added to its weights."""
+    if not chosen.rows:
+        raise RecipeError(
+            f"{chosen.name} takes no weights by tensor or row; leave the coefficients out, or choose "
+            "another method",
+            field="coefficients",
+        )
+    unknown = sorted(coefficients.tables.keys() - {piece.name for piece in tensors})
+    if unknown:
+        raise RecipeError(
+            f"found coefficients of {unknown[0]}, which is no tensor of the merged model",
+            field="coefficients",
+        )
+    for piece in tensors:
+        table = coefficients.tables.get(piece.name)
+        if table is None:
+            yield piece
+            continue
+        if len(table) != len(experts):
+            raise RecipeError(
+                f"{piece.name}: found coefficients of {len(table)} experts, the recipe has "
+                f"{len(experts)}",
+                field="coefficients",
+            )
+        if not np.isfinite(table).all():
+            raise RecipeError(
+                f"{piece.name}: found NaN or infinity, expected finite numbers",
+                field="coefficients",
+            )
+        own = dict(zip(experts, table, strict=True))
+        yield replace(piece, added=tuple(map(own.get, piece.models)))
 
 
 def _merge_tensors(merge: Merge, chosen: Method, layout: Layout) -> Iterator[TensorPlan]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 
 import torch
 
+from evomerge.candidate.coefficients import Array
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.masks import largest, magnitude_order, mask_key, uniform
 from evomerge.merge.methods.method import Values
@@ -79,12 +80,13 @@ class ResidentInputs:
     """Inputs of one output tensor, as a merge method sees them (`methods.Inputs`).
 
     Args:
-        name: As `methods.Inputs`; `base`, `shared` and `own` likewise.
+        name: As `methods.Inputs`; `base`, `shared`, `own` and `by_row` likewise.
         sources: Per input the checkpoint, its tensor's name, and the model's position, which keys its masks.
         seed: Keys random masks.
         memory: What is kept from one merge to the next.
         device: Where the maths is done.
         dtype: float32 or float64.
+        added: As `TensorPlan.added`.
     """
 
     def __init__(
@@ -99,6 +101,8 @@ class ResidentInputs:
         memory: Memory,
         device: torch.device,
         dtype: torch.dtype,
+        added: tuple[Array | None, ...] = (),
+        by_row: bool = False,
     ) -> None:
         self.name = name
         self.models = tuple(checkpoint.name for checkpoint, _, _ in sources)
@@ -106,6 +110,8 @@ class ResidentInputs:
         self.others = tuple(index for index in range(len(sources)) if index != base)
         self.shared = shared
         self.own = own
+        self.by_row = by_row
+        self._added = added
         self._sources = sources
         self._seed = seed
         self._memory = memory
@@ -113,6 +119,7 @@ class ResidentInputs:
         self.dtype = dtype
         self._copied: dict[int, torch.Tensor] = {}
         self._lent: set[int] = set()
+        self._keys: dict[int, tuple[Hashable, ...]] = {}
 
     def lends(self, tensor: torch.Tensor) -> bool:
         """Tell whether a tensor shares memory with an input or task vector that a method was given."""
@@ -121,6 +128,16 @@ class ResidentInputs:
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input in the dtype of the maths."""
         return self._lend(self._stored(index)).to(self.dtype)
+
+    def added(self, index: int) -> torch.Tensor | None:
+        """Return what is added to the weight of an input; None: nothing, or only zeros."""
+        added = self._added[index] if self._added else None
+        if added is None or not added.any():
+            return None
+        checkpoint, name, _ = self._sources[index]
+        shape = [1] * len(checkpoint.tensors[name].shape)
+        shape[:1] = [-1] * len(shape[:1])
+        return torch.tensor(added, dtype=self.dtype, device=self.device).view(shape)
 
     def delta(self, index: int) -> torch.Tensor:
         """Return the task vector of an input."""
@@ -205,8 +222,10 @@ class ResidentInputs:
         return checkpoint.tensor(name)
 
     def _key(self, index: int) -> tuple[Hashable, ...]:
-        checkpoint, name, _ = self._sources[index]
-        return checkpoint.key(name)
+        if index not in self._keys:
+            checkpoint, name, _ = self._sources[index]
+            self._keys[index] = checkpoint.key(name)
+        return self._keys[index]
 
     def _delta_key(self, index: int) -> tuple[Hashable, ...]:
         assert self.base is not None

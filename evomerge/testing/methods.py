@@ -25,6 +25,8 @@ class PlainInputs:
         shared: Values that hold for all inputs.
         own: Values of each input.
         seed: Of random numbers.
+        added: Input → what is added to its weight by row, `[rows, 1, ...]`.
+        by_row: Whether gradients by the weights of single rows are wanted, too.
     """
 
     def __init__(
@@ -34,17 +36,25 @@ class PlainInputs:
         shared: Values,
         own: Sequence[Values],
         seed: int = 0,
+        added: Mapping[int, torch.Tensor] | None = None,
+        *,
+        by_row: bool = False,
     ) -> None:
         self.name = "w"
         self.models = tuple(f"m{index}" for index in range(len(tensors)))
         self.base = base
         self.others = tuple(index for index in range(len(tensors)) if index != base)
         self.shared, self.own = shared, tuple(own)
-        self._tensors, self._seed = tensors, seed
+        self.by_row = by_row
+        self._tensors, self._seed, self._added = tensors, seed, added or {}
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input."""
         return self._tensors[index]
+
+    def added(self, index: int) -> torch.Tensor | None:
+        """Return what is added to the weight of an input."""
+        return self._added.get(index)
 
     def delta(self, index: int) -> torch.Tensor:
         """Return an input minus the base."""
@@ -73,6 +83,9 @@ def plain_inputs(
     shared: Values,
     base: int | None = 0,
     seed: int = 0,
+    added: Mapping[int, torch.Tensor] | None = None,
+    *,
+    by_row: bool = False,
 ) -> PlainInputs:
     """Return inputs of a method from plain tensors; parameters not given take their defaults."""
     given = {k: spec.default for k, spec in method.parameters.items() if spec.default is not None}
@@ -81,7 +94,13 @@ def plain_inputs(
     each = {name: value for name, value in given.items() if specs[name].per_source}
     place = base if method.uses_base else None
     return PlainInputs(
-        tensors, place, ours | dict(shared), [each | dict(values) for values in own], seed
+        tensors,
+        place,
+        ours | dict(shared),
+        [each | dict(values) for values in own],
+        seed,
+        added,
+        by_row=by_row,
     )
 
 
@@ -217,6 +236,75 @@ class MethodSuite:
         for name, value in found.shared.items():
             assert value == pytest.approx(change(name, None), rel=1e-6, abs=1e-8), name
 
+    @pytest.mark.parametrize("flag", [False, True], ids=["off", "on"])
+    @pytest.mark.parametrize("shape", [(6, 5), (4, 3, 2), (7,)], ids=str)
+    def test_gradients_by_row_are_what_a_small_step_of_a_row_changes(
+        self,
+        shape: tuple[int, ...],
+        flag: bool,
+        method: Method,
+        shared: dict[str, Value],
+        own: list[dict[str, Value]],
+    ) -> None:
+        """Every row's weight, against central differences in float64; they sum to the whole tensor's."""
+        if not method.rows:
+            pytest.skip("the method's weights do not differ by row")
+        assert method.gradients is not None
+        if "normalize" in method.parameters:
+            shared = {**shared, "normalize": flag}
+        tensors, added = _random(len(own), shape, torch.float64), _added(method, len(own), shape)
+        (gradient,) = _random(1, shape, torch.float64, seed=9)
+
+        def change(index: int, row: int) -> float:
+            found = []
+            for step in (STEP, -STEP):
+                moved = added[index].clone()
+                moved[row] += step
+                inputs = plain_inputs(method, tensors, own, shared, added={**added, index: moved})
+                found.append(method.merge(inputs))
+            return float(((found[0] - found[1]) * gradient).sum()) / (2 * STEP)
+
+        inputs = plain_inputs(method, tensors, own, shared, added=added, by_row=True)
+        found = method.gradients(inputs, gradient)
+        assert found.rows is not None
+        assert found.rows.dtype == torch.float64
+        assert found.rows.shape == (len(own), shape[0])
+        for index, rows in enumerate(found.rows.tolist()):
+            assert found.own["weight"][index] == pytest.approx(sum(rows), rel=1e-9, abs=1e-12)
+            for row, value in enumerate(rows):
+                expected = change(index, row) if index in added else 0.0
+                assert value == pytest.approx(expected, rel=1e-5, abs=1e-7), (index, row)
+        inputs = plain_inputs(method, tensors, own, shared, added=added)
+        whole = method.gradients(inputs, gradient)
+        assert whole.rows is None
+        assert whole.own == found.own
+
+    def test_weights_by_row_are_weights(
+        self, method: Method, shared: dict[str, Value], own: list[dict[str, Value]]
+    ) -> None:
+        """Each row is merged as by itself; one number for all rows is as if added to the weight."""
+        if not method.rows:
+            pytest.skip("the method's weights do not differ by row")
+        own = [{name: value for name, value in one.items() if name != "density"} for one in own]
+        tensors, added = _random(len(own), (6, 5)), _added(method, len(own), (6, 5), torch.float32)
+        merged = method.merge(plain_inputs(method, tensors, own, shared, added=added))
+        for row in range(6):
+            alone = [tensor[row : row + 1] for tensor in tensors]
+            more = {index: one[row : row + 1] for index, one in added.items()}
+            by_itself = method.merge(plain_inputs(method, alone, own, shared, added=more))
+            assert torch.equal(by_itself[0], merged[row])
+            moved = [
+                {**one, "weight": one["weight"] + float(more[index])} if index in more else one
+                for index, one in enumerate(own)
+            ]
+            as_weights = method.merge(plain_inputs(method, alone, moved, shared))
+            assert torch.allclose(by_itself, as_weights, atol=1e-5)
+        nothing = {index: torch.zeros(6, 1) for index in added}
+        plain = method.merge(plain_inputs(method, tensors, own, shared))
+        assert torch.equal(
+            method.merge(plain_inputs(method, tensors, own, shared, added=nothing)), plain
+        )
+
     def test_equal_settings_have_equal_effects(
         self, method: Method, shared: dict[str, Value], own: list[dict[str, Value]]
     ) -> None:
@@ -238,6 +326,17 @@ class MethodSuite:
 def _is_masked(method: Method, own: Sequence[Mapping[str, Value]], shared: Values) -> bool:
     inputs = plain_inputs(method, _random(len(own), (2,)), own, shared)
     return method.effect(inputs.shared, inputs.own, inputs.base).masked
+
+
+def _added(
+    method: Method, count: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64
+) -> dict[int, torch.Tensor]:
+    """Return what is added to the weights of every input but the base, by row."""
+    rows = (shape[0], *[1] * (len(shape) - 1))
+    found = dict(enumerate(_random(count, rows, dtype, seed=5)))
+    if method.uses_base:
+        found.pop(0)
+    return {index: 0.2 * added for index, added in found.items()}
 
 
 def _random(

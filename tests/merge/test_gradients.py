@@ -5,11 +5,12 @@ from __future__ import annotations
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-from evomerge.candidate import Conditional, Recipe, Slice, Source
+from evomerge.candidate import Coefficients, Conditional, Merge, Recipe, Slice, Source
 from evomerge.errors import MergeError
 from evomerge.merge import plan
 from evomerge.merge.gradients import recomputed
@@ -36,6 +37,12 @@ def wave(module):
     return sum(
         (parameter * (1 + index)).sin().sum() for index, parameter in enumerate(module.parameters())
     )
+
+
+def turned(module):
+    """Another one, of embeddings and head under both of their names."""
+    ends = module.get_input_embeddings().weight, module.get_output_embeddings().weight
+    return (3 * ends[0]).cos().sum() + (ends[0] * ends[1]).sum()
 
 
 def said(module):
@@ -65,6 +72,90 @@ def test_every_tensor_has_its_gradients(name, request):
         assert total == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)
     assert {each.models for each in found.values()} == {(*family.experts, family.base)}
     assert all(each.own["weight"][3] == 0 for each in found.values())
+
+
+ROWS = ("model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight", "model.norm.weight")
+METHODS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
+
+
+def merge_of(family, tables, name="task_arithmetic", **fixed):
+    """A merge with a weight for each expert and component, and what its rows add."""
+    weights = ((0.3, 0.2, 0.4), (0.1, 0.5, 0.2))
+    takes = method(name)
+    return Merge(
+        name,
+        family.experts,
+        family.base if takes.needs_base else None,
+        merges_base=takes.needs_base,
+        components=("mlp",),
+        own={"weight": (weights,)},
+        fixed=fixed | ({"density": 0.6} if "density" in takes.parameters else {}),
+        dtype="float64",
+        coefficients=Coefficients(tables),
+    )
+
+
+def tables_of(live, family, names=ROWS):
+    generator = np.random.default_rng(3)
+    shapes = {name: (len(family.experts), len(live.module.state_dict()[name])) for name in names}
+    return {
+        name: (0.1 * generator.standard_normal(shape)).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_rows_have_gradients_of_their_own(name, normalize, qwen2_family):
+    """Some rows' weights against central differences; all of them sum to the groups'."""
+    live = LiveModel(qwen2_family.models, dtype="float64")
+    check_rows(live, qwen2_family, name, normalize=normalize)
+
+
+def check_rows(live, family, name="task_arithmetic", **fixed):
+    tables = tables_of(live, family)
+    merge = merge_of(family, tables, name, **fixed)
+    with live.gradients(merge, rows=True) as tape:
+        wave(live.module).backward()
+        turned(live.module).backward()
+    by_row, by_number = tape.by_row(merge), tape.by_number(merge)
+    assert set(by_row) == {name for name, _ in live.module.named_parameters()}
+    sums = np.zeros((2, 3))
+    for tensor, found in by_row.items():
+        assert found.dtype == np.float32
+        assert found.shape == (3, len(live.module.state_dict()[tensor]))
+        sums[0 if "mlp" in tensor else 1] += found.sum(1, dtype=np.float64)
+    assert np.array(by_number["weight"])[0] == pytest.approx(sums, rel=1e-4, abs=1e-5)
+    for tensor, table in tables.items():
+        for expert, row in ((0, 5), (2, 7)):
+            values, steps = [], []
+            for step in (2.0**-17, -(2.0**-17)):
+                moved = table.copy()
+                moved[expert, row] += step
+                steps.append(float(moved[expert, row]))
+                live.write(merge_of(family, tables | {tensor: moved}, name, **fixed))
+                values.append(float(wave(live.module) + turned(live.module)))
+            expected = (values[0] - values[1]) / (steps[0] - steps[1])
+            assert by_row[tensor][expert, row] == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+def test_gradients_by_row_are_taken_where_they_are_wanted(llama_family):
+    live = LiveModel(llama_family.models, dtype="float64")
+    merge = replace(merge_of(llama_family, {}), coefficients=None)
+    with live.gradients(merge) as tape:
+        said(live.module).backward()
+    assert tape.by_row(merge) == {}
+    plain = tape.by_number(merge)
+    with live.gradients(merge, rows=True) as tape:
+        said(live.module).backward()
+    assert np.array(tape.by_number(merge)["weight"]) == pytest.approx(
+        np.array(plain["weight"]), rel=1e-9
+    )
+    bare = replace(
+        merge, method="slerp", experts=llama_family.experts[:1], own={}, fixed={"t": 0.5}
+    )
+    with pytest.raises(MergeError, match="slerp has no gradients by row"):
+        live.gradients(bare, rows=True).__enter__()
 
 
 def test_slices_are_told_apart(llama_family):

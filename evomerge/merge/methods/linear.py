@@ -27,16 +27,17 @@ def linear(inputs: Inputs) -> torch.Tensor:
     Raises:
         MergeError: The weights sum to 0 and are to be normalised.
     """
-    from evomerge.merge.methods.tensors import weighted_sum
+    from evomerge.merge.methods.tensors import weighted_sum, weights_of
 
-    weights = _weights(inputs.own)
+    weights = weights_of(inputs, range(len(inputs.models)))
     total = weighted_sum(map(inputs.tensor, range(len(weights))), weights)
     if not inputs.shared["normalize"]:
         return total
     divisor = sum(weights)
-    if divisor == 0:
+    if not _all(divisor):
+        found = weights if isinstance(divisor, float) else "of a row"
         raise MergeError(
-            f"{inputs.name}: the weights {weights} sum to 0 and cannot be normalised; change one, or set "
+            f"{inputs.name}: the weights {found} sum to 0 and cannot be normalised; change one, or set "
             "normalize: false"
         )
     return total.div_(divisor)
@@ -44,12 +45,21 @@ def linear(inputs: Inputs) -> torch.Tensor:
 
 def gradients(inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
     """Return ⟨g, θ_i⟩ by the weight of model i; where `normalize`, (⟨g, θ_i⟩ - ⟨g, merged⟩) / Σ w."""
-    from evomerge.merge.methods.tensors import summed_gradients
+    from evomerge.merge.methods.tensors import (
+        counts_rows,
+        summed_gradients,
+        weight_gradients,
+        weights_of,
+    )
 
-    weights, normalize = _weights(inputs.own), bool(inputs.shared["normalize"])
-    tensors = map(inputs.tensor, range(len(weights)))
-    by_weight, _ = summed_gradients(gradient, tensors, weights, normalize)
-    return NumberGradients({"weight": tuple(by_weight)})
+    places = range(len(inputs.models))
+    weights = weights_of(inputs, places)
+    by_row = counts_rows(inputs, weights)
+    smallest = 0.0 if inputs.shared["normalize"] else None
+    tensors = map(inputs.tensor, places)
+    found, _ = summed_gradients(gradient, tensors, weights, smallest, by_row=by_row)
+    own, rows = weight_gradients(inputs, places, found)
+    return NumberGradients({"weight": own}, rows=rows)
 
 
 def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
@@ -61,6 +71,10 @@ def effect(shared: Values, own: Sequence[Values], base: int | None) -> Effect:
     return summed({index: weight / divisor for index, weight in enumerate(weights)})
 
 
+def _all(weight: float | torch.Tensor) -> bool:
+    return bool(weight) if isinstance(weight, float | int) else bool(weight.all())
+
+
 def _weights(own: Sequence[Values]) -> list[float]:
     return [float(values["weight"]) for values in own]
 
@@ -70,6 +84,7 @@ LINEAR = Method(
     merge=linear,
     gradients=gradients,
     effect=effect,
+    rows=True,
     parameters={
         "weight": Parameter(
             "number",

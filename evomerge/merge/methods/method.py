@@ -58,6 +58,7 @@ class Inputs(Protocol):
         others: All inputs but the base.
         shared: Value of each parameter that holds for all inputs.
         own: Per input, value of each of its own parameters; the base's may lack some.
+        by_row: Whether gradients by the weights of single rows are wanted, too.
     """
 
     name: str
@@ -66,9 +67,14 @@ class Inputs(Protocol):
     others: tuple[int, ...]
     shared: Values
     own: tuple[Values, ...]
+    by_row: bool
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input."""
+        ...
+
+    def added(self, index: int) -> torch.Tensor | None:
+        """Return what is added to an input's `weight`: `[rows, 1, ...]`, `[1, 1, ...]`; None: nothing."""
         ...
 
     def delta(self, index: int) -> torch.Tensor:
@@ -95,10 +101,13 @@ class NumberGradients:
     Attributes:
         own: Parameter → one gradient an input; 0 for an input that has no such number (the base).
         shared: Parameter → gradient, for parameters that hold for all inputs.
+        rows: By the `weight` of each row, float64 `[inputs, rows]`, where that is wanted; its sum over rows
+            stands in `own`.
     """
 
     own: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     shared: Mapping[str, float] = field(default_factory=dict)
+    rows: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,8 @@ class Method:
         max_models: Most models, counted likewise; None: any number.
         reads_deltas: It reads task vectors; otherwise the models themselves.
         elects: It reads all task vectors twice, to elect signs.
-        rows: Its weights may differ by row (`Inputs.added`), and `gradients` tells those of each row.
+        rows: Its weights may differ by row (`Inputs.added`), and `gradients` tells those of each row where
+            `Inputs.by_row`.
         temporaries: How many tensors of the merged one's size its maths needs at once, task vectors apart.
         derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
             magnitudes, its random number.

@@ -65,15 +65,19 @@ class _Member:
 
 def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
     """Return the base plus the weighted, sparsified task vectors."""
-    from evomerge.merge.methods.tensors import elected_sum, weighted_sum
+    from evomerge.merge.methods.tensors import divisor_of, elected_sum, weighted_sum, weights_of
 
     assert inputs.base is not None  # needs_base
     base = inputs.tensor(inputs.base)
     # A weight of 0 adds nothing to any sum, elects nothing and agrees with nothing.
-    active = [index for index in inputs.others if inputs.own[index]["weight"] != 0]
+    active = [
+        index
+        for index in inputs.others
+        if inputs.own[index]["weight"] != 0 or inputs.added(index) is not None
+    ]
     if not active:
         return base
-    weights = [float(inputs.own[index]["weight"]) for index in active]
+    weights = weights_of(inputs, active)
     normalize = bool(inputs.shared["normalize"])
     if member.elect:
         mixed, divisor = elected_sum(_TaskVectors(member, inputs, active), weights)
@@ -81,8 +85,8 @@ def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
             mixed.div_(divisor.masked_fill_(divisor == 0, 1))
     else:
         mixed = weighted_sum((_sparsified(member, inputs, index) for index in active), weights)
-        if _divides(normalize, weights):
-            mixed.div_(sum(weights))
+        if normalize:
+            mixed.div_(divisor_of(weights, MIN_WEIGHTS))
     if inputs.shared["lambda"] != 1:
         mixed.mul_(float(inputs.shared["lambda"]))
     return mixed.add_(base)
@@ -93,20 +97,26 @@ def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> Number
 
     A weight of 0 counts like any other, though the merge leaves its model out.
     """
-    from evomerge.merge.methods.tensors import elected_gradients, summed_gradients
+    from evomerge.merge.methods.tensors import (
+        counts_rows,
+        elected_gradients,
+        summed_gradients,
+        weight_gradients,
+        weights_of,
+    )
 
-    weights = [float(inputs.own[index]["weight"]) for index in inputs.others]
+    weights = weights_of(inputs, inputs.others)
+    by_row = counts_rows(inputs, weights)
     deltas = _TaskVectors(member, inputs, inputs.others)
     normalize = bool(inputs.shared["normalize"])
     if member.elect:
-        by_weight, by_factor = elected_gradients(gradient, deltas, weights, normalize)
+        found, by_factor = elected_gradients(gradient, deltas, weights, normalize, by_row=by_row)
     else:
-        divides = _divides(normalize, weights)
-        by_weight, by_factor = summed_gradients(gradient, deltas, weights, divides)
-    own = [0.0] * len(inputs.models)
-    for index, derivative in zip(inputs.others, by_weight, strict=True):
-        own[index] = float(inputs.shared["lambda"]) * derivative
-    return NumberGradients({"weight": tuple(own)}, {"lambda": by_factor})
+        smallest = MIN_WEIGHTS if normalize else None
+        found, by_factor = summed_gradients(gradient, deltas, weights, smallest, by_row=by_row)
+    found.mul_(float(inputs.shared["lambda"]))
+    own, rows = weight_gradients(inputs, inputs.others, found)
+    return NumberGradients({"weight": own}, {"lambda": by_factor}, rows)
 
 
 def effect(member: _Member, shared: Values, own: Sequence[Values], base: int | None) -> Effect:
@@ -208,6 +218,7 @@ def _method(
         uses_base=True,
         reads_deltas=True,
         elects=member.elect,
+        rows=True,
         temporaries=8 if member.elect else 4,
         derived_bytes=0 if member.sparsifier is None else 4 if random else 8,
         ignored=("int8_mask", *(() if member.sparsifier else ("density", "rescale"))),

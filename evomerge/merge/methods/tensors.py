@@ -12,12 +12,16 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from evomerge.merge.methods.method import Inputs
+
 NORM_AS_0 = 1e-8  # of a vector whose angle is asked for
 MIN_NORM = 1e-7  # rescaling is skipped below (mergekit)
 CHUNK = 1 << 20  # elements; bounds the float64 copies
 PIECES = {"cpu": 1 << 16}  # elements whose products stay in the cache
 PIECE_ELSEWHERE = 1 << 24
 _WITHOUT_FLOAT64 = ("mps",)
+Weight = float | torch.Tensor
+"""Of a whole tensor; or of each of its rows, `[rows, 1, ...]`, `[1, 1, ...]` where they are alike."""
 
 
 def l1_norm(tensor: torch.Tensor) -> torch.Tensor:
@@ -52,6 +56,40 @@ def inner(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(total)
 
 
+def along(gradient: torch.Tensor, tensors: Iterable[torch.Tensor], *, by_row: bool) -> torch.Tensor:
+    """Return ⟨g, t⟩ for each tensor, float64 `[tensors, 1]`; of each row where `by_row`, `[tensors, rows]`.
+
+    Products are in the dtype of the maths, and so are the sums over a row; all on the CPU.
+    """
+    if not by_row:
+        found = [inner(gradient, tensor) for tensor in tensors]
+        return torch.tensor(found, dtype=torch.float64).view(-1, 1)
+    return torch.stack([_row_inner(gradient, tensor) for tensor in tensors]).cpu().double()
+
+
+def weights_of(inputs: Inputs, indices: Sequence[int]) -> list[Weight]:
+    """Return the weights of inputs, by row where something is added to them."""
+
+    def weight(index: int) -> Weight:
+        own, added = float(inputs.own[index]["weight"]), inputs.added(index)
+        return own if added is None else added + own
+
+    return [weight(index) for index in indices]
+
+
+def counts_rows(inputs: Inputs, weights: Sequence[Weight]) -> bool:
+    """Tell whether gradients have to be taken row by row: it is asked for, or the weights differ so."""
+    return inputs.by_row or any(isinstance(weight, torch.Tensor) for weight in weights)
+
+
+def divisor_of(weights: Sequence[Weight], smallest: float) -> Weight:
+    """Return Σ w, which normalises a sum; 1 where its magnitude is below `smallest`."""
+    total = sum(weights)
+    if isinstance(total, torch.Tensor):
+        return total.masked_fill(total.abs() < smallest, 1)
+    return total if abs(total) >= smallest else 1.0
+
+
 def rescaled(sparse: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
     """Give a sparsified task vector the L1 norm it had, unless that or its own is all but 0.
 
@@ -65,7 +103,7 @@ def rescaled(sparse: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
     return sparse.mul_(factor.to(sparse.dtype))
 
 
-def weighted_sum(tensors: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+def weighted_sum(tensors: Iterable[torch.Tensor], weights: Sequence[Weight]) -> torch.Tensor:
     """Return Σ w t in the order given, each product and each sum rounded once; tensors one at a time."""
     pairs = zip(tensors, weights, strict=True)
     first, factor = next(pairs)
@@ -83,14 +121,14 @@ def masked(delta: torch.Tensor, numbers: torch.Tensor, density: float) -> torch.
     return kept.mul_(delta)
 
 
-def elected_signs(deltas: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+def elected_signs(deltas: Iterable[torch.Tensor], weights: Sequence[Weight]) -> torch.Tensor:
     """Return the sign, 1 or -1, of each entry of the sum of weighted deltas; 1 where the sum is 0."""
     total = weighted_sum(deltas, weights)
     return torch.ge(total, 0, out=total).mul_(2).sub_(1)
 
 
 def elected_sum(
-    deltas: Iterable[torch.Tensor], weights: Sequence[float]
+    deltas: Iterable[torch.Tensor], weights: Sequence[Weight]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Elect a sign for each entry and sum what agrees with it (TIES' elect and disjoint merge).
 
@@ -116,35 +154,50 @@ def elected_sum(
 def summed_gradients(
     gradient: torch.Tensor,
     tensors: Iterable[torch.Tensor],
-    weights: Sequence[float],
-    normalize: bool,
-) -> tuple[list[float], float]:
-    """Return ⟨g, ∂m/∂w_i⟩ for each tensor, and ⟨g, m⟩, of m = Σ w t / W, W being Σ w (`normalize`) or 1."""
-    along = [inner(gradient, tensor) for tensor in tensors]
-    mixed = sum(w * a for w, a in zip(weights, along, strict=True))
-    if normalize:
-        total = sum(weights)
-        mixed /= total
-        along = [(each - mixed) / total for each in along]
-    return along, mixed
+    weights: Sequence[Weight],
+    smallest: float | None,
+    *,
+    by_row: bool,
+) -> tuple[torch.Tensor, float]:
+    """Return ⟨g, ∂m/∂w_i⟩ for each tensor as `along` does, and ⟨g, m⟩, of m = Σ w t / W.
+
+    Args:
+        gradient: By m.
+        tensors: One a weight.
+        weights: Of whole tensors or, where `by_row`, of rows.
+        smallest: W is Σ w, and 1 where that is smaller; None: W is 1.
+        by_row: Whether the weight of each row counts for itself.
+    """
+    found = along(gradient, tensors, by_row=by_row)
+    factors = _factors(weights)
+    mixed = (factors * found).sum(0)
+    if smallest is not None:
+        total = factors.sum(0)
+        divides = total.abs() >= smallest
+        total.masked_fill_(~divides, 1)
+        mixed = mixed / total
+        found = (found - divides * mixed) / total
+    return found, float(mixed.sum())
 
 
 def elected_gradients(
     gradient: torch.Tensor,
     deltas: Iterable[torch.Tensor],
-    weights: Sequence[float],
+    weights: Sequence[Weight],
     normalize: bool,
-) -> tuple[list[float], float]:
+    *,
+    by_row: bool,
+) -> tuple[torch.Tensor, float]:
     """As `summed_gradients`, entry by entry over the deltas that agree with the elected sign.
 
     The elected signs are held fixed, so the gradients are exact wherever no entry is about to change its
     sign, and say nothing of what such a change would bring. A weight of 0 is taken to be about to rise: its
     model agrees where its delta has the elected sign, and where no other model has a say.
     """
-    if any(weights):  # a weight of 0 has no say in the sums
+    if any(isinstance(weight, torch.Tensor) or weight for weight in weights):
         signs = elected_signs(deltas, weights)
         mixed, divisor = elected_sum(deltas, weights)
-    else:
+    else:  # weights of 0 have no say in the sums
         signs, mixed = torch.ones_like(gradient), torch.zeros_like(gradient)
         divisor = mixed
     unopposed = mixed == 0
@@ -155,13 +208,67 @@ def elected_gradients(
         divisor = divisor.masked_fill(indivisible, 1)
         pull, average = gradient / divisor, average.div_(divisor)
         mixed = mixed / divisor
-    gradients = []
-    for delta, weight in zip(deltas, weights, strict=True):
-        agrees = (delta * signs) * (weight or 1.0) > 0
-        if not weight:
-            agrees |= unopposed & (delta != 0)
-        gradients.append(inner(pull, (delta - average).mul_(agrees)))
-    return gradients, inner(gradient, mixed)
+    own = (
+        (delta - average).mul_(_agreeing(delta, signs, weight, unopposed))
+        for delta, weight in zip(deltas, weights, strict=True)
+    )
+    return along(pull, own, by_row=by_row), inner(gradient, mixed)
+
+
+def weight_gradients(
+    inputs: Inputs, indices: Sequence[int], found: torch.Tensor
+) -> tuple[tuple[float, ...], torch.Tensor | None]:
+    """Return the gradients by the weights of all inputs, and by those of their rows where that is wanted.
+
+    Args:
+        inputs: The inputs; those that are not in `indices` have gradients of 0.
+        indices: Which inputs are differentiated.
+        found: Their gradients, `[indices, rows]` or `[indices, 1]`.
+    """
+    rows = found.new_zeros(len(inputs.models), found.shape[1])
+    rows[list(indices)] = found
+    return tuple(rows.sum(1).tolist()), rows if inputs.by_row else None
+
+
+def _agreeing(
+    delta: torch.Tensor, signs: torch.Tensor, weight: Weight, unopposed: torch.Tensor
+) -> torch.Tensor:
+    if isinstance(weight, torch.Tensor):
+        rising = weight == 0
+        agrees = (delta * signs) * weight.masked_fill(rising, 1) > 0
+        return agrees.logical_or_(unopposed & rising & (delta != 0))
+    agrees = (delta * signs) * (weight or 1.0) > 0
+    return agrees if weight else agrees.logical_or_(unopposed & (delta != 0))
+
+
+def _row_inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the inner product of each row of two tensors of one shape; `[rows]`."""
+    rows, size = a.shape[0] if a.ndim else 1, a.numel()
+    if size == rows:
+        return (a * b).view(rows)
+    piece = PIECES.get(a.device.type, PIECE_ELSEWHERE)
+    if size <= piece:
+        return (a * b).flatten(1).sum(1)
+    step = max(1, piece * rows // size)
+    pairs = zip(torch.split(a, step), torch.split(b, step), strict=True)
+    return torch.cat([(one * other).flatten(1).sum(1) for one, other in pairs])
+
+
+def _factors(weights: Sequence[Weight]) -> torch.Tensor:
+    """Return weights as they multiply what `along` returns: float64 `[weights, rows]` or `[weights, 1]`."""
+    flat = [each.cpu().double().view(-1) for each in weights if isinstance(each, torch.Tensor)]
+    if not flat:
+        return torch.tensor(weights, dtype=torch.float64).view(-1, 1)
+    like = max(flat, key=len)
+    rest = iter(flat)
+    return torch.stack(
+        [
+            next(rest).expand_as(like)
+            if isinstance(each, torch.Tensor)
+            else like.new_full(like.shape, each)
+            for each in weights
+        ]
+    )
 
 
 def _summable(tensor: torch.Tensor) -> torch.Tensor:
