@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol, Self
 
+from evomerge.candidate.coefficients import Coefficients
 from evomerge.yaml_file import dump
 
 Cell = bool | int | float | str
@@ -40,6 +41,11 @@ class Candidate(Protocol):
     def text(self) -> str:
         """Return it as one line of JSON, floats in full: equal candidates have equal texts."""
         return json.dumps({"kind": self.kind, **vars(self)}, default=vars)
+
+    @property
+    def coefficients(self) -> Coefficients | None:
+        """What single tensors and rows add to its weights; None: nothing."""
+        return None
 
     def arrays(self) -> Mapping[str, bytes]:
         """Return the arrays that its text names by their digests: digest → bytes."""

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from evomerge.candidate import Coefficients
+from evomerge.candidate.coefficients import Array
 from evomerge.search.contributions import Contributions, p_worse
 from evomerge.search.samplers.descent import Step
 from evomerge.search.samplers.gradient import MOST_PATHS
@@ -108,6 +110,10 @@ class _Arm:
             return False
         self.best = (dict(params), result)
         return True
+
+
+def _coefficients(arm: _Arm) -> Coefficients | None:
+    return None if arm.best is None else arm.best[1].coefficients
 
 
 class Bandit(Sampler):
@@ -222,10 +228,34 @@ class Bandit(Sampler):
             self._descents.append((arm, own))
         arm.sampler.step_asked(replace(step, descent=own, params=arm.lower(step.params)))
 
-    def step_told(self, descent: int, gradients: Mapping[str, float] | None) -> None:
+    def step_told(
+        self,
+        descent: int,
+        gradients: Mapping[str, float] | None,
+        rows: Mapping[str, Array] | None = None,
+    ) -> None:
         """Take the gradient of the step in flight of a descent; None: it failed."""
         arm, own = self._descents[descent]
-        arm.sampler.step_told(own, gradients)
+        arm.sampler.step_told(own, gradients, rows)
+
+    def state(self, descent: int) -> bytes | None:
+        """Return what the gradients by rows made of a descent."""
+        arm, own = self._descents[descent]
+        return arm.sampler.state(own)
+
+    def restore(self, descent: int, state: bytes) -> None:
+        """Take back the `state` of a descent."""
+        arm, own = self._descents[descent]
+        arm.sampler.restore(own, state)
+
+    def coefficients(self, params: Params) -> Coefficients | None:
+        """Return those of the arm's sampler; of a point that is moved over or probed, of where it is from."""
+        arm = self._arm_of(params)
+        if params == self._taken_over(arm):
+            return _coefficients(self._leader())
+        if choice_of(self._space, params) != choice_of(self._space, arm.point):
+            return _coefficients(arm)
+        return arm.sampler.coefficients(arm.lower(params))
 
     def _descent(self, descent: int, params: Params) -> tuple[_Arm, int]:
         """Return the arm of a descent, and which of its sampler's descents it is."""

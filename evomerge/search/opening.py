@@ -56,6 +56,7 @@ def open_sampler(
         gold=counts,
         weights={goal.task: goal.weight for goal in campaign.objectives if goal.task in counts},
         batch=settings.gradient_items,
+        scales=_scales(campaign, space),
         arms=1 if choices is None else len(choices.settings.method),
     )
     several = len(aims.directions) > 1

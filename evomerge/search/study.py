@@ -11,6 +11,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from evomerge.candidate import Candidate
+from evomerge.candidate.coefficients import Array
 from evomerge.candidate.trial import (
     Cost,
     Entry,
@@ -21,6 +25,7 @@ from evomerge.candidate.trial import (
     Job,
     Outcome,
     Race,
+    Targets,
 )
 from evomerge.kinds import SearchSpace
 from evomerge.objective import Objectives, Ranked, finalists, loss_of, ranking
@@ -53,6 +58,7 @@ class Study:
         first: Points to try before the sampler's own, such as those of an earlier campaign.
         counts: Task → number of its search items with a gold answer, for the tasks that have any.
         race: What candidates are raced by; None: every candidate is scored in full.
+        targets: Task → what its teacher says of each search item with a gold answer.
         sampler: Another source of points than the campaign's sampler.
 
     Raises:
@@ -69,6 +75,7 @@ class Study:
         first: Sequence[Params] = (),
         counts: Mapping[str, int] | None = None,
         race: Race | None = None,
+        targets: Mapping[str, Targets] | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         logging.getLogger("optuna").setLevel(logging.ERROR)
@@ -76,6 +83,10 @@ class Study:
         self._space, self._aims, self._store = space, aims, store
         self._first, self._race = [dict(point) for point in first], race
         campaign = store.campaign
+        self._targets = targets or {}
+        self._gold_shares = {
+            goal.task: 0.5 for goal in campaign.objectives if goal.loss == "both"
+        }
         self._metrics = {goal.task: (goal.metric,) for goal in campaign.objectives}
         self._sampler = sampler or open_sampler(
             campaign, space, aims, counts or {}, store.planned_trials
@@ -83,9 +94,10 @@ class Study:
         self._in_flight = InFlight(space.distributions)
         self._incumbents = Incumbents(aims.directions)
         self._params: dict[int, dict[str, float]] = {}
+        self._candidates: dict[int, Candidate] = {}
         self._running: dict[int, Entry] = {}
         self._steps: dict[str, Step] = {}  # by the name of the job in flight
-        self._interrupted: list[Work] = []
+        self._interrupted: list[Job | Step] = []
         self._news: list[Told] = []
         self._replay(known)
 
@@ -119,7 +131,8 @@ class Study:
                 return self._gradient_job(step)
             number = self.tally.asked
             params = self._point(number)
-            entry = self._entry(number, params)
+            fine = None if number < len(self._first) else self._sampler.coefficients(params)
+            entry = _entry(number, self._space.candidate(params, fine))
             self._store.asked(entry, params, self._space.distributions)
             answer = self._take_asked(entry, params, number, entry.candidate.text())
             if answer is not None:
@@ -160,11 +173,11 @@ class Study:
         """Return the jobs that an earlier run left in flight, in the order in which they were asked."""
         left, self._interrupted = self._interrupted, []
         return [
-            job
-            for job in left
-            if not isinstance(job, Job)
-            or job.entry.number is None
-            or not self._in_flight.is_duplicate(job.entry.number)
+            self._gradient_job(one) if isinstance(one, Step) else one
+            for one in left
+            if isinstance(one, Step)
+            or one.entry.number is None
+            or not self._in_flight.is_duplicate(one.entry.number)
         ]
 
     def ranking(self) -> list[Ranked]:
@@ -175,7 +188,7 @@ class Study:
         """Give the trials in the order in which `select` should see them: behind all, those given up."""
         for some in (self.tally.scored, self.tally.given_up):
             for number in finalists(self._aims, ranking(self._aims, some.values())):
-                yield self._entry(number, self._params[number])
+                yield _entry(number, self._candidates[number])
 
     @property
     def _pending(self) -> int:
@@ -201,16 +214,20 @@ class Study:
                 break
         return params
 
-    def _entry(self, number: int, params: Params) -> Entry:
-        return Entry(f"trial {number}", self._space.candidate(params), number)
-
     def _job(self, number: int, entry: Entry) -> Job:
         race = against(self._race, self._incumbents.outcomes, number)
         return Job(entry, "search", self._metrics, race)
 
     def _gradient_job(self, step: Step) -> GradientJob:
-        candidate = self._space.candidate(step.params)
-        return GradientJob(step.name, candidate, step.items, step.shares)
+        candidate = self._space.candidate(step.params, step.coefficients)
+        targets = {
+            task: [self._targets[task][item] for item in items]
+            for task, items in step.items.items()
+            if task in self._targets
+        }
+        return GradientJob(
+            step.name, candidate, step.items, step.shares, step.rows, targets, self._gold_shares
+        )
 
     def _tell_trial(self, number: int, told: Told) -> None:
         """Record a trial, and those that waited for it, as worth the same at no cost."""
@@ -251,14 +268,18 @@ class Study:
         trace = "" if found.failure is None else found.failure.trace
         if reason is None:
             gradients = self._space.gradient(step.params, found)
-            if not all(map(math.isfinite, [found.loss, *gradients.values()])):
+            fine = (bool(np.isfinite(one).all()) for one in found.rows.values())
+            if not (all(map(math.isfinite, [found.loss, *gradients.values()])) and all(fine)):
                 gradients, reason = None, f"{FailureKind.NOT_FINITE}: the gradients are not finite"
         loss = None if gradients is None else found.loss
         cost = GRADIENT_COST * job.count
-        self._store.gradient_told(
-            step.descent, step.number, loss, gradients or {}, reason, cost, trace
-        )
-        self._take_gradients(step, gradients, reason, cost)
+        with self._store.together():
+            self._store.gradient_told(
+                step.descent, step.number, loss, gradients or {}, reason, cost, trace
+            )
+            self._take_gradients(step, gradients, reason, cost, found.rows)
+            if step.rows:
+                self._store.keep_state(step.descent, self._sampler.state(step.descent))
 
     def _replay(self, known: Sequence[Known]) -> None:
         """Do again what the store recorded, in the order in which it happened; then add what is new."""
@@ -278,6 +299,14 @@ class Study:
                 self._replay_trial(stored, unanswered, told=told)
             else:
                 self._replay_step(stored, told=told)
+        for descent, state in self._store.states().items():
+            self._sampler.restore(descent, state)
+        self._interrupted = [
+            self._sampler.step(one.descent, one.number, one.params, one.items)
+            if isinstance(one, Step)
+            else one
+            for one in self._interrupted
+        ]
         for number, copied in unanswered.items():
             self._tell_trial(number, copied)
         for point, result in inside.items():
@@ -305,7 +334,7 @@ class Study:
         else:
             self._take_step(step)
             if stored.told_seq is None:
-                self._interrupted.append(self._gradient_job(step))
+                self._interrupted.append(step)
 
     def _take_baseline(self, baseline: StoredBaseline, inside: dict[_Point, Measurement]) -> None:
         result = inside.pop(_point_of(baseline.params), None)
@@ -316,6 +345,7 @@ class Study:
         """Put a trial in flight; return the outcome of an earlier one with the same candidate."""
         self._sampler.asked(number, params)
         self._params[number] = dict(params)
+        self._candidates[number] = entry.candidate
         self.tally.asked += 1
         self._running[number] = entry
         answer = self._in_flight.start(number, params, text)
@@ -325,6 +355,9 @@ class Study:
     def _take_told(self, number: int, outcome: Outcome, values: Sequence[float] | None) -> None:
         del self._running[number]
         result = None if values is None else self._result(values, outcome)
+        fine = self._candidates[number].coefficients
+        if result is not None and fine is not None:
+            result = replace(result, coefficients=fine)
         self.tally.take(number, outcome, result)
         if result is not None:
             self._incumbents.note(result.values, result.violations, outcome)
@@ -335,17 +368,26 @@ class Study:
         self._steps[step.name] = step
 
     def _take_gradients(
-        self, step: Step, gradients: Mapping[str, float] | None, failure: str | None, cost: int
+        self,
+        step: Step,
+        gradients: Mapping[str, float] | None,
+        failure: str | None,
+        cost: int,
+        rows: Mapping[str, Array] | None = None,
     ) -> None:
         del self._steps[step.name]
         self.tally.items += cost
         self.tally.gradient_failure = failure or self.tally.gradient_failure
-        self._sampler.step_told(step.descent, gradients)
+        self._sampler.step_told(step.descent, gradients, rows)
 
     def _result(self, values: Sequence[float], outcome: Outcome) -> Measurement:
         violations = self._aims.violations(outcome)
         loss = loss_of(self._aims.mean(values), violations)
         return Measurement(tuple(values), loss, violations, outcome)
+
+
+def _entry(number: int, candidate: Candidate) -> Entry:
+    return Entry(f"trial {number}", candidate, number)
 
 
 _Point = tuple[tuple[str, float], ...]

@@ -1,7 +1,8 @@
-"""The append-only table of events in `study.db`: all that a campaign did, in its order.
+"""The append-only table of events in `study.db`: all that a campaign did, in its order; arrays beside it.
 
 Rows are written once and never changed; a campaign's state is read from them in order. The content of an
-event is JSON, compressed: Python writes and reads every float exactly, NaN included.
+event is JSON, compressed: Python writes and reads every float exactly, NaN included. Arrays are bytes by
+key, each stored once: those of candidates by their digest, and the present state of each descent.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from evomerge.errors import ResultsError
 from evomerge.store.database import connect, connect_to_read, damaged, trouble
 from evomerge.store.folder import BACKUP
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Of the table and its contents, in SQLite's `user_version`. A database of another version is refused."""
 
 TABLE = "evomerge_events"
+ARRAYS = "evomerge_arrays"
 _CREATE = f"""
 CREATE TABLE {TABLE} (
     seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, content BLOB NOT NULL
 );
+CREATE TABLE {ARRAYS} (key TEXT PRIMARY KEY, content BLOB NOT NULL);
 CREATE INDEX {TABLE}_by_kind ON {TABLE} (kind, key);
 PRAGMA user_version = {SCHEMA_VERSION};
 PRAGMA journal_mode = WAL;
@@ -118,6 +121,46 @@ class EventLog:
         row = (kind, key, zlib.compress(text.encode(), _FAST))
         with self.transaction() as connection:
             connection.execute(f"INSERT INTO {TABLE} (kind, key, content) VALUES (?, ?, ?)", row)
+
+    def keep(self, key: str, content: bytes) -> None:
+        """Store an array, in the place of an earlier one of this key; as `append` does."""
+        query = f"INSERT OR REPLACE INTO {ARRAYS} (key, content) VALUES (?, ?)"
+        with self.transaction() as connection:
+            connection.execute(query, (key, content))
+
+    def drop(self, key: str) -> None:
+        """Delete an array, if it is there; as `append` does."""
+        with self.transaction() as connection:
+            connection.execute(f"DELETE FROM {ARRAYS} WHERE key = ?", (key,))
+
+    def has_array(self, key: str) -> bool:
+        """Tell whether there is such an array."""
+        query = f"SELECT 1 FROM {ARRAYS} WHERE key = ?"
+        return self.connection.execute(query, (key,)).fetchone() is not None
+
+    def array(self, key: str) -> bytes:
+        """Return an array, also after the file was closed.
+
+        Raises:
+            ResultsError: It is not there.
+        """
+        query = f"SELECT content FROM {ARRAYS} WHERE key = ?"
+        try:
+            found = self.connection.execute(query, (key,)).fetchone()
+        except sqlite3.ProgrammingError:  # closed
+            with closing(connect_to_read(self.path)) as connection:
+                found = connection.execute(query, (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise trouble(error, self.path) from None
+        if found is None:
+            raise damaged(f"an array is gone ({key})", self.path)
+        return bytes(found[0])
+
+    def arrays(self, prefix: str) -> dict[str, bytes]:
+        """Return the arrays whose keys begin so, by the rest of their keys."""
+        query = f"SELECT key, content FROM {ARRAYS} WHERE key LIKE ? || '%' ORDER BY key"
+        found = self.connection.execute(query, (prefix,)).fetchall()
+        return {key.removeprefix(prefix): bytes(content) for key, content in found}
 
     def read(self, *kinds: str, key: str | None = None) -> Iterator[Event]:
         """Give the events of some kinds (and one key) in their order."""

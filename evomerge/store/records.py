@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from evomerge.candidate import Candidate
+from evomerge.candidate import Arrays, Candidate, no_arrays
 from evomerge.candidate.trial import Entry, Outcome, Split, row_name
 from evomerge.kinds import read
 from evomerge.store.encoding import Ids, outcome_from_json
@@ -31,6 +31,7 @@ class StoredTrial:
             or pruned.
         asked_seq: Place in the order of all events, asked and told.
         told_seq: Place of its outcome in the same order; None as long as it is only asked.
+        arrays: Gives those that `form` names.
     """
 
     number: int
@@ -41,11 +42,12 @@ class StoredTrial:
     values: tuple[float, ...] | None = None
     asked_seq: int = 0
     told_seq: int | None = None
+    arrays: Arrays = field(default=no_arrays, compare=False, repr=False)
 
     @cached_property
     def candidate(self) -> Candidate:
         """What was tried; read when it is first needed."""
-        return read(self.form)
+        return read(self.form, self.arrays)
 
     @property
     def entry(self) -> Entry:
@@ -172,7 +174,8 @@ def read_trials(log: EventLog, ids: Ids) -> tuple[StoredTrial, ...]:
     for seq, kind, key, content in log.read("asked", "told"):
         if kind == "asked":
             form = content["candidate"]
-            found[key] = StoredTrial(content["number"], content["params"], form, asked_seq=seq)
+            number, params = content["number"], content["params"]
+            found[key] = StoredTrial(number, params, form, asked_seq=seq, arrays=log.array)
             continue
         values = content["values"]
         found[key] = replace(
@@ -219,7 +222,7 @@ def read_evaluations(
             content["kind"],
             content["number"],
             content["split"],
-            read(content["candidate"]),
+            read(content["candidate"], log.array),
             outcome_from_json(content["outcome"], ids(content["split"])),
         )
     winner = read_winner(log)
@@ -233,6 +236,6 @@ def read_winner(log: EventLog) -> Winner | None:
     """Read the winner, the last that was chosen; None before one is."""
     winner = None
     for *_, content in log.read("chosen"):
-        candidate = read(content["candidate"])
+        candidate = read(content["candidate"], log.array)
         winner = Winner(content["number"], content["how"], candidate)
     return winner

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Entry, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
@@ -166,6 +167,7 @@ class Store:
         with self._log.transaction() as connection:
             content = {"number": number, "params": dict(params)}
             content["candidate"] = candidate.text()
+            self._keep_arrays(candidate)
             self._log.append("asked", content, entry.key)
             attrs = {"method": candidate.label()}
             optuna_study.insert_running(connection, number, params, distributions, attrs)
@@ -241,7 +243,7 @@ class Store:
         cost_items: int = 0,
         trace: str = "",
     ) -> None:
-        """Record what came of a step, as in `StoredGradient`; one transaction.
+        """Record what came of a step, as in `StoredGradient`; one transaction, `keep_state` with it.
 
         Raises:
             ValueError: The step was not asked, or was told already; or the loss is not a finite number,
@@ -261,6 +263,18 @@ class Store:
             }
             self._log.append("gradient told", content, key)
 
+    def keep_state(self, descent: int, state: bytes | None) -> None:
+        """Keep what gradients by rows made of a descent so far, in the place of what it was; None: nothing."""
+        key = f"{_STATE}{descent}"
+        if state is None:
+            self._log.drop(key)
+        else:
+            self._log.keep(key, state)
+
+    def states(self) -> dict[int, bytes]:
+        """Return the state of each descent that has one."""
+        return {int(key): state for key, state in self._log.arrays(_STATE).items()}
+
     def add_baseline(self, params: Mapping[str, float], values: Sequence[float]) -> None:
         """Record a point that is told to the sampler but was asked for by no trial."""
         self._log.append("baseline", {"params": dict(params), "values": list(values)})
@@ -276,7 +290,9 @@ class Store:
             "candidate": entry.candidate.text(),
             "outcome": outcome_to_json(outcome, self._ids(job.split)),
         }
-        self._log.append("evaluated", content, f"{entry.key} on {job.split}")
+        with self._log.transaction():
+            self._keep_arrays(entry.candidate)
+            self._log.append("evaluated", content, f"{entry.key} on {job.split}")
 
     def trials(self) -> tuple[StoredTrial, ...]:
         """Return every trial, in the order of their numbers."""
@@ -368,6 +384,11 @@ class Store:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _keep_arrays(self, candidate: Candidate) -> None:
+        for digest, content in candidate.arrays().items():
+            if not self._log.has_array(digest):
+                self._log.keep(digest, content)
 
     def _ids(self, split: Split) -> Ids:
         items = self.facts.get("items", {})

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from optuna.distributions import FloatDistribution
 
+from evomerge.candidate import Coefficients
+from evomerge.candidate.coefficients import Array
+from evomerge.search.samplers.scales import MEAN_DECAY, SQUARE_DECAY, TINY, FineScales
 from evomerge.search.samplers.unit_cube import Vector
 
 BATCH = 16
@@ -28,9 +31,6 @@ checkpoint scores worse than the one before goes on with steps half as long.
 CHECKPOINTS = (5, 10, 20, 40)
 """After so many steps the point is scored in full, as a trial; the last one ends the path."""
 
-_MEAN_DECAY, _SQUARE_DECAY = 0.9, 0.999  # Adam's own
-_TINY = 1e-12
-
 
 @dataclass(frozen=True)
 class Step:
@@ -42,6 +42,8 @@ class Step:
         params: Where.
         items: Task → positions among the task's search items that have a gold answer, ascending.
         shares: Task → share of its mean loss in the total.
+        rows: Whether the gradients by the weights of single rows are wanted, too.
+        coefficients: What tensors and rows add to the weights there.
     """
 
     descent: int
@@ -49,6 +51,8 @@ class Step:
     params: Mapping[str, float]
     items: Mapping[str, tuple[int, ...]]
     shares: Mapping[str, float]
+    rows: bool = False
+    coefficients: Coefficients | None = None
 
     @property
     def name(self) -> str:
@@ -75,6 +79,7 @@ class Descent:
         shares: Task → share of its mean loss.
         seed: Of the mini-batches.
         batch: Items of each task that one step reads.
+        fine: The coefficients of tensors and rows.
         steps: How many were taken.
         busy: A step is in flight.
         due: The point is to be scored in full.
@@ -89,6 +94,7 @@ class Descent:
     shares: Mapping[str, float]
     seed: int
     batch: int = BATCH
+    fine: FineScales = field(default_factory=FineScales)
     steps: int = 0
     busy: bool = False
     due: bool = False
@@ -116,13 +122,25 @@ class Descent:
     def next_step(self) -> Step:
         """Return the step to be taken now."""
         items = {task: self._batch(task) for task in self.counts}
-        return Step(self.index, self.steps, self.point, items, self.shares)
+        return self.at(self.steps, self.point, items)
 
-    def learn(self, gradients: Mapping[str, float] | None) -> None:
+    def at(
+        self, number: int, params: Mapping[str, float], items: Mapping[str, tuple[int, ...]]
+    ) -> Step:
+        """Return a step, with the coefficients as they are now."""
+        rows = bool(self.fine.scales)
+        fine = self.fine.coefficients
+        return Step(self.index, number, params, items, self.shares, rows, fine)
+
+    def learn(
+        self, gradients: Mapping[str, float] | None, rows: Mapping[str, Array] | None = None
+    ) -> None:
         """Go a step down.
 
         Args:
             gradients: Dimension → gradient of the loss; None where it could not be taken: the path ends.
+            rows: Tensor → gradient by the weight of each row, `[experts, rows]`; None: not at hand, since the
+                step is repeated and `fine` is restored afterwards.
         """
         self.busy = False
         if gradients is None or not all(map(math.isfinite, gradients.values())):
@@ -132,12 +150,14 @@ class Descent:
             [self._chained(name, gradients.get(name, 0.0)) for name in self.distributions]
         )
         self.steps += 1
-        self._mean = _MEAN_DECAY * self._mean + (1 - _MEAN_DECAY) * along
-        self._square = _SQUARE_DECAY * self._square + (1 - _SQUARE_DECAY) * along**2
-        mean = self._mean / (1 - _MEAN_DECAY**self.steps)
-        square = self._square / (1 - _SQUARE_DECAY**self.steps)
-        moved = self._at - self.length * mean / (np.sqrt(square) + _TINY)
+        self._mean = MEAN_DECAY * self._mean + (1 - MEAN_DECAY) * along
+        self._square = SQUARE_DECAY * self._square + (1 - SQUARE_DECAY) * along**2
+        mean = self._mean / (1 - MEAN_DECAY**self.steps)
+        square = self._square / (1 - SQUARE_DECAY**self.steps)
+        moved = self._at - self.length * mean / (np.sqrt(square) + TINY)
         self._at = np.clip(moved, *self._ends())
+        if rows is not None:
+            self.fine.learn(rows, self.length, self.steps)
         self.due = self.steps in CHECKPOINTS
         self.over = self.steps >= CHECKPOINTS[-1]
 

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from evomerge.candidate import Coefficients
+from evomerge.candidate.coefficients import Array
 from evomerge.search.samplers.cmaes import SIGMA, CmaEsSampler
 from evomerge.search.samplers.descent import Descent, Step
 from evomerge.search.samplers.optuna_samplers import NsgaSampler
+from evomerge.search.samplers.scales import FineScales
 from evomerge.search.samplers.sampler import Measurement, Params, Problem, Sampler
 
 AROUND = 0.05
@@ -93,9 +96,31 @@ class DescentSampler(Sampler):
             self._paths.append(self._path(step.params))
         self._paths[step.descent].busy = True
 
-    def step_told(self, descent: int, gradients: Mapping[str, float] | None) -> None:
+    def step_told(
+        self,
+        descent: int,
+        gradients: Mapping[str, float] | None,
+        rows: Mapping[str, Array] | None = None,
+    ) -> None:
         """Take the gradients of a path's step in flight; None: it failed."""
-        self._paths[descent].learn(gradients)
+        self._paths[descent].learn(gradients, rows)
+
+    def state(self, descent: int) -> bytes | None:
+        """Return the coefficients of a path's tensors and rows; None once its last point was asked for."""
+        path = self._paths[descent]
+        return path.fine.state if path.fine.tables and (path.due or not path.over) else None
+
+    def restore(self, descent: int, state: bytes) -> None:
+        """Take back the `state` of a path."""
+        self._paths[descent].fine.restore(state)
+
+    def coefficients(self, params: Params) -> Coefficients | None:
+        """Return those of the path whose checkpoint the point is, else those of the best point known."""
+        for path in self._paths:
+            if path.due and path.point == params:
+                return path.fine.coefficients
+        best = min(self._results, key=lambda noted: noted[0], default=None)
+        return None if best is None else best[2].coefficients
 
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
         """Return the point of a checkpoint, or what the sampler beside the paths or after them proposes."""
@@ -137,8 +162,8 @@ class DescentSampler(Sampler):
         self, descent: int, number: int, params: Params, items: Mapping[str, tuple[int, ...]]
     ) -> Step:
         """Return a step as it was asked for before."""
-        shares = self._shares[descent % len(self._shares)]
-        return Step(descent, number, dict(params), dict(items), shares)
+        path = self._paths[descent] if descent < len(self._paths) else self._path(params)
+        return path.at(number, dict(params), dict(items))
 
     def _path(self, start: Params) -> Descent:
         problem, index = self._problem, len(self._paths)
@@ -150,16 +175,20 @@ class DescentSampler(Sampler):
             self._shares[index % len(self._shares)],
             problem.seed,
             batch=problem.batch,
+            fine=FineScales([one for one in problem.scales if one != "group"]),
         )
 
     def _start(self) -> dict[str, float]:
-        """Return the best point from which no path began; the middle of the space if there is none."""
+        """Return the best point from which no path began; the middle of the space if there is none.
+
+        Where tensors and rows add nothing: so paths differ.
+        """
         begun = [path.start for path in self._paths]
-        fresh = [(loss, params) for loss, params, _ in self._results if params not in begun]
-        if fresh and len(self._shares) == 1:
-            return min(fresh, key=lambda pair: pair[0])[1]
-        if self._results:
-            return min(self._results, key=lambda noted: noted[0])[1]
+        plain = [(loss, at) for loss, at, result in self._results if result.coefficients is None]
+        fresh = [pair for pair in plain if pair[1] not in begun]
+        for found in (fresh if len(self._shares) == 1 else [], plain):
+            if found:
+                return min(found, key=lambda pair: pair[0])[1]
         ranges = self._problem.distributions
         return {name: float(np.mean([one.low, one.high])) for name, one in ranges.items()}
 

@@ -13,6 +13,8 @@ from typing import ClassVar
 import numpy as np
 from optuna.distributions import FloatDistribution
 
+from evomerge.candidate import Coefficients
+from evomerge.candidate.coefficients import Array
 from evomerge.candidate.trial import Outcome
 from evomerge.objective import Direction
 from evomerge.search.samplers.descent import BATCH, Step
@@ -33,6 +35,8 @@ class Problem:
         gold: Task → number of its search items with a gold answer, for the tasks that have any.
         weights: Task → weight of its objective, for the tasks of `gold`.
         batch: Items of each task that one gradient reads.
+        scales: Of the coefficients that a descent learns: `group`, and `tensor` and `row` where the candidates
+            take them.
         arms: Searches among which the trials are shared out.
     """
 
@@ -44,6 +48,7 @@ class Problem:
     gold: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     batch: int = BATCH
+    scales: Sequence[str] = ("group",)
     arms: int = 1
 
 
@@ -56,18 +61,21 @@ class Measurement:
         loss: One number to minimise that orders points as the campaign does, constraints included.
         violations: By how much each constraint is missed; met where at most 0.
         outcome: With the score of each item; None: not at hand.
+        coefficients: What single tensors and rows add to the weights at the point.
     """
 
     values: tuple[float, ...]
     loss: float
     violations: tuple[float, ...] = ()
     outcome: Outcome | None = field(default=None, compare=False, repr=False)
+    coefficients: Coefficients | None = None
 
 
 class Sampler:
     """A source of points; derive from it and override what the sampler learns from.
 
-    Every call but `propose`, `next_step` and `step` is repeated when a campaign is resumed.
+    Every call but `propose`, `coefficients`, `next_step`, `step` and `state` is repeated when a campaign is
+    resumed, without the gradients by rows; what these made is restored at the end.
 
     Attributes:
         learns: From results. One that does not spreads over methods and subsets by itself.
@@ -85,6 +93,10 @@ class Sampler:
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
         """Return a point for trial `number`; another `attempt` may give another point."""
         raise TypeError(f"{type(self).__name__} must override `propose`")
+
+    def coefficients(self, params: Params) -> Coefficients | None:
+        """Return what single tensors and rows add to the weights at a point that was proposed last."""
+        return None
 
     def asked(self, number: int, params: Params) -> None:
         """Note that trial `number` is in flight, at the point proposed or another."""
@@ -129,8 +141,26 @@ class Sampler:
     def step_asked(self, step: Step) -> None:
         """Note that a step is in flight."""
 
-    def step_told(self, descent: int, gradients: Mapping[str, float] | None) -> None:
-        """Take the gradient of the step in flight of a descent; None: it failed."""
+    def step_told(
+        self,
+        descent: int,
+        gradients: Mapping[str, float] | None,
+        rows: Mapping[str, Array] | None = None,
+    ) -> None:
+        """Take the gradient of the step in flight of a descent; None: it failed.
+
+        Args:
+            descent: Which one.
+            gradients: Dimension → gradient.
+            rows: Tensor → gradient by the weight of each row, `[experts, rows]`; None: not at hand.
+        """
+
+    def state(self, descent: int) -> bytes | None:
+        """Return what the gradients by rows made of a descent; None: nothing, or it is over."""
+        return None
+
+    def restore(self, descent: int, state: bytes) -> None:
+        """Take back the `state` of a descent."""
 
 
 def seed_of(seed: int, number: int, attempt: int = 0) -> int:
