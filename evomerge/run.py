@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from evomerge.candidate.trial import Entry, Job, Outcome, Race, Split
+from evomerge.candidate.trial import (
+    Entry,
+    Job,
+    Outcome,
+    Race,
+    Split,
+    TargetJob,
+    Targets,
+    TargetsFound,
+)
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
 from evomerge.kinds import kind_of
@@ -28,12 +37,15 @@ from evomerge.scoring import gold_count
 from evomerge.search.history import Known
 from evomerge.search.loop import explore
 from evomerge.search.racing import race_of, unbounded
+from evomerge.search.samplers import sampler_class
 from evomerge.search.selection import choose_winner, compared_baselines, pick_finalists
 from evomerge.search.study import Study
+from evomerge.search.teachers import KEY, from_bytes, teacher_jobs, to_bytes
 from evomerge.space import Baseline
 from evomerge.store import Store, refuse_existing
 from evomerge.workers import Pool, Started, WorkerSetup, open_pool
 from evomerge.workers.imports import import_quickly
+from evomerge.workers.pool import Answer, Work
 
 
 def search(
@@ -156,14 +168,16 @@ def _run(store: Store, ready: Preflight, pool: Pool, display: Display) -> Result
             display.say(note)
     aims = Objectives.of(campaign, store.facts, store.evaluations(), "search")
     aims.check()
+    counts = _gold_counts(ready)
     study = Study(
         ready.space,
         aims,
         store,
         known=_known(store, baselines),
         first=store.facts.get("first", ()),
-        counts=_gold_counts(ready),
+        counts=counts,
         race=_race(ready, aims, display),
+        targets=_targets(ready, store, bench, counts) if sampler_class(campaign).needs_gold else {},
     )
     explore(campaign, store, study, pool, display)
     if study.tally.gradient_failure is not None:
@@ -194,6 +208,17 @@ def _gold_counts(ready: Preflight) -> dict[str, int]:
     """Return how many search items of each task have a gold answer, without the tasks that have none."""
     counts = {goal.task: gold_count(ready.items, goal.task) for goal in ready.campaign.objectives}
     return {task: count for task, count in counts.items() if count}
+
+
+def _targets(
+    ready: Preflight, store: Store, bench: _Bench, counts: Mapping[str, int]
+) -> dict[str, Targets]:
+    """Return what each task's teacher says of its search items, computed once a campaign."""
+    jobs = teacher_jobs(ready.campaign, store.evaluations(), ready.items.higher_is_better)
+    jobs = [job for job in jobs if job.task in counts]
+    bench.ask_teachers([job for job in jobs if not store.arrays.has(f"{KEY}{job.task}")])
+    tasks = [job.task for job in jobs if store.arrays.has(f"{KEY}{job.task}")]
+    return {task: from_bytes(store.arrays.get(f"{KEY}{task}")) for task in tasks}
 
 
 def _race(ready: Preflight, aims: Objectives, display: Display) -> Race | None:
@@ -253,15 +278,31 @@ class _Bench:
         missing = [one for one in candidates if self.store.evaluation(one.key, split) is None]
         if not missing:
             return 0
-        jobs = iter([Job(one, split, self.metrics(split)) for one in missing])
+        jobs: Iterator[Work] = iter([Job(one, split, self.metrics(split)) for one in missing])
         pace = Pace(self.display, stage, len(missing))
         for job, outcome in _in_turn(self.pool, jobs):
-            self.store.record(job, outcome)
-            pace.step(failed=outcome.failure is not None)
+            if isinstance(job, Job) and isinstance(outcome, Outcome):
+                self.store.record(job, outcome)
+                pace.step(failed=outcome.failure is not None)
         return len(missing)
 
+    def ask_teachers(self, jobs: Sequence[TargetJob]) -> None:
+        """Let teachers read the search items, and keep what they say; without it the gold answer counts."""
+        if not jobs:
+            return
+        pace = Pace(self.display, "teachers", len(jobs))
+        for job, found in _in_turn(self.pool, iter(jobs)):
+            if isinstance(job, TargetJob) and isinstance(found, TargetsFound):
+                if found.failure is None:
+                    self.store.arrays.keep(f"{KEY}{job.task}", to_bytes(found.targets))
+                else:
+                    self.display.say(
+                        f"{job.name} failed, so gold answers count: {found.failure.reason}"
+                    )
+                pace.step(failed=found.failure is not None)
 
-def _in_turn(pool: Pool, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome]]:
+
+def _in_turn(pool: Pool, jobs: Iterator[Work]) -> Iterator[tuple[Work, Answer]]:
     running = 0
     while True:
         while pool.free and (job := next(jobs, None)) is not None:
@@ -269,10 +310,8 @@ def _in_turn(pool: Pool, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome]]:
             running += 1
         if not running:
             return
-        done, outcome = pool.next()
+        yield pool.next()
         running -= 1
-        if isinstance(done, Job) and isinstance(outcome, Outcome):
-            yield done, outcome
 
 
 def _save(store: Store, winner: Entry, board: Leaderboard, display: Display) -> None:

@@ -45,9 +45,10 @@ class Search(Settings):
     candidate is scored in full."""
     gradient_items: Count = 16
     """Items of each task that one step of a descent reads, drawn again for every step."""
-    scales: tuple[Scale, ...] = ("group", "tensor", "row")
+    scales: tuple[Scale, ...] | None = None
     """What a descent learns a coefficient of each expert for: every `group` (layers × component; always
-    among them), every `tensor`, every output `row`; a weight is the sum of the three."""
+    among them), every `tensor`, every output `row`; a weight is the sum of the three. Default: all that the
+    methods take."""
     deterministic: bool = False
     """Take results in the order of asking, so that several workers ask for the very same trials whichever
     is faster."""
@@ -73,7 +74,9 @@ class Search(Settings):
 
     @field_validator("scales")
     @classmethod
-    def _with_group(cls, scales: tuple[Scale, ...]) -> tuple[Scale, ...]:
+    def _with_group(cls, scales: tuple[Scale, ...] | None) -> tuple[Scale, ...] | None:
+        if scales is None:
+            return None
         found = f"found [{', '.join(scales)}]"
         if len(set(scales)) < len(scales):
             raise ValueError(f"{found}, expected each scale once")

@@ -13,6 +13,8 @@ from evomerge.search.bandit import Bandit
 from evomerge.search.contributions import contributions_of
 from evomerge.search.samplers import SAMPLERS, Problem, Sampler, sampler_class
 
+SCALES = ("group", "tensor", "row")
+
 
 def open_sampler(
     campaign: Campaign,
@@ -71,3 +73,18 @@ def open_sampler(
         return kind(part)
 
     return Bandit(choices, build, trials, contributions_of(aims), several=several)
+
+
+def _scales(campaign: Campaign, space: SearchSpace) -> tuple[str, ...]:
+    """Return the scales of the coefficients that descents learn."""
+    asked = campaign.search.scales
+    if asked is None:
+        return SCALES if space.takes_rows else SCALES[:1]
+    if len(asked) > 1 and not space.takes_rows:
+        methods = " and ".join(campaign.space.method)
+        raise CampaignError(
+            f"found [{', '.join(asked)}]; weights by tensor and row need a searched weight and a method "
+            f"that takes them, {methods} does not; expected [group]",
+            field="search.scales",
+        )
+    return asked

@@ -41,6 +41,7 @@ from evomerge.search.tally import GRADIENT_COST, Ended, Tally
 from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
 from evomerge.workers.pool import Answer, Work
 
+_STATE = "descent:"  # of the store's arrays, with the descent's number behind it
 _ATTEMPTS = 3  # draws before a candidate near one in flight is let pass
 
 
@@ -84,9 +85,7 @@ class Study:
         self._first, self._race = [dict(point) for point in first], race
         campaign = store.campaign
         self._targets = targets or {}
-        self._gold_shares = {
-            goal.task: 0.5 for goal in campaign.objectives if goal.loss == "both"
-        }
+        self._gold_shares = {goal.task: 0.5 for goal in campaign.objectives if goal.loss == "both"}
         self._metrics = {goal.task: (goal.metric,) for goal in campaign.objectives}
         self._sampler = sampler or open_sampler(
             campaign, space, aims, counts or {}, store.planned_trials
@@ -277,9 +276,14 @@ class Study:
             self._store.gradient_told(
                 step.descent, step.number, loss, gradients or {}, reason, cost, trace
             )
-            self._take_gradients(step, gradients, reason, cost, found.rows)
+            self._take_gradients(step, gradients, reason, cost, found.rows or None)
             if step.rows:
-                self._store.keep_state(step.descent, self._sampler.state(step.descent))
+                self._keep_state(step.descent)
+
+    def _keep_state(self, descent: int) -> None:
+        state = self._sampler.state(descent)
+        if state is not None:
+            self._store.arrays.keep(f"{_STATE}{descent}", state)
 
     def _replay(self, known: Sequence[Known]) -> None:
         """Do again what the store recorded, in the order in which it happened; then add what is new."""
@@ -299,8 +303,8 @@ class Study:
                 self._replay_trial(stored, unanswered, told=told)
             else:
                 self._replay_step(stored, told=told)
-        for descent, state in self._store.states().items():
-            self._sampler.restore(descent, state)
+        for descent, state in self._store.arrays.beginning(_STATE).items():
+            self._sampler.restore(int(descent), state)
         self._interrupted = [
             self._sampler.step(one.descent, one.number, one.params, one.items)
             if isinstance(one, Step)

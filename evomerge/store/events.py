@@ -53,10 +53,15 @@ class Event(NamedTuple):
 
 
 class EventLog:
-    """The events of one open database."""
+    """The events of one open database.
+
+    Attributes:
+        arrays: Bytes by key, beside them.
+    """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self.connection = path, connection
+        self.arrays = ArrayTable(self)
 
     @classmethod
     def open(cls, path: Path, *, write: bool) -> EventLog:
@@ -122,46 +127,6 @@ class EventLog:
         with self.transaction() as connection:
             connection.execute(f"INSERT INTO {TABLE} (kind, key, content) VALUES (?, ?, ?)", row)
 
-    def keep(self, key: str, content: bytes) -> None:
-        """Store an array, in the place of an earlier one of this key; as `append` does."""
-        query = f"INSERT OR REPLACE INTO {ARRAYS} (key, content) VALUES (?, ?)"
-        with self.transaction() as connection:
-            connection.execute(query, (key, content))
-
-    def drop(self, key: str) -> None:
-        """Delete an array, if it is there; as `append` does."""
-        with self.transaction() as connection:
-            connection.execute(f"DELETE FROM {ARRAYS} WHERE key = ?", (key,))
-
-    def has_array(self, key: str) -> bool:
-        """Tell whether there is such an array."""
-        query = f"SELECT 1 FROM {ARRAYS} WHERE key = ?"
-        return self.connection.execute(query, (key,)).fetchone() is not None
-
-    def array(self, key: str) -> bytes:
-        """Return an array, also after the file was closed.
-
-        Raises:
-            ResultsError: It is not there.
-        """
-        query = f"SELECT content FROM {ARRAYS} WHERE key = ?"
-        try:
-            found = self.connection.execute(query, (key,)).fetchone()
-        except sqlite3.ProgrammingError:  # closed
-            with closing(connect_to_read(self.path)) as connection:
-                found = connection.execute(query, (key,)).fetchone()
-        except sqlite3.DatabaseError as error:
-            raise trouble(error, self.path) from None
-        if found is None:
-            raise damaged(f"an array is gone ({key})", self.path)
-        return bytes(found[0])
-
-    def arrays(self, prefix: str) -> dict[str, bytes]:
-        """Return the arrays whose keys begin so, by the rest of their keys."""
-        query = f"SELECT key, content FROM {ARRAYS} WHERE key LIKE ? || '%' ORDER BY key"
-        found = self.connection.execute(query, (prefix,)).fetchall()
-        return {key.removeprefix(prefix): bytes(content) for key, content in found}
-
     def read(self, *kinds: str, key: str | None = None) -> Iterator[Event]:
         """Give the events of some kinds (and one key) in their order."""
         places = ", ".join("?" * len(kinds))
@@ -178,6 +143,48 @@ class EventLog:
         """Tell whether there is such an event."""
         query = f"SELECT 1 FROM {TABLE} WHERE kind = ? AND key = ? LIMIT 1"
         return self.connection.execute(query, (kind, key)).fetchone() is not None
+
+
+class ArrayTable:
+    """Bytes by key, each stored once; in the open transaction or one of their own, as events are."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    def keep(self, key: str, content: bytes) -> None:
+        """Store bytes, in the place of earlier ones of this key."""
+        query = f"INSERT OR REPLACE INTO {ARRAYS} (key, content) VALUES (?, ?)"
+        with self._log.transaction() as connection:
+            connection.execute(query, (key, content))
+
+    def has(self, key: str) -> bool:
+        """Tell whether anything is under a key."""
+        query = f"SELECT 1 FROM {ARRAYS} WHERE key = ?"
+        return self._log.connection.execute(query, (key,)).fetchone() is not None
+
+    def get(self, key: str) -> bytes:
+        """Return what is under a key, also after the file was closed.
+
+        Raises:
+            ResultsError: Nothing is.
+        """
+        query, path = f"SELECT content FROM {ARRAYS} WHERE key = ?", self._log.path
+        try:
+            found = self._log.connection.execute(query, (key,)).fetchone()
+        except sqlite3.ProgrammingError:  # closed
+            with closing(connect_to_read(path)) as connection:
+                found = connection.execute(query, (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise trouble(error, path) from None
+        if found is None:
+            raise damaged(f"an array is gone ({key})", path)
+        return bytes(found[0])
+
+    def beginning(self, prefix: str) -> dict[str, bytes]:
+        """Return what is under the keys that begin so, by the rest of each key."""
+        query = f"SELECT key, content FROM {ARRAYS} WHERE substr(key, 1, ?) = ? ORDER BY key"
+        found = self._log.connection.execute(query, (len(prefix), prefix)).fetchall()
+        return {key.removeprefix(prefix): bytes(content) for key, content in found}
 
 
 def _check(connection: sqlite3.Connection, path: Path, *, thorough: bool) -> None:

@@ -175,7 +175,7 @@ def read_trials(log: EventLog, ids: Ids) -> tuple[StoredTrial, ...]:
         if kind == "asked":
             form = content["candidate"]
             number, params = content["number"], content["params"]
-            found[key] = StoredTrial(number, params, form, asked_seq=seq, arrays=log.array)
+            found[key] = StoredTrial(number, params, form, asked_seq=seq, arrays=log.arrays.get)
             continue
         values = content["values"]
         found[key] = replace(
@@ -222,7 +222,7 @@ def read_evaluations(
             content["kind"],
             content["number"],
             content["split"],
-            read(content["candidate"], log.array),
+            read(content["candidate"], log.arrays.get),
             outcome_from_json(content["outcome"], ids(content["split"])),
         )
     winner = read_winner(log)
@@ -236,6 +236,6 @@ def read_winner(log: EventLog) -> Winner | None:
     """Read the winner, the last that was chosen; None before one is."""
     winner = None
     for *_, content in log.read("chosen"):
-        candidate = read(content["candidate"], log.array)
+        candidate = read(content["candidate"], log.arrays.get)
         winner = Winner(content["number"], content["how"], candidate)
     return winner

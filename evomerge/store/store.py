@@ -51,6 +51,7 @@ class Store:
         planned_trials: What the sampler plans for; `extend` leaves it as it was when the campaign began.
         ended: What ended the last run of the search, such as `trials`; None: nothing yet.
         finished: Whether all is done and saved, and nothing was asked for since.
+        arrays: Bytes by key: those that candidates name by digest, and what others keep there.
     """
 
     def __init__(self, folder: Path, lock: folders.FolderLock | None) -> None:
@@ -61,6 +62,7 @@ class Store:
             from evomerge.store import optuna_study  # only writers wait for Optuna and SQLAlchemy
 
             optuna_study.close_storage(optuna_study.open_storage(path))
+        self.arrays = self._log.arrays
         begun, *later = self._log.read("begun", "budget", "ended", "finished")
         self.facts: Mapping[str, Any] = begun.content["facts"]
         created = as_run(folder, begun.content["campaign"], self.facts, write=lock is not None)
@@ -243,7 +245,7 @@ class Store:
         cost_items: int = 0,
         trace: str = "",
     ) -> None:
-        """Record what came of a step, as in `StoredGradient`; one transaction, `keep_state` with it.
+        """Record what came of a step, as in `StoredGradient`; one transaction.
 
         Raises:
             ValueError: The step was not asked, or was told already; or the loss is not a finite number,
@@ -262,18 +264,6 @@ class Store:
                 "failure_trace": trace,
             }
             self._log.append("gradient told", content, key)
-
-    def keep_state(self, descent: int, state: bytes | None) -> None:
-        """Keep what gradients by rows made of a descent so far, in the place of what it was; None: nothing."""
-        key = f"{_STATE}{descent}"
-        if state is None:
-            self._log.drop(key)
-        else:
-            self._log.keep(key, state)
-
-    def states(self) -> dict[int, bytes]:
-        """Return the state of each descent that has one."""
-        return {int(key): state for key, state in self._log.arrays(_STATE).items()}
 
     def add_baseline(self, params: Mapping[str, float], values: Sequence[float]) -> None:
         """Record a point that is told to the sampler but was asked for by no trial."""
@@ -387,8 +377,8 @@ class Store:
 
     def _keep_arrays(self, candidate: Candidate) -> None:
         for digest, content in candidate.arrays().items():
-            if not self._log.has_array(digest):
-                self._log.keep(digest, content)
+            if not self.arrays.has(digest):
+                self.arrays.keep(digest, content)
 
     def _ids(self, split: Split) -> Ids:
         items = self.facts.get("items", {})

@@ -39,6 +39,7 @@ class Method:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     needs_base: bool = True
     gradients: object | None = "some"
+    rows: bool = False
 
 
 DENSE = {"weight": Parameter(), "density": Parameter(differentiable=False, default=1.0)}

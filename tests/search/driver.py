@@ -60,10 +60,12 @@ class Method:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     needs_base: bool = True
     gradients: object = "some"
+    rows: bool = False
 
 
 FACTS = {
     "task_arithmetic": Method({"weight": Parameter()}),
+    "linear": Method({"weight": Parameter()}, rows=True),
     "ties": Method(
         {"weight": Parameter(), "density": Parameter(differentiable=False, default=1.0)}
     ),
@@ -158,7 +160,16 @@ def gradient(job: GradientJob) -> Gradients:
     by_weight = job.shares["near"] * near[list(job.items["near"])].mean(axis=0)
     by_weight[0] += job.shares["text"] * text
     numbers = {"weight": tuple(((float(one),),) for one in by_weight)}
-    return Gradients(1.0, {}, numbers, cost=Cost(items=job.count))
+    rows = {"a": row_gradient(job), "b": row_gradient(job)[:, :1]} if job.rows else {}
+    return Gradients(1.0, {}, numbers, cost=Cost(items=job.count), rows=rows)
+
+
+def row_gradient(job: GradientJob) -> Any:
+    """Return the gradient by the weights of one expert's four rows, in a mini-batch of its own."""
+    fine = job.candidate.coefficients
+    at = np.zeros((1, 4), dtype=np.float32) if fine is None else fine.tables["a"]
+    apart = at - np.array([0.2, -0.1, 0.05, 0.0]) + 1e-3 * sum(job.items["near"])
+    return apart.astype(np.float32)
 
 
 def answer(work: Work) -> Outcome | Gradients:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from evomerge.errors import CampaignError
 from evomerge.search import study
 from evomerge.search.samplers import SAMPLERS, Sampler
 from evomerge.store import Store
@@ -95,3 +96,41 @@ def test_more_trials_leave_a_samplers_history_as_it_was(
 def trials(folder: Path) -> list[object]:
     with Store.open(folder, write=False) as store:
         return [(trial.params, trial.values) for trial in store.trials()]
+
+
+LINEAR = {"method": "linear"}
+"""A method whose weights may differ by row."""
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_campaign_of_rows_that_is_killed_again_and_again_has_the_same_history(
+    driver: ModuleType, tmp_path: Path, workers: int
+) -> None:
+    found = []
+    for name, reopen_at in {"whole": (), "killed": tuple(range(1, 60))}.items():
+        campaign = driver.fake_campaign(tmp_path / name, space=LINEAR, sampler="gradient")
+        driver.run(campaign, workers=workers, reopen_at=reopen_at)
+        found.append(driver.history(tmp_path / name))
+    assert found[0] == found[1]
+    fine = [row[2].coefficients for row in found[0] if isinstance(row, tuple)]
+    assert len({one for one in fine if one is not None}) >= 4, "no path learnt any coefficients"
+    tables = fine[-1].tables
+    assert tables["a"].shape == (1, 4)
+    assert tables["b"].shape == (1, 1)
+
+
+def test_an_array_is_stored_once_beside_the_state_of_the_path(
+    driver: ModuleType, tmp_path: Path
+) -> None:
+    campaign = driver.fake_campaign(tmp_path / "out", space=LINEAR, sampler="gradient")
+    driver.run(campaign)
+    with Store.open(tmp_path / "out", write=False) as store:
+        kept = set(store.arrays.beginning(""))
+        named = {t.candidate.coefficients for t in store.trials()}
+        assert {one.digest for one in named if one is not None} | {"descent:0"} == kept
+
+
+def test_scales_that_no_method_takes_are_refused(driver: ModuleType, tmp_path: Path) -> None:
+    plain = driver.fake_campaign(tmp_path / "a", sampler="gradient", scales=["group", "row"])
+    with pytest.raises(CampaignError, match=r"search\.scales.*task_arithmetic does not"):
+        driver.open_study(plain)

@@ -20,6 +20,7 @@ class Method:
     parameters: dict = field(default_factory=dict)
     needs_base: bool = True
     gradients: object = "some"
+    rows: bool = False
 
 
 WEIGHT, NORMALIZE = Parameter(True, differentiable=True), Parameter(False, default=False)

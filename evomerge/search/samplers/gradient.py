@@ -16,8 +16,8 @@ from evomerge.candidate.coefficients import Array
 from evomerge.search.samplers.cmaes import SIGMA, CmaEsSampler
 from evomerge.search.samplers.descent import Descent, Step
 from evomerge.search.samplers.optuna_samplers import NsgaSampler
-from evomerge.search.samplers.scales import FineScales
 from evomerge.search.samplers.sampler import Measurement, Params, Problem, Sampler
+from evomerge.search.samplers.scales import FineScales
 
 AROUND = 0.05
 """First step size of CMA-ES around what the descents found, as a share of each range."""
@@ -106,9 +106,9 @@ class DescentSampler(Sampler):
         self._paths[descent].learn(gradients, rows)
 
     def state(self, descent: int) -> bytes | None:
-        """Return the coefficients of a path's tensors and rows; None once its last point was asked for."""
-        path = self._paths[descent]
-        return path.fine.state if path.fine.tables and (path.due or not path.over) else None
+        """Return the coefficients of a path's tensors and rows; None where it learns none."""
+        fine = self._paths[descent].fine
+        return fine.state if fine.tables else None
 
     def restore(self, descent: int, state: bytes) -> None:
         """Take back the `state` of a path."""

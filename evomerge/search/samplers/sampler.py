@@ -35,7 +35,7 @@ class Problem:
         gold: Task → number of its search items with a gold answer, for the tasks that have any.
         weights: Task → weight of its objective, for the tasks of `gold`.
         batch: Items of each task that one gradient reads.
-        scales: Of the coefficients that a descent learns: `group`, and `tensor` and `row` where the candidates
+        scales: Of the coefficients that a descent learns: `group`, and `tensor` and `row` where candidates
             take them.
         arms: Searches among which the trials are shared out.
     """
@@ -156,7 +156,7 @@ class Sampler:
         """
 
     def state(self, descent: int) -> bytes | None:
-        """Return what the gradients by rows made of a descent; None: nothing, or it is over."""
+        """Return what the gradients by rows made of a descent; None: nothing."""
         return None
 
     def restore(self, descent: int, state: bytes) -> None:

@@ -61,7 +61,8 @@ class FineScales:
         if not parts:
             return None
         first, *rest = parts
-        return Coefficients({name: sum((one[name] for one in rest), first[name]) for name in first})
+        total = {name: sum((one[name] for one in rest), first[name].copy()) for name in first}
+        return Coefficients(total)
 
     @property
     def state(self) -> bytes:

@@ -1,0 +1,87 @@
+"""The teachers of a campaign: which expert is the target of a task's loss, and what it says, as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from evomerge.candidate.trial import Entry, Target, TargetJob, Targets
+from evomerge.config import Campaign
+from evomerge.store import Evaluation
+
+KEY = "targets:"  # of a store's arrays, with the task behind it
+
+
+def teacher_jobs(
+    campaign: Campaign,
+    evaluations: tuple[Evaluation, ...],
+    higher_is_better: Callable[[str, str], bool],
+) -> list[TargetJob]:
+    """Return a job for each objective whose loss is not the gold answers' alone.
+
+    Args:
+        campaign: Its objectives say which loss, and may name the teacher; otherwise it is the expert that
+            is best on the task's search items, the first of equals.
+        evaluations: Those of the experts on `search`.
+        higher_is_better: Task and metric → the metric's direction.
+    """
+    experts = [
+        Entry(one.name, one.candidate, role="expert")
+        for one in evaluations
+        if one.kind == "expert" and one.split == "search"
+    ]
+    scored = {one.key: one.outcome for one in evaluations if one.split == "search"}
+    jobs = []
+    for goal in campaign.objectives:
+        if goal.loss == "gold":
+            continue
+        sign = 1 if higher_is_better(goal.task, goal.metric) else -1
+
+        def value(
+            one: Entry, task: str = goal.task, metric: str = goal.metric, s: int = sign
+        ) -> float:
+            scores = scored[one.key].scores
+            return s * scores[task].values[metric].value if task in scores else -float("inf")
+
+        named = [one for one in experts if goal.teacher in (None, one.name)]
+        jobs += [TargetJob(max(named, key=value).candidate, goal.task)] if named else []
+    return jobs
+
+
+def to_bytes(targets: Targets) -> bytes:
+    """Return targets as a safetensors file: all items' numbers in one row, and their shapes."""
+    there = [one for one in targets if one is not None]
+    shapes = [(0, 0) if one is None else one.logprobs.shape for one in targets]
+    parts: dict[str, np.ndarray] = {"shapes": np.array(shapes, dtype=np.int32).reshape(-1, 2)}
+    parts["logprobs"] = _flat([one.logprobs for one in there], np.float16)
+    parts["tokens"] = _flat([one.tokens for one in there if one.tokens is not None], np.int32)
+    parts["rest"] = _flat([one.rest for one in there if one.rest is not None], np.float16)
+    return bytes(save(parts))
+
+
+def from_bytes(content: bytes) -> tuple[Target | None, ...]:
+    """Return the targets of `to_bytes`."""
+    parts = load(content)
+    found: list[Target | None] = []
+    at = row = 0
+    for positions, count in parts["shapes"].tolist():
+        if not positions:
+            found.append(None)
+            continue
+        piece, rows = slice(at, at + positions * count), slice(row, row + positions)
+        logprobs = parts["logprobs"][piece].reshape(positions, count)
+        if len(parts["tokens"]):
+            tokens = parts["tokens"][piece].reshape(positions, count)
+            found.append(Target(logprobs, tokens, parts["rest"][rows]))
+        else:
+            found.append(Target(logprobs))
+        at, row = piece.stop, rows.stop
+    return tuple(found)
+
+
+def _flat(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    if not parts:
+        return np.zeros(0, dtype)
+    return np.concatenate([part.reshape(-1) for part in parts]).astype(dtype)
