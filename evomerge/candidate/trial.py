@@ -106,6 +106,26 @@ class Race:
     alpha: float = 0.1
 
 
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What a teacher says at each scored position of one item, in the order in which they are read.
+
+    Attributes:
+        logprobs: Log-probabilities, float16 `[positions, k]`; of a multiple-choice item one row over its
+            choices.
+        tokens: Which tokens they are of, int32 `[positions, k]`, the k likeliest; None: all, in order.
+        rest: Logarithm of what all other tokens share, float16 `[positions]`; None where `tokens` is.
+    """
+
+    logprobs: np.ndarray[Any, np.dtype[np.float16]]
+    tokens: np.ndarray[Any, np.dtype[np.int32]] | None = None
+    rest: np.ndarray[Any, np.dtype[np.float16]] | None = None
+
+
+Targets = Sequence[Target | None]
+"""One an item with a gold answer; None where the teacher itself is wrong, so that its word is not taken."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One evaluation: a candidate, scored on the items of one split.
@@ -115,6 +135,8 @@ class Job:
         split: Which items to score it on.
         metrics: Per task, the metrics wanted; empty: those that the objectives search or report.
         race: None: all items are scored. Only on `search`: the other splits stay unbiased.
+        targets: Task → what its teacher says of each of the split's items, wrong or not; needed where
+            `teacher_divergence` is asked for.
 
     Raises:
         ValueError: A race on another split.
@@ -124,6 +146,7 @@ class Job:
     split: Split
     metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     race: Race | None = None
+    targets: Mapping[str, Targets] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.race is not None and self.split != "search":
@@ -237,26 +260,6 @@ class Outcome:
     cost: Cost = field(default_factory=Cost)
     worker: str = ""
     pruned: Pruned | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """What a teacher says at each scored position of one item, in the order in which they are read.
-
-    Attributes:
-        logprobs: Log-probabilities, float16 `[positions, k]`; of a multiple-choice item one row over its
-            choices.
-        tokens: Which tokens they are of, int32 `[positions, k]`, the k likeliest; None: all, in order.
-        rest: Logarithm of what all other tokens share, float16 `[positions]`; None where `tokens` is.
-    """
-
-    logprobs: np.ndarray[Any, np.dtype[np.float16]]
-    tokens: np.ndarray[Any, np.dtype[np.int32]] | None = None
-    rest: np.ndarray[Any, np.dtype[np.float16]] | None = None
-
-
-Targets = Sequence[Target | None]
-"""One an item with a gold answer; None where the teacher itself is wrong, so that its word is not taken."""
 
 
 @dataclass(frozen=True)

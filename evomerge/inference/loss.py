@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from evomerge.candidate.trial import Target
+from evomerge.inference.divergence import cut
 from evomerge.inference.encoding import Reading
 
 
@@ -43,6 +44,17 @@ class Question:
     def reads(self) -> int:
         """How many positions are scored."""
         return sum(each.reads for each in self.readings)
+
+    @property
+    def positions(self) -> int:
+        """At how many positions a teacher is asked: the scored ones; once for a choice."""
+        return 1 if self.right else self.reads
+
+    def by_reading(self, target: Target | None) -> list[Target | None]:
+        """Share a target out among the readings; a choice has none of its own."""
+        if target is None or self.right:
+            return [None] * len(self.readings)
+        return list(cut(target, [each.reads for each in self.readings]))
 
 
 def item_losses(sums: Tensor, questions: Sequence[Question]) -> Tensor:

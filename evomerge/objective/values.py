@@ -13,9 +13,17 @@ Better = Callable[[str, str], bool]
 """(task, metric) → whether a higher value is better."""
 
 LOWER_IS_BETTER = frozenset(
-    {"bits_per_byte", "brier_score", "byte_perplexity", "perplexity", "ter", "word_perplexity"}
+    {
+        "bits_per_byte",
+        "brier_score",
+        "byte_perplexity",
+        "perplexity",
+        "teacher_divergence",
+        "ter",
+        "word_perplexity",
+    }
 )
-"""Those of lm-eval's registered metrics that are better when lower."""
+"""Those of ours and of lm-eval's registered metrics that are better when lower."""
 
 LOGARITHMS = frozenset({"gold_loglikelihood"})
 """Metrics in nats: their share is that of the probabilities, as it is 1 / share of the perplexities."""

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from evomerge.candidate.trial import Split, Target, Targets
 from evomerge.errors import TaskError
-from evomerge.inference.divergence import Divergence, Listener, cut, joined, told
+from evomerge.inference.divergence import Divergence, Listener, joined, told
 from evomerge.inference.encoding import Encoder
 from evomerge.inference.engine import Engine
 from evomerge.inference.loss import Question, item_divergences, item_losses
 from evomerge.inference.preambles import common_length
 from evomerge.scoring.tokenised import TokenisedLeaf
 from evomerge.tasks.items import Items
+from evomerge.tasks.metrics import TEACHER_DIVERGENCE
 from evomerge.tasks.rendering import Leaf
 
 _CACHED_SHARE = 8  # a shared token's keys and values take about that part of what a token takes
@@ -39,14 +40,6 @@ class _Chosen:
     weight: float  # of the item's loss in the total
     target: Target | None
     gold_share: float
-
-    @property
-    def told(self) -> list[Target | None]:
-        """What a teacher says at the scored positions of each reading; a choice has none of its own."""
-        readings = self.question.readings
-        if self.target is None or self.question.right:
-            return [None] * len(readings)
-        return list(cut(self.target, [each.reads for each in readings]))
 
     @property
     def reads(self) -> int:
@@ -171,6 +164,28 @@ class ItemLoss:
             for question in questions
         )
 
+    def checked_targets(
+        self, engine: Engine, task: str, split: Split, targets: Targets | None
+    ) -> list[Target]:
+        """Return targets that hold one for each item with a gold answer.
+
+        Raises:
+            TaskError: They do not, or are not of these items.
+        """
+        if targets is None:
+            raise TaskError(
+                f'task "{task}": {TEACHER_DIVERGENCE} needs what a teacher says of its {split} items; '
+                "none came with the job"
+            )
+        positions = range(len(self._questions_of(engine.encoder, task, split)))
+        found = [each for _, each in self._pick(engine, task, split, positions, targets) if each]
+        if len(found) < len(positions):
+            raise TaskError(
+                f'task "{task}": {TEACHER_DIVERGENCE} needs what a teacher says of every item, and of '
+                f"{len(positions) - len(found)} of {len(positions)} {split} items it says nothing"
+            )
+        return found
+
     def _pick(
         self,
         engine: Engine,
@@ -195,7 +210,9 @@ class ItemLoss:
             question = questions[position]
             if question is not None:
                 if target is not None:
-                    _check(target, question, engine.vocabulary, f'task "{task}", item {position}')
+                    check_target(
+                        target, question, engine.vocabulary, f'task "{task}", item {position}'
+                    )
                 picked.append((question, target))
         return picked
 
@@ -249,10 +266,13 @@ def _losses(part: Sequence[_Chosen], engine: Engine) -> Tensor:
         batch_tokens=engine.room.gradient_pass,
         preambles=not engine.room.recompute,
     )
-    divergence = Divergence([target for each in part for target in each.told])
-    sums, _ = engine.read(batches, len(readings), divergence)
+    divergence = Divergence(
+        [target for each in part for target in each.question.by_reading(each.target)]
+    )
+    has_teacher = any(target is not None for target in targets)
+    sums, _ = engine.read(batches, len(readings), divergence if has_teacher else None)
     golds = item_losses(sums, questions)
-    if not any(target is not None for target in targets):
+    if not has_teacher:
         return golds
     taught = [0.0 if each.target is None else 1 - each.gold_share for each in part]
     found = item_divergences(sums, divergence.sums(sums), questions, targets)
@@ -274,13 +294,12 @@ def _target(
     return target if is_right or mistaken else None
 
 
-def _check(target: Target, question: Question, vocabulary: int, where: str) -> None:
+def check_target(target: Target, question: Question, vocabulary: int, where: str) -> None:
     """Raise TaskError unless a target is of an item's scored positions."""
     rows, columns = target.logprobs.shape
-    positions = 1 if question.right else question.reads
     outcomes = len(question.right) or vocabulary
-    if rows != positions or (target.tokens is None and columns != outcomes):
+    if rows != question.positions or (target.tokens is None and columns != outcomes):
         raise TaskError(
             f"{where}: the target is of {rows} positions with {columns} outcomes, and the item has "
-            f"{positions} with {outcomes}; take the targets again"
+            f"{question.positions} with {outcomes}; take the targets again"
         )

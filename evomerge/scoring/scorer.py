@@ -6,22 +6,25 @@ import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from evomerge.candidate.trial import Split, TaskScores
+from evomerge.candidate.trial import Split, Target, Targets, TaskScores
 from evomerge.inference.batches import Batch
+from evomerge.inference.divergence import Divergence
 from evomerge.inference.drafts import Drafts
 from evomerge.inference.encoding import Encoder, Reading
 from evomerge.inference.engine import Engine
 from evomerge.inference.generation import Prompt
+from evomerge.inference.loss import Question, item_divergences
 from evomerge.scoring.item_loss import ItemLoss
 from evomerge.scoring.tokenised import TokenisedLeaf
 from evomerge.tasks.items import Items
-from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY
+from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY, TEACHER_DIVERGENCE
 from evomerge.tasks.rendering import Leaf
 from evomerge.tasks.scores import Asked, LeafValues, assemble
 
@@ -103,6 +106,7 @@ class Scorer:
         metrics: Mapping[str, tuple[str, ...] | None],
         *,
         bootstrap_iterations: int = 0,
+        targets: Mapping[str, Targets] = MappingProxyType({}),
     ) -> Scored:
         """Score a module as it is now.
 
@@ -114,16 +118,21 @@ class Scorer:
             metrics: Requested task or group → its metrics; None: every metric, as `lm_eval` gives them,
                 and ours, over the items that have a gold answer.
             bootstrap_iterations: Draws for standard errors without a closed form; 0: they have none.
+            targets: Requested task or group → what its teacher says of each item, for
+                `teacher_divergence`.
 
         Raises:
-            TaskError: An unknown task, split or metric, or an item that cannot be scored.
+            TaskError: An unknown task, split or metric, an item that cannot be scored, or a teacher that is
+                missing or says nothing of an item.
             ModelError: The module is recurrent.
             NotFinite: The logits are NaN or infinite.
             Collapsed: The module writes the same token over and over, whatever it is asked.
         """
         asked = self._asked(split, metrics)
         whole = {task: range(len(self._items.ids(task, split))) for task in asked}
-        (scored,) = self._scored(self.engine(module), split, asked, [whole], bootstrap_iterations)
+        (scored,) = self._scored(
+            self.engine(module), split, asked, targets, [whole], bootstrap_iterations
+        )
         return scored
 
     def score_in_blocks(
@@ -132,6 +141,8 @@ class Scorer:
         split: Split,
         metrics: Mapping[str, tuple[str, ...]],
         blocks: Sequence[Mapping[str, Sequence[int]]],
+        *,
+        targets: Mapping[str, Targets] = MappingProxyType({}),
     ) -> Iterator[Scored]:
         """Score a module block by block, for a caller that may stop in between. Raises as `score` does.
 
@@ -140,13 +151,14 @@ class Scorer:
             split: Which items.
             metrics: Requested task or group → its metrics.
             blocks: Task → which of its items, by position among `Items.ids`, ascending; no item twice.
+            targets: As `score` takes them.
 
         Yields:
             The scores on all items so far, in the order of `Items.ids`, aggregated as if they were
             scored in one go; a task without any is left out. Tokens and items count all blocks so far.
         """
         asked = self._asked(split, metrics)
-        yield from self._scored(self.engine(module), split, asked, blocks, 0)
+        yield from self._scored(self.engine(module), split, asked, targets, blocks, 0)
 
     def forget_drafts(self) -> None:
         """Forget what earlier candidates wrote; scores stay the same, the next one takes longer."""
@@ -162,6 +174,7 @@ class Scorer:
         engine: Engine,
         split: Split,
         asked: Mapping[str, Asked],
+        targets: Mapping[str, Targets],
         blocks: Sequence[Mapping[str, Sequence[int]]],
         iterations: int,
     ) -> Iterator[Scored]:
@@ -169,12 +182,22 @@ class Scorer:
             task: [LeafValues(leaf, metrics) for leaf in self._items.leaves(task, split)]
             for task, metrics in asked.items()
         }
+        said = {
+            task: self.loss.checked_targets(engine, task, split, targets.get(task))
+            for task, metrics in asked.items()
+            if TEACHER_DIVERGENCE in (metrics.golds or ())
+        }
         generated = items = 0
         for block in blocks:
             parts = [
-                _Part(self.tokenised(engine.encoder, values.leaf), values, positions)
+                _Part(
+                    self.tokenised(engine.encoder, values.leaf),
+                    values,
+                    positions,
+                    said.get(task, ())[first : first + len(values.leaf.docs)],
+                )
                 for task, leaves in found.items()
-                for values, positions in _shared_out(leaves, block.get(task, ()))
+                for values, positions, first in _shared_out(leaves, block.get(task, ()))
                 if positions
             ]
             generated += _answer(engine, parts)
@@ -189,10 +212,12 @@ class _Part:
     tokenised: TokenisedLeaf
     values: LeafValues
     positions: Sequence[int]
+    targets: Sequence[Target]  # one a document where a teacher is asked for, else none
 
     @property
     def reads_requests(self) -> bool:
-        needed = self.values.requests or GOLD_PROBABILITY in self.values.golds
+        choices = GOLD_PROBABILITY in self.values.golds or TEACHER_DIVERGENCE in self.values.golds
+        needed = self.values.requests or choices
         return needed and not self.tokenised.writes
 
     @property
@@ -212,29 +237,43 @@ class _Part:
             return [each for of_request in self.tokenised.requests[position] for each in of_request]
         return list(self.tokenised.golds[position]) if self.values.golds else []
 
+    def taught(self) -> list[tuple[Question, Target]]:
+        """Return the documents' questions with what a teacher says of them; empty without a teacher."""
+        if not self.targets:
+            return []
+        found = [(self.tokenised.questions[n], self.targets[n]) for n in self.positions]
+        return [(question, target) for question, target in found if question is not None]
+
 
 def _shared_out(
     leaves: Sequence[LeafValues], positions: Sequence[int]
-) -> Iterator[tuple[LeafValues, Sequence[int]]]:
-    """Share a task's positions out among its leaves."""
+) -> Iterator[tuple[LeafValues, Sequence[int], int]]:
+    """Share a task's positions out among its leaves; beside each, at which position it begins."""
     first = 0
     for values in leaves:
         stop = first + len(values.leaf.docs)
-        yield values, [position - first for position in positions if first <= position < stop]
+        yield values, [each - first for each in positions if first <= each < stop], first
         first = stop
 
 
 def _answer(engine: Engine, parts: Sequence[_Part]) -> int:
     """Score the documents of all parts in one go; return how many tokens were generated."""
     readings, prompts, batches = _planned(engine, parts)
+    told = {
+        id(reading): target
+        for part in parts
+        for question, whole in part.taught()
+        for reading, target in zip(question.readings, question.by_reading(whole), strict=True)
+    }
+    divergence = Divergence([told.get(id(reading)) for reading in readings])
     with torch.inference_mode():
-        sums, greedy = engine.read(batches, len(readings))
+        sums, greedy = engine.read(batches, len(readings), divergence if told else None)
         written = engine.write(prompts)
     stopping = engine.encoder.stopping
     texts = (
         stopping.text(each, prompt.rule) for each, prompt in zip(written, prompts, strict=True)
     )
-    found = zip(sums.tolist(), greedy.tolist(), strict=True)
+    found = zip(sums.tolist(), greedy.tolist(), divergence.sums(sums).tolist(), strict=True)
     answers = {id(reading): answer for reading, answer in zip(readings, found, strict=True)}
     for part in parts:
         cut = [any(each.truncated for each in part.readings(n)) for n in part.positions]
@@ -263,8 +302,8 @@ def _planned(
     return planned
 
 
-_Answers = Mapping[int, tuple[float, bool]]
-"""id of a reading → its log-likelihood, and whether greedy decoding writes it."""
+_Answers = Mapping[int, tuple[float, bool, float]]
+"""id of a reading → log-likelihood, whether greedy decoding writes it, divergence from a teacher."""
 
 
 def _responses(part: _Part, answers: _Answers) -> list[list[list[Any]]]:
@@ -281,7 +320,21 @@ def _responses(part: _Part, answers: _Answers) -> list[list[list[Any]]]:
 
 def _golds(part: _Part, metric: str, answers: _Answers) -> list[float | None]:
     """Return one value a document; None where its gold answer, if it has one, was not read."""
+    if metric == TEACHER_DIVERGENCE:
+        return _divergences(part, answers)
     return [_gold(part, position, metric, answers) for position in part.positions]
+
+
+def _divergences(part: _Part, answers: _Answers) -> list[float | None]:
+    taught = part.taught()
+    questions = [question for question, _ in taught]
+    found = [answers[id(reading)] for question in questions for reading in question.readings]
+    sums, apart = (torch.tensor([each[n] for each in found], dtype=torch.float64) for n in (0, 2))
+    values = item_divergences(sums, apart, questions, [target for _, target in taught])
+    return [
+        max(0.0, value / (question.scale * question.positions))  # what rounding leaves of 0
+        for question, value in zip(questions, values.tolist(), strict=True)
+    ]
 
 
 def _gold(part: _Part, position: int, metric: str, answers: _Answers) -> float | None:
@@ -300,7 +353,7 @@ def _gold(part: _Part, position: int, metric: str, answers: _Answers) -> float |
 
 def _together(readings: Sequence[Reading], answers: _Answers) -> tuple[float, bool]:
     found = [answers[id(reading)] for reading in readings]
-    return sum(value for value, _ in found), all(is_greedy for _, is_greedy in found)
+    return sum(value for value, _, _ in found), all(is_greedy for _, is_greedy, _ in found)
 
 
 def gold_probability(sums: Sequence[float], right: Sequence[bool]) -> float:

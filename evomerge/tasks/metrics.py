@@ -4,9 +4,11 @@ A metric is named `METRIC`, or `METRIC,FILTER` where it is there by several filt
 
 - `gold_loglikelihood`: mean token log-likelihood of the gold answer;
 - `gold_probability` (multiple choice): softmax over the choices' summed log-likelihoods, the gold's share;
-- `gold_exact_match`: teacher-forced, every token of the gold answer is the most likely one.
+- `gold_exact_match`: teacher-forced, every token of the gold answer is the most likely one;
+- `teacher_divergence`: Kullback-Leibler divergence from a teacher to the model, mean over the positions at
+  which the gold answer is read (multiple choice: over the distribution of the choices).
 
-Higher is better for all three.
+Higher is better for the first three, lower for the last, which needs a job that brings the teacher's word.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ Named = tuple[str, str]
 GOLD_LOGLIKELIHOOD = "gold_loglikelihood"
 GOLD_PROBABILITY = "gold_probability"
 GOLD_EXACT_MATCH = "gold_exact_match"
+TEACHER_DIVERGENCE = "teacher_divergence"
 _GOLD_METRICS: Mapping[str, tuple[str, ...]] = {
     "multiple_choice": (GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY, GOLD_EXACT_MATCH),
     "loglikelihood": (GOLD_LOGLIKELIHOOD, GOLD_EXACT_MATCH),
@@ -50,11 +53,11 @@ def task_metrics(
 def directions(loaded: Task | Group) -> dict[str, bool]:
     """Return metric → whether higher is better, by the names that `resolve` takes."""
     own = _group_directions(loaded) if isinstance(loaded, Group) else _task_directions(loaded)
-    return own | dict.fromkeys(gold_metrics(loaded), True)
+    return own | dict.fromkeys(gold_metrics(loaded), True) | {TEACHER_DIVERGENCE: False}
 
 
 def gold_metrics(loaded: Task | Group) -> tuple[str, ...]:
-    """Return our metrics that a task offers, or that all tasks of a group offer."""
+    """Return our metrics that a task offers, or that all tasks of a group offer, without a teacher."""
     offered = [_GOLD_METRICS.get(str(task.OUTPUT_TYPE), ()) for task in leaves(loaded)]
     return tuple(metric for metric in offered[0] if all(metric in each for each in offered))
 
@@ -89,8 +92,8 @@ def pair_of(task: Task, metric: str) -> Named:
 
 
 def is_gold(metric: str) -> bool:
-    """Whether a metric is one of ours on the gold answer."""
-    return metric in (GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY, GOLD_EXACT_MATCH)
+    """Whether a metric is one of ours, which read the gold answer."""
+    return metric in (GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY, GOLD_EXACT_MATCH, TEACHER_DIVERGENCE)
 
 
 def resolve(name: str, loaded: Task | Group, metric: str) -> Named:

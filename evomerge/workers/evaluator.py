@@ -167,11 +167,12 @@ class _Resident:
         return self._builders[candidate.kind]
 
     def _score(self, module: nn.Module, job: Job) -> Iterator[Scored]:
+        taught = {"targets": job.targets} if job.targets else {}  # which not every backend takes
         if job.race is None:
-            yield self._scorer.score(module, job.split, job.metrics)
+            yield self._scorer.score(module, job.split, job.metrics, **taught)
         else:
             yield from self._scorer.score_in_blocks(
-                module, job.split, job.metrics, blocks(job.race)
+                module, job.split, job.metrics, blocks(job.race), **taught
             )
 
     @contextmanager

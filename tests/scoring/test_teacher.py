@@ -15,6 +15,7 @@ from evomerge.candidate.trial import Target
 from evomerge.errors import TaskError
 from evomerge.inference import NotFinite, divergence
 from evomerge.inference.encoding import Encoder
+from evomerge.scoring import open_backend
 from evomerge.tasks import PromptStyle
 from tests.scoring_family import tiny_module
 
@@ -241,6 +242,74 @@ def test_an_answer_without_tokens_teaches_nothing(llama, monkeypatch):
     scorer = llama.scorer(llama.items("written"))
     with pytest.raises(TaskError, match=r'"written" has no gold answer with tokens for search'):
         scorer.loss.targets(llama.module, "written")
+
+
+METRIC = "teacher_divergence"
+
+
+def test_the_divergence_of_a_model_is_a_metric(some, student):
+    """By item the mean over its positions; in one go, beside other metrics, and in a race's blocks."""
+    scorer = some.scorer(some.items(*TASKS))
+    targets = {task: scorer.loss.targets(some.module, task, mistaken=True) for task in TASKS}
+    metrics = dict.fromkeys(TASKS, (METRIC,))
+    found = scorer.score(student, "search", metrics, targets=targets).tasks
+    for task in TASKS:
+        expected = []
+        for question, target in zip(questions(scorer, student, task), targets[task], strict=True):
+            with torch.no_grad():
+                whole = reference(student, question, target, 0.0).item()
+            positions = 1 if question.right or task == "rolling" else question.reads
+            expected.append(whole / positions)
+        assert found[task].metrics[METRIC] == pytest.approx(expected, rel=1e-5)
+        assert found[task].values[METRIC].value == pytest.approx(np.mean(expected), rel=1e-5)
+    names = dict.fromkeys(TASKS, (METRIC, "gold_loglikelihood"))
+    names["written"] += ("exact_match,whole",)
+    both = scorer.score(student, "search", names, targets=targets)
+    assert both.generated_tokens > 0
+    halves = [dict.fromkeys(TASKS, range(6)), dict.fromkeys(TASKS, range(6, 12))]
+    *_, last = scorer.score_in_blocks(student, "search", metrics, halves, targets=targets)
+    for other in (both.tasks, last.tasks):
+        for task in TASKS:
+            values = found[task].metrics[METRIC]
+            assert other[task].metrics[METRIC] == pytest.approx(values, rel=1e-4, abs=1e-6)
+    own = scorer.score(some.module, "search", metrics, targets=targets).tasks
+    assert all(0 <= value < 1e-4 for each in own.values() for value in each.metrics[METRIC])
+
+
+def test_the_divergence_of_a_group_is_over_all_its_items(llama):
+    scorer = llama.scorer(llama.items("both", "choice", search=20))
+    other = tiny_module("llama", seed=1)
+    targets = {"both": scorer.loss.targets(llama.module, "both", mistaken=True)}
+    scores = scorer.score(other, "search", {"both": (METRIC,)}, targets=targets).tasks["both"]
+    assert len(scores.metrics[METRIC]) == 20
+    assert scores.values[METRIC].value == pytest.approx(np.mean(scores.metrics[METRIC]))
+    asked = questions(scorer, other, "both")
+    with torch.no_grad():
+        expected = [
+            reference(other, *each, 0.0) for each in zip(asked, targets["both"], strict=True)
+        ]
+    assert scores.metrics[METRIC] == pytest.approx(
+        [float(each) for each in expected], rel=1e-3, abs=1e-5
+    )
+
+
+def test_without_a_teacher_there_is_no_divergence(llama):
+    items = llama.items("written", "choice")
+    assert items.higher_is_better("written", METRIC) is False
+    scorer = llama.scorer(items)
+    scores = scorer.score(llama.module, "search", {"written": None, "choice": None}).tasks
+    assert METRIC not in scores["written"].values
+    asked = {"written": (METRIC,)}
+    heard = scorer.loss.targets(llama.module, "written")
+    missing = sum(target is None for target in heard)
+    with pytest.raises(TaskError, match="needs what a teacher says of its search items; none came"):
+        scorer.score(llama.module, "search", asked)
+    with pytest.raises(TaskError, match=f"of {missing} of 12 search items it says nothing"):
+        scorer.score(llama.module, "search", asked, targets={"written": heard})
+    with pytest.raises(TaskError, match="5 targets for 12 items"):
+        scorer.score(llama.module, "search", asked, targets={"written": heard[:5]})
+    with pytest.raises(TaskError, match="needs resident scoring"):
+        open_backend("hf", items).check(asked)
 
 
 def test_errors(llama):

@@ -296,6 +296,13 @@ def test_a_teacher_speaks_and_is_learnt_from(setup: WorkerSetup, evaluator: Eval
     assert (
         np.abs(away.numbers["weight"]).max() > 10 * np.abs(at_the_teacher.numbers["weight"]).max()
     )
+    asked = replace(
+        job(setup, 0.8),
+        metrics={"letters": ("teacher_divergence",)},
+        targets={"letters": found.targets},
+    )
+    values = evaluator.evaluate(asked).scores["letters"].metrics["teacher_divergence"]
+    assert sum(values[position] for position in (0, 3, 7)) / 3 == pytest.approx(away.loss, rel=1e-4)
     half = evaluator.gradient(replace(step, gold_shares={"letters": 0.5}))
     assert half.loss == pytest.approx(evaluator.gradient(gradient_job(setup)).loss / 2, rel=1e-3)
 
