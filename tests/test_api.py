@@ -156,7 +156,8 @@ def test_the_package_shows_its_functions_with_signatures_and_help():
 
 def test_importing_the_package_imports_nothing_heavy():
     code = (
-        "import sys, evomerge, evomerge.api, evomerge.store; evomerge.open; evomerge.Campaign;"
+        "import sys, evomerge, evomerge.api, evomerge.store;"
+        "evomerge.open; evomerge.resume; evomerge.Campaign;"
         "heavy = ('torch', 'ray', 'optuna', 'sqlalchemy', 'transformers', 'lm_eval');"
         "print([m for m in heavy if m in sys.modules])"
     )
