@@ -31,6 +31,7 @@ FORMS: Mapping[str, str] = {
     "space.parameters.*.experts": "a mapping, such as {EXPERT: {low: 0, high: 1}, EXPERT: 0.5}",
     "space.parameters.*.experts.*": "a number, or a range, such as {low: 0, high: 1}",
     "objectives": "a list, such as [{task: TASK, metric: METRIC}]",
+    "objectives.*.until": 'a list of texts, such as ["<|end|>"]',
     "objectives.*": "{task: TASK, metric: METRIC}",
     "keep": "a list, such as [{task: TASK, at_least: 0.95}]",
     "keep.*": "{task: TASK, at_least: SHARE}",

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from evomerge.config.settings import Count, FilledIn, NonEmpty, Settings, with_default
+from evomerge.config.faults import FieldError, MissingFieldError
+from evomerge.config.settings import (
+    Count,
+    FilledIn,
+    LocalPath,
+    NonEmpty,
+    Settings,
+    with_default,
+)
 
 DataSplit = Literal["train", "validation", "test"]
 CostName = Literal["parameters", "generated_tokens"]
@@ -14,14 +24,23 @@ Reference = Literal["best_expert", "base", "best_baseline"]
 Loss = Literal["gold", "expert", "both"]
 
 
-class Objective(Settings):
-    """One lm-eval task to get better at."""
+TEACHER_MATCH = "teacher_match"
+"""Share of prompts that a model answers as the teacher does, both greedily."""
+MAX_TOKENS = 256
+"""Of an answer to a prompt, where the campaign says nothing."""
 
-    task: NonEmpty
-    """Name of a task or group."""
-    metric: NonEmpty
+
+class Objective(Settings):
+    """One lm-eval task to get better at; or, without labels, a file of prompts that an expert answers."""
+
+    task: FilledIn = ""
+    """Name of a task or group; of `prompts` what reports call them, by default the file's name."""
+    prompts: LocalPath | None = None
+    """In place of a task: a file of JSON lines, `{"prompt": TEXT}`, `{"text": TEXT}` or `{"messages": [...]}`,
+    whose labels are the greedy answers of the `teacher`."""
+    metric: FilledIn = ""
     """What the sampler sees: one of the task's metrics, or `gold_loglikelihood`, `gold_probability`
-    (multiple choice), `gold_exact_match` (teacher-forced)."""
+    (multiple choice), `gold_exact_match` (teacher-forced). Of `prompts` `teacher_match` by default."""
     weight: float = Field(default=1.0, gt=0)
     """Share in the weighted mean."""
     report: FilledIn = ""
@@ -32,14 +51,49 @@ class Objective(Settings):
     """What the gradient sampler descends: the gold answer's loss (`gold`), the divergence from the
     teacher (`expert`), or the mean of both (`both`)."""
     teacher: NonEmpty | None = None
-    """An expert's name; default: the expert that is best on the task's search items."""
+    """An expert's name; default: the expert that is best on the task's search items. `prompts` need one."""
+    max_tokens: Count | None = None
+    """Of `prompts`: most tokens of an answer; default 256."""
+    until: tuple[NonEmpty, ...] = ()
+    """Of `prompts`: texts at which an answer ends, beside the model's own end."""
 
     @model_validator(mode="before")
     @classmethod
-    def _report_is_metric(cls, data: Any) -> Any:  # noqa: ANN401 - not yet validated
-        if isinstance(data, dict) and "metric" in data:
-            return with_default(data, "report", data["metric"])
-        return data
+    def _defaults(cls, data: Any) -> Any:  # noqa: ANN401 - not yet validated
+        if not isinstance(data, dict):
+            return data
+        if isinstance(data.get("prompts"), str):
+            stem = re.sub(r"[^\w.-]+", "_", Path(data["prompts"]).stem)
+            for field, value in (
+                ("task", stem),
+                ("metric", TEACHER_MATCH),
+                ("max_tokens", MAX_TOKENS),
+            ):
+                data = with_default(data, field, value)
+        return with_default(data, "report", data["metric"]) if data.get("metric") else data
+
+    @model_validator(mode="after")
+    def _task_or_prompts(self) -> Self:
+        for field in ("task", "metric"):
+            if not getattr(self, field):
+                raise MissingFieldError(field)
+        if self.prompts is None:
+            for field in ("max_tokens", "until"):
+                if getattr(self, field):
+                    raise FieldError(
+                        f'is for prompts, and "{self.task}" is a task; its own file says how answers end',
+                        field,
+                    )
+            return self
+        if not re.fullmatch(r"[\w.-]+", self.task):
+            message = f'found "{self.task}", expected letters, digits, dots and dashes: files get the name'
+            raise FieldError(message, "task")
+        if self.teacher is None:
+            raise MissingFieldError("teacher")
+        if self.num_fewshot:
+            message = f"found {self.num_fewshot}, expected none: a file of prompts has no examples"
+            raise FieldError(message, "num_fewshot")
+        return self
 
 
 class Keep(Settings):
