@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from evomerge.candidate.trial import (
     Entry,
@@ -42,7 +43,8 @@ from evomerge.search.selection import choose_winner, compared_baselines, pick_fi
 from evomerge.search.study import Study
 from evomerge.search.teachers import KEY, from_bytes, teacher_jobs, to_bytes
 from evomerge.space import Baseline
-from evomerge.store import Store, refuse_existing
+from evomerge.store import TASKS, Store, refuse_existing
+from evomerge.teaching import answered, without_tasks
 from evomerge.workers import Pool, Started, WorkerSetup, open_pool
 from evomerge.workers.imports import import_quickly
 from evomerge.workers.pool import Answer, Work
@@ -77,17 +79,25 @@ def search(
     for note in campaign.notes:
         display.say(note)
     ready = preflight(campaign, file)
-    facts = facts_of(ready, first_points(ready, file))
-    with (
-        _workers(ready, address, started) as pool,
-        Store.create(
-            folder,
-            ready.campaign,
-            facts,
-            directions=Objectives(ready.campaign, better=ready.items.higher_is_better).directions,
-            force=force,
-        ) as store,
-    ):
+    with ExitStack() as stack:
+        answers = None
+        if ready.prompts:
+            answers = Path(stack.enter_context(TemporaryDirectory(prefix="evomerge-answers-")))
+            with _workers(without_tasks(ready), address, started) as pool:
+                ready, started = answered(ready, pool, display, answers, file), None
+        facts = facts_of(ready, first_points(ready, file))
+        better = ready.items.higher_is_better
+        pool = stack.enter_context(_workers(ready, address, started))
+        store = stack.enter_context(
+            Store.create(
+                folder,
+                ready.campaign,
+                facts,
+                directions=Objectives(ready.campaign, better=better).directions,
+                force=force,
+                tasks=answers,
+            )
+        )
         return _run(store, ready, pool, display)
 
 
@@ -119,7 +129,7 @@ def resume(
         if workers is not None:
             settings = campaign.workers.model_copy(update={"count": workers})
             campaign = campaign.model_copy(update={"workers": settings})
-        ready = preflight(campaign)
+        ready = preflight(campaign, answers=store.folder / TASKS)
         for warning in refuse_changes(store, facts_of(ready)):
             display.say(warning)
         with _workers(ready, address, started) as pool:

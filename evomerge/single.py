@@ -21,8 +21,9 @@ from evomerge.merge.live import LiveModel
 from evomerge.merge.location import locate
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.preflight.check import split_plan
+from evomerge.preflight.teachers import requests_of
 from evomerge.scoring import Scored, Scorer, lm_eval_results, lm_eval_table
-from evomerge.store import Store
+from evomerge.store import TASKS, Store
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest, expand, load_items
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def score_on_campaign(
         allow_pickle=allow_pickle or run.models.allow_pickle,
     )
     items = load_items(
-        [TaskRequest(goal.task, goal.num_fewshot) for goal in run.objectives],
+        requests_of(run, results / TASKS),
         tokenizer=subject.tokenizer,
         tasks_path=run.tasks_path,
         plan=split_plan(run),

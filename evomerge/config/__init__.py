@@ -3,6 +3,7 @@
 from evomerge.config.campaign import Campaign
 from evomerge.config.models import Expert, Models
 from evomerge.config.objectives import (
+    TEACHER_MATCH,
     CostSettings,
     DrawnFrom,
     ItemCounts,
@@ -16,6 +17,7 @@ from evomerge.config.space import Bounds, Range, Searched, SpaceSettings
 from evomerge.config.workers import ScorerSettings, Workers
 
 __all__ = [
+    "TEACHER_MATCH",
     "Bounds",
     "Campaign",
     "CostSettings",

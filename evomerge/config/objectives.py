@@ -36,8 +36,8 @@ class Objective(Settings):
     task: FilledIn = ""
     """Name of a task or group; of `prompts` what reports call them, by default the file's name."""
     prompts: LocalPath | None = None
-    """In place of a task: a file of JSON lines, `{"prompt": TEXT}`, `{"text": TEXT}` or `{"messages": [...]}`,
-    whose labels are the greedy answers of the `teacher`."""
+    """In place of a task: a file of JSON lines, `{"prompt": TEXT}`, `{"text": TEXT}` or
+    `{"messages": [...]}`, whose labels are the greedy answers of the `teacher`."""
     metric: FilledIn = ""
     """What the sampler sees: one of the task's metrics, or `gold_loglikelihood`, `gold_probability`
     (multiple choice), `gold_exact_match` (teacher-forced). Of `prompts` `teacher_match` by default."""

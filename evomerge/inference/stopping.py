@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 Tokens = list[int]
 
 _UNDECODED = "\ufffd"
+_JOINT = 8  # tokens on both sides of a joint that say what stands between
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,15 @@ class Stopping:
         }
         return any(string in text for string in rule.strings for text in texts)
 
-    def text(self, tokens: Tokens, rule: StopRule) -> str:
-        """Decode generated tokens and cut at the first stop string, as HFLM does."""
+    def text(self, tokens: Tokens, rule: StopRule, behind: Tokens | None = None) -> str:
+        """Decode generated tokens and cut at the first stop string, as HFLM does.
+
+        `behind`: the prompt's tokens, for a text that is to stand behind them: many tokenizers decode
+        nothing of white space at a text's start.
+        """
         text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        if behind is not None and text[:1].strip():
+            text = self._space(behind[-_JOINT:], tokens[:_JOINT]) + text
         for string in rule.strings:
             text = text.split(string)[0]
         return text
@@ -83,6 +90,13 @@ class Stopping:
         for string in rule.strings:
             found.update(self._tokenizer.encode(string, add_special_tokens=False)[:1])
         return tuple(sorted(found))
+
+    def _space(self, before: Tokens, tokens: Tokens) -> str:
+        """Return the white space between two texts."""
+        first = str(self._tokenizer.decode(before))
+        both = str(self._tokenizer.decode([*before, *tokens]))
+        found = both[len(first) :] if both.startswith(first) else ""
+        return found[: len(found) - len(found.lstrip())]
 
     def _make(self, strings: tuple[str, ...]) -> StopRule:
         if self._texts is None:

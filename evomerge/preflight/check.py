@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evomerge.candidate.trial import SPLITS, Split
@@ -12,10 +12,11 @@ from evomerge.errors import CampaignError, TaskError
 from evomerge.kinds import SearchSpace, kind_named
 from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
+from evomerge.preflight.teachers import asked, check_teachers, folder_of, requests_of
 from evomerge.preflight.typos import check_names
 from evomerge.scoring import open_backend
 from evomerge.search.samplers import sampler_class
-from evomerge.tasks import Items, PromptStyle, SplitPlan, TaskRequest, load_items
+from evomerge.tasks import Items, Prompts, PromptStyle, SplitPlan, TaskRequest, load_items
 
 FINAL_SPLITS: tuple[Split, ...] = ("select", "holdout")
 """On which the reported metric is scored, too."""
@@ -33,6 +34,7 @@ class Preflight:
         plan: The splits, for the workers.
         prompt: Prompt style, for the workers.
         items: The items of every split.
+        prompts: What stands in the files of prompts, of the objectives that have one.
     """
 
     campaign: Campaign
@@ -42,23 +44,43 @@ class Preflight:
     plan: SplitPlan
     prompt: PromptStyle
     items: Items
+    prompts: tuple[Prompts, ...] = ()
 
 
-def preflight(campaign: Campaign, file: Path | None = None) -> Preflight:
+def preflight(
+    campaign: Campaign, file: Path | None = None, answers: Path | None = None
+) -> Preflight:
     """Check a campaign against its models and tasks.
 
     Args:
         campaign: The settings.
         file: Where they were read from; errors then name this file and the line of the field.
+        answers: The folder where teachers answered the campaign's prompts; None: they did not yet, and
+            items have stand-ins for answers.
 
     Raises:
         UserError: Naming the field, what was found and what was expected.
     """
     with located(file):
-        return _preflight(campaign)
+        return _preflight(campaign, answers)
 
 
-def _preflight(campaign: Campaign) -> Preflight:
+def with_answers(ready: Preflight, answers: Path, file: Path | None = None) -> Preflight:
+    """Return a checked campaign whose prompts teachers answered meanwhile. Raises as `preflight` does.
+
+    Args:
+        ready: As it was checked with stand-ins for answers.
+        answers: The folder of the answers.
+        file: As of `preflight`.
+    """
+    requests = requests_of(ready.campaign, answers)
+    with located(file):
+        items = _load_items(ready.campaign, ready.family, requests, ready.plan, ready.prompt)
+        check_teachers(ready.campaign, ready.family, items)
+    return replace(ready, requests=requests, items=items)
+
+
+def _preflight(campaign: Campaign, answers: Path | None) -> Preflight:
     check_names(campaign)
     check_sampler(campaign)
     check_budget(campaign)
@@ -71,14 +93,17 @@ def _preflight(campaign: Campaign) -> Preflight:
             "weight: {low: 0.0, high: 1.0}",
             field="space.parameters",
         )
-    requests = tuple(TaskRequest(goal.task, goal.num_fewshot) for goal in campaign.objectives)
     plan = split_plan(campaign)
     prompt = PromptStyle(**campaign.prompt.model_dump())
-    items = _load_items(campaign, family, requests, plan, prompt)
+    prompts = asked(campaign, family)
+    with folder_of(prompts, answers) as folder:
+        requests = requests_of(campaign, folder)
+        items = _load_items(campaign, family, requests, plan, prompt)
+    check_teachers(campaign, family, items)
     campaign = with_sampler(campaign, space, items)
     check_race(campaign, items)
     check_weights(family)  # reads all of it, so after all that is told by less
-    return Preflight(campaign, family, space, requests, plan, prompt, items)
+    return Preflight(campaign, family, space, requests, plan, prompt, items, prompts)
 
 
 def split_plan(campaign: Campaign) -> SplitPlan:
@@ -127,7 +152,10 @@ def _load_items(
             trust_remote_code=campaign.models.trust_remote_code,
         )
     except TaskError as error:
-        places = {f"objectives.{i}.task": goal.task for i, goal in enumerate(campaign.objectives)}
+        places = {
+            f"objectives.{i}.{'prompts' if goal.prompts else 'task'}": goal.task
+            for i, goal in enumerate(campaign.objectives)
+        }
         field = next((f for f, task in places.items() if f'"{task}"' in error.message), None)
         raise TaskError(
             error.message, file=error.file, line=error.line, field=error.field or field

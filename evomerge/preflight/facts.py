@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from evomerge.candidate.trial import SPLITS, row_key, row_name
@@ -19,6 +20,7 @@ from evomerge.merge.layout import Layout
 from evomerge.objective import Size
 from evomerge.preflight.check import Preflight
 from evomerge.store import Store
+from evomerge.tasks import answers_digest
 
 LIBRARIES = ("evomerge", "torch", "transformers", "tokenizers", "datasets", "lm_eval", "optuna")
 """Whose versions are recorded."""
@@ -30,6 +32,8 @@ _CHANGED = {
         "apart from a task that has the same documents)"
     ),
     "prompts": "is not what it was",
+    "prompt files": "has other prompts, or another max_tokens or until",
+    "answers": "has other answers of its teacher's",
 }
 
 
@@ -47,6 +51,12 @@ def facts_of(ready: Preflight, first: Sequence[Mapping[str, float]] = ()) -> dic
         "models": {_key(name): digest for name, digest in ready.family.hashes.items()},
         "revisions": {_key(name): commit for name, commit in ready.family.revisions.items()},
         "prompts": dict(items.digests),
+        "prompt files": {each.task: each.digest for each in ready.prompts},
+        "answers": {
+            each.task: answers_digest(Path(each.answers), each.task)
+            for each in ready.requests
+            if each.answers is not None
+        },
         "higher_is_better": {
             goal.task: {
                 metric: items.higher_is_better(goal.task, metric)
@@ -77,8 +87,9 @@ def refuse_changes(store: Store, now: Mapping[str, Any]) -> list[str]:
         ResultsError: Naming what differs.
     """
     before = store.facts
-    for what in ("models", "items", "prompts"):  # other items are other prompts, too
-        for key, value in before[what].items():
+    # other prompts of a file are other items, and those are other prompts, too
+    for what in ("models", "prompt files", "items", "prompts", "answers"):
+        for key, value in before.get(what, {}).items():
             if now[what].get(key) == value:
                 continue
             name, moved = key, ""

@@ -109,6 +109,13 @@ def _check_folders(campaign: Campaign) -> None:
             file=tasks,
             field="tasks_path",
         )
+    for place, goal in enumerate(campaign.objectives):
+        if goal.prompts is not None and not Path(goal.prompts).is_file():
+            raise TaskError(
+                "no such file; expected JSON lines with prompts",
+                file=goal.prompts,
+                field=f"objectives.{place}.prompts",
+            )
     if earlier is not None and not Path(earlier).is_dir():
         raise ResultsError(
             "no such folder; expected a results folder of `evomerge search`",
@@ -124,6 +131,8 @@ def _check_tasks(campaign: Campaign) -> None:
     shipped = [Path(at) / "tasks" for at in (spec and spec.submodule_search_locations) or ()]
     for place, goal in enumerate(campaign.objectives):
         task = goal.task
+        if goal.prompts is not None:
+            continue
         if any(sign in task for sign in "*?[") or any(
             _may_define(_task_files(folder), task) for folder in [*own, *shipped]
         ):

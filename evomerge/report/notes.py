@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from evomerge.candidate.trial import Split
+from evomerge.config import TEACHER_MATCH
 from evomerge.objective import total_violation
 from evomerge.report.evidence import FINAL, Contrast, GeneralisationGap
 from evomerge.report.failures import failure_notes
@@ -142,7 +143,13 @@ def _progress(leaderboard: Leaderboard) -> str:
 
 def _meaning_notes(campaign: Summary) -> list[str]:
     """Say what the columns of means and costs are."""
-    found = []
+    found = [
+        f"{goal.task}: prompts without labels; what is scored is agreement with the answers of "
+        f"{goal.answered_by}, the teacher, not correctness, and {goal.answered_by} itself has a "
+        f"{TEACHER_MATCH} of 1 by construction"
+        for goal in campaign.goals
+        if goal.answered_by
+    ]
     searched = sorted({goal.metric for goal in campaign.goals if goal.metric != goal.report})
     if searched:
         found.append(f"searched: the weighted mean of what the sampler saw ({', '.join(searched)})")

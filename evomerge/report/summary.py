@@ -26,7 +26,8 @@ class Goal:
     """One objective: the sampler saw `metric`; `report` picks the winner and is reported.
 
     `higher_is_better` is the direction of `report`. Where objectives are `normalized`, the mean takes their
-    values as shares of the best expert's.
+    values as shares of the best expert's. `answered_by` is the expert whose answers are the labels of a
+    file of prompts; empty where the task has its own.
     """
 
     task: str
@@ -36,6 +37,7 @@ class Goal:
     higher_is_better: bool = True
     searched_higher_is_better: bool = True
     normalized: bool = False
+    answered_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def goals_of(campaign: Campaign, facts: Mapping[str, Any]) -> tuple[Goal, ...]:
             higher_is_better=better(objective.task, objective.report),
             searched_higher_is_better=better(objective.task, objective.metric),
             normalized=campaign.normalize == "best_expert",
+            answered_by=str(objective.teacher) if objective.prompts else "",
         )
         for objective in campaign.objectives
     )

@@ -22,7 +22,7 @@ from evomerge.inference.engine import Engine
 from evomerge.inference.generation import Prompt
 from evomerge.inference.loss import Question, item_divergences
 from evomerge.scoring.item_loss import ItemLoss
-from evomerge.scoring.tokenised import TokenisedLeaf
+from evomerge.scoring.tokenised import TokenisedLeaf, generation_prompt
 from evomerge.tasks.items import Items
 from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY, TEACHER_DIVERGENCE
 from evomerge.tasks.rendering import Leaf
@@ -159,6 +159,36 @@ class Scorer:
         """
         asked = self._asked(split, metrics)
         yield from self._scored(self.engine(module), split, asked, targets, blocks, 0)
+
+    def write(
+        self, module: nn.Module, prompts: Sequence[str], max_tokens: int, until: Sequence[str]
+    ) -> list[str]:
+        """Let a module continue prompts greedily; each text is what follows its prompt.
+
+        Args:
+            module: What writes.
+            prompts: As it reads them.
+            max_tokens: Most tokens of a text.
+            until: Texts at which one ends, and which it is cut at.
+
+        Raises:
+            TaskError: `max_tokens` is more than the context holds.
+            ModelError: The module is recurrent.
+            NotFinite: The logits are NaN or infinite.
+            Collapsed: The module writes the same token over and over, whatever it is asked.
+        """
+        engine = self.engine(module)
+        encoder, options = engine.encoder, {"until": list(until), "max_gen_toks": max_tokens}
+        asked = [
+            generation_prompt("prompts", tokens, options, encoder)
+            for tokens in encoder.prompts(prompts)
+        ]
+        with torch.inference_mode():
+            written = engine.write(asked)
+        return [
+            encoder.stopping.text(tokens, prompt.rule, behind=prompt.tokens)
+            for tokens, prompt in zip(written, asked, strict=True)
+        ]
 
     def forget_drafts(self) -> None:
         """Forget what earlier candidates wrote; scores stay the same, the next one takes longer."""

@@ -1,6 +1,6 @@
 """The results folder: its lock, its study database, its files. Search writes, report reads."""
 
-from evomerge.store.folder import refuse_existing
+from evomerge.store.folder import TASKS, refuse_existing
 from evomerge.store.records import (
     Evaluation,
     StoredBaseline,
@@ -11,6 +11,7 @@ from evomerge.store.records import (
 from evomerge.store.store import Store
 
 __all__ = [
+    "TASKS",
     "Evaluation",
     "Store",
     "StoredBaseline",

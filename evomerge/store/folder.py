@@ -21,6 +21,10 @@ LOCK = ".lock"
 OWNER = ".lock.owner"
 UNFINISHED = f".{DATABASE}.new"
 BACKUP = "study.backup.db"
+TASKS = "tasks"
+"""Tasks that a campaign made of prompts, with their teachers' answers."""
+TASKS_CODE = "teacher_task.py"
+"""Written first: by it such a folder is told from one of the user's."""
 ROOM = 2**18
 """Bytes; what SQLite asks for at once is less."""
 UNFINISHED_BACKUP = f".{BACKUP}.new"
@@ -55,8 +59,8 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
         return
     if not folder.is_dir():
         raise ResultsError("is a file; expected the path of a new folder", file=folder)
-    found = {path.name for path in folder.iterdir()}
-    if found <= _LEFT_BY_A_KILLED_CREATE:
+    found = list(folder.iterdir())
+    if {path.name for path in found if not _holds_answers(path)} <= _LEFT_BY_A_KILLED_CREATE:
         return
     if is_campaign(folder):
         what = f"the results folder exists; go on with `evomerge resume {folder}`, "
@@ -72,12 +76,30 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
 def clear(folder: Path) -> None:
     """Remove what campaigns write from a folder; anything else stays."""
     for path in list(folder.iterdir()):
-        if path.name in (LOCK, OWNER) or not _is_ours(path.name):
+        if path.name in (LOCK, OWNER) or not _is_ours(path):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def keep_tasks(source: Path, folder: Path) -> None:
+    """Copy tasks with teachers' answers into a results folder, durably.
+
+    Raises:
+        EvomergeError: The disk is full or not writable.
+    """
+    place = folder / TASKS
+    try:
+        place.mkdir()
+        files = sorted(source.iterdir(), key=lambda file: (file.name != TASKS_CODE, file.name))
+        for file in [file for file in files if file.is_file()]:
+            shutil.copyfile(file, place / file.name)
+            _sync(place / file.name)
+        _sync(place)
+    except OSError as error:
+        raise unwritable(place, error) from None
 
 
 class FolderLock:
@@ -158,9 +180,15 @@ def unwritable(path: Path, error: OSError) -> EvomergeError:
     return EvomergeError(f"{path}: cannot be written: {error.strerror or error}")
 
 
-def _is_ours(name: str) -> bool:
-    """Tell whether a campaign writes a file of that name; a model is first saved beside `best`."""
-    return name in _OURS or name in _LEFT_BY_A_KILLED_CREATE or name.startswith(f".{_MODEL}.")
+def _is_ours(path: Path) -> bool:
+    """Tell whether a campaign writes that file; a model is first saved beside `best`."""
+    name = path.name
+    by_name = name in _OURS or name in _LEFT_BY_A_KILLED_CREATE or name.startswith(f".{_MODEL}.")
+    return by_name or _holds_answers(path)
+
+
+def _holds_answers(path: Path) -> bool:
+    return path.name == TASKS and (path / TASKS_CODE).is_file()
 
 
 def _sync(path: Path) -> None:

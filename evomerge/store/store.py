@@ -82,6 +82,7 @@ class Store:
         *,
         directions: Sequence[str],
         force: bool = False,
+        tasks: Path | None = None,
     ) -> Store:
         """Begin a campaign in a new folder, locked for this process.
 
@@ -91,6 +92,7 @@ class Store:
             facts: JSON values that the results depend on.
             directions: `maximize` or `minimize`, one an objective value that `told` will get.
             force: Replace the campaign that is there; files that evomerge did not write stay.
+            tasks: A folder of tasks that were made of prompts, to be kept with the campaign.
 
         Raises:
             ResultsError: The folder exists and may not be used, or another process writes to it.
@@ -105,6 +107,8 @@ class Store:
         with ExitStack() as undo:
             undo.callback(lock.release)
             folders.clear(folder)
+            if tasks is not None:
+                folders.keep_tasks(tasks, folder)
             folders.write_whole(folder / folders.CAMPAIGN, with_facts(campaign, facts))
             create_database(folder, campaign, facts, directions)
             store = cls(folder, lock)

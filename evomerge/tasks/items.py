@@ -164,12 +164,14 @@ def load_items(
             raise TaskError(f'task "{request.task}" is asked twice')
         loaded[request.task] = load_task(
             request,
-            tasks_path=tasks_path,
+            tasks_path=request.answers or tasks_path,
             allow_unsafe_code=allow_unsafe_code,
             trust_remote_code=trust_remote_code,
         )
+    answered = {request.task for request in requests if request.answers is not None}
     found = {
-        name: [_Documents(task, plan) for task in leaves(item)] for name, item in loaded.items()
+        name: [_Documents(task, plan, answered=name in answered) for task in leaves(item)]
+        for name, item in loaded.items()
     }
     drawn, held_out = _drawn(found, plan)
     chosen = {
@@ -178,8 +180,8 @@ def load_items(
                 documents.task,
                 documents.of[plan.drawn_from.get(split)],
                 own[split],
-                prompt,
-                render,
+                PromptStyle() if name in answered else prompt,
+                None if name in answered else render,
                 grouped=isinstance(loaded[name], Group),
                 hidden=frozenset() if split == "holdout" else held_out,
             )
@@ -194,16 +196,20 @@ def load_items(
 class _Documents:
     """The documents of one task, by the data set's split that a plan draws from."""
 
-    def __init__(self, task: Task, plan: SplitPlan) -> None:
+    def __init__(self, task: Task, plan: SplitPlan, *, answered: bool) -> None:
         self.task = task
         sources = {plan.drawn_from.get(split) for split in plan.counts}
         self.of = {source: _documents(task, source) for source in sources}
-        self.ids = {source: document_ids(docs) for source, docs in self.of.items()}
+        asked = {
+            source: [{"prompt": each["prompt"]} for each in docs] if answered else docs
+            for source, docs in self.of.items()
+        }
+        self.ids = {source: document_ids(docs) for source, docs in asked.items()}
         self.keys = {
             source: [frozenset({content_of(each)}) for each in self.ids[source]]
             if plan.first  # nothing is drawn
             else document_keys(task, list(docs))
-            for source, docs in self.of.items()
+            for source, docs in asked.items()
         }
         self.labels: dict[Source | None, tuple[str, ...]] = {}
 

@@ -47,6 +47,15 @@ class Leaf:
         """Why documents have no gold answer, one reason for each of those that have none."""
         return tuple(each.message for each in self._found if isinstance(each, TaskError))
 
+    @property
+    def gold_texts(self) -> tuple[str, ...]:
+        """The texts of the gold answers, of each document that has one its first."""
+        return tuple(
+            requests[gold.choices[0]].args[-1] if gold.text is None else gold.text[1]
+            for gold, requests in zip(self.golds, self.requests, strict=True)
+            if gold is not None
+        )
+
     def choices(self, document: int) -> list[bool]:
         """Return of each choice of a multiple-choice document whether it is right.
 

@@ -19,10 +19,13 @@ class TaskRequest:
         task: Its name.
         num_fewshot: Examples in the prompt; None: the task's own number. A task whose file says
             `num_fewshot: 0` keeps it, as in lm-eval.
+        answers: Folder of the task's files where it is a file of prompts that a teacher answered. Its
+            prompts are read as they stand there, and the answers do not make a document another one.
     """
 
     task: str
     num_fewshot: int | None = None
+    answers: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from evomerge.candidate.trial import (
     TargetsFound,
     TaskScores,
 )
+from evomerge.candidate.writing import WriteJob, Written
 from evomerge.workers.pool import Build, Pool
 
 OpenPool = Callable[[Build], Pool]
@@ -57,6 +58,10 @@ class EchoEvaluator:
             return TargetsFound((), Failure(FailureKind.MERGE, "no such merge"))
         target = Target(np.full((2, 3), -0.1, np.float16), np.array([[5, 1, 0]] * 2, np.int32))
         return TargetsFound((target, None), None, Cost(items=2))
+
+    def write(self, job: WriteJob) -> Written:
+        """Return the prompts backwards."""
+        return Written(tuple(prompt[::-1] for prompt in job.prompts))
 
 
 def echo_job(number: int, method: str = "linear") -> Job:
@@ -148,6 +153,11 @@ class PoolSuite:
         pool.submit(TargetJob(Merge("fail", ()), "task"))
         _, failed = pool.next()
         assert failed == TargetsFound((), Failure(FailureKind.MERGE, "no such merge"))
+
+    def test_texts_come_back_as_they_were_written(self, pool: Pool) -> None:
+        work = WriteJob("texts", Merge("linear", ()), ("ab", "\n cd"), 4, ("x",))
+        pool.submit(work)
+        assert pool.next() == (work, Written(("ba", "dc \n")))
 
     def test_nothing_to_wait_for_is_an_error(self, pool: Pool) -> None:
         with pytest.raises(ValueError, match="no job is in flight"):

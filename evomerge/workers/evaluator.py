@@ -32,6 +32,7 @@ from evomerge.candidate.trial import (
     TargetJob,
     TargetsFound,
 )
+from evomerge.candidate.writing import WriteJob, Written
 from evomerge.errors import TaskError
 from evomerge.inference import NotFinite
 from evomerge.kinds import Builder, kind_of
@@ -118,6 +119,22 @@ class Evaluator:
             return TargetsFound(targets, None, clock.cost(len(targets)), self._name)
         _make_room_after(failure)
         return TargetsFound((), failure, clock.cost(), self._name)
+
+    def write(self, job: WriteJob) -> Written:
+        """Build a model and let it continue prompts; failures are typed as `evaluate` types them."""
+        clock = _Clock()
+        step = FailureKind.MERGE
+        try:
+            with self._scoring.writing(job.candidate) as write:
+                clock.merged()
+                step = FailureKind.TASK
+                texts = write(job)
+        except CANDIDATE_ERRORS as error:
+            failure = failure_of(error, step)
+        else:
+            return Written(tuple(texts), None, clock.cost(len(texts)), self._name)
+        _make_room_after(failure)
+        return Written((), failure, clock.cost(), self._name)
 
 
 def _run(parts: Iterator[Scored], race: Race | None) -> tuple[Scored, Pruned | None]:
@@ -212,6 +229,14 @@ class _Resident:
             module, job.task, job.split, mistaken=job.mistaken
         )
 
+    @contextmanager
+    def writing(self, candidate: Candidate) -> Iterator[Callable[[WriteJob], list[str]]]:
+        if not isinstance(self._scorer, Scorer):
+            yield _no_texts
+            return
+        module, scorer = self._builder(candidate).build(candidate), self._scorer
+        yield lambda job: scorer.write(module, job.prompts, job.max_tokens, job.until)
+
 
 class _Folders:
     """Candidates as folders, which a backend of lm-eval's loads, and scores in one go."""
@@ -257,6 +282,14 @@ class _Folders:
         self, candidate: Candidate
     ) -> Iterator[Callable[[TargetJob], tuple[Target | None, ...]]]:
         yield _no_gradients
+
+    @contextmanager
+    def writing(self, candidate: Candidate) -> Iterator[Callable[[WriteJob], list[str]]]:
+        yield _no_texts
+
+
+def _no_texts(job: WriteJob) -> list[str]:
+    raise TaskError(f"{job.name}: texts need the resident scorer, not a backend of lm-eval's")
 
 
 def _no_gradients(job: GradientJob | TargetJob) -> NoReturn:

@@ -121,10 +121,10 @@ def _transfer(setup: WorkerSetup, address: str | None) -> Transfer | None:
     if address is None or address.startswith("ray://"):
         return None
     models = [part for model in setup.models for part in parts(model)]
-    tasks = [] if setup.tasks_path is None else [setup.tasks_path]
+    tasks = [setup.tasks_path, *(request.answers for request in setup.requests)]
     return Transfer(
         f"evomerge-transfer-{uuid.uuid4().hex}",
-        tuple(dict.fromkeys([*models, *tasks])),
+        tuple(dict.fromkeys([*models, *(folder for folder in tasks if folder is not None)])),
         setup.trust_remote_code,
         setup.allow_pickle,
     )
@@ -137,11 +137,18 @@ def _on_a_node(setup: WorkerSetup, transfer: Transfer | None, workers: Workers) 
     if not names:
         return _evaluator(setup)
     rename = local_model(names)
-    tasks, vocabulary = setup.tasks_path, setup.vocabulary
+    vocabulary = setup.vocabulary
+
+    def renamed(folder: str | None) -> str | None:
+        return None if folder is None else names.get(folder, folder)
+
     local = replace(
         setup,
         models=tuple(map(rename, setup.models)),
-        tasks_path=None if tasks is None else names.get(tasks, tasks),
+        requests=tuple(
+            replace(request, answers=renamed(request.answers)) for request in setup.requests
+        ),
+        tasks_path=renamed(setup.tasks_path),
         vocabulary=None if vocabulary is None else vocabulary.renamed(rename),
     )
     return Translated(_evaluator(local), names)

@@ -1,12 +1,12 @@
 """What the driver sees of its workers: submit work, take whichever finishes first. And the simplest pool.
 
-Work is of three kinds: a `Job`, which an `Outcome` answers, a `GradientJob`, which `Gradients` answer, and
-a `TargetJob`, which `TargetsFound` answer.
+Work is of four kinds: a `Job`, which an `Outcome` answers, a `GradientJob`, which `Gradients` answer, a
+`TargetJob`, which `TargetsFound` answer, and a `WriteJob`, which `Written` answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from evomerge.candidate.trial import (
@@ -18,9 +18,10 @@ from evomerge.candidate.trial import (
     TargetJob,
     TargetsFound,
 )
+from evomerge.candidate.writing import WriteJob, Written
 
-Work = Job | GradientJob | TargetJob
-Answer = Outcome | Gradients | TargetsFound
+Work = Job | GradientJob | TargetJob | WriteJob
+Answer = Outcome | Gradients | TargetsFound | Written
 
 
 class Evaluates(Protocol):
@@ -34,6 +35,9 @@ class Evaluates(Protocol):
 
     def targets(self, job: TargetJob) -> TargetsFound:
         """Let a teacher speak; a failure is returned, never raised."""
+
+    def write(self, job: WriteJob) -> Written:
+        """Continue prompts; a failure is returned, never raised."""
 
 
 Build = Callable[[], Evaluates]
@@ -93,14 +97,31 @@ def answer(evaluator: Evaluates, work: Work) -> Answer:
     """Return an evaluator's answer to work of any kind."""
     if isinstance(work, GradientJob):
         return evaluator.gradient(work)
-    return evaluator.targets(work) if isinstance(work, TargetJob) else evaluator.evaluate(work)
+    if isinstance(work, TargetJob):
+        return evaluator.targets(work)
+    return evaluator.write(work) if isinstance(work, WriteJob) else evaluator.evaluate(work)
 
 
 def failed(work: Work, failure: Failure) -> Answer:
     """Return the answer that says that work failed."""
     if isinstance(work, GradientJob):
         return Gradients(failure=failure)
-    return TargetsFound((), failure) if isinstance(work, TargetJob) else Outcome(failure=failure)
+    if isinstance(work, TargetJob):
+        return TargetsFound((), failure)
+    return (Written if isinstance(work, WriteJob) else Outcome)(failure=failure)
+
+
+def in_turn(pool: Pool, work: Iterable[Work]) -> Iterator[tuple[Work, Answer]]:
+    """Keep a pool busy with work that is known beforehand; yield each piece with its answer."""
+    waiting, running = iter(work), 0
+    while True:
+        while pool.free and (one := next(waiting, None)) is not None:
+            pool.submit(one)
+            running += 1
+        if not running:
+            return
+        yield pool.next()
+        running -= 1
 
 
 class SerialPool:

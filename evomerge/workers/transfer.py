@@ -26,6 +26,7 @@ from evomerge.candidate.trial import (
     TargetJob,
     TargetsFound,
 )
+from evomerge.candidate.writing import WriteJob, Written
 from evomerge.config.model_names import by_part, is_folder
 from evomerge.errors import EvomergeError, ModelError
 from evomerge.workers.pool import Evaluates
@@ -258,3 +259,7 @@ class Translated:
     def targets(self, job: TargetJob) -> TargetsFound:
         """Let a teacher speak under its local name."""
         return self._evaluator.targets(replace(job, candidate=job.candidate.renamed(self._local)))
+
+    def write(self, job: WriteJob) -> Written:
+        """Continue prompts under local names."""
+        return self._evaluator.write(replace(job, candidate=job.candidate.renamed(self._local)))
