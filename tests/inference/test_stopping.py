@@ -1,6 +1,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from evomerge.inference.stopping import Stopping
 
@@ -73,3 +75,21 @@ def test_tokens_that_end_an_answer(llama, stopping):
 
 def test_rules_are_made_once(stopping):
     assert stopping.rule(["\n"]) is stopping.rule(["\n"])
+
+
+def test_white_space_between_a_prompt_and_its_answer_is_kept_where_asked():
+    """Tokenizers of the sentencepiece kind decode none at a text's start."""
+    pieces = ["<unk>", "</s>", "\u2581France", "\u2581is", "\u2581Paris", "n", "."]
+    model = models.WordLevel({piece: n for n, piece in enumerate(pieces)}, unk_token="<unk>")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    stopping = Stopping(
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>"), [1], 7
+    )
+    rule = stopping.rule(["."])
+    assert stopping.text([4, 6, 4], rule) == "Paris"
+    assert stopping.text([4, 6, 4], rule, behind=[2, 3]) == " Paris"
+    assert stopping.text([5, 1], rule, behind=[2, 3]) == "n"
+    assert stopping.text([], rule, behind=[2, 3]) == ""
+    assert stopping.text([4], rule, behind=[]) == "Paris"

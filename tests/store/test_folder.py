@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import EvomergeError, ResultsError
-from evomerge.store.folder import FolderLock, clear, refuse_existing, write_whole
+from evomerge.store.folder import FolderLock, clear, keep_tasks, refuse_existing, write_whole
 
 
 def test_a_new_folder_is_welcome(tmp_path: Path) -> None:
@@ -110,3 +110,24 @@ def test_what_a_campaign_writes_is_its_own(tmp_path: Path, left: str) -> None:
     refuse_existing(folder, force=True)
     clear(folder)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_tasks_with_answers_are_kept_and_told_from_a_users(tmp_path: Path) -> None:
+    source, folder, other = tmp_path / "source", tmp_path / "results", tmp_path / "other"
+    source.mkdir()
+    for name in ("a.yaml", "teacher_task.py", "a.parquet"):
+        (source / name).write_text(name)
+    (source / "__pycache__").mkdir()
+    folder.mkdir()
+    keep_tasks(source, folder)
+    kept = {path.name: path.read_text() for path in (folder / "tasks").iterdir()}
+    assert kept == {name: name for name in ("a.yaml", "teacher_task.py", "a.parquet")}
+    refuse_existing(folder, force=False)  # what a killed create left
+    clear(folder)
+    assert not (folder / "tasks").exists()
+    (other / "tasks").mkdir(parents=True)
+    (other / "tasks" / "mine.yaml").touch()
+    clear(other)
+    assert (other / "tasks" / "mine.yaml").exists()
+    with pytest.raises(ResultsError, match="choose another --out"):
+        refuse_existing(other, force=True)

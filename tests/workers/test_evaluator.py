@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.candidate import Merge
 from evomerge.candidate.trial import (
@@ -21,6 +24,7 @@ from evomerge.candidate.trial import (
     TargetJob,
     TargetsFound,
 )
+from evomerge.candidate.writing import WriteJob
 from evomerge.config import Workers
 from evomerge.errors import ModelError
 from evomerge.merge.gradients import GradientTape
@@ -109,6 +113,33 @@ def test_no_candidate_leaves_a_trace_on_the_next(setup: WorkerSetup, evaluator: 
     again = evaluator.evaluate(job(setup, 0.4))
     assert first.scores == again.scores
     assert first.scores != other.scores
+
+
+def test_texts_are_written_as_lm_eval_would_be_answered(
+    setup: WorkerSetup, evaluator: Evaluator
+) -> None:
+    prompts = ("what is 3?", "who", "what is 3?")
+    model = Merge("passthrough", (setup.models[1],), dtype="float32")
+    found = evaluator.write(WriteJob("texts", model, prompts, 6, ("q",)))
+    assert found.failure is None
+    assert found.cost.items == 3
+    module = AutoModelForCausalLM.from_pretrained(setup.models[1], dtype="float32").eval()
+    tokenizer = AutoTokenizer.from_pretrained(setup.models[1])
+    lm = HFLM(module, tokenizer=tokenizer, batch_size=1)
+    options = {"until": ["q"], "max_gen_toks": 6, "do_sample": False}
+    asked = [Instance("generate_until", {}, (prompt, dict(options)), 0) for prompt in prompts]
+    assert list(found.texts) == lm.generate_until(asked, disable_tqdm=True)
+    assert len(set(found.texts)) == 2
+
+
+def test_a_text_longer_than_the_context_is_a_failure(
+    setup: WorkerSetup, evaluator: Evaluator
+) -> None:
+    model = Merge("passthrough", (setup.models[1],), dtype="float32")
+    found = evaluator.write(WriteJob("texts", model, ("a",), 4096))
+    assert found.failure is not None
+    assert "generates up to 4096 tokens" in found.failure.reason
+    assert found.texts == ()
 
 
 def test_splits_share_no_item(setup: WorkerSetup, evaluator: Evaluator) -> None:

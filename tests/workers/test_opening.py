@@ -72,9 +72,11 @@ def test_a_worker_has_as_many_threads_as_cores(
 
 def test_on_a_cluster_models_adapters_and_tasks_are_on_the_transfer(opened: list[Any]) -> None:
     models = ("/m/base", "/m/base+/m/adapter", "org/name")
-    setup = replace(SETUP, models=models, tasks_path="/tasks")
+    requests = (TaskRequest("t"), TaskRequest("p", answers="/answers"))
+    setup = replace(SETUP, models=models, tasks_path="/tasks", requests=requests)
     opening.open_pool(setup, Workers(count=2), address="10.0.0.1:6379")
-    assert opened[0].transfer.folders == ("/m/base", "/m/adapter", "org/name", "/tasks")
+    folders = ("/m/base", "/m/adapter", "org/name", "/tasks", "/answers")
+    assert opened[0].transfer.folders == folders
     opening.open_pool(setup, Workers(count=2), address="ray://10.0.0.1:10001")
     assert opened[1].transfer is None
 

@@ -16,6 +16,7 @@ from evomerge.candidate.trial import (
     TargetJob,
     TargetsFound,
 )
+from evomerge.candidate.writing import WriteJob, Written
 from evomerge.errors import EvomergeError, ModelError
 from evomerge.workers import transfer as transfers
 from evomerge.workers.transfer import Reader, Transfer, Translated, digest, fetched, listing
@@ -155,6 +156,9 @@ class Echo:
     def targets(self, job: TargetJob) -> TargetsFound:
         return TargetsFound(worker=",".join(job.candidate.model_names()))
 
+    def write(self, job: WriteJob) -> Written:
+        return Written(worker=",".join(job.candidate.model_names()))
+
 
 def test_candidates_are_built_under_local_names() -> None:
     evaluator = Translated(Echo(), {"/d/base": "/n/1", "/d/lora": "/n/2"})
@@ -164,6 +168,7 @@ def test_candidates_are_built_under_local_names() -> None:
     gradients = evaluator.gradient(GradientJob("step", recipe, {}, {}))
     assert gradients.worker == "/n/1,/n/1+/n/2,org/x"
     assert evaluator.targets(TargetJob(recipe, "task")).worker == "/n/1,/n/1+/n/2,org/x"
+    assert evaluator.write(WriteJob("w", recipe, (), 1)).worker == "/n/1,/n/1+/n/2,org/x"
     assert replace(job) == job
 
 
