@@ -1,7 +1,7 @@
 """What travels between driver and workers: candidates, jobs, outcomes; and mergekit's YAML in and out."""
 
 from evomerge.candidate.candidate import Arrays, Candidate, no_arrays
-from evomerge.candidate.coefficients import Coefficients
+from evomerge.candidate.coefficients import NEEDS_COEFFICIENTS, Coefficients
 from evomerge.candidate.merge import Merge
 from evomerge.candidate.mergekit_yaml import dumps, load, loads, located, save
 from evomerge.candidate.recipe import (
@@ -16,6 +16,7 @@ from evomerge.candidate.recipe import (
 from evomerge.candidate.tokens import TokenSource, token_sources
 
 __all__ = [
+    "NEEDS_COEFFICIENTS",
     "Arrays",
     "Candidate",
     "Coefficients",

@@ -13,6 +13,11 @@ import xxhash
 Array = np.ndarray[Any, np.dtype[np.float32]]
 FILE = "coefficients.safetensors"
 """Beside a recipe whose weights differ by tensor or row."""
+NEEDS_COEFFICIENTS = (
+    f"Its weights differ by tensor and row: `{FILE}`, beside the recipe, holds what is added to them and is "
+    "needed to build this model. mergekit does not read that file, and so cannot build this merge."
+)
+"""For model cards."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,11 @@ class Coefficients:
         tables = {name: np.ascontiguousarray(self.tables[name]) for name in sorted(self.tables)}
         return bytes(save(tables, {"format": "evomerge coefficients"}))
 
+    @property
+    def count(self) -> int:
+        """How many numbers there are."""
+        return sum(table.size for table in self.tables.values())
+
     @classmethod
     def read(cls, content: bytes) -> Coefficients:
         """Return the coefficients whose `content` this is.
@@ -57,6 +67,8 @@ class Coefficients:
             tables = load(content)
         except SafetensorError as error:
             raise ValueError(f"not a safetensors file ({error})") from None
+        except KeyError as error:  # a dtype that NumPy does not have
+            raise ValueError(f"found {error.args[0]}, expected float32 [experts, rows]") from None
         for name, table in tables.items():
             if table.dtype != np.float32 or table.ndim != 2:
                 raise ValueError(
@@ -72,5 +84,4 @@ class Coefficients:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        count = sum(table.size for table in self.tables.values())
-        return f"Coefficients({len(self.tables)} tensors, {count} numbers, {self.digest[:8]})"
+        return f"Coefficients({len(self.tables)} tensors, {self.count} numbers, {self.digest[:8]})"

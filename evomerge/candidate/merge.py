@@ -134,6 +134,9 @@ class Merge(Candidate):
                     found += [_row(model, layers, *one) for one in self._cells(name, values)]
             for name, rows in self.shared.items():
                 found += [_row("all", layers, *one) for one in self._cells(name, at(rows, group))]
+        if self.coefficients is not None:
+            more = f"+ {self.coefficients.count} by tensor and row"
+            found.append(_row("all", "all", "each its own", "weight", more))
         return found
 
     def recipe(self) -> Recipe:

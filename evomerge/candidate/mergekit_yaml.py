@@ -1,7 +1,8 @@
-"""Recipes as mergekit's YAML: every key of mergekit 0.1.5, and our `seed` beside them.
+"""Recipes as mergekit's YAML: every key of mergekit 0.1.5, and our `seed` and `coefficients` beside them.
 
-mergekit ignores keys that it does not know, so a recipe of ours is a configuration of its; the other
-way round an unknown key is an error here, because a misspelt one would silently do nothing.
+mergekit ignores keys that it does not know, so a recipe of ours is a configuration of its (of another merge
+where there are `coefficients`); the other way round an unknown key is an error here, because a misspelt one
+would silently do nothing.
 """
 
 from __future__ import annotations
@@ -11,29 +12,33 @@ from pathlib import Path
 from typing import Any
 
 from evomerge import yaml_file
+from evomerge.candidate.coefficients import FILE
 from evomerge.candidate.reading import read_recipe
 from evomerge.candidate.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
 from evomerge.errors import RecipeError
 
 
 def load(path: str | Path) -> Recipe:
-    """Read a recipe from a mergekit YAML file.
+    """Read a recipe from a mergekit YAML file, and its coefficients from the file that it names.
 
     Raises:
-        RecipeError: The file is missing, is not YAML, or holds a key or value that mergekit does not have;
+        RecipeError: A file is missing, is not YAML, or holds a key or value that mergekit does not have;
             it names file, line and field.
     """
     return read_recipe(yaml_file.read(path, RecipeError))
 
 
 def loads(text: str, path: str | Path | None = None) -> Recipe:
-    """Read a recipe from text; `path` only serves the messages. Raises as `load` does."""
+    """Read a recipe from text; `path` is for messages and where coefficients lie. Raises as `load` does."""
     file = None if path is None else Path(path)
     return read_recipe(yaml_file.parse(text, path=file, kind=RecipeError))
 
 
 def dumps(recipe: Recipe) -> str:
-    """Write a recipe as mergekit YAML: floats in full, models as they are named in the recipe."""
+    """Write a recipe as mergekit YAML: floats in full, models as they are named in the recipe.
+
+    Of coefficients it names the file, which `save` writes.
+    """
     data: dict[str, Any] = {"merge_method": recipe.method}
     if recipe.base_model is not None:
         data["base_model"] = recipe.base_model
@@ -52,11 +57,15 @@ def dumps(recipe: Recipe) -> str:
     if recipe.chat_template is not None:
         data["chat_template"] = recipe.chat_template
     data["seed"] = recipe.seed
+    if recipe.coefficients is not None:
+        data["coefficients"] = FILE
     return yaml_file.dump(data)
 
 
 def save(recipe: Recipe, path: str | Path) -> None:
-    """Write a recipe to a file that `load` and `mergekit-yaml` read."""
+    """Write a recipe to a file that `load` and `mergekit-yaml` read, and its coefficients beside it."""
+    if recipe.coefficients is not None:
+        (Path(path).parent / FILE).write_bytes(recipe.coefficients.content)
     Path(path).write_text(dumps(recipe), encoding="utf-8")
 
 

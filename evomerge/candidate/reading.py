@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
+from evomerge.candidate.coefficients import Coefficients
 from evomerge.candidate.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
 from evomerge.candidate.tokens import token_source
 from evomerge.errors import RecipeError, nearest
@@ -202,6 +204,7 @@ class _File(_Module):
     tokenizer: _Tokenizer | None = None
     chat_template: str | None = None
     seed: int = Field(default=0, ge=0)
+    coefficients: _Text | None = None
 
 
 def read_recipe(document: Document) -> Recipe:
@@ -230,6 +233,7 @@ def read_recipe(document: Document) -> Recipe:
         vocabulary=_vocabulary(document, file),
         chat_template=file.chat_template,
         seed=file.seed,
+        coefficients=_coefficients(document, file.coefficients),
     )
 
 
@@ -327,6 +331,22 @@ def _vocabulary(document: Document, file: _File) -> Vocabulary | None:
         except RecipeError as error:
             raise document.error(RecipeError, place, error.message) from None
     return Vocabulary(file.tokenizer.source, tokens, file.tokenizer.pad_to_multiple_of)
+
+
+def _coefficients(document: Document, name: str | None) -> Coefficients | None:
+    """Read the file of coefficients, which is named relative to the recipe's folder."""
+    if name is None:
+        return None
+    path = name if document.path is None else document.path.parent / name
+    try:
+        return Coefficients.read(Path(path).read_bytes())
+    except FileNotFoundError:
+        fault = "does not exist; the recipe cannot be merged without it, copy it along"
+    except OSError as error:
+        fault = f"cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        fault = str(error)
+    raise document.error(RecipeError, ("coefficients",), f"{path}: {fault}")
 
 
 def _named(item: object) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.candidate import Recipe, dumps
+from evomerge.candidate import NEEDS_COEFFICIENTS, Recipe, dumps
 from evomerge.merge.location import split_adapter
 from evomerge.yaml_file import dump
 
@@ -24,9 +24,10 @@ def default_card(recipe: Recipe, name: str) -> str:
         front["base_model"] = hub_names
     listed = "\n".join(f"- `{model}`" for model in models if model != recipe.base_model)
     base = f" on the base `{recipe.base_model}`" if recipe.base_model else ""
+    needed = f"\n{NEEDS_COEFFICIENTS}\n" if recipe.coefficients is not None else ""
     return (
         f"---\n{dump(front)}---\n\n# {name}\n\n"
         f"A merge of language models by the method `{recipe.method}`{base}, made with evomerge.\n\n"
         f"{listed}\n\n## Recipe\n\n```yaml\n{dumps(recipe)}```\n\n"
-        f"`evomerge merge recipe.yaml OUT_DIR` builds the same weights again.\n"
+        f"`evomerge merge recipe.yaml OUT_DIR` builds the same weights again.\n{needed}"
     )

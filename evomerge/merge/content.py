@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
+import numpy as np
+import xxhash
+
 from evomerge.candidate import Merge, Recipe
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.methods.method import SUM, Effect, rounded
+from evomerge.merge.methods.method import DECIMALS, SUM, Method, Values, numbers, rounded
 from evomerge.merge.plan import TensorPlan, plan_merge
 
 
@@ -25,19 +28,19 @@ def content(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) -> Ha
         ModelError: As `plan_merge` does.
     """
     plan = plan_merge(source, checkpoints)
-    effect = plan.method.effect
     written = (plan.dtype, repr(plan.vocabulary), plan.chat_template)
-    merged = tuple(
-        _of_tensor(
-            plan.method.name, tensor, effect(tensor.shared, tensor.own, tensor.base), plan.seed
-        )
-        for tensor in plan.tensors
-    )
+    merged = tuple(_of_tensor(plan.method, tensor, plan.seed) for tensor in plan.tensors)
     return written, merged
 
 
-def _of_tensor(method: str, tensor: TensorPlan, effect: Effect, seed: int) -> Hashable:
+def _of_tensor(method: Method, tensor: TensorPlan, seed: int) -> Hashable:
     places = list(zip(tensor.models, tensor.tensors, strict=True))
+    own, rows = _first_rows(tensor)
+    effect = method.effect(tensor.shared, own, tensor.base)
+    if rows:
+        inputs = zip(places, own, range(len(own)), strict=True)
+        written = ((p, i == tensor.base, numbers(one), rows.get(i)) for p, one, i in inputs)
+        return tensor.name, method.name, numbers(tensor.shared), frozenset(written), seed
     if effect.rule == SUM:
         factors: dict[tuple[str, str], float] = {}
         for index, factor in effect.parts.items():
@@ -46,4 +49,18 @@ def _of_tensor(method: str, tensor: TensorPlan, effect: Effect, seed: int) -> Ha
         near = {place: rounded(factor) for place, factor in factors.items()}
         return tensor.name, SUM, frozenset((p, factor) for p, factor in near.items() if factor)
     parts = sorted(((places[index], part) for index, part in effect.parts.items()), key=repr)
-    return tensor.name, (method, effect.rule), tuple(parts), seed if effect.masked else None
+    return tensor.name, (method.name, effect.rule), tuple(parts), seed if effect.masked else None
+
+
+def _first_rows(tensor: TensorPlan) -> tuple[tuple[Values, ...], dict[int, str]]:
+    """Return the numbers of a tensor's first row, and for each input whose rows differ what tells them."""
+    own, rows = list(tensor.own), {}
+    for index, added in enumerate(tensor.added):
+        if added is None:
+            continue
+        weights = own[index]["weight"] + added.astype(np.float64)
+        own[index] = {**own[index], "weight": float(weights[0])}
+        further = np.round(weights - weights[0], DECIMALS) + 0.0
+        if further.any():
+            rows[index] = xxhash.xxh3_128_hexdigest(further.tobytes())
+    return tuple(own), rows

@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from evomerge.candidate import Merge, Recipe, dumps
+from evomerge.candidate import Merge, Recipe
+from evomerge.candidate import save as save_recipe
 from evomerge.config.destination import open_to_readers, refuse_unwritable
 from evomerge.errors import MergeError, ResultsError
 from evomerge.merge.card import default_card
@@ -41,7 +42,7 @@ def save(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
 ) -> None:
-    """Merge and write the result: safetensors, config, tokenizer, `recipe.yaml` and `README.md`.
+    """Merge and write the result: weights, config, tokenizer, `README.md`; `recipe.yaml`, its coefficients.
 
     Nothing is left behind when it fails: the folder appears, whole, or not at all.
 
@@ -91,12 +92,12 @@ def save(
     except OSError as error:
         raise MergeError(f"{out} cannot be written: {error.strerror or error}") from None
     try:
-        _write_tensors(run, aside, shard_bytes)
+        _write_tensors(run, aside, shard_bytes, indexed=recipe.coefficients is not None)
         floating = [d for d in map(run.out_dtype, plan.tensors) if d.is_floating_point]
         plan.config.dtype = max(set(floating), key=floating.count)
         plan.config.save_pretrained(aside)
         tokenizer.write(aside)
-        (aside / "recipe.yaml").write_text(dumps(recipe), encoding="utf-8")
+        save_recipe(recipe, aside / "recipe.yaml")
         text = default_card(recipe, out.name) if card is None else card
         (aside / "README.md").write_text(text, encoding="utf-8")
         open_to_readers(aside)
@@ -121,7 +122,11 @@ def _inputs(plan: MergePlan, model: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _write_tensors(run: MergeRun, folder: Path, limit: int) -> None:
+def _write_tensors(run: MergeRun, folder: Path, limit: int, *, indexed: bool) -> None:
+    """Write the files, and their index where there are several or where `indexed`.
+
+    vLLM takes every safetensors file of a folder for weights, coefficients too, unless an index says which.
+    """
     sizes = {piece.name: run.nbytes(piece) for piece in run.plan.tensors}
     shards = _shards(sizes, limit)
     files = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
@@ -134,7 +139,7 @@ def _write_tensors(run: MergeRun, folder: Path, limit: int) -> None:
         }
         save_file(pending, folder / file, metadata={"format": "pt"})
         del pending
-    if len(shards) > 1:
+    if len(shards) > 1 or indexed:
         weight_map = {
             name: file for file, names in zip(files, shards, strict=True) for name in names
         }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evomerge import yaml_file
+from evomerge.candidate import NEEDS_COEFFICIENTS
 from evomerge.candidate.trial import SPLITS
 from evomerge.errors import ResultsError
 from evomerge.report.formats.markdown import cell, fenced, table
@@ -57,6 +58,7 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
         experts={name: shown_model(model) for name, model in campaign.experts.items()},
         leaderboard=table(layout(leaderboard, split)),
         split=split,
+        needed=NEEDS_COEFFICIENTS if row.recipe.arrays() else None,
         recipe=fenced(row.recipe.file(), "yaml"),
         versions=campaign.versions,
     )

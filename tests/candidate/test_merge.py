@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.candidate import Merge, Vocabulary, loads
+from evomerge.candidate import Coefficients, Merge, Vocabulary, loads
 from evomerge.candidate.merge import component_of
 from evomerge.kinds import read
 
@@ -45,6 +48,22 @@ def test_a_merge_comes_back_from_its_text(merge: Merge) -> None:
     assert found == merge
     assert repr(found) == repr(merge)  # 1 and 1.0 and True are equal, and not the same
     assert json.loads(merge.text())["kind"] == "merge"
+
+
+def test_coefficients_travel_beside_the_text() -> None:
+    table = np.array([[0.5, 0.25, 0.0], [1.0, 0.0, 0.0]], np.float32)
+    merge = Merge("ties", ("/a", "/b"), "/base", coefficients=Coefficients({"w": table}))
+    assert len(merge.text()) < 400
+    assert read(merge.text(), merge.arrays().__getitem__) == merge
+    with pytest.raises(KeyError):
+        read(merge.text())
+    other = replace(merge, coefficients=Coefficients({"w": table + 1}))
+    assert merge.text() != other.text()
+    assert merge != other
+    assert merge.renamed(lambda model: f"/there{model}").coefficients == merge.coefficients
+    assert merge.recipe().coefficients == merge.coefficients
+    assert merge.recipe().experts == merge.experts
+    assert merge.numbers()[-1]["value"] == "+ 6 by tensor and row"
 
 
 def test_a_merge_is_renamed_everywhere() -> None:

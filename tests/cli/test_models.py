@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
 from evomerge import candidate as recipe
 from evomerge import cli
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Coefficients, Recipe, Source
 
 
 @pytest.fixture
@@ -45,6 +48,62 @@ def test_a_folder_where_a_recipe_is_expected(recipe_file, tmp_path, capsys):
     assert "say which trial" in refused(capsys, "merge", tmp_path, tmp_path / "out")
     (tmp_path / "campaign.yaml").unlink()
     assert "expected a recipe" in refused(capsys, "merge", tmp_path, tmp_path / "out")
+
+
+def by_row(family, tables, name="task_arithmetic"):
+    sources = tuple(Source(model, parameters={"weight": 0.3}) for model in family.experts)
+    if name == "slerp":
+        sources = (Source(family.experts[0]),)
+    shared = {"t": 0.5} if name == "slerp" else {}
+    return Recipe(name, sources, base_model=family.base, parameters=shared, coefficients=tables)
+
+
+def table(experts, rows, value=0.1):
+    return np.full((experts, rows), value, np.float32)
+
+
+NORM = "model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("tables", "name", "message"),
+    [
+        ({"model.nose.weight": table(3, 1)}, "task_arithmetic", "model.nose.weight, which is no"),
+        ({NORM: table(2, 32)}, "task_arithmetic", "coefficients of 2 experts, the recipe has 3"),
+        ({NORM: table(3, 31)}, "ties", f"{NORM}: found coefficients of 31 rows, expected 32, or 1"),
+        ({NORM: table(3, 1, np.nan)}, "dare_ties", f"{NORM}: found NaN or infinity"),
+        ({NORM: table(1, 1)}, "slerp", "slerp takes no weights by tensor or row"),
+    ],
+)
+def test_coefficients_that_do_not_fit(tables, name, message, llama_family, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    recipe.save(by_row(llama_family, Coefficients(tables), name), path)
+    line = path.read_text().count("\n")
+    found = refused(capsys, "merge", path, tmp_path / "out")
+    assert f"{path}:{line}: coefficients: " in found
+    assert message in found
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist; the recipe cannot be merged without it"),
+        (b"weights", "not a safetensors file ("),
+        (safetensors.torch.save({NORM: torch.ones(3, 1, dtype=torch.bfloat16)}), "found BF16"),
+        (safetensors.torch.save({NORM: torch.ones(3)}), f"{NORM}: found float32 of 1 dimensions"),
+    ],
+)
+def test_a_file_that_holds_no_coefficients(content, message, llama_family, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    recipe.save(by_row(llama_family, Coefficients({NORM: table(3, 1)})), path)
+    file = tmp_path / "coefficients.safetensors"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    found = refused(capsys, "merge", path, tmp_path / "out")
+    assert f"coefficients: {file}: " in found
+    assert message in found
 
 
 def test_several_documents(recipe_file, tmp_path, capsys):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from evomerge import yaml_file
-from evomerge.candidate import Recipe, Source, loads
+from evomerge.candidate import Coefficients, Recipe, Source, loads
 from evomerge.merge.card import default_card
 
 
@@ -22,3 +24,14 @@ def test_card_names_models_method_and_recipe(tmp_path):
     assert body.startswith("\n# mine\n")
     assert "- `org/one`" in body
     assert loads(body.split("```yaml\n")[1].split("```")[0]) == recipe
+    assert "mergekit" not in card
+
+
+def test_a_card_says_what_a_merge_by_row_needs():
+    table = np.ones((1, 4), np.float32)
+    recipe = Recipe(
+        "ties", (Source("org/one"),), base_model="org/base", coefficients=Coefficients({"w": table})
+    )
+    card = default_card(recipe, "mine")
+    assert "`coefficients.safetensors`, beside the recipe" in card
+    assert "mergekit does not read that file, and so cannot build this merge" in card

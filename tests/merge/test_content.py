@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from evomerge.candidate import Conditional, Recipe, Setting, Slice, Source
+from evomerge.candidate import Coefficients, Conditional, Recipe, Setting, Slice, Source
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.content import content
 from evomerge.merge.engine import merged_tensors
@@ -64,6 +66,20 @@ def w(weight: float, **others: float) -> Numbers:
     return {"weight": weight, **others}
 
 
+def rows_of(
+    recipe: Recipe, even: float, odd: float, *, first: int = 0, every: bool = False
+) -> Recipe:
+    """Add to one expert's weight in the rows of one tensor, or of all."""
+    names = open_checkpoint(recipe.models[0].model).tensors.items()
+    tables = {}
+    for name, header in names:
+        if every or name.endswith("1.mlp.up_proj.weight"):
+            table = np.zeros((2, header.shape[0]), np.float32)
+            table[first, ::2], table[first, 1::2] = even, odd
+            tables[name] = table
+    return replace(recipe, coefficients=Coefficients(tables))
+
+
 def families(made: Any) -> list[list[Recipe]]:
     """Recipes of one inner list are one model."""
     filtered: Numbers = {"weight": (Conditional(0.3, "mlp"), Conditional(0.3))}
@@ -101,6 +117,21 @@ def families(made: Any) -> list[list[Recipe]]:
         [made("dare_linear", w(0.3, density=0.5), w(0.3, density=1.0), seed=1)],
         [made("dare_linear", w(0.3, density=0.5), w(0.3, density=1.0), seed=2)],
         [made("dare_ties", w(0.3, density=0.5), w(0.3, density=1.0), seed=2)],
+        [
+            rows_of(made("ties", w(0.25), w(0.2)), 0.125, 0.375, every=True),
+            rows_of(made("ties", w(0.25), w(0.2), reverse=True), 0.125, 0.375, first=1, every=True),
+            rows_of(made("ties", w(0.5), w(0.2)), -0.125, 0.125, every=True),
+        ],
+        [rows_of(made("ties", w(0.25), w(0.2)), 0.125, 0.25, every=True)],
+        [rows_of(made("ties", w(0.25), w(0.2), normalize=False), 0.125, 0.375, every=True)],
+        [rows_of(made("linear", w(1.0), w(1.0), base=False), 0.0, 0.5)],
+        [rows_of(made("linear", w(2.0), w(2.0), base=False), 0.0, 0.5)],
+        [rows_of(made("task_arithmetic", w(0.0), w(0.3)), 0.0, 0.5)],
+        [
+            made("task_arithmetic", w(0.7), w(0.3)),
+            rows_of(made("task_arithmetic", w(0.7), w(0.3)), 0.0, 0.0),
+            rows_of(made("task_arithmetic", w(0.7 - 0.25), w(0.3)), 0.25, 0.25, every=True),
+        ],
         [made("slerp", {}, t=0.25)],
         [made("slerp", {}, t=0.75)],
         [made("task_arithmetic", {"weight": (Conditional(0.3, "mlp"), Conditional(0.2))}, w(0.3))],

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge.candidate import Recipe, Slice, Source, load
+from evomerge.candidate import Coefficients, Merge, Recipe, Slice, Source, load
 from evomerge.errors import MergeError, ModelError, RecipeError, ResultsError
 from evomerge.merge import saving
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.engine import merged_tensors
+from evomerge.merge.live import LiveModel
+from evomerge.merge.methods import method
 from evomerge.merge.saving import save
 
 
@@ -164,6 +168,55 @@ def test_modes_are_those_of_the_umask(mask, folder, file, llama_family, tmp_path
     assert modes.pop(tmp_path / "a" / "out") == folder
     assert set(modes.values()) == {file}
     assert len(modes) > 8
+
+
+@pytest.mark.parametrize("name", ["linear", "task_arithmetic", "ties", "dare_linear", "dare_ties"])
+def test_weights_by_row_are_saved_as_they_are_live(name, qwen2_family, tmp_path):
+    """And the recipe, with the coefficients beside it, makes the same bytes again."""
+    takes = method(name)
+    live = LiveModel(qwen2_family.models, dtype="bfloat16")
+    generator = np.random.default_rng(1)
+    tables = {
+        tensor: generator.normal(0, 0.3, (3, len(live.module.state_dict()[tensor]))).astype("f4")
+        for tensor in ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.bias")
+    }
+    tables["model.layers.1.mlp.up_proj.weight"] = np.full((3, 1), 0.25, "f4")
+    merge = Merge(
+        name,
+        qwen2_family.experts,
+        qwen2_family.base if takes.needs_base else None,
+        merges_base=takes.needs_base,
+        groups=((0, 1), (1, 2)) if name == "ties" else (),
+        own={"weight": (((0.0, 0.5, 0.25),),)},
+        fixed={"normalize": name != "dare_ties"}
+        | ({"density": 0.5} if "density" in takes.parameters else {}),
+        dtype="bfloat16",
+        coefficients=Coefficients(tables),
+    )
+    live.write(merge)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        save(merge, tmp_path / "out")
+    finally:
+        torch.set_num_threads(threads)
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(live.module.state_dict()[key], found) for key, found in written.items())
+    recipe = load(tmp_path / "out" / "recipe.yaml")
+    assert recipe.coefficients == merge.coefficients
+    live.write(recipe)
+    assert all(torch.equal(live.module.state_dict()[key], found) for key, found in written.items())
+    save(recipe, tmp_path / "again")
+    for file in ("model.safetensors", "coefficients.safetensors", "recipe.yaml"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"].values()) == {"model.safetensors"}
+    assert "cannot build this merge" in (tmp_path / "out" / "README.md").read_text()
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    plain = replace(merge, coefficients=None)
+    save(plain, tmp_path / "plain")
+    assert not (tmp_path / "plain" / "coefficients.safetensors").exists()
+    assert not same(load_file(tmp_path / "plain" / "model.safetensors"), written)
 
 
 def test_an_existing_folder_is_refused_or_replaced(llama_family, tmp_path):

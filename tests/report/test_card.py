@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
+from evomerge.candidate import Coefficients
 from evomerge.errors import ResultsError
 from evomerge.report.card import model_card, shown_model
 from evomerge.report.leaderboard import Leaderboard, leaderboard
@@ -53,6 +56,16 @@ def test_what_comes_from_outside_is_escaped(
     text = model_card(store, leaderboard(store))
     assert "<script>" not in text
     assert "# evil --- # title &lt;script>" in text
+
+
+def test_it_says_what_a_merge_by_row_needs(store: Store, board: Leaderboard) -> None:
+    row = board.row("trial 1")
+    assert "mergekit" not in model_card(store, board, row)
+    coefficients = Coefficients({"w": np.ones((2, 4), np.float32)})
+    fine = replace(row, recipe=replace(row.recipe, coefficients=coefficients))
+    text = model_card(store, board, fine)
+    assert "coefficients: coefficients.safetensors" in text
+    assert "mergekit does not read that file, and so cannot build this merge" in text
 
 
 def test_any_row_can_be_described(store: Store, board: Leaderboard) -> None:

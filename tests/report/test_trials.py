@@ -4,9 +4,10 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 
-from evomerge.candidate import Merge
+from evomerge.candidate import Coefficients, Merge
 from evomerge.cli import run_command
 from evomerge.errors import ResultsError
 from evomerge.report.formats import write
@@ -70,6 +71,19 @@ def test_numbers_are_told_apart_by_model_layers_and_tensors() -> None:
         ("a", "2-4", "mlp", "weight", 0.2),
         ("a", "2-4", "rest", "weight", 0.3),
         ("all", "2-4", "all", "lambda", 0.5),
+    ]
+
+
+def test_coefficients_by_row_are_counted() -> None:
+    coefficients = Coefficients(
+        {"w": np.ones((1, 5), np.float32), "v": np.ones((1, 1), np.float32)}
+    )
+    merge = Merge(
+        "ties", ("/m/a",), "/m/base", own={"weight": (((0.5,),),)}, coefficients=coefficients
+    )
+    assert [tuple(one.values()) for one in numbers_of(merge)] == [
+        ("a", "all", "all", "weight", 0.5),
+        ("all", "all", "each its own", "weight", "+ 6 by tensor and row"),
     ]
 
 
