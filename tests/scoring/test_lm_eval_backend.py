@@ -4,6 +4,7 @@ from lm_eval.api.model import LM
 from evomerge.errors import TaskError
 from evomerge.scoring import lm_eval_backend
 from evomerge.scoring.lm_eval_backend import LmEvalBackend
+from evomerge.tasks.metrics import is_gold
 
 NAMES = ("choice", "written", "repeated", "said", "rolling")
 ARGUMENTS = {"device": "cpu", "batch_size": 4}
@@ -20,7 +21,7 @@ def folder(subject, tmp_path_factory):
 
 def test_hf_scores_what_the_resident_module_scores(llama, folder):
     items = llama.items(*NAMES, "both", search=12)
-    metrics = {name: tuple(m for m in items.metrics(name) if "gold" not in m) for name in NAMES}
+    metrics = {name: tuple(m for m in items.metrics(name) if not is_gold(m)) for name in NAMES}
     metrics["both"] = ("acc", "gold_probability", "gold_exact_match")
     ours = llama.scorer(items).score(llama.module, "search", metrics)
     theirs = LmEvalBackend(items, "hf", ARGUMENTS).score(folder, "search", metrics)

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evomerge import zoo
 from evomerge.scoring import Scorer
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest, load_items
+from evomerge.tasks.metrics import is_gold
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / ".." / "shared" / "data"
@@ -245,7 +246,7 @@ def compare(
         plan=SplitPlan({"search": limit * 5 if "zoo" in names else limit * 3}, first=True),
         prompt=prompt,
     )
-    metrics = {name: tuple(m for m in items.metrics(name) if "gold" not in m) for name in names}
+    metrics = {name: tuple(m for m in items.metrics(name) if not is_gold(m)) for name in names}
     scorer = Scorer(items)
     scored = scorer.score(module, "search", metrics)
     assert scorer.score(module, "search", metrics) == scored  # now with drafts

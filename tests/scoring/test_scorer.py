@@ -10,6 +10,7 @@ from evomerge.inference import NotFinite
 from evomerge.inference.encoding import Encoder
 from evomerge.inference.engine import Engine
 from evomerge.tasks import PromptStyle
+from evomerge.tasks.metrics import is_gold
 
 NAMES = ("choice", "choice_shots", "written", "repeated", "said", "rolling")
 
@@ -18,7 +19,7 @@ NAMES = ("choice", "choice_shots", "written", "repeated", "said", "rolling")
 def test_every_metric_is_stock_lm_evals(subject, architecture):
     one = subject(architecture)
     items = one.items(*NAMES, search=15)
-    metrics = {name: tuple(m for m in items.metrics(name) if "gold" not in m) for name in NAMES}
+    metrics = {name: tuple(m for m in items.metrics(name) if not is_gold(m)) for name in NAMES}
     scored = one.scorer(items).score(one.module, "search", metrics)
     stock = one.oracle(items, *NAMES)
     for name in NAMES:

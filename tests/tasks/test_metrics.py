@@ -27,6 +27,7 @@ def test_directions_are_the_tasks(llama):
         "byte_perplexity": False,
         "bits_per_byte": False,
         "gold_loglikelihood": True,
+        "teacher_divergence": False,
     }
 
 
@@ -54,6 +55,7 @@ def test_a_group_offers_what_it_aggregates(llama):
         "gold_loglikelihood",
         "gold_probability",
         "gold_exact_match",
+        "teacher_divergence",
     }
 
 
@@ -66,6 +68,7 @@ def test_a_metric_of_a_group_is_named_by_the_filters_that_give_it(llama):
         "exact_match",
         "gold_loglikelihood",
         "gold_exact_match",
+        "teacher_divergence",
     ]
     items = llama.items("mixed")
     for name in ("acc", "acc,none"):
