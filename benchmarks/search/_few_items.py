@@ -70,11 +70,11 @@ class FewItems:
         )
         self._scorer = Scorer(self._items)
 
-    def texts(self, job: str) -> list[tuple[str, str]]:
-        """Return prompt and answer of every search item of a job."""
+    def texts(self, job: str, split: Split = "search") -> list[tuple[str, str]]:
+        """Return prompt and answer of every item of a job."""
         return [
             (doc["prompt"], doc["answer"])
-            for leaf in self._items.leaves(task(job), "search")
+            for leaf in self._items.leaves(task(job), split)
             for doc in leaf.docs
         ]
 

@@ -10,6 +10,7 @@ best expert, tuned task arithmetic, best naive merge    nothing is learnt; chose
 gold by groups    `evomerge search` along the gradient of the gold answers, a coefficient for each expert,
                   layer and component; the others add coefficients by tensor and row
 gold, expert, both    the losses of a campaign; what the answers' tokens are is known to each of them
+expert, no labels    `expert` from prompts alone: each expert's own answers are learnt and selected on
 full / lora, gold / expert    fine-tuning of the best naive merge, AdamW, the same losses; at each of
                   several rates for as many processor seconds as the search of the `expert` campaign took
                   (between its baselines and its finalists: gradients, and trials scored in full); rate and
@@ -46,6 +47,7 @@ from benchmarks.search._few_items import HOLDOUT, JOBS, METRIC, SPACE, TASKS_PAT
 from benchmarks.search._fine_tuning import Lessons, fine_tune
 from evomerge.config import Campaign
 from evomerge.progress import NoDisplay, Progress
+from evomerge.result import Result
 from evomerge.space import Baseline
 
 JOBS_ALONE = {
@@ -94,11 +96,24 @@ class Bench:
 
     def then_lora(self) -> Record:
         """Fine-tune the winner of the `expert` campaign."""
-        best = self._folder / TIMED / "best"
-        if not best.exists():
-            raise SystemExit(f"{best} is missing: run the row {TIMED} first")
-        module = AutoModelForCausalLM.from_pretrained(best, dtype=torch.float32).eval()
-        return self._tune(module, Lessons(self._few, "expert"), lora=True)
+        if not (self._folder / TIMED / "best").exists():
+            raise SystemExit(f"{self._folder / TIMED} has no results: run the row {TIMED} first")
+        return self._tune(self._winner(TIMED), Lessons(self._few, "expert"), lora=True)
+
+    def no_labels(self) -> Record:
+        """Search with prompts only; the last one is the holdout that a campaign must have."""
+        objectives = []
+        for job in JOBS:
+            texts = [*self._few.texts(job), *self._few.texts(job, "select")]
+            lines = [json.dumps({"prompt": prompt}) for prompt, _ in texts]
+            file = (self._folder / f"{job}.jsonl").resolve()
+            file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            objectives.append({"prompts": str(file), "teacher": job, "max_tokens": 48})
+        experts = {job: self._few.models[job] for job in JOBS}
+        counts = {"select": self._few.count - 1, "holdout": 1}
+        _, seconds = self._run("prompts", self._few.models["base"], experts, objectives, counts)
+        scores = self._few.scores(self._winner("prompts"))
+        return {"holdout": scores.holdout, "select": scores.select[0], "seconds": seconds}
 
     def random(self, loss: str) -> Record:
         """Search with random vectors in place of the task vectors."""
@@ -134,6 +149,27 @@ class Bench:
         loss: str,
         scales: Sequence[str] = ("group", "tensor", "row"),
     ) -> Record:
+        objectives = [{"task": task(job), "metric": METRIC, "loss": loss} for job in jobs]
+        result, seconds = self._run(name, base, experts, objectives, scales=scales)
+        won = result.leaderboard.winners[0]
+        scored = won.splits["holdout"].tasks
+        return {
+            "holdout": {job: scored[task(job)][METRIC].value for job in jobs},
+            "select": won.objective("select"),
+            "seconds": seconds,
+            "chosen": result.best.name,
+        }
+
+    def _run(
+        self,
+        name: str,
+        base: str,
+        experts: Mapping[str, str],
+        objectives: Sequence[Mapping[str, Any]],
+        counts: Mapping[str, int] = {},
+        scales: Sequence[str] = ("group", "tensor", "row"),
+    ) -> tuple[Result, float]:
+        """Run a campaign; return what it left, and the processor seconds of the search itself."""
         count, seed = self._few.count, self._few.seed
         settings = {
             "name": name,
@@ -143,9 +179,9 @@ class Bench:
                 "dtype": "float32",
             },
             "space": SPACE,
-            "objectives": [{"task": task(job), "metric": METRIC, "loss": loss} for job in jobs],
+            "objectives": objectives,
             "tasks_path": str(TASKS_PATH),
-            "items": {"search": count, "select": count, "holdout": HOLDOUT, "seed": seed},
+            "items": {"search": count, "select": count, "holdout": HOLDOUT, "seed": seed, **counts},
             "search": {
                 "sampler": "gradient",
                 "trials": self._trials,
@@ -158,14 +194,11 @@ class Bench:
         result = evomerge.search(
             Campaign.model_validate(settings), out=self._folder / name, force=True, display=clock
         )
-        won = result.leaderboard.winners[0]
-        scored = won.splits["holdout"].tasks
-        return {
-            "holdout": {job: scored[task(job)][METRIC].value for job in jobs},
-            "select": won.objective("select"),
-            "seconds": clock.seconds,
-            "chosen": result.best.name,
-        }
+        return result, clock.seconds
+
+    def _winner(self, name: str) -> Any:
+        folder = self._folder / name / "best"
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
     def _tune(self, start: Any, lessons: Lessons, *, lora: bool) -> Record:
         if self._seconds is None:
@@ -224,6 +257,7 @@ ROWS: dict[str, Callable[[Bench], Record]] = {
     "gold by groups": partial(Bench.campaign, loss="gold", scales=("group",), name="groups"),
     "gold": partial(Bench.campaign, loss="gold"),
     "expert": partial(Bench.campaign, loss="expert"),
+    "expert, no labels": Bench.no_labels,
     "both": partial(Bench.campaign, loss="both"),
     "full, gold": partial(Bench.tuned, loss="gold", lora=False),
     "full, expert": partial(Bench.tuned, loss="expert", lora=False),
