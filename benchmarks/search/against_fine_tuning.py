@@ -113,7 +113,7 @@ class Bench:
         counts = {"select": self._few.count - 1, "holdout": 1}
         _, seconds = self._run("prompts", self._few.models["base"], experts, objectives, counts)
         scores = self._few.scores(self._winner("prompts"))
-        return {"holdout": scores.holdout, "select": scores.select[0], "seconds": seconds}
+        return {"holdout": scores.holdout, "seconds": seconds}
 
     def random(self, loss: str) -> Record:
         """Search with random vectors in place of the task vectors."""
