@@ -23,7 +23,7 @@ class Search(Settings):
     """The study."""
 
     sampler: NonEmpty = "auto"
-    """By name: `gradient` descends the gold answers' loss, then goes on as CMA-ES; `cmaes`, `tpe`, `nsga2`,
+    """By name: `gradient` descends the objectives' losses, then goes on as CMA-ES; `cmaes`, `tpe`, `nsga2`,
     `gp`, `random` and `qmc` as in Optuna. `auto`: `gradient` wherever it can be used, else `cmaes`
     (`mode: pareto`: `nsga2`)."""
     trials: Count | None = None
@@ -43,7 +43,7 @@ class Search(Settings):
     """`race`: items are scored in blocks in random order, and a candidate that is significantly worse than
     the best so far is given up; one that is as good is given up with probability 0.1 at most. `none`: every
     candidate is scored in full."""
-    gradient_items: Count = 16
+    gradient_items: Count = 8
     """Items of each task that one step of a descent reads, drawn again for every step."""
     scales: tuple[Scale, ...] | None = None
     """What a descent learns a coefficient of each expert for: every `group` (layers × component; always

@@ -191,6 +191,11 @@ class Bandit(Sampler):
             arm.note(params, result)
             arm.sampler.known(arm.lower(params), result)
 
+    def path(self, number: int) -> Sequence[int]:
+        """Return the trials of the descent that a trial is a point of, whichever arm's."""
+        found = (arm.sampler.path(number) for arm in self._arms)
+        return next((trials for trials in found if trials), ())
+
     def next_step(self, *, begin: bool = True) -> Step | None:
         """Return a step for an idle worker; None: ask for a trial instead.
 

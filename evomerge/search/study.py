@@ -38,6 +38,7 @@ from evomerge.search.racing import against
 from evomerge.search.samplers.descent import Step
 from evomerge.search.samplers.sampler import Measurement, Params, Sampler
 from evomerge.search.tally import GRADIENT_COST, Ended, Tally
+from evomerge.search.teachers import gold_shares, of_items
 from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
 from evomerge.workers.pool import Answer, Work
 
@@ -184,9 +185,17 @@ class Study:
         return ranking(self._aims, self.tally.scored.values())
 
     def finalists(self) -> Iterator[Entry]:
-        """Give the trials in the order in which `select` should see them: behind all, those given up."""
+        """Give the trials in the order in which `select` should see them: behind all, those given up.
+
+        With a point of a descent go the others of its path: what the last ones gain on the items that they
+        learn from may be lost on others.
+        """
+        order: dict[int, None] = {}
         for some in (self.tally.scored, self.tally.given_up):
             for number in finalists(self._aims, ranking(self._aims, some.values())):
+                order |= dict.fromkeys((number, *self._sampler.path(number)))
+        for number in order:
+            if number in self.tally.scored or number in self.tally.given_up:
                 yield _entry(number, self._candidates[number])
 
     @property
@@ -219,14 +228,8 @@ class Study:
 
     def _gradient_job(self, step: Step) -> GradientJob:
         candidate = self._space.candidate(step.params, step.coefficients)
-        targets = {
-            task: [self._targets[task][item] for item in items]
-            for task, items in step.items.items()
-            if task in self._targets
-        }
-        return GradientJob(
-            step.name, candidate, step.items, step.shares, step.rows, targets, self._gold_shares
-        )
+        targets, golds = of_items(self._targets, step.items), gold_shares(self._store.campaign)
+        return GradientJob(step.name, candidate, step.items, step.shares, step.rows, targets, golds)
 
     def _tell_trial(self, number: int, told: Told) -> None:
         """Record a trial, and those that waited for it, as worth the same at no cost."""

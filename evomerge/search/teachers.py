@@ -50,6 +50,22 @@ def teacher_jobs(
     return jobs
 
 
+def of_items(
+    targets: Mapping[str, Targets], items: Mapping[str, tuple[int, ...]]
+) -> dict[str, Targets]:
+    """Return the targets of chosen items, task by task; tasks without any are left out."""
+    return {
+        task: [targets[task][item] for item in chosen]
+        for task, chosen in items.items()
+        if task in targets
+    }
+
+
+def gold_shares(campaign: Campaign) -> dict[str, float]:
+    """Return task → share of the gold answer's loss beside the teacher's, as `GradientJob` takes it."""
+    return {goal.task: 0.5 for goal in campaign.objectives if goal.loss == "both"}
+
+
 def to_bytes(targets: Targets) -> bytes:
     """Return targets as a safetensors file: all items' numbers in one row, and their shapes."""
     there = [one for one in targets if one is not None]

@@ -18,7 +18,7 @@ from evomerge.candidate.coefficients import Array
 from evomerge.search.samplers.scales import MEAN_DECAY, SQUARE_DECAY, TINY, FineScales
 from evomerge.search.samplers.unit_cube import Vector
 
-BATCH = 16
+BATCH = 8
 """Items of each task that one step reads; all of them where a task has fewer."""
 
 FIRST_STEP = 0.05
@@ -28,7 +28,7 @@ Adam's steps do not depend on the scale of the loss, and a weight's unit is a wh
 checkpoint scores worse than the one before goes on with steps half as long.
 """
 
-CHECKPOINTS = (5, 10, 20, 40)
+CHECKPOINTS = (5, 10, 20, 40, 80)
 """After so many steps the point is scored in full, as a trial; the last one ends the path."""
 
 

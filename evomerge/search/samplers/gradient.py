@@ -7,7 +7,7 @@ path, and is searched by the sampler that goes on around the best point.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class DescentSampler(Sampler):
         self._rest, self._rest_is_last = self._other(SIGMA), False
         self._paths: list[Descent] = []
         self._checkpoints: dict[int, Descent] = {}  # by trial in flight
+        self._scored: dict[int, list[int]] = {}  # path → the trials at its checkpoints
         self._others: dict[int, Sampler] = {}  # trials in flight of the sampler beside or after
         self._results: list[
             tuple[float, dict[str, float], Measurement]
@@ -73,6 +74,10 @@ class DescentSampler(Sampler):
     def is_descending(self) -> bool:
         """Whether a descent is under way, or its last checkpoint not scored yet."""
         return any(not path.over for path in self._paths) or self.is_due or bool(self._checkpoints)
+
+    def path(self, number: int) -> Sequence[int]:
+        """Return the checkpoints of the path that a trial is one of."""
+        return next((trials for trials in self._scored.values() if number in trials), ())
 
     def next_step(self, *, begin: bool = True) -> Step | None:
         """Return a step of the path that is least far, of those that wait for a worker, or of another."""
@@ -136,6 +141,7 @@ class DescentSampler(Sampler):
             if path.due and path.point == params:
                 path.due = False
                 self._checkpoints[number] = path
+                self._scored.setdefault(path.index, []).append(number)
                 return
         self._turn()
         self._others[number] = self._rest

@@ -74,8 +74,8 @@ class Measurement:
 class Sampler:
     """A source of points; derive from it and override what the sampler learns from.
 
-    Every call but `propose`, `coefficients`, `next_step`, `step` and `state` is repeated when a campaign is
-    resumed, without the gradients by rows; what these made is restored at the end.
+    Every call but `propose`, `coefficients`, `path`, `next_step`, `step` and `state` is repeated when a
+    campaign is resumed, without the gradients by rows; what these made is restored at the end.
 
     Attributes:
         learns: From results. One that does not spreads over methods and subsets by itself.
@@ -119,6 +119,10 @@ class Sampler:
     def is_descending(self) -> bool:
         """Whether a descent is under way, or its last point not scored yet."""
         return False
+
+    def path(self, number: int) -> Sequence[int]:
+        """Return the trials of the descent that a trial belongs to, in their order; none: to no descent."""
+        return ()
 
     def next_step(self, *, begin: bool = True) -> Step | None:
         """Return a gradient to be taken by an idle worker; None: ask for a trial instead.
