@@ -38,12 +38,12 @@ def campaign(mode="mean", **search):
         ({"trials": 30, "item_evaluations": 800}, Forecast(10, 800)),
         ({"item_evaluations": 850}, Forecast(10, 800)),
         ({"hours": 1}, Forecast(200, 200 * 80)),
-        # eight paths of two workers, 16 items of one task and all 10 of the other a step
-        ({"sampler": "gradient", "trials": 40}, Forecast(40, 40 * 80, 320, 26)),
-        ({"sampler": "gradient", "trials": 40, "gradient_items": 4}, Forecast(40, 40 * 80, 320, 8)),
-        ({"sampler": "gradient", "trials": 3}, Forecast(3, 3 * 80, 15, 26)),  # 10 and 5 steps
-        # a checkpoint after 5 steps costs 5 · 3 · 26 + 80 = 470
-        ({"sampler": "gradient", "item_evaluations": 1100}, Forecast(4, 320, 10, 26)),
+        # a path of each of two workers, 8 items of each task a step
+        ({"sampler": "gradient", "trials": 40}, Forecast(40, 40 * 80, 160, 16)),
+        ({"sampler": "gradient", "trials": 40, "gradient_items": 12}, Forecast(40, 3200, 160, 22)),
+        ({"sampler": "gradient", "trials": 3}, Forecast(3, 3 * 80, 15, 16)),  # 10 and 5 steps
+        # a checkpoint after 5 steps costs 5 · 3 · 16 + 80 = 320
+        ({"sampler": "gradient", "item_evaluations": 850}, Forecast(4, 320, 10, 16)),
     ],
 )
 def test_budgets(search, expected):
@@ -52,11 +52,11 @@ def test_budgets(search, expected):
 
 def test_paths_lead_to_several_places_of_a_front():
     found = forecast(campaign("pareto", sampler="gradient", trials=60), 1, GOLDS)
-    assert found.steps == 4 * 40
+    assert found.steps == 4 * 80
 
 
 @pytest.mark.parametrize(
-    ("trials", "workers"), [(40, 1), (40, 2), (60, 1), (60, 3), (6, 2), (200, 12)]
+    ("trials", "workers"), [(40, 1), (40, 2), (60, 1), (60, 3), (6, 2), (400, 12)]
 )
 def test_as_many_steps_as_the_sampler_takes(trials, workers):
     space = {"w": FloatDistribution(0.0, 1.0)}

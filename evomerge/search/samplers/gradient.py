@@ -33,10 +33,10 @@ def paths_followed(trials: int, workers: int, shares: int = 1) -> int:
 
     Args:
         trials: The budget.
-        workers: How many there are; one that is idle while another follows a path begins the next.
+        workers: How many there are; one that is idle while no path has ended yet begins the next.
         shares: Several to go to several places of a Pareto front.
     """
-    return max(_in_turn(trials, shares), MOST_PATHS if workers > 1 else 0)
+    return max(_in_turn(trials, shares), min(workers, MOST_PATHS))
 
 
 def _in_turn(trials: int, shares: int) -> int:
@@ -86,7 +86,7 @@ class DescentSampler(Sampler):
         idle = [path for path in self._paths if not (path.busy or path.over)]
         if idle:
             return min(idle, key=lambda path: path.steps).next_step()
-        going = any(not path.over for path in self._paths)
+        going = self._paths and not any(path.over for path in self._paths)
         if begin and len(self._paths) < (MOST_PATHS if going else self._in_turn):
             return self._path(self._start()).next_step()
         return None

@@ -11,7 +11,7 @@ from evomerge.search.samplers.gradient import AROUND, DescentSampler
 from evomerge.search.samplers.sampler import Measurement, Params, Problem
 
 SPACE = {name: FloatDistribution(0.0, 1.0) for name in "abc"}
-BEST = {"a": 0.7, "b": 0.3, "c": 0.5}
+BEST = {"a": 0.7, "b": 0.3, "c": 0.6}
 
 
 def loss(params: Params) -> float:
@@ -70,7 +70,7 @@ def test_checkpoints_are_trials_and_then_cmaes_goes_on_around_the_best_in_small_
     points = follow(one, 40)
     checkpoints, after = points[: len(CHECKPOINTS)], points[len(CHECKPOINTS) :]
     assert all(point["c"] == 0.5 for point in checkpoints)  # no gradient, no move
-    assert loss(checkpoints[-1]) < 0.01
+    assert loss(checkpoints[-1]) < 0.011  # c is 0.1 off
     best = np.array(list(min(checkpoints, key=loss).values()))
     early = np.array([list(point.values()) for point in after[:7]]) - best  # λ = 7: no update yet
     assert 0.5 * AROUND < early.std() < 1.5 * AROUND
