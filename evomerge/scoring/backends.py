@@ -24,7 +24,7 @@ class Backend(Protocol):
     Attributes:
         takes: What `score` is given: a resident `module`, or the `folder` of a saved model.
         races: Whether it also has `score_in_blocks`, as `Scorer` has it, for candidates to be given up early.
-        gradients: Whether it also has `loss`, as `Scorer` has it.
+        gradients: Whether it also has `loss`, as `Scorer` has it, and `score` takes `targets` as there.
     """
 
     takes: Literal["module", "folder"]

@@ -97,6 +97,21 @@ class BackendSuite:
             for name, values in scores.metrics.items():
                 assert last.tasks[task].metrics[name] == pytest.approx(values, rel=1e-4)
 
+    def test_a_teacher_differs_from_itself_by_nothing(
+        self, open_backend: OpenBackend, items: Items, metrics: Metrics, model: object
+    ) -> None:
+        backend: Any = open_backend(items)
+        if not (backend.gradients and isinstance(model, torch.nn.Module)):
+            pytest.skip("it has no teachers")
+        targets = {task: backend.loss.targets(model, task, mistaken=True) for task in metrics}
+        chosen = {task: range(len(found)) for task, found in targets.items()}
+        with torch.inference_mode():
+            losses = backend.loss.run(
+                model, chosen, dict.fromkeys(metrics, 1.0), lambda part: None, targets=targets
+            )
+        assert losses.items == sum(map(len, chosen.values()))
+        assert all(abs(loss) < 1e-3 for loss in losses.tasks.values())
+
     def test_gradients_reach_the_weights(
         self, open_backend: OpenBackend, items: Items, metrics: Metrics, model: object
     ) -> None:
