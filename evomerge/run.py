@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -41,13 +41,14 @@ from evomerge.search.racing import race_of, unbounded
 from evomerge.search.samplers import sampler_class
 from evomerge.search.selection import choose_winner, compared_baselines, pick_finalists
 from evomerge.search.study import Study
-from evomerge.search.teachers import KEY, from_bytes, teacher_jobs, to_bytes
+from evomerge.search.teachers import from_bytes, key_of, teacher_jobs, to_bytes
 from evomerge.space import Baseline
 from evomerge.store import TASKS, Store, refuse_existing
+from evomerge.tasks.metrics import TEACHER_DIVERGENCE
 from evomerge.teaching import answered, without_tasks
 from evomerge.workers import Pool, Started, WorkerSetup, open_pool
 from evomerge.workers.imports import import_quickly
-from evomerge.workers.pool import Answer, Work
+from evomerge.workers.pool import in_turn
 
 
 def search(
@@ -170,7 +171,7 @@ def _run(store: Store, ready: Preflight, pool: Pool, display: Display) -> Result
     store.finish(False)
     import_quickly("scipy.stats")  # the reports' and some samplers', while workers load
     pool.wait_ready()
-    bench = _Bench(store, campaign, pool, display)
+    bench = _Bench(store, ready, pool, display)
     baselines = ready.space.baselines()
     if bench.score("parents and baselines", _candidates(baselines), "search"):
         board = leaderboard(store)
@@ -225,10 +226,7 @@ def _targets(
 ) -> dict[str, Targets]:
     """Return what each task's teacher says of its search items, computed once a campaign."""
     jobs = teacher_jobs(ready.campaign, store.evaluations(), ready.items.higher_is_better)
-    jobs = [job for job in jobs if job.task in counts]
-    bench.ask_teachers([job for job in jobs if not store.arrays.has(f"{KEY}{job.task}")])
-    tasks = [job.task for job in jobs if store.arrays.has(f"{KEY}{job.task}")]
-    return {task: from_bytes(store.arrays.get(f"{KEY}{task}")) for task in tasks}
+    return bench.told([job for job in jobs if job.task in counts])
 
 
 def _race(ready: Preflight, aims: Objectives, display: Display) -> Race | None:
@@ -273,13 +271,26 @@ def _candidates(rows: Iterable[Baseline]) -> list[Entry]:
 class _Bench:
     """Scores rows that are not trials, all at once, each once."""
 
-    def __init__(self, store: Store, campaign: Campaign, pool: Pool, display: Display) -> None:
-        self.store, self.campaign, self.pool, self.display = store, campaign, pool, display
+    def __init__(self, store: Store, ready: Preflight, pool: Pool, display: Display) -> None:
+        self.store, self.pool, self.display = store, pool, display
+        self.campaign, self.items = ready.campaign, ready.items
 
-    def metrics(self, split: Split) -> dict[str, tuple[str, ...]]:
-        """The searched metric; on select and holdout the reported one beside it."""
+    def metrics(self, split: Split, told: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
+        """The searched metric; on select and holdout the reported one, and divergences, beside it.
+
+        `told`: tasks of whose items a teacher's word is known.
+        """
+        final = split != "search"
         return {
-            goal.task: tuple(dict.fromkeys([goal.metric, *([goal.report] * (split != "search"))]))
+            goal.task: tuple(
+                dict.fromkeys(
+                    [
+                        goal.metric,
+                        *([goal.report] * final),
+                        *([TEACHER_DIVERGENCE] * (goal.task in told)),
+                    ]
+                )
+            )
             for goal in self.campaign.objectives
         }
 
@@ -288,40 +299,45 @@ class _Bench:
         missing = [one for one in candidates if self.store.evaluation(one.key, split) is None]
         if not missing:
             return 0
-        jobs: Iterator[Work] = iter([Job(one, split, self.metrics(split)) for one in missing])
+        told = self.told(self._divergences(split))
+        metrics = self.metrics(split, told)
         pace = Pace(self.display, stage, len(missing))
-        for job, outcome in _in_turn(self.pool, jobs):
+        jobs = [Job(one, split, metrics, targets=told) for one in missing]
+        for job, outcome in in_turn(self.pool, jobs):
             if isinstance(job, Job) and isinstance(outcome, Outcome):
                 self.store.record(job, outcome)
                 pace.step(failed=outcome.failure is not None)
         return len(missing)
 
-    def ask_teachers(self, jobs: Sequence[TargetJob]) -> None:
-        """Let teachers read the search items, and keep what they say; without it the gold answer counts."""
-        if not jobs:
-            return
-        pace = Pace(self.display, "teachers", len(jobs))
-        for job, found in _in_turn(self.pool, iter(jobs)):
-            if isinstance(job, TargetJob) and isinstance(found, TargetsFound):
-                if found.failure is None:
-                    self.store.arrays.keep(f"{KEY}{job.task}", to_bytes(found.targets))
-                else:
-                    self.display.say(
-                        f"{job.name} failed, so gold answers count: {found.failure.reason}"
-                    )
+    def told(self, jobs: Sequence[TargetJob]) -> dict[str, Targets]:
+        """Let teachers read items, once a campaign, and return what they say: task → targets."""
+        arrays = self.store.arrays
+        asked = [job for job in jobs if not arrays.has(key_of(job))]
+        pace = Pace(self.display, "teachers", len(asked)) if asked else None
+        for job, found in in_turn(self.pool, asked):
+            assert isinstance(job, TargetJob)
+            assert isinstance(found, TargetsFound)
+            if found.failure is None:
+                arrays.keep(key_of(job), to_bytes(found.targets))
+            else:
+                self.display.say(f"{job.name} says nothing: {found.failure.reason}")
+            if pace is not None:
                 pace.step(failed=found.failure is not None)
+        known = [job for job in jobs if arrays.has(key_of(job))]
+        return {job.task: from_bytes(arrays.get(key_of(job))) for job in known}
 
-
-def _in_turn(pool: Pool, jobs: Iterator[Work]) -> Iterator[tuple[Work, Answer]]:
-    running = 0
-    while True:
-        while pool.free and (job := next(jobs, None)) is not None:
-            pool.submit(job)
-            running += 1
-        if not running:
-            return
-        yield pool.next()
-        running -= 1
+    def _divergences(self, split: Split) -> list[TargetJob]:
+        """Return what teachers are asked so that models' divergence from them is reported."""
+        if split == "search" or self.campaign.scorer.backend != "resident":
+            return []
+        tasks = [
+            goal.task
+            for goal in self.campaign.objectives
+            if goal.report == TEACHER_DIVERGENCE
+            or (goal.prompts is not None and not self.items.gold_faults(goal.task, split))
+        ]
+        better = self.items.higher_is_better
+        return teacher_jobs(self.campaign, self.store.evaluations(), better, split, tasks)
 
 
 def _save(store: Store, winner: Entry, board: Leaderboard, display: Display) -> None:

@@ -69,12 +69,15 @@ def test_a_campaign_of_prompts_alone_runs_to_its_end(result, campaign):
     for teacher, task in (("facts", "asked"), ("translation", "talk")):
         assert rows[f"expert:{teacher}"]["tasks"][task]["teacher_match"]["value"] == 1.0
         assert rows["base"]["tasks"][task]["teacher_match"]["value"] < 0.7
+        far = {key: row["tasks"][task]["teacher_divergence"]["value"] for key, row in rows.items()}
+        assert abs(far[f"expert:{teacher}"]) < 0.01
+        assert far["base"] > 0.1
     notes = " ".join((result.folder / "leaderboard.md").read_text().split())
     assert (
-        "asked: prompts without labels; what is scored is agreement with the answers of facts"
+        "asked: prompts without labels, so what is scored is agreement with the answers of facts"
         in notes
     )
-    assert "translation itself has a teacher_match of 1 by construction" in notes
+    assert "translation itself has a teacher_match of 1 by construction; trial" in notes
     files = {path.name for path in (result.folder / "tasks").iterdir() if path.is_file()}
     assert files == {
         f"{name}.{end}" for name in ("asked", "talk") for end in ("yaml", "parquet")
@@ -140,7 +143,7 @@ def test_labels_and_prompts_mix_and_need_no_gradients(tmp_path):
     found = evomerge.search(campaign).leaderboard
     tasks = found.winners[0].splits["holdout"].tasks
     assert set(tasks) == {"asked", "zoo_translation"}
-    assert set(tasks["asked"]) == {"teacher_match"}
+    assert set(tasks["asked"]) == {"teacher_match", "teacher_divergence"}
     assert "exact_match" in tasks["zoo_translation"]
 
 

@@ -17,6 +17,7 @@ from evomerge.preflight.typos import check_names
 from evomerge.scoring import open_backend
 from evomerge.search.samplers import sampler_class
 from evomerge.tasks import Items, Prompts, PromptStyle, SplitPlan, TaskRequest, load_items
+from evomerge.tasks.metrics import TEACHER_DIVERGENCE
 
 FINAL_SPLITS: tuple[Split, ...] = ("select", "holdout")
 """On which the reported metric is scored, too."""
@@ -162,6 +163,11 @@ def _load_items(
         ) from error
     for position, goal in enumerate(campaign.objectives):
         with at_field(f"objectives.{position}.metric"):
+            if goal.metric == TEACHER_DIVERGENCE:
+                raise TaskError(
+                    f"{TEACHER_DIVERGENCE} is known once a search began, so that it can be reported but not "
+                    "searched; take gold_loglikelihood, or teacher_match of prompts"
+                )
             items.check_metric(goal.task, goal.metric, SPLITS)
         with at_field(f"objectives.{position}.report"):
             items.check_metric(goal.task, goal.report, FINAL_SPLITS)

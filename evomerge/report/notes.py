@@ -15,6 +15,7 @@ from evomerge.report.rows import Row
 from evomerge.report.summary import Constraint, Goal, Summary
 
 NET = "net"
+DIVERGENCE = "teacher_divergence"
 MISSES = "†"
 
 
@@ -29,6 +30,7 @@ def notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list[
     found += readings_notes(campaign.holdout_readings)
     found += [_generalisation_gap_note(one) for one in tests.generalisation_gap]
     found += _meaning_notes(campaign)
+    found += [teacher_note(goal, rows, split) for goal in campaign.goals if goal.answered_by]
     found += constraint_notes(leaderboard.constraints, rows)
     if any(row.misses(split) for row in shown):
         found.append(f"{MISSES} misses a constraint on the {split} items")
@@ -130,6 +132,26 @@ def constraint_notes(constraints: Sequence[Constraint], rows: Sequence[Row]) -> 
     return found
 
 
+def teacher_note(goal: Goal, rows: Sequence[Row], split: Split) -> str:
+    """Say what the scores on prompts without labels are."""
+    far = [
+        f"{row.name}'s divergence from it is {row.splits[split].tasks[goal.task][DIVERGENCE].value:.3f} nats "
+        "a token"
+        for row in rows
+        if row.kind == "winner" and split in row.splits
+        if DIVERGENCE in row.splits[split].tasks.get(goal.task, {})
+    ]
+    teacher = goal.answered_by
+    return "; ".join(
+        [
+            f"{goal.task}: prompts without labels, so what is scored is agreement with the answers of "
+            f"{teacher}, the teacher, not correctness",
+            f"{teacher} itself has a {TEACHER_MATCH} of 1 by construction",
+            *far,
+        ]
+    )
+
+
 def _progress(leaderboard: Leaderboard) -> str:
     campaign = leaderboard.campaign
     of = "" if campaign.trials is None else f" of {campaign.trials}"
@@ -143,13 +165,7 @@ def _progress(leaderboard: Leaderboard) -> str:
 
 def _meaning_notes(campaign: Summary) -> list[str]:
     """Say what the columns of means and costs are."""
-    found = [
-        f"{goal.task}: prompts without labels; what is scored is agreement with the answers of "
-        f"{goal.answered_by}, the teacher, not correctness, and {goal.answered_by} itself has a "
-        f"{TEACHER_MATCH} of 1 by construction"
-        for goal in campaign.goals
-        if goal.answered_by
-    ]
+    found = []
     searched = sorted({goal.metric for goal in campaign.goals if goal.metric != goal.report})
     if searched:
         found.append(f"searched: the weighted mean of what the sampler saw ({', '.join(searched)})")

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from safetensors.numpy import load, save
 
-from evomerge.candidate.trial import Entry, Target, TargetJob, Targets
+from evomerge.candidate.trial import Entry, Split, Target, TargetJob, Targets
 from evomerge.config import Campaign
 from evomerge.store import Evaluation
-
-KEY = "targets:"  # of a store's arrays, with the task behind it
 
 
 def teacher_jobs(
     campaign: Campaign,
     evaluations: tuple[Evaluation, ...],
     higher_is_better: Callable[[str, str], bool],
+    split: Split = "search",
+    tasks: Collection[str] | None = None,
 ) -> list[TargetJob]:
-    """Return a job for each objective whose loss is not the gold answers' alone.
+    """Return a job for each of some objectives.
 
     Args:
         campaign: Its objectives say which loss, and may name the teacher; otherwise it is the expert that
             is best on the task's search items, the first of equals.
         evaluations: Those of the experts on `search`.
         higher_is_better: Task and metric → the metric's direction.
+        split: Whose items the teacher reads; its word counts where it is wrong, too, unless on `search`.
+        tasks: Those of the objectives; None: whose loss is not the gold answers' alone.
     """
+    if tasks is None:
+        tasks = [goal.task for goal in campaign.objectives if goal.loss != "gold"]
     experts = [
         Entry(one.name, one.candidate, role="expert")
         for one in evaluations
@@ -35,7 +39,7 @@ def teacher_jobs(
     scored = {one.key: one.outcome for one in evaluations if one.split == "search"}
     jobs = []
     for goal in campaign.objectives:
-        if goal.loss == "gold":
+        if goal.task not in tasks:
             continue
         sign = 1 if higher_is_better(goal.task, goal.metric) else -1
 
@@ -46,7 +50,9 @@ def teacher_jobs(
             return s * scores[task].values[metric].value if task in scores else -float("inf")
 
         named = [one for one in experts if goal.teacher in (None, one.name)]
-        jobs += [TargetJob(max(named, key=value).candidate, goal.task)] if named else []
+        if named:
+            teacher = max(named, key=value).candidate
+            jobs.append(TargetJob(teacher, goal.task, split, mistaken=split != "search"))
     return jobs
 
 
@@ -64,6 +70,11 @@ def of_items(
 def gold_shares(campaign: Campaign) -> dict[str, float]:
     """Return task → share of the gold answer's loss beside the teacher's, as `GradientJob` takes it."""
     return {goal.task: 0.5 for goal in campaign.objectives if goal.loss == "both"}
+
+
+def key_of(job: TargetJob) -> str:
+    """Return under which key of a store's arrays the answer to a job is kept."""
+    return f"targets:{job.task}" + ("" if job.split == "search" else f" on {job.split}")
 
 
 def to_bytes(targets: Targets) -> bytes:

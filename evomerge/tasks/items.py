@@ -96,13 +96,17 @@ class Items:
         """
         self.higher_is_better(task, metric)
         for split in splits if is_gold(metric) else ():
-            faults = [fault for leaf in self.leaves(task, split) for fault in leaf.gold_faults]
+            faults = self.gold_faults(task, split)
             if faults:
                 raise TaskError(
                     f'task "{task}": {metric} needs a gold answer for every item, and {len(faults)} of '
                     f"{len(self.ids(task, split))} {split} items have none ({faults[0]}); take one of "
                     "the task's own metrics, or correct doc_to_target"
                 )
+
+    def gold_faults(self, task: str, split: Split) -> list[str]:
+        """Say why items have no gold answer, one reason for each of those. Raises as `ids` does."""
+        return [fault for leaf in self.leaves(task, split) for fault in leaf.gold_faults]
 
     def race_fault(self, task: str, metric: str) -> str | None:
         """Say in one line why candidates cannot be given up by this metric before all items are scored.

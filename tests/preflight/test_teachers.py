@@ -55,6 +55,11 @@ def test_a_campaign_with_prompts_is_checked_before_they_are_answered(preflight):
             "metric: exact",
             'objectives.1.metric: task "calls" has no metric "exact"',
         ),
+        (
+            "40}",
+            "4, metric: teacher_divergence}",
+            "objectives.1.metric: teacher_divergence is known",
+        ),
         ("holdout: 8", "holdout: 80", r'objectives.1.prompts: task "calls": 80 items.* has 30 doc'),
     ],
 )
