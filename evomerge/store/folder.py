@@ -84,12 +84,14 @@ def clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def keep_tasks(source: Path, folder: Path) -> None:
-    """Copy tasks with teachers' answers into a results folder, durably.
+def keep_tasks(source: Path | None, folder: Path) -> None:
+    """Copy tasks with teachers' answers, if there are any, into a results folder, durably.
 
     Raises:
         EvomergeError: The disk is full or not writable.
     """
+    if source is None:
+        return
     place = folder / TASKS
     try:
         place.mkdir()

@@ -239,3 +239,15 @@ def read_winner(log: EventLog) -> Winner | None:
         candidate = read(content["candidate"], log.arrays.get)
         winner = Winner(content["number"], content["how"], candidate)
     return winner
+
+
+def number_of(entry: Entry) -> int:
+    """Return a trial's number. Raises ValueError: it is none."""
+    if entry.number is None:
+        raise ValueError(f"{entry.name} is not a trial: it has no number")
+    return entry.number
+
+
+def step_key(descent: int, step: int) -> str:
+    """Return under which key a step of a descent is recorded."""
+    return f"step {step} of descent {descent}"

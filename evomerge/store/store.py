@@ -29,11 +29,13 @@ from evomerge.store.records import (
     StoredTrial,
     Winner,
     by_task,
+    number_of,
     read_baselines,
     read_evaluations,
     read_steps,
     read_trials,
     read_winner,
+    step_key,
 )
 
 if TYPE_CHECKING:
@@ -107,8 +109,7 @@ class Store:
         with ExitStack() as undo:
             undo.callback(lock.release)
             folders.clear(folder)
-            if tasks is not None:
-                folders.keep_tasks(tasks, folder)
+            folders.keep_tasks(tasks, folder)
             folders.write_whole(folder / folders.CAMPAIGN, with_facts(campaign, facts))
             create_database(folder, campaign, facts, directions)
             store = cls(folder, lock)
@@ -169,7 +170,7 @@ class Store:
         """
         from evomerge.store import optuna_study
 
-        number, candidate = _number(entry), entry.candidate
+        number, candidate = number_of(entry), entry.candidate
         with self._log.transaction() as connection:
             content = {"number": number, "params": dict(params)}
             content["candidate"] = candidate.text()
@@ -200,7 +201,7 @@ class Store:
         """
         from evomerge.store import optuna_study
 
-        number = _number(entry)
+        number = number_of(entry)
         attrs: dict[str, Any] = dict(by_task(outcome))
         if pruned:
             attrs = {"estimate": list(values or ()), "pruned after items": outcome.cost.items}
@@ -232,7 +233,7 @@ class Store:
         Raises:
             ValueError: The step was asked before.
         """
-        key = _step_key(descent, step)
+        key = step_key(descent, step)
         with self._log.transaction():
             if self._log.has("gradient asked", key):
                 raise ValueError(f"{key} was asked before")
@@ -257,7 +258,7 @@ class Store:
         """
         if loss is not None and not math.isfinite(loss):
             raise ValueError(f"a loss of {loss} is not finite: tell a failure")
-        key = _step_key(descent, step)
+        key = step_key(descent, step)
         with self._log.transaction():
             self._refuse_unless_asked("gradient asked", "gradient told", key, key)
             content = {
@@ -315,7 +316,7 @@ class Store:
         Raises:
             ValueError: It is not a trial.
         """
-        number = _number(entry)
+        number = number_of(entry)
         if self.winner is None or self.winner.number != number:
             text = entry.candidate.text()
             self._log.append("chosen", {"number": number, "how": how, "candidate": text})
@@ -393,13 +394,3 @@ class Store:
             raise ValueError(f"{name} was told before")
         if not self._log.has(asked, key):
             raise ValueError(f"{name} was not asked")
-
-
-def _number(entry: Entry) -> int:
-    if entry.number is None:
-        raise ValueError(f"{entry.name} is not a trial: it has no number")
-    return entry.number
-
-
-def _step_key(descent: int, step: int) -> str:
-    return f"step {step} of descent {descent}"
