@@ -18,7 +18,7 @@ from evomerge.candidate.trial import Target
 from evomerge.inference.batches import Batch
 from evomerge.inference.loglikelihood import added_up
 
-WHOLE_VOCABULARY = 256  # tokens; of a larger vocabulary only the likeliest are told
+WHOLE_VOCABULARY = 512  # tokens; of a larger vocabulary only the likeliest are told
 LIKELIEST = 64
 _LOWEST = float(
     torch.finfo(torch.float16).min
