@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Coefficients, Merge, Recipe, Source
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.family import check_family
 from evomerge.merge.live import LiveModel
+from evomerge.merge.saving import save
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning:transformers",
@@ -100,6 +102,54 @@ def test_an_adapter_is_an_expert_of_the_live_model(qwen2_family, tmp_path):
         )
         for name, tensor in live.module.state_dict().items():
             assert torch.allclose(tensor, expected[name], rtol=0, atol=1e-6), name
+
+
+def test_weights_by_row_of_adapters_have_gradients_and_are_saved(qwen2_family, tmp_path):
+    base = qwen2_family.base
+    experts = tuple(f"{base}+{tmp_path / name}" for name in ("one", "two"))
+    trained(base, tmp_path / "one", r=4, target_modules="all-linear")
+    trained(base, tmp_path / "two", r=2, target_modules=["q_proj", "down_proj"])
+    live = LiveModel((base, *experts), dtype="float64")
+    names = [name for name, _ in live.module.named_parameters()]
+    tables = {
+        name: 0.1 * np.random.default_rng(2).normal(size=(2, 32)).astype(np.float32)
+        for name in (
+            "model.layers.1.self_attn.q_proj.weight",
+            "model.layers.0.mlp.down_proj.weight",
+        )
+    }
+
+    def merge(more):
+        own = {"weight": (((0.6, 0.3),),)}
+        coefficients = Coefficients(tables | more)
+        return Merge(
+            "task_arithmetic", experts, base, own=own, dtype="float64", coefficients=coefficients
+        )
+
+    def wave():
+        return sum((3 * parameter).sin().sum() for parameter in live.module.parameters())
+
+    with live.gradients(merge({}), rows=True) as tape:
+        wave().backward()
+    found = tape.by_row(merge({}))
+    assert set(found) == set(names)
+    assert not found["model.embed_tokens.weight"].any()  # no adapter changes it
+    assert not found["model.layers.0.mlp.up_proj.weight"][1].any()
+    for name, table in tables.items():
+        for expert in (0, 1):
+            values, weights = [], []
+            for step in (2.0**-17, -(2.0**-17)):
+                moved = table.copy()
+                moved[expert, 9] += step
+                weights.append(float(moved[expert, 9]))
+                live.write(merge({name: moved}))
+                values.append(float(wave()))
+            expected = (values[0] - values[1]) / (weights[0] - weights[1])
+            assert found[name][expert, 9] == pytest.approx(expected, rel=1e-5)
+    save(merge({}), tmp_path / "out")
+    live.write(merge({}))
+    for name, tensor in load_file(tmp_path / "out" / "model.safetensors").items():
+        assert torch.equal(live.module.state_dict()[name], tensor)
 
 
 @pytest.fixture

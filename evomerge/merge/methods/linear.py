@@ -46,7 +46,6 @@ def linear(inputs: Inputs) -> torch.Tensor:
 def gradients(inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
     """Return ⟨g, θ_i⟩ by the weight of model i; where `normalize`, (⟨g, θ_i⟩ - ⟨g, merged⟩) / Σ w."""
     from evomerge.merge.methods.tensors import (
-        counts_rows,
         summed_gradients,
         weight_gradients,
         weights_of,
@@ -54,10 +53,9 @@ def gradients(inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
 
     places = range(len(inputs.models))
     weights = weights_of(inputs, places)
-    by_row = counts_rows(inputs, weights)
     smallest = 0.0 if inputs.shared["normalize"] else None
     tensors = map(inputs.tensor, places)
-    found, _ = summed_gradients(gradient, tensors, weights, smallest, by_row=by_row)
+    found, _ = summed_gradients(gradient, tensors, weights, smallest)
     own, rows = weight_gradients(inputs, places, found)
     return NumberGradients({"weight": own}, rows=rows)
 

@@ -98,7 +98,6 @@ def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> Number
     A weight of 0 counts like any other, though the merge leaves its model out.
     """
     from evomerge.merge.methods.tensors import (
-        counts_rows,
         elected_gradients,
         summed_gradients,
         weight_gradients,
@@ -106,14 +105,13 @@ def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> Number
     )
 
     weights = weights_of(inputs, inputs.others)
-    by_row = counts_rows(inputs, weights)
     deltas = _TaskVectors(member, inputs, inputs.others)
     normalize = bool(inputs.shared["normalize"])
     if member.elect:
-        found, by_factor = elected_gradients(gradient, deltas, weights, normalize, by_row=by_row)
+        found, by_factor = elected_gradients(gradient, deltas, weights, normalize)
     else:
         smallest = MIN_WEIGHTS if normalize else None
-        found, by_factor = summed_gradients(gradient, deltas, weights, smallest, by_row=by_row)
+        found, by_factor = summed_gradients(gradient, deltas, weights, smallest)
     found.mul_(float(inputs.shared["lambda"]))
     own, rows = weight_gradients(inputs, inputs.others, found)
     return NumberGradients({"weight": own}, {"lambda": by_factor}, rows)

@@ -56,14 +56,11 @@ def inner(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(total)
 
 
-def along(gradient: torch.Tensor, tensors: Iterable[torch.Tensor], *, by_row: bool) -> torch.Tensor:
-    """Return ⟨g, t⟩ for each tensor, float64 `[tensors, 1]`; of each row where `by_row`, `[tensors, rows]`.
+def row_products(gradient: torch.Tensor, tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return ⟨g[row], t[row]⟩ for each row of each tensor; float64 `[tensors, rows]`, on the CPU.
 
-    Products are in the dtype of the maths, and so are the sums over a row; all on the CPU.
+    Products are in the dtype of the maths, and so are the sums over a row.
     """
-    if not by_row:
-        found = [inner(gradient, tensor) for tensor in tensors]
-        return torch.tensor(found, dtype=torch.float64).view(-1, 1)
     return torch.stack([_row_inner(gradient, tensor) for tensor in tensors]).cpu().double()
 
 
@@ -75,11 +72,6 @@ def weights_of(inputs: Inputs, indices: Sequence[int]) -> list[Weight]:
         return own if added is None else added + own
 
     return [weight(index) for index in indices]
-
-
-def counts_rows(inputs: Inputs, weights: Sequence[Weight]) -> bool:
-    """Tell whether gradients have to be taken row by row: it is asked for, or the weights differ so."""
-    return inputs.by_row or any(isinstance(weight, torch.Tensor) for weight in weights)
 
 
 def divisor_of(weights: Sequence[Weight], smallest: float) -> Weight:
@@ -141,7 +133,13 @@ def elected_sum(
     Returns:
         The sum of the agreeing weighted deltas, and the sum of their weights; both shaped as a delta.
     """
-    signs = elected_signs(deltas, weights)
+    return agreeing_sum(deltas, weights, elected_signs(deltas, weights))
+
+
+def agreeing_sum(
+    deltas: Iterable[torch.Tensor], weights: Sequence[Weight], signs: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `elected_sum`, with the signs that are elected."""
     total, agreeing = torch.zeros_like(signs), torch.zeros_like(signs)
     along, agrees = torch.empty_like(signs), torch.empty_like(signs)
     for delta, weight in zip(deltas, weights, strict=True):
@@ -156,19 +154,19 @@ def summed_gradients(
     tensors: Iterable[torch.Tensor],
     weights: Sequence[Weight],
     smallest: float | None,
-    *,
-    by_row: bool,
 ) -> tuple[torch.Tensor, float]:
-    """Return ⟨g, ∂m/∂w_i⟩ for each tensor as `along` does, and ⟨g, m⟩, of m = Σ w t / W.
+    """Return ⟨g, ∂m/∂w_i⟩ by the weight of each row, and ⟨g, m⟩, of m = Σ w t / W.
 
     Args:
         gradient: By m.
         tensors: One a weight.
-        weights: Of whole tensors or, where `by_row`, of rows.
+        weights: Of whole tensors, or by row.
         smallest: W is Σ w, and 1 where that is smaller; None: W is 1.
-        by_row: Whether the weight of each row counts for itself.
+
+    Returns:
+        Float64 `[tensors, rows]` on the CPU, and a number.
     """
-    found = along(gradient, tensors, by_row=by_row)
+    found = row_products(gradient, tensors)
     factors = _factors(weights)
     mixed = (factors * found).sum(0)
     if smallest is not None:
@@ -185,8 +183,6 @@ def elected_gradients(
     deltas: Iterable[torch.Tensor],
     weights: Sequence[Weight],
     normalize: bool,
-    *,
-    by_row: bool,
 ) -> tuple[torch.Tensor, float]:
     """As `summed_gradients`, entry by entry over the deltas that agree with the elected sign.
 
@@ -196,7 +192,7 @@ def elected_gradients(
     """
     if any(isinstance(weight, torch.Tensor) or weight for weight in weights):
         signs = elected_signs(deltas, weights)
-        mixed, divisor = elected_sum(deltas, weights)
+        mixed, divisor = agreeing_sum(deltas, weights, signs)
     else:  # weights of 0 have no say in the sums
         signs, mixed = torch.ones_like(gradient), torch.zeros_like(gradient)
         divisor = mixed
@@ -212,7 +208,7 @@ def elected_gradients(
         (delta - average).mul_(_agreeing(delta, signs, weight, unopposed))
         for delta, weight in zip(deltas, weights, strict=True)
     )
-    return along(pull, own, by_row=by_row), inner(gradient, mixed)
+    return row_products(pull, own), inner(gradient, mixed)
 
 
 def weight_gradients(
@@ -223,7 +219,7 @@ def weight_gradients(
     Args:
         inputs: The inputs; those that are not in `indices` have gradients of 0.
         indices: Which inputs are differentiated.
-        found: Their gradients, `[indices, rows]` or `[indices, 1]`.
+        found: Their gradients, `[indices, rows]`.
     """
     rows = found.new_zeros(len(inputs.models), found.shape[1])
     rows[list(indices)] = found
@@ -255,7 +251,7 @@ def _row_inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _factors(weights: Sequence[Weight]) -> torch.Tensor:
-    """Return weights as they multiply what `along` returns: float64 `[weights, rows]` or `[weights, 1]`."""
+    """Return weights as they multiply `row_products`: float64 `[weights, rows]` or `[weights, 1]`."""
     flat = [each.cpu().double().view(-1) for each in weights if isinstance(each, torch.Tensor)]
     if not flat:
         return torch.tensor(weights, dtype=torch.float64).view(-1, 1)
