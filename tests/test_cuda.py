@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from evomerge import zoo
-from evomerge.candidate import Merge
+from evomerge.candidate import Coefficients, Merge
 from evomerge.candidate.trial import Entry, FailureKind, GradientJob, Job, Outcome
 from evomerge.config import Workers
 from evomerge.inference.forward import Forward
@@ -43,6 +43,16 @@ METRICS = {
 SAME_EVERYWHERE = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
 
 
+def by_row(merge: Merge) -> Merge:
+    """Add numbers of each row's own to the weights of a square and of a vector."""
+    generator = np.random.default_rng(4)
+    tables = {
+        name: 0.2 * generator.normal(size=(len(merge.experts), 32)).astype(np.float32)
+        for name in ("model.layers.1.self_attn.q_proj.weight", "model.norm.weight")
+    }
+    return replace(merge, coefficients=Coefficients(tables))
+
+
 def merge_of(models: tuple[str, ...], method: str, dtype: str, seed: int = 0) -> Merge:
     rng = random.Random(seed)
     base, *experts = models
@@ -61,13 +71,15 @@ def merge_of(models: tuple[str, ...], method: str, dtype: str, seed: int = 0) ->
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rows", [False, True], ids=["groups", "rows"])
 @pytest.mark.parametrize("budget", [0, 10**8], ids=["streamed", "resident"])
 def test_a_live_merge_is_the_saved_one_to_the_bit(
-    dtype: str, budget: int, llama_family: Any, tmp_path: Path
+    dtype: str, budget: int, rows: bool, llama_family: Any, tmp_path: Path
 ) -> None:
     live = LiveModel(llama_family.models, dtype=dtype, device=DEVICE, resident_bytes=budget)
-    for method in (*SAME_EVERYWHERE, "slerp"):
+    for method in SAME_EVERYWHERE if rows else (*SAME_EVERYWHERE, "slerp"):
         recipe = merge_of(llama_family.models, method, dtype)
+        recipe = by_row(recipe) if rows else recipe
         live.write(recipe)
         # What sums over a whole tensor may differ between devices in the last bit.
         save(recipe, tmp_path / method, device="cpu" if method in SAME_EVERYWHERE else DEVICE)
@@ -153,12 +165,17 @@ def test_gradients_are_those_of_the_cpu(
 ) -> None:
     recipe = merge_of(models, "task_arithmetic", "float32")
     shares = dict.fromkeys(METRICS, 0.5)
-    asked = GradientJob("descent 0, step 0", recipe, dict.fromkeys(METRICS, (0, 3, 7)), shares)
+    items = dict.fromkeys(METRICS, (0, 3, 7))
+    asked = GradientJob("descent 0, step 0", recipe, items, shares, rows=True)
     found, expected = on_gpu.gradient(asked), on_cpu.gradient(asked)
     assert found.failure is None
     assert found.loss == pytest.approx(expected.loss, rel=1e-3)
     own, exact = found.numbers["weight"], np.array(expected.numbers["weight"])
     assert np.array(own) == pytest.approx(exact, rel=1e-2, abs=1e-3 * np.abs(exact).max())
+    assert found.rows.keys() == expected.rows.keys() != set()
+    for name, table in expected.rows.items():
+        most = float(np.abs(table).max())
+        assert found.rows[name] == pytest.approx(table, rel=1e-2, abs=1e-2 * most)
 
 
 def test_what_many_prompts_begin_with_is_attended_to_once(on_gpu: Evaluator) -> None:
