@@ -15,8 +15,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.search._few_items import JOBS, FewItems, Scores
-from evomerge.zoo.drawing import END
+from benchmarks.search._few_items import FewItems, Scores
 from evomerge.zoo.training import TrainingBatch, pad_batch
 
 BATCH = 16
@@ -61,14 +60,14 @@ class Lessons:
         self._seed, self._padding = few.seed, tokenizer.pad_token_id
         self._tokens: dict[str, list[tuple[list[int], list[int]]]] = {}
         self._taught: dict[str, list[Tensor | None]] = {}
-        for job in JOBS:
+        for job in few.suite.jobs:
             prompts, answers = zip(*few.texts(job), strict=True)
             asked = tokenizer(list(prompts))["input_ids"]
-            given = tokenizer([answer + END for answer in answers])["input_ids"]
+            given = tokenizer([answer + few.suite.end for answer in answers])["input_ids"]
             self._tokens[job] = list(zip(asked, given, strict=True))
             self._taught[job] = [None] * len(asked)
         if loss == "expert":
-            self._taught = {job: self._teach(few, job) for job in JOBS}
+            self._taught = {job: self._teach(few, job) for job in few.suite.jobs}
 
     def losses(self, module: nn.Module, rng: Random) -> Iterator[Iterator[Tensor]]:
         """Yield, for each step without end, its loss in parts: one a job, each a share of the mean."""
@@ -89,7 +88,8 @@ class Lessons:
                 total = total + cross_entropy(logits[at], targets[at], reduction="sum")
             else:
                 found = logits[at].log_softmax(-1)
-                total = total + (taught.exp() * (taught - found)).sum()
+                said = taught.float()
+                total = total + (said.exp() * (said - found)).sum()
         return total / len(chosen) / len(self._tokens)
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ class Lessons:
         for pair in self._tokens[job]:
             logits, targets = _predicted(module, pad_batch([pair], self._padding))
             right = bool((logits.argmax(-1) == targets).all())
-            taught.append(logits.log_softmax(-1) if right else None)
+            taught.append(logits.log_softmax(-1).half() if right else None)
         return taught
 
 
@@ -169,7 +169,7 @@ def _trained(
 def _predicted(module: Any, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     """Return logits and ids of the answers' tokens, `[predicted, vocabulary]` and `[predicted]`."""
     hidden = module.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
-    logits = module.lm_head(hidden[batch.row, batch.position])
+    logits = module.lm_head(hidden[batch.row, batch.position]).float()
     return logits, batch.tokens[batch.row, batch.position + 1]
 
 

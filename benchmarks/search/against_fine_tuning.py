@@ -1,10 +1,11 @@
-r"""What few items give: coefficients of experts against fine-tuning, with controls, on the zoo.
+r"""What few items give: coefficients of experts against fine-tuning, with controls.
 
     python -m benchmarks.search.against_fine_tuning [--items 4 16 64 256] [--seeds 0 1 2] [--rows expert ...]
+    python -m benchmarks.search.against_fine_tuning --models results/smollm2_models --items 64 --seeds 0 1
 
-Every row learns from the same items of each of the five jobs, chooses on as many others, and is reported
-on 200 held-out ones of each: exact match, teacher-forced, which equals generation here. A seed draws the
-items and seeds the row.
+Models are the zoo's five experts, or a family that `benchmarks/smollm2/build.py` built. Every row learns
+from the same items of each job, chooses on as many others, and is reported on 200 held-out ones of each:
+exact match, teacher-forced, which equals greedy generation. A seed draws the items and seeds the row.
 
 best expert, tuned task arithmetic, best naive merge    nothing is learnt; chosen on `select`
 gold by groups    `evomerge search` along the gradient of the gold answers, a coefficient for each expert,
@@ -18,11 +19,12 @@ full / lora, gold / expert    fine-tuning of the best naive merge, AdamW, the sa
 expert, then lora    the `expert` campaign's winner, tuned on for as long again
 random, gold      random vectors with the norms of the task vectors, a tensor each, around the best naive
                   merge, in place of the experts
-unrelated, gold   three jobs only (see `JOBS_ALONE`), from experts of other jobs only
+unrelated, gold   three jobs only (see `JOBS_ALONE`), from experts of other jobs only; on the zoo
 
 Results are added to one JSON file, so a long run can be split; a run that is there is not done again, unless
 `--again`. Fine-tuning reads the time from the `expert` row there, or from `--seconds`. The table is written
-beside it.
+beside it, and what the paired test says of `expert` against parents, merges and fine-tuning: items are
+paired within jobs, p-values corrected for their number by Holm.
 """
 
 from __future__ import annotations
@@ -34,17 +36,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
 import evomerge
-from benchmarks.search._few_items import HOLDOUT, JOBS, METRIC, SPACE, TASKS_PATH, FewItems, task
+from benchmarks.search._few_items import METRIC, FewItems, Scores, Suite
 from benchmarks.search._fine_tuning import Lessons, fine_tune
+from benchmarks.search._tables import Record, table_of_scores, table_of_tests
 from evomerge.config import Campaign
 from evomerge.progress import NoDisplay, Progress
 from evomerge.result import Result
@@ -56,9 +59,17 @@ JOBS_ALONE = {
     "tools": "formats",
 }
 """The jobs of the control with unrelated experts, and whose experts take part."""
-Record = dict[str, Any]
 TIMED = "expert"
-"""The row whose time fine-tuning gets."""
+"""The row whose time fine-tuning gets, and which is tested against others."""
+OTHERS = (
+    "best expert",
+    "tuned task arithmetic",
+    "full, gold",
+    "full, expert",
+    "lora, gold",
+    "lora, expert",
+)
+"""The rows that it is tested against."""
 
 
 class Bench:
@@ -66,28 +77,27 @@ class Bench:
 
     Args:
         few: The items.
-        folder: For the results folders of campaigns.
+        folder: For the results folders of campaigns; it is there.
         trials: Budget of a campaign.
         seconds: Processor seconds that fine-tuning gets; None: they are not known yet.
     """
 
     def __init__(self, few: FewItems, folder: Path, trials: int, seconds: float | None) -> None:
         self._few, self._trials, self._seconds = few, trials, seconds
-        self._folder = folder / f"{few.count}-{few.seed}"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._models, self._jobs = folder, few.suite.models, few.suite.jobs
 
     def baseline(self, name: str) -> Record:
         """Score one of the parents or naive merges."""
         chosen: Baseline = getattr(self._few, name)
         scores = self._few.scores(self._few.module(chosen.candidate))
-        return {"holdout": scores.holdout, "select": scores.select[0], "chosen": chosen.name}
+        return {**_said(scores), "select": scores.select[0], "chosen": chosen.name}
 
     def campaign(
         self, loss: str, scales: Sequence[str] = ("group", "tensor", "row"), name: str | None = None
     ) -> Record:
         """Search with a loss."""
-        experts = {job: self._few.models[job] for job in JOBS}
-        return self._search(name or loss, self._few.models["base"], experts, JOBS, loss, scales)
+        experts = {job: self._models[job] for job in self._jobs}
+        return self._search(name or loss, self._models["base"], experts, self._jobs, loss, scales)
 
     def tuned(self, loss: str, *, lora: bool) -> Record:
         """Fine-tune the best naive merge."""
@@ -103,17 +113,16 @@ class Bench:
     def no_labels(self) -> Record:
         """Search with prompts only; the last one is the holdout that a campaign must have."""
         objectives = []
-        for job in JOBS:
+        for job in self._jobs:
             texts = [*self._few.texts(job), *self._few.texts(job, "select")]
             lines = [json.dumps({"prompt": prompt}) for prompt, _ in texts]
             file = (self._folder / f"{job}.jsonl").resolve()
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
             objectives.append({"prompts": str(file), "teacher": job, "max_tokens": 48})
-        experts = {job: self._few.models[job] for job in JOBS}
-        counts = {"select": self._few.count - 1, "holdout": 1}
-        _, seconds = self._run("prompts", self._few.models["base"], experts, objectives, counts)
-        scores = self._few.scores(self._winner("prompts"))
-        return {"holdout": scores.holdout, "seconds": seconds}
+        experts = {job: self._models[job] for job in self._jobs}
+        counts = {"select": self._few.count - 1, "holdout": 1, "from": {}}
+        _, seconds = self._run("prompts", self._models["base"], experts, objectives, counts)
+        return {**_said(self._few.scores(self._winner("prompts"))), "seconds": seconds}
 
     def random(self, loss: str) -> Record:
         """Search with random vectors in place of the task vectors."""
@@ -127,17 +136,17 @@ class Bench:
         }
         generator = torch.Generator().manual_seed(self._few.seed)
         experts = {}
-        for job in JOBS:
+        for job in self._jobs:
             expert = self._few.module(self._few.parent(job)).state_dict()
             norms = {name: (value - base[name]).norm() for name, value in expert.items()}
             experts[job] = self._save(f"random-{job}", _moved(centre, norms, generator))
         start = self._save("random-base", centre)
-        return self._search(f"random-{loss}", start, experts, JOBS, loss)
+        return self._search(f"random-{loss}", start, experts, self._jobs, loss)
 
     def unrelated(self, loss: str) -> Record:
         """Search for some jobs with the experts of others."""
         experts = {other: f"zoo:{other}" for other in JOBS_ALONE.values()}
-        base = self._few.models["base"]
+        base = self._models["base"]
         return self._search(f"unrelated-{loss}", base, experts, list(JOBS_ALONE), loss)
 
     def _search(
@@ -149,13 +158,14 @@ class Bench:
         loss: str,
         scales: Sequence[str] = ("group", "tensor", "row"),
     ) -> Record:
-        objectives = [{"task": task(job), "metric": METRIC, "loss": loss} for job in jobs]
-        result, seconds = self._run(name, base, experts, objectives, scales=scales)
-        won = result.leaderboard.winners[0]
-        scored = won.splits["holdout"].tasks
+        tasks = map(self._few.suite.task, jobs)
+        objectives = [{"task": task, "metric": METRIC, "loss": loss} for task in tasks]
+        # held-out items from elsewhere do not move the others: the winner's scores are all that is needed
+        counts = {"holdout": 1} if self._few.suite.drawn_from else {}
+        result, seconds = self._run(name, base, experts, objectives, counts, scales)
         return {
-            "holdout": {job: scored[task(job)][METRIC].value for job in jobs},
-            "select": won.objective("select"),
+            **_said(self._few.scores(self._winner(name), jobs)),
+            "select": result.leaderboard.winners[0].objective("select"),
             "seconds": seconds,
             "chosen": result.best.name,
         }
@@ -166,22 +176,23 @@ class Bench:
         base: str,
         experts: Mapping[str, str],
         objectives: Sequence[Mapping[str, Any]],
-        counts: Mapping[str, int] = {},
+        counts: Mapping[str, Any] = {},
         scales: Sequence[str] = ("group", "tensor", "row"),
     ) -> tuple[Result, float]:
         """Run a campaign; return what it left, and the processor seconds of the search itself."""
-        count, seed = self._few.count, self._few.seed
+        count, seed, suite = self._few.count, self._few.seed, self._few.suite
+        drawn = {"holdout": suite.holdout, "seed": seed, "from": suite.drawn_from}
         settings = {
             "name": name,
             "models": {
                 "base": base,
                 "experts": [{"model": model, "name": job} for job, model in experts.items()],
-                "dtype": "float32",
+                "dtype": suite.dtype,
             },
-            "space": SPACE,
+            "space": suite.space,
             "objectives": objectives,
-            "tasks_path": str(TASKS_PATH),
-            "items": {"search": count, "select": count, "holdout": HOLDOUT, "seed": seed, **counts},
+            "tasks_path": str(suite.tasks_path),
+            "items": {"search": count, "select": count, **drawn, **counts},
             "search": {
                 "sampler": "gradient",
                 "trials": self._trials,
@@ -198,7 +209,8 @@ class Bench:
 
     def _winner(self, name: str) -> Any:
         folder = self._folder / name / "best"
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        dtype = self._few.suite.torch_dtype
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
     def _tune(self, start: Any, lessons: Lessons, *, lora: bool) -> Record:
         if self._seconds is None:
@@ -207,7 +219,7 @@ class Bench:
             )
         tuned = fine_tune(self._few, copy.deepcopy(start), lessons, self._seconds, lora=lora)
         return {
-            "holdout": tuned.scores.holdout,
+            **_said(tuned.scores),
             "select": tuned.scores.select[0],
             "seconds": self._seconds,
             "chosen": f"rate {tuned.rate:g}, {tuned.steps} steps of {tuned.steps_in_time}",
@@ -235,6 +247,10 @@ class _Clock(NoDisplay):
     def seconds(self) -> float:
         """Processor seconds of the search itself."""
         return self._began["select"] - self._began["search"]
+
+
+def _said(scores: Scores) -> Record:
+    return {"holdout": scores.holdout, "right": scores.right}
 
 
 def _moved(
@@ -276,53 +292,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    suite = Suite.built(options.models, options.dtype) if options.models else Suite.zoo()
+    suite = replace(suite, holdout=options.held_out)
     for count in options.items:
         for seed in options.seeds:
-            few = FewItems(count, seed)
+            folder = options.folder / f"{count}-{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            few = FewItems(suite, count, seed, folder / "baselines.json")
             for name in options.rows:
                 key = f"{count} {seed} {name}"
                 if key in records and not options.again:
                     continue
                 timed = records.get(f"{count} {seed} {TIMED}", {}).get("seconds")
-                bench = Bench(few, options.folder, options.trials, options.seconds or timed)
-                records[key] = {"items": count, "seed": seed, "row": name, **ROWS[name](bench)}
-                print(json.dumps(records[key]), flush=True)
+                bench = Bench(few, folder, options.trials, options.seconds or timed)
+                of = {"items": count, "seed": seed, "drawn": few.drawn, "row": name}
+                records[key] = {**of, **ROWS[name](bench)}
+                shown = {name: value for name, value in records[key].items() if name != "right"}
+                print(json.dumps(shown), flush=True)
                 options.out.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
-    report = table(list(records.values()))
+    found = list(records.values())
+    report = table_of_scores(found, list(ROWS)) + "\n" + table_of_tests(found, TIMED, OTHERS)
     options.out.with_suffix(".md").write_text(report, encoding="utf-8")
     print(report)
     if not options.keep:
         shutil.rmtree(options.folder, ignore_errors=True)
 
 
-def table(records: Sequence[Record]) -> str:
-    """Return Markdown: a line a row, a column a number of items, mean and spread over seeds."""
-    counts = sorted({record["items"] for record in records})
-    names = [name for name in ROWS if any(record["row"] == name for record in records)]
-    heads = [f"{count} items" for count in counts]
-    lines = [
-        f"| | {' | '.join(heads)} | processor seconds |",
-        "| --- |" + " --- |" * (len(counts) + 1),
-    ]
-    for name in names:
-        cells, seconds = [], []
-        for count in counts:
-            found = [one for one in records if (one["row"], one["items"]) == (name, count)]
-            cells.append(_spread([fmean(one["holdout"].values()) for one in found]))
-            times = [one["seconds"] for one in found if "seconds" in one]
-            seconds.append(f"{fmean(times):.0f}" if times else "–")
-        lines.append(f"| {name} | {' | '.join(cells)} | {' / '.join(seconds)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return "–"
-    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
-
-
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", type=Path, help="folder of a built family [the zoo]")
+    parser.add_argument("--dtype", default="bfloat16", help="of its merges")
+    parser.add_argument("--held-out", type=int, default=200, help="items of each job to report on")
     parser.add_argument("--items", type=int, nargs="+", default=[4, 16, 64, 256])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))

