@@ -4,15 +4,16 @@ One distribution over everything follows the first best point into its method an
 method begins at its own best naive merge and at the best point of the leading one, moved over. Successive
 halving (Jamieson and Talwalkar 2016, 1502.07943) shares the trials out: after a round the better half of the
 methods goes on, without those that a paired test on the search items says cannot win, and a round has twice
-as many trials as the one before. So the winner has most of them. Where subsets of the experts are searched,
-the leader's best point is tried now and then with one expert less or more, and a subset that is better is
-searched from then on.
+as many trials as the one before. So the winner has most of them. What goes on is told what was found by those
+that the test cannot tell from the leader: they are as good at the same weights. Where subsets of the experts
+are searched, the leader's best point is tried now and then with one expert less or more, and a subset that is
+better is searched from then on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from evomerge.candidate import Coefficients
 from evomerge.candidate.coefficients import Array
@@ -67,6 +68,7 @@ class _Arm:
         asked: Trials asked for.
         told: Trials told.
         best: Its best point of the whole space, and what came of it.
+        seen: All its points, and what came of them.
         taken_over: Round in which the leader's best point was tried here last; -1: never.
         out: It was given up.
     """
@@ -78,6 +80,7 @@ class _Arm:
     asked: int = 0
     told: int = 0
     best: tuple[Params, Measurement] | None = None
+    seen: list[tuple[Params, Measurement]] = field(default_factory=list)
     taken_over: int = -1
     out: bool = False
 
@@ -106,9 +109,12 @@ class _Arm:
 
     def note(self, params: Params, result: Measurement | None) -> bool:
         """Keep the best point; tell whether this one is it."""
-        if result is None or result.loss >= self.loss:
+        if result is None:
             return False
-        self.best = (dict(params), result)
+        self.seen.append((dict(params), result))
+        if result.loss >= self.loss:
+            return False
+        self.best = self.seen[-1]
         return True
 
 
@@ -346,10 +352,24 @@ class Bandit(Sampler):
         if self._several or len(live) < 2 or not all(self._had(arm, self._quota) for arm in live):
             return
         leader, *others = sorted(live, key=lambda arm: arm.loss)
+        alike = [arm for arm in others if not self._is_behind(arm, leader)]
         for place, arm in enumerate(others, 1):
-            arm.out = 2 * place >= len(live) or self._is_behind(arm, leader)
+            arm.out = 2 * place >= len(live) or arm not in alike
+        for arm in alike:
+            if arm.out:
+                self._hand_over(arm, [leader, *(one for one in alike if not one.out)])
         self._round += 1
         self._quota += self._share * 2**self._round
+
+    def _hand_over(self, arm: _Arm, heirs: Sequence[_Arm]) -> None:
+        """Tell the samplers that go on what came of an arm's points, at the same place of their own."""
+        for heir in heirs:
+            experts = choice_of(self._space, heir.point).experts
+            had = [params for params, _ in heir.seen]
+            for params, result in arm.seen:
+                moved = moved_to(self._space, heir.choice, params, heir.point)
+                if choice_of(self._space, params).experts == experts and moved not in had:
+                    heir.sampler.known(heir.lower(moved), result)
 
     def _is_behind(self, arm: _Arm, leader: _Arm) -> bool:
         """Compare the best points by a paired test over the items."""

@@ -99,7 +99,10 @@ def value_at(space: Space, params: Params) -> float:
 
 def outcome_at(space: Space, params: Params) -> Outcome:
     away = weights_at(choice_of(space, params), params) - np.array(list(BEST.values()))
-    values = value_at(space, params) + 0.6 * APART @ away
+    return outcome_of(value_at(space, params) + 0.6 * APART @ away)
+
+
+def outcome_of(values: np.ndarray) -> Outcome:
     scores = TaskScores(
         tuple(map(str, range(ITEMS))),
         {"acc": tuple(values.tolist())},

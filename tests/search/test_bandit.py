@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from evomerge.search.bandit import SHARE as SPREAD
 from evomerge.search.bandit import Bandit
+from evomerge.search.samplers import Sampler
+from evomerge.search.samplers.sampler import Measurement, Params
 from evomerge.space import choice_of
 
 TRIALS = 90
@@ -135,3 +139,49 @@ def test_a_subset_that_is_known_beforehand_is_not_where_the_search_begins(
         subsets.append(choice_of(whole, params).experts)
     assert subsets.count(choices.EXPERTS) >= int(60 * SPREAD)
     assert len(set(subsets)) > 3
+
+
+class Recording(Sampler):
+    """Random points; it keeps those that it was told of and did not ask for."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.others: list[Params] = []
+
+    def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
+        values = np.random.default_rng(number).uniform(0.2, 1.0, len(self.names))
+        return dict(zip(self.names, values.tolist(), strict=True))
+
+    def known(self, params: Params, result: Measurement) -> None:
+        self.others.append(params)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_the_winner_is_told_what_a_method_found_that_is_as_good_and_no_other(
+    choices: ModuleType, tmp_path: Path, behind: bool
+) -> None:
+    methods = {"method": ["task_arithmetic", "dare_linear"]}
+    space = choices.space_of(choices.campaign(tmp_path, "random", 48, methods))
+    items = {"task_arithmetic": np.full(96, 0.7), "dare_linear": np.tile([0.6, 0.798], 48)}
+    if behind:
+        items["dare_linear"] -= 0.5
+    outcomes = {name: choices.outcome_of(values) for name, values in items.items()}
+    samplers: list[Recording] = []
+
+    def build(names: Sequence[str], _: Sequence[str]) -> Sampler:
+        samplers.append(Recording(names))
+        return samplers[-1]
+
+    bandit = Bandit(space, build, 48, lambda one: np.array(one.scores["t"].metrics["acc"]))
+    others = []
+    for number in range(48):
+        params = bandit.propose(number)
+        bandit.asked(number, params)
+        method = space.method(params)
+        value = float(items[method].mean())
+        bandit.told(number, params, Measurement((value,), -value, (), outcomes[method]))
+        if method == "dare_linear":
+            others.append({name: params[name] for name in samplers[0].names})
+    tried_before = 1  # the leader's best point, moved over
+    assert len(others) == 4
+    assert samplers[0].others == ([] if behind else others[tried_before:])
