@@ -5,7 +5,8 @@ r"""What few items give: coefficients of experts against fine-tuning, with contr
 
 Models are the zoo's five experts, or a family that `benchmarks/smollm2/build.py` built. Every row learns
 from the same items of each job, chooses on as many others, and is reported on 200 held-out ones of each:
-exact match, teacher-forced, which equals greedy generation. A seed draws the items and seeds the row.
+exact match, teacher-forced: greedy generation's, but for answers that are the gold one in other tokens. A
+seed draws the items and seeds the row.
 
 best expert, tuned task arithmetic, best naive merge    nothing is learnt; chosen on `select`
 gold by groups    `evomerge search` along the gradient of the gold answers, a coefficient for each expert,
@@ -13,9 +14,9 @@ gold by groups    `evomerge search` along the gradient of the gold answers, a co
 gold, expert, both    the losses of a campaign; what the answers' tokens are is known to each of them
 expert, no labels    `expert` from prompts alone: each expert's own answers are learnt and selected on
 full / lora, gold / expert    fine-tuning of the best naive merge, AdamW, the same losses; at each of
-                  several rates for as many processor seconds as the search of the `expert` campaign took
-                  (between its baselines and its finalists: gradients, and trials scored in full); rate and
-                  length are chosen on `select`, which costs it nothing
+                  several rates (`--rates`) for as many processor seconds as the search of the `expert`
+                  campaign took (between its baselines and its finalists: gradients, and trials scored in
+                  full); rate and length are chosen on `select`, which costs it nothing
 expert, then lora    the `expert` campaign's winner, tuned on for as long again
 random, gold      random vectors with the norms of the task vectors, a tensor each, around the best naive
                   merge, in place of the experts
@@ -80,10 +81,18 @@ class Bench:
         folder: For the results folders of campaigns; it is there.
         trials: Budget of a campaign.
         seconds: Processor seconds that fine-tuning gets; None: they are not known yet.
+        rates: Of fine-tuning; none: the usual ones.
     """
 
-    def __init__(self, few: FewItems, folder: Path, trials: int, seconds: float | None) -> None:
-        self._few, self._trials, self._seconds = few, trials, seconds
+    def __init__(
+        self,
+        few: FewItems,
+        folder: Path,
+        trials: int,
+        seconds: float | None,
+        rates: Sequence[float] = (),
+    ) -> None:
+        self._few, self._trials, self._seconds, self._rates = few, trials, seconds, rates
         self._folder, self._models, self._jobs = folder, few.suite.models, few.suite.jobs
 
     def baseline(self, name: str) -> Record:
@@ -217,7 +226,9 @@ class Bench:
             raise SystemExit(
                 f"run the row {TIMED} first, or say how long to fine-tune with --seconds"
             )
-        tuned = fine_tune(self._few, copy.deepcopy(start), lessons, self._seconds, lora=lora)
+        tuned = fine_tune(
+            self._few, copy.deepcopy(start), lessons, self._seconds, lora=lora, rates=self._rates
+        )
         return {
             **_said(tuned.scores),
             "select": tuned.scores.select[0],
@@ -304,7 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if key in records and not options.again:
                     continue
                 timed = records.get(f"{count} {seed} {TIMED}", {}).get("seconds")
-                bench = Bench(few, folder, options.trials, options.seconds or timed)
+                seconds = options.seconds or timed
+                bench = Bench(few, folder, options.trials, seconds, options.rates)
                 of = {"items": count, "seed": seed, "drawn": few.drawn, "row": name}
                 records[key] = {**of, **ROWS[name](bench)}
                 shown = {name: value for name, value in records[key].items() if name != "right"}
@@ -328,6 +340,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--trials", type=int, default=40, help="of a campaign")
     parser.add_argument("--seconds", type=float, help="of fine-tuning at each rate")
+    parser.add_argument("--rates", type=float, nargs="+", default=(), help="of fine-tuning")
     parser.add_argument("--again", action="store_true", help="run also what is there")
     parser.add_argument("--keep", action="store_true", help="keep the campaigns' results folders")
     results = Path("results/search")

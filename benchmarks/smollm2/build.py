@@ -47,6 +47,7 @@ def main() -> None:
         _make_base(base, model.to(options.device), tokenizer, splits, schedule, options)
     tokenizer = AutoTokenizer.from_pretrained(base)
     render = renderer(tokenizer)
+    tasks.write(out / "tasks", splits, render=render, end=tokenizer.eos_token)
     for job in jobs:
         if not (out / job).exists():
             train = encode(tokenizer, render, splits[job]["train"])
@@ -59,7 +60,6 @@ def main() -> None:
                 check_every=max(1, epoch // 2),
             )
             _make_expert(out / job, model, train, checked, longest)
-    tasks.write(out / "tasks", splits, render=render, end=tokenizer.eos_token)
     Console().print(f"base, experts ({', '.join(jobs)}) and tasks are in {out}")
 
 

@@ -339,8 +339,9 @@ def test_the_comparison_with_fine_tuning_runs_on_a_built_family_and_goes_on(
     def compare(*rows: str) -> tuple[dict[str, dict[str, object]], str]:
         out = tmp_path / "found.json"
         against_fine_tuning.main([
-            "--models", str(built), "--items", "2", "--seeds", "0", "--trials", "1", "--held-out", "4",
-            "--rows", *rows, "--out", str(out), "--folder", str(tmp_path / "folder"), "--keep",
+            "--models", str(built), "--items", "2", "--held-out", "4", "--seeds", "0", "--trials", "1",
+            "--rates", "0.003", "--out", str(out), "--folder", str(tmp_path / "folder"), "--keep",
+            "--rows", *rows,
         ])  # fmt: skip
         return json.loads(out.read_text()), capsys.readouterr().out
 
@@ -353,7 +354,7 @@ def test_the_comparison_with_fine_tuning_runs_on_a_built_family_and_goes_on(
     (tmp_path / "found.json").write_text(json.dumps(found))
     again, table = compare(*rows, "lora, gold")
     assert {key: again[key] for key in found} == found
-    assert again["2 0 lora, gold"]["chosen"].endswith("1 steps of 1")
+    assert again["2 0 lora, gold"]["chosen"] == "rate 0.003, 1 steps of 1"
     assert "| lora, gold | 0.000 | 0 |" in table
     assert "| 2 | lora, gold | +0.000 |" in table
 
