@@ -86,7 +86,10 @@ def test_gradient_is_refused_where_there_is_none(opened) -> None:
 def test_gradient_shares_the_loss_as_the_objectives_weigh(opened) -> None:
     step = opened("gradient").next_step()
     assert step.shares == {"near": 0.75, "text": 0.25}
-    assert {task: len(chosen) for task, chosen in step.items.items()} == {"near": BATCH, "text": BATCH}
+    assert {task: len(chosen) for task, chosen in step.items.items()} == {
+        "near": BATCH,
+        "text": BATCH,
+    }
     alone = opened("gradient", counts={"text": 5}).next_step()  # the other has no gold text
     assert (alone.shares, alone.items) == ({"text": 1.0}, {"text": (0, 1, 2, 3, 4)})
 
