@@ -44,7 +44,7 @@ from evomerge.search.study import Study
 from evomerge.search.teachers import from_bytes, key_of, teacher_jobs, to_bytes
 from evomerge.space import Baseline
 from evomerge.store import TASKS, Store, refuse_existing
-from evomerge.tasks.metrics import TEACHER_DIVERGENCE
+from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, TEACHER_DIVERGENCE
 from evomerge.teaching import answered, without_tasks
 from evomerge.workers import Pool, Started, WorkerSetup, open_pool
 from evomerge.workers.imports import import_quickly
@@ -254,7 +254,7 @@ def _selected(
         why = why_nothing_scored(store)
         raise CampaignStopped(f"no trial was scored, so nothing can be saved{why}")
     bench.score("select", [*_candidates(baselines), *chosen], "select")
-    found = choose_winner(store, chosen, copies)
+    found = choose_winner(store, chosen, copies, study.path)
     if found is None:
         why = why_nothing_scored(store)
         raise CampaignStopped(f"every finalist failed on the select items{why}")
@@ -278,15 +278,19 @@ class _Bench:
     def metrics(self, split: Split, told: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
         """The searched metric; on select and holdout the reported one, and divergences, beside it.
 
+        On select also the gold answers' likelihood, by which it is decided how far a descent goes.
+
         `told`: tasks of whose items a teacher's word is known.
         """
         final = split != "search"
+        likelihoods = self._likelihoods() if split == "select" else ()
         return {
             goal.task: tuple(
                 dict.fromkeys(
                     [
                         goal.metric,
                         *([goal.report] * final),
+                        *([GOLD_LOGLIKELIHOOD] * (goal.task in likelihoods)),
                         *([TEACHER_DIVERGENCE] * (goal.task in told)),
                     ]
                 )
@@ -325,6 +329,13 @@ class _Bench:
                 pace.step(failed=found.failure is not None)
         known = [job for job in jobs if arrays.has(key_of(job))]
         return {job.task: from_bytes(arrays.get(key_of(job))) for job in known}
+
+    def _likelihoods(self) -> list[str]:
+        """Return the tasks whose select items all have a gold answer, if the sampler descends at all."""
+        if not sampler_class(self.campaign).needs_gold:
+            return []
+        tasks = [goal.task for goal in self.campaign.objectives]
+        return [task for task in tasks if not self.items.gold_faults(task, "select")]
 
     def _divergences(self, split: Split) -> list[TargetJob]:
         """Return what teachers are asked so that models' divergence from them is reported."""

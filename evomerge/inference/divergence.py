@@ -53,10 +53,11 @@ class Divergence:
 
     Args:
         targets: One a reading, with a row for each of its scored positions; None: not asked.
+        temperature: As of `divergences`.
     """
 
-    def __init__(self, targets: Sequence[Target | None]) -> None:
-        self._targets = targets
+    def __init__(self, targets: Sequence[Target | None], temperature: float = 1.0) -> None:
+        self._targets, self._temperature = targets, temperature
         self._values: list[Tensor] = []
         self._readings: list[Tensor] = []
 
@@ -72,7 +73,8 @@ class Divergence:
         places = torch.cat([torch.arange(span.start, span.stop) for _, span in asked])
         places = places.to(batch.row.device)
         target = joined([target for target, _ in asked])
-        self._values.append(divergences(logprobs, batch.row[places], target))
+        row = batch.row[places]
+        self._values.append(divergences(logprobs, row, target, self._temperature))
         self._readings.append(batch.reading[places])
 
     def sums(self, like: Tensor) -> Tensor:
@@ -93,13 +95,17 @@ def told(logprobs: Tensor, whole: int = WHOLE_VOCABULARY, likeliest: int = LIKEL
     return Target(_half(values), tokens.to("cpu", torch.int32).numpy(), _half(rest))
 
 
-def divergences(logprobs: Tensor, row: Tensor, target: Target) -> Tensor:
+def divergences(logprobs: Tensor, row: Tensor, target: Target, temperature: float = 1.0) -> Tensor:
     """Return Σ p (log p - log q) at each of T positions, `[T]`, smooth in q.
+
+    At another temperature τ than 1, p and q are those to the power of 1/τ, made to add up to 1, and the
+    divergence is τ² times theirs (Hinton et al. 2015, 1503.02531): the less likely tokens count more.
 
     Args:
         logprobs: log q, `[R, V]`.
         row: Which of its rows each position is, `[T]`.
         target: p, of T positions; made to add up to 1, which its half precision spoils.
+        temperature: τ.
     """
     log_q, log_p = logprobs.index_select(0, row), _tensor(target.logprobs, logprobs)
     if target.tokens is not None and target.rest is not None:
@@ -109,8 +115,10 @@ def divergences(logprobs: Tensor, row: Tensor, target: Target) -> Tensor:
         others = log_q.scatter_(1, tokens, torch.finfo(log_q.dtype).min)
         log_q = torch.cat([known, others.logsumexp(1, keepdim=True)], dim=1)
         log_p = torch.cat([log_p, _tensor(target.rest, logprobs)[:, None]], dim=1)
-    log_p = log_p.log_softmax(dim=1)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=1)
+    log_p = (log_p / temperature).log_softmax(dim=1)
+    if temperature != 1:
+        log_q = (log_q / temperature).log_softmax(dim=1)
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1)
 
 
 def joined(targets: Sequence[Target]) -> Target:

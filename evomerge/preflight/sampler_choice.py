@@ -6,6 +6,7 @@ from evomerge.config import Campaign
 from evomerge.errors import CampaignError
 from evomerge.kinds import SearchSpace
 from evomerge.scoring import backend_type, gold_count
+from evomerge.search.opening import scales_of
 from evomerge.search.racing import race_faults
 from evomerge.search.samplers import sampler_class
 from evomerge.tasks import Items
@@ -23,7 +24,7 @@ def with_sampler(campaign: Campaign, space: SearchSpace, items: Items) -> Campai
         The campaign with a sampler other than `auto`.
 
     Raises:
-        CampaignError: Its sampler needs gradients, and there are none.
+        CampaignError: Its sampler needs gradients, and there are none, or none at a scale that it asks for.
     """
     search = campaign.search
     if search.sampler != "auto" and not sampler_class(campaign).needs_gold:
@@ -39,10 +40,13 @@ def with_sampler(campaign: Campaign, space: SearchSpace, items: Items) -> Campai
     other = "cmaes" if campaign.mode == "mean" else "nsga2"
     if search.sampler != "auto":
         if fault is None:
+            scales_of(campaign, space)
             return campaign
         raise CampaignError(
             f'found "{search.sampler}", but {fault}; use {other}, or auto', field="search.sampler"
         )
+    if fault is None:
+        scales_of(campaign, space)
     chosen = search.model_copy(update={"sampler": "gradient" if fault is None else other})
     return campaign.model_copy(update={"search": chosen})
 

@@ -12,6 +12,8 @@ from evomerge.merge.devices import torch_dtype
 from evomerge.merge.layout import Layout
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.machine import Here
+from evomerge.search.samplers import sampler_class
+from evomerge.search.samplers.descent import CHECKPOINTS
 from evomerge.space import REST
 from evomerge.space.choices import is_choice
 from evomerge.workers.memory_plan import MemoryPlan, size
@@ -69,12 +71,18 @@ def without_gradient(space: SearchSpace, sampler: str) -> Iterator[str]:
 
 def _of_the_search(ready: Preflight, seconds: float | None, trials: int) -> Iterator[str]:
     search, dimensions = ready.campaign.search, len(ready.space.distributions)
-    if trials < 2 * dimensions:
+    descends = sampler_class(ready.campaign).needs_gold
+    if descends and trials < len(CHECKPOINTS):
+        yield (
+            f"search.trials: {trials} points of a descent, which ends after {CHECKPOINTS[trials - 1]} of "
+            f"{CHECKPOINTS[-1]} steps; expected {len(CHECKPOINTS)} or more"
+        )
+    if not descends and trials < 2 * dimensions:
         yield (
             f"{trials} trials are few for {dimensions} dimensions; fewer layer groups or "
             "components, or more trials, would help"
         )
-    if search.finalists > trials:
+    if not descends and search.finalists > trials:
         yield (
             f"search.finalists: {search.finalists} of {trials} trials are all of them; expected some of the "
             "best"

@@ -23,6 +23,10 @@ from evomerge.tasks.rendering import Leaf
 
 _CACHED_SHARE = 8  # a shared token's keys and values take about that part of what a token takes
 
+TEMPERATURE = 2.0
+"""Of the divergence that is descended: with 64 items a task of the zoo, merges were 0.23 nats an item from
+the teachers on other items, 0.28 at temperature 1; 3 and 4 were worse."""
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -267,7 +271,8 @@ def _losses(part: Sequence[_Chosen], engine: Engine) -> Tensor:
         preambles=not engine.room.recompute,
     )
     divergence = Divergence(
-        [target for each in part for target in each.question.by_reading(each.target)]
+        [target for each in part for target in each.question.by_reading(each.target)],
+        TEMPERATURE,
     )
     has_teacher = any(target is not None for target in targets)
     sums, _ = engine.read(batches, len(readings), divergence if has_teacher else None)

@@ -58,7 +58,7 @@ def open_sampler(
         gold=counts,
         weights={goal.task: goal.weight for goal in campaign.objectives if goal.task in counts},
         batch=settings.gradient_items,
-        scales=_scales(campaign, space),
+        scales=scales_of(campaign, space),
         arms=1 if choices is None else len(choices.settings.method),
     )
     several = len(aims.directions) > 1
@@ -75,16 +75,20 @@ def open_sampler(
     return Bandit(choices, build, trials, contributions_of(aims), several=several)
 
 
-def _scales(campaign: Campaign, space: SearchSpace) -> tuple[str, ...]:
-    """Return the scales of the coefficients that descents learn."""
+def scales_of(campaign: Campaign, space: SearchSpace) -> tuple[str, ...]:
+    """Return the scales of the coefficients that descents learn.
+
+    Raises:
+        CampaignError: It asks for tensors or rows, which its space does not take.
+    """
     asked = campaign.search.scales
     if asked is None:
         return SCALES if space.takes_rows else SCALES[:1]
     if len(asked) > 1 and not space.takes_rows:
         methods = " and ".join(campaign.space.method)
         raise CampaignError(
-            f"found [{', '.join(asked)}]; weights by tensor and row need a searched weight and a method "
-            f"that takes them, {methods} does not; expected [group]",
+            f"found [{', '.join(asked)}], expected [group]: weights by tensor and row need a searched "
+            f"weight and a method that takes them; {methods} does not",
             field="search.scales",
         )
     return asked

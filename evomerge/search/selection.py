@@ -9,10 +9,13 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from evomerge.candidate import Candidate
-from evomerge.candidate.trial import Entry, row_name
+from evomerge.candidate.trial import Entry, Outcome, row_name
 from evomerge.objective import Objectives, feasible, in_lambda_grid, tuned_lambda
 from evomerge.space import Baseline
 from evomerge.store import Evaluation, Store
+from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD
+
+_Scored = tuple[Entry, str, Outcome]  # a trial, the key of the row that has its scores, these
 
 
 def pick_finalists(
@@ -49,18 +52,24 @@ def pick_finalists(
 
 
 def choose_winner(
-    store: Store, candidates: Iterable[Entry], copies: Mapping[str, Entry] | None = None
+    store: Store,
+    candidates: Iterable[Entry],
+    copies: Mapping[str, Entry] | None = None,
+    path: Callable[[int], Sequence[int]] = lambda number: (),
 ) -> tuple[Entry, str] | None:
     """Return the trial that the select items pick, among all that were ever scored on them.
 
     One that meets every constraint, and of those the one with the best mean of the reported metrics (less
     the costs that come off it; of a Pareto front the member with the best mean); where none meets them, the
-    one that misses them least. Of equals the present winner, then the earlier.
+    one that misses them least. Of equals the present winner, then the earlier. A descent takes part with one
+    of its points only, that at which the gold answers are likeliest: few items tell by their exact matches
+    hardly how far it should go.
 
     Args:
         store: Holds outcomes on `select`.
         candidates: The finalists, in the order in which equals shall stand.
         copies: Key of a naive merge → the trial that is the same model, and has its scores.
+        path: Trial → the trials of its descent, if it belongs to one.
 
     Returns:
         The trial, and what chose it, a clause; None where no trial has scores there.
@@ -73,6 +82,8 @@ def choose_winner(
         for entry, source in _in_turn(rows, candidates, copies or {})
         if source in rows and aims.quality(rows[source].outcome) > -math.inf
     ]
+    if store.campaign.mode == "mean":
+        scored = _stopped(aims, scored, path)
     violations = [aims.violations(outcome) for *_, outcome in scored]
     values = [aims.values(outcome, entry.candidate) for entry, _, outcome in scored]
     ordered = aims.order(values, violations)
@@ -86,6 +97,39 @@ def choose_winner(
     if source != entry.key:
         how += f"; it is the same model as {row_name(source)}"
     return entry, how
+
+
+def _stopped(
+    aims: Objectives, scored: Sequence[_Scored], path: Callable[[int], Sequence[int]]
+) -> list[_Scored]:
+    """Leave out the points of each descent but that with the likeliest gold answers.
+
+    Of those that meet every constraint, if any does; all stay where the likelihood is not known of one.
+    """
+    best: dict[tuple[int, ...], _Scored] = {}
+    kept = []
+    for one in scored:
+        number = one[0].number
+        points = () if number is None else tuple(path(number))
+        others = [each for each in scored if each[0].number in points]
+        likelihoods = [_likelihood(aims, outcome) for *_, outcome in others]
+        if len(others) < 2 or None in likelihoods:
+            kept.append(one)
+        elif points not in best:
+            met = [feasible(aims.violations(outcome)) for *_, outcome in others]
+            ranks = [(ok, value) for ok, value in zip(met, likelihoods, strict=True)]
+            best[points] = others[ranks.index(max(ranks))]
+            kept.append(best[points])
+    return kept
+
+
+def _likelihood(aims: Objectives, outcome: Outcome) -> float | None:
+    """Return the mean log-likelihood of gold answers, tasks weighted as objectives; None: not known."""
+    goals = [goal for goal in aims.campaign.objectives if goal.task in outcome.scores]
+    values = [outcome.scores[goal.task].values.get(GOLD_LOGLIKELIHOOD) for goal in goals]
+    if not values or None in values:
+        return None
+    return sum(g.weight * v.value for g, v in zip(goals, values, strict=True) if v is not None)
 
 
 def compared_baselines(store: Store, baselines: Iterable[Baseline]) -> list[Baseline]:

@@ -51,6 +51,7 @@ class Study:
 
     Attributes:
         tally: How far it is.
+        path: Trial → the trials of its descent, if it belongs to one.
 
     Args:
         space: Where to search.
@@ -91,6 +92,7 @@ class Study:
         self._sampler = sampler or open_sampler(
             campaign, space, aims, counts or {}, store.planned_trials
         )
+        self.path = self._sampler.path
         self._in_flight = InFlight(space.distributions)
         self._incumbents = Incumbents(aims.directions)
         self._params: dict[int, dict[str, float]] = {}
@@ -132,7 +134,7 @@ class Study:
             number = self.tally.asked
             params = self._point(number)
             fine = None if number < len(self._first) else self._sampler.coefficients(params)
-            entry = _entry(number, self._space.candidate(params, fine))
+            entry = Entry(f"trial {number}", self._space.candidate(params, fine), number)
             self._store.asked(entry, params, self._space.distributions)
             answer = self._take_asked(entry, params, number, entry.candidate.text())
             if answer is not None:
@@ -193,10 +195,10 @@ class Study:
         order: dict[int, None] = {}
         for some in (self.tally.scored, self.tally.given_up):
             for number in finalists(self._aims, ranking(self._aims, some.values())):
-                order |= dict.fromkeys((number, *self._sampler.path(number)))
+                order |= dict.fromkeys((number, *self.path(number)))
         for number in order:
             if number in self.tally.scored or number in self.tally.given_up:
-                yield _entry(number, self._candidates[number])
+                yield Entry(f"trial {number}", self._candidates[number], number)
 
     @property
     def _pending(self) -> int:
@@ -280,13 +282,9 @@ class Study:
                 step.descent, step.number, loss, gradients or {}, reason, cost, trace
             )
             self._take_gradients(step, gradients, reason, cost, found.rows or None)
-            if step.rows:
-                self._keep_state(step.descent)
-
-    def _keep_state(self, descent: int) -> None:
-        state = self._sampler.state(descent)
-        if state is not None:
-            self._store.arrays.keep(f"{_STATE}{descent}", state)
+            state = self._sampler.state(step.descent) if step.rows else None
+            if state is not None:
+                self._store.arrays.keep(f"{_STATE}{step.descent}", state)
 
     def _replay(self, known: Sequence[Known]) -> None:
         """Do again what the store recorded, in the order in which it happened; then add what is new."""
@@ -391,10 +389,6 @@ class Study:
         violations = self._aims.violations(outcome)
         loss = loss_of(self._aims.mean(values), violations)
         return Measurement(tuple(values), loss, violations, outcome)
-
-
-def _entry(number: int, candidate: Candidate) -> Entry:
-    return Entry(f"trial {number}", candidate, number)
 
 
 _Point = tuple[tuple[str, float], ...]

@@ -8,7 +8,7 @@ from evomerge.preflight import sampler_choice
 from evomerge.preflight.sampler_choice import with_sampler
 
 GRADIENTD, FLAT = (
-    SimpleNamespace(differentiable=("weight/one",)),
+    SimpleNamespace(differentiable=("weight/one",), takes_rows=False),
     SimpleNamespace(differentiable=()),
 )
 
@@ -77,3 +77,11 @@ def test_gradient_is_refused_where_there_is_none(space, gold, changes, message):
     with pytest.raises(CampaignError, match=message) as caught:
         with_sampler(campaign("gradient", **changes), space, gold)
     assert caught.value.field == "search.sampler"
+
+
+@pytest.mark.parametrize("sampler", ["auto", "gradient"])
+def test_scales_that_no_method_takes_are_refused(sampler):
+    asked = campaign(search={"sampler": sampler, "scales": ["group", "row"]})
+    with pytest.raises(CampaignError, match="expected .group.*linear does not") as caught:
+        with_sampler(asked, GRADIENTD, ["one"])
+    assert caught.value.field == "search.scales"

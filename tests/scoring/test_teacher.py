@@ -16,6 +16,7 @@ from evomerge.errors import TaskError
 from evomerge.inference import NotFinite, divergence
 from evomerge.inference.encoding import Encoder
 from evomerge.scoring import open_backend
+from evomerge.scoring.item_loss import TEMPERATURE
 from evomerge.tasks import PromptStyle
 from tests.scoring_family import tiny_module
 
@@ -53,7 +54,7 @@ def gold(logprobs, reading):
     return value + logprobs[-1, list(reading.ends)].logsumexp(0) if reading.ends else value
 
 
-def reference(module, question, target, gold_share):
+def reference(module, question, target, gold_share, temperature=TEMPERATURE):
     """The loss of an item, from its definition."""
     said = [plain(module, each) for each in question.readings]
     sums = torch.stack(
@@ -74,7 +75,9 @@ def reference(module, question, target, gold_share):
         rest = 1 - log_q.gather(1, tokens).exp().sum(1, keepdim=True)
         log_q = torch.cat([log_q.gather(1, tokens), rest.log()], 1)
     log_p = log_p.log_softmax(1)
-    scale = 1.0 if question.right else question.scale
+    scale = 1.0 if question.right else temperature**2 * question.scale
+    if not question.right:
+        log_p, log_q = ((each / temperature).log_softmax(1) for each in (log_p, log_q))
     taught = scale * kl_div(log_q, log_p, log_target=True, reduction="sum")
     return gold_share * labelled + (1 - gold_share) * taught
 
@@ -257,7 +260,7 @@ def test_the_divergence_of_a_model_is_a_metric(some, student):
         expected = []
         for question, target in zip(questions(scorer, student, task), targets[task], strict=True):
             with torch.no_grad():
-                whole = reference(student, question, target, 0.0).item()
+                whole = reference(student, question, target, 0.0, temperature=1.0).item()
             positions = 1 if question.right or task == "rolling" else question.reads
             expected.append(whole / positions)
         assert found[task].metrics[METRIC] == pytest.approx(expected, rel=1e-5)
