@@ -82,6 +82,7 @@ def choose_winner(
         for entry, source in _in_turn(rows, candidates, copies or {})
         if source in rows and aims.quality(rows[source].outcome) > -math.inf
     ]
+    count = len(scored)
     if store.campaign.mode == "mean":
         scored = _stopped(aims, scored, path)
     violations = [aims.violations(outcome) for *_, outcome in scored]
@@ -91,7 +92,9 @@ def choose_winner(
         return None
     best = ordered[0][0]
     entry, source, _ = scored[best]
-    how = f"the best of {len(scored)} trials that were scored on the select items"
+    how = f"the best of {count} trials that were scored on the select items"
+    if len(scored) < count:
+        how += ", of each descent the point with the likeliest gold answers"
     if not feasible(violations[best]):
         how += ", of which none meets every constraint"
     if source != entry.key:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
-from evomerge.candidate.trial import Cost, Entry, Failure, FailureKind, Outcome
+from evomerge.candidate.trial import Cost, Entry, Estimate, Failure, FailureKind, Outcome
 from evomerge.search.selection import choose_winner, compared_baselines
 from evomerge.space import Baseline
 from evomerge.store import Store
@@ -147,3 +148,44 @@ def test_the_copy_of_a_naive_merge_has_its_scores(
         assert number(choice) == expected
         assert choice is not None
         assert choice[1].endswith("the same model as ties") is (expected == 7)
+
+
+def likely(lab: SimpleNamespace, rate: float, likelihood: float | None) -> Outcome:
+    """Return scores of three tasks, beside them the log-likelihood of the gold answers."""
+    outcome = lab.outcome("trial 0", "select", (rate,) * 3)
+    if likelihood is None:
+        return outcome
+    scores = {
+        task: replace(one, values={**one.values, "gold_loglikelihood": Estimate(likelihood)})
+        for task, one in outcome.scores.items()
+    }
+    return replace(outcome, scores=scores)
+
+
+def test_a_descent_stops_where_the_gold_answers_are_likeliest(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    paths = {0: (0, 1, 2), 1: (0, 1, 2), 2: (0, 1, 2)}
+    rows = [likely(lab, 0.7, -0.5), likely(lab, 0.6, -0.2), likely(lab, 0.8, -0.9)]
+    other = likely(lab, 0.5, -0.1)
+    for last, expected in ((0.5, 1), (0.9, 3)):  # the last trial is of no path
+        store = make_store()
+        entries = finalists(store, lab, *rows, likely(lab, last, -0.1))
+        found = choose_winner(store, entries, None, lambda trial: paths.get(trial, ()))
+        assert number(found) == expected
+    store = make_store()
+    unknown = finalists(store, lab, *rows[:2], likely(lab, 0.8, None), other)
+    assert number(choose_winner(store, unknown, None, lambda trial: paths.get(trial, ()))) == 2
+    store = make_store()
+    entries = finalists(store, lab, *rows)
+    assert number(choose_winner(store, entries)) == 2
+
+
+def test_a_descent_stops_where_the_constraints_are_met(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store(keep=[{"task": "zoo_tools", "at_least": 0.98}])
+    tools = lab.outcome("tools", "select", (0.0, 0.7, 0.0))
+    lab.record(store, "tools", "select", "expert", tools)
+    entries = finalists(store, lab, likely(lab, 0.7, -0.5), likely(lab, 0.6, -0.2))
+    assert number(choose_winner(store, entries, None, lambda trial: (0, 1))) == 0
