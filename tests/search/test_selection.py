@@ -150,9 +150,11 @@ def test_the_copy_of_a_naive_merge_has_its_scores(
         assert choice[1].endswith("the same model as ties") is (expected == 7)
 
 
-def likely(lab: SimpleNamespace, rate: float, likelihood: float | None) -> Outcome:
+def likely(
+    lab: SimpleNamespace, rate: float, likelihood: float | None, tools: float | None = None
+) -> Outcome:
     """Return scores of three tasks, beside them the log-likelihood of the gold answers."""
-    outcome = lab.outcome("trial 0", "select", (rate,) * 3)
+    outcome = lab.outcome("trial 0", "select", (rate, rate if tools is None else tools, rate))
     if likelihood is None:
         return outcome
     scores = {
@@ -185,7 +187,7 @@ def test_a_descent_stops_where_the_constraints_are_met(
     make_store: Callable[..., Store], lab: SimpleNamespace
 ) -> None:
     store = make_store(keep=[{"task": "zoo_tools", "at_least": 0.98}])
-    tools = lab.outcome("tools", "select", (0.0, 0.7, 0.0))
+    tools = lab.outcome("tools", "select", (0.0, 1.0, 0.0))
     lab.record(store, "tools", "select", "expert", tools)
-    entries = finalists(store, lab, likely(lab, 0.7, -0.5), likely(lab, 0.6, -0.2))
+    entries = finalists(store, lab, likely(lab, 0.7, -0.5, 1.0), likely(lab, 0.6, -0.2, 0.6))
     assert number(choose_winner(store, entries, None, lambda trial: (0, 1))) == 0
