@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from evomerge.candidate.trial import SPLITS, Cost, Outcome, Split
+from evomerge.candidate.trial import SPLITS, Cost, Outcome, Split, row_key
 from evomerge.config.model_names import by_part
 from evomerge.objective import Objectives, tuned_lambda
 from evomerge.report.evidence import FINAL, Evidence, weigh
@@ -193,7 +193,7 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
 
 
 def _in_order(rows: Sequence[Row], aims: Mapping[Split, Objectives]) -> list[Row]:
-    """Sort by kind; finalists best first, as the winner is chosen; the others as they were recorded.
+    """Sort by kind; finalists best first, as the winner is chosen; experts as in the campaign's file.
 
     In Pareto mode merges say whether they are on the front of the split that chooses: `select`, or
     `search` as long as nothing was scored on `select`. One that misses a constraint is not.
@@ -215,8 +215,12 @@ def _in_order(rows: Sequence[Row], aims: Mapping[Split, Objectives]) -> list[Row
         first = {row.key: fronts[row.key] == 0 and not row.misses(split) for row, _ in merges}
         rows = [replace(row, front=first.get(row.key)) for row in rows]
 
+    experts = [row_key("expert", name) for name in aims[split].campaign.expert_names()]
+
     def standing(row: Row) -> tuple[int, int]:
-        best_first = place.get(row.key, len(place)) if row.kind == "finalist" else 0
-        return KINDS.index(row.kind), best_first
+        within = place.get(row.key, len(place)) if row.kind == "finalist" else 0
+        if row.key in experts:
+            within = experts.index(row.key)
+        return KINDS.index(row.kind), within
 
     return sorted(rows, key=standing)
