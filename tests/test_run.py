@@ -14,6 +14,7 @@ from evomerge.candidate.trial import Failure, FailureKind, Outcome
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped, ResultsError
 from evomerge.progress import NoDisplay
+from evomerge.search.samplers.descent import CHECKPOINTS
 from evomerge.single import score_on_campaign
 from evomerge.store import Store
 from tests.small_campaign import TEXT, changed
@@ -225,7 +226,7 @@ def test_down_the_gradient_killed_and_resumed_it_asks_for_the_same_steps_and_tri
     with Store.open(whole.folder, write=False) as store:
         assert store.campaign.search.sampler == "gradient"
         naive = max(baseline.values[0] for baseline in store.baselines())
-    assert len(steps(whole.folder)) == 40
+    assert len(steps(whole.folder)) == CHECKPOINTS[-1]
     assert max(value for (value,) in values(whole.folder)) > naive
     assert whole.best.number is not None
     out = tmp_path / "killed"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from evomerge import run
-from evomerge.candidate.trial import Estimate
+from evomerge.candidate.trial import Entry, Estimate
 from evomerge.config import Campaign
 from evomerge.report.leaderboard import leaderboard
 from evomerge.search.study import Study
@@ -94,8 +94,8 @@ def latest_first(monkeypatch):
     """The search items prefer the latest trials."""
 
     def finalists(study):
-        for number in sorted(study._params, reverse=True):
-            yield study._entry(number, study._params[number])
+        for number in sorted(study._candidates, reverse=True):
+            yield Entry(f"trial {number}", study._candidates[number], number)
 
     monkeypatch.setattr(Study, "finalists", finalists)
 
