@@ -23,6 +23,7 @@ from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
 from evomerge.kinds import kind_of
 from evomerge.objective import Objectives
+from evomerge.preflight.answers import answered, without_tasks
 from evomerge.preflight.check import Preflight, preflight
 from evomerge.preflight.facts import facts_of, refuse_changes
 from evomerge.preflight.warm_start import first_points
@@ -45,7 +46,6 @@ from evomerge.search.teachers import from_bytes, key_of, teacher_jobs, to_bytes
 from evomerge.space import Baseline
 from evomerge.store import TASKS, Store, refuse_existing
 from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, TEACHER_DIVERGENCE
-from evomerge.teaching import answered, without_tasks
 from evomerge.workers import Pool, Started, WorkerSetup, open_pool
 from evomerge.workers.imports import import_quickly
 from evomerge.workers.pool import in_turn

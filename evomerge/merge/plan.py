@@ -137,7 +137,7 @@ def _with_additions(
     unknown = sorted(coefficients.tables.keys() - {piece.name for piece in tensors})
     if unknown:
         raise RecipeError(
-            f"found coefficients of {unknown[0]}, which is no tensor of the merged model",
+            f"found coefficients of {unknown[0]}, which is not a tensor of the merged model",
             field="coefficients",
         )
     for piece in tensors:

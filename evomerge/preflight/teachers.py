@@ -20,7 +20,7 @@ def asked(campaign: Campaign, family: OpenFamily) -> tuple[Prompts, ...]:
 
     Raises:
         TaskError: A file, or a line of one, cannot be used.
-        CampaignError: The model's context has no room for answers so long.
+        CampaignError: The model's context has no room for the longest answers.
     """
     found = []
     for place, goal in enumerate(campaign.objectives):
