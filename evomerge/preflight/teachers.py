@@ -20,7 +20,7 @@ def asked(campaign: Campaign, family: OpenFamily) -> tuple[Prompts, ...]:
 
     Raises:
         TaskError: A file, or a line of one, cannot be used.
-        CampaignError: The model's context has no room for the longest answers.
+        CampaignError: The longest answers do not fit the model's context.
     """
     found = []
     for place, goal in enumerate(campaign.objectives):
