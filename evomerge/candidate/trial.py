@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from evomerge.candidate import Candidate
-from evomerge.candidate.coefficients import Array
 from evomerge.candidate.merge import Own
+from evomerge.candidate.tables import Array
 
 Split = Literal["search", "select", "holdout"]
 SPLITS: tuple[Split, ...] = ("search", "select", "holdout")

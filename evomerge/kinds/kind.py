@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evomerge import config
-    from evomerge.candidate.coefficients import Array
     from evomerge.candidate.merge import Own
+    from evomerge.candidate.tables import Array
     from evomerge.candidate.trial import Gradients
     from evomerge.merge.checkpoint import Checkpoint
     from evomerge.merge.live import LiveModel

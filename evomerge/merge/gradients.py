@@ -21,8 +21,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from evomerge.candidate import Merge
-from evomerge.candidate.coefficients import Array
 from evomerge.candidate.merge import Own, tuples
+from evomerge.candidate.tables import Array
 from evomerge.errors import MergeError
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.methods import NumberGradients

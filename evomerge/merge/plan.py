@@ -10,8 +10,8 @@ import numpy as np
 from transformers import PretrainedConfig
 
 from evomerge.candidate import Coefficients, Merge, Recipe, Slice, Source, Vocabulary
-from evomerge.candidate.coefficients import Array
 from evomerge.candidate.merge import at, component_of
+from evomerge.candidate.tables import Array
 from evomerge.errors import RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.layout import Layout

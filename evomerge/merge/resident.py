@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 
 import torch
 
-from evomerge.candidate.coefficients import Array
+from evomerge.candidate.tables import Array
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.masks import largest, magnitude_order, mask_key, uniform
 from evomerge.merge.methods.method import Values

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evomerge.candidate import Coefficients
-from evomerge.candidate.coefficients import Array
+from evomerge.candidate.tables import Array
 from evomerge.search.contributions import Contributions, p_worse
 from evomerge.search.samplers.descent import Step
 from evomerge.search.samplers.gradient import MOST_PATHS

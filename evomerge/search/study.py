@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from evomerge.candidate import Candidate
-from evomerge.candidate.coefficients import Array
+from evomerge.candidate.tables import Array
 from evomerge.candidate.trial import (
     Cost,
     Entry,

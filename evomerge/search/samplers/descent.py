@@ -14,7 +14,7 @@ import numpy as np
 from optuna.distributions import FloatDistribution
 
 from evomerge.candidate import Coefficients
-from evomerge.candidate.coefficients import Array
+from evomerge.candidate.tables import Array
 from evomerge.search.samplers.scales import MEAN_DECAY, SQUARE_DECAY, TINY, FineScales
 from evomerge.search.samplers.unit_cube import Vector
 

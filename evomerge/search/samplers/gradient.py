@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from evomerge.candidate import Coefficients
-from evomerge.candidate.coefficients import Array
+from evomerge.candidate.tables import Array
 from evomerge.search.samplers.cmaes import SIGMA, CmaEsSampler
 from evomerge.search.samplers.descent import Descent, Step
 from evomerge.search.samplers.optuna_samplers import NsgaSampler

@@ -14,7 +14,7 @@ import numpy as np
 from optuna.distributions import FloatDistribution
 
 from evomerge.candidate import Coefficients
-from evomerge.candidate.coefficients import Array
+from evomerge.candidate.tables import Array
 from evomerge.candidate.trial import Outcome
 from evomerge.objective import Direction
 from evomerge.search.samplers.descent import BATCH, Step

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from evomerge.candidate import Coefficients
-from evomerge.candidate.coefficients import Array
+from evomerge.candidate.tables import Array
 
 MEAN_DECAY, SQUARE_DECAY = 0.9, 0.999  # Adam's own
 TINY = 1e-12
