@@ -13,6 +13,7 @@ from evomerge.candidate.recipe import (
     Source,
     Vocabulary,
 )
+from evomerge.candidate.size import Size
 from evomerge.candidate.tokens import TokenSource, token_sources
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Recipe",
     "Scalar",
     "Setting",
+    "Size",
     "Slice",
     "Source",
     "TokenSource",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from evomerge.candidate.coefficients import Coefficients
 from evomerge.yaml_file import dump
+
+if TYPE_CHECKING:
+    from evomerge.candidate.size import Size
 
 Cell = bool | int | float | str
 Arrays = Callable[[str], bytes]
@@ -63,11 +66,20 @@ class Candidate(Protocol):
         """Return each of its numbers as a row of a table: columns of text, and `value`."""
         return []
 
-    def size(self, layers: tuple[int, ...], rest: int) -> float:
-        """Return its weights as a share of the base's.
+    def size(self, base: Size) -> float:
+        """Return how many weights it has, as a share of the base's.
 
         Args:
-            layers: How many weights the base has in each layer; empty where not counted.
-            rest: How many it has outside the layers.
+            base: How many the base has, and where; at least one.
         """
         return 1.0
+
+    def active(self, base: Size) -> float:
+        """Return how many of its weights one token is computed with, as a share of all of the base's.
+
+        Where tokens of a prompt take more than others, of a prompt.
+
+        Args:
+            base: As of `size`.
+        """
+        return self.size(base)

@@ -165,6 +165,16 @@ class Adapter:
     keeps_tie: bool = False
     conv1d: bool = False
 
+    @property
+    def count(self) -> int:
+        """How many weights it holds."""
+        tensors = [
+            tensor
+            for one in self.changes.values()
+            for tensor in (one.weight, one.rows, *((one.pair.a, one.pair.b) if one.pair else ()))
+        ]
+        return sum(tensor.numel() for tensor in tensors if tensor is not None)
+
 
 def with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
     """Return a model with an adapter on it; the tensors that it changes are float32.

@@ -1,7 +1,7 @@
 """What a campaign is after, as numbers: values, constraints, costs, and the order of candidates by them."""
 
 from evomerge.objective.constraints import feasible, limits, total_violation, violations
-from evomerge.objective.costs import Size, relative_costs
+from evomerge.objective.costs import relative_costs
 from evomerge.objective.dominance import fronts, order
 from evomerge.objective.lambda_grid import in_lambda_grid, tuned_lambda
 from evomerge.objective.objectives import Direction, Objectives
@@ -24,7 +24,6 @@ __all__ = [
     "Objectives",
     "Ranked",
     "References",
-    "Size",
     "best_value",
     "feasible",
     "finalists",

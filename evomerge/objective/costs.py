@@ -2,54 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from evomerge.candidate import Candidate
+from evomerge.candidate import Candidate, Size
 from evomerge.candidate.trial import Outcome
 from evomerge.config import Campaign
 from evomerge.objective.references import References
-
-
-@dataclass(frozen=True)
-class Size:
-    """How many weights the base has, and where.
-
-    Attributes:
-        layers: In each layer; empty where not counted.
-        rest: Outside the layers: embeddings, final norm, lm_head.
-    """
-
-    layers: tuple[int, ...] = ()
-    rest: int = 0
-
-    @classmethod
-    def count(cls, weights: Mapping[str, int], layer_of: Callable[[str], int | None]) -> Size:
-        """Add up a model's tensors.
-
-        Args:
-            weights: Name of a tensor → number of its elements.
-            layer_of: Name of a tensor → its layer; None outside the layers.
-        """
-        layers: dict[int, int] = {}
-        rest = 0
-        for name, count in weights.items():
-            layer = layer_of(name)
-            if layer is None:
-                rest += count
-            else:
-                layers[layer] = layers.get(layer, 0) + count
-        return cls(tuple(layers[layer] for layer in sorted(layers)), rest)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain lists and numbers."""
-        return {"layers": list(self.layers), "rest": self.rest}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any] | None) -> Size:
-        """Read back what `to_json` wrote; None: not counted."""
-        return cls() if data is None else cls(tuple(data["layers"]), int(data["rest"]))
 
 
 def relative_costs(
@@ -75,7 +31,8 @@ def relative_costs(
     found = []
     for cost in campaign.costs:
         if cost.cost == "parameters":
-            found.append(1.0 if candidate is None else candidate.size(size.layers, size.rest))
+            counted = candidate is not None and size.total > 0
+            found.append(candidate.size(size) if candidate and counted else 1.0)
             continue
         theirs = 0.0 if references.base is None else tokens_per_item(references.base)
         measured = theirs > 0 and outcome.cost.items > 0

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from evomerge.candidate import Candidate
+from evomerge.candidate import Candidate, Size
 from evomerge.candidate.trial import Outcome, Split
 from evomerge.config import Campaign, Objective
 from evomerge.errors import CampaignError
 from evomerge.objective.constraints import total_violation, violations
-from evomerge.objective.costs import Size, relative_costs, tokens_per_item
+from evomerge.objective.costs import relative_costs, tokens_per_item
 from evomerge.objective.dominance import order
 from evomerge.objective.references import Recorded, References
 from evomerge.objective.values import (

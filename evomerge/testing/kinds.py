@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evomerge import yaml_file
-from evomerge.candidate import Candidate
+from evomerge.candidate import Candidate, Size
 from evomerge.config import SpaceSettings
 from evomerge.errors import RecipeError
 from evomerge.kinds import KINDS, Kind, SearchSpace, kind_of, read
@@ -18,6 +18,8 @@ from evomerge.space import Family
 CORNERS = (0.0, 0.25, 0.5, 1.0)
 """Where points are taken in the ranges of all dimensions, besides random ones."""
 DRAWN = 20
+SIZE = Size((3, 3, 3, 3), 2, (2, 2, 2, 2))
+"""Of the base, for kinds that count their weights."""
 
 
 class KindSuite:
@@ -96,7 +98,7 @@ class KindSuite:
             used = made.model_names()
             assert set(used) <= {family.base, *family.experts.values()}
             assert len(set(used)) == len(used) > 0
-            assert made.size((3, 3, 3, 3), 2) > 0
+            assert 0 < made.active(SIZE) <= made.size(SIZE) < 100
 
     def test_equal_points_are_equal_candidates(
         self, space: SearchSpace, points: list[dict[str, float]]

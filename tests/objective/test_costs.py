@@ -3,33 +3,25 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import cast
 
-from evomerge.candidate import Candidate, Merge
+from evomerge.candidate import Candidate, Merge, Size
 from evomerge.candidate.trial import Cost
-from evomerge.objective.costs import Size, relative_costs, tokens_per_item
+from evomerge.objective.costs import relative_costs, tokens_per_item
 from evomerge.objective.references import References
 
 SIZE = Size((10, 10, 20), 20)
 COSTS = [{"cost": cost} for cost in ("parameters", "generated_tokens")]
 
 
-def larger(layers: tuple[int, ...], rest: int) -> float:
-    return (sum(layers) + sum(layers[1:]) + rest) / (sum(layers) + rest)
+def larger(base: Size) -> float:
+    return (base.total + sum(base.layers[1:])) / base.total
 
 
 LARGER = cast(Candidate, SimpleNamespace(size=larger))
 
 
-def test_weights_are_counted_by_layer() -> None:
-    weights = {"embed": 15, "layers.0.a": 4, "layers.0.b": 6, "layers.1.a": 10, "head": 5}
-    layer = {"layers.0.a": 0, "layers.0.b": 0, "layers.1.a": 1}
-    size = Size.count(weights, layer.get)
-    assert size == Size((10, 10), 20)
-    assert Size.from_json(size.to_json()) == size
-    assert Size.from_json(None) == Size()
-
-
 def test_a_merge_is_as_large_as_the_base() -> None:
-    assert Merge("linear", ("/m/one",)).size(SIZE.layers, SIZE.rest) == 1.0
+    assert Merge("linear", ("/m/one",)).size(SIZE) == 1.0
+    assert Merge("linear", ("/m/one",)).active(SIZE) == 1.0
 
 
 def test_costs_are_relative_to_the_base(made: SimpleNamespace) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from evomerge.candidate import Size
 from evomerge.candidate.trial import Cost, Failure, FailureKind, Outcome
 from evomerge.errors import CampaignError
 from evomerge.objective.constraints import feasible
-from evomerge.objective.costs import Size
 from evomerge.objective.objectives import Objectives
 from evomerge.objective.references import References
 
@@ -80,7 +80,7 @@ def test_what_the_base_does_not_spend_is_no_cost(made: SimpleNamespace) -> None:
 
 
 def test_costs_come_off_the_mean(made: SimpleNamespace) -> None:
-    twice: Any = SimpleNamespace(size=lambda layers, rest: 2.0)
+    twice: Any = SimpleNamespace(size=lambda base: 2.0)
     aims = Objectives(made.campaign(costs=BOTH), known(made), size=Size((5, 5)))
     mine = made.outcome(0.5, 2.0, Cost(items=4, generated_tokens=80))
     (value,) = aims.values(mine, twice)
