@@ -6,10 +6,10 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ GPU_MEMORY = 0.9
 """Share of a GPU that vLLM takes by default, as if it had the GPU to itself."""
 Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
 Differentiated = tuple[Losses, NumberTables]
+Built = TypeVar("Built")
+Found = TypeVar("Found")
 
 
 class Evaluator:
@@ -72,69 +74,55 @@ class Evaluator:
 
     def evaluate(self, job: Job) -> Outcome:
         """Build a candidate and score it; whatever goes wrong with it becomes a typed failure."""
-        clock = _Clock()
-        step = FailureKind.MERGE
-        try:
-            with self._scoring.built(job.entry.candidate) as score:
-                clock.merged()
-                step = FailureKind.TASK
-                scored, pruned = _run(score(job), job.race if self._scoring.races else None)
-        except CANDIDATE_ERRORS as error:
-            failure = failure_of(error, step)
-        else:
-            cost = clock.cost(scored.items, scored.generated_tokens)
-            return Outcome(scored.tasks, None, cost, self._name, pruned)
-        _make_room_after(failure)
-        return Outcome(failure=failure, cost=clock.cost(), worker=self._name)
+        race = job.race if self._scoring.races else None
+        built = self._scoring.built(job.entry.candidate)
+        found, clock = _attempt(built, lambda score: _run(score(job), race))
+        if isinstance(found, Failure):
+            return Outcome(failure=found, cost=clock.cost(), worker=self._name)
+        scored, pruned = found
+        cost = clock.cost(scored.items, scored.generated_tokens)
+        return Outcome(scored.tasks, None, cost, self._name, pruned)
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Build a recipe and take the gradient of its loss; failures are typed as `evaluate` types them."""
-        clock = _Clock()
-        step = FailureKind.MERGE
-        try:
-            with self._scoring.differentiable(job.candidate, rows=job.rows) as differentiate:
-                clock.merged()
-                step = FailureKind.TASK
-                losses, (numbers, rows) = differentiate(job)
-        except CANDIDATE_ERRORS as error:
-            failure = failure_of(error, step)
-        else:
-            cost = clock.cost(losses.items)
-            return Gradients(losses.total, losses.tasks, numbers, None, cost, self._name, rows)
-        _make_room_after(failure)
-        return Gradients(failure=failure, cost=clock.cost(), worker=self._name)
+        differentiable = self._scoring.differentiable(job.candidate, rows=job.rows)
+        found, clock = _attempt(differentiable, lambda differentiate: differentiate(job))
+        if isinstance(found, Failure):
+            return Gradients(failure=found, cost=clock.cost(), worker=self._name)
+        losses, (numbers, rows) = found
+        cost = clock.cost(losses.items)
+        return Gradients(losses.total, losses.tasks, numbers, None, cost, self._name, rows)
 
     def targets(self, job: TargetJob) -> TargetsFound:
         """Build a teacher and let it speak; failures are typed as `evaluate` types them."""
-        clock = _Clock()
-        step = FailureKind.MERGE
-        try:
-            with self._scoring.listening(job.candidate) as listen:
-                clock.merged()
-                step = FailureKind.TASK
-                targets = listen(job)
-        except CANDIDATE_ERRORS as error:
-            failure = failure_of(error, step)
-        else:
-            return TargetsFound(targets, None, clock.cost(len(targets)), self._name)
-        _make_room_after(failure)
-        return TargetsFound((), failure, clock.cost(), self._name)
+        found, clock = _attempt(self._scoring.listening(job.candidate), lambda listen: listen(job))
+        if isinstance(found, Failure):
+            return TargetsFound((), found, clock.cost(), self._name)
+        return TargetsFound(found, None, clock.cost(len(found)), self._name)
 
     def write(self, job: WriteJob) -> Written:
         """Build a model and let it continue prompts; failures are typed as `evaluate` types them."""
-        clock = _Clock()
-        step = FailureKind.MERGE
-        try:
-            with self._scoring.writing(job.candidate) as write:
-                clock.merged()
-                step = FailureKind.TASK
-                texts = write(job)
-        except CANDIDATE_ERRORS as error:
-            failure = failure_of(error, step)
-        else:
-            return Written(tuple(texts), None, clock.cost(len(texts)), self._name)
-        _make_room_after(failure)
-        return Written((), failure, clock.cost(), self._name)
+        found, clock = _attempt(self._scoring.writing(job.candidate), lambda write: write(job))
+        if isinstance(found, Failure):
+            return Written((), found, clock.cost(), self._name)
+        return Written(tuple(found), None, clock.cost(len(found)), self._name)
+
+
+def _attempt(
+    building: AbstractContextManager[Built], work: Callable[[Built], Found]
+) -> tuple[Found | Failure, _Clock]:
+    """Build a candidate and do the work; an error of either step is returned as its failure."""
+    clock = _Clock()
+    step = FailureKind.MERGE
+    try:
+        with building as built:
+            clock.merged()
+            step = FailureKind.TASK
+            return work(built), clock
+    except CANDIDATE_ERRORS as error:
+        failure = failure_of(error, step)
+    _make_room_after(failure)
+    return failure, clock
 
 
 def _run(parts: Iterator[Scored], race: Race | None) -> tuple[Scored, Pruned | None]:

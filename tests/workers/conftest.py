@@ -14,6 +14,9 @@ from evomerge.candidate.trial import GradientJob, Gradients, Job, Outcome
 from evomerge.testing.pools import EchoEvaluator, echo_job
 from evomerge.workers import RayPool
 from evomerge.workers.cluster import Cluster
+from tests.workers.letters import evaluator, setup
+
+__all__ = ["evaluator", "setup"]
 
 MakeJob = Callable[..., Job]
 

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import json
-import math
 import os
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lm_eval.api.instance import Instance
@@ -15,83 +12,24 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.candidate import Merge
 from evomerge.candidate.trial import (
-    Entry,
     FailureKind,
-    GradientJob,
     Gradients,
     Job,
     Race,
-    TargetJob,
     TargetsFound,
 )
 from evomerge.candidate.writing import WriteJob
 from evomerge.config import Workers
 from evomerge.errors import ModelError
-from evomerge.merge.gradients import GradientTape
 from evomerge.racing import blocks
 from evomerge.scoring import BACKENDS, Scorer
-from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import RayPool, SerialPool, WorkerSetup, open_pool
 from evomerge.workers import evaluator as evaluator_module
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.evaluator import Evaluator
 from evomerge.workers.memory_plan import MemoryPlan
 from evomerge.workers.placement import Sharing
-
-TASK = """
-task: letters
-custom_dataset: !function docs.load
-output_type: multiple_choice
-test_split: test
-doc_to_text: "{{question}}"
-doc_to_choice: [" a", " b"]
-doc_to_target: label
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-"""
-DOCS = """
-import json
-from pathlib import Path
-
-import datasets
-
-
-def load(**_):
-    docs = json.loads((Path(__file__).parent / "docs.json").read_text())
-    return {"test": datasets.Dataset.from_list(docs)}
-"""
-METRICS = {"letters": ("acc", "gold_loglikelihood")}
-
-
-@pytest.fixture(scope="module")
-def setup(tmp_path_factory: pytest.TempPathFactory, llama_family: Any) -> WorkerSetup:
-    folder = tmp_path_factory.mktemp("tasks")
-    (folder / "letters.yaml").write_text(TASK)
-    (folder / "docs.py").write_text(DOCS)
-    docs = [{"question": f"what is {n}?", "label": n % 2} for n in range(12)]
-    (folder / "docs.json").write_text(json.dumps(docs))
-    return WorkerSetup(
-        models=llama_family.models,
-        dtype="float32",
-        requests=(TaskRequest("letters"),),
-        tasks_path=str(folder),
-        plan=SplitPlan({"search": 8, "holdout": 4}),
-        prompt=PromptStyle(),
-        threads=1,
-    )
-
-
-@pytest.fixture(scope="module")
-def evaluator(setup: WorkerSetup) -> Evaluator:
-    return Evaluator(setup)
-
-
-def job(setup: WorkerSetup, weight: float, split: str = "search", **recipe: Any) -> Job:
-    base, *experts = setup.models
-    own = {"weight": ((tuple(weight for _ in experts),),)}
-    merged = Merge("task_arithmetic", tuple(experts), base, own=own, dtype="float32")
-    candidate = Entry("trial 0", replace(merged, **recipe), 0)
-    return Job(candidate, split, METRICS)  # type: ignore[arg-type]
+from tests.workers.letters import gradient_job, job, target_job
 
 
 def test_a_candidate_is_scored_item_by_item(setup: WorkerSetup, evaluator: Evaluator) -> None:
@@ -249,125 +187,6 @@ def test_failures_are_typed_and_leave_the_evaluator_usable(
     assert evaluator.evaluate(job(setup, 0.4)).scores == good
 
 
-def gradient_job(setup: WorkerSetup, weight: float = 0.4, **recipe: Any) -> GradientJob:
-    merged = job(setup, weight, **recipe).entry.candidate
-    return GradientJob("descent 0, step 1", merged, {"letters": (0, 3, 7)}, {"letters": 1.0})
-
-
-def test_a_gradient_job_is_answered(setup: WorkerSetup, evaluator: Evaluator) -> None:
-    before = evaluator.evaluate(job(setup, 0.4)).scores
-    gradients = evaluator.gradient(gradient_job(setup))
-    assert gradients.failure is None
-    assert gradients.loss == pytest.approx(gradients.losses["letters"])
-    assert gradients.cost.items == 3
-    assert min(gradients.cost.merge_seconds, gradients.cost.score_seconds) > 0
-    assert gradients.worker.endswith(f"/{os.getpid()}")
-    assert np.shape(gradients.numbers["weight"]) == (1, 1, 3)
-    assert evaluator.gradient(gradient_job(setup)).numbers == gradients.numbers
-    assert evaluator.evaluate(job(setup, 0.4)).scores == before
-
-
-def test_the_loss_is_that_of_the_scores(setup: WorkerSetup, evaluator: Evaluator) -> None:
-    asked = replace(job(setup, 0.4), metrics={"letters": ("gold_probability",)})
-    values = evaluator.evaluate(asked).scores["letters"].metrics["gold_probability"]
-    expected = -sum(math.log(values[position]) for position in (0, 3, 7)) / 3
-    assert evaluator.gradient(gradient_job(setup)).loss == pytest.approx(expected, rel=1e-5)
-
-
-def test_failures_of_gradients_are_typed(
-    setup: WorkerSetup, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good = evaluator.gradient(gradient_job(setup))
-    resident = evaluator._scoring
-    found = {"method": evaluator.gradient(gradient_job(setup, method="no_such_method"))}
-    found["item"] = evaluator.gradient(replace(gradient_job(setup), items={"letters": (99,)}))
-    found["nan"] = evaluator.gradient(gradient_job(setup, 1e30))
-    with monkeypatch.context() as patch:
-
-        def full(*_: object, **__: object) -> None:
-            raise torch.OutOfMemoryError("no room")
-
-        patch.setattr(resident._scorer.loss, "run", full)
-        found["memory"] = evaluator.gradient(gradient_job(setup))
-    with monkeypatch.context() as patch:
-        infinite = {"weight": (((float("inf"),),),)}
-        patch.setattr(GradientTape, "by_number", lambda *_: infinite)
-        found["overflow"] = evaluator.gradient(gradient_job(setup))
-    assert {name: each.failure and each.failure.kind for name, each in found.items()} == {
-        "method": FailureKind.MERGE,
-        "item": FailureKind.TASK,
-        "nan": FailureKind.NOT_FINITE,
-        "memory": FailureKind.OUT_OF_MEMORY,
-        "overflow": FailureKind.NOT_FINITE,
-    }
-    assert not any(each.numbers for each in found.values())
-    assert evaluator.gradient(gradient_job(setup)).numbers == good.numbers
-
-
-def target_job(setup: WorkerSetup, weight: float = 0.4, **recipe: Any) -> TargetJob:
-    return TargetJob(job(setup, weight, **recipe).entry.candidate, "letters")
-
-
-def test_a_teacher_speaks_and_is_learnt_from(setup: WorkerSetup, evaluator: Evaluator) -> None:
-    before = evaluator.evaluate(job(setup, 0.4)).scores
-    found = evaluator.targets(replace(target_job(setup), mistaken=True))
-    assert found.failure is None
-    assert found.cost.items == len(found.targets) == len(before["letters"].items)
-    assert min(found.cost.merge_seconds, found.cost.score_seconds) > 0
-    assert found.worker.endswith(f"/{os.getpid()}")
-    right = before["letters"].metrics["acc"]
-    heard = evaluator.targets(target_job(setup)).targets
-    assert [target is not None for target in heard] == [value == 1 for value in right]
-    own = {"letters": [found.targets[position] for position in (0, 3, 7)]}
-    step = replace(gradient_job(setup), targets=own)
-    at_the_teacher = evaluator.gradient(step)
-    assert at_the_teacher.loss == pytest.approx(0, abs=1e-4)
-    away = evaluator.gradient(replace(step, candidate=job(setup, 0.8).entry.candidate))
-    assert away.loss > 1e-3
-    assert (
-        np.abs(away.numbers["weight"]).max() > 10 * np.abs(at_the_teacher.numbers["weight"]).max()
-    )
-    asked = replace(
-        job(setup, 0.8),
-        metrics={"letters": ("teacher_divergence",)},
-        targets={"letters": found.targets},
-    )
-    values = evaluator.evaluate(asked).scores["letters"].metrics["teacher_divergence"]
-    assert sum(values[position] for position in (0, 3, 7)) / 3 == pytest.approx(away.loss, rel=1e-4)
-    half = evaluator.gradient(replace(step, gold_shares={"letters": 0.5}))
-    assert half.loss == pytest.approx(evaluator.gradient(gradient_job(setup)).loss / 2, rel=1e-3)
-
-
-def test_failures_of_teachers_are_typed(
-    setup: WorkerSetup, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folders = Evaluator(replace(setup, backend="hf", backend_arguments={"device": "cpu"}))
-    found = {
-        "method": evaluator.targets(target_job(setup, method="no_such_method")),
-        "task": evaluator.targets(replace(target_job(setup), task="other")),
-        "backend": folders.targets(target_job(setup)),
-    }
-    model = evaluator._scoring._model
-    with monkeypatch.context() as patch:
-
-        def overflow(_: Merge) -> None:
-            next(model.module.parameters()).fill_(float("nan"))
-
-        patch.setattr(model, "write", overflow)
-        found["nan"] = evaluator.targets(target_job(setup))
-    assert {name: each.failure and each.failure.kind for name, each in found.items()} == {
-        "method": FailureKind.MERGE,
-        "task": FailureKind.TASK,
-        "nan": FailureKind.NOT_FINITE,
-        "backend": FailureKind.TASK,
-    }
-    assert not any(each.targets for each in found.values())
-    assert found["backend"].failure is not None
-    assert found["backend"].failure.reason.startswith(
-        "the teacher of letters: gradients and teachers need the resident scorer"
-    )
-
-
 def test_a_backend_runs_where_the_workers_do(setup: WorkerSetup) -> None:
     assert evaluator_module.backend_defaults(setup) == {"device": "cpu"}
     shared = replace(setup, device="cuda", sharing=Sharing(8, 2), trust_remote_code=True)
@@ -380,14 +199,6 @@ def test_a_backend_runs_where_the_workers_do(setup: WorkerSetup) -> None:
     assert evaluator_module.backend_defaults(alone) == {"device": "cuda"}
     found = Evaluator(replace(setup, backend="hf"))._scoring._scorer._arguments
     assert found == {"device": "cpu"}
-
-
-def test_a_backend_of_lm_evals_has_no_gradients(setup: WorkerSetup) -> None:
-    other = replace(setup, backend="hf", backend_arguments={"device": "cpu"})
-    failure = Evaluator(other).gradient(gradient_job(setup)).failure
-    assert failure is not None
-    assert failure.kind is FailureKind.TASK
-    assert "gradients and teachers need the resident scorer" in failure.reason
 
 
 def test_a_backend_from_outside_scores_modules(
