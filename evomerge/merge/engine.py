@@ -58,15 +58,28 @@ class MergeRun:
             MergeError: The maths has no answer.
             ModelError: A buffer of whole numbers differs between models.
         """
-        with torch.no_grad():
-            for piece in self.plan.tensors:
-                out = self.out_dtype(piece)
-                if not out.is_floating_point:
-                    yield piece.name, self._copied(piece).to(self._device, copy=True)
-                    continue
-                inputs = self.inputs(piece)
-                merged = self.plan.method.merge(inputs)
-                yield piece.name, merged.to(out, copy=inputs.lends(merged))
+        for piece in self.plan.tensors:
+            yield piece.name, self.merged(piece)
+
+    @torch.no_grad()
+    def merged(
+        self, piece: TensorPlan, *, factor: float = 1.0, shared: bool = False
+    ) -> torch.Tensor:
+        """Merge one tensor of the plan. Raises as `tensors` does.
+
+        Args:
+            piece: Which.
+            factor: What the result is multiplied by, before it is rounded.
+            shared: Whether it may share its memory with an input that it equals; nobody writes into it then.
+        """
+        out = self.out_dtype(piece)
+        if not out.is_floating_point:
+            return self._copied(piece).to(self._device, copy=not shared)
+        inputs = self.inputs(piece)
+        merged = self.plan.method.merge(inputs)
+        if factor != 1:
+            merged = merged * factor
+        return merged.to(out, copy=not shared and inputs.lends(merged))
 
     def inputs(self, piece: TensorPlan, *, by_row: bool = False) -> ResidentInputs:
         """Return what a merge method sees of one tensor of floating-point numbers.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from evomerge.candidate import Merge, Recipe, Vocabulary
@@ -108,7 +114,7 @@ class LiveModel:
             MergeError: The maths has no answer, or it makes another number of layers. The module
                 then holds a mix of old and new weights, and the next write gives a whole model again.
         """
-        self._write(self._run(source))
+        self._write(self.run(source))
 
     @contextmanager
     def gradients(
@@ -132,7 +138,7 @@ class LiveModel:
             MergeError: As `write` does; or the method has no gradients, or none by row, or the module's
                 tensors are not those of the files (experts fused at loading).
         """
-        run = self._run(source)
+        run = self.run(source)
         if not self._is_by_name(run.plan):
             raise MergeError(
                 "gradients are not available: transformers converts the files' tensors when it loads them "
@@ -144,7 +150,40 @@ class LiveModel:
         with recorded(tape, self._targets), recomputed(layers):
             yield tape
 
-    def _run(self, source: Merge | Recipe) -> MergeRun:
+    def load(
+        self, config: PretrainedConfig, tensors: Mapping[str, torch.Tensor]
+    ) -> PreTrainedModel:
+        """Return another module of the class of `module`, as if its tensors were read from a file.
+
+        Args:
+            config: Of the new module.
+            tensors: By name; the module may share their memory.
+
+        Raises:
+            MergeError: They are not those of such a model.
+        """
+        state = {
+            name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in tensors.items()
+        }
+        with _without_bars():
+            loaded, report = type(self.module).from_pretrained(
+                None,
+                config=config,
+                state_dict=state,
+                dtype=self._dtype,
+                output_loading_info=True,
+                **_placed(self._device),
+            )
+        unused = report["unexpected_keys"] or report["missing_keys"] or report["mismatched_keys"]
+        if unused:
+            raise MergeError(f"transformers does not take the merged tensors: {sorted(unused)[0]}")
+        loaded.generation_config = self.module.generation_config
+        module: PreTrainedModel = loaded.eval()
+        return module.requires_grad_(False)
+
+    def run(self, source: Merge | Recipe) -> MergeRun:
+        """Return the run of a merge over the models that are resident; raises as `write` does."""
         for name in source.model_names():
             if name not in self.checkpoints:
                 raise RecipeError(f"{name} is none of the models that were loaded")
@@ -181,19 +220,7 @@ class LiveModel:
 
     def _write_converted(self, run: MergeRun) -> None:
         """For files whose tensors are not the module's (experts fused at loading): load as a file is."""
-        state = {name: tensor.to(self._dtype) for name, tensor in run.tensors()}
-        with _without_bars():
-            loaded, report = type(self.module).from_pretrained(
-                None,
-                config=self.module.config,
-                state_dict=state,
-                dtype=self._dtype,
-                output_loading_info=True,
-            )
-        unused = report["unexpected_keys"] or report["missing_keys"] or report["mismatched_keys"]
-        if unused:
-            raise MergeError(f"transformers does not take the merged tensors: {sorted(unused)[0]}")
-        converted = _targets(loaded)
+        converted = _targets(self.load(self.module.config, dict(run.tensors())))
         with torch.no_grad():
             for name, target in self._targets.items():
                 target.copy_(converted[name])
@@ -209,11 +236,10 @@ def _load_module(
     base: Checkpoint, dtype: torch.dtype, trust_remote_code: bool, device: torch.device
 ) -> PreTrainedModel:
     """Load the base tensor by tensor to its device: the host never holds a copy of a model for a GPU."""
-    placed = {} if device.type == "cpu" else {"device_map": {"": device}}
     try:
         with _without_bars():
             module: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                base.folder, dtype=dtype, trust_remote_code=trust_remote_code, **placed
+                base.folder, dtype=dtype, trust_remote_code=trust_remote_code, **_placed(device)
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -221,6 +247,10 @@ def _load_module(
     if is_tied(module.config) and not is_tied(base.config):
         _untie(module)
     return module
+
+
+def _placed(device: torch.device) -> dict[str, Any]:
+    return {} if device.type == "cpu" else {"device_map": {"": device}}
 
 
 def _untie(module: PreTrainedModel) -> None:

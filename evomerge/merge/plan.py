@@ -103,7 +103,8 @@ def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) ->
     else:
         slices = _slices(source, layout.num_layers)
         _check_ranges(slices, layout)
-        _restack(config, slices, layout.num_layers)
+        origin = [layer for piece in slices for layer in range(*_range(piece.sources[0]))]
+        restack(config, origin, layout.num_layers)
         tensors = _recipe_tensors(source, chosen, slices, layout)
         dtype = source.out_dtype or dtype
         chat_template = source.chat_template
@@ -262,10 +263,15 @@ def _check_ranges(slices: Sequence[Slice], layout: Layout) -> None:
                 )
 
 
-def _restack(config: PretrainedConfig, slices: Sequence[Slice], num_layers: int) -> None:
-    """Fit a configuration to another stack of layers; lists with an entry a layer follow the layers."""
-    origin = [layer for piece in slices for layer in range(*_range(piece.sources[0]))]
-    if origin == list(range(num_layers)):
+def restack(config: PretrainedConfig, origin: Sequence[int], num_layers: int) -> None:
+    """Fit a configuration to another stack of layers; lists with an entry a layer follow the layers.
+
+    Args:
+        config: Changed in place.
+        origin: Which of its layers stands at each place of the new stack.
+        num_layers: How many it has.
+    """
+    if list(origin) == list(range(num_layers)):
         return
     text = config.get_text_config()
     per_layer = {

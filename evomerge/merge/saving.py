@@ -6,7 +6,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -65,9 +66,7 @@ def save(
         MergeError: The maths has no answer, or the disk does not take the result.
     """
     out = Path(out)
-    if out.exists() and not replace:
-        raise ResultsError("exists already; name another folder, or move it away", file=out)
-    refuse_unwritable(out, ResultsError, advice="name another folder")
+    refuse_taken(out, replace=replace)
     device = usable_device(device)
     if dtype is not None:
         torch_dtype(dtype)
@@ -86,20 +85,43 @@ def save(
     if models.vocabulary is not None:
         models.vocabulary.configure(plan.config)
     run = MergeRun(plan, models.seen(plan), device=device, dtype=dtype)
+    with finished_folder(out) as aside:
+        write_tensors(
+            run.tensors(),
+            {piece.name: run.nbytes(piece) for piece in plan.tensors},
+            aside,
+            shard_bytes,
+            indexed=recipe.coefficients is not None,
+        )
+        plan.config.dtype = commonest(map(run.out_dtype, plan.tensors))
+        plan.config.save_pretrained(aside)
+        tokenizer.write(aside)
+        save_recipe(recipe, aside / "recipe.yaml")
+        text = default_card(recipe, out.name) if card is None else card
+        (aside / "README.md").write_text(text, encoding="utf-8")
+
+
+def refuse_taken(out: Path, *, replace: bool) -> None:
+    """Refuse a folder that exists, unless it may be replaced, or that cannot be made. Raises ResultsError."""
+    if out.exists() and not replace:
+        raise ResultsError("exists already; name another folder, or move it away", file=out)
+    refuse_unwritable(out, ResultsError, advice="name another folder")
+
+
+@contextmanager
+def finished_folder(out: Path) -> Iterator[Path]:
+    """Give an empty folder to write into; behind it, it takes the place of `out`, or is gone if that failed.
+
+    Raises:
+        MergeError: The disk does not take it.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = _beside(out)
     except OSError as error:
         raise MergeError(f"{out} cannot be written: {error.strerror or error}") from None
     try:
-        _write_tensors(run, aside, shard_bytes, indexed=recipe.coefficients is not None)
-        floating = [d for d in map(run.out_dtype, plan.tensors) if d.is_floating_point]
-        plan.config.dtype = max(set(floating), key=floating.count)
-        plan.config.save_pretrained(aside)
-        tokenizer.write(aside)
-        save_recipe(recipe, aside / "recipe.yaml")
-        text = default_card(recipe, out.name) if card is None else card
-        (aside / "README.md").write_text(text, encoding="utf-8")
+        yield aside
         open_to_readers(aside)
         _sync(aside)
         _move(aside, out)
@@ -109,6 +131,12 @@ def save(
         raise MergeError(f"{out} cannot be written: {error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def commonest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+    """Return the dtype of floating-point numbers that most of a model's tensors have."""
+    floating = [dtype for dtype in dtypes if dtype.is_floating_point]
+    return max(set(floating), key=floating.count)
 
 
 def _inputs(plan: MergePlan, model: str) -> list[str]:
@@ -122,17 +150,29 @@ def _inputs(plan: MergePlan, model: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _write_tensors(run: MergeRun, folder: Path, limit: int, *, indexed: bool) -> None:
-    """Write the files, and their index where there are several or where `indexed`.
+def write_tensors(
+    tensors: Iterator[tuple[str, torch.Tensor]],
+    sizes: Mapping[str, int],
+    folder: Path,
+    limit: int = SHARD_BYTES,
+    *,
+    indexed: bool = False,
+) -> None:
+    """Write weights as safetensors files, and their index where there are several or where `indexed`.
 
     vLLM takes every safetensors file of a folder for weights, coefficients too, unless an index says which.
+
+    Args:
+        tensors: Name and tensor, one after another.
+        sizes: Name → bytes, in the same order.
+        folder: Where to.
+        limit: Largest file, unless one tensor is larger.
+        indexed: Write an index of one file, too.
     """
-    sizes = {piece.name: run.nbytes(piece) for piece in run.plan.tensors}
     shards = _shards(sizes, limit)
     files = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
     if len(shards) == 1:
         files = ["model.safetensors"]
-    tensors = run.tensors()
     for file, names in zip(files, shards, strict=True):
         pending = {
             name: tensor.to("cpu").contiguous() for name, tensor in islice(tensors, len(names))
