@@ -261,9 +261,9 @@ def merge(
         return None
     if Path(source).is_dir():
         raise UserError("is a folder; say which trial: trial=N, or trial='best'", file=source)
-    loaded = recipes.load(Path(source))
+    loaded, merges = recipes.load_all(Path(source))
     try:
-        import_quickly("evomerge.merge.saving").save(loaded, out, **settings)
+        import_quickly("evomerge.merge.saving").save(loaded, out, merges=merges, **settings)
     except RecipeError as error:
         raise recipes.located(error, Path(source)) from error
     return None

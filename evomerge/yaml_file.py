@@ -72,9 +72,26 @@ def read(path: str | Path, kind: type[UserError] = UserError) -> Document:
     Raises:
         UserError: The file is missing or unreadable, is not YAML, gives a key twice, or is not a mapping.
     """
-    path = Path(path)
+    return parse(_text(Path(path), kind), path=Path(path), kind=kind)
+
+
+def read_all(path: str | Path, kind: type[UserError] = UserError) -> tuple[Document, ...]:
+    """Read the YAML mappings of a file, one or several documents. Raises as `read` does."""
+    text = _text(Path(path), kind)
+    return tuple(
+        _document(one, Path(path), kind) for one in _loaded(text, Path(path), kind, all_=True)
+    )
+
+
+def parse(text: str, *, path: Path | None = None, kind: type[UserError] = UserError) -> Document:
+    """Parse one YAML mapping; `path` only serves the messages. Raises as `read` does."""
+    (marked,) = _loaded(text, path, kind, all_=False)
+    return _document(marked, path, kind)
+
+
+def _text(path: Path, kind: type[UserError]) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise kind("no such file; expected a YAML file", file=path) from None
     except OSError as error:
@@ -82,13 +99,12 @@ def read(path: str | Path, kind: type[UserError] = UserError) -> Document:
         raise kind(f"cannot be read: {reason}; expected a YAML file", file=path) from None
     except UnicodeDecodeError as error:
         raise kind(f"cannot be read: {error}", file=path) from None
-    return parse(text, path=path, kind=kind)
 
 
-def parse(text: str, *, path: Path | None = None, kind: type[UserError] = UserError) -> Document:
-    """Parse one YAML mapping; `path` only serves the messages. Raises as `read` does."""
+def _loaded(text: str, path: Path | None, kind: type[UserError], *, all_: bool) -> list[Any]:
+    yaml = YAML(typ="rt")
     try:
-        marked = YAML(typ="rt").load(text)
+        return (list(yaml.load_all(text)) or [None]) if all_ else [yaml.load(text)]
     except DuplicateKeyError as error:
         found = str(error.problem).split(" with value")[0].removeprefix("found ")
         raise kind(
@@ -107,6 +123,9 @@ def parse(text: str, *, path: Path | None = None, kind: type[UserError] = UserEr
         raise _invalid(error, path, kind) from None
     except YAMLError as error:
         raise kind(f"not valid YAML: {error}", file=path) from None
+
+
+def _document(marked: Any, path: Path | None, kind: type[UserError]) -> Document:  # noqa: ANN401
     if not isinstance(marked, CommentedMap):
         kinds = {type(None): "nothing", CommentedSeq: "a list"}
         found = kinds.get(type(marked), "a single value")

@@ -3,7 +3,7 @@
 from evomerge.candidate.candidate import Arrays, Candidate, no_arrays
 from evomerge.candidate.coefficients import NEEDS_COEFFICIENTS, Coefficients
 from evomerge.candidate.merge import Merge
-from evomerge.candidate.mergekit_yaml import dumps, load, loads, located, save
+from evomerge.candidate.mergekit_yaml import dumps, dumps_all, load, load_all, loads, located, save
 from evomerge.candidate.recipe import (
     Conditional,
     Recipe,
@@ -32,7 +32,9 @@ __all__ = [
     "TokenSource",
     "Vocabulary",
     "dumps",
+    "dumps_all",
     "load",
+    "load_all",
     "loads",
     "located",
     "no_arrays",

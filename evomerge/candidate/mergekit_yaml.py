@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from evomerge import yaml_file
@@ -16,6 +17,8 @@ from evomerge.candidate.coefficients import FILE
 from evomerge.candidate.reading import read_recipe
 from evomerge.candidate.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
 from evomerge.errors import RecipeError
+
+_NONE: Mapping[str, Recipe] = MappingProxyType({})
 
 
 def load(path: str | Path) -> Recipe:
@@ -34,11 +37,56 @@ def loads(text: str, path: str | Path | None = None) -> Recipe:
     return read_recipe(yaml_file.parse(text, path=file, kind=RecipeError))
 
 
+def load_all(path: str | Path) -> tuple[Recipe, dict[str, Recipe]]:
+    """Read a recipe, and the merges that it is made of (`mergekit-multimerge`: a document for each).
+
+    Returns:
+        The recipe, and name → merge, in the order of the file.
+
+    Raises:
+        RecipeError: As `load` does; or of several documents not exactly one has no name.
+    """
+    documents = yaml_file.read_all(path, RecipeError)
+    if len(documents) == 1:
+        return read_recipe(documents[0]), {}
+    merges: dict[str, Recipe] = {}
+    final: Recipe | None = None
+    for document in documents:
+        name = document.data.pop("name", None)
+        recipe = read_recipe(document)
+        if name is None and final is None:
+            final = recipe
+        elif not isinstance(name, str) or not name or name in merges:
+            expected = "a name that no other document has, and one document without"
+            found = "no second name" if name is None else repr(name)
+            raise document.error(RecipeError, ("name",), f"found {found}, expected {expected}")
+        else:
+            merges[name] = recipe
+    if final is None:
+        raise RecipeError("every document has a name; expected one without, the result", file=path)
+    return final, merges
+
+
 def dumps(recipe: Recipe) -> str:
     """Write a recipe as mergekit YAML: floats in full, models as they are named in the recipe.
 
     Of coefficients it names the file, which `save` writes.
     """
+    return yaml_file.dump(_data(recipe, FILE))
+
+
+def dumps_all(recipe: Recipe, merges: Mapping[str, Recipe]) -> str:
+    """Write a recipe and the merges that it is made of as `load_all` and `mergekit-multimerge` read them."""
+    named = ({"name": name} | _data(one, _file_of(name)) for name, one in merges.items())
+    return "---\n".join(map(yaml_file.dump, (*named, _data(recipe, FILE))))
+
+
+def _file_of(merge: str) -> str:
+    """Return the file of the coefficients of one of several merges."""
+    return f"{merge}.{FILE}"
+
+
+def _data(recipe: Recipe, coefficients: str) -> dict[str, Any]:
     data: dict[str, Any] = {"merge_method": recipe.method}
     if recipe.base_model is not None:
         data["base_model"] = recipe.base_model
@@ -58,33 +106,48 @@ def dumps(recipe: Recipe) -> str:
         data["chat_template"] = recipe.chat_template
     data["seed"] = recipe.seed
     if recipe.coefficients is not None:
-        data["coefficients"] = FILE
-    return yaml_file.dump(data)
+        data["coefficients"] = coefficients
+    return data
 
 
-def save(recipe: Recipe, path: str | Path) -> None:
-    """Write a recipe to a file that `load` and `mergekit-yaml` read, and its coefficients beside it."""
-    if recipe.coefficients is not None:
-        (Path(path).parent / FILE).write_bytes(recipe.coefficients.content)
-    Path(path).write_text(dumps(recipe), encoding="utf-8")
+def save(recipe: Recipe, path: str | Path, merges: Mapping[str, Recipe] = _NONE) -> None:
+    """Write a recipe to a file that `load_all` and mergekit read, and coefficients beside it.
+
+    Args:
+        recipe: What is made.
+        path: The file.
+        merges: Name → merge that it is made of.
+    """
+    for file, one in {
+        FILE: recipe,
+        **{_file_of(name): one for name, one in merges.items()},
+    }.items():
+        if one.coefficients is not None:
+            (Path(path).parent / file).write_bytes(one.coefficients.content)
+    Path(path).write_text(dumps_all(recipe, merges), encoding="utf-8")
 
 
 def located(error: RecipeError, path: str | Path) -> RecipeError:
     """Return the same error with file and line, for a recipe that was read from `path`.
 
     Args:
-        error: What the merge room found wrong; its field is a dotted path into the recipe.
+        error: What the merge room found wrong; its field is a dotted path into the recipe, of a merge that
+            it is made of behind that one's name.
         path: The file that the recipe was loaded from.
     """
     if error.file is not None or error.field is None:
         return error
-    document = yaml_file.read(path, RecipeError)
-    field = error.field
+    documents = {one.data.get("name"): one for one in yaml_file.read_all(path, RecipeError)}
+    merge, _, field = error.field.partition(".")
+    is_inside = merge in documents
+    document = documents[merge if is_inside else None]
+    field = field if is_inside else error.field
     if field == "tokenizer.source" and "tokenizer" not in document.data:
         field = "tokenizer_source"  # mergekit's short form
     location = [int(part) if part.isdigit() else part for part in field.split(".")]
     found = document.error(RecipeError, location, error.message)
-    return RecipeError(error.message, file=path, line=found.line, field=field)
+    shown = ".".join(filter(None, (merge, field))) if is_inside else field
+    return RecipeError(error.message, file=path, line=found.line, field=shown)
 
 
 def _source_data(source: Source) -> dict[str, Any]:

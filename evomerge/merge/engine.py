@@ -10,6 +10,7 @@ from evomerge.candidate import Merge, Recipe
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
+from evomerge.merge.files import TensorHeader
 from evomerge.merge.plan import MergePlan, TensorPlan, plan_merge
 from evomerge.merge.resident import Memory, ResidentInputs
 from evomerge.merge.vocabulary import OutputVocabulary
@@ -62,14 +63,11 @@ class MergeRun:
             yield piece.name, self.merged(piece)
 
     @torch.no_grad()
-    def merged(
-        self, piece: TensorPlan, *, factor: float = 1.0, shared: bool = False
-    ) -> torch.Tensor:
+    def merged(self, piece: TensorPlan, *, shared: bool = False) -> torch.Tensor:
         """Merge one tensor of the plan. Raises as `tensors` does.
 
         Args:
             piece: Which.
-            factor: What the result is multiplied by, before it is rounded.
             shared: Whether it may share its memory with an input that it equals; nobody writes into it then.
         """
         out = self.out_dtype(piece)
@@ -77,8 +75,6 @@ class MergeRun:
             return self._copied(piece).to(self._device, copy=not shared)
         inputs = self.inputs(piece)
         merged = self.plan.method.merge(inputs)
-        if factor != 1:
-            merged = merged * factor
         return merged.to(out, copy=not shared and inputs.lends(merged))
 
     def inputs(self, piece: TensorPlan, *, by_row: bool = False) -> ResidentInputs:
@@ -112,13 +108,13 @@ class MergeRun:
         name = self._dtype or self.plan.dtype
         return torch_dtype(name) if name is not None and stored.is_floating_point else stored
 
-    def nbytes(self, piece: TensorPlan) -> int:
-        """Return the bytes of one merged tensor."""
-        header = self._checkpoints[piece.models[0]].tensors[piece.tensors[0]]
-        return header.numel * self.out_dtype(piece).itemsize
+    def header(self, piece: TensorPlan) -> TensorHeader:
+        """Return shape and dtype of one merged tensor."""
+        shape = self._checkpoints[piece.models[0]].tensors[piece.tensors[0]].shape
+        return TensorHeader(shape, self.out_dtype(piece))
 
     def _check_rows(self, piece: TensorPlan) -> None:
-        shape = self._checkpoints[piece.models[0]].tensors[piece.tensors[0]].shape
+        shape = self.header(piece).shape
         rows = shape[0] if shape else 1
         for added in piece.added:
             if added is not None and len(added) not in (1, rows):

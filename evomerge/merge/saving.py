@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +24,8 @@ from evomerge.merge.card import default_card
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.family import check_finite
-from evomerge.merge.models import open_models
+from evomerge.merge.members import common_vocabulary, merge_runs, merged_checkpoint
+from evomerge.merge.models import OpenModels, open_models
 from evomerge.merge.plan import MergePlan, plan_merge
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.validation import check_recipe
@@ -42,6 +44,7 @@ def save(
     replace: bool = False,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    merges: Mapping[str, Recipe] = MappingProxyType({}),
 ) -> None:
     """Merge and write the result: weights, config, tokenizer, `README.md`; `recipe.yaml`, its coefficients.
 
@@ -57,6 +60,7 @@ def save(
         replace: Replace an existing folder, once the new one is complete.
         trust_remote_code: Let the models run code of their own; it is copied along.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
+        merges: Name → merge that `source` names as one of its models.
 
     Raises:
         RecipeError: The recipe is wrong.
@@ -72,33 +76,50 @@ def save(
         torch_dtype(dtype)
     recipe = source.recipe() if isinstance(source, Merge) else source
     check_recipe(recipe)
+    names = [name for one in (recipe, *merges.values()) for name in one.model_names()]
     models = open_models(
-        recipe.model_names(),
-        recipe.vocabulary,
+        [name for name in names if name not in merges],
+        recipe.vocabulary if not merges else common_vocabulary(recipe, merges),
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
-    plan = plan_merge(source, models.checkpoints)
-    for model, checkpoint in models.checkpoints.items():
-        check_finite(checkpoint, _inputs(plan, model))
+    run = _run(source, merges, models, device=device, dtype=dtype)
+    plan = run.plan
     tokenizer = TokenizerFiles.plan(plan.chat_template, models)
     if models.vocabulary is not None:
         models.vocabulary.configure(plan.config)
-    run = MergeRun(plan, models.seen(plan), device=device, dtype=dtype)
     with finished_folder(out) as aside:
         write_tensors(
             run.tensors(),
-            {piece.name: run.nbytes(piece) for piece in plan.tensors},
+            {piece.name: run.header(piece).nbytes for piece in plan.tensors},
             aside,
             shard_bytes,
-            indexed=recipe.coefficients is not None,
+            indexed=any(one.coefficients is not None for one in (recipe, *merges.values())),
         )
         plan.config.dtype = commonest(map(run.out_dtype, plan.tensors))
         plan.config.save_pretrained(aside)
         tokenizer.write(aside)
-        save_recipe(recipe, aside / "recipe.yaml")
-        text = default_card(recipe, out.name) if card is None else card
+        save_recipe(recipe, aside / "recipe.yaml", merges)
+        text = default_card(recipe, out.name, merges) if card is None else card
         (aside / "README.md").write_text(text, encoding="utf-8")
+
+
+def _run(
+    source: Merge | Recipe,
+    merges: Mapping[str, Recipe],
+    models: OpenModels,
+    *,
+    device: torch.device,
+    dtype: str | None,
+) -> MergeRun:
+    """Plan a merge over models and merges, and check all that it reads."""
+    runs = merge_runs(merges, models, device)
+    made = {name: merged_checkpoint(name, run, models) for name, run in runs.items()}
+    plan = plan_merge(source, {**models.checkpoints, **made})
+    for model, checkpoint in models.checkpoints.items():
+        check_finite(checkpoint, _inputs([*(run.plan for run in runs.values()), plan], model))
+    seen = {**models.checkpoints, **made} if made else models.seen(plan)
+    return MergeRun(plan, seen, device=device, dtype=dtype)
 
 
 def refuse_taken(out: Path, *, replace: bool) -> None:
@@ -139,10 +160,11 @@ def commonest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
     return max(set(floating), key=floating.count)
 
 
-def _inputs(plan: MergePlan, model: str) -> list[str]:
-    """The tensors of a model that a plan reads."""
+def _inputs(plans: Iterable[MergePlan], model: str) -> list[str]:
+    """The tensors of a model that plans read."""
     names = (
         tensor
+        for plan in plans
         for piece in plan.tensors
         for source, tensor in zip(piece.models, piece.tensors, strict=True)
         if source == model
