@@ -14,6 +14,7 @@ from evomerge.candidate.recipe import (
     Vocabulary,
 )
 from evomerge.candidate.size import Size
+from evomerge.candidate.stack import Stack, Step
 from evomerge.candidate.tokens import TokenSource, token_sources
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "Size",
     "Slice",
     "Source",
+    "Stack",
+    "Step",
     "TokenSource",
     "Vocabulary",
     "dumps",

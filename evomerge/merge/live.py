@@ -37,7 +37,9 @@ class LiveModel:
 
     Attributes:
         module: The causal language model, in evaluation mode; it starts as the base.
-        checkpoints: Every model by its name.
+        models: What is resident.
+        checkpoints: Every model of it by its name.
+        device: Of the live weights and of the maths.
 
     Args:
         models: Names as in recipes, the base first.
@@ -66,21 +68,21 @@ class LiveModel:
         resident_bytes: int | None = None,
         vocabulary: Vocabulary | None = None,
     ) -> None:
-        self._device, self._dtype = usable_device(device), torch_dtype(dtype)
-        self._models = open_models(
+        self.device, self._dtype = usable_device(device), torch_dtype(dtype)
+        self.models = open_models(
             models, vocabulary, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
-        self.checkpoints = self._models.checkpoints
-        base = self._models.base
-        module = _load_module(base, self._dtype, trust_remote_code, self._device)
-        matched = self._models.vocabulary
+        self.checkpoints = self.models.checkpoints
+        base = self.models.base
+        module = _load_module(base, self._dtype, trust_remote_code, self.device)
+        matched = self.models.vocabulary
         rows = base.rows if matched is None else matched.rows
         if rows is not None and rows != len(module.get_input_embeddings().weight):
             module.resize_token_embeddings(rows, mean_resizing=False)
-        self.module: PreTrainedModel = module.to(self._device).eval()
+        self.module: PreTrainedModel = module.to(self.device).eval()
         self.module.requires_grad_(False)
         if resident_bytes is None:
-            resident_bytes = int(free_memory(self._device) * SHARE_OF_MEMORY)
+            resident_bytes = int(free_memory(self.device) * SHARE_OF_MEMORY)
         self._memory = Memory(resident_bytes)
         self._targets = _targets(self.module)
 
@@ -91,7 +93,7 @@ class LiveModel:
         Raises:
             ModelError: The base has none.
         """
-        return self._models.tokenizer
+        return self.models.tokenizer
 
     def keep(self, budget: int, *, for_inputs: int = 0) -> None:
         """Say again how much may be kept from one merge to the next; nothing is kept yet after it.
@@ -173,7 +175,7 @@ class LiveModel:
                 state_dict=state,
                 dtype=self._dtype,
                 output_loading_info=True,
-                **_placed(self._device),
+                **_placed(self.device),
             )
         unused = report["unexpected_keys"] or report["missing_keys"] or report["mismatched_keys"]
         if unused:
@@ -187,7 +189,7 @@ class LiveModel:
         for name in source.model_names():
             if name not in self.checkpoints:
                 raise RecipeError(f"{name} is none of the models that were loaded")
-        matched = self._models.vocabulary
+        matched = self.models.vocabulary
         asked = None if matched is None else matched.asked
         if source.vocabulary != asked:
             raise RecipeError(
@@ -199,8 +201,8 @@ class LiveModel:
         own_layers = self.module.config.get_text_config().num_hidden_layers
         if layers != own_layers:
             raise MergeError(f"the merge makes {layers} layers, the live model has {own_layers}")
-        seen = self._models.seen(plan)
-        return MergeRun(plan, seen, device=self._device, memory=self._memory)
+        seen = self.models.seen(plan)
+        return MergeRun(plan, seen, device=self.device, memory=self._memory)
 
     def _write(self, run: MergeRun) -> None:
         if not self._is_by_name(run.plan):
@@ -215,7 +217,7 @@ class LiveModel:
         return all(piece.name in self._targets for piece in plan.tensors)
 
     def _layers(self) -> tuple[torch.nn.Module, ...]:
-        stack = Layout.of(self._models.base).prefix.rstrip(".")
+        stack = Layout.of(self.models.base).prefix.rstrip(".")
         return tuple(self.module.get_submodule(stack).children())
 
     def _write_converted(self, run: MergeRun) -> None:
