@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,12 +108,8 @@ def test_all_layers_of_one_parent_are_that_parent_bit_for_bit(family, request, t
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_is_live_is_what_is_saved(steps, dtype, llama_family, tmp_path):
     stack = stack_of(llama_family, *steps)
-    members = {name: one for name, one in stack.members.items()}
-    stack = Stack(
-        stack.base,
-        {n: Merge(**{**vars(m), "dtype": dtype}) for n, m in members.items()},
-        stack.path,
-    )
+    members = {name: replace(one, dtype=dtype) for name, one in stack.members.items()}
+    stack = replace(stack, members=members)
     save_stack(stack, tmp_path / "out")
     saved = loaded(tmp_path / "out", dtype)
     assert saved.config.num_hidden_layers == len(steps)
