@@ -16,7 +16,7 @@ NEEDS_COEFFICIENTS = (
 """For model cards."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coefficients(Tables):
     """What is added to the weights that hold for a group of layers.
 

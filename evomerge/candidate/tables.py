@@ -13,7 +13,7 @@ import xxhash
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tables:
     """Matrices by name: what a candidate has learnt, or more numbers than a text should hold.
 

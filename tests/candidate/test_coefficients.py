@@ -40,3 +40,7 @@ def test_equal_numbers_are_equal_whatever_their_order_and_others_are_not() -> No
 def test_what_is_no_such_file_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Coefficients.read(content)
+
+
+def test_they_are_shown_in_short() -> None:
+    assert repr(Coefficients(tables())).startswith("Coefficients(2 tensors, 12 numbers, ")
