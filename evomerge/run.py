@@ -366,7 +366,7 @@ def _save(store: Store, winner: Entry, board: Leaderboard, display: Display) -> 
     )
     store.write_file("leaderboard.json", render(board, "json"))
     store.write_file("leaderboard.md", render(board, "markdown"))
-    if campaign.mode == "pareto":
+    if campaign.mode != "mean":
         store.write_file("front.json", front_json(store))
 
 

@@ -4,28 +4,33 @@ from evomerge.config.campaign import Campaign
 from evomerge.config.models import Expert, Models
 from evomerge.config.objectives import (
     TEACHER_MATCH,
+    CostName,
     CostSettings,
     DrawnFrom,
     ItemCounts,
     Keep,
+    KeepCost,
     Objective,
     PromptSettings,
 )
 from evomerge.config.search import Search
-from evomerge.config.settings import DType, Settings
+from evomerge.config.settings import ITEMSIZES, DType, Settings
 from evomerge.config.space import Bounds, Range, Searched, SpaceSettings
 from evomerge.config.workers import ScorerSettings, Workers
 
 __all__ = [
+    "ITEMSIZES",
     "TEACHER_MATCH",
     "Bounds",
     "Campaign",
+    "CostName",
     "CostSettings",
     "DType",
     "DrawnFrom",
     "Expert",
     "ItemCounts",
     "Keep",
+    "KeepCost",
     "Models",
     "Objective",
     "PromptSettings",

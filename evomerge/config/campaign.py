@@ -21,7 +21,14 @@ from pydantic import (
 from evomerge import yaml_file
 from evomerge.config.faults import FieldError, first_error
 from evomerge.config.models import Models
-from evomerge.config.objectives import CostSettings, ItemCounts, Keep, Objective, PromptSettings
+from evomerge.config.objectives import (
+    Constraints,
+    CostSettings,
+    ItemCounts,
+    Keep,
+    Objective,
+    PromptSettings,
+)
 from evomerge.config.search import TRIALS, Search
 from evomerge.config.settings import (
     FilledIn,
@@ -47,12 +54,13 @@ class Campaign(Settings):
     """Methods, groups of layers and components, ranges."""
     objectives: tuple[Objective, ...] = Field(min_length=1)
     """Tasks to get better at."""
-    mode: Literal["mean", "pareto"] = "mean"
-    """Several objectives as their weighted `mean`, or as a `pareto` front."""
+    mode: Literal["mean", "pareto", "tradeoff"] = "mean"
+    """Several objectives as their weighted `mean`, as a `pareto` front with each objective and cost for
+    itself, or as a `tradeoff`: the front of the weighted mean and each cost."""
     normalize: Literal["none", "best_expert"] = "none"
     """Divide each task's value by the best expert's, so that tasks of unlike scales weigh alike."""
-    keep: tuple[Keep, ...] = ()
-    """Constraints that the winner must meet."""
+    keep: Constraints = ()
+    """Constraints that the winner must meet: on tasks, and on what it takes."""
     costs: tuple[CostSettings, ...] = ()
     """What a model takes, as objectives."""
     tasks_path: LocalPath | None = None
@@ -92,14 +100,17 @@ class Campaign(Settings):
     def _consistent(self) -> Self:
         tasks = [objective.task for objective in self.objectives]
         for place, keep in enumerate(self.keep):
-            if keep.task not in tasks:
+            if isinstance(keep, Keep) and keep.task not in tasks:
                 message = (
                     f'task "{keep.task}" is none of the objectives; {nearest(keep.task, tasks)}'
                 )
                 raise FieldError(message, "keep", place, "task")
-        if self.search.target is not None and self.mode == "pareto":
+        if self.search.target is not None and self.mode != "mean":
             message = "a target is one value, and a Pareto front has several; it needs mode: mean"
             raise FieldError(message, "search", "target")
+        if self.mode == "tradeoff" and not self.costs:
+            message = "a tradeoff is between the tasks and costs, and there are none; give costs"
+            raise FieldError(message, "mode")
         names = self.expert_names()
         for place, goal in enumerate(self.objectives):
             if goal.teacher is not None and goal.teacher not in names:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from evomerge.config.faults import FieldError, MissingFieldError
 from evomerge.config.settings import (
@@ -19,7 +19,21 @@ from evomerge.config.settings import (
 )
 
 DataSplit = Literal["train", "validation", "test"]
-CostName = Literal["parameters", "generated_tokens"]
+
+
+def _counted(cost: object) -> object:
+    if cost == "seconds_per_item":
+        raise ValueError(
+            "seconds_per_item is no longer a cost: equal models differed in it by the load of the "
+            "machine; use active_parameters or generated_tokens, which are counted"
+        )
+    return cost
+
+
+Counted = Literal["parameters", "active_parameters", "generated_tokens"]
+CostName = Annotated[Counted, BeforeValidator(_counted)]
+"""What a model takes, relative to the base: all of its weights, those that a token is computed with, or
+tokens written an item. All are counted, so equal models cost the same."""
 Reference = Literal["best_expert", "base", "best_baseline"]
 Loss = Literal["gold", "expert", "both"]
 
@@ -108,25 +122,39 @@ class Keep(Settings):
     """Whose score: `best_expert` on this task, `base`, or `best_baseline`."""
 
 
+class KeepCost(Settings):
+    """A constraint: what the winner may take at most."""
+
+    cost: CostName
+    """`parameters` (all weights), `active_parameters` (those that a token is computed with) or
+    `generated_tokens` (an item), each relative to the base's."""
+    at_most: float = Field(gt=0)
+    """Times the base's."""
+
+
+def _kind_of_constraint(value: object) -> str:
+    of_cost = isinstance(value, KeepCost) or (isinstance(value, dict) and "cost" in value)
+    return "on cost" if of_cost else "on task"
+
+
+Constraints = tuple[
+    Annotated[
+        Annotated[Keep, Tag("on task")] | Annotated[KeepCost, Tag("on cost")],
+        Discriminator(_kind_of_constraint),
+    ],
+    ...,
+]
+
+
 class CostSettings(Settings):
     """What a model takes, as an objective that is better when lower."""
 
     cost: CostName
-    """`parameters` or `generated_tokens` (an item), each relative to the base's. Both are counted, so
-    equal models cost the same."""
+    """`parameters` (all weights), `active_parameters` (those that a token is computed with) or
+    `generated_tokens` (an item), each relative to the base's."""
     weight: float = Field(default=0.1, gt=0)
-    """In `mode: mean`, how much one base's worth of it takes off the mean; in `mode: pareto` it is an
+    """In `mode: mean`, how much one base's worth of it takes off the mean; in the other modes it is an
     objective of its own and the weight does not matter."""
-
-    @field_validator("cost", mode="before")
-    @classmethod
-    def _counted(cls, cost: Any) -> Any:  # noqa: ANN401 - not yet validated
-        if cost == "seconds_per_item":
-            raise ValueError(
-                "seconds_per_item is no longer a cost: equal models differed in it by the load of the "
-                "machine; use generated_tokens or parameters, which are counted"
-            )
-        return cost
 
 
 class DrawnFrom(Settings):

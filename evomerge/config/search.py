@@ -25,7 +25,7 @@ class Search(Settings):
     sampler: NonEmpty = "auto"
     """By name: `gradient` descends the objectives' losses, then goes on as CMA-ES; `cmaes`, `tpe`, `nsga2`,
     `gp`, `random` and `qmc` as in Optuna. `auto`: `gradient` wherever it can be used, else `cmaes`
-    (`mode: pareto`: `nsga2`)."""
+    (without `mode: mean`: `nsga2`)."""
     trials: Count | None = None
     """Budget: candidates that the sampler may ask for. None: no limit; the default is 200 where no other
     budget is given, and None where one is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,8 @@ def _model(model: str, info: ValidationInfo) -> str:
 
 
 DType = Literal["float32", "bfloat16", "float16"]
+ITEMSIZES: Mapping[DType, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of a weight."""
 NonEmpty = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 FilledIn = Annotated[str, Field(min_length=1, json_schema_extra=_may_be_left_out)]

@@ -1,7 +1,7 @@
 """What a campaign is after, as numbers: values, constraints, costs, and the order of candidates by them."""
 
 from evomerge.objective.constraints import feasible, limits, total_violation, violations
-from evomerge.objective.costs import relative_costs
+from evomerge.objective.costs import relative_cost
 from evomerge.objective.dominance import fronts, order
 from evomerge.objective.lambda_grid import in_lambda_grid, tuned_lambda
 from evomerge.objective.objectives import Direction, Objectives
@@ -38,7 +38,7 @@ __all__ = [
     "ranking",
     "ratio",
     "recorded_directions",
-    "relative_costs",
+    "relative_cost",
     "total_violation",
     "tuned_lambda",
     "violations",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from evomerge.candidate.trial import Outcome, Split
-from evomerge.config import Campaign, Keep
+from evomerge.config import Campaign, CostName, Keep, KeepCost
 from evomerge.objective.references import References, value_on
 from evomerge.objective.values import LOGARITHMS, Better, higher_is_better, metric_on
 
@@ -17,6 +18,7 @@ def violations(
     references: References,
     split: Split = "search",
     better: Better = higher_is_better,
+    costs: Mapping[CostName, float] = MappingProxyType({}),
 ) -> tuple[float, ...]:
     """Return by how much an outcome misses each constraint of `keep`.
 
@@ -28,6 +30,7 @@ def violations(
         references: Outcomes of parents and baselines on the same split.
         split: `search`: the searched metrics are held to the constraints; else those reported.
         better: Direction of each task's metric.
+        costs: What the model takes, relative to the base's, for constraints on it.
 
     Returns:
         One number a constraint: the shortfall as a share of the limit (of log-likelihoods: in nats); met
@@ -36,6 +39,9 @@ def violations(
     """
     found = []
     for keep in campaign.keep:
+        if isinstance(keep, KeepCost):
+            found.append((costs[keep.cost] - keep.at_most) / keep.at_most)
+            continue
         metric, higher = _measured(campaign, keep, split, better)
         best = references.reference(keep.of, keep.task, metric, higher=higher)
         scores = outcome.scores.get(keep.task)
@@ -51,9 +57,12 @@ def violations(
 def limits(
     campaign: Campaign, references: References, split: Split, better: Better = higher_is_better
 ) -> tuple[float | None, ...]:
-    """Return the value that each constraint asks for on a split; None where unknown."""
+    """Return the value that each constraint asks for, of costs relative to the base; None: unknown."""
     found: list[float | None] = []
     for keep in campaign.keep:
+        if isinstance(keep, KeepCost):
+            found.append(keep.at_most)
+            continue
         metric, higher = _measured(campaign, keep, split, better)
         best = references.reference(keep.of, keep.task, metric, higher=higher)
         value = None if best is None else best.values[metric].value

@@ -4,43 +4,33 @@ from __future__ import annotations
 
 from evomerge.candidate import Candidate, Size
 from evomerge.candidate.trial import Outcome
-from evomerge.config import Campaign
+from evomerge.config import CostName
 from evomerge.objective.references import References
 
 
-def relative_costs(
-    campaign: Campaign,
+def relative_cost(
+    cost: CostName,
     outcome: Outcome,
     candidate: Candidate | None,
     references: References,
     size: Size,
-) -> tuple[float, ...]:
-    """Return each of the campaign's costs, relative to the base's on the same split.
+) -> float:
+    """Return one cost, relative to the base's on the same split.
 
     Args:
-        campaign: Its `costs`.
+        cost: Which one.
         outcome: Without a failure.
         candidate: The model; None: of the base's size.
         references: The base among them.
         size: Of the base.
 
     Returns:
-        One number a cost; 1 where the base spent nothing to compare with, or nothing was measured (a copy
-        of an earlier outcome).
+        1 where the base spent nothing to compare with, or nothing was counted.
     """
-    found = []
-    for cost in campaign.costs:
-        if cost.cost == "parameters":
-            counted = candidate is not None and size.total > 0
-            found.append(candidate.size(size) if candidate and counted else 1.0)
-            continue
-        theirs = 0.0 if references.base is None else tokens_per_item(references.base)
-        measured = theirs > 0 and outcome.cost.items > 0
-        found.append(tokens_per_item(outcome) / theirs if measured else 1.0)
-    return tuple(found)
-
-
-def tokens_per_item(outcome: Outcome) -> float:
-    """Return generated tokens an item; 0 where no item was scored."""
-    spent = outcome.cost
-    return spent.generated_tokens / spent.items if spent.items else 0.0
+    if cost == "generated_tokens":
+        theirs = 0.0 if references.base is None else references.base.cost.tokens_per_item
+        counted = outcome.cost.items > 0 or outcome.cost.copied_tokens > 0
+        return outcome.cost.tokens_per_item / theirs if theirs and counted else 1.0
+    if candidate is None or not size.total:
+        return 1.0
+    return candidate.size(size) if cost == "parameters" else candidate.active(size)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from evomerge.candidate import Candidate, Size
 from evomerge.candidate.trial import Outcome, Split
-from evomerge.config import Campaign, Objective
+from evomerge.config import Campaign, CostName, KeepCost, Objective
 from evomerge.errors import CampaignError
 from evomerge.objective.constraints import total_violation, violations
-from evomerge.objective.costs import relative_costs, tokens_per_item
+from evomerge.objective.costs import relative_cost
 from evomerge.objective.dominance import order
 from evomerge.objective.references import Recorded, References
 from evomerge.objective.values import (
@@ -25,6 +25,14 @@ from evomerge.objective.values import (
 )
 
 Direction = Literal["maximize", "minimize"]
+
+
+class Tried(Protocol):
+    """What has a candidate, such as the store's `StoredTrial`."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """It."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +75,13 @@ class Objectives:
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """The study's: one of the weighted mean; or (Pareto) one an objective, then one a cost."""
+        """The study's: one of the weighted mean, or (Pareto) one an objective; of a front one a cost, too."""
         if self.campaign.mode == "mean":
             return ("maximize",)
-        upward = [self._higher(goal) for goal in self._goals] + [False] * len(self.campaign.costs)
+        upward = [True]
+        if self.campaign.mode == "pareto":
+            upward = [self._higher(goal) for goal in self._goals]
+        upward += [False] * len(self.campaign.costs)
         return tuple("maximize" if up else "minimize" for up in upward)
 
     def values(self, outcome: Outcome, candidate: Candidate | None = None) -> tuple[float, ...]:
@@ -78,17 +89,20 @@ class Objectives:
 
         Args:
             outcome: Without a failure.
-            candidate: The model, for the cost in parameters.
+            candidate: The model, for the costs in parameters.
 
         Returns:
             The weighted mean (a metric better when lower counted negatively, or every value as a share of
-            the best expert's), less weight · cost; or in Pareto mode one value an objective, as it is, and
-            one a cost. Some may be NaN or infinite where a metric is.
+            the best expert's), less weight · cost; of a tradeoff the mean, and one value a cost; in Pareto
+            mode one value an objective, as it is, and one a cost. Some may be NaN or infinite where a metric
+            is.
         """
         values = tuple(self._value(outcome, goal) for goal in self._goals)
         costs = self.costs(outcome, candidate)
         if self.campaign.mode == "pareto":
             return (*values, *costs)
+        if self.campaign.mode == "tradeoff":
+            return (self._mean_of(values), *costs)
         return (self._mean_of(values) - self.charge(costs),)
 
     def quality(self, outcome: Outcome) -> float:
@@ -113,19 +127,39 @@ class Objectives:
 
     def costs(self, outcome: Outcome, candidate: Candidate | None = None) -> tuple[float, ...]:
         """Return the campaign's costs, each relative to the base's."""
-        return relative_costs(self.campaign, outcome, candidate, self.references, self.size)
+        return tuple(self.cost(one.cost, outcome, candidate) for one in self.campaign.costs)
 
-    def violations(self, outcome: Outcome) -> tuple[float, ...]:
-        """Return by how much each constraint is missed; met where at most 0; empty without constraints."""
-        return violations(self.campaign, outcome, self.references, self.split, self.better)
+    def cost(self, name: CostName, outcome: Outcome, candidate: Candidate | None = None) -> float:
+        """Return one cost, relative to the base's."""
+        return relative_cost(name, outcome, candidate, self.references, self.size)
+
+    def weighed(self, trial: Tried) -> Candidate | None:
+        """Return the candidate of a trial where its weights count: not all need be read elsewhere."""
+        return trial.candidate if self.asked_costs else None
+
+    @property
+    def asked_costs(self) -> tuple[CostName, ...]:
+        """The costs that are objectives, then those that only constraints are on."""
+        own = [one.cost for one in self.campaign.costs]
+        return tuple(dict.fromkeys([*own, *self._kept_costs]))
+
+    def violations(self, outcome: Outcome, candidate: Candidate | None = None) -> tuple[float, ...]:
+        """Return by how much each constraint is missed; met where at most 0; empty without constraints.
+
+        Args:
+            outcome: Without a failure.
+            candidate: The model, for constraints on its parameters.
+        """
+        costs = {name: self.cost(name, outcome, candidate) for name in self._kept_costs}
+        return violations(self.campaign, outcome, self.references, self.split, self.better, costs)
 
     def mean(self, values: Sequence[float]) -> float:
         """Return the one number, more is better, that orders what no front orders.
 
         Args:
-            values: As `values` returns them; in Pareto mode costs play no part.
+            values: As `values` returns them; in the modes of a front costs play no part.
         """
-        if self.campaign.mode == "mean":
+        if self.campaign.mode != "pareto":
             return values[0]
         return self._mean_of(values[: len(self._goals)])
 
@@ -164,6 +198,9 @@ class Objectives:
             for goal in self._goals:
                 self._check_divisor(goal)
         for position, keep in enumerate(self.campaign.keep):
+            if isinstance(keep, KeepCost):
+                self._check_cost(keep.cost, f"keep.{position}.cost")
+                continue
             goal = next(goal for goal in self._goals if goal.task == keep.task)
             metric, higher = metric_on(goal, self.split), self._higher(goal)
             if self.references.reference(keep.of, keep.task, metric, higher=higher) is None:
@@ -173,15 +210,11 @@ class Objectives:
                     field=f"keep.{position}.of",
                 )
         for position, cost in enumerate(self.campaign.costs):
-            base = self.references.base
-            if cost.cost != "parameters" and (base is None or not tokens_per_item(base)):
-                why = "the base could not be scored" if base is None else "the base spent none"
-                raise CampaignError(
-                    f"{cost.cost} is counted relative to the base's, but {why} on the {self.split} "
-                    "items; leave this cost out"
-                    + (", or search on a metric that generates" if base is not None else ""),
-                    field=f"costs.{position}.cost",
-                )
+            self._check_cost(cost.cost, f"costs.{position}.cost")
+
+    @property
+    def _kept_costs(self) -> list[CostName]:
+        return [one.cost for one in self.campaign.keep if isinstance(one, KeepCost)]
 
     @property
     def _goals(self) -> tuple[Objective, ...]:
@@ -206,6 +239,17 @@ class Objectives:
             if share is not None:
                 return share
         return value if higher else -value
+
+    def _check_cost(self, cost: CostName, field: str) -> None:
+        base = self.references.base
+        if cost == "generated_tokens" and (base is None or not base.cost.tokens_per_item):
+            why = "the base could not be scored" if base is None else "the base spent none"
+            raise CampaignError(
+                f"{cost} is counted relative to the base's, but {why} on the {self.split} "
+                "items; leave this cost out"
+                + (", or search on a metric that generates" if base is not None else ""),
+                field=field,
+            )
 
     def _check_divisor(self, goal: Objective) -> None:
         metric, higher = metric_on(goal, self.split), self._higher(goal)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evomerge.config import Campaign
+from evomerge.config import ITEMSIZES, Campaign
 from evomerge.merge.methods import METHODS
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.machine import Here, here
@@ -19,7 +19,6 @@ from evomerge.search.forecast import Forecast, forecast
 from evomerge.workers.memory_plan import Machine, MemoryPlan, plan_memory, sizes_of
 from evomerge.workers.placement import Sharing, sharing_of
 
-ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 STARTING_SECONDS = 20.0
 """Ray, the workers' libraries and models, and at the end the model and the report."""
 

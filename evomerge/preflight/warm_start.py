@@ -43,7 +43,7 @@ def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
         aims = Objectives.of(store.campaign, store.facts, store.evaluations(), "search")
         complete = [trial for trial in store.trials() if trial.state == "complete"]
         scored = [
-            Ranked(trial.number, trial.values, aims.violations(trial.outcome))
+            Ranked(trial.number, trial.values, aims.violations(trial.outcome, aims.weighed(trial)))
             for trial in complete
             if trial.values is not None and trial.outcome is not None
         ]

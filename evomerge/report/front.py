@@ -26,10 +26,11 @@ def front_json(store: Store) -> str:
     campaign, evaluations = store.campaign, store.evaluations()
     aims = Objectives.of(campaign, store.facts, evaluations, "search")
     select = Objectives.of(campaign, store.facts, evaluations, "select")
-    names = [goal.task for goal in campaign.objectives] + [cost.cost for cost in campaign.costs]
+    names = ["mean"] if campaign.mode == "tradeoff" else [goal.task for goal in campaign.objectives]
+    names += [cost.cost for cost in campaign.costs]
     selected = {one.number: one.outcome for one in evaluations if one.split == "select"}
     trials = [
-        (trial, trial.values, aims.violations(trial.outcome))
+        (trial, trial.values, aims.violations(trial.outcome, aims.weighed(trial)))
         for trial in store.trials()
         if trial.state == "complete" and trial.values is not None and trial.outcome is not None
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from evomerge.candidate.trial import Split
 from evomerge.report.grid import Column, Grid, Plain, Report, numbers, short_names
@@ -10,6 +11,7 @@ from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.notes import MISSES, NET, notes
 from evomerge.report.rows import Kind, Row
 from evomerge.report.scores import SplitScores, Value
+from evomerge.report.serving import unlike
 from evomerge.report.summary import Goal
 
 ALWAYS_SHOWN: tuple[Kind, ...] = ("base", "expert", "winner")
@@ -59,9 +61,11 @@ def _columns(leaderboard: Leaderboard, shown: Sequence[Row], split: Split) -> li
     for header, goal in zip(_headers(goals), goals, strict=True):
         values = [row.reported(split, goal) for row in shown]
         columns.append(Column(header, values, goal.higher_is_better, interval=alone))
-    for cost in campaign.costs:
-        values = [_value(one.costs.get(cost)) for one in scores]
-        columns.append(Column(cost.replace("_", " "), values, higher_is_better=False))
+    asked = dict.fromkeys([*campaign.costs, *(name for one in scores for name in one.costs)])
+    costs = {name: [one.costs.get(name) for one in scores] for name in asked}
+    for name, found in {**unlike([row.serving for row in shown]), **costs}.items():
+        values = [_value(one) for one in found]
+        columns.append(Column(name.replace("_", " "), values, higher_is_better=False))
     return columns
 
 
@@ -110,9 +114,11 @@ def _records(leaderboard: Leaderboard, split: Split) -> list[dict[str, Plain]]:
         if campaign.costs:
             record["net"] = scores.net
         record |= {f"cost.{cost}": scores.costs.get(cost) for cost in campaign.costs}
+        if row.serving is not None:
+            record |= {f"serving.{name}": value for name, value in asdict(row.serving).items()}
         missed = scores.violations or (None,) * len(constraints)
         record |= {
-            f"missed.{one.task}": value for one, value in zip(constraints, missed, strict=True)
+            f"missed.{one.name}": value for one, value in zip(constraints, missed, strict=True)
         }
         records.append(record)
     return records

@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evomerge.candidate.trial import SPLITS, Cost, Outcome, Split, row_key
+from evomerge.config import ITEMSIZES
 from evomerge.config.model_names import by_part
 from evomerge.objective import Objectives, tuned_lambda
 from evomerge.report.evidence import FINAL, Evidence, weigh
 from evomerge.report.failures import FailureGroup, failures_of
 from evomerge.report.rows import KINDS, Kind, Row
 from evomerge.report.scores import estimated_scores, split_scores
+from evomerge.report.serving import serving_of
 from evomerge.report.summary import Constraint, Summary, constraints_of, portable, summarise
 
 if TYPE_CHECKING:
     from evomerge.store import Evaluation, Store, StoredTrial
 
-SCHEMA = 3
-"""3: `constraints`, which were `conditions`; `failures`; goals hold no values."""
+SCHEMA = 4
+"""4: `serving` of each row; `constraints` also on costs.
+3: `constraints`, which were `conditions`; `failures`; goals hold no values."""
 TUNED = " (tuned)"
 
 
@@ -76,7 +79,7 @@ class Leaderboard:
             "campaign": self.campaign.to_json(),
             "rows": [row.to_json() for row in self.rows],
             "tests": self.tests.to_json(),
-            "constraints": [asdict(one) for one in self.constraints],
+            "constraints": [one.to_json() for one in self.constraints],
             "failures": [group.to_json() for group in self.failures],
         }
 
@@ -159,10 +162,11 @@ def _scored(
         splits["search"] = estimated_scores(
             aims["search"], trial.values, outcomes["search"], row.recipe
         )
-    costs = [outcome.cost for outcome in outcomes.values()]
-    total = {one.name: sum(getattr(cost, one.name) for cost in costs) for one in fields(Cost)}
+    total = sum((outcome.cost for outcome in outcomes.values()), Cost())
     recipe = row.recipe.renamed(by_part(lambda name: portable(name, folder)))
-    return replace(row, recipe=recipe, splits=splits, cost=Cost(**total))
+    campaign, size = aims["search"].campaign, aims["search"].size
+    needed = serving_of(row.recipe, size, ITEMSIZES[campaign.models.dtype])
+    return replace(row, recipe=recipe, splits=splits, cost=total, serving=needed)
 
 
 def _leading(trials: Sequence[StoredTrial], aims: Objectives) -> list[int]:
@@ -170,7 +174,7 @@ def _leading(trials: Sequence[StoredTrial], aims: Objectives) -> list[int]:
     leading: list[int] = []
     for state in ("complete", "pruned"):
         scored = [
-            (trial.number, trial.values, aims.violations(trial.outcome))
+            (trial.number, trial.values, aims.violations(trial.outcome, aims.weighed(trial)))
             for trial in trials
             if trial.state == state and trial.values is not None and trial.outcome is not None
         ]
@@ -195,7 +199,7 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
 def _in_order(rows: Sequence[Row], aims: Mapping[Split, Objectives]) -> list[Row]:
     """Sort by kind; finalists best first, as the winner is chosen; experts as in the campaign's file.
 
-    In Pareto mode merges say whether they are on the front of the split that chooses: `select`, or
+    In the modes of a front merges say whether they are on the front of the split that chooses: `select`, or
     `search` as long as nothing was scored on `select`. One that misses a constraint is not.
     """
     split: Split = "select" if "select" in aims else "search"
@@ -210,7 +214,7 @@ def _in_order(rows: Sequence[Row], aims: Mapping[Split, Objectives]) -> list[Row
     values = [aims[split].values(outcome, row.recipe) for row, outcome in merges]
     ranked = aims[split].order(values, [row.splits[split].violations for row, _ in merges])
     place = {merges[at][0].key: index for index, (at, _) in enumerate(ranked)}
-    if aims[split].campaign.mode == "pareto":
+    if aims[split].campaign.mode != "mean":
         fronts = {merges[at][0].key: front for at, front in ranked}
         first = {row.key: fronts[row.key] == 0 and not row.misses(split) for row, _ in merges}
         rows = [replace(row, front=first.get(row.key)) for row in rows]

@@ -12,6 +12,7 @@ from evomerge.report.failures import failure_notes
 from evomerge.report.grid import number, with_p
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.rows import Row
+from evomerge.report.serving import unlike
 from evomerge.report.summary import Constraint, Goal, Summary
 
 NET = "net"
@@ -30,6 +31,11 @@ def notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list[
     found += readings_notes(campaign.holdout_readings)
     found += [_generalisation_gap_note(one) for one in tests.generalisation_gap]
     found += _meaning_notes(campaign)
+    if unlike([row.serving for row in shown]):
+        found.append(
+            "parameters: all weights, relative to the base's; active parameters: those that one token is "
+            "computed with"
+        )
     found += [teacher_note(goal, rows, split) for goal in campaign.goals if goal.answered_by]
     found += constraint_notes(leaderboard.constraints, rows)
     if any(row.misses(split) for row in shown):
@@ -114,6 +120,12 @@ def constraint_notes(constraints: Sequence[Constraint], rows: Sequence[Row]) -> 
     found = []
     for position, constraint in enumerate(constraints):
         of = constraint.of.replace("_", " ")
+        what = constraint.name.replace("_", " ") if constraint.cost else constraint.name
+        asked = f"keep {what}: " + (
+            f"at most {constraint.at_most:g} times the base's"
+            if constraint.cost
+            else f"at least {constraint.at_least:g} of {of}"
+        )
         parts = []
         for split in ("select", FINAL):
             needed = constraint.limits.get(split)
@@ -122,7 +134,6 @@ def constraint_notes(constraints: Sequence[Constraint], rows: Sequence[Row]) -> 
                 parts.append(f"{split} {needed:.3f}{''.join(reached)}")
             elif any(split in row.splits for row in winners):
                 parts.append(f"{split} unknown, as {of} was not scored there: not met")
-        asked = f"keep {constraint.task}: at least {constraint.at_least:g} of {of}"
         found.append(f"{asked} ({'; '.join(parts) or 'not scored yet'})")
     if any(row.misses("select") for row in winners):
         found.append(
@@ -176,7 +187,7 @@ def _meaning_notes(campaign: Summary) -> list[str]:
         found.append(
             "mean: of every task's value as a share of the best expert's on the same items"
         )
-    if campaign.costs and campaign.mode == "pareto":
+    if campaign.costs and campaign.mode != "mean":
         found.append("costs: relative to the base's; objectives of their own")
     elif campaign.costs:
         costs = campaign.costs.items()
@@ -199,8 +210,11 @@ def _reached(row: Row, constraint: Constraint, position: int, split: Split) -> s
     scores = row.splits.get(split)
     if scores is None or position >= len(scores.violations):
         return ""
-    value = scores.tasks.get(constraint.task, {}).get(constraint.metric)
+    value = scores.costs.get(constraint.cost)
+    if constraint.task:
+        reached = scores.tasks.get(constraint.task, {}).get(constraint.metric)
+        value = None if reached is None else reached.value
     if value is None:
         return f", {row.name} has no value: not met"
     met = "met" if scores.violations[position] <= 0 else "missed"
-    return f", {row.name} has {value.value:.3f}: {met}"
+    return f", {row.name} has {value:.3f}: {met}"

@@ -11,6 +11,7 @@ from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Cost, Outcome, Split
 from evomerge.objective import feasible
 from evomerge.report.scores import SplitScores, Value
+from evomerge.report.serving import Serving
 from evomerge.report.summary import Goal
 
 Kind = Literal["base", "expert", "baseline", "finalist", "winner"]
@@ -28,6 +29,7 @@ class Row:
         recipe: How to rebuild it.
         splits: What it scored; a split on which it was not scored is absent.
         cost: Summed over its evaluations.
+        serving: What it takes to serve it; None where that was not counted.
         front: In Pareto mode, whether no other merge is better in every objective; else None.
         key: Its identity, as `trial.row_key` returns it, whatever name its user chose.
     """
@@ -40,6 +42,7 @@ class Row:
     cost: Cost = field(default_factory=Cost)
     front: bool | None = None
     key: str = ""
+    serving: Serving | None = None
 
     def outcome(self, split: Split) -> Outcome | None:
         """Return the per-item scores on `split`, None where it was not scored."""
@@ -71,7 +74,8 @@ class Row:
             "trial": self.trial,
             "recipe": self.recipe.file(),
             "splits": {split: _scores_to_json(scores) for split, scores in self.splits.items()},
-            "cost": asdict(self.cost),
+            "cost": {k: v for k, v in asdict(self.cost).items() if k != "copied_tokens"},
+            "serving": None if self.serving is None else asdict(self.serving),
         }
         return data if self.front is None else {**data, "front": self.front}
 

@@ -52,7 +52,7 @@ class SplitScores:
         tasks: Task → metric → value.
         failure: Why no scores exist.
         outcome: The per-item scores behind the values.
-        costs: Cost → relative to the base's, for the costs that are objectives.
+        costs: Cost → relative to the base's, for the costs that are objectives or constraints are on.
         quality: The reported mean, of which more is better.
         net: `quality` less weight · cost: what ranks models where costs come off the mean; else None.
         violations: By how much each constraint is missed; met where at most 0.
@@ -123,10 +123,10 @@ def split_scores(
             for task, scores in outcome.scores.items()
         },
         outcome=outcome,
-        costs=_by_name(aims, costs),
+        costs=_by_name(aims, outcome, candidate),
         quality=quality,
         net=quality - aims.charge(costs) if quality is not None and comes_off else None,
-        violations=aims.violations(outcome),
+        violations=aims.violations(outcome, candidate),
     )
 
 
@@ -139,9 +139,9 @@ def estimated_scores(
     they are not a random sample.
     """
     campaign = aims.campaign
-    pareto = campaign.mode == "pareto"
-    costs = aims.costs(outcome, candidate)
-    quality = aims.mean(values) + (0.0 if pareto else aims.charge(costs))
+    pareto, comes_off = campaign.mode == "pareto", campaign.mode == "mean"
+    charge = aims.charge(aims.costs(outcome, candidate)) if comes_off else 0.0
+    quality = aims.mean(values) + charge
     items = sum(len(scores.items) for scores in outcome.scores.values())
     estimate = Value(mean_sign(aims) * quality, n=items)
     same = all(goal.metric == goal.report for goal in campaign.objectives)
@@ -155,10 +155,10 @@ def estimated_scores(
             if pareto and goal.task in outcome.scores
         },
         outcome=outcome,
-        costs=_by_name(aims, costs),
+        costs=_by_name(aims, outcome, candidate),
         quality=quality if same else None,
-        net=values[0] if campaign.costs and not pareto else None,
-        violations=aims.violations(outcome),
+        net=values[0] if campaign.costs and comes_off else None,
+        violations=aims.violations(outcome, candidate),
         estimated=True,
     )
 
@@ -273,5 +273,5 @@ def _on_items(scores: TaskScores | None, metric: str, items: Sequence[str]) -> F
     return values[[place[item] for item in items]]
 
 
-def _by_name(aims: Objectives, costs: Sequence[float]) -> dict[str, float]:
-    return {one.cost: cost for one, cost in zip(aims.campaign.costs, costs, strict=True)}
+def _by_name(aims: Objectives, outcome: Outcome, candidate: Candidate | None) -> dict[str, float]:
+    return {name: aims.cost(name, outcome, candidate) for name in aims.asked_costs}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.candidate.trial import SPLITS, Split
-from evomerge.config import Campaign
+from evomerge.config import Campaign, KeepCost
 from evomerge.objective import Objectives, limits, recorded_directions
 
 if TYPE_CHECKING:
@@ -42,16 +42,28 @@ class Goal:
 
 @dataclass(frozen=True)
 class Constraint:
-    """An entry of `keep`: at least the share `at_least` of what `of` has of `metric`.
+    """An entry of `keep`: of a task at least the share `at_least` of what `of` has of `metric`.
 
-    `limits`: split → the value asked for; absent where the model compared with has no value.
+    Or of a `cost` at most `at_most` times the base's; then the others are empty. `limits`: split → the value
+    asked for; absent where the model compared with has no value.
     """
 
-    task: str
-    metric: str
-    at_least: float
-    of: str
+    task: str = ""
+    metric: str = ""
+    at_least: float | None = None
+    of: str = "base"
     limits: Mapping[Split, float] = field(default_factory=dict)
+    cost: str = ""
+    at_most: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is on: a task or a cost."""
+        return self.task or self.cost
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its fields, without those that are empty."""
+        return {name: value for name, value in asdict(self).items() if value not in ("", None)}
 
 
 @dataclass(frozen=True)
@@ -153,20 +165,16 @@ def constraints_of(
         for split, aims in aims_by_split.items()
     }
     reports = {goal.task: goal.report for goal in campaign.objectives}
-    return tuple(
-        Constraint(
-            task=keep.task,
-            metric=reports[keep.task],
-            at_least=keep.at_least,
-            of=keep.of,
-            limits={
-                split: value
-                for split in SPLITS
-                if split in asked and (value := asked[split][position]) is not None
-            },
-        )
-        for position, keep in enumerate(campaign.keep)
-    )
+    found = []
+    for position, keep in enumerate(campaign.keep):
+        if isinstance(keep, KeepCost):
+            one = Constraint(cost=keep.cost, at_most=keep.at_most)
+        else:
+            one = Constraint(keep.task, reports[keep.task], keep.at_least, keep.of)
+        known = {split: asked[split][position] for split in SPLITS if split in asked}
+        limits_of = {split: value for split, value in known.items() if value is not None}
+        found.append(replace(one, limits=limits_of))
+    return tuple(found)
 
 
 def portable(name: str, folder: str | Path) -> str:

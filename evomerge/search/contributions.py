@@ -31,7 +31,7 @@ def contributions_of(aims: Objectives) -> Contributions:
     goals, campaign = aims.campaign.objectives, aims.campaign
 
     def contributions(outcome: Outcome) -> Vector | None:
-        if campaign.mode == "pareto" or campaign.costs or outcome.pruned is not None:
+        if campaign.mode != "mean" or campaign.costs or outcome.pruned is not None:
             return None
         parts = []
         for goal in goals:

@@ -85,7 +85,7 @@ def choose_winner(
     count = len(scored)
     if store.campaign.mode == "mean":
         scored = _stopped(aims, scored, path)
-    violations = [aims.violations(outcome) for *_, outcome in scored]
+    violations = [aims.violations(outcome, entry.candidate) for entry, _, outcome in scored]
     values = [aims.values(outcome, entry.candidate) for entry, _, outcome in scored]
     ordered = aims.order(values, violations)
     if not ordered:
@@ -119,7 +119,7 @@ def _stopped(
         if len(others) < 2 or None in likelihoods:
             kept.append(one)
         elif points not in best:
-            met = [feasible(aims.violations(outcome)) for *_, outcome in others]
+            met = [feasible(aims.violations(o, entry.candidate)) for entry, _, o in others]
             ranks = [(ok, value) for ok, value in zip(met, likelihoods, strict=True)]
             best[points] = others[ranks.index(max(ranks))]
             kept.append(best[points])

@@ -16,7 +16,6 @@ import numpy as np
 from evomerge.candidate import Candidate
 from evomerge.candidate.tables import Array
 from evomerge.candidate.trial import (
-    Cost,
     Entry,
     Failure,
     FailureKind,
@@ -237,7 +236,7 @@ class Study:
         """Record a trial, and those that waited for it, as worth the same at no cost."""
         trials = {number: told}
         for duplicate in self._in_flight.land(number, told.outcome):
-            outcome = replace(told.outcome, cost=Cost())
+            outcome = replace(told.outcome, cost=told.outcome.cost.copy())
             self._in_flight.land(duplicate, outcome)
             trials[duplicate] = replace(told, entry=self._running[duplicate], outcome=outcome)
         with self._store.together():
@@ -261,7 +260,7 @@ class Study:
     def _copied(self, entry: Entry, answer: Outcome) -> Told:
         """Answer a trial by an earlier one's outcome: worth the same, at no cost."""
         told = self._checked(entry, answer, None)
-        return replace(told, outcome=replace(told.outcome, cost=Cost()))
+        return replace(told, outcome=replace(told.outcome, cost=answer.cost.copy()))
 
     def _tell_step(self, job: GradientJob, found: Gradients) -> None:
         step = self._steps.get(job.name)
@@ -290,7 +289,7 @@ class Study:
         """Do again what the store recorded, in the order in which it happened; then add what is new."""
         inside: dict[_Point, Measurement] = {}
         for one in known:
-            result = self._result(self._aims.values(one.outcome), one.outcome)
+            result = self._result(self._aims.values(one.outcome), one.outcome, None)
             if not all(map(math.isfinite, result.values)):
                 continue
             self._incumbents.note(result.values, result.violations, one.outcome)
@@ -359,8 +358,9 @@ class Study:
 
     def _take_told(self, number: int, outcome: Outcome, values: Sequence[float] | None) -> None:
         del self._running[number]
-        result = None if values is None else self._result(values, outcome)
-        fine = self._candidates[number].coefficients
+        candidate = self._candidates[number]
+        result = None if values is None else self._result(values, outcome, candidate)
+        fine = candidate.coefficients
         if result is not None and fine is not None:
             result = replace(result, coefficients=fine)
         self.tally.take(number, outcome, result)
@@ -385,8 +385,10 @@ class Study:
         self.tally.gradient_failure = failure or self.tally.gradient_failure
         self._sampler.step_told(step.descent, gradients, rows)
 
-    def _result(self, values: Sequence[float], outcome: Outcome) -> Measurement:
-        violations = self._aims.violations(outcome)
+    def _result(
+        self, values: Sequence[float], outcome: Outcome, candidate: Candidate | None
+    ) -> Measurement:
+        violations = self._aims.violations(outcome, candidate)
         loss = loss_of(self._aims.mean(values), violations)
         return Measurement(tuple(values), loss, violations, outcome)
 

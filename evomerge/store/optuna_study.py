@@ -64,10 +64,11 @@ def create_study(path: Path, campaign: Campaign, directions: Sequence[str]) -> N
         EvomergeError: The disk is full, or the file cannot be written.
     """
     names = [f"{goal.task}/{goal.metric}" for goal in campaign.objectives]
-    if campaign.mode == "pareto":
-        names += [cost.cost for cost in campaign.costs]
-    elif len(names) > 1 or campaign.costs:
+    costs = [cost.cost for cost in campaign.costs]
+    if campaign.mode == "tradeoff" or (campaign.mode == "mean" and len(names) + len(costs) > 1):
         names = ["mean"]
+    if campaign.mode != "mean":
+        names += costs
     try:
         storage = open_storage(path, create=True)
         study = storage.create_new_study(

@@ -1,5 +1,7 @@
 import pytest
 
+from evomerge.config import Campaign
+
 GOAL = "  - {task: zoo_facts, metric: exact_match}\n"
 
 
@@ -20,10 +22,13 @@ def test_a_descent_follows_the_teacher_unless_told_otherwise(read):
 
 def test_conditions_costs_and_splits_have_defaults(read):
     campaign = read(
-        new="keep: [{task: zoo_facts, at_least: 0.98}]\ncosts: [{cost: parameters}]\n"
+        new="keep: [{task: zoo_facts, at_least: 0.98}, {cost: active_parameters, at_most: 2}]\n"
+        "costs: [{cost: parameters}]\n"
         "items: {search: 8, from: {search: validation}}\n"
     )
     assert campaign.keep[0].of == "best_expert"
+    assert (campaign.keep[1].cost, campaign.keep[1].at_most) == ("active_parameters", 2.0)
+    assert Campaign.model_validate(campaign.model_dump(by_alias=True)).keep == campaign.keep
     assert campaign.costs[0].weight == 0.1
     assert (campaign.items.search, campaign.items.holdout) == (8, 200)
     assert campaign.items.drawn_from.search == "validation"
@@ -58,6 +63,21 @@ def test_conditions_costs_and_splits_have_defaults(read):
             "keep: [{task: x, at_least: 1, off: base}]\n",
             'c.yaml:11: keep.0.off: unknown key "off"; did you mean "of"?',
         ),
+        ("", "keep: [{at_least: 1}]\n", "c.yaml:11: keep.0.task: is missing"),
+        ("", "keep: [{cost: parameters}]\n", "c.yaml:11: keep.0.at_most: is missing"),
+        (
+            "",
+            "keep: [{cost: parameters, at_most: 2, task: x}]\n",
+            'c.yaml:11: keep.0.task: unknown key "task"',
+        ),
+        ("", "keep: [{cost: money, at_most: 2}]\n", 'c.yaml:11: keep.0.cost: found "money", exp'),
+        ("", "keep: [{cost: parameters, at_most: 0}]\n", "c.yaml:11: keep.0.at_most: found 0, exp"),
+        (
+            "",
+            "keep: [1]\n",
+            "c.yaml:11: keep.0: found 1, expected {task: TASK, at_least: SHARE}, or",
+        ),
+        ("", "mode: tradeoff\n", "c.yaml:11: mode: a tradeoff is between the tasks and costs"),
         ("", "costs: [{cost: money}]\n", 'c.yaml:11: costs.0.cost: found "money", expected'),
         (
             "",

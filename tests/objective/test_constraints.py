@@ -94,3 +94,17 @@ def test_what_counts_is_what_is_missing() -> None:
     assert not feasible((0.1, -1.0))
     assert total_violation((0.25, -1.0, 0.5)) == 0.75
     assert total_violation((-1.0,)) == 0.0
+
+
+def test_a_cost_may_be_so_many_times_the_bases(made: SimpleNamespace) -> None:
+    asked = [{"cost": "parameters", "at_most": 2.0}, {"cost": "generated_tokens", "at_most": 1.0}]
+    campaign = made.campaign(keep=[*asked, KEEP[0]])
+    known = References(base=made.outcome(0.1), experts={"one": made.outcome(0.5)})
+    found = violations(
+        campaign,
+        made.outcome(0.9),
+        known,
+        costs={"parameters": 3.0, "generated_tokens": 1.0},
+    )
+    assert found == pytest.approx((0.5, 0.0, -1.0))
+    assert limits(campaign, known, "search") == (2.0, 1.0, pytest.approx(0.45))

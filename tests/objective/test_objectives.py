@@ -135,3 +135,32 @@ def test_it_is_set_up_from_what_a_store_holds(made: SimpleNamespace) -> None:
     assert aims.directions == ("maximize", "maximize")
     assert aims.size == Size((1, 2), 3)
     assert aims.references.base == made.outcome(0.6)
+
+
+def test_a_tradeoff_has_the_mean_and_each_cost(made: SimpleNamespace) -> None:
+    twice: Any = SimpleNamespace(size=lambda base: 2.0, active=lambda base: 1.5)
+    costs = [{"cost": "active_parameters"}, {"cost": "parameters"}]
+    aims = Objectives(made.campaign(costs=costs, mode="tradeoff"), known(made), size=Size((5, 5)))
+    assert aims.directions == ("maximize", "minimize", "minimize")
+    mine = made.outcome(0.5, 2.0)
+    values = aims.values(mine, twice)
+    assert values == (aims.quality(mine), 1.5, 2.0)
+    assert aims.mean(values) == values[0]
+    cheap = aims.values(made.outcome(0.4, 2.0))
+    worse = aims.values(made.outcome(0.4, 2.0), twice)
+    assert [front for _, front in aims.order([values, cheap, worse], [(), (), ()])] == [0, 0, 1]
+
+
+def test_constraints_are_on_costs_too(made: SimpleNamespace) -> None:
+    twice: Any = SimpleNamespace(size=lambda base: 2.0, active=lambda base: 1.5)
+    keep = [{"cost": "parameters", "at_most": 1.6}, {"cost": "active_parameters", "at_most": 1.6}]
+    aims = Objectives(made.campaign(keep=keep), known(made), size=Size((5, 5)))
+    assert aims.violations(made.outcome(0.5), twice) == pytest.approx((0.25, -0.0625))
+    assert feasible(aims.violations(made.outcome(0.5)))
+    assert aims.asked_costs == ("parameters", "active_parameters")
+    aims.check()
+    silent = References(base=made.outcome(0.1, cost=Cost(1.0, 1.0, 4, 0)))
+    tokens = made.campaign(keep=[{"cost": "generated_tokens", "at_most": 2}])
+    with pytest.raises(CampaignError, match="the base spent none") as refused:
+        Objectives(tokens, silent).check()
+    assert refused.value.field == "keep.0.cost"

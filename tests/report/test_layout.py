@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from evomerge.candidate import Merge, Size
 from evomerge.candidate.trial import Failure, FailureKind, Outcome
 from evomerge.report.grid import difference, number, short_names, with_p
 from evomerge.report.layout import layout
@@ -193,3 +194,51 @@ def test_numbers() -> None:
     shown = "+0.250 (-0.500 to +1.000), p = 0.012 (exact McNemar, 12 items, Holm-corrected)"
     assert with_p(test, 0.0123) == shown
     assert "p < 0.0001" in with_p(test, 1e-5)
+
+
+def test_what_models_take_is_shown_where_it_tells_them_apart(
+    make_store: Callable[..., Store], lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = Size((30, 30), 40)
+    store = make_store(facts={"size": size.to_json(), "prompts": {}})
+    lab.fill(store)
+    alike = leaderboard(store)
+    assert "parameters" not in layout(alike, "select").headers
+    base, *_, winner = alike.to_json()["rows"]
+    assert base["serving"] == winner["serving"]
+    assert base["serving"] == {
+        "parameters": 100,
+        "active_parameters": 100,
+        "bytes": 200,
+        "relative_parameters": 1.0,
+        "relative_active": 1.0,
+    }
+    monkeypatch.setattr(Merge, "size", lambda self, base: 3.0 if self == lab.recipe() else 1.0)
+    monkeypatch.setattr(Merge, "active", lambda self, base: 1.0)
+    first, *rows = leaderboard(store).rows
+    grown = replace(alike, rows=(replace(first, serving=alike.rows[0].serving), *rows))
+    grid = layout(grown, "select")
+    assert grid.headers[-1] == "parameters"
+    assert "active parameters" not in grid.headers
+    texts = {line.cells[-1].text for line in grid.lines}
+    assert texts == {"1.000", "3.000"}
+    assert any(note.startswith("parameters: all weights, relative") for note in grid.notes)
+
+
+def test_a_constraint_on_a_cost_is_said(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    store = make_store(keep=[{"cost": "generated_tokens", "at_most": 1.5}])
+    lab.fill(store)
+    board = leaderboard(store)
+    grid = layout(board, "select")
+    assert grid.headers[-1] == "generated tokens"
+    assert any(
+        note.startswith(
+            "keep generated tokens: at most 1.5 times the base's (select 1.500, trial 1 has"
+        )
+        for note in grid.notes
+    )
+    (constraint,) = board.to_json()["constraints"]
+    assert constraint["cost"] == "generated_tokens"
+    assert "task" not in constraint

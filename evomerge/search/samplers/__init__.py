@@ -39,7 +39,7 @@ def sampler_class(campaign: Campaign) -> type[Sampler]:
             field="search.sampler",
         )
     kind = SAMPLERS[name]
-    if campaign.mode == "pareto" and not kind.several_objectives:
+    if campaign.mode != "mean" and not kind.several_objectives:
         others = [other for other, one in SAMPLERS.items() if one.several_objectives]
         raise CampaignError(
             f"{name} searches one value, and a Pareto front has several; use {', '.join(others)}, "
