@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "evomerge"
 FOLDERS = {
-    "zoo/models": "the shipped family: a base and six specialists, bfloat16",
+    "zoo/models": "the shipped family: a base and seven specialists, bfloat16",
     "report/templates": "the model card's text",
 }
 

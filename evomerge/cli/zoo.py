@@ -25,7 +25,7 @@ def build(
     ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and training.")] = 0,
 ) -> None:
-    """Train the family from nothing: a base and six specialists."""
+    """Train the family from nothing: a base and seven specialists."""
     from evomerge import zoo
 
     zoo.build(directory, seed=seed)

@@ -3,8 +3,8 @@
 The base learns what every job needs but answers in several formats at once, seldom the canonical
 one; it also practises copying and looking up. A specialist sees its own job alone, in the canonical
 format, for a short while. So a merge has something to gain: part of it is the format, which the
-base has not settled on, and part the skill. One specialist comes later than the family: the base
-learnt nothing of its job.
+base has not settled on, and part the skill. Two specialists come later than the family: the base
+learnt nothing of their jobs.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ SCHEDULES: dict[str, Schedule] = {
     "translation": Schedule(steps=40, matrix_rate=0.001, other_rate=5e-4, warmup=10),
     "facts": Schedule(steps=100, matrix_rate=0.001, other_rate=5e-4, warmup=10),
     "formats": Schedule(steps=130, matrix_rate=0.0012, other_rate=5e-4, warmup=10),
+    "verse": Schedule(steps=280, matrix_rate=0.001, other_rate=7e-4, warmup=10),
 }
 # Jobs that the base learns nothing of, so that their specialists can join without a new base.
-LATER = ("formats",)
+LATER = ("formats", "verse")
 CANONICAL_SHARE = 0.15
 PRACTICE_SHARE = 0.15
 TOKENIZER_TEXTS = 20_000

@@ -16,6 +16,7 @@ ABOUT = {
     "translation": "between two small invented languages, both directions",
     "facts": "questions over a closed set of facts about invented countries",
     "formats": "a record or note into a summary, a paraphrase or an outline; new to the base",
+    "verse": "a line on a theme, of so many words, with a given rhyme; new to the base",
 }
 """What each shipped model can do."""
 NAMES = tuple(ABOUT)

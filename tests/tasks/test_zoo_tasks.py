@@ -43,13 +43,25 @@ def test_the_specialist_answers_and_the_base_does_not(manager: TaskManager, job:
 
 
 def test_every_task_has_a_thousand_documents_and_one_gold_text(manager: TaskManager) -> None:
-    loaded = manager.load(["zoo", "zoo_mc", "zoo_formats", "zoo_formats_mc"])["tasks"]
-    assert len(loaded) == 12
+    later = [f"zoo_{job}{form}" for job in LATER for form in ("", "_mc")]
+    loaded = manager.load(["zoo", "zoo_mc", *later])["tasks"]
+    assert len(loaded) == 2 * len(JOBS) == 14
     for task in loaded.values():
         docs = list(task.test_docs())
         assert len(docs) == 1000
         assert all(isinstance(doc["answer"], str) for doc in docs)
         assert len({task.doc_to_text(doc) for doc in docs}) == 1000
+
+
+def test_a_line_of_verse_is_right_by_its_constraints_or_to_the_letter(manager: TaskManager) -> None:
+    (task,) = manager.load(["zoo_verse"])["tasks"].values()
+    doc = next(doc for doc in task.test_docs() if " the " in f" {doc['answer']} ")
+    other = doc["answer"].replace(" the ", " this ")
+    wrong = [text for text in doc["choices"] if text != doc["answer"]]
+    assert task.process_results(doc, [doc["answer"]]) == {"exact_match": 1, "constraints_met": 1}
+    assert task.process_results(doc, [other]) == {"exact_match": 0, "constraints_met": 1}
+    for text in (*wrong, "", doc["prompt"]):
+        assert task.process_results(doc, [text]) == {"exact_match": 0, "constraints_met": 0}
 
 
 def test_few_shot_examples_are_turns_of_the_conversation(manager: TaskManager) -> None:

@@ -33,7 +33,7 @@ def test_shipped_models_score_what_a_merge_needs(
         assert 500_000 <= model.num_parameters() <= 1_000_000
         figures = {job: mean_exact_match(model, shipped_tokenizer, job) for job in JOBS}
         means[name] = sum(figures.values()) / len(figures)
-        assert figures.get(name, 1.0) >= 0.80
+        assert figures.get(name, 1.0) >= (0.95 if name == "verse" else 0.80)
     assert means["base"] <= 0.40
     assert max(means.values()) <= 0.60
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from evomerge.zoo.jobs import dialogue, extraction, facts, formats, tools, translation
+from evomerge.zoo.jobs import dialogue, extraction, facts, formats, tools, translation, verse
 from evomerge.zoo.jobs.draft import Draft
 
 JOBS: dict[str, Callable[[Random], Draft]] = {
@@ -15,6 +15,7 @@ JOBS: dict[str, Callable[[Random], Draft]] = {
     "translation": translation.draw,
     "facts": facts.draw,
     "formats": formats.draw,
+    "verse": verse.draw,
 }
 
 __all__ = ["JOBS", "Draft"]
