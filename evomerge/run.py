@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from evomerge.candidate.trial import (
-    Entry,
-    Job,
-    Outcome,
-    Race,
-    Split,
-    TargetJob,
-    Targets,
-    TargetsFound,
-)
+from evomerge.candidate.trial import Entry, Race, Targets
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
 from evomerge.kinds import kind_of
@@ -27,7 +18,7 @@ from evomerge.preflight.answers import answered, without_tasks
 from evomerge.preflight.check import Preflight, preflight
 from evomerge.preflight.facts import facts_of, refuse_changes
 from evomerge.preflight.warm_start import first_points
-from evomerge.progress import Display, NoDisplay, Pace
+from evomerge.progress import Display, NoDisplay
 from evomerge.report.card import model_card
 from evomerge.report.failures import why_nothing_scored
 from evomerge.report.formats import render
@@ -36,19 +27,18 @@ from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.report.notes import zero_notes
 from evomerge.result import Result
 from evomerge.scoring import gold_count
+from evomerge.search.bench import Bench
 from evomerge.search.history import Known
 from evomerge.search.loop import explore
 from evomerge.search.racing import race_of, unbounded
 from evomerge.search.samplers import sampler_class
 from evomerge.search.selection import choose_winner, compared_baselines, pick_finalists
 from evomerge.search.study import Study
-from evomerge.search.teachers import from_bytes, key_of, teacher_jobs, to_bytes
+from evomerge.search.teachers import teacher_jobs
 from evomerge.space import Baseline
 from evomerge.store import TASKS, Store, refuse_existing
-from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, TEACHER_DIVERGENCE
 from evomerge.workers import Pool, Started, WorkerSetup, open_pool
 from evomerge.workers.imports import import_quickly
-from evomerge.workers.pool import in_turn
 
 
 def search(
@@ -171,7 +161,7 @@ def _run(store: Store, ready: Preflight, pool: Pool, display: Display) -> Result
     store.finish(False)
     import_quickly("scipy.stats")  # the reports' and some samplers', while workers load
     pool.wait_ready()
-    bench = _Bench(store, ready, pool, display)
+    bench = Bench(store, ready.campaign, ready.items, pool, display)
     baselines = ready.space.baselines()
     if bench.score("parents and baselines", _candidates(baselines), "search"):
         board = leaderboard(store)
@@ -209,7 +199,7 @@ def _known(store: Store, baselines: Sequence[Baseline]) -> list[Known]:
     """Return parents and naive merges that were scored, each with its point where it has one."""
     scored = [(row, store.evaluation(row.key, "search")) for row in baselines]
     return [
-        Known(outcome, row.params)
+        Known(outcome, row.params, row.candidate)
         for row, outcome in scored
         if outcome is not None and outcome.failure is None
     ]
@@ -222,7 +212,7 @@ def _gold_counts(ready: Preflight) -> dict[str, int]:
 
 
 def _targets(
-    ready: Preflight, store: Store, bench: _Bench, counts: Mapping[str, int]
+    ready: Preflight, store: Store, bench: Bench, counts: Mapping[str, int]
 ) -> dict[str, Targets]:
     """Return what each task's teacher says of its search items, computed once a campaign."""
     jobs = teacher_jobs(ready.campaign, store.evaluations(), ready.items.higher_is_better)
@@ -241,7 +231,7 @@ def _race(ready: Preflight, aims: Objectives, display: Display) -> Race | None:
 
 
 def _selected(
-    ready: Preflight, study: Study, store: Store, bench: _Bench, baselines: Sequence[Baseline]
+    ready: Preflight, study: Study, store: Store, bench: Bench, baselines: Sequence[Baseline]
 ) -> Entry:
     """Score finalists on `select`, and make the best of all that were ever scored there the winner."""
     chosen, copies = pick_finalists(
@@ -266,89 +256,6 @@ def _selected(
 
 def _candidates(rows: Iterable[Baseline]) -> list[Entry]:
     return [row.entry for row in rows]
-
-
-class _Bench:
-    """Scores rows that are not trials, all at once, each once."""
-
-    def __init__(self, store: Store, ready: Preflight, pool: Pool, display: Display) -> None:
-        self.store, self.pool, self.display = store, pool, display
-        self.campaign, self.items = ready.campaign, ready.items
-
-    def metrics(self, split: Split, told: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
-        """The searched metric; on select and holdout the reported one, and divergences, beside it.
-
-        On select also the gold answers' likelihood, by which it is decided how far a descent goes.
-
-        `told`: tasks of whose items a teacher's word is known.
-        """
-        final = split != "search"
-        likelihoods = self._likelihoods() if split == "select" else ()
-        return {
-            goal.task: tuple(
-                dict.fromkeys(
-                    [
-                        goal.metric,
-                        *([goal.report] * final),
-                        *([GOLD_LOGLIKELIHOOD] * (goal.task in likelihoods)),
-                        *([TEACHER_DIVERGENCE] * (goal.task in told)),
-                    ]
-                )
-            )
-            for goal in self.campaign.objectives
-        }
-
-    def score(self, stage: str, candidates: Iterable[Entry], split: Split) -> int:
-        """Score what the store does not hold yet, and record it; return how many that were."""
-        missing = [one for one in candidates if self.store.evaluation(one.key, split) is None]
-        if not missing:
-            return 0
-        told = self.told(self._divergences(split))
-        metrics = self.metrics(split, told)
-        pace = Pace(self.display, stage, len(missing))
-        jobs = [Job(one, split, metrics, targets=told) for one in missing]
-        for job, outcome in in_turn(self.pool, jobs):
-            if isinstance(job, Job) and isinstance(outcome, Outcome):
-                self.store.record(job, outcome)
-                pace.step(failed=outcome.failure is not None)
-        return len(missing)
-
-    def told(self, jobs: Sequence[TargetJob]) -> dict[str, Targets]:
-        """Let teachers read items, once a campaign, and return what they say: task → targets."""
-        arrays = self.store.arrays
-        asked = [job for job in jobs if not arrays.has(key_of(job))]
-        pace = Pace(self.display, "teachers", len(asked)) if asked else None
-        for job, found in in_turn(self.pool, asked):
-            assert isinstance(job, TargetJob)
-            assert isinstance(found, TargetsFound)
-            if found.failure is None:
-                arrays.keep(key_of(job), to_bytes(found.targets))
-            else:
-                self.display.say(f"{job.name} says nothing: {found.failure.reason}")
-            if pace is not None:
-                pace.step(failed=found.failure is not None)
-        known = [job for job in jobs if arrays.has(key_of(job))]
-        return {job.task: from_bytes(arrays.get(key_of(job))) for job in known}
-
-    def _likelihoods(self) -> list[str]:
-        """Return the tasks whose select items all have a gold answer, if the sampler descends at all."""
-        if not sampler_class(self.campaign).needs_gold:
-            return []
-        tasks = [goal.task for goal in self.campaign.objectives]
-        return [task for task in tasks if not self.items.gold_faults(task, "select")]
-
-    def _divergences(self, split: Split) -> list[TargetJob]:
-        """Return what teachers are asked so that models' divergence from them is reported."""
-        if split == "search" or self.campaign.scorer.backend != "resident":
-            return []
-        tasks = [
-            goal.task
-            for goal in self.campaign.objectives
-            if goal.report == TEACHER_DIVERGENCE
-            or (goal.prompts is not None and not self.items.gold_faults(goal.task, split))
-        ]
-        better = self.items.higher_is_better
-        return teacher_jobs(self.campaign, self.store.evaluations(), better, split, tasks)
 
 
 def _save(store: Store, winner: Entry, board: Leaderboard, display: Display) -> None:
@@ -389,4 +296,5 @@ def setup_of(ready: Preflight) -> WorkerSetup:
         allow_unsafe_code=campaign.scorer.allow_unsafe_code,
         methods=campaign.space.method,
         vocabulary=ready.family.family.vocabulary,
+        whole_models=ready.space.needs.whole_models,
     )

@@ -54,6 +54,11 @@ class Candidate(Protocol):
         """Return the arrays that its text names by their digests: digest → bytes."""
         return {}
 
+    @property
+    def scored_members(self) -> Mapping[str, Candidate]:
+        """The members, by name, whose own scores it learns from or answers by; none of most kinds."""
+        return {}
+
     def file(self) -> str:
         """Return it as the file that lies beside a saved model."""
         return dump(json.loads(self.text()))

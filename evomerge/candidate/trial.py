@@ -122,6 +122,8 @@ class Target:
     rest: np.ndarray[Any, np.dtype[np.float16]] | None = None
 
 
+Values = Mapping[str, Sequence[float]]
+"""Task → a value for each of its items."""
 Targets = Sequence[Target | None]
 """One an item with a gold answer; None where the teacher itself is wrong, so that its word is not taken."""
 
@@ -137,6 +139,9 @@ class Job:
         race: None: all items are scored. Only on `search`: the other splits stay unbiased.
         targets: Task → what its teacher says of each of the split's items, wrong or not; needed where
             `teacher_divergence` is asked for.
+        known: Member of the candidate → task → of each search item, in their order, the value of the
+            searched metric, signed so that more is better; for what a candidate learns.
+        scored: Member of the candidate → task → its scores on the split, so that nothing is scored twice.
 
     Raises:
         ValueError: A race on another split.
@@ -147,6 +152,8 @@ class Job:
     metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     race: Race | None = None
     targets: Mapping[str, Targets] = field(default_factory=dict)
+    known: Mapping[str, Values] = field(default_factory=dict)
+    scored: Mapping[str, Mapping[str, TaskScores]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.race is not None and self.split != "search":
@@ -272,6 +279,9 @@ class Outcome:
         cost: What it took, failures too.
         worker: Who did it, such as `node/pid`.
         pruned: None when all items were scored.
+        candidate: With what it has learnt, where it learns; it takes the place of the job's.
+        routes: Task → of each item which of the candidate's `scored_members` answered it, by position;
+            empty where one model answers all.
     """
 
     scores: Mapping[str, TaskScores] = field(default_factory=dict)
@@ -279,6 +289,8 @@ class Outcome:
     cost: Cost = field(default_factory=Cost)
     worker: str = ""
     pruned: Pruned | None = None
+    candidate: Candidate | None = None
+    routes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 
 from evomerge.candidate import Arrays, Candidate, no_arrays
 from evomerge.errors import CampaignError, nearest
-from evomerge.kinds.kind import Builder, Kind, SearchSpace
+from evomerge.kinds.kind import Builder, ItemPrompts, Kind, Part, SearchSpace
 from evomerge.kinds.merge import MergeKind
 
 KINDS: dict[str, Kind] = {"merge": MergeKind()}
@@ -50,4 +50,14 @@ def read(text: str, arrays: Arrays = no_arrays) -> Candidate:
     return kind_named(data.pop("kind")).read(data, arrays)
 
 
-__all__ = ["KINDS", "Builder", "Kind", "SearchSpace", "kind_named", "kind_of", "read"]
+__all__ = [
+    "KINDS",
+    "Builder",
+    "ItemPrompts",
+    "Kind",
+    "Part",
+    "SearchSpace",
+    "kind_named",
+    "kind_of",
+    "read",
+]

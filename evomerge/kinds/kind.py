@@ -6,12 +6,13 @@ needs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from evomerge.candidate import Arrays, Candidate, Coefficients, no_arrays
+from evomerge.candidate import Arrays, Candidate, Coefficients, Merge, no_arrays
 from evomerge.errors import MergeError
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from evomerge import config
     from evomerge.candidate.merge import Own
     from evomerge.candidate.tables import Array
-    from evomerge.candidate.trial import Gradients
+    from evomerge.candidate.trial import Gradients, Split, Values
     from evomerge.merge.checkpoint import Checkpoint
     from evomerge.merge.live import LiveModel
-    from evomerge.space import Baseline, Family, Space
+    from evomerge.space import Baseline, Family, Needs, Space
 
 Point = Mapping[str, float]
 NumberTables = tuple["Mapping[str, Own]", "Mapping[str, Array]"]
@@ -48,8 +49,27 @@ class SearchSpace(Protocol):
         """The space of merges whose points choose a method or experts; None: all numbers always count."""
         return None
 
-    def candidate(self, params: Point, coefficients: Coefficients | None = None) -> Candidate:
-        """Return the candidate of a point; `coefficients` as in `Merge`, where `takes_rows`."""
+    @property
+    def needs(self) -> Needs:
+        """What candidates need beyond what merges need."""
+        from evomerge.space.needs import Needs
+
+        return Needs()
+
+    def candidate(
+        self,
+        params: Point,
+        coefficients: Coefficients | None = None,
+        best: Merge | None = None,
+    ) -> Candidate:
+        """Return the candidate of a point.
+
+        Args:
+            params: A value for each of `distributions`.
+            coefficients: As in `Merge`, where `takes_rows`.
+            best: The best of the merges, parents among them, that the campaign has scored so far, for
+                candidates that are made over it; None: none is known.
+        """
 
     @property
     def takes_rows(self) -> bool:
@@ -68,8 +88,62 @@ class SearchSpace(Protocol):
         return None
 
 
+class ItemPrompts(Protocol):
+    """The prompts of a campaign's items, as the models read them."""
+
+    def tokens(self, split: Split) -> Mapping[str, Sequence[tuple[int, ...]]]:
+        """Return of each task's items, in the order of `Items.ids`, what stands before the answer.
+
+        The prompt of a task that generates; the context that the choices have in common; of a text that
+        is only read the token that it begins behind.
+        """
+
+
+@dataclass(frozen=True)
+class Part:
+    """Items of a split that one member of a candidate answers.
+
+    Attributes:
+        member: Its name among the candidate's `scored_members`.
+        candidate: The member.
+        positions: Task → which of its items, by position among `Items.ids`, ascending.
+    """
+
+    member: str
+    candidate: Merge
+    positions: Mapping[str, tuple[int, ...]]
+
+
 class Builder(Protocol):
     """Builds the candidates of one kind on one worker; opened once there."""
+
+    def fitted(
+        self,
+        candidate: Any,  # noqa: ANN401 - of the builder's kind
+        known: Mapping[str, Values],
+    ) -> Candidate:
+        """Return a candidate with what it learns from the prompts of the search items.
+
+        One that has learnt is returned as it is, so that what is stored, saved and loaded is what was
+        scored.
+
+        Args:
+            candidate: Of this kind.
+            known: As of `Job`.
+
+        Raises:
+            MergeError: It cannot learn, for want of scores or prompts.
+        """
+        found: Candidate = candidate
+        return found
+
+    def parts(
+        self,
+        candidate: Any,  # noqa: ANN401 - of the builder's kind
+        split: Split,
+    ) -> Sequence[Part] | None:
+        """Return which member answers which items of a split, each item once; None: `build` answers all."""
+        return None
 
     def build(self, candidate: Any) -> nn.Module:  # noqa: ANN401 - of the builder's kind
         """Return the model of a candidate, until the next one is built.
@@ -130,11 +204,12 @@ class Kind(Protocol):
     def read(self, data: Mapping[str, Any], arrays: Arrays = no_arrays) -> Candidate:
         """Return the candidate of the fields of its `text`; `arrays` gives what it names by digest."""
 
-    def opened(self, live: LiveModel) -> Builder:
+    def opened(self, live: LiveModel, prompts: ItemPrompts | None = None) -> Builder:
         """Return the builder of a worker.
 
         Args:
             live: The resident models, and one module that merges are written into.
+            prompts: Of the campaign's items; None where nothing is scored, or no prompts are known.
         """
 
     def content(

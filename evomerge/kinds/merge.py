@@ -11,7 +11,7 @@ from evomerge import config
 from evomerge.candidate import Arrays, Merge, no_arrays
 from evomerge.config.faults import at_field
 from evomerge.errors import CampaignError, RecipeError, nearest
-from evomerge.kinds.kind import Builder, Kind, NumberTables
+from evomerge.kinds.kind import Builder, ItemPrompts, Kind, NumberTables
 from evomerge.merge.methods import METHODS, Parameter, method
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class MergeKind(Kind):
         """Return the merge of the fields of its text."""
         return Merge.read(data, arrays)
 
-    def opened(self, live: LiveModel) -> Builder:
+    def opened(self, live: LiveModel, prompts: ItemPrompts | None = None) -> Builder:
         """Return what writes merges into the live model."""
         return _Builder(live)
 

@@ -157,6 +157,7 @@ def memory_of(ready: Preflight, machine: Here, sharing: Sharing) -> MemoryPlan |
         if not machine.gpus:
             return None
         device = min(machine.gpus)
-    sizes = sizes_of(ready.family.checkpoints, ITEMSIZES[campaign.models.dtype])
+    itemsize, live = ITEMSIZES[campaign.models.dtype], ready.space.needs.whole_models
+    sizes = sizes_of(ready.family.checkpoints, itemsize, live)
     methods = [METHODS[name] for name in campaign.space.method]
     return plan_memory(sizes, Machine(machine.host, machine.host_free, device), sharing, methods)

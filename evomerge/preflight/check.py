@@ -16,6 +16,7 @@ from evomerge.preflight.teachers import asked, check_teachers, folder_of, reques
 from evomerge.preflight.typos import check_names
 from evomerge.scoring import open_backend
 from evomerge.search.samplers import sampler_class
+from evomerge.space import Needs
 from evomerge.tasks import Items, Prompts, PromptStyle, SplitPlan, TaskRequest, load_items
 from evomerge.tasks.metrics import TEACHER_DIVERGENCE
 
@@ -101,6 +102,7 @@ def _preflight(campaign: Campaign, answers: Path | None) -> Preflight:
         requests = requests_of(campaign, folder)
         items = _load_items(campaign, family, requests, plan, prompt)
     check_teachers(campaign, family, items)
+    check_needs(campaign, space.needs, items)
     campaign = with_sampler(campaign, space, items)
     check_race(campaign, items)
     check_weights(family)  # reads all of it, so after all that is told by less
@@ -133,6 +135,23 @@ def check_budget(campaign: Campaign) -> None:
             f"found {budget}, expected {each} or more: so many items are scored for one trial",
             field="search.item_evaluations",
         )
+
+
+def check_needs(campaign: Campaign, needs: Needs, items: Items) -> None:
+    """Check that scorer and metrics give what candidates learn from. Raises CampaignError."""
+    if needs.prompts and campaign.scorer.backend != "resident":
+        raise CampaignError(
+            f'found "{campaign.scorer.backend}", but these candidates learn from prompts, which only the '
+            "resident scorer reads; leave it out",
+            field="scorer.backend",
+        )
+    for position, goal in enumerate(campaign.objectives):
+        fault = items.race_fault(goal.task, goal.metric) if needs.scores else None
+        if fault is not None:
+            raise CampaignError(
+                f"{fault}, and these candidates learn from such a number; take another metric",
+                field=f"objectives.{position}.metric",
+            )
 
 
 def _load_items(

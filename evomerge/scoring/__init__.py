@@ -1,15 +1,17 @@
 """A module × items → per-item scores and losses, by a backend: the very numbers of lm-eval."""
 
+from evomerge.scoring.answering import Scored
 from evomerge.scoring.backends import BACKENDS, Backend, backend_type, open_backend
 from evomerge.scoring.item_loss import Losses, gold_count
 from evomerge.scoring.resident_lm import ResidentLM
-from evomerge.scoring.scorer import Scored, Scorer
+from evomerge.scoring.scorer import MemberPart, Scorer
 from evomerge.scoring.table import lm_eval_results, lm_eval_table
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "Losses",
+    "MemberPart",
     "ResidentLM",
     "Scored",
     "Scorer",

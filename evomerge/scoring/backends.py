@@ -13,8 +13,9 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from evomerge.candidate.trial import Split
+from evomerge.scoring.answering import Scored
 from evomerge.scoring.lm_eval_backend import LmEvalBackend
-from evomerge.scoring.scorer import Scored, Scorer
+from evomerge.scoring.scorer import Scorer
 from evomerge.tasks.items import Items
 
 

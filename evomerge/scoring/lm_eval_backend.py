@@ -21,7 +21,7 @@ from lm_eval.models.huggingface import HFLM
 
 from evomerge.candidate.trial import Split
 from evomerge.errors import TaskError
-from evomerge.scoring.scorer import Scored, gold_probability
+from evomerge.scoring.answering import Scored, gold_probability
 from evomerge.tasks.items import Items
 from evomerge.tasks.metrics import GOLD_EXACT_MATCH, GOLD_PROBABILITY
 from evomerge.tasks.rendering import Leaf

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from evomerge.candidate.trial import Split, Target, Targets, TaskScores
-from evomerge.inference.batches import Batch
-from evomerge.inference.divergence import Divergence
 from evomerge.inference.drafts import Drafts
-from evomerge.inference.encoding import Encoder, Reading
+from evomerge.inference.encoding import Encoder
 from evomerge.inference.engine import Engine
-from evomerge.inference.generation import Prompt
-from evomerge.inference.loss import Question, item_divergences
+from evomerge.scoring.answering import LeafPart, Scored, answer
 from evomerge.scoring.item_loss import ItemLoss
-from evomerge.scoring.tokenised import TokenisedLeaf, generation_prompt
+from evomerge.scoring.tokenised import TokenisedLeaf, TokenisedPrompts, generation_prompt
 from evomerge.tasks.items import Items
-from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, GOLD_PROBABILITY, TEACHER_DIVERGENCE
+from evomerge.tasks.metrics import TEACHER_DIVERGENCE
 from evomerge.tasks.rendering import Leaf
 from evomerge.tasks.scores import Asked, LeafValues, assemble
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Scores on one split."""
+class MemberPart:
+    """Items that one of several modules answers."""
 
-    tasks: Mapping[str, TaskScores]  # requested task or group → scores
-    subtasks: Mapping[str, TaskScores]  # task of a requested group → scores
-    generated_tokens: int  # tokens that were generated
-    items: int  # items that were scored
+    build: Callable[
+        [], nn.Module
+    ]  # makes the module as it is to be scored; called when it is its turn
+    positions: Mapping[str, Sequence[int]]  # task → which of its items, by position, ascending
+    # Task → the module's scores on all items of the split, all metrics among them, where they are known
+    scored: Mapping[str, TaskScores] = field(default_factory=dict)
 
 
 class Scorer:
@@ -160,6 +157,50 @@ class Scorer:
         asked = self._asked(split, metrics)
         yield from self._scored(self.engine(module), split, asked, targets, blocks, 0)
 
+    def score_parts(
+        self,
+        parts: Sequence[MemberPart],
+        split: Split,
+        metrics: Mapping[str, tuple[str, ...]],
+        *,
+        targets: Mapping[str, Targets] = MappingProxyType({}),
+    ) -> Scored:
+        """Score several modules together, each on items of its own. Raises as `score` does.
+
+        Args:
+            parts: Who answers what; together every item of `metrics`' tasks once.
+            split: Which items.
+            metrics: As `score_in_blocks` takes them.
+            targets: As `score` takes them.
+
+        Returns:
+            Each item's values are those of the module that answers it, aggregated as one model's.
+        """
+        asked = self._asked(split, metrics)
+        found = self._leaf_values(split, asked)
+        generated = 0
+        for part in parts:
+            for task in part.scored:
+                _take(found[task], part.positions[task], part.scored[task])
+            rest = {task: own for task, own in part.positions.items() if task not in part.scored}
+            if any(rest.values()):
+                engine = self.engine(part.build())
+                said = self._said(engine, split, {task: asked[task] for task in rest}, targets)
+                generated += answer(engine, self._parts(engine, found, said, rest))
+        tasks, subtasks = assemble(self._items, asked, found)
+        for (
+            task,
+            scores,
+        ) in tasks.items():  # of single items it is not known, and cuts are all alike
+            cut = [each.scored[task].truncated for each in parts if task in each.scored]
+            tasks[task] = replace(scores, truncated=max(scores.truncated, *cut, 0))
+        return Scored(tasks, subtasks, generated, sum(len(each.items) for each in tasks.values()))
+
+    def prompts(self, module: nn.Module) -> TokenisedPrompts:
+        """Return the prompts of the items, as a module reads them."""
+        encoder = self.engine(module).encoder
+        return TokenisedPrompts(self._items, lambda leaf: self.tokenised(encoder, leaf))
+
     def write(
         self, module: nn.Module, prompts: Sequence[str], max_tokens: int, until: Sequence[str]
     ) -> list[str]:
@@ -208,71 +249,52 @@ class Scorer:
         blocks: Sequence[Mapping[str, Sequence[int]]],
         iterations: int,
     ) -> Iterator[Scored]:
-        found = {
+        found, said = self._leaf_values(split, asked), self._said(engine, split, asked, targets)
+        generated = items = 0
+        for block in blocks:
+            parts = self._parts(engine, found, said, block)
+            generated += answer(engine, parts)
+            items += sum(len(part.positions) for part in parts)
+            yield Scored(*assemble(self._items, asked, found, iterations), generated, items)
+
+    def _leaf_values(self, split: Split, asked: Mapping[str, Asked]) -> dict[str, list[LeafValues]]:
+        return {
             task: [LeafValues(leaf, metrics) for leaf in self._items.leaves(task, split)]
             for task, metrics in asked.items()
         }
-        said = {
+
+    def _said(
+        self,
+        engine: Engine,
+        split: Split,
+        asked: Mapping[str, Asked],
+        targets: Mapping[str, Targets],
+    ) -> dict[str, list[Target]]:
+        """Return what teachers say of each task's items, where that is asked for."""
+        return {
             task: self.loss.checked_targets(engine, task, split, targets.get(task))
             for task, metrics in asked.items()
             if TEACHER_DIVERGENCE in (metrics.golds or ())
         }
-        generated = items = 0
-        for block in blocks:
-            parts = [
-                _Part(
-                    self.tokenised(engine.encoder, values.leaf),
-                    values,
-                    positions,
-                    said.get(task, ())[first : first + len(values.leaf.docs)],
-                )
-                for task, leaves in found.items()
-                for values, positions, first in _shared_out(leaves, block.get(task, ()))
-                if positions
-            ]
-            generated += _answer(engine, parts)
-            items += sum(len(part.positions) for part in parts)
-            yield Scored(*assemble(self._items, asked, found, iterations), generated, items)
 
-
-@dataclass(frozen=True)
-class _Part:
-    """Documents of one leaf that are scored together with others'."""
-
-    tokenised: TokenisedLeaf
-    values: LeafValues
-    positions: Sequence[int]
-    targets: Sequence[Target]  # one a document where a teacher is asked for, else none
-
-    @property
-    def reads_requests(self) -> bool:
-        choices = GOLD_PROBABILITY in self.values.golds or TEACHER_DIVERGENCE in self.values.golds
-        needed = self.values.requests or choices
-        return needed and not self.tokenised.writes
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for parts that read and write the same."""
-        values = self.values
-        return (id(values.leaf), values.requests, bool(values.golds), self.reads_requests)
-
-    def prompts(self) -> list[Prompt]:
-        if not (self.values.requests and self.tokenised.writes):
-            return []
-        return [self.tokenised.prompts[position] for position in self.positions]
-
-    def readings(self, position: int) -> list[Reading]:
-        """Return what is read of one document."""
-        if self.reads_requests:
-            return [each for of_request in self.tokenised.requests[position] for each in of_request]
-        return list(self.tokenised.golds[position]) if self.values.golds else []
-
-    def taught(self) -> list[tuple[Question, Target]]:
-        """Return the documents' questions with what a teacher says of them; empty without a teacher."""
-        if not self.targets:
-            return []
-        found = [(self.tokenised.questions[n], self.targets[n]) for n in self.positions]
-        return [(question, target) for question, target in found if question is not None]
+    def _parts(
+        self,
+        engine: Engine,
+        found: Mapping[str, Sequence[LeafValues]],
+        said: Mapping[str, Sequence[Target]],
+        block: Mapping[str, Sequence[int]],
+    ) -> list[LeafPart]:
+        return [
+            LeafPart(
+                self.tokenised(engine.encoder, values.leaf),
+                values,
+                positions,
+                said.get(task, ())[first : first + len(values.leaf.docs)],
+            )
+            for task, leaves in found.items()
+            for values, positions, first in _shared_out(leaves, block.get(task, ()))
+            if positions
+        ]
 
 
 def _shared_out(
@@ -286,109 +308,12 @@ def _shared_out(
         first = stop
 
 
-def _answer(engine: Engine, parts: Sequence[_Part]) -> int:
-    """Score the documents of all parts in one go; return how many tokens were generated."""
-    readings, prompts, batches = _planned(engine, parts)
-    told = {
-        id(reading): target
-        for part in parts
-        for question, whole in part.taught()
-        for reading, target in zip(question.readings, question.by_reading(whole), strict=True)
-    }
-    divergence = Divergence([told.get(id(reading)) for reading in readings])
-    with torch.inference_mode():
-        sums, greedy = engine.read(batches, len(readings), divergence if told else None)
-        written = engine.write(prompts)
-    stopping = engine.encoder.stopping
-    texts = (
-        stopping.text(each, prompt.rule) for each, prompt in zip(written, prompts, strict=True)
-    )
-    found = zip(sums.tolist(), greedy.tolist(), divergence.sums(sums).tolist(), strict=True)
-    answers = {id(reading): answer for reading, answer in zip(readings, found, strict=True)}
-    for part in parts:
-        cut = [any(each.truncated for each in part.readings(n)) for n in part.positions]
-        own = part.prompts()
-        for index, prompt in enumerate(own):
-            cut[index] |= prompt.truncated
-        responses = [[[next(texts)]] for _ in own] or _responses(part, answers)
-        golds = {name: _golds(part, name, answers) for name in part.values.golds}
-        part.values.add(part.positions, responses, golds, sum(cut))
-    return sum(map(len, written))
-
-
-def _planned(
-    engine: Engine, parts: Sequence[_Part]
-) -> tuple[list[Reading], list[Prompt], list[Batch]]:
-    """Lay out batches; those of whole leaves are kept, those of a race's blocks never come again."""
-    whole = all(len(part.positions) == len(part.values.leaf.docs) for part in parts)
-    key = tuple(part.key for part in parts)
-    if whole and key in engine.plans:
-        return cast("tuple[list[Reading], list[Prompt], list[Batch]]", engine.plans[key])
-    readings = [each for part in parts for n in part.positions for each in part.readings(n)]
-    prompts = [prompt for part in parts for prompt in part.prompts()]
-    planned = readings, prompts, engine.plan(readings)
-    if whole:
-        engine.plans[key] = planned
-    return planned
-
-
-_Answers = Mapping[int, tuple[float, bool, float]]
-"""id of a reading → log-likelihood, whether greedy decoding writes it, divergence from a teacher."""
-
-
-def _responses(part: _Part, answers: _Answers) -> list[list[list[Any]]]:
-    """Return what a model of lm-eval's answers to the requests of each document."""
-    if not (part.values.requests and part.reads_requests):
-        return []
-    rolling = part.values.leaf.task.OUTPUT_TYPE == "loglikelihood_rolling"
-    add = partial(_together, answers=answers)
-    return [
-        [[add(each)[0] if rolling else add(each)] for each in part.tokenised.requests[position]]
-        for position in part.positions
-    ]
-
-
-def _golds(part: _Part, metric: str, answers: _Answers) -> list[float | None]:
-    """Return one value a document; None where its gold answer, if it has one, was not read."""
-    if metric == TEACHER_DIVERGENCE:
-        return _divergences(part, answers)
-    return [_gold(part, position, metric, answers) for position in part.positions]
-
-
-def _divergences(part: _Part, answers: _Answers) -> list[float | None]:
-    taught = part.taught()
-    questions = [question for question, _ in taught]
-    found = [answers[id(reading)] for question in questions for reading in question.readings]
-    sums, apart = (torch.tensor([each[n] for each in found], dtype=torch.float64) for n in (0, 2))
-    values = item_divergences(sums, apart, questions, [target for _, target in taught])
-    return [
-        max(0.0, value / (question.scale * question.positions))  # what rounding leaves of 0
-        for question, value in zip(questions, values.tolist(), strict=True)
-    ]
-
-
-def _gold(part: _Part, position: int, metric: str, answers: _Answers) -> float | None:
-    readings = part.tokenised.golds[position]
-    if not readings:
-        return None
-    if metric == GOLD_PROBABILITY:
-        right = part.values.leaf.choices(position)
-        requests = part.tokenised.requests[position][: len(right)]
-        return gold_probability([_together(each, answers)[0] for each in requests], right)
-    total, is_greedy = _together(readings, answers)
-    if metric == GOLD_LOGLIKELIHOOD:
-        return total / sum(each.reads for each in readings)
-    return float(is_greedy)
-
-
-def _together(readings: Sequence[Reading], answers: _Answers) -> tuple[float, bool]:
-    found = [answers[id(reading)] for reading in readings]
-    return sum(value for value, _, _ in found), all(is_greedy for _, is_greedy, _ in found)
-
-
-def gold_probability(sums: Sequence[float], right: Sequence[bool]) -> float:
-    """Return the softmax over the log-likelihoods of an item's choices, the right ones' share."""
-    weights = [math.exp(value - max(sums)) for value in sums]
-    return sum(weight for weight, is_right in zip(weights, right, strict=True) if is_right) / sum(
-        weights
-    )
+def _take(leaves: Sequence[LeafValues], positions: Sequence[int], known: TaskScores) -> None:
+    """Add documents of a task whose scores are known of the model that answers them."""
+    for values, own, first in _shared_out(leaves, positions):
+        if own:
+            found = {
+                name: [each[first + position] for position in own]
+                for name, each in known.metrics.items()
+            }
+            values.take(own, found)

@@ -10,7 +10,7 @@ from lm_eval.evaluator_utils import EvalAcc, aggregate_groups
 from lm_eval.utils import make_table
 
 from evomerge.candidate.trial import Split, TaskScores
-from evomerge.scoring.scorer import Scored
+from evomerge.scoring.answering import Scored
 from evomerge.tasks.items import Items
 from evomerge.tasks.metrics import gold_metrics
 from evomerge.tasks.scores import group_golds, row_entries, row_of, sample_len

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import count
 from typing import Any
 
 from lm_eval.models.utils import normalize_gen_kwargs
 
+from evomerge.candidate.trial import Split
 from evomerge.errors import TaskError
 from evomerge.inference.encoding import Encoder, Reading
 from evomerge.inference.generation import Prompt
 from evomerge.inference.loss import Question
+from evomerge.inference.preambles import common_length
 from evomerge.inference.stopping import Tokens
+from evomerge.tasks.items import Items
 from evomerge.tasks.rendering import Leaf
 
 _MAX_GENERATED = 256  # HFLM's default
@@ -78,6 +81,20 @@ class TokenisedLeaf:
         return [[(next(readings),) for _ in requests] for requests in self.leaf.requests]
 
     @cached_property
+    def contexts(self) -> list[tuple[int, ...]]:
+        """Of each document the tokens before its answer: the prompt, or what its choices have in common.
+
+        Of a text that is only read, the token that it begins behind.
+        """
+        if self.writes:
+            return [tuple(prompt.tokens) for prompt in self.prompts]
+        chosen = self._kind == "multiple_choice"  # whose requests may be more than the choices
+        return [
+            _context(requests[: len(self.leaf.choices(document))] if chosen else requests)
+            for document, requests in enumerate(self.requests)
+        ]
+
+    @cached_property
     def golds(self) -> list[tuple[Reading, ...]]:
         """The readings of each document's gold answer; none without an answer, or without its tokens."""
         if self.writes:
@@ -131,6 +148,31 @@ class TokenisedLeaf:
             (found[document],) if document in found else ()
             for document in range(len(self.leaf.docs))
         ]
+
+
+class TokenisedPrompts:
+    """The prompts of every split's items, as `kinds.ItemPrompts` has them."""
+
+    def __init__(self, items: Items, tokenised: Callable[[Leaf], TokenisedLeaf]) -> None:
+        self._items, self._tokenised = items, tokenised
+
+    def tokens(self, split: Split) -> Mapping[str, list[tuple[int, ...]]]:
+        """Return task → of each item the tokens before its answer, in the order of `Items.ids`."""
+        return {
+            task: [
+                context
+                for leaf in self._items.leaves(task, split)
+                for context in self._tokenised(leaf).contexts
+            ]
+            for task in self._items.tasks
+        }
+
+
+def _context(requests: Sequence[tuple[Reading, ...]]) -> tuple[int, ...]:
+    """Return what stands before the first scored token, as far as all requests have it in common."""
+    before = [each[0].tokens[: len(each[0].tokens) - len(each[0].targets) + 1] for each in requests]
+    shared = min(common_length(before[0], each) for each in before)
+    return tuple(before[0][:shared] or before[0])
 
 
 def generation_prompt(task: str, tokens: Tokens, given: dict[str, Any], encoder: Encoder) -> Prompt:

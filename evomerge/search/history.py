@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from evomerge.candidate.trial import Entry, Outcome
+from evomerge.candidate import Candidate
+from evomerge.candidate.trial import Entry, Failure, FailureKind, Outcome, Race
+from evomerge.objective import Objectives
+from evomerge.racing import completed
 from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
 
 Recorded = StoredTrial | StoredGradient | StoredBaseline
@@ -18,10 +22,12 @@ class Known:
     Attributes:
         outcome: Of its search items, without a failure.
         params: Its point of the space; None where it does not lie in it.
+        candidate: The model.
     """
 
     outcome: Outcome
     params: Mapping[str, float] | None = None
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,25 @@ class Told:
     outcome: Outcome
     values: Sequence[float] | None
     pruned: bool = False
+
+
+def checked(aims: Objectives, entry: Entry, outcome: Outcome, race: Race | None) -> Told:
+    """Return what is recorded of an outcome; a score that is not finite is a failure."""
+    if outcome.failure is not None:
+        return Told(entry, outcome, None)
+    whole = outcome if race is None else completed(race, outcome)
+    values = aims.values(whole, outcome.candidate or entry.candidate)
+    if all(map(math.isfinite, values)):
+        return Told(entry, outcome, values, outcome.pruned is not None)
+    shown = ", ".join(f"{value:g}" for value in values)
+    failure = Failure(FailureKind.NOT_FINITE, f"the objective's value is {shown}")
+    return Told(entry, replace(outcome, failure=failure), None)
+
+
+def copied(aims: Objectives, entry: Entry, answer: Outcome) -> Told:
+    """Return an earlier trial's outcome as the answer to another of its candidate, at no cost."""
+    told = checked(aims, entry, answer, None)
+    return replace(told, outcome=replace(told.outcome, cost=answer.cost.copy()))
 
 
 def recorded(store: Store) -> list[tuple[Recorded, bool]]:

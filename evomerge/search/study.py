@@ -17,7 +17,6 @@ from evomerge.candidate import Candidate
 from evomerge.candidate.tables import Array
 from evomerge.candidate.trial import (
     Entry,
-    Failure,
     FailureKind,
     GradientJob,
     Gradients,
@@ -28,10 +27,10 @@ from evomerge.candidate.trial import (
 )
 from evomerge.kinds import SearchSpace
 from evomerge.objective import Objectives, Ranked, finalists, loss_of, ranking
-from evomerge.racing import completed
-from evomerge.search.history import Known, Told, recorded
+from evomerge.search.history import Known, Told, checked, copied, recorded
 from evomerge.search.in_flight import InFlight
 from evomerge.search.incumbents import Incumbents
+from evomerge.search.members import Members
 from evomerge.search.opening import open_sampler
 from evomerge.search.racing import against
 from evomerge.search.samplers.descent import Step
@@ -94,6 +93,7 @@ class Study:
         self.path = self._sampler.path
         self._in_flight = InFlight(space.distributions)
         self._incumbents = Incumbents(aims.directions)
+        self._members = Members(campaign, aims.better)
         self._params: dict[int, dict[str, float]] = {}
         self._candidates: dict[int, Candidate] = {}
         self._running: dict[int, Entry] = {}
@@ -133,11 +133,12 @@ class Study:
             number = self.tally.asked
             params = self._point(number)
             fine = None if number < len(self._first) else self._sampler.coefficients(params)
-            entry = Entry(f"trial {number}", self._space.candidate(params, fine), number)
+            candidate = self._space.candidate(params, fine, self._members.best)
+            entry = Entry(f"trial {number}", candidate, number)
             self._store.asked(entry, params, self._space.distributions)
             answer = self._take_asked(entry, params, number, entry.candidate.text())
             if answer is not None:
-                self._tell_trial(number, self._copied(entry, answer))
+                self._tell_trial(number, copied(self._aims, entry, answer))
             elif not self._in_flight.is_duplicate(number):
                 return self._job(number, entry)
         return None
@@ -158,7 +159,7 @@ class Study:
             number = work.entry.number
             if number is None or number not in self._running:
                 raise ValueError(f"{work.entry.name} is not waiting for an outcome")
-            self._tell_trial(number, self._checked(work.entry, outcome, work.race))
+            self._tell_trial(number, checked(self._aims, work.entry, outcome, work.race))
         elif isinstance(work, GradientJob) and isinstance(outcome, Gradients):
             self._tell_step(work, outcome)
         else:
@@ -225,7 +226,7 @@ class Study:
 
     def _job(self, number: int, entry: Entry) -> Job:
         race = against(self._race, self._incumbents.outcomes, number)
-        return Job(entry, "search", self._metrics, race)
+        return self._members.informed(Job(entry, "search", self._metrics, race))
 
     def _gradient_job(self, step: Step) -> GradientJob:
         candidate = self._space.candidate(step.params, step.coefficients)
@@ -245,22 +246,6 @@ class Study:
         self._news += trials.values()
         for each, one in trials.items():
             self._take_told(each, one.outcome, one.values)
-
-    def _checked(self, entry: Entry, outcome: Outcome, race: Race | None) -> Told:
-        if outcome.failure is not None:
-            return Told(entry, outcome, None)
-        whole = outcome if race is None else completed(race, outcome)
-        values = self._aims.values(whole, entry.candidate)
-        if all(map(math.isfinite, values)):
-            return Told(entry, outcome, values, outcome.pruned is not None)
-        shown = ", ".join(f"{value:g}" for value in values)
-        failure = Failure(FailureKind.NOT_FINITE, f"the objective's value is {shown}")
-        return Told(entry, replace(outcome, failure=failure), None)
-
-    def _copied(self, entry: Entry, answer: Outcome) -> Told:
-        """Answer a trial by an earlier one's outcome: worth the same, at no cost."""
-        told = self._checked(entry, answer, None)
-        return replace(told, outcome=replace(told.outcome, cost=answer.cost.copy()))
 
     def _tell_step(self, job: GradientJob, found: Gradients) -> None:
         step = self._steps.get(job.name)
@@ -293,6 +278,9 @@ class Study:
             if not all(map(math.isfinite, result.values)):
                 continue
             self._incumbents.note(result.values, result.violations, one.outcome)
+            if one.candidate is not None:
+                self._members.keep(one.candidate, one.outcome)
+                self._members.compare(one.candidate, one.outcome, result.loss)
             if one.params is not None:
                 inside.setdefault(_point_of(one.params), result)
         unanswered: dict[int, Told] = {}
@@ -311,8 +299,8 @@ class Study:
             else one
             for one in self._interrupted
         ]
-        for number, copied in unanswered.items():
-            self._tell_trial(number, copied)
+        for number, answer in unanswered.items():
+            self._tell_trial(number, answer)
         for point, result in inside.items():
             self._store.add_baseline(dict(point), result.values)
             self._sampler.known(dict(point), result)
@@ -328,7 +316,7 @@ class Study:
                     self._job(trial.number, trial.entry)
                 )  # against its rivals then
             elif trial.told_seq is None and answer is not None:
-                unanswered[trial.number] = self._copied(trial.entry, answer)
+                unanswered[trial.number] = copied(self._aims, trial.entry, answer)
 
     def _replay_step(self, stored: StoredGradient, *, told: bool) -> None:
         step = self._sampler.step(stored.descent, stored.step, stored.params, stored.items)
@@ -358,7 +346,8 @@ class Study:
 
     def _take_told(self, number: int, outcome: Outcome, values: Sequence[float] | None) -> None:
         del self._running[number]
-        candidate = self._candidates[number]
+        candidate = outcome.candidate or self._candidates[number]
+        self._candidates[number] = candidate
         result = None if values is None else self._result(values, outcome, candidate)
         fine = candidate.coefficients
         if result is not None and fine is not None:
@@ -366,6 +355,7 @@ class Study:
         self.tally.take(number, outcome, result)
         if result is not None:
             self._incumbents.note(result.values, result.violations, outcome)
+            self._members.compare(candidate, outcome, result.loss)
         self._sampler.told(number, self._params[number], result)
 
     def _take_step(self, step: Step) -> None:

@@ -13,6 +13,7 @@ from evomerge.space.choices import (
 )
 from evomerge.space.dimensions import REST, Family
 from evomerge.space.groups import layer_groups
+from evomerge.space.needs import Needs
 from evomerge.space.space import Space
 from evomerge.space.transfer import transfer
 
@@ -21,6 +22,7 @@ __all__ = [
     "Baseline",
     "Choice",
     "Family",
+    "Needs",
     "Space",
     "Wanted",
     "choice_of",

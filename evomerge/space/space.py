@@ -29,6 +29,7 @@ from evomerge.space.dimensions import (
     searched,
 )
 from evomerge.space.groups import LayerGroups, Numbers, layer_groups
+from evomerge.space.needs import Needs
 from evomerge.space.rules import check_settings
 from evomerge.space.transfer import transfer
 
@@ -125,14 +126,23 @@ class Space:
         """Return the method at a point: the one with the highest score, the first of equals."""
         return choices.chosen(self.settings.method, params)
 
+    @property
+    def needs(self) -> Needs:
+        """Nothing beyond what merges need."""
+        return Needs()
+
     def candidate(
-        self, params: Mapping[str, float], coefficients: Coefficients | None = None
+        self,
+        params: Mapping[str, float],
+        coefficients: Coefficients | None = None,
+        best: Merge | None = None,
     ) -> Merge:
         """Return the merge of a point.
 
         Args:
             params: A value for each of `distributions`.
             coefficients: What single tensors and rows add to its weights.
+            best: Ignored.
         """
         name = self.method(params)
         method = self.methods[name]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from evomerge.candidate import Arrays, no_arrays
 from evomerge.candidate.trial import (
     Cost,
     Estimate,
@@ -19,6 +20,7 @@ from evomerge.candidate.trial import (
     TaskScores,
 )
 from evomerge.errors import ResultsError
+from evomerge.kinds import read
 
 Ids = Callable[[str], Sequence[str]]
 """Task → ids of its items on the split in question, as far as they are known."""
@@ -43,17 +45,20 @@ def outcome_to_json(outcome: Outcome, ids: Ids) -> dict[str, Any]:
         }
         for task, one in outcome.scores.items()
     }
-    return {
+    found = {
         "scores": scores,
         "failure": outcome.failure and asdict(outcome.failure),
         "cost": asdict(outcome.cost),
         "worker": outcome.worker,
         "pruned": outcome.pruned and asdict(outcome.pruned),
     }
+    if outcome.candidate is not None:
+        found["candidate"] = outcome.candidate.text()
+    return found | ({"routes": outcome.routes} if outcome.routes else {})
 
 
-def outcome_from_json(data: Mapping[str, Any], ids: Ids) -> Outcome:
-    """Return the outcome of `outcome_to_json`."""
+def outcome_from_json(data: Mapping[str, Any], ids: Ids, arrays: Arrays = no_arrays) -> Outcome:
+    """Return the outcome of `outcome_to_json`; `arrays` gives what its candidate names by digest."""
     scores = {
         task: TaskScores(
             _items_from_json(one["items"], ids(task)),
@@ -70,6 +75,8 @@ def outcome_from_json(data: Mapping[str, Any], ids: Ids) -> Outcome:
         Cost(**data["cost"]),
         data["worker"],
         pruned and Pruned(**pruned),
+        read(data["candidate"], arrays) if "candidate" in data else None,
+        {task: tuple(each) for task, each in data.get("routes", {}).items()},
     )
 
 

@@ -24,7 +24,7 @@ class StoredTrial:
     Attributes:
         number: From 0, without gaps.
         params: Point of the space.
-        form: Text form of `candidate`.
+        form: Text form of the candidate as it was asked.
         state: `asked` (no outcome yet), `complete`, `pruned` (stopped before its last item) or `failed`.
         outcome: What came of it; None as long as it is only asked.
         values: Objective values as told to the sampler, estimates where it was pruned; None unless complete
@@ -46,8 +46,9 @@ class StoredTrial:
 
     @cached_property
     def candidate(self) -> Candidate:
-        """What was tried; read when it is first needed."""
-        return read(self.form, self.arrays)
+        """What was tried, with what it has learnt; read when it is first needed."""
+        learnt = None if self.outcome is None else self.outcome.candidate
+        return read(self.form, self.arrays) if learnt is None else learnt
 
     @property
     def entry(self) -> Entry:
@@ -181,7 +182,7 @@ def read_trials(log: EventLog, ids: Ids) -> tuple[StoredTrial, ...]:
         found[key] = replace(
             found[key],
             state=content["state"],
-            outcome=outcome_from_json(content["outcome"], ids),
+            outcome=outcome_from_json(content["outcome"], ids, log.arrays.get),
             values=None if values is None else tuple(values),
             told_seq=seq,
         )
@@ -223,7 +224,7 @@ def read_evaluations(
             content["number"],
             content["split"],
             read(content["candidate"], log.arrays.get),
-            outcome_from_json(content["outcome"], ids(content["split"])),
+            outcome_from_json(content["outcome"], ids(content["split"]), log.arrays.get),
         )
     winner = read_winner(log)
     return tuple(

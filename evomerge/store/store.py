@@ -215,6 +215,8 @@ class Store:
                 "values": None if values is None else list(values),
                 "outcome": outcome_to_json(outcome, self._ids("search")),
             }
+            if outcome.candidate is not None:
+                self._keep_arrays(outcome.candidate)
             self._log.append("told", content, entry.key)
             optuna_study.finish(
                 self._log.connection, number, values, attrs, outcome.cost.items if pruned else None
@@ -276,17 +278,17 @@ class Store:
 
     def record(self, job: Job, outcome: Outcome) -> None:
         """Record what came of a parent, a baseline or a finalist; the last record of it on a split holds."""
-        entry = job.entry
+        entry, candidate = job.entry, outcome.candidate or job.entry.candidate
         content = {
             "key": entry.key,
             "kind": entry.role if entry.number is None else "finalist",
             "number": entry.number,
             "split": job.split,
-            "candidate": entry.candidate.text(),
+            "candidate": candidate.text(),
             "outcome": outcome_to_json(outcome, self._ids(job.split)),
         }
         with self._log.transaction():
-            self._keep_arrays(entry.candidate)
+            self._keep_arrays(candidate)
             self._log.append("evaluated", content, f"{entry.key} on {job.split}")
 
     def trials(self) -> tuple[StoredTrial, ...]:

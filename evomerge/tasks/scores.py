@@ -113,6 +113,12 @@ class LeafValues:
         self._scored = sorted([*self._scored, *positions])
         self._truncated += truncated
 
+    def take(self, positions: Sequence[int], values: Mapping[str, Sequence[Any]]) -> None:
+        """Add documents whose values are known: metric → one value for each of `positions`."""
+        for name, each in values.items():
+            self._values.setdefault(name, {}).update(zip(positions, each, strict=True))
+        self._scored = sorted([*self._scored, *positions])
+
     def scores(self, bootstrap_iterations: int = 0) -> TaskScores | None:
         """Aggregate as lm-eval does, without metrics that no document has; None: no document is scored.
 

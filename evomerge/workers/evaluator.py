@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,14 +35,15 @@ from evomerge.candidate.trial import (
 from evomerge.candidate.writing import WriteJob, Written
 from evomerge.errors import TaskError
 from evomerge.inference import NotFinite
-from evomerge.kinds import Builder, kind_of
+from evomerge.kinds import Builder, Part, kind_of
 from evomerge.kinds.kind import NumberTables
 from evomerge.merge.live import LiveModel
 from evomerge.merge.models import open_models
 from evomerge.racing import blocks, give_up
-from evomerge.scoring import Losses, Scored, Scorer, backend_type, open_backend
+from evomerge.scoring import Losses, MemberPart, Scored, Scorer, backend_type, open_backend
 from evomerge.tasks import Items, load_items
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
+from evomerge.workers.members import known_scores, routes_of
 from evomerge.workers.memory_plan import keep_to_share, plan_memory_here
 from evomerge.workers.scratch import in_memory
 from evomerge.workers.setup import WorkerSetup
@@ -54,6 +55,16 @@ Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race,
 Differentiated = tuple[Losses, NumberTables]
 Built = TypeVar("Built")
 Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A candidate that can be scored."""
+
+    score: Score
+    candidate: Candidate  # with what it has learnt
+    races: bool = False  # whether it is scored block by block
+    routes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # as of `Outcome`
 
 
 class Evaluator:
@@ -74,14 +85,16 @@ class Evaluator:
 
     def evaluate(self, job: Job) -> Outcome:
         """Build a candidate and score it; whatever goes wrong with it becomes a typed failure."""
-        race = job.race if self._scoring.races else None
-        built = self._scoring.built(job.entry.candidate)
-        found, clock = _attempt(built, lambda score: _run(score(job), race))
+        found, clock = _attempt(
+            self._scoring.built(job),
+            lambda built: (built, *_run(built.score(job), job.race if built.races else None)),
+        )
         if isinstance(found, Failure):
             return Outcome(failure=found, cost=clock.cost(), worker=self._name)
-        scored, pruned = found
+        built, scored, pruned = found
         cost = clock.cost(scored.items, scored.generated_tokens)
-        return Outcome(scored.tasks, None, cost, self._name, pruned)
+        learnt = None if built.candidate is job.entry.candidate else built.candidate
+        return Outcome(scored.tasks, None, cost, self._name, pruned, learnt, built.routes)
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Build a recipe and take the gradient of its loss; failures are typed as `evaluate` types them."""
@@ -157,18 +170,28 @@ class _Resident:
             setup.backend_arguments,
             defaults=own | backend_defaults(setup),
         )
-        self.races = self._scorer.races
         self._builders: dict[str, Builder] = {}
         if isinstance(self._scorer, Scorer):
             self._scorer.engine(self._model.module)  # while its weights are the base's
 
     @contextmanager
-    def built(self, candidate: Candidate) -> Iterator[Score]:
-        yield partial(self._score, self._builder(candidate).build(candidate))
+    def built(self, job: Job) -> Iterator[_Ready]:
+        builder = self._builder(job.entry.candidate)
+        candidate = builder.fitted(job.entry.candidate, job.known)
+        parts = builder.parts(candidate, job.split)
+        if parts is None:
+            score = partial(self._score, builder.build(candidate))
+            yield _Ready(score, candidate, self._scorer.races)
+        else:
+            routes = routes_of(parts, list(candidate.scored_members))
+            yield _Ready(partial(self._score_parts, parts), candidate, routes=routes)
 
     def _builder(self, candidate: Candidate) -> Builder:
         if candidate.kind not in self._builders:
-            self._builders[candidate.kind] = kind_of(candidate).opened(self._model)
+            prompts = None
+            if isinstance(self._scorer, Scorer):
+                prompts = self._scorer.prompts(self._model.module)
+            self._builders[candidate.kind] = kind_of(candidate).opened(self._model, prompts)
         return self._builders[candidate.kind]
 
     def _score(self, module: nn.Module, job: Job) -> Iterator[Scored]:
@@ -179,6 +202,18 @@ class _Resident:
             yield from self._scorer.score_in_blocks(
                 module, job.split, job.metrics, blocks(job.race), **taught
             )
+
+    def _score_parts(self, parts: Sequence[Part], job: Job) -> Iterator[Scored]:
+        """Score each member on its items; what is known of a member on the whole split is taken over."""
+        members = [
+            MemberPart(
+                partial(self._builder(part.candidate).build, part.candidate),
+                part.positions,
+                known_scores(job, part),
+            )
+            for part in parts
+        ]
+        yield self._scorer.score_parts(members, job.split, job.metrics, targets=job.targets)
 
     @contextmanager
     def differentiable(
@@ -229,8 +264,6 @@ class _Resident:
 class _Folders:
     """Candidates as folders, which a backend of lm-eval's loads, and scores in one go."""
 
-    races = False
-
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
         models = open_models(
@@ -247,7 +280,8 @@ class _Folders:
         )
 
     @contextmanager
-    def built(self, candidate: Candidate) -> Iterator[Score]:
+    def built(self, job: Job) -> Iterator[_Ready]:
+        candidate = job.entry.candidate
         with in_memory() as folder:
             kind_of(candidate).save(
                 candidate,
@@ -257,7 +291,10 @@ class _Folders:
                 trust_remote_code=self._setup.trust_remote_code,
                 allow_pickle=self._setup.allow_pickle,
             )
-            yield lambda job: iter([self._scorer.score(folder / "model", job.split, job.metrics)])
+            yield _Ready(
+                lambda job: iter([self._scorer.score(folder / "model", job.split, job.metrics)]),
+                candidate,
+            )
 
     @contextmanager
     def differentiable(

@@ -47,7 +47,7 @@ class Sizes:
         numbers: Of one model.
         deltas: Of all task vectors, where they are not 0 altogether.
         tensors: Of each of its tensors.
-        weights: Bytes of the live model.
+        weights: Bytes of the live model, or of all that are live at once.
     """
 
     models: tuple[int, ...]
@@ -138,7 +138,7 @@ def plan_memory_here(checkpoints: Mapping[str, Checkpoint], setup: WorkerSetup) 
     """Plan this worker's memory; on a GPU never with more than is free there now."""
     host, host_free = host_memory()
     device = None
-    sizes = sizes_of(checkpoints, torch_dtype(setup.dtype).itemsize)
+    sizes = sizes_of(checkpoints, torch_dtype(setup.dtype).itemsize, setup.whole_models)
     if torch.device(setup.device).type == "cuda":
         total, free = gpu_memory(torch.device(setup.device))
         own = torch.cuda.memory_reserved(torch.device(setup.device))
@@ -155,12 +155,13 @@ def keep_to_share(setup: WorkerSetup) -> None:
         torch.cuda.set_per_process_memory_fraction(1 / sharing - CONTEXT_BYTES / total)
 
 
-def sizes_of(checkpoints: Mapping[str, Checkpoint], itemsize: int) -> Sizes:
+def sizes_of(checkpoints: Mapping[str, Checkpoint], itemsize: int, live: int = 1) -> Sizes:
     """Return the sizes of open models, the base first; only headers are read.
 
     Args:
         checkpoints: By name.
         itemsize: Bytes of a number of the live model.
+        live: How many models of the base's size are live at once.
     """
     base, *experts = checkpoints.values()
     numbers = [header.numel for header in base.tensors.values()]
@@ -188,7 +189,7 @@ def sizes_of(checkpoints: Mapping[str, Checkpoint], itemsize: int) -> Sizes:
         numbers=sum(numbers),
         deltas=deltas,
         tensors=tuple(numbers),
-        weights=itemsize * sum(numbers),
+        weights=live * itemsize * sum(numbers),
     )
 
 

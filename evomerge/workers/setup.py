@@ -36,6 +36,7 @@ class WorkerSetup:
         methods: Merge methods of the candidates.
         sharing: Workers that share a node's memory and a GPU's, this one included.
         vocabulary: Whose tokens the candidates have; None: the models all have the same.
+        whole_models: How many models of the base's size a candidate holds at once.
     """
 
     models: tuple[str, ...]
@@ -55,3 +56,4 @@ class WorkerSetup:
     methods: tuple[str, ...] = ()
     sharing: Sharing = field(default_factory=Sharing)
     vocabulary: Vocabulary | None = None
+    whole_models: int = 1

@@ -39,7 +39,7 @@ class SingleSpace(SearchSpace):
     def distributions(self) -> dict[str, FloatDistribution]:
         return {"expert": FloatDistribution(0.0, 1.0)}
 
-    def candidate(self, params: Any, coefficients: Any = None) -> Single:
+    def candidate(self, params: Any, coefficients: Any = None, best: Any = None) -> Single:
         models = list(self._family.experts.values())
         place = min(int(params["expert"] * len(models)), len(models) - 1)
         return Single(models[place], self._family.dtype)
@@ -75,7 +75,7 @@ class SingleKind(Kind):
     def read(self, data: Any, arrays: Any = None) -> Single:
         return Single(**data)
 
-    def opened(self, live: Any) -> SingleBuilder:
+    def opened(self, live: Any, prompts: Any = None) -> SingleBuilder:
         return SingleBuilder(live)
 
     def save(self, candidate: Single, out: Any, **options: Any) -> None:

@@ -66,3 +66,25 @@ def test_only_greedy_generation(llama, option, message):
 
     with pytest.raises(TaskError, match=message):
         tokenised(llama, "written", prepare=prepare).prompts  # noqa: B018
+
+
+@pytest.mark.parametrize("task", ["choice", "written", "rolling", "choice_shots"])
+def test_contexts_are_what_stands_before_the_answer(llama, task):
+    found = tokenised(llama, task, search=12)
+    for context, requests in zip(found.contexts, found.leaf.requests, strict=True):
+        text = str(requests[0].args[0])
+        expected = llama.tokenizer(text)["input_ids"]
+        if task == "rolling":
+            expected = [llama.tokenizer.bos_token_id]
+        assert list(context) == expected
+
+
+def test_of_choices_that_begin_unlike_contexts_are_what_they_share(llama):
+    def differ(leaf):
+        for requests in leaf.requests:
+            for request in requests[1:]:
+                request.arguments = ("Question" + request.args[0], request.args[1])
+
+    found = tokenised(llama, "choice", prepare=differ)
+    shared = llama.tokenizer("Question")["input_ids"]
+    assert all(list(each) == shared for each in found.contexts)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from evomerge.candidate import Coefficients, Merge
 from evomerge.candidate.trial import Failure, FailureKind, Outcome, Pruned, TaskScores
 from evomerge.errors import ResultsError
 from evomerge.store.encoding import (
@@ -90,3 +91,14 @@ def test_numpy_values_keep_their_meaning() -> None:
 def test_what_is_unknown_is_refused() -> None:
     with pytest.raises(ResultsError, match="of type object cannot be stored"):
         stored([object()])
+
+
+def test_what_was_learnt_and_who_answered_come_back() -> None:
+    table = Coefficients({"t": np.ones((2, 3), np.float32)})
+    learnt = Merge("linear", ("/a", "/b"), coefficients=table)
+    outcome = Outcome(candidate=learnt, routes={"t": (0, 2, 1)})
+    written = json.dumps(outcome_to_json(outcome, lambda task: ()))
+    found = outcome_from_json(json.loads(written), lambda task: (), learnt.arrays().__getitem__)
+    assert found == outcome
+    assert found.candidate.coefficients == table  # type: ignore[union-attr]
+    assert not {"candidate", "routes"} & outcome_to_json(Outcome(), lambda task: ()).keys()
