@@ -229,7 +229,7 @@ def merge(
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
 
     Returns:
-        With `trial`: its number.
+        With `trial`: its number; None of a winner that is no trial.
 
     Raises:
         UserError: The recipe, a model or the folder is wrong.
@@ -244,7 +244,7 @@ def merge(
     if trial is not None:
         if not isinstance(source, str | Path):
             raise UserError("a trial is one of a results folder; give the folder as source")
-        number: int = import_quickly("evomerge.result").materialise(
+        number: int | None = import_quickly("evomerge.result").materialise(
             Path(source), str(trial), Path(out), **settings
         )
         return number

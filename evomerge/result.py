@@ -11,7 +11,7 @@ from evomerge.errors import ResultsError
 from evomerge.report.card import model_card
 from evomerge.report.formats import render
 from evomerge.report.leaderboard import Leaderboard, leaderboard
-from evomerge.store import Store, StoredTrial
+from evomerge.store import Store, StoredTrial, Winner
 
 BEST = "best"
 
@@ -87,7 +87,7 @@ def materialise(
     dtype: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
-) -> int:
+) -> int | None:
     """Build and save the model of one trial, such as a member of a Pareto front.
 
     Args:
@@ -100,7 +100,7 @@ def materialise(
         allow_pickle: Accept PyTorch pickles even where the campaign does not.
 
     Returns:
-        The trial's number.
+        The trial's number; None of a winner that is no trial.
 
     Raises:
         ResultsError: The folder holds no campaign or no such trial, no winner is chosen yet, or `out` exists.
@@ -125,15 +125,14 @@ def materialise(
     return chosen.number
 
 
-def _chosen(store: Store, trial: str) -> StoredTrial:
+def _chosen(store: Store, trial: str) -> StoredTrial | Winner:
     trials = store.trials()
-    wanted = trial
     if trial == BEST:
         if store.winner is None:
             raise ResultsError("no winner was chosen yet; give a trial's number", file=store.folder)
-        wanted = str(store.winner.number)
+        return store.winner
     for one in trials:
-        if wanted == str(one.number):
+        if trial == str(one.number):
             return one
     known = f"0 to {len(trials) - 1}" if trials else "none yet"
     raise ResultsError(

@@ -27,7 +27,7 @@ def row_key(role: str, name: str, number: int | None = None) -> str:
     """Return the identity of a model in a campaign, whatever names its user chose.
 
     Args:
-        role: `base`, `expert` or `baseline`; ignored for a trial.
+        role: `base`, `expert`, `baseline` or `finalist`; ignored for a trial.
         name: Among those of its role.
         number: Of a trial; None for rows that are not trials.
 
@@ -53,7 +53,8 @@ class Entry:
         name: What reports call it: `trial 17`, `base`, `uniform average`.
         candidate: Everything needed to rebuild the model.
         number: The trial's number from 0; None for parents and baselines.
-        role: `base`, `expert` or `baseline` of rows that are not trials.
+        role: `base`, `expert` or `baseline` of rows that are not trials; `finalist` of what was made of
+            them when an expert joined or left.
     """
 
     name: str

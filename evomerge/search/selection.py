@@ -147,9 +147,9 @@ def _in_turn(
     rows: Mapping[str, Evaluation], candidates: Iterable[Entry], copies: Mapping[str, Entry]
 ) -> list[tuple[Entry, str]]:
     """Return each trial once, with the key of the row that has its scores, as equals shall stand."""
-    trials = [one for one in rows.values() if one.number is not None]
+    trials = [one for one in rows.values() if one.kind in ("finalist", "winner")]
     trials.sort(key=lambda one: one.kind != "winner")  # the present winner first
-    stored = [Entry(one.name, one.candidate, one.number) for one in trials]
+    stored = [one.entry for one in trials]
     first = stored[:1] if trials and trials[0].kind == "winner" else []
     found = {one.key: (one, one.key) for one in (*first, *candidates, *stored)}
     for source, one in copies.items():

@@ -148,25 +148,34 @@ class Evaluation:
         """What reports call it: `base`, an expert's name, a baseline's, or `trial 17`."""
         return row_name(self.key)
 
+    @property
+    def entry(self) -> Entry:
+        """What was evaluated."""
+        role = "trial" if self.number is not None else self.key.partition(":")[0]
+        return Entry(self.name, self.candidate, self.number, role)
+
 
 @dataclass(frozen=True)
 class Winner:
-    """The trial whose model a campaign saves.
+    """The model that a campaign saves: a trial, or what was made when an expert joined or left.
 
     Attributes:
-        number: Of the trial.
+        number: Of the trial; None where it is none.
         how: What chose it, a clause such as `the best of 8 finalists on the select items (0.812)`.
-        candidate: The trial.
+        candidate: The model.
+        name: What reports call it.
     """
 
-    number: int
+    number: int | None
     how: str
     candidate: Candidate
+    name: str
 
     @property
     def entry(self) -> Entry:
         """What is saved."""
-        return Entry(f"trial {self.number}", self.candidate, self.number)
+        role = "finalist" if self.number is None else "trial"
+        return Entry(self.name, self.candidate, self.number, role)
 
 
 def read_trials(log: EventLog, ids: Ids) -> tuple[StoredTrial, ...]:
@@ -228,7 +237,7 @@ def read_evaluations(
         )
     winner = read_winner(log)
     return tuple(
-        replace(one, kind="winner") if winner is not None and one.number == winner.number else one
+        replace(one, kind="winner") if winner is not None and one.key == winner.entry.key else one
         for one in found.values()
     )
 
@@ -238,7 +247,9 @@ def read_winner(log: EventLog) -> Winner | None:
     winner = None
     for *_, content in log.read("chosen"):
         candidate = read(content["candidate"], log.arrays.get)
-        winner = Winner(content["number"], content["how"], candidate)
+        number = content["number"]
+        name = content.get("name", f"trial {number}")
+        winner = Winner(number, content["how"], candidate, name)
     return winner
 
 

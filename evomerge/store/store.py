@@ -313,15 +313,20 @@ class Store:
         return found[0].outcome if found else None
 
     def choose(self, entry: Entry, how: str) -> None:
-        """Make a trial the winner, durably; `how` is ignored where it is the winner already.
+        """Make a finalist the winner, durably; `how` is ignored where it is the winner already.
 
         Raises:
-            ValueError: It is not a trial.
+            ValueError: It is a parent or a baseline.
         """
-        number = number_of(entry)
-        if self.winner is None or self.winner.number != number:
-            text = entry.candidate.text()
-            self._log.append("chosen", {"number": number, "how": how, "candidate": text})
+        number = None if entry.role == "finalist" else number_of(entry)
+        now = self.winner
+        if now is None or now.number != number or (number is None and now.entry != entry):
+            content = {"number": number, "how": how, "candidate": entry.candidate.text()}
+            with self._log.transaction():
+                self._keep_arrays(entry.candidate)
+                self._log.append(
+                    "chosen", content | ({"name": entry.name} if number is None else {})
+                )
 
     @property
     def winner(self) -> Winner | None:
@@ -331,8 +336,8 @@ class Store:
     @property
     def holdout_readings(self) -> int:
         """How many winners, one after the other, were scored on the holdout items."""
-        read = [one.number for one in self.evaluations() if one.split == "holdout"]
-        return len({number for number in read if number is not None})
+        finalists = ("finalist", "winner")
+        return sum(one.split == "holdout" and one.kind in finalists for one in self.evaluations())
 
     def extend(self, trials: int) -> None:
         """Add to the budget of trials, durably; where it had no limit, so many more may be asked for."""

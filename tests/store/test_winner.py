@@ -46,6 +46,25 @@ def test_readings_of_holdout_are_counted_once_a_trial(
     assert store.holdout_readings == 2
 
 
-def test_only_a_trial_can_be_chosen(store: Store, candidate: Make, scored: Outcome) -> None:
+def test_what_is_made_after_the_search_can_be_chosen(
+    store: Store, candidate: Make, scored: Outcome
+) -> None:
+    first, second = (
+        Entry("with tools", candidate(number).candidate, role="finalist") for number in (0, 1)
+    )
+    store.choose(candidate(1), "the best")
+    for entry in (first, second):
+        store.record(Job(entry, "holdout"), scored)
+        store.choose(entry, f"it is {entry.candidate.text()}")
+        assert store.winner is not None
+        assert store.winner.entry == entry
+        assert [(one.key, one.kind) for one in store.evaluations()] == [
+            ("finalist:with tools", "winner")
+        ]
+    assert store.winner.how == f"it is {second.candidate.text()}"
+    assert store.holdout_readings == 1
+
+
+def test_only_a_finalist_can_be_chosen(store: Store, candidate: Make, scored: Outcome) -> None:
     with pytest.raises(ValueError, match="ties is not a trial"):
         store.choose(Entry("ties", candidate(0).candidate, role="baseline"), "the best")
