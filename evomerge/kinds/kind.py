@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evomerge.candidate.trial import Gradients, Split, Values
     from evomerge.merge.checkpoint import Checkpoint
     from evomerge.merge.live import LiveModel
-    from evomerge.space import Baseline, Family, Needs, Space
+    from evomerge.space import Baseline, Family, Needs, Regions
 
 Point = Mapping[str, float]
 NumberTables = tuple["Mapping[str, Own]", "Mapping[str, Array]"]
@@ -45,8 +45,8 @@ class SearchSpace(Protocol):
         return ()
 
     @property
-    def choices(self) -> Space | None:
-        """The space of merges whose points choose a method or experts; None: all numbers always count."""
+    def regions(self) -> Regions | None:
+        """Where other numbers count; None: all numbers always do."""
         return None
 
     @property

@@ -1,7 +1,8 @@
-"""Methods as the arms of a bandit, each with a sampler of its own over its own dimensions.
+"""Methods, and kinds of candidates, as the arms of a bandit, each with a sampler over its own dimensions.
 
 One distribution over everything follows the first best point into its method and never leaves it. Here each
-method begins at its own best naive merge and at the best point of the leading one, moved over. Successive
+method begins at its own best naive merge and at the best point of the leading one, moved over; kinds that are
+made over the best merge begin once the others had their share of the first round. Successive
 halving (Jamieson and Talwalkar 2016, 1502.07943) shares the trials out: after a round the better half of the
 methods goes on, without those that a paired test on the search items says cannot win, and a round has twice
 as many trials as the one before. So the winner has most of them. What goes on is told what was found by those
@@ -21,17 +22,7 @@ from evomerge.search.contributions import Contributions, p_worse
 from evomerge.search.samplers.descent import Step
 from evomerge.search.samplers.gradient import MOST_PATHS
 from evomerge.search.samplers.sampler import Measurement, Params, Sampler
-from evomerge.space import (
-    Choice,
-    Space,
-    choice_of,
-    default_point,
-    differentiable,
-    first_choices,
-    free,
-    moved_to,
-    neighbours,
-)
+from evomerge.space import Region, Regions
 
 ALPHA = 0.05
 """Probability, over all methods together, that one is given up that is as good as the leader on all items."""
@@ -42,7 +33,7 @@ SHARE = 1 / 6
 _MOST_PROBES = 1 / 8  # of all trials
 
 Build = Callable[[Sequence[str], Sequence[str]], Sampler]
-"""(dimensions of a method, those of them that have a gradient) → its sampler."""
+"""(dimensions of an arm, those of them that have a gradient) → its sampler."""
 
 
 class _OnePoint(Sampler):
@@ -58,10 +49,10 @@ class _OnePoint(Sampler):
 
 @dataclass(eq=False)
 class _Arm:
-    """A method.
+    """A method, or a kind of candidates.
 
     Attributes:
-        choice: The method, with all experts.
+        region: Where it begins: a method with all experts.
         names: The dimensions on which its models depend.
         default: Its point of the whole space where nothing is known.
         sampler: What searches them.
@@ -73,7 +64,7 @@ class _Arm:
         out: It was given up.
     """
 
-    choice: Choice
+    region: Region
     names: tuple[str, ...]
     default: Params
     sampler: Sampler
@@ -126,8 +117,8 @@ class Bandit(Sampler):
     """A sampler for each method, and what shares the trials out among them.
 
     Args:
-        space: Where to search.
-        build: Makes the sampler of a method.
+        regions: Where to search.
+        build: Makes the sampler of an arm.
         trials: What is planned for.
         contributions: Takes outcomes apart by items, for the tests.
         several: Several objectives: every method may hold a part of the front, so all get the same share.
@@ -135,21 +126,21 @@ class Bandit(Sampler):
 
     def __init__(
         self,
-        space: Space,
+        regions: Regions,
         build: Build,
         trials: int,
         contributions: Contributions,
         *,
         several: bool = False,
     ) -> None:
-        self._space, self._contributions, self._several = space, contributions, several
-        self._arms = [self._arm(choice, build) for choice in first_choices(space)]
+        self._regions, self._contributions, self._several = regions, contributions, several
+        self._arms = [self._arm(region, build) for region in regions.first()]
         self.needs_gold = any(arm.sampler.needs_gold for arm in self._arms)
         self._round, self._share = 0, max(1, int(trials * SHARE / len(self._arms)))
         self._quota = self._share  # trials of each arm by the end of this round
         self._in_flight: dict[int, tuple[_Arm, bool]] = {}  # trial → arm, whether its sampler's own
         self._descents: list[tuple[_Arm, int]] = []  # → arm, and which descent of its sampler
-        self._probed: dict[Choice, int] = {}  # → `_doublings` of its arm then
+        self._probed: dict[Region, int] = {}  # → `_doublings` of its arm then
         self._probes = 0
 
     def propose(self, number: int, attempt: int = 0) -> dict[str, float]:
@@ -163,14 +154,14 @@ class Bandit(Sampler):
     def asked(self, number: int, params: Params) -> None:
         """Note that a trial is in flight."""
         arm = self._arm_of(params)
-        choice = choice_of(self._space, params)
+        region = self._regions.at(params)
         if params == self._taken_over(arm):
             arm.taken_over = self._round
             own = False
         else:
-            own = choice == choice_of(self._space, arm.point)
+            own = region == self._regions.at(arm.point)
             if not own:
-                self._probed[choice] = self._doublings(arm)
+                self._probed[region] = self._doublings(arm)
                 self._probes += 1
         if own:
             arm.sampler.asked(number, arm.lower(params))
@@ -193,7 +184,7 @@ class Bandit(Sampler):
     def known(self, params: Params, result: Measurement) -> None:
         """Take a point that no trial asked for; one without all experts says nothing of where to begin."""
         arm = self._arm_of(params)
-        if choice_of(self._space, params) == arm.choice:
+        if self._regions.at(params) == arm.region:
             arm.note(params, result)
             arm.sampler.known(arm.lower(params), result)
 
@@ -264,7 +255,7 @@ class Bandit(Sampler):
         arm = self._arm_of(params)
         if params == self._taken_over(arm):
             return _coefficients(self._leader())
-        if choice_of(self._space, params) != choice_of(self._space, arm.point):
+        if self._regions.at(params) != self._regions.at(arm.point):
             return _coefficients(arm)
         return arm.sampler.coefficients(arm.lower(params))
 
@@ -284,14 +275,14 @@ class Bandit(Sampler):
         awaited = begun == 0 and arm.told < arm.asked
         return awaited or (begun > 0 and len(self._descents) >= MOST_PATHS)
 
-    def _arm(self, choice: Choice, build: Build) -> _Arm:
-        names = free(self._space, choice)
-        sampler = build(names, differentiable(self._space, choice)) if names else _OnePoint()
-        return _Arm(choice, names, default_point(self._space, choice), sampler)
+    def _arm(self, region: Region, build: Build) -> _Arm:
+        names = self._regions.free(region)
+        sampler = build(names, self._regions.differentiable(region)) if names else _OnePoint()
+        return _Arm(region, names, self._regions.default_point(region), sampler)
 
     def _arm_of(self, params: Params) -> _Arm:
-        method = self._space.method(params)
-        return next(arm for arm in self._arms if arm.choice.method == method)
+        name = self._regions.at(params).arm
+        return next(arm for arm in self._arms if arm.region.arm == name)
 
     def _live(self) -> list[_Arm]:
         return [arm for arm in self._arms if not (arm.out or arm.is_over)]
@@ -316,7 +307,9 @@ class Bandit(Sampler):
             return None
         if arm.sampler.is_descending:
             return None
-        found = moved_to(self._space, arm.choice, leader.best[0], arm.point)
+        found = self._regions.moved_to(arm.region, leader.best[0], arm.point)
+        if found is None:
+            found = dict(arm.point)
         return None if arm.best is not None and found == arm.point else found
 
     def _probe(self, arm: _Arm) -> dict[str, float] | None:
@@ -327,9 +320,9 @@ class Bandit(Sampler):
         early = not self._had(arm, self._share) or self._probes >= _MOST_PROBES * asked
         if early and not arm.is_over:
             return None
-        for choice in neighbours(self._space, choice_of(self._space, arm.point)):
-            if self._probed.get(choice, -1) < self._doublings(arm):
-                subset = default_point(self._space, choice)
+        for region in self._regions.neighbours(self._regions.at(arm.point)):
+            if self._probed.get(region, -1) < self._doublings(arm):
+                subset = self._regions.default_point(region)
                 return {
                     **arm.point,
                     **{name: subset[name] for name in subset.keys() - {*arm.names}},
@@ -364,11 +357,13 @@ class Bandit(Sampler):
     def _hand_over(self, arm: _Arm, heirs: Sequence[_Arm]) -> None:
         """Tell the samplers that go on what came of an arm's points, at the same place of their own."""
         for heir in heirs:
-            experts = choice_of(self._space, heir.point).experts
+            experts = self._regions.at(heir.point).experts
             had = [params for params, _ in heir.seen]
             for params, result in arm.seen:
-                moved = moved_to(self._space, heir.choice, params, heir.point)
-                if choice_of(self._space, params).experts == experts and moved not in had:
+                moved = self._regions.moved_to(heir.region, params, heir.point)
+                if moved is None or moved in had:
+                    continue
+                if self._regions.at(params).experts == experts:
                     heir.sampler.known(heir.lower(moved), result)
 
     def _is_behind(self, arm: _Arm, leader: _Arm) -> bool:

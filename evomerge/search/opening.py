@@ -48,7 +48,7 @@ def open_sampler(
             f"{what} has a gradient (weights and factors do, by the gold answers of tasks); use cmaes",
             field="search.sampler",
         )
-    choices = space.choices
+    regions = space.regions
     problem = Problem(
         distributions=space.distributions,
         directions=aims.directions,
@@ -59,10 +59,10 @@ def open_sampler(
         weights={goal.task: goal.weight for goal in campaign.objectives if goal.task in counts},
         batch=settings.gradient_items,
         scales=scales_of(campaign, space),
-        arms=1 if choices is None else len(choices.settings.method),
+        arms=1 if regions is None else len(regions.first()),
     )
     several = len(aims.directions) > 1
-    if choices is None or not kind.learns:
+    if regions is None or not kind.learns:
         return kind(problem)
 
     def build(names: Sequence[str], differentiable: Sequence[str]) -> Sampler:
@@ -72,7 +72,7 @@ def open_sampler(
             return SAMPLERS["nsga2" if several else "cmaes"](part)
         return kind(part)
 
-    return Bandit(choices, build, trials, contributions_of(aims), several=several)
+    return Bandit(regions, build, trials, contributions_of(aims), several=several)
 
 
 def scales_of(campaign: Campaign, space: SearchSpace) -> tuple[str, ...]:

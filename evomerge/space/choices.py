@@ -14,112 +14,102 @@ import numpy as np
 
 from evomerge.space.dimensions import WEIGHT, Searched, has_gradient
 from evomerge.space.groups import Numbers
+from evomerge.space.regions import Region, Regions
 
 if TYPE_CHECKING:
     from evomerge.space.space import Space
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A method and a subset of the experts.
+class Choices(Regions):
+    """The regions of a space of merges: an arm a method; in each a region for each subset of the experts.
 
     Attributes:
-        method: Its name.
-        experts: Those that take part, in the order of the campaign; all where none may be left out.
-    """
-
-    method: str
-    experts: tuple[str, ...]
-
-
-def first_choices(space: Space) -> tuple[Choice, ...]:
-    """Return each method with all experts."""
-    experts = tuple(space.family.experts)
-    return tuple(Choice(method, experts) for method in space.settings.method)
-
-
-def choice_of(space: Space, params: Mapping[str, float]) -> Choice:
-    """Return what a point chooses."""
-    method, experts = space.method(params), tuple(space.family.experts)
-    if space.settings.subsets and WEIGHT in space.methods[method].parameters:
-        part = taking_part(experts, params)
-        experts = tuple(one for one, takes in zip(experts, part, strict=True) if takes)
-    return Choice(method, experts)
-
-
-def neighbours(space: Space, choice: Choice) -> tuple[Choice, ...]:
-    """Return the choices of the same method with one expert less, then with one more; none is empty."""
-    if not space.settings.subsets or WEIGHT not in space.methods[choice.method].parameters:
-        return ()
-    found = []
-    for one in sorted(space.family.experts, key=lambda name: name not in choice.experts):
-        flipped = {one} ^ set(choice.experts)
-        experts = tuple(name for name in space.family.experts if name in flipped)
-        found += [Choice(choice.method, experts)] if experts else []
-    return tuple(found)
-
-
-def free(space: Space, choice: Choice) -> tuple[str, ...]:
-    """Return the dimensions on which the models of a choice depend, in the order of the space."""
-    names = set(_numbers(space, choice))
-    return tuple(name for name in space.distributions if name in names)
-
-
-def differentiable(space: Space, choice: Choice) -> tuple[str, ...]:
-    """Return those dimensions of `free` by which the choice's method has gradients."""
-    method = space.methods[choice.method]
-    names = {
-        name for one in space.searched if has_gradient(one.name, method) for name in one.places
-    }
-    return tuple(name for name in free(space, choice) if name in names)
-
-
-def default_point(space: Space, choice: Choice) -> dict[str, float]:
-    """Return the point of a choice whose numbers are the method's defaults, or the nearest in their range.
-
-    A number without a default, and one on which no model of the choice depends, is the middle of its range.
-    """
-    found = space.middle(choice.method)
-    if space.settings.subsets:
-        found |= {use(one): float(one in choice.experts) for one in space.family.experts}
-    return found | _defaults(space, choice)
-
-
-def moved_to(
-    space: Space, choice: Choice, params: Mapping[str, float], own: Mapping[str, float]
-) -> dict[str, float]:
-    """Return the point of a choice that is most like a point of another one.
-
-    Args:
         space: The whole space.
-        choice: Where to.
-        params: The point, whose numbers are taken over where its own models depend on them.
-        own: A point of the choice, from which the others are taken.
     """
-    known = set(free(space, choice_of(space, params)))
-    return {**own, **{name: params[name] for name in free(space, choice) if name in known}}
 
+    space: Space
 
-def _numbers(space: Space, choice: Choice) -> Iterator[str]:
-    for one in _read(space, choice):
-        for name, (_, _, expert) in one.places.items():
-            if one.experts[expert] is None or one.experts[expert] in choice.experts:
-                yield name
+    def first(self) -> tuple[Region, ...]:
+        """Return each method with all experts."""
+        experts = tuple(self.space.family.experts)
+        return tuple(Region(method, experts) for method in self.space.settings.method)
 
+    def at(self, params: Mapping[str, float]) -> Region:
+        """Return what a point chooses."""
+        method, experts = self.space.method(params), tuple(self.space.family.experts)
+        if self._leaves_out(method):
+            part = taking_part(experts, params)
+            experts = tuple(one for one, takes in zip(experts, part, strict=True) if takes)
+        return Region(method, experts)
 
-def _read(space: Space, choice: Choice) -> list[Searched]:
-    takes = space.methods[choice.method].parameters
-    return [one for one in space.searched if one.name in takes]
+    def neighbours(self, region: Region) -> tuple[Region, ...]:
+        """Return the regions of the same method with one expert less, then with one more; none is empty."""
+        if not self._leaves_out(region.arm):
+            return ()
+        found = []
+        for one in sorted(self.space.family.experts, key=lambda name: name not in region.experts):
+            flipped = {one} ^ set(region.experts)
+            experts = tuple(name for name in self.space.family.experts if name in flipped)
+            found += [Region(region.arm, experts)] if experts else []
+        return tuple(found)
 
+    def free(self, region: Region) -> tuple[str, ...]:
+        """Return the dimensions on which the models of a region depend, in the order of the space."""
+        names = set(self._numbers(region))
+        return tuple(name for name in self.space.distributions if name in names)
 
-def _defaults(space: Space, choice: Choice) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for one in _read(space, choice):
-        default = space.methods[choice.method].parameters[one.name].default
-        if default is not None:
-            values = np.full(len(one.experts), float(default)).clip(one.low, one.high)
-            found |= one.params(one.constant(values))
-    return found
+    def differentiable(self, region: Region) -> tuple[str, ...]:
+        """Return those dimensions of `free` by which the region's method has gradients."""
+        method = self.space.methods[region.arm]
+        names = {
+            name
+            for one in self.space.searched
+            if has_gradient(one.name, method)
+            for name in one.places
+        }
+        return tuple(name for name in self.free(region) if name in names)
+
+    def default_point(self, region: Region) -> dict[str, float]:
+        """Return the point of a region whose numbers are the method's defaults, or the nearest in range.
+
+        A number without a default, and one on which no model of the region depends, is the middle of its
+        range.
+        """
+        found = self.space.middle(region.arm)
+        if self.space.settings.subsets:
+            found |= {use(one): float(one in region.experts) for one in self.space.family.experts}
+        return found | self._defaults(region)
+
+    def moved_to(
+        self, region: Region, params: Mapping[str, float], own: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Return the point of a region that is most like a point of another one."""
+        known = set(self.free(self.at(params)))
+        return {**own, **{name: params[name] for name in self.free(region) if name in known}}
+
+    def _leaves_out(self, method: str) -> bool:
+        """Whether experts may be left out."""
+        return self.space.settings.subsets and WEIGHT in self.space.methods[method].parameters
+
+    def _numbers(self, region: Region) -> Iterator[str]:
+        for one in self._read(region):
+            for name, (_, _, expert) in one.places.items():
+                if one.experts[expert] is None or one.experts[expert] in region.experts:
+                    yield name
+
+    def _read(self, region: Region) -> list[Searched]:
+        takes = self.space.methods[region.arm].parameters
+        return [one for one in self.space.searched if one.name in takes]
+
+    def _defaults(self, region: Region) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for one in self._read(region):
+            default = self.space.methods[region.arm].parameters[one.name].default
+            if default is not None:
+                values = np.full(len(one.experts), float(default)).clip(one.low, one.high)
+                found |= one.params(one.constant(values))
+        return found
 
 
 ON = 0.5

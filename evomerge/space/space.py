@@ -30,6 +30,7 @@ from evomerge.space.dimensions import (
 )
 from evomerge.space.groups import LayerGroups, Numbers, layer_groups
 from evomerge.space.needs import Needs
+from evomerge.space.regions import Regions
 from evomerge.space.rules import check_settings
 from evomerge.space.transfer import transfer
 
@@ -109,10 +110,10 @@ class Space:
         return cls.build(settings.space, family, methods, settings.search.seed)
 
     @property
-    def choices(self) -> Space | None:
-        """The space itself, where its points choose a method or a subset of the experts."""
+    def regions(self) -> Regions | None:
+        """Methods and subsets of the experts, where points choose one; None: all numbers always count."""
         apart = len(self.settings.method) > 1 or self.settings.subsets
-        return self if apart else None
+        return choices.Choices(self) if apart else None
 
     def taken_over(
         self, settings: campaign.Campaign, params: Mapping[str, float]

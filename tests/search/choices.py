@@ -15,7 +15,7 @@ from evomerge.config import Campaign
 from evomerge.objective import Objectives
 from evomerge.search.opening import open_sampler
 from evomerge.search.samplers.sampler import Measurement, Params, Sampler
-from evomerge.space import Choice, Family, Space, choice_of
+from evomerge.space import Choices, Family, Region, Space
 
 EXPERTS = ("a", "b", "c")
 ITEMS = 96
@@ -81,7 +81,7 @@ def space_of(settings: Campaign) -> Space:
     return Space.build(settings.space, family, METHODS)
 
 
-def weights_at(choice: Choice, params: Params) -> np.ndarray:
+def weights_at(choice: Region, params: Params) -> np.ndarray:
     return np.array(
         [params.get(f"weight/{name}", 0.5) if name in choice.experts else 0.0 for name in EXPERTS]
     )
@@ -89,16 +89,16 @@ def weights_at(choice: Choice, params: Params) -> np.ndarray:
 
 def value_at(space: Space, params: Params) -> float:
     """Return the value: the method's best one less the square of the distance from the best weights."""
-    choice = choice_of(space, params)
+    choice = Choices(space).at(params)
     apart = weights_at(choice, params) - np.array(list(BEST.values()))
-    value = TOP[choice.method] - 0.3 * float(apart @ apart)
-    if "density" in METHODS[choice.method].parameters and "density" in params:
+    value = TOP[choice.arm] - 0.3 * float(apart @ apart)
+    if "density" in METHODS[choice.arm].parameters and "density" in params:
         value -= 0.3 * (params["density"] - 0.5) ** 2
     return value
 
 
 def outcome_at(space: Space, params: Params) -> Outcome:
-    away = weights_at(choice_of(space, params), params) - np.array(list(BEST.values()))
+    away = weights_at(Choices(space).at(params), params) - np.array(list(BEST.values()))
     return outcome_of(value_at(space, params) + 0.6 * APART @ away)
 
 
@@ -118,7 +118,7 @@ def result_at(space: Space, params: Params, objectives: int = 1) -> Measurement:
 
 
 def gradient_at(space: Space, params: Params) -> dict[str, float]:
-    choice = choice_of(space, params)
+    choice = Choices(space).at(params)
     found = 0.6 * (weights_at(choice, params) - np.array(list(BEST.values())))
     return {
         f"weight/{name}": float(one) if name in choice.experts else 0.0
@@ -200,4 +200,4 @@ def events(settings: Campaign, workers: int) -> list[tuple[str, tuple[Any, ...],
 
 
 def methods_of(points: list[dict[str, float]], space: Space) -> Counter[str]:
-    return Counter(choice_of(space, params).method for params in points)
+    return Counter(Choices(space).at(params).arm for params in points)

@@ -13,7 +13,7 @@ from evomerge.search.bandit import SHARE as SPREAD
 from evomerge.search.bandit import Bandit
 from evomerge.search.samplers import Sampler
 from evomerge.search.samplers.sampler import Measurement, Params
-from evomerge.space import choice_of
+from evomerge.space import Choices
 
 TRIALS = 90
 SHARE = int(TRIALS * SPREAD / 3)
@@ -56,7 +56,7 @@ def test_subsets_are_explored_from_all_experts_on(
         "parameters": {"weight": {"low": 0.3, "high": 1.2}},
     }
     points, space = choices.search(choices.campaign(tmp_path, sampler, TRIALS, changes))
-    subsets = [choice_of(space, point).experts for point in points]
+    subsets = [Choices(space).at(point).experts for point in points]
     assert subsets[0] == choices.EXPERTS
     assert {("a", "b"), ("a", "c"), ("b", "c")} <= set(subsets)
     assert subsets.count(choices.EXPERTS) >= int(TRIALS * SPREAD)
@@ -89,7 +89,7 @@ def test_without_numbers_each_choice_is_tried_and_then_nothing_is_left(
 ) -> None:
     space = {"method": ["task_arithmetic", "ties"], "subsets": True, "parameters": {"weight": 0.5}}
     points, whole = choices.search(choices.campaign(tmp_path, "cmaes", 60, space))
-    assert len({choice_of(whole, point) for point in points}) > 4
+    assert len({Choices(whole).at(point) for point in points}) > 4
 
 
 def test_several_objectives_give_every_method_the_same_share(
@@ -105,7 +105,7 @@ def test_a_method_that_always_fails_is_given_up(choices: ModuleType, tmp_path: P
     for number in range(TRIALS):
         params = sampler.propose(number)
         sampler.asked(number, params)
-        fails = choice_of(space, params).method == "ties"
+        fails = Choices(space).at(params).arm == "ties"
         sampler.told(number, params, None if fails else choices.result_at(space, params))
         points.append(params)
     assert SHARE <= choices.methods_of(points, space)["ties"] <= SHARE + 2
@@ -136,7 +136,7 @@ def test_a_subset_that_is_known_beforehand_is_not_where_the_search_begins(
         params = sampler.propose(number)
         sampler.asked(number, params)
         sampler.told(number, params, choices.result_at(whole, params))
-        subsets.append(choice_of(whole, params).experts)
+        subsets.append(Choices(whole).at(params).experts)
     assert subsets.count(choices.EXPERTS) >= int(60 * SPREAD)
     assert len(set(subsets)) > 3
 
@@ -172,7 +172,7 @@ def test_the_winner_is_told_what_a_method_found_that_is_as_good_and_no_other(
         samplers.append(Recording(names))
         return samplers[-1]
 
-    bandit = Bandit(space, build, 48, lambda one: np.array(one.scores["t"].metrics["acc"]))
+    bandit = Bandit(Choices(space), build, 48, lambda one: np.array(one.scores["t"].metrics["acc"]))
     others = []
     for number in range(48):
         params = bandit.propose(number)

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from evomerge.search.bandit import Bandit
 from evomerge.search.samplers.gradient import MOST_PATHS
-from evomerge.space import choice_of
+from evomerge.space import Choices
 
 METHODS = ("task_arithmetic", "ties", "dare_linear")
 
@@ -19,7 +19,7 @@ def first_methods(choices: ModuleType, settings: object) -> dict[int, str]:
     begun: dict[int, str] = {}
     for number in range(60):
         while (step := sampler.next_step()) is not None:
-            begun.setdefault(step.descent, choice_of(space, step.params).method)
+            begun.setdefault(step.descent, Choices(space).at(step.params).arm)
             sampler.step_asked(step)
             sampler.step_told(step.descent, choices.gradient_at(space, step.params))
         params = sampler.propose(number)
@@ -53,7 +53,7 @@ def test_the_next_method_begins_at_what_the_last_one_found(
     choices: ModuleType, tmp_path: Path
 ) -> None:
     points, space = choices.search(choices.campaign(tmp_path, "gradient", 60))
-    of_ties = [point for point in points if choice_of(space, point).method == "ties"]
+    of_ties = [point for point in points if Choices(space).at(point).arm == "ties"]
     before = points[: points.index(of_ties[0])]
     best = max(before, key=lambda point: choices.value_at(space, point))
     assert [of_ties[0][f"weight/{e}"] for e in "abc"] == [best[f"weight/{e}"] for e in "abc"]
