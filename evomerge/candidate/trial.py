@@ -283,6 +283,7 @@ class Outcome:
         candidate: With what it has learnt, where it learns; it takes the place of the job's.
         routes: Task → of each item which of the candidate's `scored_members` answered it, by position;
             empty where one model answers all.
+        read: Task → how many tokens of its items' prompts each of the `scored_members` has read; as `routes`.
     """
 
     scores: Mapping[str, TaskScores] = field(default_factory=dict)
@@ -292,6 +293,7 @@ class Outcome:
     pruned: Pruned | None = None
     candidate: Candidate | None = None
     routes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    read: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ def leaderboard_report(leaderboard: Leaderboard, split: Split | None = None) -> 
     """Return what formats write of a leaderboard on one split (None: the last that has scores)."""
     split = split or leaderboard.latest_split()
     grid, records = layout(leaderboard, split), _records(leaderboard, split)
-    return Report((grid,), records, leaderboard.to_json(), leaderboard)
+    routing = leaderboard.routing.get(split)
+    grids = (grid, *(() if routing is None else routing.grids()))
+    return Report(grids, records, leaderboard.to_json(), leaderboard)
 
 
 def layout(leaderboard: Leaderboard, split: Split | None = None) -> Grid:

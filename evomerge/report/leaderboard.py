@@ -17,6 +17,7 @@ from evomerge.config.model_names import by_part
 from evomerge.objective import Objectives, tuned_lambda
 from evomerge.report.evidence import FINAL, Evidence, weigh
 from evomerge.report.failures import FailureGroup, failures_of
+from evomerge.report.routing import Routing, routings
 from evomerge.report.rows import KINDS, Kind, Row
 from evomerge.report.scores import estimated_scores, split_scores
 from evomerge.report.serving import serving_of
@@ -41,6 +42,7 @@ class Leaderboard:
         tests: Paired tests of the winner, and its generalisation gap.
         constraints: What the winner must not lose.
         failures: Why candidates failed, the most frequent reason first.
+        routing: Split → who of the winner answers what; none where one model answers all.
         aims: Split → the objectives by which its rows were scored.
     """
 
@@ -49,6 +51,7 @@ class Leaderboard:
     tests: Evidence
     constraints: tuple[Constraint, ...] = ()
     failures: tuple[FailureGroup, ...] = ()
+    routing: Mapping[Split, Routing] = field(default_factory=dict)
     aims: Mapping[Split, Objectives] = field(default_factory=dict, repr=False, compare=False)
 
     def row(self, name: str) -> Row:
@@ -74,7 +77,7 @@ class Leaderboard:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts and lists; per-item scores stay in `study.db`."""
-        return {
+        found = {
             "schema": SCHEMA,
             "campaign": self.campaign.to_json(),
             "rows": [row.to_json() for row in self.rows],
@@ -82,6 +85,8 @@ class Leaderboard:
             "constraints": [one.to_json() for one in self.constraints],
             "failures": [group.to_json() for group in self.failures],
         }
+        routing = {split: one.to_json() for split, one in self.routing.items()}
+        return found | ({"routing": routing} if routing else {})
 
 
 def leaderboard(store: Store, trial: int | None = None) -> Leaderboard:
@@ -110,7 +115,15 @@ def leaderboard(store: Store, trial: int | None = None) -> Leaderboard:
     tests = weigh(rows, aims[FINAL]) if FINAL in aims else Evidence()
     constraints = constraints_of(store.campaign, aims)
     failures = failures_of(trials, evaluations, store.gradient_steps())
-    return Leaderboard(summarise(store, trials), tuple(rows), tests, constraints, failures, aims)
+    return Leaderboard(
+        summarise(store, trials),
+        tuple(rows),
+        tests,
+        constraints,
+        failures,
+        routings(evaluations, aims),
+        aims,
+    )
 
 
 def _collect(

@@ -54,7 +54,7 @@ def outcome_to_json(outcome: Outcome, ids: Ids) -> dict[str, Any]:
     }
     if outcome.candidate is not None:
         found["candidate"] = outcome.candidate.text()
-    return found | ({"routes": outcome.routes} if outcome.routes else {})
+    return found | ({"routes": outcome.routes, "read": outcome.read} if outcome.routes else {})
 
 
 def outcome_from_json(data: Mapping[str, Any], ids: Ids, arrays: Arrays = no_arrays) -> Outcome:
@@ -77,6 +77,7 @@ def outcome_from_json(data: Mapping[str, Any], ids: Ids, arrays: Arrays = no_arr
         pruned and Pruned(**pruned),
         read(data["candidate"], arrays) if "candidate" in data else None,
         {task: tuple(each) for task, each in data.get("routes", {}).items()},
+        {task: tuple(each) for task, each in data.get("read", {}).items()},
     )
 
 

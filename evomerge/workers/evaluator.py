@@ -43,7 +43,7 @@ from evomerge.racing import blocks, give_up
 from evomerge.scoring import Losses, MemberPart, Scored, Scorer, backend_type, open_backend
 from evomerge.tasks import Items, load_items
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
-from evomerge.workers.members import known_scores, routes_of
+from evomerge.workers.members import known_scores, routes_of, tokens_read
 from evomerge.workers.memory_plan import keep_to_share, plan_memory_here
 from evomerge.workers.scratch import in_memory
 from evomerge.workers.setup import WorkerSetup
@@ -65,6 +65,7 @@ class _Ready:
     candidate: Candidate  # with what it has learnt
     races: bool = False  # whether it is scored block by block
     routes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # as of `Outcome`
+    read: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # as of `Outcome`
 
 
 class Evaluator:
@@ -94,7 +95,8 @@ class Evaluator:
         built, scored, pruned = found
         cost = clock.cost(scored.items, scored.generated_tokens)
         learnt = None if built.candidate is job.entry.candidate else built.candidate
-        return Outcome(scored.tasks, None, cost, self._name, pruned, learnt, built.routes)
+        told = built.routes, built.read
+        return Outcome(scored.tasks, None, cost, self._name, pruned, learnt, *told)
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Build a recipe and take the gradient of its loss; failures are typed as `evaluate` types them."""
@@ -183,8 +185,11 @@ class _Resident:
             score = partial(self._score, builder.build(candidate))
             yield _Ready(score, candidate, self._scorer.races)
         else:
-            routes = routes_of(parts, list(candidate.scored_members))
-            yield _Ready(partial(self._score_parts, parts), candidate, routes=routes)
+            members = list(candidate.scored_members)
+            routes = routes_of(parts, members)
+            prompts = self._scorer.prompts(self._model.module).tokens(job.split)
+            read = tokens_read(routes, prompts, len(members))
+            yield _Ready(partial(self._score_parts, parts), candidate, routes=routes, read=read)
 
     def _builder(self, candidate: Candidate) -> Builder:
         if candidate.kind not in self._builders:

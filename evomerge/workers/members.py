@@ -17,6 +17,27 @@ def routes_of(parts: Sequence[Part], members: Sequence[str]) -> dict[str, tuple[
     return {task: tuple(own[n] for n in sorted(own)) for task, own in found.items()}
 
 
+def tokens_read(
+    routes: Mapping[str, Sequence[int]],
+    prompts: Mapping[str, Sequence[Sequence[int]]],
+    members: int,
+) -> dict[str, tuple[int, ...]]:
+    """Return task → how many tokens of its prompts each member reads.
+
+    Args:
+        routes: Task → of each item which member answers it.
+        prompts: Task → tokens of each item's prompt.
+        members: How many there are.
+    """
+    found = {}
+    for task, chosen in routes.items():
+        counts = [0] * members
+        for member, prompt in zip(chosen, prompts[task], strict=True):
+            counts[member] += len(prompt)
+        found[task] = tuple(counts)
+    return found
+
+
 def known_scores(job: Job, part: Part) -> Mapping[str, TaskScores]:
     """Return the scores of the member that answers a part, of the tasks of which all metrics are known."""
     known = job.scored.get(part.member, {})

@@ -76,10 +76,15 @@ def test_what_is_learnt_is_stored_selected_and_scored_by_what_is_known(tmp_path:
         again = evaluator.evaluate(job)  # without what is known
         assert again.candidate is None
         assert again.routes == outcome.routes
+        assert again.read == outcome.read
+        assert all(sum(outcome.read[task]) > 0 for task in outcome.scores)
         for task, scores in outcome.scores.items():
             for metric, values in scores.metrics.items():
                 assert again.scores[task].metrics[metric] == pytest.approx(values, abs=1e-5)
     assert {len(one.candidate.scored_members) for one in trials} == {3}  # the best merge is one
+    assert set(result.leaderboard.routing) == {"select", "holdout"}
+    assert result.leaderboard.to_json()["routing"].keys() == {"select", "holdout"}
+    assert "who answers" in (result.folder / "leaderboard.md").read_text()
     means = {one.candidate.means.digest for one in trials}  # type: ignore[attr-defined]
     assert len(means) == 1
 

@@ -96,9 +96,9 @@ def test_what_is_unknown_is_refused() -> None:
 def test_what_was_learnt_and_who_answered_come_back() -> None:
     table = Coefficients({"t": np.ones((2, 3), np.float32)})
     learnt = Merge("linear", ("/a", "/b"), coefficients=table)
-    outcome = Outcome(candidate=learnt, routes={"t": (0, 2, 1)})
+    outcome = Outcome(candidate=learnt, routes={"t": (0, 2, 1)}, read={"t": (5, 0, 9)})
     written = json.dumps(outcome_to_json(outcome, lambda task: ()))
     found = outcome_from_json(json.loads(written), lambda task: (), learnt.arrays().__getitem__)
     assert found == outcome
     assert found.candidate.coefficients == table  # type: ignore[union-attr]
-    assert not {"candidate", "routes"} & outcome_to_json(Outcome(), lambda task: ()).keys()
+    assert not {"candidate", "routes", "read"} & outcome_to_json(Outcome(), lambda task: ()).keys()
