@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     Tag,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -123,6 +124,7 @@ _Distinct = Annotated[
 
 
 _OF_MERGES = ("method", "parameters")
+_OF_OTHERS = ("members", "order", "repeats")
 
 
 class SpaceSettings(Settings):
@@ -136,7 +138,7 @@ class SpaceSettings(Settings):
     )
 
     kind: NonEmpty = "merge"
-    """Of the candidates: `merge` (averaged weights)."""
+    """Of the candidates: `merge` (averaged weights) or `stack` (layers of several models)."""
     method: Annotated[
         Annotated[tuple[NonEmpty, ...], Field(min_length=1)],
         BeforeValidator(_as_tuple, json_schema_input_type=NonEmpty | _Distinct),
@@ -151,6 +153,13 @@ class SpaceSettings(Settings):
     subsets: bool = False
     """Search also which experts take part: one that does not has weight 0, and one at least does."""
 
+    members: tuple[NonEmpty, ...] = Field(default=(), json_schema_extra={"uniqueItems": True})
+    """Of stacks: names of experts, `base`, and `best`, the best merge; default all experts."""
+    order: Literal["members", "layers"] = "layers"
+    """Of stacks: a pass goes through all layers of a member and then of the next, or layer by layer."""
+    repeats: int = Field(default=1, ge=1)
+    """Of stacks: how many passes a path makes through the layers."""
+
     _removed = model_validator(mode="before")(_refuse_removed)
 
     @model_validator(mode="after")
@@ -162,18 +171,20 @@ class SpaceSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The defaults are those of merges: of another kind only what was given is written."""
+        """Of merges all that they take is written, of another kind only what was given."""
         found: dict[str, Any] = write(self)
-        given = found if self.kind == "merge" else self.model_fields_set | {"kind"}
+        taken = found.keys() - set(_OF_OTHERS) if self.kind == "merge" else {"kind"}
+        given = taken | self.model_fields_set
         return {name: value for name, value in found.items() if name in given}
 
-    @field_validator("method")
+    @field_validator("method", "members")
     @classmethod
-    def _each_once(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        for place, name in enumerate(methods):
-            if name in methods[:place]:
-                raise FieldError(f'method "{name}" is given twice', place)
-        return methods
+    def _each_once(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                what = str(info.field_name).removesuffix("s")
+                raise FieldError(f'{what} "{name}" is given twice', place)
+        return names
 
     @field_validator("components")
     @classmethod

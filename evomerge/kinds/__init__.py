@@ -12,8 +12,9 @@ from evomerge.candidate import Arrays, Candidate, no_arrays
 from evomerge.errors import CampaignError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind, Part, SearchSpace
 from evomerge.kinds.merge import MergeKind
+from evomerge.kinds.stack import StackKind
 
-KINDS: dict[str, Kind] = {"merge": MergeKind()}
+KINDS: dict[str, Kind] = {"merge": MergeKind(), "stack": StackKind()}
 KINDS |= {point.name: point.load()() for point in entry_points(group="evomerge.kinds")}
 
 

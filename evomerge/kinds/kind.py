@@ -83,6 +83,10 @@ class SearchSpace(Protocol):
     def baselines(self) -> tuple[Baseline, ...]:
         """Return parents and naive merges, each with its point where it lies in this space."""
 
+    def first(self) -> tuple[Point, ...]:
+        """Return points that a search tries before its sampler's."""
+        return ()
+
     def taken_over(self, campaign: config.Campaign, params: Point) -> dict[str, float] | None:
         """Return the point most like one of an earlier campaign; None where there is none."""
         return None

@@ -119,7 +119,8 @@ def open_family(models: campaign.Models) -> OpenFamily:
             vocabulary = OutputVocabulary.build(
                 asked, checkpoints, trust_remote_code=models.trust_remote_code
             )
-    family = Family(names["base"], own, Layout.of(base).num_layers, models.dtype, asked)
+    layers, kind = Layout.of(base).num_layers, base.config.model_type
+    family = Family(names["base"], own, layers, models.dtype, asked, kind)
     commits = {name: revision(model) for name, model in names.items()}
     revisions = {name: commit for name, commit in commits.items() if commit is not None}
     return OpenFamily(family, checkpoints, hashes, vocabulary, models.trust_remote_code, revisions)

@@ -17,7 +17,7 @@ _FIELD = "search.warm_start"
 
 
 def first_points(ready: Preflight, file: Path | None = None) -> list[dict[str, float]]:
-    """Return the points that a campaign's `warm_start` gives it; none without one.
+    """Return the points that a search begins with: its space's, then those that `warm_start` gives it.
 
     Args:
         ready: The campaign.
@@ -28,10 +28,11 @@ def first_points(ready: Preflight, file: Path | None = None) -> list[dict[str, f
         CampaignError: It is of another base, or nothing of it lies in the new space.
     """
     folder = ready.campaign.search.warm_start
+    first = [dict(point) for point in ready.space.first()]
     if folder is None:
-        return []
+        return first
     with located(file):
-        return _points(ready, Path(folder))
+        return [*first, *_points(ready, Path(folder))]
 
 
 def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:

@@ -111,6 +111,11 @@ def baselines(family: Family, locate: Locate) -> tuple[Baseline, ...]:
     return tuple(found)
 
 
+def parent(family: Family, model: str) -> Merge:
+    """Return a model as it is, in the vocabulary of all."""
+    return _Merges(family).alone(model)
+
+
 @dataclass(frozen=True)
 class _Merges:
     """Merges of a family; with a vocabulary of its own, each names all models, which fill up its rows."""

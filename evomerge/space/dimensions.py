@@ -33,6 +33,7 @@ class Family:
         num_layers: Layers of each.
         dtype: Of the merged weights.
         vocabulary: Whose tokens the merged models have; None: they all have the same.
+        model_type: transformers' name of the architecture; empty where no model is at hand.
     """
 
     base: str
@@ -40,6 +41,7 @@ class Family:
     num_layers: int
     dtype: str
     vocabulary: Vocabulary | None = None
+    model_type: str = ""
 
 
 @dataclass(frozen=True)

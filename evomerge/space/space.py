@@ -197,6 +197,10 @@ class Space:
         family = self.family
         return baselines(family, self.locate)
 
+    def first(self) -> tuple[dict[str, float], ...]:
+        """Return no points: baselines are good places to start at."""
+        return ()
+
     def locate(self, method: str, wanted: Wanted) -> dict[str, float] | None:
         """Return the point whose model is `method` with the `wanted` values; None if there is none."""
         return located(self, method, wanted)

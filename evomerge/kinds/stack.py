@@ -1,0 +1,119 @@
+"""Candidates of the kind `stack`: paths through the layers of several models."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge import config
+from evomerge.candidate import Arrays, Stack, no_arrays
+from evomerge.errors import CampaignError, nearest
+from evomerge.kinds.kind import Builder, Kind
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from evomerge.merge.checkpoint import Checkpoint
+    from evomerge.merge.live import LiveModel
+    from evomerge.space import Family
+    from evomerge.space.stack import StackSpace
+
+SCALE = "scale"
+
+
+class StackKind(Kind):
+    """Layers of several models behind each other, as one plain model."""
+
+    keys = frozenset({"members", "layers", "order", "repeats", "parameters"})
+
+    def check(self, settings: config.SpaceSettings) -> None:
+        """Check the parameters. Raises CampaignError."""
+        for name, value in settings.parameters.items():
+            field = f"space.parameters.{name}"
+            if name != SCALE:
+                raise CampaignError(
+                    f'unknown parameter "{name}" of stacks; {nearest(name, [SCALE])}', field=field
+                )
+            if isinstance(value, bool):
+                raise CampaignError(f"found {value}, expected a number or a range", field=field)
+            is_range = isinstance(value, config.Range)
+            low = value.low if isinstance(value, config.Range) else float(value)
+            if low <= 0:
+                where = f"{field}.low" if is_range else field
+                raise CampaignError(f"found {low:g}, expected a scale above 0", field=where)
+            if isinstance(value, config.Range):
+                _check_plain(value, field)
+
+    def space(self, settings: config.SpaceSettings, family: Family, seed: int) -> StackSpace:
+        """Lay out indicators, whose layers, and scales."""
+        from evomerge.combine.stack import scale_fault
+        from evomerge.space import layer_groups
+        from evomerge.space.stack import StackSpace
+
+        members = _members(settings, family)
+        scale = settings.parameters.get(SCALE, 1.0)
+        fault = scale_fault(family.model_type) if scale != 1 and family.model_type else None
+        if fault is not None:
+            raise CampaignError(f"{fault}; leave {SCALE} out", field=f"space.parameters.{SCALE}")
+        layers = settings.layers if "layers" in settings.model_fields_set else "each"
+        return StackSpace.build(
+            family,
+            members,
+            layer_groups(layers, family.num_layers),
+            repeats=settings.repeats,
+            order=settings.order,
+            scale=scale,
+        )
+
+    def read(self, data: Mapping[str, Any], arrays: Arrays = no_arrays) -> Stack:
+        """Return the stack of the fields of its text."""
+        return Stack.read(data, arrays)
+
+    def opened(self, live: LiveModel) -> Builder:
+        """Return what builds stacks from the resident models."""
+        return _Builder(live)
+
+    def content(self, candidate: Stack, checkpoints: Mapping[str, Checkpoint]) -> Hashable:
+        """Return what is equal for stacks of the same tensors, and for a parent as it is."""
+        from evomerge.combine.stack import content_of
+
+        return content_of(candidate, checkpoints)
+
+    def save(self, candidate: Stack, out: Path | str, **options: Any) -> None:  # noqa: ANN401
+        """Write the deeper model."""
+        from evomerge.combine.stack import save_stack
+
+        save_stack(candidate, out, **options)
+
+
+class _Builder(Builder):
+    def __init__(self, live: LiveModel) -> None:
+        from evomerge.combine.stack import StackBuilder
+
+        self._stacks = StackBuilder(live)
+
+    def build(self, candidate: Stack) -> nn.Module:
+        module: nn.Module = self._stacks.build(candidate)
+        return module
+
+
+def _check_plain(scale: config.Range, field: str) -> None:
+    """Refuse what a range of merges may have, and one of stacks does not use."""
+    for key in ("per", "sum", "experts"):
+        if key in scale.model_fields_set:
+            raise CampaignError(
+                f"{key} is of merges; every junction has a scale of its own", field=f"{field}.{key}"
+            )
+
+
+def _members(settings: config.SpaceSettings, family: Family) -> tuple[str, ...]:
+    from evomerge.space.stack import BASE, BEST
+
+    known = (BASE, *family.experts, BEST)
+    for place, name in enumerate(settings.members):
+        if name not in known:
+            raise CampaignError(
+                f'"{name}" is no member; {nearest(name, known)}', field=f"space.members.{place}"
+            )
+    return settings.members or tuple(family.experts)

@@ -1,0 +1,109 @@
+"""A merge that is made of merges: mergekit-multimerge's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from evomerge import api
+from evomerge.candidate import Recipe, Slice, Source, save
+from evomerge.cli import run_command
+from evomerge.errors import RecipeError
+from evomerge.merge.saving import save as save_merge
+
+
+def linear(*models: str, **settings: object) -> Recipe:
+    weights = (0.3, 0.9)
+    sources = (Source(m, parameters={"weight": w}) for m, w in zip(models, weights, strict=True))
+    return Recipe("linear", tuple(sources), dtype="float32", **settings)
+
+
+def saved(recipe: Recipe, out: Path, **settings: object) -> dict[str, torch.Tensor]:
+    save_merge(recipe, out, **settings)
+    return load_file(out / "model.safetensors")
+
+
+def test_it_is_what_saving_each_merge_first_gives(llama_family, tmp_path):
+    base, one, two, three = llama_family.models
+    merges = {"first": linear(one, two), "second": linear(two, three)}
+    final = Recipe(
+        "task_arithmetic",
+        tuple(Source(name, parameters={"weight": 0.6}) for name in merges),
+        base_model=base,
+        dtype="float32",
+    )
+    found = saved(final, tmp_path / "at once", merges=merges)
+    for name, merge in merges.items():
+        saved(merge, tmp_path / name)
+    expected = saved(final.renamed(lambda m: str(tmp_path / m)), tmp_path / "apart")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_rounding_is_that_of_the_merges_in_between(llama_family, tmp_path):
+    _, one, two, three = llama_family.models
+    half = Recipe(**{**vars(linear(one, two)), "dtype": "bfloat16"})
+    final = linear("half", three)
+    found = saved(final, tmp_path / "at once", merges={"half": half})
+    saved(half, tmp_path / "half")
+    apart = saved(linear(str(tmp_path / "half"), three), tmp_path / "apart")
+    assert all(torch.equal(found[name], apart[name]) for name in apart)
+
+
+@pytest.fixture
+def file(llama_family, tmp_path) -> Path:
+    """A file of two documents."""
+    _, one, two, three = llama_family.models
+    path = tmp_path / "recipe.yaml"
+    slices = (Slice((Source("first", (0, 3)),)), Slice((Source(three, (2, 4)),)))
+    save(Recipe("passthrough", slices=slices), path, {"first": linear(one, two)})
+    return path
+
+
+def test_the_command_reads_it(file, tmp_path):
+    assert run_command(["merge", str(file), str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "recipe.yaml").read_text() == file.read_text()
+    assert load_file(tmp_path / "out" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("layer_range: [2, 4]", "layer_range: [2, 5]"), "has 4 layers"),
+        (("weight: 0.9", "wight: 0.9"), "first.models.1.parameters.wight: linear has no param"),
+        (("name: first", "name: 3"), "name: found 3, expected a name"),
+        (("name: first\n", ""), "name: found no second name"),
+        (("merge_method: passthrough", "name: last\nmerge_method: passthrough"), "has a name"),
+        (
+            ("merge_method: linear", "merge_method: linar"),
+            'first.merge_method: unknown method "linar"',
+        ),
+        (("weight: 0.9", "weight: [0.9"), "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(change, message, file, tmp_path, capsys):
+    file.write_text(file.read_text().replace(*change))
+    assert run_command(["merge", str(file), str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(file) in line
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_line_of_a_fault_in_a_later_document(file, tmp_path):
+    text = file.read_text()
+    file.write_text(text.replace("layer_range: [2, 4]", "layer_range: [2, 5]"))
+    line = 1 + next(n for n, one in enumerate(text.splitlines()) if "[2, 4]" in one)
+    with pytest.raises(RecipeError, match=f"recipe.yaml:{line}: "):
+        api.merge(file, tmp_path / "out")
+
+
+def test_merges_of_merges_and_unlike_tokenizers_are_refused(llama_family, tmp_path):
+    base, one, two, three = llama_family.models
+    nested = {"first": linear(one, two), "second": linear("first", three)}
+    final = linear("second", base)
+    with pytest.raises(RecipeError, match="second: is made of first"):
+        save_merge(final, tmp_path / "out", merges=nested)
