@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge import config
 from evomerge.candidate import Arrays, Stack, no_arrays
 from evomerge.errors import CampaignError, nearest
-from evomerge.kinds.kind import Builder, Kind
+from evomerge.kinds.kind import Builder, ItemPrompts, Kind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +70,7 @@ class StackKind(Kind):
         """Return the stack of the fields of its text."""
         return Stack.read(data, arrays)
 
-    def opened(self, live: LiveModel) -> Builder:
+    def opened(self, live: LiveModel, prompts: ItemPrompts | None = None) -> Builder:
         """Return what builds stacks from the resident models."""
         return _Builder(live)
 
@@ -108,8 +108,15 @@ def _check_plain(scale: config.Range, field: str) -> None:
 
 
 def _members(settings: config.SpaceSettings, family: Family) -> tuple[str, ...]:
-    from evomerge.space.stack import BASE, BEST
+    from evomerge.space.stack import BASE, BEST, SKIP
 
+    for name in (BASE, BEST, SKIP):
+        if name in family.experts:
+            raise CampaignError(
+                f'an expert is called "{name}", which means something else in a stack; give it another '
+                "name: {model: …, name: …}",
+                field="models.experts",
+            )
     known = (BASE, *family.experts, BEST)
     for place, name in enumerate(settings.members):
         if name not in known:

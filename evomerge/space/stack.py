@@ -22,6 +22,7 @@ from evomerge.candidate.trial import Gradients
 from evomerge.space.baselines import Baseline, baselines, parent
 from evomerge.space.dimensions import Family
 from evomerge.space.groups import LayerGroups
+from evomerge.space.needs import Needs
 
 BEST = "best"
 BASE = "base"
@@ -111,8 +112,15 @@ class StackSpace:
         return found
 
     differentiable: tuple[str, ...] = ()
-    choices: None = None
+    regions: None = None
     takes_rows: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """The memory of the deepest path, beside the live model."""
+        owners = {slot.member for slot in self.slots}
+        passes = 1 + max(slot.turn for slot in self.slots)
+        return Needs(whole_models=1 + passes * len(owners))
 
     def path(self, params: Mapping[str, float]) -> tuple[Step, ...]:
         """Return the path of a point, which may have no layers."""
