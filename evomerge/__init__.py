@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evomerge.api import check, compare, merge, open, report, resume, score, search
+    from evomerge.api import check, compare, load, merge, open, report, resume, score, search
     from evomerge.candidate import Recipe
     from evomerge.config import Campaign
     from evomerge.result import Result
@@ -28,6 +28,7 @@ __all__ = [
     "Result",
     "check",
     "compare",
+    "load",
     "merge",
     "open",
     "report",

@@ -21,6 +21,7 @@ from evomerge.workers.imports import import_quickly
 if TYPE_CHECKING:
     from evomerge.candidate import Candidate, Recipe
     from evomerge.candidate.trial import Split
+    from evomerge.combine.loaded import LoadedEnsemble
     from evomerge.preflight.campaign_plan import Plan
     from evomerge.report.leaderboard import Leaderboard
     from evomerge.result import Result
@@ -145,6 +146,27 @@ def open(folder: str | Path) -> Result:
 
     with Store.open(Path(folder), write=False) as store:
         return Result.of(store)
+
+
+def load(folder: str | Path, *, device: str = "cpu", dtype: str | None = None) -> LoadedEnsemble:
+    """Open a saved ensemble, so that it answers; a merge is opened by transformers.
+
+    Args:
+        folder: Of the ensemble, such as `results/NAME/best`.
+        device: Where to run.
+        dtype: Of the members; None: in which they were scored.
+
+    Returns:
+        What has `generate`: texts in, texts out; or tokens, as transformers has them.
+
+    Raises:
+        ModelError: The folder holds no ensemble, or a member is gone or was changed: it is named.
+        UserError: The device or dtype does not exist here.
+    """
+    found: LoadedEnsemble = import_quickly("evomerge.combine.loaded").load(
+        folder, device=device, dtype=dtype
+    )
+    return found
 
 
 def check(campaign: Campaign | str | Path) -> Plan:

@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from evomerge import __version__
-from evomerge.cli import campaigns, models, reports, zoo
+from evomerge.cli import campaigns, ensembles, models, reports, zoo
 from evomerge.errors import EvomergeError, Interrupted, UserError
 
 
@@ -41,6 +41,7 @@ for command in (
     reports.compare,
     models.merge,
     models.score,
+    ensembles.serve,
     campaigns.schema,
 ):
     app.command()(command)
