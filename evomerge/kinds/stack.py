@@ -100,8 +100,9 @@ class _Builder(Builder):
 
 def _check_plain(scale: config.Range, field: str) -> None:
     """Refuse what a range of merges may have, and one of stacks does not use."""
+    plain = config.Range(low=scale.low, high=scale.high, log=scale.log)
     for key in ("per", "sum", "experts"):
-        if key in scale.model_fields_set:
+        if getattr(scale, key) != getattr(plain, key):
             raise CampaignError(
                 f"{key} is of merges; every junction has a scale of its own", field=f"{field}.{key}"
             )
