@@ -294,7 +294,7 @@ def setup_of(ready: Preflight) -> WorkerSetup:
         backend=None if campaign.scorer.backend == "resident" else campaign.scorer.backend,
         backend_arguments=campaign.scorer.args,
         allow_unsafe_code=campaign.scorer.allow_unsafe_code,
-        methods=campaign.space.method,
+        methods=campaign.space.methods,
         vocabulary=ready.family.family.vocabulary,
         whole_models=ready.space.needs.whole_models,
     )

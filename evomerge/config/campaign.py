@@ -38,7 +38,7 @@ from evomerge.config.settings import (
     from_folder,
     with_default,
 )
-from evomerge.config.space import Range, SpaceSettings
+from evomerge.config.space import Range, Spaces
 from evomerge.config.workers import ScorerSettings, Workers
 from evomerge.errors import CampaignError, nearest
 
@@ -50,8 +50,8 @@ class Campaign(Settings):
     """What reports call it."""
     models: Models
     """Base and experts."""
-    space: SpaceSettings
-    """Methods, groups of layers and components, ranges."""
+    space: Spaces
+    """Methods, groups of layers and components, ranges; or a list of such spaces, whose kinds compete."""
     objectives: tuple[Objective, ...] = Field(min_length=1)
     """Tasks to get better at."""
     mode: Literal["mean", "pareto", "tradeoff"] = "mean"
@@ -116,11 +116,13 @@ class Campaign(Settings):
             if goal.teacher is not None and goal.teacher not in names:
                 message = f'unknown expert "{goal.teacher}"; {nearest(goal.teacher, names)}'
                 raise FieldError(message, "objectives", place, "teacher")
-        for parameter, setting in self.space.parameters.items():
-            for name in setting.experts if isinstance(setting, Range) else ():
-                if name not in names:
-                    message = f'unknown expert "{name}"; {nearest(name, names)}'
-                    raise FieldError(message, "space", "parameters", parameter, "experts", name)
+        for place, part in enumerate(self.space.parts):
+            for parameter, setting in part.parameters.items():
+                for name in setting.experts if isinstance(setting, Range) else ():
+                    if name not in names:
+                        message = f'unknown expert "{name}"; {nearest(name, names)}'
+                        where = (*self.space.field(place), "parameters", parameter, "experts", name)
+                        raise FieldError(message, *where)
         return self
 
     @property

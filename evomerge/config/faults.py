@@ -21,7 +21,7 @@ FORMS: Mapping[str, str] = {
     "models": "a mapping, such as {base: MODEL, experts: [MODEL, MODEL]}",
     "models.experts": "a list of models, such as [ORG/NAME, ./folder]",
     "models.experts.*": "a model, or {model: MODEL, name: NAME}",
-    "space": "a mapping, such as {method: linear, parameters: {weight: {low: 0, high: 1}}}",
+    "space": "a mapping, such as {method: linear, parameters: {weight: {low: 0, high: 1}}}, or a list",
     "space.method": "a method, or a list of methods",
     "space.layers": "a number of groups, each, or a list of [start, stop) pairs, such as [[0, 2], [2, 4]]",
     "space.components": "a list of parts of tensor names, such as [self_attn, mlp]",
@@ -168,6 +168,8 @@ def _expected(found: ErrorDetails, location: Location) -> str:
 
 
 def _is(location: Location, field: str) -> bool:
+    if len(location) > 1 and location[0] == "space" and isinstance(location[1], int):
+        location = ("space", *location[2:])  # of one of several
     parts = field.split(".")
     return len(parts) == len(location) and all(
         part in ("*", str(here)) for part, here in zip(parts, location, strict=True)
@@ -213,7 +215,8 @@ def _known_fields(settings: type[BaseModel], location: Location) -> list[str]:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in model.model_fields.items()}
+    found = model.model_fields.items()
+    return {field.alias or name: field for name, field in found if field.repr}
 
 
 def _models(annotation: object) -> list[type[BaseModel]]:

@@ -17,6 +17,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from evomerge.config.faults import FieldError, MissingFieldError
 from evomerge.config.settings import NonEmpty, Settings
@@ -139,6 +140,8 @@ class SpaceSettings(Settings):
 
     kind: NonEmpty = "merge"
     """Of the candidates: `merge` (averaged weights) or `stack` (layers of several models)."""
+    spaces: SkipJsonSchema[tuple[SpaceSettings, ...]] = Field(default=(), repr=False)
+    """Spaces that compete, and nothing else beside them: in the file a list in place of the mapping."""
     method: Annotated[
         Annotated[tuple[NonEmpty, ...], Field(min_length=1)],
         BeforeValidator(_as_tuple, json_schema_input_type=NonEmpty | _Distinct),
@@ -169,12 +172,28 @@ class SpaceSettings(Settings):
                 raise MissingFieldError(name)
         return self
 
+    @property
+    def parts(self) -> tuple[SpaceSettings, ...]:
+        """The spaces that compete, or the only one."""
+        return self.spaces or (self,)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods of all parts, each once."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.method))
+
+    def field(self, place: int) -> tuple[str | int, ...]:
+        """Return where one of the parts stands in the campaign's file."""
+        return ("space", place) if self.spaces else ("space",)
+
     @model_serializer(mode="wrap")
-    def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_given(self, write: SerializerFunctionWrapHandler) -> Any:  # noqa: ANN401 - a dict or list
         """Of merges all that they take is written, of another kind only what was given."""
-        found: dict[str, Any] = write(self)
+        found: Any = write(self)
+        if self.spaces:  # written twice: a type within itself has its serializer inside and outside
+            return found if isinstance(found, list) else found["spaces"]
         taken = found.keys() - set(_OF_OTHERS) if self.kind == "merge" else {"kind"}
-        given = taken | self.model_fields_set
+        given = (taken | self.model_fields_set) - {"spaces"}
         return {name: value for name, value in found.items() if name in given}
 
     @field_validator("method", "members")
@@ -203,5 +222,27 @@ class SpaceSettings(Settings):
                 )
         return components
 
+
+SEVERAL = "several"
+"""Kind of a list of spaces; no candidate is of it."""
+
+
+def _as_several(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        return value
+    if not value:
+        raise ValueError("found [], expected a mapping, or a list of them")
+    return value[0] if len(value) == 1 else {"kind": SEVERAL, "spaces": value}
+
+
+Spaces = Annotated[
+    SpaceSettings,
+    BeforeValidator(
+        _as_several,
+        json_schema_input_type=SpaceSettings
+        | Annotated[tuple[SpaceSettings, ...], Field(min_length=1)],
+    ),
+]
+"""What is searched: a space, or a list of spaces that compete."""
 
 Range.model_rebuild()

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from evomerge.candidate import Arrays, Candidate, no_arrays
 from evomerge.errors import CampaignError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind, Part, SearchSpace
 from evomerge.kinds.merge import MergeKind
+from evomerge.kinds.several import SeveralSpaces, at_part, in_one_space, names_of
 from evomerge.kinds.stack import StackKind
+
+if TYPE_CHECKING:
+    from evomerge.config import SpaceSettings
+    from evomerge.space import Family
 
 KINDS: dict[str, Kind] = {"merge": MergeKind(), "stack": StackKind()}
 KINDS |= {point.name: point.load()() for point in entry_points(group="evomerge.kinds")}
@@ -37,6 +43,30 @@ def kind_named(name: str) -> Kind:
     return KINDS[name]
 
 
+def check_space(settings: SpaceSettings) -> None:
+    """Check a campaign's space, or each of several, as far as no model is needed. Raises CampaignError."""
+    for place, part in enumerate(settings.parts):
+        with at_part(settings, place):
+            kind = kind_named(part.kind)
+            for key in part.model_fields_set - kind.keys - {"kind"}:
+                raise CampaignError(
+                    f'the kind "{part.kind}" takes no {key}; {nearest(key, kind.keys)}',
+                    field=f"space.{key}",
+                )
+            kind.check(part)
+
+
+def space_of(settings: SpaceSettings, family: Family, seed: int) -> SearchSpace:
+    """Lay out a campaign's space, or several that compete. Arguments and errors are those of `Kind.space`."""
+    found = []
+    for place, part in enumerate(settings.parts):
+        with at_part(settings, place):
+            found.append(kind_named(part.kind).space(part, family, seed))
+    if not settings.spaces:
+        return found[0]
+    return SeveralSpaces(dict(zip(names_of(settings), found, strict=True)))
+
+
 def read(text: str, arrays: Arrays = no_arrays) -> Candidate:
     """Return the candidate whose `text` this is.
 
@@ -58,7 +88,11 @@ __all__ = [
     "Kind",
     "Part",
     "SearchSpace",
+    "SeveralSpaces",
+    "check_space",
+    "in_one_space",
     "kind_named",
     "kind_of",
     "read",
+    "space_of",
 ]

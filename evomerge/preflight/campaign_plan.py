@@ -159,5 +159,5 @@ def memory_of(ready: Preflight, machine: Here, sharing: Sharing) -> MemoryPlan |
         device = min(machine.gpus)
     itemsize, live = ITEMSIZES[campaign.models.dtype], ready.space.needs.whole_models
     sizes = sizes_of(ready.family.checkpoints, itemsize, live)
-    methods = [METHODS[name] for name in campaign.space.method]
+    methods = [METHODS[name] for name in campaign.space.methods]
     return plan_memory(sizes, Machine(machine.host, machine.host_free, device), sharing, methods)

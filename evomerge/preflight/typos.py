@@ -9,17 +9,16 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from evomerge.config import Campaign, SpaceSettings
+from evomerge.config import Campaign
 from evomerge.config.faults import at_field, located
 from evomerge.config.model_names import parts
 from evomerge.errors import (
-    CampaignError,
     ModelError,
     ResultsError,
     TaskError,
     nearest,
 )
-from evomerge.kinds import kind_named
+from evomerge.kinds import check_space
 from evomerge.zoo import registry
 
 SECONDS_TO_ANSWER = 3.0
@@ -41,7 +40,7 @@ def check_names(campaign: Campaign, file: Path | None = None) -> None:
         UserError: A name is unknown, or a folder is missing.
     """
     with located(file):
-        _check_space(campaign.space)
+        check_space(campaign.space)
         if campaign.search.sampler != "auto":
             from evomerge.search.samplers import sampler_class
 
@@ -50,16 +49,6 @@ def check_names(campaign: Campaign, file: Path | None = None) -> None:
             _check_model(field, model)
         _check_folders(campaign)
         _check_tasks(campaign)
-
-
-def _check_space(space: SpaceSettings) -> None:
-    kind = kind_named(space.kind)
-    for key in space.model_fields_set - kind.keys - {"kind"}:
-        raise CampaignError(
-            f'the kind "{space.kind}" takes no {key}; {nearest(key, kind.keys)}',
-            field=f"space.{key}",
-        )
-    kind.check(space)
 
 
 def _models(campaign: Campaign) -> Iterator[tuple[str, str]]:

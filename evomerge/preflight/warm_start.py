@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError
+from evomerge.kinds import in_one_space
 from evomerge.objective import Objectives, Ranked, ranking
 from evomerge.preflight.check import Preflight
 from evomerge.store import Store
@@ -54,7 +55,7 @@ def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:
     numbers = dict.fromkeys(number for number in (*chosen, *ranked) if number in params)
     points: list[dict[str, float]] = []
     for number in numbers:
-        point = ready.space.taken_over(earlier, params[number])
+        point = ready.space.taken_over(*in_one_space(earlier, params[number]))
         if point is not None and point not in points:
             points.append(point)
         if len(points) == POINTS:

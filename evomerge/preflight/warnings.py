@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from evomerge.candidate.merge import component_of
 from evomerge.inference.sizing import token_bytes
-from evomerge.kinds import SearchSpace
+from evomerge.kinds import SearchSpace, SeveralSpaces
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.layout import Layout
 from evomerge.preflight.check import Preflight
@@ -58,6 +58,13 @@ def warnings_of(
 
 def without_gradient(space: SearchSpace, sampler: str) -> Iterator[str]:
     """Yield a warning where the sampler `gradient` meets dimensions that have none."""
+    if isinstance(space, SeveralSpaces) and sampler == "gradient":
+        flat = [name for name, part in space.spaces.items() if not part.differentiable]
+        if flat:
+            yield f"{' and '.join(flat)}: no gradient; CMA-ES searches there, and NSGA-II for a front"
+        for part in space.spaces.values():
+            yield from without_gradient(part, sampler) if part.differentiable else ()
+        return
     names, smooth = tuple(space.distributions), set(space.differentiable)
     flat = [name for name in names if name not in smooth and not is_choice(name)]
     if sampler == "gradient" and flat:
@@ -97,9 +104,15 @@ def _of_the_search(ready: Preflight, seconds: float | None, trials: int) -> Iter
 
 
 def _of_components(ready: Preflight) -> Iterator[str]:
-    components = ready.campaign.space.components
-    if not components:
-        return
+    settings = ready.campaign.space
+    for place, part in enumerate(settings.parts):
+        if part.components:
+            field = ".".join(map(str, (*settings.field(place), "components")))
+            yield from _unused(ready, part.components, field)
+
+
+def _unused(ready: Preflight, components: Sequence[str], field: str) -> Iterator[str]:
+    """Yield a warning for each component that holds no tensor."""
     layout = Layout.of(ready.family.base)
     inside = {suffix for layer in layout.layers for suffix in layer}
     outside = (*layout.first, *layout.last)
@@ -114,9 +127,9 @@ def _of_components(ready: Preflight) -> Iterator[str]:
             why = "matches only tensors that stand in an earlier component"
         else:
             why = "matches no tensor"
-        yield f'space.components: "{text}" {why}; there are {", ".join(there)}'
+        yield f'{field}: "{text}" {why}; there are {", ".join(there)}'
     if not found[len(components)]:
-        yield f"space.components: nothing is left for `{REST}`, whose numbers are searched for nothing"
+        yield f"{field}: nothing is left for `{REST}`, whose numbers are searched for nothing"
 
 
 def _of_workers(ready: Preflight, machine: Here) -> Iterator[str]:

@@ -62,6 +62,7 @@ class _Arm:
         seen: All its points, and what came of them.
         taken_over: Round in which the leader's best point was tried here last; -1: never.
         out: It was given up.
+        waits: Its candidates are made over the best merge.
     """
 
     region: Region
@@ -74,6 +75,7 @@ class _Arm:
     seen: list[tuple[Params, Measurement]] = field(default_factory=list)
     taken_over: int = -1
     out: bool = False
+    waits: bool = False
 
     @property
     def loss(self) -> float:
@@ -203,6 +205,8 @@ class Bandit(Sampler):
             return None
         for beginning in (False, True) if begin else (False,):
             for arm in sorted(arms, key=lambda one: (self._begun(one), one.loss)):
+                if arm.waits and not arm.sampler.needs_gold:
+                    continue
                 if beginning and self._taken_over(arm) is not None and arm.asked < self._quota:
                     return None  # its descent is to begin at the better of two points
                 if beginning and self._must_not_begin(arm):
@@ -278,7 +282,8 @@ class Bandit(Sampler):
     def _arm(self, region: Region, build: Build) -> _Arm:
         names = self._regions.free(region)
         sampler = build(names, self._regions.differentiable(region)) if names else _OnePoint()
-        return _Arm(region, names, self._regions.default_point(region), sampler)
+        default, waits = self._regions.default_point(region), self._regions.waits(region.arm)
+        return _Arm(region, names, default, sampler, waits=waits)
 
     def _arm_of(self, params: Params) -> _Arm:
         name = self._regions.at(params).arm
@@ -296,6 +301,9 @@ class Bandit(Sampler):
         live = self._live()
         due = [arm for arm in live if arm.sampler.is_due]
         waiting = due or [arm for arm in live if self._several or arm.asked < self._quota]
+        if not due:  # merges first, if others are made over the best of them
+            first = [arm for arm in waiting if not arm.waits and arm.asked < self._share]
+            waiting = first or waiting
         if waiting:
             return min(waiting, key=lambda arm: arm.asked)
         return min(live, key=lambda arm: arm.loss, default=self._leader())

@@ -54,7 +54,7 @@ def forecast(campaign: Campaign, workers: int, golds: Mapping[str, int]) -> Fore
     step_items = sum(min(search.gradient_items, count) for count in golds.values())
     if search.sampler == "gradient":
         front = max(FRONT, len(campaign.objectives)) if campaign.mode == "pareto" else 1
-        paths, methods = paths_followed(trials, workers, front), max(1, len(campaign.space.method))
+        paths, methods = paths_followed(trials, workers, front), max(1, len(campaign.space.methods))
         # Each method has a descent before the others get a second one; a front has its paths in each.
         paths = paths * methods if front > 1 else paths + methods - 1
         for first in range(0, paths, workers):  # so many side by side

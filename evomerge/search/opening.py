@@ -85,7 +85,7 @@ def scales_of(campaign: Campaign, space: SearchSpace) -> tuple[str, ...]:
     if asked is None:
         return SCALES if space.takes_rows else SCALES[:1]
     if len(asked) > 1 and not space.takes_rows:
-        methods = " and ".join(campaign.space.method)
+        methods = " and ".join(campaign.space.methods)
         raise CampaignError(
             f"found [{', '.join(asked)}], expected [group]: weights by tensor and row need a searched "
             f"weight and a method that takes them; {methods} does not",

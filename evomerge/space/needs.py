@@ -13,8 +13,10 @@ class Needs:
         prompts: The prompts of the items, which only the resident scorer has.
         scores: A value of the searched metric for each item, from which they learn.
         whole_models: How many models of the base's size one holds in memory at once.
+        best_merge: They are made over the campaign's best merge, so merges are to be tried first.
     """
 
     prompts: bool = False
     scores: bool = False
     whole_models: int = 1
+    best_merge: bool = False

@@ -1,0 +1,185 @@
+"""A list of spaces: kinds that compete in one campaign."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import evomerge
+from evomerge.config import Campaign, SpaceSettings
+from evomerge.errors import CampaignError
+from evomerge.kinds import KINDS, SeveralSpaces, in_one_space, space_of
+from evomerge.space import Family
+from evomerge.store import Store
+from tests.kinds.pair import PairKind
+from tests.kinds.single import SingleKind
+from tests.small_campaign import TEXT, changed
+
+MERGES = TEXT[TEXT.index("  method:") : TEXT.index("objectives:")]
+WEIGHT = {"weight": {"low": 0.0, "high": 1.2}}
+MERGE = {"method": "task_arithmetic", "parameters": WEIGHT}
+LIST = """\
+  - {method: [task_arithmetic, linear], layers: 2, parameters: {weight: {low: 0.0, high: 1.2}}}
+  - kind: single
+  - kind: pair
+"""
+
+
+@pytest.fixture(autouse=True)
+def _kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "single", SingleKind())
+    monkeypatch.setitem(KINDS, "pair", PairKind())
+
+
+@pytest.fixture
+def family() -> Family:
+    return Family("/base", {"one": "/one", "two": "/two"}, num_layers=4, dtype="float32")
+
+
+def spaces(*parts: dict[str, object]) -> SpaceSettings:
+    return SpaceSettings(kind="several", spaces=tuple(SpaceSettings(**part) for part in parts))  # type: ignore[arg-type]
+
+
+def campaign(folder: Path) -> Campaign:
+    (folder / "c.yaml").write_text(TEXT.replace(MERGES, LIST))
+    return Campaign.load(folder / "c.yaml")
+
+
+def middle(space: SeveralSpaces) -> dict[str, float]:
+    return {at: (one.low + one.high) / 2 for at, one in space.distributions.items()}
+
+
+def test_a_point_is_a_candidate_of_the_kind_with_the_highest_score(family: Family) -> None:
+    space = space_of(spaces(MERGE, {"kind": "single"}, MERGE), family, 0)
+    assert isinstance(space, SeveralSpaces)
+    assert list(space.spaces) == ["merge1", "single", "merge2"]
+    assert list(space.distributions)[:4] == [
+        "kind/merge1",
+        "kind/single",
+        "kind/merge2",
+        "merge1/weight/one",
+    ]
+    assert "single/expert" in space.distributions
+    point = middle(space)
+    assert space.candidate(point).kind == "merge"  # of equals the first
+    point |= {"kind/single": 0.6, "single/expert": 0.9}
+    assert space.candidate(point) == KINDS["single"].space(
+        SpaceSettings(kind="single"), family, 0
+    ).candidate({"expert": 0.9})
+    point |= {"kind/merge2": 0.7, "merge2/weight/one": 0.25, "merge1/weight/one": 1.0}
+    assert space.candidate(point).own["weight"] == (((0.25, 0.6),),)  # type: ignore[attr-defined]
+
+
+def test_gradients_are_those_of_the_chosen_kind(family: Family) -> None:
+    space = space_of(spaces(MERGE, {"kind": "single"}), family, 0)
+    assert space.differentiable == ("merge/weight/one", "merge/weight/two")
+    assert space.takes_rows
+    found = evomerge.candidate.trial.Gradients(numbers={"weight": (((1.0, 2.0),),)})
+    point = middle(space)  # type: ignore[arg-type]
+    assert space.gradient(point, found) == {"merge/weight/one": 1.0, "merge/weight/two": 2.0}
+    assert set(space.gradient({**point, "kind/single": 1.0}, found).values()) == {0.0}
+
+
+def test_parents_are_rows_once_and_lie_in_the_first_space_that_has_them(family: Family) -> None:
+    ties = {"method": "ties", "parameters": {**WEIGHT, "density": {"low": 0.1, "high": 1.0}}}
+    space = space_of(spaces({"kind": "single"}, ties, MERGE), family, 0)
+    assert isinstance(space, SeveralSpaces)
+    rows = {row.name: row for row in space.baselines()}
+    assert len(rows) == len(space.baselines())
+    alone = {row.name: row for row in space.spaces["merge2"].baselines()}
+    assert {name: row.candidate for name, row in rows.items()} == {
+        name: row.candidate for name, row in alone.items()
+    }
+    assert space.regions is not None
+    for row in rows.values():
+        if row.params is not None:
+            assert row.params.keys() == space.distributions.keys()
+    found = {name: row.params for name, row in rows.items() if row.params is not None}
+    arms = {name: space.regions.at(params).arm for name, params in found.items()}
+    assert arms["one"] == "single"
+    assert arms["task arithmetic λ=0.4"] == "merge2/task_arithmetic"
+    assert arms.get("ties", "merge1/ties") == "merge1/ties"
+
+
+def test_needs_are_those_of_all(family: Family) -> None:
+    needs = space_of(spaces(MERGE, {"kind": "pair"}), family, 0).needs
+    assert (needs.prompts, needs.scores, needs.whole_models) == (True, True, 1)
+
+
+def test_an_earlier_point_is_taken_over_by_the_kind_that_has_it(family: Family) -> None:
+    earlier = Campaign.model_validate(
+        {
+            "name": "earlier",
+            "models": {"base": "/base", "experts": ["/one", "/two"]},
+            "space": [{"kind": "single"}, MERGE],
+            "objectives": [{"task": "t", "metric": "acc"}],
+        }
+    )
+    before = space_of(earlier.space, family, 0)
+    now = space_of(spaces(MERGE, {"kind": "single"}), family, 0)
+    assert isinstance(before, SeveralSpaces)
+    assert isinstance(now, SeveralSpaces)
+    point = before.whole("merge", {"weight/one": 0.3, "weight/two": 0.4})
+    found = now.taken_over(*in_one_space(earlier, point))
+    assert found == now.whole("merge", {"weight/one": 0.3, "weight/two": 0.4})
+    of_other = before.whole("single", {"expert": 0.1})
+    assert now.taken_over(*in_one_space(earlier, of_other)) is None
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (LIST.replace("kind: pair", "kind: pear"), r'c.yaml:9: space.2.kind: unknown kind "pear"'),
+        (LIST.replace("linear]", "lineer]"), r"c.yaml:7: space.0.method: .*lineer"),
+        (
+            LIST.replace("single", "single\n    layers: 2"),
+            r'c.yaml:9: space.1.layers: the kind "single" takes no layers',
+        ),
+        (
+            LIST.replace("layers: 2", "layers: 9"),
+            r"c.yaml:7: space.0.layers: ",
+        ),
+    ],
+)
+def test_what_is_wrong_in_one_of_them_is_named_there(
+    tmp_path: Path, space: str, message: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(TEXT.replace(MERGES, space))
+    with pytest.raises(CampaignError, match=message):
+        evomerge.check(tmp_path / "c.yaml")
+
+
+def test_a_campaign_of_several_kinds_searches_all_resumes_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = campaign(tmp_path)
+    settings = changed(settings, tmp_path / "out", trials=9, sampler="cmaes")
+    result = evomerge.search(settings)
+    with Store.open(result.folder, write=False) as store:
+        trials = store.trials()
+    kinds = Counter(trial.candidate.kind for trial in trials)
+    assert set(kinds) == {"merge", "single", "pair"}
+    assert all(trial.state in ("complete", "pruned") for trial in trials)
+    board = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    assert {row["serving"]["relative_parameters"] for row in board["rows"]} == {1.0}
+    again = evomerge.resume(result.folder, trials=2)
+    with Store.open(again.folder, write=False) as store:
+        assert [one.form for one in store.trials()[:9]] == [one.form for one in trials]
+        assert len(store.trials()) == 11
+
+
+def test_merges_descend_where_other_kinds_have_no_gradient(tmp_path: Path) -> None:
+    settings = campaign(tmp_path)
+    settings = changed(settings, tmp_path / "out", trials=16, sampler="gradient")
+    notes = " ".join(evomerge.check(settings).warnings)
+    assert "single and pair: no gradient; CMA-ES searches there" in notes
+    result = evomerge.search(settings)
+    with Store.open(result.folder, write=False) as store:
+        steps = store.gradient_steps()
+        kinds = {trial.candidate.kind for trial in store.trials()}
+    assert steps
+    assert not any(step.failure for step in steps)
+    assert kinds == {"merge", "single", "pair"}
