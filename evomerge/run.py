@@ -199,9 +199,10 @@ def _known(store: Store, baselines: Sequence[Baseline]) -> list[Known]:
     """Return parents and naive merges that were scored, each with its point where it has one."""
     scored = [(row, store.evaluation(row.key, "search")) for row in baselines]
     return [
-        Known(outcome, row.params, row.candidate)
+        Known(outcome, params, row.candidate)
         for row, outcome in scored
         if outcome is not None and outcome.failure is None
+        for params in (row.params, *row.also_at)
     ]
 
 

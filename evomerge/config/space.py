@@ -182,6 +182,15 @@ class SpaceSettings(Settings):
         """The methods of all parts, each once."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part.method))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each part is called: its kind, numbered where there are several of one."""
+        kinds = [part.kind for part in self.parts]
+        return tuple(
+            kind if kinds.count(kind) == 1 else f"{kind}{kinds[: place + 1].count(kind)}"
+            for place, kind in enumerate(kinds)
+        )
+
     def field(self, place: int) -> tuple[str | int, ...]:
         """Return where one of the parts stands in the campaign's file."""
         return ("space", place) if self.spaces else ("space",)

@@ -6,14 +6,16 @@ A kind of another package has an entry point of the group `evomerge.kinds`, its 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from evomerge.candidate import Arrays, Candidate, no_arrays
-from evomerge.errors import CampaignError, nearest
+from evomerge.config.faults import at_field
+from evomerge.errors import CampaignError, UserError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind, Part, SearchSpace
 from evomerge.kinds.merge import MergeKind
-from evomerge.kinds.several import SeveralSpaces, at_part, in_one_space, names_of
 from evomerge.kinds.stack import StackKind
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def kind_named(name: str) -> Kind:
 def check_space(settings: SpaceSettings) -> None:
     """Check a campaign's space, or each of several, as far as no model is needed. Raises CampaignError."""
     for place, part in enumerate(settings.parts):
-        with at_part(settings, place):
+        with _at_part(settings, place):
             kind = kind_named(part.kind)
             for key in part.model_fields_set - kind.keys - {"kind"}:
                 raise CampaignError(
@@ -58,13 +60,28 @@ def check_space(settings: SpaceSettings) -> None:
 
 def space_of(settings: SpaceSettings, family: Family, seed: int) -> SearchSpace:
     """Lay out a campaign's space, or several that compete. Arguments and errors are those of `Kind.space`."""
+    from evomerge.space import SeveralSpaces
+
     found = []
     for place, part in enumerate(settings.parts):
-        with at_part(settings, place):
+        with _at_part(settings, place):
             found.append(kind_named(part.kind).space(part, family, seed))
     if not settings.spaces:
         return found[0]
-    return SeveralSpaces(dict(zip(names_of(settings), found, strict=True)))
+    return SeveralSpaces(dict(zip(settings.names, found, strict=True)))
+
+
+@contextmanager
+def _at_part(settings: SpaceSettings, place: int) -> Iterator[None]:
+    """Let an error about the space name the entry of the list that it is about, if there is a list."""
+    try:
+        yield
+    except UserError as error:
+        head, _, rest = (error.field or "").partition(".")
+        if head != "space" or not settings.spaces:
+            raise
+        with at_field(f"space.{place}.{rest}".rstrip(".")):
+            raise
 
 
 def read(text: str, arrays: Arrays = no_arrays) -> Candidate:
@@ -88,9 +105,7 @@ __all__ = [
     "Kind",
     "Part",
     "SearchSpace",
-    "SeveralSpaces",
     "check_space",
-    "in_one_space",
     "kind_named",
     "kind_of",
     "read",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError
-from evomerge.kinds import in_one_space
 from evomerge.objective import Objectives, Ranked, ranking
 from evomerge.preflight.check import Preflight
+from evomerge.space import in_one_space
 from evomerge.store import Store
 
 POINTS = 4

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from evomerge.candidate.merge import component_of
 from evomerge.inference.sizing import token_bytes
-from evomerge.kinds import SearchSpace, SeveralSpaces
+from evomerge.kinds import SearchSpace
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.layout import Layout
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.machine import Here
 from evomerge.search.samplers import sampler_class
 from evomerge.search.samplers.descent import CHECKPOINTS
-from evomerge.space import REST
+from evomerge.space import REST, SeveralSpaces
 from evomerge.space.choices import is_choice
 from evomerge.workers.memory_plan import MemoryPlan, size
 

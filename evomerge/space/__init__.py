@@ -6,6 +6,7 @@ from evomerge.space.dimensions import REST, Family
 from evomerge.space.groups import layer_groups
 from evomerge.space.needs import Needs
 from evomerge.space.regions import Region, Regions
+from evomerge.space.several import SeveralSpaces, in_one_space
 from evomerge.space.space import Space
 from evomerge.space.transfer import transfer
 
@@ -17,8 +18,10 @@ __all__ = [
     "Needs",
     "Region",
     "Regions",
+    "SeveralSpaces",
     "Space",
     "Wanted",
+    "in_one_space",
     "layer_groups",
     "transfer",
 ]

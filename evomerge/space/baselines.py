@@ -63,6 +63,7 @@ class Baseline:
         candidate: How to build it.
         params: Its point in the searched space; None where it does not lie in it.
         scale: Lambda of a task-arithmetic merge; the best one on `select` is the tuned one.
+        also_at: Its points in other spaces that compete with that of `params`.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Baseline:
     candidate: Candidate
     params: Mapping[str, float] | None = None
     scale: float | None = None
+    also_at: tuple[Mapping[str, float], ...] = ()
 
     @property
     def entry(self) -> Entry:

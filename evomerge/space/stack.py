@@ -120,7 +120,7 @@ class StackSpace:
         """The memory of the deepest path, beside the live model."""
         owners = {slot.member for slot in self.slots}
         passes = 1 + max(slot.turn for slot in self.slots)
-        return Needs(whole_models=1 + passes * len(owners), best_merge=BEST in owners)
+        return Needs(whole_models=1 + passes * len(owners), best_merge=BEST in self.members)
 
     def path(self, params: Mapping[str, float]) -> tuple[Step, ...]:
         """Return the path of a point, which may have no layers."""

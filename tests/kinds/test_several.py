@@ -11,8 +11,8 @@ import pytest
 import evomerge
 from evomerge.config import Campaign, SpaceSettings
 from evomerge.errors import CampaignError
-from evomerge.kinds import KINDS, SeveralSpaces, in_one_space, space_of
-from evomerge.space import Family
+from evomerge.kinds import KINDS, space_of
+from evomerge.space import Family, SeveralSpaces, in_one_space
 from evomerge.store import Store
 from tests.kinds.pair import PairKind
 from tests.kinds.single import SingleKind
@@ -83,7 +83,7 @@ def test_gradients_are_those_of_the_chosen_kind(family: Family) -> None:
     assert set(space.gradient({**point, "kind/single": 1.0}, found).values()) == {0.0}
 
 
-def test_parents_are_rows_once_and_lie_in_the_first_space_that_has_them(family: Family) -> None:
+def test_parents_are_rows_once_and_lie_in_all_spaces_that_have_them(family: Family) -> None:
     ties = {"method": "ties", "parameters": {**WEIGHT, "density": {"low": 0.1, "high": 1.0}}}
     space = space_of(spaces({"kind": "single"}, ties, MERGE), family, 0)
     assert isinstance(space, SeveralSpaces)
@@ -94,14 +94,31 @@ def test_parents_are_rows_once_and_lie_in_the_first_space_that_has_them(family: 
         name: row.candidate for name, row in alone.items()
     }
     assert space.regions is not None
-    for row in rows.values():
-        if row.params is not None:
-            assert row.params.keys() == space.distributions.keys()
-    found = {name: row.params for name, row in rows.items() if row.params is not None}
-    arms = {name: space.regions.at(params).arm for name, params in found.items()}
-    assert arms["one"] == "single"
-    assert arms["task arithmetic λ=0.4"] == "merge2/task_arithmetic"
-    assert arms.get("ties", "merge1/ties") == "merge1/ties"
+    found = {name: (row.params, *row.also_at) for name, row in rows.items() if row.params}
+    arms = {}
+    for name, points in found.items():
+        assert all(point.keys() == space.distributions.keys() for point in points if point)
+        arms[name] = [space.regions.at(point).arm for point in points if point]
+    assert arms["one"] == ["single", "merge2/task_arithmetic"]
+    assert arms["task arithmetic λ=0.4"] == ["merge2/task_arithmetic"]
+    assert arms["ties"] == ["merge1/ties"]
+
+
+def test_a_search_begins_with_points_that_are_no_parents(family: Family) -> None:
+    members = ["one", "two"]
+    stack = {"kind": "stack", "members": members}
+    space = space_of(spaces(MERGE, stack), family, 0)
+    assert isinstance(space, SeveralSpaces)
+    assert len(space.spaces["stack"].first()) == 2
+    assert space.first() == ()  # the parents' own paths are known
+    assert space.regions is not None
+    waiting = space_of(spaces(MERGE, {**stack, "members": [*members, "best"]}), family, 0)
+    assert waiting.needs.best_merge
+    assert waiting.first() == ()
+    assert waiting.regions is not None
+    (arm,) = [one for one in waiting.regions.first() if one.arm == "stack"]
+    made = waiting.candidate(waiting.regions.default_point(arm))
+    assert made.kind == "stack"
 
 
 def test_needs_are_those_of_all(family: Family) -> None:

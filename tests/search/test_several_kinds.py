@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution
 
-from evomerge.kinds import SearchSpace, SeveralSpaces
+from evomerge.kinds import SearchSpace
 from evomerge.objective import Objectives
 from evomerge.search.bandit import SHARE, Bandit
 from evomerge.search.opening import open_sampler
 from evomerge.search.samplers.sampler import Measurement, Params
-from evomerge.space import Needs
+from evomerge.space import Needs, SeveralSpaces
 
 TRIALS = 96
 ARMS = ("merge/task_arithmetic", "merge/ties", "merge/dare_linear", "router", "deeper")

@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from optuna.distributions import FloatDistribution
+
 from evomerge import config
 from evomerge.candidate import Candidate, Coefficients, Merge
-from evomerge.config.faults import at_field
-from evomerge.errors import UserError
-from evomerge.kinds.kind import Point, SearchSpace
+from evomerge.space.baselines import Baseline
+from evomerge.space.choices import Choices
+from evomerge.space.needs import Needs
+from evomerge.space.regions import Region, Regions
+from evomerge.space.space import Space
 
 if TYPE_CHECKING:
-    from optuna.distributions import FloatDistribution
-
     from evomerge.candidate.trial import Gradients
-    from evomerge.space import Baseline, Needs, Region, Regions
+    from evomerge.kinds import SearchSpace
 
+Point = Mapping[str, float]
 SCORE = "kind/"
 """Begins the dimension of a space's score: the space with the highest one has the candidate."""
-
-
-def names_of(settings: config.SpaceSettings) -> tuple[str, ...]:
-    """Return what each of several spaces is called: its kind, numbered where there are several of one."""
-    kinds = [part.kind for part in settings.parts]
-    count = Counter(kinds)
-    return tuple(
-        kind if count[kind] == 1 else f"{kind}{kinds[: place + 1].count(kind)}"
-        for place, kind in enumerate(kinds)
-    )
-
-
-@contextmanager
-def at_part(settings: config.SpaceSettings, place: int) -> Iterator[None]:
-    """Let an error about the space name the entry of the list that it is about, if there is a list."""
-    try:
-        yield
-    except UserError as error:
-        head, _, rest = (error.field or "").partition(".")
-        if head != "space" or not settings.spaces:
-            raise
-        with at_field(f"space.{place}.{rest}".rstrip(".")):
-            raise
 
 
 def chosen(names: Sequence[str], params: Point) -> str:
@@ -66,13 +44,13 @@ def in_one_space(
     parts = settings.space.parts
     if not settings.space.spaces:
         return settings, dict(params)
-    names = names_of(settings.space)
+    names = settings.space.names
     name = chosen(names, params)
     part = parts[names.index(name)]
     return settings.model_copy(update={"space": part}), own(name, params)
 
 
-class SeveralSpaces(SearchSpace):
+class SeveralSpaces:
     """One rectangle for several spaces: the score of each, then each one's dimensions with its name before.
 
     Args:
@@ -85,8 +63,6 @@ class SeveralSpaces(SearchSpace):
     @cached_property
     def distributions(self) -> Mapping[str, FloatDistribution]:
         """Dimension → its range."""
-        from optuna.distributions import FloatDistribution
-
         found = {SCORE + name: FloatDistribution(0.0, 1.0) for name in self.spaces}
         for name, space in self.spaces.items():
             found |= {f"{name}/{at}": each for at, each in space.distributions.items()}
@@ -142,16 +118,29 @@ class SeveralSpaces(SearchSpace):
         }
 
     def baselines(self) -> tuple[Baseline, ...]:
-        """Return parents and naive merges once, each with its point in the first space that it lies in."""
-        found: dict[str, Baseline] = {}
+        """Return parents and naive merges once, each with its points in all spaces that it lies in."""
+        rows: dict[str, Baseline] = {}
+        points: dict[str, list[dict[str, float]]] = {}
         for name, space in self.spaces.items():
             for one in space.baselines():
-                known = found.get(one.key)
-                if one.params is not None and (known is None or known.params is None):
-                    found[one.key] = replace(one, params=self.whole(name, one.params))
-                elif known is None:
-                    found[one.key] = one
-        return tuple(found.values())
+                rows.setdefault(one.key, one)
+                own = [] if one.params is None else [self.whole(name, one.params)]
+                points.setdefault(one.key, []).extend(own)
+        return tuple(
+            replace(row, params=next(iter(points[key]), None), also_at=tuple(points[key][1:]))
+            for key, row in rows.items()
+        )
+
+    def first(self) -> tuple[dict[str, float], ...]:
+        """Return those of each space, but no parents, and nothing made over merges that are yet to be found."""
+        known = [point for row in self.baselines() for point in (row.params, *row.also_at)]
+        return tuple(
+            point
+            for name, space in self.spaces.items()
+            if not space.needs.best_merge
+            for point in (self.whole(name, one) for one in space.first())
+            if point not in known
+        )
 
     def taken_over(self, campaign: config.Campaign, params: Point) -> dict[str, float] | None:
         """Return the point most like one of an earlier campaign of one space, in the first that has one."""
@@ -169,7 +158,7 @@ class SeveralSpaces(SearchSpace):
 
 
 @dataclass(frozen=True)
-class _Whole:
+class _Whole(Regions):
     """A space that is one region: all of its numbers always count."""
 
     space: SearchSpace
@@ -191,7 +180,8 @@ class _Whole:
         return self.space.differentiable
 
     def default_point(self, region: Region) -> dict[str, float]:
-        return {name: (one.low + one.high) / 2 for name, one in self.space.distributions.items()}
+        middle = {name: (one.low + one.high) / 2 for name, one in self.space.distributions.items()}
+        return dict(next(iter(self.space.first()), middle))
 
     def moved_to(self, region: Region, params: Point, own: Point) -> dict[str, float]:
         return dict(params)
@@ -200,12 +190,10 @@ class _Whole:
         return self.space.needs.best_merge
 
 
-class _SeveralRegions:
+class _SeveralRegions(Regions):
     """The regions of all spaces: an arm is called by its space, and by its own name where it has one."""
 
     def __init__(self, whole: SeveralSpaces) -> None:
-        from evomerge.space import Choices, Region, Space
-
         self._whole = whole
         self._parts: dict[str, Regions] = {}
         for name, space in whole.spaces.items():
