@@ -132,7 +132,7 @@ class SeveralSpaces:
         )
 
     def first(self) -> tuple[dict[str, float], ...]:
-        """Return those of each space, but no parents, and nothing made over merges that are yet to be found."""
+        """Return those of each space, but no parents, and nothing that is made over the best merge."""
         known = [point for row in self.baselines() for point in (row.params, *row.also_at)]
         return tuple(
             point
