@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from evomerge import zoo
-from evomerge.candidate import Coefficients, Merge
+from evomerge.candidate import Coefficients, Merge, Stack, Step
 from evomerge.candidate.trial import Entry, FailureKind, GradientJob, Job, Outcome
+from evomerge.combine.stack import StackBuilder, save_stack
 from evomerge.config import Workers
 from evomerge.inference.forward import Forward
 from evomerge.merge.live import LiveModel
@@ -176,6 +177,28 @@ def test_gradients_are_those_of_the_cpu(
     for name, table in expected.rows.items():
         most = float(np.abs(table).max())
         assert found.rows[name] == pytest.approx(table, rel=1e-2, abs=1e-2 * most)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_stack_is_the_saved_one_to_the_bit(dtype: str, llama_family: Any, tmp_path: Path) -> None:
+    base, one, two = llama_family.models[:3]
+    members = {
+        "one": Merge("passthrough", (one,), dtype=dtype),
+        "mix": merge_of((base, one, two), "task_arithmetic", dtype),
+    }
+    path = (Step("one", 0), Step("mix", 1, 0.8), Step("mix", 2), Step("one", 2), Step("mix", 3))
+    stack = Stack(base, members, path)
+    live = LiveModel(stack.model_names(), dtype=dtype, device=DEVICE)
+    module = StackBuilder(live).build(stack)
+    save_stack(stack, tmp_path / "out", device=DEVICE)
+    saved = load_file(tmp_path / "out" / "model.safetensors", device=DEVICE)
+    for name, tensor in saved.items():
+        assert torch.equal(module.state_dict()[name], tensor), name
+    tokens = torch.arange(3, 40, device=DEVICE)[None]
+    on_cpu = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=dtype).eval()
+    with torch.no_grad():
+        apart = (module(tokens).logits.cpu() - on_cpu(tokens.cpu()).logits).abs().max()
+    assert apart < (1e-4 if dtype == "float32" else 0.1)
 
 
 def test_what_many_prompts_begin_with_is_attended_to_once(on_gpu: Evaluator) -> None:
