@@ -15,7 +15,7 @@ from evomerge.config.objectives import (
 )
 from evomerge.config.search import Search
 from evomerge.config.settings import ITEMSIZES, DType, Settings
-from evomerge.config.space import Bounds, Range, Searched, SpaceSettings
+from evomerge.config.space import Bounds, Combiner, Over, Range, Searched, SpaceSettings
 from evomerge.config.workers import ScorerSettings, Workers
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "TEACHER_MATCH",
     "Bounds",
     "Campaign",
+    "Combiner",
     "CostName",
     "CostSettings",
     "DType",
@@ -33,6 +34,7 @@ __all__ = [
     "KeepCost",
     "Models",
     "Objective",
+    "Over",
     "PromptSettings",
     "Range",
     "ScorerSettings",

@@ -112,6 +112,8 @@ Searched = Annotated[
 ]
 """A parameter of a method: a range is searched, a value is fixed."""
 
+Combiner = Literal["router", "mix"]
+Over = Literal["probabilities", "logits"]
 Layers = Annotated[int, Field(ge=1)] | Literal["each"] | tuple[tuple[int, int], ...]
 
 
@@ -125,7 +127,7 @@ _Distinct = Annotated[
 
 
 _OF_MERGES = ("method", "parameters")
-_OF_OTHERS = ("members", "order", "repeats")
+_OF_OTHERS = ("members", "order", "repeats", "combiner", "over")
 
 
 class SpaceSettings(Settings):
@@ -139,7 +141,8 @@ class SpaceSettings(Settings):
     )
 
     kind: NonEmpty = "merge"
-    """Of the candidates: `merge` (averaged weights) or `stack` (layers of several models)."""
+    """Of the candidates: `merge` (averaged weights), `stack` (layers of several models) or `ensemble`
+    (several models as one)."""
     spaces: SkipJsonSchema[tuple[SpaceSettings, ...]] = Field(default=(), repr=False)
     """Spaces that compete, and nothing else beside them: in the file a list in place of the mapping."""
     method: Annotated[
@@ -155,13 +158,16 @@ class SpaceSettings(Settings):
     """Parameter of the method → a range (searched) or a value (fixed)."""
     subsets: bool = False
     """Search also which experts take part: one that does not has weight 0, and one at least does."""
-
     members: tuple[NonEmpty, ...] = Field(default=(), json_schema_extra={"uniqueItems": True})
-    """Of stacks: names of experts, `base`, and `best`, the best merge; default all experts."""
+    """Names of experts, `base`, and `best`, the best merge; default all experts, of ensembles all."""
     order: Literal["members", "layers"] = "layers"
     """Of stacks: a pass goes through all layers of a member and then of the next, or layer by layer."""
     repeats: int = Field(default=1, ge=1)
     """Of stacks: how many passes a path makes through the layers."""
+    combiner: Combiner = "router"
+    """Of ensembles: who answers is predicted from the prompt, or all do, their distributions mixed."""
+    over: Over = "probabilities"
+    """Of mixed ensembles: what is averaged."""
 
     _removed = model_validator(mode="before")(_refuse_removed)
 

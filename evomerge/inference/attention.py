@@ -34,17 +34,23 @@ class Share:
 @contextmanager
 def cascading(module: nn.Module) -> Iterator[None]:
     """Let a module of transformers attend to the `preambles` that its forward is called with."""
-    config: Any = getattr(module, "config", None)
-    usual = getattr(config, "_attn_implementation", None)
-    if usual != _OVERRIDDEN:
-        raise ValueError(f"attention is {usual}, not {_OVERRIDDEN}")
-    config._attn_implementation = (
-        _NAME  # read at every pass; transformers' setter walks all modules
-    )
+    configs: list[Any] = [getattr(each, "config", None) for each in passes_of(module)]
+    for config in configs:
+        usual = getattr(config, "_attn_implementation", None)
+        if usual != _OVERRIDDEN:
+            raise ValueError(f"attention is {usual}, not {_OVERRIDDEN}")
+    for config in configs:  # read at every pass; transformers' setter walks all modules
+        config._attn_implementation = _NAME
     try:
         yield
     finally:
-        config._attn_implementation = usual
+        for config in configs:
+            config._attn_implementation = _OVERRIDDEN
+
+
+def passes_of(module: nn.Module) -> list[nn.Module]:
+    """Return the models whose passes make up a module's: those of a mixed ensemble, or itself."""
+    return list(getattr(module, "mixed", None) or [module])
 
 
 def attend(

@@ -14,7 +14,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from evomerge.inference.attention import Share, cascading
+from evomerge.inference.attention import Share, cascading, passes_of
 from evomerge.inference.cache import PreambleCache
 from evomerge.inference.failures import NotFinite
 
@@ -46,7 +46,7 @@ class Forward:
         first = next(module.parameters())
         self.device, self.dtype = first.device, first.dtype
         self.window = _window(getattr(module, "config", None))
-        self._last_mlp: str | None = None
+        self._last_mlps: list[str] = []
         self._cascades = False
         self.vocabulary, self.takes_masks = 0, False
         self._try_out()
@@ -101,11 +101,9 @@ class Forward:
                 arguments["preambles"] = preambles
                 shortcuts.enter_context(cascading(self.module))
             # Layers that are recomputed in a backward pass would not find the hook.
-            if self._last_mlp is not None and not torch.is_grad_enabled():
-                mlp = self.module.get_submodule(self._last_mlp)
-                shortcuts.enter_context(_only(mlp, rows))
-            head = _head(self.module)
-            picked = [] if head is None else shortcuts.enter_context(_picking(head, rows))
+            for name in [] if torch.is_grad_enabled() else self._last_mlps:
+                shortcuts.enter_context(_only(self.module.get_submodule(name), rows))
+            picked = shortcuts.enter_context(_picking(_heads(self.module), rows))
             logits: Tensor = self.module(**arguments).logits
         return logits[0] if picked else _picked(logits, rows)
 
@@ -165,9 +163,9 @@ class Forward:
         self.vocabulary = expected.shape[1]
         matters = float((expected[0] - expected[1]).abs().max()) > 2 * tolerance
         self.takes_masks = matters and holds(packed)
-        self._last_mlp = _last_mlp(self.module)
+        self._last_mlps = _last_mlps(self.module)
         if not holds(lambda: self(tokens, ends)):
-            self._last_mlp = None
+            self._last_mlps = []
         self._cascades = self.takes_masks and holds(cascaded)
 
 
@@ -179,19 +177,20 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @contextmanager
-def _picking(head: nn.Module, rows: Tensor) -> Iterator[list[bool]]:
-    """Let a module see the states that are read only: `[1, R, D]`; say whether it was called."""
+def _picking(heads: Sequence[nn.Module], rows: Tensor) -> Iterator[list[bool]]:
+    """Let modules see the states that are read only: `[1, R, D]`; say whether they were called."""
     called: list[bool] = []
 
     def keep_rows(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         called.append(True)
         return (_picked(inputs[0], rows)[None], *inputs[1:])
 
-    handle = head.register_forward_pre_hook(keep_rows)
+    handles = [head.register_forward_pre_hook(keep_rows) for head in heads]
     try:
         yield called
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -218,19 +217,23 @@ def _only(mlp: nn.Module, rows: Tensor) -> Iterator[None]:
             handle.remove()
 
 
-def _head(module: nn.Module) -> nn.Module | None:
-    find = getattr(module, "get_output_embeddings", None)
-    head = find() if callable(find) else None
-    return head if isinstance(head, nn.Module) else None
+def _heads(module: nn.Module) -> list[nn.Module]:
+    """Return the output heads of all passes; none where one has none."""
+    finds = [getattr(each, "get_output_embeddings", None) for each in passes_of(module)]
+    heads = [find() if callable(find) else None for find in finds]
+    found = [head for head in heads if isinstance(head, nn.Module)]
+    return found if len(found) == len(heads) else []
 
 
-def _last_mlp(module: nn.Module) -> str | None:
-    layers = getattr(_text(getattr(module, "config", None)), "num_hidden_layers", None)
+def _last_mlps(module: nn.Module) -> list[str]:
+    """Return the names of the last layers' MLPs, one a pass; none where a pass does not have just one."""
+    passes = passes_of(module)
+    layers = getattr(_text(getattr(passes[0], "config", None)), "num_hidden_layers", None)
     if not isinstance(layers, int):
-        return None
+        return []
     ending = f".{layers - 1}.mlp"
     found = [name for name, _ in module.named_modules() if name.endswith(ending)]
-    return found[0] if len(found) == 1 else None
+    return found if len(found) == len(passes) else []
 
 
 def _picked(states: Tensor, rows: Tensor) -> Tensor:

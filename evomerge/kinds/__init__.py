@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from evomerge.candidate import Arrays, Candidate, no_arrays
 from evomerge.config.faults import at_field
 from evomerge.errors import CampaignError, UserError, nearest
+from evomerge.kinds.ensemble import EnsembleKind
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind, Part, SearchSpace
 from evomerge.kinds.merge import MergeKind
 from evomerge.kinds.stack import StackKind
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from evomerge.config import SpaceSettings
     from evomerge.space import Family
 
-KINDS: dict[str, Kind] = {"merge": MergeKind(), "stack": StackKind()}
+KINDS: dict[str, Kind] = {
+    "merge": MergeKind(),
+    "stack": StackKind(),
+    "ensemble": EnsembleKind(),
+}
 KINDS |= {point.name: point.load()() for point in entry_points(group="evomerge.kinds")}
 
 

@@ -10,6 +10,7 @@ from evomerge import config
 from evomerge.candidate import Arrays, Stack, no_arrays
 from evomerge.errors import CampaignError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind
+from evomerge.kinds.members import members_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,9 +50,9 @@ class StackKind(Kind):
         """Lay out indicators, whose layers, and scales."""
         from evomerge.combine.stack import scale_fault
         from evomerge.space import layer_groups
-        from evomerge.space.stack import StackSpace
+        from evomerge.space.stack import SKIP, StackSpace
 
-        members = _members(settings, family)
+        members = members_of(settings, family, tuple(family.experts), [SKIP])
         scale = settings.parameters.get(SCALE, 1.0)
         fault = scale_fault(family.model_type) if scale != 1 and family.model_type else None
         if fault is not None:
@@ -106,22 +107,3 @@ def _check_plain(scale: config.Range, field: str) -> None:
             raise CampaignError(
                 f"{key} is of merges; every junction has a scale of its own", field=f"{field}.{key}"
             )
-
-
-def _members(settings: config.SpaceSettings, family: Family) -> tuple[str, ...]:
-    from evomerge.space.stack import BASE, BEST, SKIP
-
-    for name in (BASE, BEST, SKIP):
-        if name in family.experts:
-            raise CampaignError(
-                f'an expert is called "{name}", which means something else in a stack; give it another '
-                "name: {model: …, name: …}",
-                field="models.experts",
-            )
-    known = (BASE, *family.experts, BEST)
-    for place, name in enumerate(settings.members):
-        if name not in known:
-            raise CampaignError(
-                f'"{name}" is no member; {nearest(name, known)}', field=f"space.members.{place}"
-            )
-    return settings.members or tuple(family.experts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -104,6 +105,13 @@ class LiveModel:
                 (orders, random numbers) gets the rest.
         """
         self._memory = Memory(budget, for_inputs=for_inputs)
+
+    def twin(self) -> LiveModel:
+        """Return another live model over what is resident, with a module of its own."""
+        other = copy.copy(self)
+        other.module = copy.deepcopy(self.module)
+        other._targets = _targets(other.module)
+        return other
 
     def write(self, source: Merge | Recipe) -> None:
         """Write a merge's weights into the module.

@@ -24,6 +24,8 @@ TIES_DENSITY = 0.2
 """Yadav et al. 2023 (2306.01708), section 4: keep the top 20 %, all weights 1."""
 
 
+BASE, BEST = "base", "best"
+"""Members of candidates beside the experts: the base, and the best merge of the campaign so far."""
 SAME = 1e-9
 """Sums that differ by less, relatively, are the same."""
 

@@ -19,13 +19,11 @@ from optuna.distributions import FloatDistribution
 from evomerge import config as campaign
 from evomerge.candidate import Coefficients, Merge, Stack, Step
 from evomerge.candidate.trial import Gradients
-from evomerge.space.baselines import Baseline, baselines, parent
+from evomerge.space.baselines import BEST, Baseline, baselines, parent
 from evomerge.space.dimensions import Family
 from evomerge.space.groups import LayerGroups
 from evomerge.space.needs import Needs
 
-BEST = "best"
-BASE = "base"
 INCLUDED = 0.5
 """From here on an indicator includes its layers."""
 STEP = 0.075
