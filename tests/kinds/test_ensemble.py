@@ -14,6 +14,7 @@ from evomerge.config import SpaceSettings
 from evomerge.errors import CampaignError
 from evomerge.kinds import KINDS, Kind
 from evomerge.space import Family
+from evomerge.store import Store
 from evomerge.testing.kinds import KindSuite
 from tests.small_campaign import TEXT
 
@@ -159,3 +160,56 @@ def test_the_gradient_sampler_is_refused_and_auto_takes_another(tmp_path: Path) 
     with pytest.raises(CampaignError, match=r'found "gradient", but no searched number has one'):
         evomerge.check(file)
     assert evomerge.check(campaign_file(tmp_path, sampler="auto")).dimensions == 2
+
+
+@pytest.fixture(scope="module", params=["tpe", "cmaes"])
+def routed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return evomerge.search(campaign_file(tmp_path_factory.mktemp("routed"), sampler=request.param))
+
+
+def test_a_campaign_of_routed_ensembles_ends_in_a_fitted_one(routed: Any) -> None:
+    with Store.open(routed.folder, write=False) as store:
+        trials, rows = store.trials(), store.evaluations()
+    assert [one.state for one in trials] == ["complete"] * 6
+    for trial in trials:
+        assert trial.candidate.fit.members == 4  # type: ignore[attr-defined]
+    known = {row.candidate.text(): row.outcome for row in rows if row.split == "search"}
+    for trial in trials:
+        assert trial.outcome is not None
+        for task, scores in trial.outcome.scores.items():
+            (metric,) = scores.metrics
+            members = [
+                known[one.text()].scores[task].metrics[metric]
+                for one in trial.candidate.scored_members.values()
+            ]
+            routes = trial.outcome.routes[task]
+            taken = tuple(members[route][n] for n, route in enumerate(routes))
+            assert scores.metrics[metric] == taken
+    best = routed.best.candidate
+    assert isinstance(best, Ensemble)
+    assert best.fit is not None
+    assert (routed.folder / "best" / "combiner.json").is_file()
+    assert (routed.folder / "best" / "router.safetensors").read_bytes() == best.fit.content
+
+
+def test_the_router_sends_each_task_to_its_expert(routed: Any) -> None:
+    with Store.open(routed.folder, write=False) as store:
+        rows = [one for one in store.evaluations() if one.split == "holdout"]
+    (winner,) = [one for one in rows if one.kind == "winner"]
+    scores = {one.key: one.outcome.scores for one in rows}
+    for expert in ("facts", "translation"):
+        task = f"zoo_{expert}"
+        own = scores[f"expert:{expert}"][task].values["gold_loglikelihood"].value
+        found = winner.outcome.scores[task].values["gold_loglikelihood"].value
+        assert found > own - 0.05
+
+
+def test_a_campaign_of_mixed_ensembles(tmp_path: Path) -> None:
+    file = campaign_file(tmp_path, "  combiner: mix\n  members: [facts, translation]\n", "tpe")
+    result = evomerge.search(file)
+    with Store.open(result.folder, write=False) as store:
+        trials, rows = store.trials(), store.evaluations()
+    assert [one.state for one in trials] == ["complete"] * 6
+    (winner,) = [one for one in rows if one.kind == "winner" and one.split == "select"]
+    assert winner.candidate.mix is not None  # type: ignore[attr-defined]
+    assert (result.folder / "best" / "combiner.json").is_file()
