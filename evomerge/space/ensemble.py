@@ -80,9 +80,11 @@ class EnsembleSpace:
     @property
     def needs(self) -> Needs:
         """A router reads prompts and learns from scores; a mix holds the members that run."""
+        over_merges = BEST in self.members
         if self.combiner == "router":
-            return Needs(prompts=True, scores=True)
-        return Needs(whole_models=1 + round(float(self.searched["top_k"].high[0])))
+            return Needs(prompts=True, scores=True, best_merge=over_merges)
+        most = round(float(self.searched["top_k"].high[0]))
+        return Needs(whole_models=1 + most, best_merge=over_merges)
 
     def candidate(
         self,
@@ -133,7 +135,7 @@ class EnsembleSpace:
         self, settings: campaign.Campaign, params: Mapping[str, float]
     ) -> dict[str, float] | None:
         """Return the point itself where an earlier campaign searched the same dimensions."""
-        if settings.space.kind != Ensemble.kind or params.keys() != self.distributions.keys():
+        if params.keys() != self.distributions.keys():
             return None
         return {
             name: min(max(params[name], one.low), one.high)
