@@ -18,6 +18,7 @@ import numpy as np
 from evomerge.candidate import Candidate
 from evomerge.candidate.merge import Own
 from evomerge.candidate.tables import Array
+from evomerge.candidate.timing import Timing
 
 Split = Literal["search", "select", "holdout"]
 SPLITS: tuple[Split, ...] = ("search", "select", "holdout")
@@ -143,6 +144,7 @@ class Job:
         known: Member of the candidate → task → of each search item, in their order, the value of the
             searched metric, signed so that more is better; for what a candidate learns.
         scored: Member of the candidate → task → its scores on the split, so that nothing is scored twice.
+        timed: Whether it is timed beside the base, too.
 
     Raises:
         ValueError: A race on another split.
@@ -155,6 +157,7 @@ class Job:
     targets: Mapping[str, Targets] = field(default_factory=dict)
     known: Mapping[str, Values] = field(default_factory=dict)
     scored: Mapping[str, Mapping[str, TaskScores]] = field(default_factory=dict)
+    timed: bool = False
 
     def __post_init__(self) -> None:
         if self.race is not None and self.split != "search":
@@ -284,6 +287,7 @@ class Outcome:
         routes: Task → of each item which of the candidate's `scored_members` answered it, by position;
             empty where one model answers all.
         read: Task → how many tokens of its items' prompts each of the `scored_members` has read; as `routes`.
+        timing: How fast it is beside the base, where that was asked for.
     """
 
     scores: Mapping[str, TaskScores] = field(default_factory=dict)
@@ -294,6 +298,7 @@ class Outcome:
     candidate: Candidate | None = None
     routes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     read: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    timing: Timing | None = None
 
 
 @dataclass(frozen=True)

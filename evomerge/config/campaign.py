@@ -23,9 +23,11 @@ from evomerge.config.faults import FieldError, first_error
 from evomerge.config.models import Models
 from evomerge.config.objectives import (
     Constraints,
+    CostName,
     CostSettings,
     ItemCounts,
     Keep,
+    KeepCost,
     Objective,
     PromptSettings,
 )
@@ -111,6 +113,9 @@ class Campaign(Settings):
         if self.mode == "tradeoff" and not self.costs:
             message = "a tradeoff is between the tasks and costs, and there are none; give costs"
             raise FieldError(message, "mode")
+        if self.search.deterministic and "time" in self.asked_costs:
+            message = "time is measured, so trials would differ; take active_parameters, which are counted"
+            raise FieldError(message, "search", "deterministic")
         names = self.expert_names()
         for place, goal in enumerate(self.objectives):
             if goal.teacher is not None and goal.teacher not in names:
@@ -174,6 +179,16 @@ class Campaign(Settings):
         if out is not None:
             changes["out"] = str(Path(out).resolve())
         return self.model_copy(update=changes)
+
+    @property
+    def kept_costs(self) -> tuple[CostName, ...]:
+        """The costs that constraints are on."""
+        return tuple(one.cost for one in self.keep if isinstance(one, KeepCost))
+
+    @property
+    def asked_costs(self) -> tuple[CostName, ...]:
+        """The costs that are objectives, then those that only constraints are on."""
+        return tuple(dict.fromkeys([*(one.cost for one in self.costs), *self.kept_costs]))
 
     @property
     def planned_trials(self) -> int:

@@ -21,19 +21,20 @@ from evomerge.config.settings import (
 DataSplit = Literal["train", "validation", "test"]
 
 
-def _counted(cost: object) -> object:
+def _known_cost(cost: object) -> object:
     if cost == "seconds_per_item":
         raise ValueError(
             "seconds_per_item is no longer a cost: equal models differed in it by the load of the "
-            "machine; use active_parameters or generated_tokens, which are counted"
+            "machine; use time, which is measured beside the base, or what is counted: active_parameters, "
+            "generated_tokens"
         )
     return cost
 
 
-Counted = Literal["parameters", "active_parameters", "generated_tokens"]
-CostName = Annotated[Counted, BeforeValidator(_counted)]
+Costs = Literal["parameters", "active_parameters", "generated_tokens", "time"]
+CostName = Annotated[Costs, BeforeValidator(_known_cost)]
 """What a model takes, relative to the base: all of its weights, those that a token is computed with, or
-tokens written an item. All are counted, so equal models cost the same."""
+tokens written an item, all counted; or the time to continue a prompt, measured beside the base."""
 Reference = Literal["best_expert", "base", "best_baseline"]
 Loss = Literal["gold", "expert", "both"]
 
@@ -126,8 +127,8 @@ class KeepCost(Settings):
     """A constraint: what the winner may take at most."""
 
     cost: CostName
-    """`parameters` (all weights), `active_parameters` (those that a token is computed with) or
-    `generated_tokens` (an item), each relative to the base's."""
+    """`parameters` (all weights), `active_parameters` (those that a token is computed with),
+    `generated_tokens` (an item) or `time` (to continue a prompt), each relative to the base's."""
     at_most: float = Field(gt=0)
     """Times the base's."""
 
@@ -150,8 +151,8 @@ class CostSettings(Settings):
     """What a model takes, as an objective that is better when lower."""
 
     cost: CostName
-    """`parameters` (all weights), `active_parameters` (those that a token is computed with) or
-    `generated_tokens` (an item), each relative to the base's."""
+    """`parameters` (all weights), `active_parameters` (those that a token is computed with),
+    `generated_tokens` (an item) or `time` (to continue a prompt), each relative to the base's."""
     weight: float = Field(default=0.1, gt=0)
     """In `mode: mean`, how much one base's worth of it takes off the mean; in the other modes it is an
     objective of its own and the weight does not matter."""

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 
@@ -18,7 +19,7 @@ from evomerge.inference.generation import Prompt, generate
 from evomerge.inference.loglikelihood import See, score_batches
 from evomerge.inference.processors import processors
 from evomerge.inference.sizing import room_of
-from evomerge.inference.stopping import Tokens
+from evomerge.inference.stopping import StopRule, Tokens
 
 
 class Engine:
@@ -117,6 +118,21 @@ class Engine:
             drafts=self._drafts,
             processors=self._processors if prompts else None,
         )
+
+    def continue_by(self, prompts: Sequence[Tokens], count: int) -> None:
+        """Continue prompts by so many tokens each, whatever they are, to see how long that takes."""
+        nothing = torch.zeros(self.vocabulary, dtype=torch.bool)
+        rule = StopRule((), nothing, nothing)
+        most = self.encoder.max_length - count
+        asked = [Prompt(list(one)[-most:], rule, count, False) for one in prompts]
+        with torch.inference_mode():
+            generate(
+                self._forward,
+                self.encoder.stopping,
+                asked,
+                batch_tokens=self.room.batch,
+                cache_tokens=self.room.cached,
+            )
 
     @cached_property
     def _processors(self) -> LogitsProcessorList | None:

@@ -149,6 +149,10 @@ class Builder(Protocol):
         """Return which member answers which items of a split, each item once; None: `build` answers all."""
         return None
 
+    def route(self, candidate: Any, prompts: Sequence[Sequence[int]]) -> None:  # noqa: ANN401
+        """Do with prompts what is done before members answer them, where there are `parts`, to be timed."""
+        return
+
     def build(self, candidate: Any) -> nn.Module:  # noqa: ANN401 - of the builder's kind
         """Return the model of a candidate, until the next one is built.
 

@@ -1,7 +1,7 @@
 """What a campaign is after, as numbers: values, constraints, costs, and the order of candidates by them."""
 
 from evomerge.objective.constraints import feasible, limits, total_violation, violations
-from evomerge.objective.costs import relative_cost
+from evomerge.objective.costs import is_timed, relative_cost, relative_time
 from evomerge.objective.dominance import fronts, order
 from evomerge.objective.lambda_grid import in_lambda_grid, tuned_lambda
 from evomerge.objective.objectives import Direction, Objectives
@@ -31,6 +31,7 @@ __all__ = [
     "higher_is_better",
     "in_lambda_grid",
     "is_proportional",
+    "is_timed",
     "limits",
     "loss_of",
     "metric_on",
@@ -39,6 +40,7 @@ __all__ = [
     "ratio",
     "recorded_directions",
     "relative_cost",
+    "relative_time",
     "total_violation",
     "tuned_lambda",
     "violations",

@@ -135,13 +135,7 @@ class Objectives:
 
     def weighed(self, trial: Tried) -> Candidate | None:
         """Return the candidate of a trial where its weights count: not all need be read elsewhere."""
-        return trial.candidate if self.asked_costs else None
-
-    @property
-    def asked_costs(self) -> tuple[CostName, ...]:
-        """The costs that are objectives, then those that only constraints are on."""
-        own = [one.cost for one in self.campaign.costs]
-        return tuple(dict.fromkeys([*own, *self._kept_costs]))
+        return trial.candidate if self.campaign.asked_costs else None
 
     def violations(self, outcome: Outcome, candidate: Candidate | None = None) -> tuple[float, ...]:
         """Return by how much each constraint is missed; met where at most 0; empty without constraints.
@@ -150,7 +144,7 @@ class Objectives:
             outcome: Without a failure.
             candidate: The model, for constraints on its parameters.
         """
-        costs = {name: self.cost(name, outcome, candidate) for name in self._kept_costs}
+        costs = {name: self.cost(name, outcome, candidate) for name in self.campaign.kept_costs}
         return violations(self.campaign, outcome, self.references, self.split, self.better, costs)
 
     def mean(self, values: Sequence[float]) -> float:
@@ -211,10 +205,6 @@ class Objectives:
                 )
         for position, cost in enumerate(self.campaign.costs):
             self._check_cost(cost.cost, f"costs.{position}.cost")
-
-    @property
-    def _kept_costs(self) -> list[CostName]:
-        return [one.cost for one in self.campaign.keep if isinstance(one, KeepCost)]
 
     @property
     def _goals(self) -> tuple[Objective, ...]:

@@ -85,6 +85,7 @@ def with_answers(ready: Preflight, answers: Path, file: Path | None = None) -> P
 def _preflight(campaign: Campaign, answers: Path | None) -> Preflight:
     check_names(campaign)
     check_sampler(campaign)
+    check_costs(campaign)
     check_budget(campaign)
     family = open_family(campaign.models)
     space = space_of(campaign.space, family.family, campaign.search.seed)
@@ -124,6 +125,17 @@ def check_sampler(campaign: Campaign) -> None:
         sampler_class(campaign)
     if campaign.mode == "pareto" and len(campaign.objectives) + len(campaign.costs) < 2:
         raise CampaignError("a Pareto front needs two objectives or more, found 1", field="mode")
+
+
+def check_costs(campaign: Campaign) -> None:
+    """Check that the scorer measures what costs are asked for. Raises CampaignError."""
+    backend = campaign.scorer.backend
+    if "time" in campaign.asked_costs and backend != "resident":
+        raise CampaignError(
+            f'found "{backend}", but time is measured by the resident scorer only; leave it out, or take '
+            "active_parameters in place of time",
+            field="scorer.backend",
+        )
 
 
 def check_budget(campaign: Campaign) -> None:

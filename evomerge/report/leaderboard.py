@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from evomerge.candidate.timing import Timing
 from evomerge.candidate.trial import SPLITS, Cost, Outcome, Split, row_key
 from evomerge.config import ITEMSIZES
 from evomerge.config.model_names import by_part
@@ -150,9 +151,10 @@ def _collect(
         row = Row(entry.name, "finalist", number, entry.candidate, {}, key=entry.key)
         rows.setdefault(entry.key, row)
     found = []
+    of_base = _timing(outcomes.get(row_key("base", "base"), {}))
     for key, row in rows.items():
         trial = None if row.trial is None else tried.get(row.trial)
-        found.append(_scored(row, outcomes.get(key, {}), trial, aims, store.folder))
+        found.append(_scored(row, outcomes.get(key, {}), trial, aims, store.folder, of_base))
     return found
 
 
@@ -162,6 +164,7 @@ def _scored(
     trial: StoredTrial | None,
     aims: Mapping[Split, Objectives],
     folder: str | Path,
+    of_base: Timing | None,
 ) -> Row:
     """Fill a row in; its recipe's models are named as seen from the results folder."""
     if trial is not None and trial.outcome is not None:
@@ -178,8 +181,15 @@ def _scored(
     total = sum((outcome.cost for outcome in outcomes.values()), Cost())
     recipe = row.recipe.renamed(by_part(lambda name: portable(name, folder)))
     campaign, size = aims["search"].campaign, aims["search"].size
-    needed = serving_of(row.recipe, size, ITEMSIZES[campaign.models.dtype])
+    itemsize = ITEMSIZES[campaign.models.dtype]
+    needed = serving_of(row.recipe, size, itemsize, _timing(outcomes), of_base)
     return replace(row, recipe=recipe, splits=splits, cost=total, serving=needed)
+
+
+def _timing(outcomes: Mapping[Split, Outcome]) -> Timing | None:
+    """Return how fast a model was when it was timed last."""
+    found = [outcomes[split].timing for split in reversed(SPLITS) if split in outcomes]
+    return next((one for one in found if one is not None), None)
 
 
 def _leading(trials: Sequence[StoredTrial], aims: Objectives) -> list[int]:

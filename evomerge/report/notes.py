@@ -33,8 +33,8 @@ def notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list[
     found += _meaning_notes(campaign)
     if unlike([row.serving for row in shown]):
         found.append(
-            "parameters: all weights, relative to the base's; active parameters: those that one token is "
-            "computed with"
+            "relative to the base's: parameters, all weights; active parameters, those that one token is "
+            "computed with; time to continue a prompt, measured beside the base"
         )
     found += [teacher_note(goal, rows, split) for goal in campaign.goals if goal.answered_by]
     found += constraint_notes(leaderboard.constraints, rows)

@@ -274,4 +274,5 @@ def _on_items(scores: TaskScores | None, metric: str, items: Sequence[str]) -> F
 
 
 def _by_name(aims: Objectives, outcome: Outcome, candidate: Candidate | None) -> dict[str, float]:
-    return {name: aims.cost(name, outcome, candidate) for name in aims.asked_costs}
+    found = {name: aims.cost(name, outcome, candidate) for name in aims.campaign.asked_costs}
+    return {name: cost for name, cost in found.items() if math.isfinite(cost)}

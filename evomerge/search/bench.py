@@ -14,6 +14,7 @@ from evomerge.candidate.trial import (
     TargetsFound,
 )
 from evomerge.config import Campaign
+from evomerge.objective import is_timed
 from evomerge.progress import Display, Pace
 from evomerge.search.members import Members
 from evomerge.search.samplers import sampler_class
@@ -65,7 +66,10 @@ class Bench:
         told = self.told(self._divergences(split))
         metrics = self.metrics(split, told)
         pace = Pace(self.display, stage, len(missing))
-        jobs = [Job(one, split, metrics, targets=told) for one in missing]
+        jobs = [
+            Job(one, split, metrics, targets=told, timed=self._is_timed(one, split))
+            for one in missing
+        ]
         over = [bool(job.entry.candidate.scored_members) for job in jobs]
         self._score([job for job, later in zip(jobs, over, strict=True) if not later], pace)
         if any(over):  # of members that are scored here, too, the scores are known by now
@@ -75,6 +79,12 @@ class Bench:
             ]
             self._score(later, pace)
         return len(missing)
+
+    def _is_timed(self, entry: Entry, split: Split) -> bool:
+        """Models that are no merges, which differ in it, and once the base, which merges are as fast as."""
+        if entry.role == "base":
+            return split == "search"
+        return is_timed(entry.candidate, self.campaign.asked_costs, split)
 
     def _score(self, jobs: Sequence[Job], pace: Pace) -> None:
         for job, outcome in in_turn(self.pool, jobs):

@@ -25,6 +25,7 @@ class Members:
 
     def __init__(self, campaign: Campaign, better: Better) -> None:
         self._goals, self._better = campaign.objectives, better
+        self._counts_tokens = "generated_tokens" in campaign.asked_costs
         self._scores: dict[str, Mapping[str, TaskScores]] = {}
         self._loss = float("inf")
         self.best: Merge | None = None
@@ -49,6 +50,8 @@ class Members:
         """Return a job with all that is known of its candidate's members."""
         scored = self.of(job.entry.candidate)
         known = {name: self._learnable(one) for name, one in scored.items()}
+        if self._counts_tokens:  # which are not known of single items
+            scored = {}
         return replace(job, scored=scored, known=known if job.split == "search" else {})
 
     def _learnable(self, scores: Mapping[str, TaskScores]) -> Values:

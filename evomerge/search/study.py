@@ -26,7 +26,7 @@ from evomerge.candidate.trial import (
     Targets,
 )
 from evomerge.kinds import SearchSpace
-from evomerge.objective import Objectives, Ranked, finalists, loss_of, ranking
+from evomerge.objective import Objectives, Ranked, finalists, is_timed, loss_of, ranking
 from evomerge.search.history import Known, Told, checked, copied, recorded
 from evomerge.search.in_flight import InFlight
 from evomerge.search.incumbents import Incumbents
@@ -226,7 +226,8 @@ class Study:
 
     def _job(self, number: int, entry: Entry) -> Job:
         race = against(self._race, self._incumbents.outcomes, number)
-        return self._members.informed(Job(entry, "search", self._metrics, race))
+        timed = is_timed(entry.candidate, self._store.campaign.asked_costs, "search")
+        return self._members.informed(Job(entry, "search", self._metrics, race, timed=timed))
 
     def _gradient_job(self, step: Step) -> GradientJob:
         candidate = self._space.candidate(step.params, step.coefficients)

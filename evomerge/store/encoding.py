@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.candidate import Arrays, no_arrays
+from evomerge.candidate.timing import Timing
 from evomerge.candidate.trial import (
     Cost,
     Estimate,
@@ -54,6 +55,8 @@ def outcome_to_json(outcome: Outcome, ids: Ids) -> dict[str, Any]:
     }
     if outcome.candidate is not None:
         found["candidate"] = outcome.candidate.text()
+    if outcome.timing is not None:
+        found["timing"] = asdict(outcome.timing)
     return found | ({"routes": outcome.routes, "read": outcome.read} if outcome.routes else {})
 
 
@@ -78,6 +81,7 @@ def outcome_from_json(data: Mapping[str, Any], ids: Ids, arrays: Arrays = no_arr
         read(data["candidate"], arrays) if "candidate" in data else None,
         {task: tuple(each) for task, each in data.get("routes", {}).items()},
         {task: tuple(each) for task, each in data.get("read", {}).items()},
+        Timing(**data["timing"]) if "timing" in data else None,
     )
 
 

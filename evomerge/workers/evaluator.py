@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn, TypeVar
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from evomerge.candidate import Candidate
 from evomerge.candidate.merge import Own
+from evomerge.candidate.timing import Timing
 from evomerge.candidate.trial import (
     Cost,
     Failure,
@@ -47,6 +48,7 @@ from evomerge.workers.members import known_scores, routes_of, tokens_read
 from evomerge.workers.memory_plan import keep_to_share, plan_memory_here
 from evomerge.workers.scratch import in_memory
 from evomerge.workers.setup import WorkerSetup
+from evomerge.workers.timing import Prompts, timing
 
 RESIDENT = "resident"
 GPU_MEMORY = 0.9
@@ -66,6 +68,7 @@ class _Ready:
     races: bool = False  # whether it is scored block by block
     routes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # as of `Outcome`
     read: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # as of `Outcome`
+    timing: Callable[[], Timing] | None = None  # times what was built last
 
 
 class Evaluator:
@@ -95,7 +98,10 @@ class Evaluator:
         built, scored, pruned = found
         cost = clock.cost(scored.items, scored.generated_tokens)
         learnt = None if built.candidate is job.entry.candidate else built.candidate
-        told = built.routes, built.read
+        timed: Timing | Failure | None = None
+        if job.timed and built.timing is not None and pruned is None:
+            timed, _ = _attempt(nullcontext(built.timing), lambda timing: timing())
+        told = built.routes, built.read, None if isinstance(timed, Failure) else timed
         return Outcome(scored.tasks, None, cost, self._name, pruned, learnt, *told)
 
     def gradient(self, job: GradientJob) -> Gradients:
@@ -182,14 +188,25 @@ class _Resident:
         candidate = builder.fitted(job.entry.candidate, job.known)
         parts = builder.parts(candidate, job.split)
         if parts is None:
-            score = partial(self._score, builder.build(candidate))
-            yield _Ready(score, candidate, self._scorer.races)
+            module = builder.build(candidate)
+            score = partial(self._score, module)
+            yield _Ready(score, candidate, self._scorer.races, timing=self._timing(module))
         else:
             members = list(candidate.scored_members)
             routes = routes_of(parts, members)
             prompts = self._scorer.prompts(self._model.module).tokens(job.split)
             read = tokens_read(routes, prompts, len(members))
-            yield _Ready(partial(self._score_parts, parts), candidate, routes=routes, read=read)
+            score = partial(self._score_parts, parts)
+            route = partial(builder.route, candidate)
+            timed = self._timing(self._model.module, route)
+            yield _Ready(score, candidate, routes=routes, read=read, timing=timed)
+
+    def _timing(
+        self, module: nn.Module, route: Callable[[Prompts], None] | None = None
+    ) -> Callable[[], Timing] | None:
+        if not isinstance(self._scorer, Scorer):
+            return None
+        return partial(timing, self._scorer, self._model.module, module, route)
 
     def _builder(self, candidate: Candidate) -> Builder:
         if candidate.kind not in self._builders:

@@ -77,6 +77,11 @@ def test_conditions_costs_and_splits_have_defaults(read):
             "keep: [1]\n",
             "c.yaml:11: keep.0: found 1, expected {task: TASK, at_least: SHARE}, or",
         ),
+        (
+            "",
+            "costs: [{cost: time}]\nsearch: {deterministic: true}\n",
+            "c.yaml:12: search.deterministic: time is measured, so trials would differ",
+        ),
         ("", "mode: tradeoff\n", "c.yaml:11: mode: a tradeoff is between the tasks and costs"),
         ("", "costs: [{cost: money}]\n", 'c.yaml:11: costs.0.cost: found "money", expected'),
         (

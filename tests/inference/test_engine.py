@@ -35,3 +35,17 @@ def test_planned_once_read_often(llama):
         first, second = (engine.read(batches, 7)[0].tolist() for _ in range(2))
     assert first == second
     assert engine.write([]) == []
+
+
+def test_so_many_tokens_are_written_whatever_they_are(llama):
+    engine = Engine(llama.module, llama.tokenizer)
+    written = []
+    llama.module.register_forward_pre_hook(
+        lambda module, args, kwargs: written.append(1), with_kwargs=True
+    )
+    written.clear()
+    engine.continue_by([[70, 71, 72], [73] * 9], 5)
+    once = len(written)
+    assert once >= 5
+    engine.continue_by([[70, 71, 72], [73] * 9], 5)
+    assert len(written) == 2 * once  # nothing is guessed from what was written before

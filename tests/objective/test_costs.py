@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
 from evomerge.candidate import Candidate, Merge, Size
-from evomerge.candidate.trial import Cost, Outcome
+from evomerge.candidate.timing import Timing
+from evomerge.candidate.trial import SPLITS, Cost, Outcome
 from evomerge.config import CostName
-from evomerge.objective.costs import relative_cost
+from evomerge.objective.costs import is_timed, relative_cost, relative_time
 from evomerge.objective.references import References
 
 SIZE = Size((10, 10, 20), 20)
@@ -58,3 +63,22 @@ def test_equal_models_cost_the_same_however_long_they_took(made: SimpleNamespace
     known = References(base=made.outcome(0.1, cost=Cost(1.0, 4.0, 8, 80)))
     slow, fast = (made.outcome(0.1, cost=Cost(1.0, seconds, 8, 96)) for seconds in (9.0, 3.0))
     assert costs(slow, LARGER, known) == costs(fast, LARGER, known)
+
+
+def test_the_time_is_measured_and_rounded_to_what_noise_leaves(made: SimpleNamespace) -> None:
+    mine = made.outcome(0.1)
+    for relative, known in ((1.262, 1.25), (1.28, 1.3), (0.004, 0.05), (2.0, 2.0)):
+        timed = replace(mine, timing=Timing(1.0, 1.0, relative, 0.01, 15))
+        assert relative_time(timed, LARGER) == pytest.approx(known)
+    assert relative_time(mine, LARGER) == math.inf  # nobody timed it
+    merge = Merge("linear", ("/m/one",))
+    assert relative_time(mine, merge) == relative_time(mine, None) == 1.0
+    slow = replace(mine, timing=Timing(9.0, 1.0, 9.0, 0.01, 15))
+    assert relative_time(slow, merge) == 1.0  # a merge is computed as the base is
+
+
+def test_what_is_no_merge_is_timed_where_that_counts_or_is_reported() -> None:
+    merge = Merge("linear", ("/m/one",))
+    assert not any(is_timed(merge, ["time"], split) for split in SPLITS)
+    assert [is_timed(LARGER, ["time"], split) for split in SPLITS] == [True, True, True]
+    assert [is_timed(LARGER, ["parameters"], split) for split in SPLITS] == [False, True, True]

@@ -157,7 +157,7 @@ def test_constraints_are_on_costs_too(made: SimpleNamespace) -> None:
     aims = Objectives(made.campaign(keep=keep), known(made), size=Size((5, 5)))
     assert aims.violations(made.outcome(0.5), twice) == pytest.approx((0.25, -0.0625))
     assert feasible(aims.violations(made.outcome(0.5)))
-    assert aims.asked_costs == ("parameters", "active_parameters")
+    assert aims.campaign.asked_costs == ("parameters", "active_parameters")
     aims.check()
     silent = References(base=made.outcome(0.1, cost=Cost(1.0, 1.0, 4, 0)))
     tokens = made.campaign(keep=[{"cost": "generated_tokens", "at_most": 2}])

@@ -212,6 +212,10 @@ def test_what_models_take_is_shown_where_it_tells_them_apart(
         "bytes": 200,
         "relative_parameters": 1.0,
         "relative_active": 1.0,
+        "milliseconds": None,
+        "tokens_per_second": None,
+        "relative_time": None,
+        "time_spread": None,
     }
     monkeypatch.setattr(Merge, "size", lambda self, base: 3.0 if self == lab.recipe() else 1.0)
     monkeypatch.setattr(Merge, "active", lambda self, base: 1.0)
@@ -222,7 +226,7 @@ def test_what_models_take_is_shown_where_it_tells_them_apart(
     assert "active parameters" not in grid.headers
     texts = {line.cells[-1].text for line in grid.lines}
     assert texts == {"1.000", "3.000"}
-    assert any(note.startswith("parameters: all weights, relative") for note in grid.notes)
+    assert any(note.startswith("relative to the base's: parameters") for note in grid.notes)
 
 
 def test_a_constraint_on_a_cost_is_said(

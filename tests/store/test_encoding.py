@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evomerge.candidate import Coefficients, Merge
+from evomerge.candidate.timing import Timing
 from evomerge.candidate.trial import Failure, FailureKind, Outcome, Pruned, TaskScores
 from evomerge.errors import ResultsError
 from evomerge.store.encoding import (
@@ -102,3 +103,9 @@ def test_what_was_learnt_and_who_answered_come_back() -> None:
     assert found == outcome
     assert found.candidate.coefficients == table  # type: ignore[union-attr]
     assert not {"candidate", "routes", "read"} & outcome_to_json(Outcome(), lambda task: ()).keys()
+
+
+def test_how_fast_a_model_was_comes_back(scored: Outcome) -> None:
+    timed = replace(scored, timing=Timing(12.5, 10.0, 1.25, 0.03, 15))
+    assert there_and_back(timed, "") == timed
+    assert there_and_back(scored, "").timing is None

@@ -271,3 +271,15 @@ def test_a_worker_keeps_to_its_memory_plan(
     )
     assert found.evaluate(job(setup, 0.4)).failure is None
     assert kept.used <= 3000
+
+
+def test_a_job_that_asks_for_it_is_timed_beside_the_base(
+    setup: WorkerSetup, evaluator: Evaluator
+) -> None:
+    plain = evaluator.evaluate(job(setup, 0.4))
+    assert plain.timing is None
+    timed = evaluator.evaluate(replace(job(setup, 0.4), timed=True))
+    assert timed.scores == plain.scores
+    assert timed.timing is not None
+    assert (timed.timing.relative, timed.timing.spread) == (1.0, 0.0)  # as the base is computed
+    assert timed.timing.milliseconds == timed.timing.base_milliseconds > 0
