@@ -18,7 +18,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from evomerge.candidate import Recipe, Slice, Source, Vocabulary
+from evomerge.api import merge
+from evomerge.candidate import Recipe, Slice, Source, Stack, Step, Vocabulary
+from evomerge.combine.stack import StackBuilder, save_stack
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.engine import merged_tensors
@@ -26,6 +28,8 @@ from evomerge.merge.live import LiveModel
 from evomerge.merge.resident import Memory
 from evomerge.merge.saving import save
 from evomerge.merge.vocabulary import OutputVocabulary
+from evomerge.space import Family
+from evomerge.space.baselines import parent
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WORDS = 40
@@ -214,6 +218,40 @@ def test_the_live_model_is_the_saved_one(case, models, tmp_path):
             == AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
         )
         assert live.module.config.vocab_size == len(saved["lm_head.weight"])
+
+
+def test_a_stack_has_the_vocabulary_of_its_members(models, tmp_path):
+    experts = {name: models[name] for name in ("chat", "pad")}
+    union = Vocabulary("union")
+    family = Family(models["base"], experts, 2, "float32", union)
+    members = {name: parent(family, model) for name, model in experts.items()}
+    path = (Step("chat", 0), Step("pad", 1), Step("pad", 1, 0.7))
+    stack = Stack(models["base"], members, path)
+    save_stack(stack, tmp_path / "out")
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    live = LiveModel(stack.model_names(), dtype="float32", vocabulary=union)
+    built = StackBuilder(live).build(stack)
+    for name, tensor in saved.items():
+        assert torch.equal(built.state_dict()[name], tensor), name
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
+    assert tokens == live.tokenizer.get_vocab()
+    merge(tmp_path / "out" / "recipe.yaml", tmp_path / "again")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again").state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in saved.items())
+    assert AutoTokenizer.from_pretrained(tmp_path / "again").get_vocab() == tokens
+
+
+def test_merges_of_unlike_vocabularies_are_no_stack(models, tmp_path):
+    made = {
+        name: arithmetic(models, Vocabulary(source))
+        for name, source in {"one": "union", "two": "base"}.items()
+    }
+    slices = tuple(Slice((Source(name, (0, 1)),)) for name in made)
+    with pytest.raises(RecipeError, match="one, two choose unlike tokenizers"):
+        save(Recipe("passthrough", slices=slices), tmp_path / "out", merges=made)
+    again = Recipe("passthrough", slices=slices, vocabulary=Vocabulary("base"))
+    with pytest.raises(RecipeError, match="a tokenizer is chosen in each of the merges"):
+        save(again, tmp_path / "out", merges={"one": made["one"], "two": made["one"]})
 
 
 def test_recipes_of_one_live_model_do_not_share_what_is_filled_up_differently(models, tmp_path):
