@@ -4,93 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationError
 
 from evomerge.candidate.coefficients import Coefficients
+from evomerge.candidate.forms import (
+    Dtype,
+    Form,
+    FormError,
+    Model,
+    Text,
+    first_fault,
+    model_name,
+    only,
+    read_tables,
+    refuse,
+)
 from evomerge.candidate.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
 from evomerge.candidate.tokens import token_source
-from evomerge.errors import RecipeError, nearest
+from evomerge.errors import RecipeError
 from evomerge.yaml_file import Document, Location
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 _SETTING = "a value, a list of values (a gradient over the layers) or a list of {filter, value}"
-_EXPECTED: Mapping[str, str] = {
-    "string_type": "text",
-    "string_too_short": "text",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "int_type": "a whole number of at least {low}",
-    "greater_than_equal": "a whole number of at least {low}",
-}
-"""Pydantic's name of a fault → what was expected."""
-
-
-class _FormError(ValueError):
-    """A fault that a validator of ours found, with its place within what it validates."""
-
-    def __init__(self, message: str, *location: str | int) -> None:
-        self.message, self.location = message, location
-        super().__init__(message)
-
-
-def _described(value: object) -> str:
-    if isinstance(value, BaseModel | Mapping):
-        return "a mapping"
-    return "nothing" if value is None else "a list" if isinstance(value, list) else repr(value)
-
-
-def _name(value: object) -> object:
-    """A model's name; mergekit's mapping of its parts is folded into `PATH@REVISION+ADAPTER`."""
-    if not isinstance(value, Mapping):
-        return value
-    _only(value, ("model", "lora", "override_architecture"))
-    if value.get("override_architecture") is not None:
-        raise _FormError("overriding the architecture is not supported", "override_architecture")
-    if "model" not in value:
-        raise _FormError("model is missing")
-    model = _path(value["model"], "model")
-    lora = value.get("lora")
-    return model if lora is None else f"{model}+{_path(lora, 'lora')}"
-
-
-def _path(value: object, where: str) -> str:
-    parts: list[tuple[object, tuple[str, ...]]] = [(value, (where,))]
-    if isinstance(value, Mapping):
-        _only(value, ("path", "revision"), where)
-        parts = [(value.get("path"), (where, "path"))]
-        if value.get("revision") is not None:
-            parts.append((value["revision"], (where, "revision")))
-    for part, place in parts:
-        if not isinstance(part, str) or not part:
-            raise _FormError(f"found {_described(part)}, expected text", *place)
-    return "@".join(str(part) for part, _ in parts)
-
-
-def _dtype(value: object) -> object:
-    """`torch.` before a dtype is mergekit's, and dropped."""
-    if not isinstance(value, str) or not value:
-        return None if value is None else _refuse(value, "text")
-    name = value.removeprefix("torch.")
-    if name not in DTYPES:
-        raise _FormError(f'found "{name}", expected one of {", ".join(DTYPES)}')
-    return name
 
 
 def _layer_range(value: object) -> tuple[int, int] | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        _refuse(value, "a list")
+        refuse(value, "a list")
     if len(value) != 2 or any(type(end) is not int for end in value):
-        raise _FormError(f"found {value}, expected two whole numbers, [start, stop)")
+        raise FormError(f"found {value}, expected two whole numbers, [start, stop)")
     start, stop = value
     if not 0 <= start <= stop:
-        raise _FormError(
+        raise FormError(
             f"found [{start}, {stop}], expected 0 <= start <= stop (start = stop: no layer, only what "
             "stands before or after the layers)"
         )
@@ -101,7 +49,7 @@ def _parameters(value: object) -> dict[str, Setting]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        _refuse(value, "a mapping")
+        refuse(value, "a mapping")
     return {name: _setting(item, name) for name, item in value.items()}
 
 
@@ -117,13 +65,13 @@ def _setting(value: object, *where: str | int) -> Setting:
 
 def _conditional(value: object, *where: str | int) -> Conditional:
     if not isinstance(value, Mapping):
-        _refuse(value, "a mapping", *where)
-    _only(value, ("value", "filter"), *where)
+        refuse(value, "a mapping", *where)
+    only(value, ("value", "filter"), *where)
     if "value" not in value:
-        raise _FormError("value is missing", *where)
+        raise FormError("value is missing", *where)
     text, given = value.get("filter"), value["value"]
     if text is not None and not isinstance(text, str):
-        _refuse(text, "text", *where, "filter")
+        refuse(text, "text", *where, "filter")
     if isinstance(given, list):
         points = (_scalar(item, *where, "value", place) for place, item in enumerate(given))
         return Conditional(tuple(points), text)
@@ -132,38 +80,21 @@ def _conditional(value: object, *where: str | int) -> Conditional:
 
 def _scalar(value: object, *where: str | int) -> bool | int | float | str:
     if not isinstance(value, bool | int | float | str):
-        _refuse(value, _SETTING, *where)
+        refuse(value, _SETTING, *where)
     if isinstance(value, float) and not math.isfinite(value):
-        raise _FormError(f"found {value}, expected a finite number", *where)
+        raise FormError(f"found {value}, expected a finite number", *where)
     return value
 
 
-def _refuse(value: object, expected: str, *where: str | int) -> NoReturn:
-    raise _FormError(f"found {_described(value)}, expected {expected}", *where)
-
-
-def _only(value: Mapping[str, object], known: tuple[str, ...], *where: str | int) -> None:
-    for key in value:
-        if key not in known:
-            raise _FormError(f'unknown key "{key}"; {nearest(key, known)}', *where, key)
-
-
-_Text = Annotated[str, Field(min_length=1)]
-_Model = Annotated[_Text, BeforeValidator(_name)]
 _Parameters = Annotated[dict[str, Any], PlainValidator(_parameters)]
-_Dtype = Annotated[str | None, BeforeValidator(_dtype)]
 
 
 def _or_empty(value: object) -> object:
     return value or []
 
 
-class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Source(_Form):
-    model: _Model
+class _Source(Form):
+    model: Model
     layer_range: Annotated[Any, PlainValidator(_layer_range)] = None
     parameters: _Parameters = Field(default_factory=dict)
 
@@ -171,9 +102,9 @@ class _Source(_Form):
         return Source(self.model, self.layer_range, self.parameters)
 
 
-class _Slice(_Form):
+class _Slice(Form):
     sources: list[_Source] = Field(default_factory=list)
-    base_model: _Model | None = None
+    base_model: Model | None = None
     residual_weight: Any = None  # mergekit reads it and never uses it
     parameters: _Parameters = Field(default_factory=dict)
 
@@ -182,29 +113,29 @@ class _Slice(_Form):
         return Slice(sources, self.base_model, self.parameters)
 
 
-class _Module(_Form):
+class _Module(Form):
     models: Annotated[list[_Source], BeforeValidator(_or_empty)] = Field(default_factory=list)
     slices: Annotated[list[_Slice], BeforeValidator(_or_empty)] = Field(default_factory=list)
     parameters: _Parameters = Field(default_factory=dict)
 
 
-class _Tokenizer(_Form):
-    source: _Model = "union"
+class _Tokenizer(Form):
+    source: Model = "union"
     tokens: dict[str, Any] | None = None
     pad_to_multiple_of: int | None = Field(default=None, ge=1)
 
 
 class _File(_Module):
-    merge_method: _Text
-    base_model: _Model | None = None
+    merge_method: Text
+    base_model: Model | None = None
     modules: dict[str, _Module] | None = None
-    dtype: _Dtype = None
-    out_dtype: _Dtype = None
-    tokenizer_source: _Model | None = None
+    dtype: Dtype = None
+    out_dtype: Dtype = None
+    tokenizer_source: Model | None = None
     tokenizer: _Tokenizer | None = None
     chat_template: str | None = None
     seed: int = Field(default=0, ge=0)
-    coefficients: _Text | None = None
+    coefficients: Text | None = None
 
 
 def read_recipe(document: Document) -> Recipe:
@@ -216,7 +147,7 @@ def read_recipe(document: Document) -> Recipe:
     try:
         file = _File.model_validate(document.data)
     except ValidationError as error:
-        raise _first(document, error.errors()) from None
+        raise first_fault(document, error, _known, {"merge_method": "ties"}) from None
     where, module, parameters = _inputs(document, file)
     for number, piece in enumerate(module.slices):
         if not piece.sources:
@@ -233,33 +164,16 @@ def read_recipe(document: Document) -> Recipe:
         vocabulary=_vocabulary(document, file),
         chat_template=file.chat_template,
         seed=file.seed,
-        coefficients=_coefficients(document, file.coefficients),
+        coefficients=None
+        if file.coefficients is None
+        else read_tables(document, "coefficients", file.coefficients, Coefficients),
     )
-
-
-def _first(document: Document, errors: list[ErrorDetails]) -> Exception:
-    """Return the first fault as one line; a misspelt key may be missing, too, so it comes first."""
-    unknown = (one for one in errors if one["type"] == "extra_forbidden")
-    found = next(unknown, errors[0])
-    kind, location = found["type"], found["loc"]
-    cause = found.get("ctx", {}).get("error")
-    if kind == "extra_forbidden":
-        message = f'unknown key "{location[-1]}"; {nearest(str(location[-1]), _known(location))}'
-    elif kind == "missing":
-        hint = ", such as merge_method: ties" if location == ("merge_method",) else ""
-        message, location = f"{location[-1]} is missing{hint}", location[:-1]
-    elif isinstance(cause, _FormError):
-        message, location = cause.message, (*location, *cause.location)
-    else:
-        low = 1 if location[-1] == "pad_to_multiple_of" else 0
-        message = f"found {_described(found['input'])}, expected {_EXPECTED[kind].format(low=low)}"
-    return document.error(RecipeError, location, message)
 
 
 def _known(location: Location) -> tuple[str, ...]:
     """Return the keys that stand beside one that is unknown."""
     names = [part for part in location[:-1] if isinstance(part, str)]
-    forms: dict[str, type[_Form]] = {
+    forms: dict[str, type[Form]] = {
         "models": _Source,
         "sources": _Source,
         "slices": _Slice,
@@ -326,27 +240,11 @@ def _vocabulary(document: Document, file: _File) -> Vocabulary | None:
         try:
             tokens[token] = _named(item)
             token_source(tokens[token], token)
-        except _FormError as error:
+        except FormError as error:
             raise document.error(RecipeError, (*place, *error.location), error.message) from None
         except RecipeError as error:
             raise document.error(RecipeError, place, error.message) from None
     return Vocabulary(file.tokenizer.source, tokens, file.tokenizer.pad_to_multiple_of)
-
-
-def _coefficients(document: Document, name: str | None) -> Coefficients | None:
-    """Read the file of coefficients, which is named relative to the recipe's folder."""
-    if name is None:
-        return None
-    path = name if document.path is None else document.path.parent / name
-    try:
-        return Coefficients.read(Path(path).read_bytes())
-    except FileNotFoundError:
-        fault = "does not exist; the recipe cannot be merged without it, copy it along"
-    except OSError as error:
-        fault = f"cannot be read: {error.strerror or error}"
-    except ValueError as error:
-        fault = str(error)
-    raise document.error(RecipeError, ("coefficients",), f"{path}: {fault}")
 
 
 def _named(item: object) -> object:
@@ -355,7 +253,7 @@ def _named(item: object) -> object:
         return item
     source = dict(item["source"])
     if "kind" not in source:
-        return {**item, "source": _name(source)}
+        return {**item, "source": model_name(source)}
     if isinstance(source.get("model"), Mapping):
-        source["model"] = _name(source["model"])
+        source["model"] = model_name(source["model"])
     return {**item, "source": source}
