@@ -285,7 +285,12 @@ def merge(
         raise UserError("is a folder; say which trial: trial=N, or trial='best'", file=source)
     loaded, merges = recipes.load_all(Path(source))
     try:
-        import_quickly("evomerge.merge.saving").save(loaded, out, merges=merges, **settings)
+        if isinstance(loaded, recipes.MoeRecipe):
+            import_quickly("evomerge.combine.mixture").save_mixture(
+                loaded, out, merges=merges, **settings
+            )
+        else:
+            import_quickly("evomerge.merge.saving").save(loaded, out, merges=merges, **settings)
     except RecipeError as error:
         raise recipes.located(error, Path(source)) from error
     return None

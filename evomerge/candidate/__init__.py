@@ -4,6 +4,8 @@ from evomerge.candidate.candidate import Arrays, Candidate, no_arrays
 from evomerge.candidate.coefficients import NEEDS_COEFFICIENTS, Coefficients
 from evomerge.candidate.merge import Merge
 from evomerge.candidate.mergekit_yaml import dumps, dumps_all, load, load_all, loads, located, save
+from evomerge.candidate.mixture import Mixture
+from evomerge.candidate.moe_recipe import MoeRecipe
 from evomerge.candidate.recipe import (
     Conditional,
     Recipe,
@@ -24,6 +26,8 @@ __all__ = [
     "Coefficients",
     "Conditional",
     "Merge",
+    "Mixture",
+    "MoeRecipe",
     "Recipe",
     "Scalar",
     "Setting",

@@ -14,8 +14,12 @@ from typing import Any
 
 from evomerge import yaml_file
 from evomerge.candidate.coefficients import FILE
+from evomerge.candidate.gates import GATES_FILE
+from evomerge.candidate.moe_reading import moe_data, read_moe_recipe
+from evomerge.candidate.moe_recipe import MoeRecipe
 from evomerge.candidate.reading import read_recipe
 from evomerge.candidate.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
+from evomerge.candidate.tables import Tables
 from evomerge.errors import RecipeError
 
 _NONE: Mapping[str, Recipe] = MappingProxyType({})
@@ -37,8 +41,10 @@ def loads(text: str, path: str | Path | None = None) -> Recipe:
     return read_recipe(yaml_file.parse(text, path=file, kind=RecipeError))
 
 
-def load_all(path: str | Path) -> tuple[Recipe, dict[str, Recipe]]:
+def load_all(path: str | Path) -> tuple[Recipe | MoeRecipe, dict[str, Recipe]]:
     """Read a recipe, and the merges that it is made of (`mergekit-multimerge`: a document for each).
+
+    A document with `experts` and no `merge_method` is mergekit-moe's: a mixture of experts.
 
     Returns:
         The recipe, and name → merge, in the order of the file.
@@ -48,19 +54,19 @@ def load_all(path: str | Path) -> tuple[Recipe, dict[str, Recipe]]:
     """
     documents = yaml_file.read_all(path, RecipeError)
     if len(documents) == 1:
-        return read_recipe(documents[0]), {}
+        return _read(documents[0]), {}
     merges: dict[str, Recipe] = {}
-    final: Recipe | None = None
+    final: Recipe | MoeRecipe | None = None
     for document in documents:
         name = document.data.pop("name", None)
-        recipe = read_recipe(document)
+        recipe = _read(document) if name is None else read_recipe(document)
         if name is None and final is None:
             final = recipe
         elif not isinstance(name, str) or not name or name in merges:
             expected = "a name that no other document has, and one document without"
             found = "no second name" if name is None else repr(name)
             raise document.error(RecipeError, ("name",), f"found {found}, expected {expected}")
-        else:
+        elif isinstance(recipe, Recipe):
             merges[name] = recipe
     if final is None:
         raise RecipeError("every document has a name; expected one without, the result", file=path)
@@ -75,10 +81,19 @@ def dumps(recipe: Recipe) -> str:
     return yaml_file.dump(_data(recipe, FILE))
 
 
-def dumps_all(recipe: Recipe, merges: Mapping[str, Recipe]) -> str:
-    """Write a recipe and the merges that it is made of as `load_all` and `mergekit-multimerge` read them."""
+def dumps_all(recipe: Recipe | MoeRecipe, merges: Mapping[str, Recipe]) -> str:
+    """Write a recipe and the merges that it is made of as `load_all` and `mergekit-multimerge` read them.
+
+    That of a mixture is mergekit-moe's.
+    """
     named = ({"name": name} | _data(one, _file_of(name)) for name, one in merges.items())
-    return "---\n".join(map(yaml_file.dump, (*named, _data(recipe, FILE))))
+    last = moe_data(recipe) if isinstance(recipe, MoeRecipe) else _data(recipe, FILE)
+    return "---\n".join(map(yaml_file.dump, (*named, last)))
+
+
+def _read(document: yaml_file.Document) -> Recipe | MoeRecipe:
+    is_mixture = "experts" in document.data and "merge_method" not in document.data
+    return read_moe_recipe(document) if is_mixture else read_recipe(document)
 
 
 def _file_of(merge: str) -> str:
@@ -110,20 +125,26 @@ def _data(recipe: Recipe, coefficients: str) -> dict[str, Any]:
     return data
 
 
-def save(recipe: Recipe, path: str | Path, merges: Mapping[str, Recipe] = _NONE) -> None:
-    """Write a recipe to a file that `load_all` and mergekit read, and coefficients beside it.
+def save(
+    recipe: Recipe | MoeRecipe, path: str | Path, merges: Mapping[str, Recipe] = _NONE
+) -> None:
+    """Write a recipe to a file that `load_all` and mergekit read, and coefficients and gates beside it.
 
     Args:
         recipe: What is made.
         path: The file.
         merges: Name → merge that it is made of.
     """
-    for file, one in {
-        FILE: recipe,
-        **{_file_of(name): one for name, one in merges.items()},
-    }.items():
-        if one.coefficients is not None:
-            (Path(path).parent / file).write_bytes(one.coefficients.content)
+    folder = Path(path).parent
+    tables: dict[str, Tables | None] = {}
+    if isinstance(recipe, MoeRecipe):
+        tables[GATES_FILE] = recipe.gates
+    else:
+        tables[FILE] = recipe.coefficients
+    tables |= {_file_of(name): one.coefficients for name, one in merges.items()}
+    for file, one in tables.items():
+        if one is not None:
+            (folder / file).write_bytes(one.content)
     Path(path).write_text(dumps_all(recipe, merges), encoding="utf-8")
 
 

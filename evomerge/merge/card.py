@@ -7,12 +7,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from evomerge.candidate import NEEDS_COEFFICIENTS, Recipe, dumps_all
+from evomerge.candidate.gates import GATES_FILE
+from evomerge.candidate.moe_recipe import MoeRecipe
 from evomerge.merge.location import split_adapter
 from evomerge.yaml_file import dump
 
 
 def default_card(
-    recipe: Recipe, name: str, merges: Mapping[str, Recipe] = MappingProxyType({})
+    recipe: Recipe | MoeRecipe, name: str, merges: Mapping[str, Recipe] = MappingProxyType({})
 ) -> str:
     """Return a card that says what was merged and how, in the Hub's format.
 
@@ -21,8 +23,9 @@ def default_card(
         name: Of the folder.
         merges: Name → merge that it is made of.
     """
-    parts = (recipe, *merges.values())
-    found = dict.fromkeys(model for one in parts for model in one.model_names())
+    found = dict.fromkeys(
+        model for one in (*merges.values(), recipe) for model in one.model_names()
+    )
     models = [model for model in found if model not in merges]
     hub_names = [split_adapter(model)[0] for model in models]
     hub_names = [model for model in dict.fromkeys(hub_names) if not Path(model).exists()]
@@ -30,11 +33,29 @@ def default_card(
     if hub_names:
         front["base_model"] = hub_names
     listed = "\n".join(f"- `{model}`" for model in models if model != recipe.base_model)
-    base = f" on the base `{recipe.base_model}`" if recipe.base_model else ""
-    needed = f"\n{NEEDS_COEFFICIENTS}\n" if any(one.coefficients for one in parts) else ""
+    merged = [*merges.values(), *([recipe] if isinstance(recipe, Recipe) else [])]
+    needed = f"\n{NEEDS_COEFFICIENTS}\n" if any(one.coefficients for one in merged) else ""
     return (
         f"---\n{dump(front)}---\n\n# {name}\n\n"
-        f"A merge of language models by the method `{recipe.method}`{base}, made with evomerge.\n\n"
+        f"{_what(recipe)}, made with evomerge.\n\n"
         f"{listed}\n\n## Recipe\n\n```yaml\n{dumps_all(recipe, merges)}```\n\n"
         f"`evomerge merge recipe.yaml OUT_DIR` builds the same weights again.\n{needed}"
+    )
+
+
+def _what(recipe: Recipe | MoeRecipe) -> str:
+    if isinstance(recipe, Recipe):
+        base = f" on the base `{recipe.base_model}`" if recipe.base_model else ""
+        return f"A merge of language models by the method `{recipe.method}`{base}"
+    accuracy = recipe.gates.accuracy if recipe.gates is not None else ()
+    shown = ", ".join(f"{value:.2f}" for value in accuracy)
+    routed = (
+        f" (`{GATES_FILE}`; they route {shown} of the tokens right, layer by layer)"
+        if shown
+        else ""
+    )
+    return (
+        f"A mixture of {len(recipe.experts)} experts, of which a token passes through "
+        f"{recipe.experts_per_token}: feed-forward blocks of several language models behind gates{routed}, "
+        f"everything else from `{recipe.base_model}`"
     )
