@@ -48,8 +48,12 @@ def prompt_gates(
     if recipe.gate_mode in ("random", "uniform_random"):
         found = _random(recipe, (layers, len(wanted), hidden))
     else:
+        unit = recipe.gate_mode == "cheap_embed"
         states = _states(recipe, merges, models, device)
-        vectors = [_direction(states, one.positive_prompts, one.negative_prompts) for one in wanted]
+        vectors = [
+            _direction(states, one.positive_prompts, one.negative_prompts, unit=unit)
+            for one in wanted
+        ]
         found = torch.stack(vectors, dim=1)
     count = len(recipe.experts)
     shared = found[:, count:] if recipe.shared_expert is not None else None
@@ -68,13 +72,25 @@ def _random(recipe: MoeRecipe, shape: tuple[int, int, int]) -> Tensor:
     return (torch.rand(shape, generator=generator) * 2 - 1) * bound
 
 
-def _direction(states: States, positive: Sequence[str], negative: Sequence[str]) -> Tensor:
-    """Return where positive prompts lie, away from negative ones; float32 `[layers, hidden]`, length 1."""
-    found = torch.stack([states(prompt) for prompt in positive]).mean(0)
-    if negative:
-        found = found - torch.stack([states(prompt) for prompt in negative]).mean(0)
-    direction: Tensor = found / found.norm(dim=-1, keepdim=True).clamp(min=_SMALLEST)
-    return direction
+def _direction(
+    states: States, positive: Sequence[str], negative: Sequence[str], *, unit: bool
+) -> Tensor:
+    """Return where positive prompts lie, away from negative ones; float32 `[layers, hidden]`, length 1.
+
+    `unit`: whether both count as much, however long their sums are, as mergekit has it for embeddings.
+    """
+    found = _mean(states, positive, unit=unit)
+    return _unit(found - _mean(states, negative, unit=unit) if negative else found)
+
+
+def _mean(states: States, prompts: Sequence[str], *, unit: bool) -> Tensor:
+    found = torch.stack([states(prompt) for prompt in prompts]).mean(0)
+    return _unit(found) if unit else found
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    found: Tensor = vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=_SMALLEST)
+    return found
 
 
 def _states(
