@@ -298,4 +298,5 @@ def setup_of(ready: Preflight) -> WorkerSetup:
         methods=campaign.space.methods,
         vocabulary=ready.family.family.vocabulary,
         whole_models=ready.space.needs.whole_models,
+        feed_forwards=ready.space.needs.feed_forwards,
     )

@@ -22,7 +22,7 @@ class Mixture(Candidate):
     """One mixture of experts: each token passes through the feed-forward blocks that its router picks.
 
     Attributes:
-        base: The common ancestor, whose configuration and tokenizer it has.
+        base: The common ancestor.
         shared: What everything but the feed-forward blocks comes from.
         experts: Name → what a feed-forward block comes from, in the order of the gates' rows.
         top_k: How many experts a token passes through.
@@ -43,11 +43,10 @@ class Mixture(Candidate):
     fit: Gates | None = None
 
     def model_names(self) -> tuple[str, ...]:
-        """Return every model, the base first, each once."""
+        """Return every model, the base first if anything comes from it, each once."""
         parts = (self.shared, *self.experts.values())
-        return tuple(
-            dict.fromkeys((self.base, *(name for one in parts for name in one.model_names())))
-        )
+        names = dict.fromkeys(name for one in parts for name in one.model_names())
+        return tuple(sorted(names, key=lambda name: name != self.base))
 
     def renamed(self, rename: Callable[[str], str]) -> Mixture:
         """Return the same mixture with each model's name replaced."""
@@ -67,6 +66,11 @@ class Mixture(Candidate):
             "fit": None if self.fit is None else self.fit.digest,
         }
         return json.dumps({"kind": self.kind, **fields})
+
+    @property
+    def scored_members(self) -> Mapping[str, Candidate]:
+        """The experts: the gates learn from their scores."""
+        return self.experts
 
     def arrays(self) -> Mapping[str, bytes]:
         """Return the gates, and the coefficients of what it is made from, by their digests."""

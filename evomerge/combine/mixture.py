@@ -37,7 +37,7 @@ from evomerge.merge.tokenizer_files import TokenizerFiles
 
 
 class ResidentMixtures:
-    """One module for each form of mixtures, which candidates are written into.
+    """One module, which candidates are written into as long as they have as many experts.
 
     Weights are computed from the resident models, and only where they are not those that the module holds.
 
@@ -47,7 +47,8 @@ class ResidentMixtures:
 
     def __init__(self, live: LiveModel) -> None:
         self._live = live
-        self._modules: dict[tuple[object, ...], _Resident] = {}
+        self._form: object = None
+        self._resident: _Resident | None = None
 
     def write(self, recipe: MoeRecipe, merges: Mapping[str, Recipe]) -> nn.Module:
         """Return the module of a mixture; with gates of 0 where `recipe` has none.
@@ -63,9 +64,10 @@ class ResidentMixtures:
         """
         assembly = Assembly.of(recipe, self._live.models.base)
         form = (assembly.counterpart.name, len(recipe.experts), recipe.shared_expert is None)
-        if form not in self._modules:
-            self._modules[form] = _Resident(self._live, assembly)
-        return self._modules[form].write(assembly, merges)
+        if self._resident is None or form != self._form:
+            self._resident = None  # memory is planned for one
+            self._form, self._resident = form, _Resident(self._live, assembly)
+        return self._resident.write(assembly, merges)
 
 
 class _Resident:

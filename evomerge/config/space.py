@@ -127,7 +127,7 @@ _Distinct = Annotated[
 
 
 _OF_MERGES = ("method", "parameters")
-_OF_OTHERS = ("members", "order", "repeats", "combiner", "over")
+_OF_OTHERS = ("members", "order", "repeats", "shared", "combiner", "over")
 
 
 class SpaceSettings(Settings):
@@ -141,8 +141,8 @@ class SpaceSettings(Settings):
     )
 
     kind: NonEmpty = "merge"
-    """Of the candidates: `merge` (averaged weights), `stack` (layers of several models) or `ensemble`
-    (several models as one)."""
+    """Of the candidates: `merge` (averaged weights), `stack` (layers of several models), `mixture` (of
+    experts) or `ensemble` (several models as one)."""
     spaces: SkipJsonSchema[tuple[SpaceSettings, ...]] = Field(default=(), repr=False)
     """Spaces that compete, and nothing else beside them: in the file a list in place of the mapping."""
     method: Annotated[
@@ -164,6 +164,9 @@ class SpaceSettings(Settings):
     """Of stacks: a pass goes through all layers of a member and then of the next, or layer by layer."""
     repeats: int = Field(default=1, ge=1)
     """Of stacks: how many passes a path makes through the layers."""
+    shared: NonEmpty = "best"
+    """Of mixtures: what everything but the feed-forward blocks comes from: `best`, the best merge; `base`;
+    `average`; or a merge method, whose parameters then stand among `parameters`."""
     combiner: Combiner = "router"
     """Of ensembles: who answers is predicted from the prompt, or all do, their distributions mixed."""
     over: Over = "probabilities"

@@ -17,6 +17,7 @@ from evomerge.errors import CampaignError, UserError, nearest
 from evomerge.kinds.ensemble import EnsembleKind
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind, Part, SearchSpace
 from evomerge.kinds.merge import MergeKind
+from evomerge.kinds.mixture import MixtureKind
 from evomerge.kinds.stack import StackKind
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 KINDS: dict[str, Kind] = {
     "merge": MergeKind(),
     "stack": StackKind(),
+    "mixture": MixtureKind(),
     "ensemble": EnsembleKind(),
 }
 KINDS |= {point.name: point.load()() for point in entry_points(group="evomerge.kinds")}

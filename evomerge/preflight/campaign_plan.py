@@ -157,7 +157,8 @@ def memory_of(ready: Preflight, machine: Here, sharing: Sharing) -> MemoryPlan |
         if not machine.gpus:
             return None
         device = min(machine.gpus)
-    itemsize, live = ITEMSIZES[campaign.models.dtype], ready.space.needs.whole_models
-    sizes = sizes_of(ready.family.checkpoints, itemsize, live)
+    itemsize, needs = ITEMSIZES[campaign.models.dtype], ready.space.needs
+    live, blocks = needs.whole_models, needs.feed_forwards
+    sizes = sizes_of(ready.family.checkpoints, itemsize, live, blocks)
     methods = [METHODS[name] for name in campaign.space.methods]
     return plan_memory(sizes, Machine(machine.host, machine.host_free, device), sharing, methods)

@@ -115,6 +115,11 @@ def baselines(family: Family, locate: Locate) -> tuple[Baseline, ...]:
     return tuple(found)
 
 
+def average(family: Family) -> Merge:
+    """Return the mean of the experts."""
+    return _Merges(family).average()
+
+
 def parent(family: Family, model: str) -> Merge:
     """Return a model as it is, in the vocabulary of all."""
     return _Merges(family).alone(model)

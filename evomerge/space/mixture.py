@@ -19,6 +19,8 @@ from evomerge.space.space import Space
 
 BASE, BEST, AVERAGE = "base", "best", "average"
 TOP_K, TEMPERATURE, SHARE = "top_k", "temperature", "share"
+FIRST = 0.3
+"""λ of the merge that the search begins with: on the zoo and in the literature the usual best."""
 Searched = campaign.Range | float
 
 
@@ -110,11 +112,25 @@ class MixtureSpace:
         """Return parents and naive merges, which do not lie in this space."""
         return baselines(self.family, lambda method, wanted: None)
 
+    def first(self) -> tuple[dict[str, float], ...]:
+        """Return the middle of its own ranges with task arithmetic of `FIRST`, where merges are searched."""
+        if isinstance(self.shared, str):
+            return ()
+        middle = {
+            name: math.sqrt(one.low * one.high) if one.log else (one.low + one.high) / 2
+            for name, one in self.distributions.items()
+        }
+        return tuple(
+            {**middle, **row.params}
+            for row in self.shared.baselines()
+            if row.scale == FIRST and row.params is not None
+        )
+
     def taken_over(
         self, settings: campaign.Campaign, params: Mapping[str, float]
     ) -> dict[str, float] | None:
-        """Return no point."""
-        return None
+        """Return the same point of an earlier campaign whose dimensions are these; else None."""
+        return dict(params) if params.keys() == self.distributions.keys() else None
 
     def _top_k(self, params: Mapping[str, float]) -> int:
         setting = self.own[TOP_K]

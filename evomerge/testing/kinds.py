@@ -126,7 +126,7 @@ class KindSuite:
         for made in self._candidates(space, points):
             path = tmp_path / "recipe.yaml"
             path.write_text(made.file(), encoding="utf-8")
-            yaml_file.read(path, RecipeError)
+            yaml_file.read_all(path, RecipeError)
             assert all(model in made.file() for model in made.model_names())
 
     def test_models_are_renamed_and_nothing_else(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from evomerge.candidate.size import FEED_FORWARD
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import gpu_memory, host_memory, torch_dtype
 from evomerge.merge.methods import METHODS, Method
@@ -138,7 +139,8 @@ def plan_memory_here(checkpoints: Mapping[str, Checkpoint], setup: WorkerSetup) 
     """Plan this worker's memory; on a GPU never with more than is free there now."""
     host, host_free = host_memory()
     device = None
-    sizes = sizes_of(checkpoints, torch_dtype(setup.dtype).itemsize, setup.whole_models)
+    itemsize, live = torch_dtype(setup.dtype).itemsize, setup.whole_models
+    sizes = sizes_of(checkpoints, itemsize, live, setup.feed_forwards)
     if torch.device(setup.device).type == "cuda":
         total, free = gpu_memory(torch.device(setup.device))
         own = torch.cuda.memory_reserved(torch.device(setup.device))
@@ -155,16 +157,20 @@ def keep_to_share(setup: WorkerSetup) -> None:
         torch.cuda.set_per_process_memory_fraction(1 / sharing - CONTEXT_BYTES / total)
 
 
-def sizes_of(checkpoints: Mapping[str, Checkpoint], itemsize: int, live: int = 1) -> Sizes:
+def sizes_of(
+    checkpoints: Mapping[str, Checkpoint], itemsize: int, live: int = 1, feed_forwards: int = 0
+) -> Sizes:
     """Return the sizes of open models, the base first; only headers are read.
 
     Args:
         checkpoints: By name.
         itemsize: Bytes of a number of the live model.
         live: How many models of the base's size are live at once.
+        feed_forwards: How many times the feed-forward blocks of one, besides.
     """
     base, *experts = checkpoints.values()
     numbers = [header.numel for header in base.tensors.values()]
+    blocks = sum(header.numel for name, header in base.tensors.items() if FEED_FORWARD in name)
     models, computed, deltas = [], 0, 0
     files: dict[Hashable, int] = {}
     seen: set[Hashable] = set()
@@ -189,7 +195,7 @@ def sizes_of(checkpoints: Mapping[str, Checkpoint], itemsize: int, live: int = 1
         numbers=sum(numbers),
         deltas=deltas,
         tensors=tuple(numbers),
-        weights=live * itemsize * sum(numbers),
+        weights=itemsize * (live * sum(numbers) + feed_forwards * blocks),
     )
 
 

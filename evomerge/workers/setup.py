@@ -37,6 +37,7 @@ class WorkerSetup:
         sharing: Workers that share a node's memory and a GPU's, this one included.
         vocabulary: Whose tokens the candidates have; None: the models all have the same.
         whole_models: How many models of the base's size a candidate holds at once.
+        feed_forwards: How many times the feed-forward blocks of one, besides.
     """
 
     models: tuple[str, ...]
@@ -57,3 +58,4 @@ class WorkerSetup:
     sharing: Sharing = field(default_factory=Sharing)
     vocabulary: Vocabulary | None = None
     whole_models: int = 1
+    feed_forwards: int = 0

@@ -1,0 +1,202 @@
+"""Candidates of the kind `mixture`: feed-forward blocks of several models behind gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge import config
+from evomerge.candidate import Arrays, Mixture, no_arrays
+from evomerge.errors import CampaignError, MergeError, RecipeError, nearest
+from evomerge.kinds.kind import Builder, ItemPrompts, Kind
+from evomerge.kinds.merge import MergeKind
+from evomerge.merge.methods import METHODS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from evomerge.candidate.trial import Values
+    from evomerge.merge.live import LiveModel
+    from evomerge.space import Family
+    from evomerge.space.mixture import MixtureSpace
+
+TOP_K, TEMPERATURE, SHARE = "top_k", "temperature", "share"
+BEST, BASE, AVERAGE = "best", "base", "average"
+_OWN: Mapping[str, config.Range | float] = {
+    TOP_K: config.Range(low=1, high=2),
+    TEMPERATURE: config.Range(low=0.05, high=1.0, log=True),
+    SHARE: 0.0,
+}
+"""Parameter → where it is searched, or its value, where the campaign says nothing."""
+_OF_RANGES = ("per", "sum", "experts")
+"""What a range of merges may have, and one number for the whole mixture has not."""
+
+
+class MixtureKind(Kind):
+    """Mixtures of experts, of the classes that transformers and vLLM have."""
+
+    keys = frozenset({"members", "shared", "parameters", "layers", "components"})
+
+    def check(self, settings: config.SpaceSettings) -> None:
+        """Check parameters and what is shared. Raises CampaignError."""
+        known = {*_OWN, *_taken(settings)}
+        for name, value in settings.parameters.items():
+            if name not in known:
+                raise CampaignError(
+                    f'unknown parameter "{name}" of mixtures; {nearest(name, known)}',
+                    field=f"space.parameters.{name}",
+                )
+            if name in _OWN:
+                _check_own(name, value, f"space.parameters.{name}")
+        if settings.shared in (BEST, BASE, AVERAGE):
+            for key in ("layers", "components"):
+                if key in settings.model_fields_set:
+                    raise CampaignError(
+                        f"groups the parameters of a merge method, and {settings.shared} has none; leave it "
+                        "out, or name a method as shared",
+                        field=f"space.{key}",
+                    )
+        elif settings.shared not in METHODS:
+            raise CampaignError(
+                f'found "{settings.shared}", expected {BEST}, {BASE}, {AVERAGE} or a merge method; '
+                f"{nearest(settings.shared, METHODS)}",
+                field="space.shared",
+            )
+        else:
+            MergeKind().check(_of_shared(settings))
+
+    def space(self, settings: config.SpaceSettings, family: Family, seed: int) -> MixtureSpace:
+        """Lay out its own dimensions, and those of the merge that the experts share."""
+        from evomerge.space.mixture import MixtureSpace
+
+        if family.vocabulary is not None:
+            raise CampaignError(
+                "a mixture needs models of one vocabulary, and here tokens are matched; leave it out",
+                field="models.tokenizer",
+            )
+        own = {name: settings.parameters.get(name, value) for name, value in _OWN.items()}
+        members = _members(settings, family)
+        top_k = own[TOP_K]
+        most = top_k.high if isinstance(top_k, config.Range) else top_k
+        if most > len(members):
+            if TOP_K in settings.parameters:
+                raise CampaignError(
+                    f"found {most:g} experts a token, expected at most {len(members)}, as many as there "
+                    "are members",
+                    field=f"space.parameters.{TOP_K}",
+                )
+            own[TOP_K] = len(members)
+        if family.model_type:
+            _check_architecture(settings, family, has_share=own[SHARE] != 0)
+        shared = settings.shared
+        if shared in (BEST, BASE, AVERAGE):
+            return MixtureSpace(family, members, own, shared)
+        merges = MergeKind().space(_of_shared(settings), family, seed)
+        return MixtureSpace(family, members, own, merges)
+
+    def read(self, data: Mapping[str, Any], arrays: Arrays = no_arrays) -> Mixture:
+        """Return the mixture of the fields of its text."""
+        return Mixture.read(data, arrays)
+
+    def opened(self, live: LiveModel, prompts: ItemPrompts | None = None) -> Builder:
+        """Return what writes mixtures into one module, and fits their gates to the prompts."""
+        return _Builder(live, prompts)
+
+    def save(self, candidate: Mixture, out: Path | str, **options: Any) -> None:  # noqa: ANN401
+        """Write a folder that transformers and vLLM load."""
+        from evomerge.combine.mixture import save_mixture
+
+        recipe, merges = candidate.recipe()
+        if recipe.gates is None:
+            raise RecipeError("this mixture has no gates yet; save one that a campaign has scored")
+        save_mixture(recipe, out, merges=merges, **options)
+
+
+class _Builder(Builder):
+    def __init__(self, live: LiveModel, prompts: ItemPrompts | None) -> None:
+        from evomerge.combine.mixture import ResidentMixtures
+
+        self._mixtures, self._prompts = ResidentMixtures(live), prompts
+
+    def fitted(self, candidate: Mixture, known: Mapping[str, Values]) -> Mixture:
+        from evomerge.combine.lessons import fitted
+
+        if self._prompts is None:
+            raise MergeError("gates learn from the items' prompts, and there are none here")
+        return fitted(candidate, self._mixtures, self._prompts.tokens("search"), known)
+
+    def build(self, candidate: Mixture) -> nn.Module:
+        return self._mixtures.write(*candidate.recipe())
+
+
+def _check_own(name: str, value: config.Searched, field: str) -> None:
+    """Check a parameter that the mixture has once."""
+    if isinstance(value, bool):
+        raise CampaignError(f"found {value}, expected a number or a range", field=field)
+    ends = {"": float(value)} if not isinstance(value, config.Range) else {}
+    if isinstance(value, config.Range):
+        for key in _OF_RANGES:
+            if key in value.model_fields_set:
+                raise CampaignError(
+                    f"{name} is one number for the whole mixture; leave {key} out",
+                    field=f"{field}.{key}",
+                )
+        ends = {"low": value.low, "high": value.high}
+    for end, number in ends.items():
+        fault = _fault(name, number)
+        if fault is not None:
+            where = f"{field}.{end}" if end else field
+            raise CampaignError(f"found {number:g}, expected {fault}", field=where)
+
+
+def _fault(name: str, number: float) -> str | None:
+    if name == TOP_K:
+        return None if number >= 1 and number == int(number) else "a whole number of at least 1"
+    if name == TEMPERATURE:
+        return None if number > 0 else "a temperature above 0"
+    return None if 0 <= number < 1 else "a share of at least 0 and below 1"
+
+
+def _taken(settings: config.SpaceSettings) -> Iterable[str]:
+    """Return the parameters of the merge method that makes the shared part."""
+    return METHODS[settings.shared].parameters if settings.shared in METHODS else ()
+
+
+def _of_shared(settings: config.SpaceSettings) -> config.SpaceSettings:
+    """Return the space of the merges that make the shared part."""
+    parameters = {name: v for name, v in settings.parameters.items() if name not in _OWN}
+    return config.SpaceSettings(
+        method=(settings.shared,),
+        layers=settings.layers,
+        components=settings.components,
+        parameters=parameters,
+    )
+
+
+def _members(settings: config.SpaceSettings, family: Family) -> tuple[str, ...]:
+    for name in (BASE, BEST):
+        if name in family.experts:
+            raise CampaignError(
+                f'an expert is called "{name}", which means something else in a mixture; give it another '
+                "name: {model: …, name: …}",
+                field="models.experts",
+            )
+    known = (BASE, *family.experts, BEST)
+    for place, name in enumerate(settings.members):
+        if name not in known:
+            raise CampaignError(
+                f'"{name}" is no member; {nearest(name, known)}', field=f"space.members.{place}"
+            )
+    return settings.members or tuple(family.experts)
+
+
+def _check_architecture(settings: config.SpaceSettings, family: Family, *, has_share: bool) -> None:
+    """Check that there is a class of mixtures, as far as the name of the architecture tells it."""
+    from evomerge.combine.counterparts import missing_counterpart
+
+    fault = missing_counterpart(family.model_type, shared=has_share)
+    if fault is not None:
+        with_share = has_share and missing_counterpart(family.model_type, shared=False) is None
+        field = f"space.parameters.{SHARE}" if with_share else "space.kind"
+        raise CampaignError(f"{family.base} {fault}", field=field)
