@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evomerge.candidate import Arrays, Candidate, Coefficients, Merge, no_arrays
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from evomerge.candidate.trial import Gradients, Split, Values
     from evomerge.merge.checkpoint import Checkpoint
     from evomerge.merge.live import LiveModel
+    from evomerge.merge.methods import Parameter
     from evomerge.space import Baseline, Family, Needs, Regions
 
 Point = Mapping[str, float]
@@ -190,9 +192,11 @@ class Kind(Protocol):
 
     Attributes:
         keys: What it takes of the campaign's `space`, besides `kind`.
+        parameters: What it takes under `parameters`, besides those of merge methods.
     """
 
     keys: frozenset[str]
+    parameters: Mapping[str, Parameter] = MappingProxyType({})
 
     def check(self, settings: config.SpaceSettings) -> None:
         """Check what needs no model. Raises CampaignError."""

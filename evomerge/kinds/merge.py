@@ -41,7 +41,7 @@ class MergeKind(Kind):
                 raise CampaignError(
                     f'unknown parameter "{key}" of {names}; {nearest(key, takes)}', field=field
                 )
-            _check_range(key, value, takes[key], field)
+            check_range(key, value, takes[key], field)
         for one in methods:
             for key, spec in one.parameters.items():
                 if spec.required and key not in settings.parameters:
@@ -101,7 +101,18 @@ class _Builder(Builder):
             yield module, lambda: (tape.by_number(candidate), tape.by_row(candidate))
 
 
-def _check_range(key: str, value: config.Searched, spec: Parameter, field: str) -> None:
+def check_range(key: str, value: config.Searched, spec: Parameter, field: str) -> None:
+    """Check the value or range of a parameter against its bounds.
+
+    Args:
+        key: The parameter.
+        value: What the campaign gives it.
+        spec: What it may be.
+        field: Where it stands in the campaign.
+
+    Raises:
+        CampaignError: It is out of bounds, or a range of a boolean.
+    """
     if isinstance(value, config.Range):
         if spec.kind == "boolean":
             raise CampaignError(f"{key} is true or false, it has no range", field=field)

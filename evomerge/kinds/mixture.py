@@ -10,8 +10,8 @@ from evomerge import config
 from evomerge.candidate import Arrays, Mixture, no_arrays
 from evomerge.errors import CampaignError, MergeError, RecipeError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind
-from evomerge.kinds.merge import MergeKind
-from evomerge.merge.methods import METHODS
+from evomerge.kinds.merge import MergeKind, check_range
+from evomerge.merge.methods import METHODS, Parameter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,13 +23,27 @@ if TYPE_CHECKING:
 
 TOP_K, TEMPERATURE, SHARE = "top_k", "temperature", "share"
 BEST, BASE, AVERAGE = "best", "base", "average"
-_OWN: Mapping[str, config.Range | float] = {
+PARAMETERS: Mapping[str, Parameter] = {
+    TOP_K: Parameter("number", "Experts that a token passes through: a whole number.", low=1),
+    TEMPERATURE: Parameter(
+        "number",
+        "Of the softmax over the experts; of no effect with one expert a token.",
+        low=1e-3,
+    ),
+    SHARE: Parameter(
+        "number",
+        "Part that the shared model's own feed-forward block has beside the experts' (Qwen2-MoE); 0: none.",
+        low=0.0,
+        high=1.0,
+    ),
+}
+_USUAL: Mapping[str, config.Range | float] = {
     TOP_K: config.Range(low=1, high=2),
     TEMPERATURE: config.Range(low=0.05, high=1.0, log=True),
     SHARE: 0.0,
 }
 """Parameter → where it is searched, or its value, where the campaign says nothing."""
-_OF_RANGES = ("per", "sum", "experts")
+_OF_MERGES = ("per", "sum", "experts")
 """What a range of merges may have, and one number for the whole mixture has not."""
 
 
@@ -37,17 +51,18 @@ class MixtureKind(Kind):
     """Mixtures of experts, of the classes that transformers and vLLM have."""
 
     keys = frozenset({"members", "shared", "parameters", "layers", "components"})
+    parameters = PARAMETERS
 
     def check(self, settings: config.SpaceSettings) -> None:
         """Check parameters and what is shared. Raises CampaignError."""
-        known = {*_OWN, *_taken(settings)}
+        known = {*PARAMETERS, *_taken(settings)}
         for name, value in settings.parameters.items():
             if name not in known:
                 raise CampaignError(
                     f'unknown parameter "{name}" of mixtures; {nearest(name, known)}',
                     field=f"space.parameters.{name}",
                 )
-            if name in _OWN:
+            if name in PARAMETERS:
                 _check_own(name, value, f"space.parameters.{name}")
         if settings.shared in (BEST, BASE, AVERAGE):
             for key in ("layers", "components"):
@@ -75,7 +90,7 @@ class MixtureKind(Kind):
                 "a mixture needs models of one vocabulary, and here tokens are matched; leave it out",
                 field="models.tokenizer",
             )
-        own = {name: settings.parameters.get(name, value) for name, value in _OWN.items()}
+        own = {name: settings.parameters.get(name, value) for name, value in _USUAL.items()}
         members = _members(settings, family)
         top_k = own[TOP_K]
         most = top_k.high if isinstance(top_k, config.Range) else top_k
@@ -134,28 +149,19 @@ def _check_own(name: str, value: config.Searched, field: str) -> None:
     """Check a parameter that the mixture has once."""
     if isinstance(value, bool):
         raise CampaignError(f"found {value}, expected a number or a range", field=field)
-    ends = {"": float(value)} if not isinstance(value, config.Range) else {}
+    check_range(name, value, PARAMETERS[name], field)
+    ends = {field: float(value)} if not isinstance(value, config.Range) else {}
     if isinstance(value, config.Range):
-        for key in _OF_RANGES:
+        for key in _OF_MERGES:
             if key in value.model_fields_set:
                 raise CampaignError(
                     f"{name} is one number for the whole mixture; leave {key} out",
                     field=f"{field}.{key}",
                 )
-        ends = {"low": value.low, "high": value.high}
-    for end, number in ends.items():
-        fault = _fault(name, number)
-        if fault is not None:
-            where = f"{field}.{end}" if end else field
-            raise CampaignError(f"found {number:g}, expected {fault}", field=where)
-
-
-def _fault(name: str, number: float) -> str | None:
-    if name == TOP_K:
-        return None if number >= 1 and number == int(number) else "a whole number of at least 1"
-    if name == TEMPERATURE:
-        return None if number > 0 else "a temperature above 0"
-    return None if 0 <= number < 1 else "a share of at least 0 and below 1"
+        ends = {f"{field}.low": value.low, f"{field}.high": value.high}
+    for where, number in ends.items():
+        if name == TOP_K and number != int(number):
+            raise CampaignError(f"found {number:g}, expected a whole number", field=where)
 
 
 def _taken(settings: config.SpaceSettings) -> Iterable[str]:
@@ -165,7 +171,7 @@ def _taken(settings: config.SpaceSettings) -> Iterable[str]:
 
 def _of_shared(settings: config.SpaceSettings) -> config.SpaceSettings:
     """Return the space of the merges that make the shared part."""
-    parameters = {name: v for name, v in settings.parameters.items() if name not in _OWN}
+    parameters = {name: v for name, v in settings.parameters.items() if name not in PARAMETERS}
     return config.SpaceSettings(
         method=(settings.shared,),
         layers=settings.layers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evomerge.config import Campaign, Search, SpaceSettings
+from evomerge.kinds import KINDS
 from evomerge.merge.methods import METHODS, Parameter
 from evomerge.search.samplers import SAMPLERS
 
@@ -33,10 +34,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def _parameters() -> dict[str, list[Parameter]]:
-    """Return each parameter of any method with its specifications, in the order of the methods."""
+    """Return each parameter of any method or kind with its specifications, in their order."""
     found: dict[str, list[Parameter]] = {}
-    for method in METHODS.values():
-        for name, spec in method.parameters.items():
+    taken = [one.parameters for one in METHODS.values()]
+    taken += [one.parameters for one in KINDS.values()]
+    for parameters in taken:
+        for name, spec in parameters.items():
             found.setdefault(name, []).append(spec)
     return found
 
