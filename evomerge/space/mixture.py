@@ -67,7 +67,13 @@ class MixtureSpace:
         """The base as it is stands beside the mixture, which has the blocks of all members."""
         shared = self.own[SHARE] != 0
         blocks = len(self.members) - 1 + shared
-        return Needs(prompts=True, scores=True, whole_models=2, feed_forwards=blocks)
+        return Needs(
+            prompts=True,
+            scores=True,
+            whole_models=2,
+            feed_forwards=blocks,
+            best_merge=BEST in (self.shared, *self.members),
+        )
 
     @property
     def takes_rows(self) -> bool:

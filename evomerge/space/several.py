@@ -89,6 +89,7 @@ class SeveralSpaces:
             prompts=any(one.prompts for one in found),
             scores=any(one.scores for one in found),
             whole_models=max(one.whole_models for one in found),
+            feed_forwards=sum(one.feed_forwards for one in found),
             best_merge=any(one.best_merge for one in found),
         )
 
