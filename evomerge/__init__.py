@@ -16,9 +16,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evomerge.api import check, compare, load, merge, open, report, resume, score, search
+    from evomerge.api import check, compare, merge, open, report, resume, score, search
     from evomerge.candidate import Recipe
     from evomerge.config import Campaign
+    from evomerge.ensembles import add, load, remove
     from evomerge.result import Result
 
 __version__ = "0.1.0"
@@ -26,21 +27,24 @@ __all__ = [
     "Campaign",
     "Recipe",
     "Result",
+    "add",
     "check",
     "compare",
     "load",
     "merge",
     "open",
+    "remove",
     "report",
     "resume",
     "score",
     "search",
 ]
 
-_CLASSES = {
+_ELSEWHERE = {
     "Campaign": "evomerge.config",
     "Recipe": "evomerge.candidate",
     "Result": "evomerge.result",
+    **dict.fromkeys(("add", "load", "remove"), "evomerge.ensembles"),
 }
 
 # The import system hangs a room on the package once, when it first imports it. These are empty, so that is
@@ -54,7 +58,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
     """Import a public name on first use, so that `evomerge --help` stays quick."""
     if name not in __all__:
         raise AttributeError(f"module 'evomerge' has no attribute {name!r}")
-    return getattr(importlib.import_module(_CLASSES.get(name, "evomerge.api")), name)
+    return getattr(importlib.import_module(_ELSEWHERE.get(name, "evomerge.api")), name)
 
 
 def __dir__() -> list[str]:

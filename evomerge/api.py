@@ -6,22 +6,20 @@ workers start.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.config import Campaign
 from evomerge.errors import UserError
 from evomerge.preflight.typos import check_names
-from evomerge.progress import Display, Style, open_display
+from evomerge.progress import Display, Style, shown_by
 from evomerge.workers import started_workers
 from evomerge.workers.imports import import_quickly
 
 if TYPE_CHECKING:
     from evomerge.candidate import Candidate, Recipe
     from evomerge.candidate.trial import Split
-    from evomerge.combine.loaded import LoadedEnsemble
     from evomerge.preflight.campaign_plan import Plan
     from evomerge.report.leaderboard import Leaderboard
     from evomerge.result import Result
@@ -61,7 +59,7 @@ def search(
     file = None if isinstance(campaign, Campaign) else Path(campaign)
     loaded = campaign if isinstance(campaign, Campaign) else Campaign.load(campaign)
     loaded = loaded.override(out=out, trials=trials, workers=workers, seed=seed)
-    with _shown(display) as shown:
+    with shown_by(display) as shown:
         from evomerge.store import refuse_existing
 
         check_names(loaded, file)
@@ -102,7 +100,7 @@ def resume(
         ResultsError: The folder holds no campaign, is in use, or its models, tasks or libraries changed.
         CampaignStopped: The first candidates all failed alike.
     """
-    with _shown(display) as shown:
+    with shown_by(display) as shown:
         from evomerge.store import Store
 
         with Store.open(Path(folder), write=False) as store:
@@ -146,27 +144,6 @@ def open(folder: str | Path) -> Result:
 
     with Store.open(Path(folder), write=False) as store:
         return Result.of(store)
-
-
-def load(folder: str | Path, *, device: str = "cpu", dtype: str | None = None) -> LoadedEnsemble:
-    """Open a saved ensemble, so that it answers; a merge is opened by transformers.
-
-    Args:
-        folder: Of the ensemble, such as `results/NAME/best`.
-        device: Where to run.
-        dtype: Of the members; None: in which they were scored.
-
-    Returns:
-        What has `generate`: texts in, texts out; or tokens, as transformers has them.
-
-    Raises:
-        ModelError: The folder holds no ensemble, or a member is gone or was changed: it is named.
-        UserError: The device or dtype does not exist here.
-    """
-    found: LoadedEnsemble = import_quickly("evomerge.combine.loaded").load(
-        folder, device=device, dtype=dtype
-    )
-    return found
 
 
 def check(campaign: Campaign | str | Path) -> Plan:
@@ -357,19 +334,6 @@ def score(
             **settings,
         )
     return scores
-
-
-@contextmanager
-def _shown(display: Display | Style) -> Iterator[Display]:
-    """Open a display of a style, and close it; leave one that was given as it is."""
-    if not isinstance(display, str):
-        yield display
-        return
-    opened = open_display(display)
-    try:
-        yield opened
-    finally:
-        opened.close()
 
 
 def _announce(display: Display, result: Result) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, TextIO
 
@@ -204,6 +205,19 @@ def open_display(style: Style = "auto", stream: TextIO | None = None) -> Display
     if style == "json":
         return JsonDisplay(stream)
     return RichDisplay() if style == "rich" else PlainDisplay(stream)
+
+
+@contextmanager
+def shown_by(display: Display | Style) -> Iterator[Display]:
+    """Open a display of a style, and close it; leave one that was given as it is."""
+    if not isinstance(display, str):
+        yield display
+        return
+    opened = open_display(display)
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 def describe(progress: Progress) -> str:

@@ -189,7 +189,7 @@ def _run(store: Store, ready: Preflight, pool: Pool, display: Display) -> Result
     with ThreadPoolExecutor(1) as beside:  # Ray takes a second and a half to end
         closed = beside.submit(pool.close)
         board = leaderboard(store)
-        _save(store, winner, board, display)
+        save_winner(store, winner, board, display)
         store.finish()
     closed.result()
     return Result(Path(store.folder), board, winner)
@@ -259,7 +259,8 @@ def _candidates(rows: Iterable[Baseline]) -> list[Entry]:
     return [row.entry for row in rows]
 
 
-def _save(store: Store, winner: Entry, board: Leaderboard, display: Display) -> None:
+def save_winner(store: Store, winner: Entry, board: Leaderboard, display: Display) -> None:
+    """Write the winner's model with its card, in the place of an earlier one, and the reports."""
     folder = Path(store.folder)
     display.say(f"saving {winner.name} to {folder / 'best'}")
     card = model_card(store, board)
@@ -272,9 +273,14 @@ def _save(store: Store, winner: Entry, board: Leaderboard, display: Display) -> 
         allow_pickle=campaign.models.allow_pickle,
         replace=True,
     )
+    write_reports(store, board)
+
+
+def write_reports(store: Store, board: Leaderboard) -> None:
+    """Write the leaderboard's files."""
     store.write_file("leaderboard.json", render(board, "json"))
     store.write_file("leaderboard.md", render(board, "markdown"))
-    if campaign.mode != "mean":
+    if store.campaign.mode != "mean":
         store.write_file("front.json", front_json(store))
 
 

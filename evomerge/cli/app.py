@@ -41,6 +41,8 @@ for command in (
     reports.compare,
     models.merge,
     models.score,
+    ensembles.add,
+    ensembles.remove,
     ensembles.serve,
     campaigns.schema,
 ):

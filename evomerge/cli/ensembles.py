@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evomerge.cli.options import DisplayOption, ResultsDir, in_color
 from evomerge.errors import UserError
+
+if TYPE_CHECKING:
+    from evomerge.membership import Change
 
 EXTRA = "needs a web server; install it with: pip install 'evomerge[serve]'"
 
@@ -50,3 +54,46 @@ def serve(
             raise
         raise UserError(EXTRA) from None
     run(ensemble, upstream, host=host, port=port, served=served, name=name, device=device)
+
+
+def add(
+    results: ResultsDir,
+    expert: Annotated[
+        str, typer.Argument(metavar="EXPERT", help="Folder, Hub id, zoo:NAME or a LoRA adapter.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="What reports call it; default: the last part of EXPERT.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="A task that it brings, on which all members are scored, too."),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Of that task; default: that of the first objective.")
+    ] = None,
+    display: DisplayOption = "auto",
+) -> None:
+    """Let an expert join a finished campaign: score it, choose the winner again, save it."""
+    from evomerge import ensembles
+
+    change = ensembles.add(results, expert, name=name, task=task, metric=metric, display=display)
+    _print_change(change, results)
+
+
+def remove(
+    results: ResultsDir,
+    expert: Annotated[str, typer.Argument(metavar="EXPERT", help="Its name in reports.")],
+    display: DisplayOption = "auto",
+) -> None:
+    """Let an expert leave a finished campaign: choose the winner again without it, save it."""
+    from evomerge import ensembles
+
+    _print_change(ensembles.remove(results, expert, display=display), results)
+
+
+def _print_change(change: Change, results: Path) -> None:
+    from evomerge.report.formats import table
+    from evomerge.report.grid import Report
+
+    print(table.write(Report((change.grid(),), (), None), color=in_color()), end="")
+    print(f"best model: {results / 'best'}")

@@ -18,7 +18,7 @@ from evomerge.config.model_names import by_part
 from evomerge.objective import Objectives, tuned_lambda
 from evomerge.report.evidence import FINAL, Evidence, weigh
 from evomerge.report.failures import FailureGroup, failures_of
-from evomerge.report.routing import Routing, routings
+from evomerge.report.routing import RoutingReport, routings
 from evomerge.report.rows import KINDS, Kind, Row
 from evomerge.report.scores import estimated_scores, split_scores
 from evomerge.report.serving import serving_of
@@ -52,7 +52,7 @@ class Leaderboard:
     tests: Evidence
     constraints: tuple[Constraint, ...] = ()
     failures: tuple[FailureGroup, ...] = ()
-    routing: Mapping[Split, Routing] = field(default_factory=dict)
+    routing: Mapping[Split, RoutingReport] = field(default_factory=dict)
     aims: Mapping[Split, Objectives] = field(default_factory=dict, repr=False, compare=False)
 
     def row(self, name: str) -> Row:

@@ -42,7 +42,7 @@ class Oracles:
 
 
 @dataclass(frozen=True)
-class Routing:
+class RoutingReport:
     """Who answers the items of one split.
 
     Attributes:
@@ -109,7 +109,7 @@ class Routing:
 
 def routings(
     evaluations: Sequence[Evaluation], aims: Mapping[Split, Objectives]
-) -> dict[Split, Routing]:
+) -> dict[Split, RoutingReport]:
     """Explain the winner on every split on which its members answered apart; most winners have none."""
     return {
         one.split: routing(one, evaluations, aims[one.split])
@@ -118,7 +118,9 @@ def routings(
     }
 
 
-def routing(ensemble: Evaluation, evaluations: Sequence[Evaluation], aims: Objectives) -> Routing:
+def routing(
+    ensemble: Evaluation, evaluations: Sequence[Evaluation], aims: Objectives
+) -> RoutingReport:
     """Explain one ensemble on one split.
 
     Args:
@@ -136,7 +138,7 @@ def routing(ensemble: Evaluation, evaluations: Sequence[Evaluation], aims: Objec
     tables = {name: _table(one, aims) for name, one in members.items() if one is not None}
     known = {name: table for name, table in tables.items() if table is not None}
     compared = bool(known) and routes.keys() >= next(iter(known.values())).keys()
-    return Routing(
+    return RoutingReport(
         members=tuple(names),
         items={task: _counts(chosen, len(names)) for task, chosen in routes.items()},
         tokens=ensemble.outcome.read,

@@ -58,13 +58,17 @@ class Bench:
             for goal in self.campaign.objectives
         }
 
+    def wanted(self, split: Split) -> tuple[dict[str, tuple[str, ...]], dict[str, Targets]]:
+        """Return the metrics of a split, and what teachers say of its items."""
+        told = self.told(self._divergences(split))
+        return self.metrics(split, told), told
+
     def score(self, stage: str, candidates: Iterable[Entry], split: Split) -> int:
         """Score what the store does not hold yet, and record it; return how many that were."""
         missing = [one for one in candidates if self.store.evaluation(one.key, split) is None]
         if not missing:
             return 0
-        told = self.told(self._divergences(split))
-        metrics = self.metrics(split, told)
+        metrics, told = self.wanted(split)
         pace = Pace(self.display, stage, len(missing))
         jobs = [
             Job(one, split, metrics, targets=told, timed=self._is_timed(one, split))

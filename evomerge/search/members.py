@@ -49,10 +49,11 @@ class Members:
     def informed(self, job: Job) -> Job:
         """Return a job with all that is known of its candidate's members."""
         scored = self.of(job.entry.candidate)
-        known = {name: self._learnable(one) for name, one in scored.items()}
+        learns = job.split == "search"
+        known = {name: self._learnable(one) for name, one in scored.items()} if learns else {}
         if self._counts_tokens:  # which are not known of single items
             scored = {}
-        return replace(job, scored=scored, known=known if job.split == "search" else {})
+        return replace(job, scored=scored, known=known)
 
     def _learnable(self, scores: Mapping[str, TaskScores]) -> Values:
         """Return the values of the searched metrics, signed so that more is better."""

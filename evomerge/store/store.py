@@ -313,20 +313,15 @@ class Store:
         return found[0].outcome if found else None
 
     def choose(self, entry: Entry, how: str) -> None:
-        """Make a finalist the winner, durably; `how` is ignored where it is the winner already.
+        """Make a recorded finalist the winner, durably; `how` is ignored where it is that already.
 
         Raises:
             ValueError: It is a parent or a baseline.
         """
-        number = None if entry.role == "finalist" else number_of(entry)
-        now = self.winner
+        number, now = None if entry.role == "finalist" else number_of(entry), self.winner
         if now is None or now.number != number or (number is None and now.entry != entry):
-            content = {"number": number, "how": how, "candidate": entry.candidate.text()}
-            with self._log.transaction():
-                self._keep_arrays(entry.candidate)
-                self._log.append(
-                    "chosen", content | ({"name": entry.name} if number is None else {})
-                )
+            content = {"number": number, "name": entry.name, "how": how}
+            self._log.append("chosen", {**content, "candidate": entry.candidate.text()})
 
     @property
     def winner(self) -> Winner | None:

@@ -9,7 +9,7 @@ import pytest
 from evomerge.candidate import Candidate, Merge
 from evomerge.candidate.trial import Estimate, Outcome, TaskScores
 from evomerge.report.formats.markdown import table
-from evomerge.report.routing import Routing, routing, routings
+from evomerge.report.routing import RoutingReport, routing, routings
 from evomerge.store import Evaluation
 
 METRIC = "exact_match"
@@ -66,25 +66,25 @@ def ensemble(**more: object) -> Evaluation:
 
 
 @pytest.fixture
-def explained(lab: SimpleNamespace) -> Routing:
+def explained(lab: SimpleNamespace) -> RoutingReport:
     aims = lab.aims([{"task": task, "metric": METRIC} for task in TASKS])
     read = {"zoo_tools": (40, 0, 0), "zoo_facts": (10, 30, 0)}
     return routing(ensemble(read=read), evaluations(*SCORES), aims)
 
 
-def test_items_and_tokens_are_counted_by_task_and_member(explained: Routing) -> None:
+def test_items_and_tokens_are_counted_by_task_and_member(explained: RoutingReport) -> None:
     assert explained.members == ("tools", "facts", "base")
     assert explained.items == {"zoo_tools": (4, 0, 0), "zoo_facts": (1, 3, 0)}
     assert explained.tokens == {"zoo_tools": (40, 0, 0), "zoo_facts": (10, 30, 0)}
 
 
-def test_the_router_is_held_against_the_best_member_of_each_item(explained: Routing) -> None:
+def test_the_router_is_held_against_the_best_member_of_each_item(explained: RoutingReport) -> None:
     # tools: items 0, 1 right, 2 all alike, 3 facts would have been right;
     # facts: item 0 right, 1 and 2 all alike, 3 facts would have been right
     assert explained.confusion == {"tools": (2, 0, 0), "facts": (2, 1, 0), "base": (0, 0, 0)}
 
 
-def test_oracles_stand_beside_the_ensemble(explained: Routing) -> None:
+def test_oracles_stand_beside_the_ensemble(explained: RoutingReport) -> None:
     found = explained.oracles
     assert found is not None
     assert (found.best, found.single) == ("facts", pytest.approx((2 / 4 + 3 / 4) / 2))
@@ -93,7 +93,7 @@ def test_oracles_stand_beside_the_ensemble(explained: Routing) -> None:
     assert found.item == pytest.approx((4 / 4 + 3 / 4) / 2)
 
 
-def test_tables_say_it_in_words(explained: Routing) -> None:
+def test_tables_say_it_in_words(explained: RoutingReport) -> None:
     answers, confusion = map(table, explained.grids())
     assert "share of items / of tokens" in answers
     assert "| facts | 0.25 / 0.25 | 0.75 / 0.75 |" in answers

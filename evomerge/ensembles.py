@@ -1,0 +1,87 @@
+"""The Python API of ensembles: open one, let an expert join or leave. Light, as `api` is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.progress import Display, Style, shown_by
+from evomerge.workers.imports import import_quickly
+
+if TYPE_CHECKING:
+    from evomerge.combine.loaded import LoadedEnsemble
+    from evomerge.membership import Change
+
+
+def add(
+    folder: str | Path,
+    expert: str,
+    *,
+    name: str | None = None,
+    task: str | None = None,
+    metric: str | None = None,
+    display: Display | Style = "none",
+) -> Change:
+    """Let an expert join a finished campaign: score it, choose the winner again, save it.
+
+    Args:
+        folder: The results folder.
+        expert: A folder, a Hub id, `zoo:NAME`, or a LoRA adapter.
+        name: What reports call it; None: the last part of its name.
+        task: A task that it brings: all members are scored on it, too, and it counts as an objective.
+        metric: Of that task; None: as of the campaign's first objective.
+        display: How progress is shown, as for `search`.
+
+    Returns:
+        The winner before and now, with their values.
+
+    Raises:
+        UserError: The folder holds no finished campaign, the expert does not fit, or the task is unknown.
+    """
+    with shown_by(display) as shown:
+        change: Change = import_quickly("evomerge.membership").add(
+            Path(folder), expert, name=name, task=task, metric=metric, display=shown
+        )
+    return change
+
+
+def remove(folder: str | Path, expert: str, *, display: Display | Style = "none") -> Change:
+    """Let an expert leave a finished campaign: choose the winner again without it, save it.
+
+    Args:
+        folder: The results folder.
+        expert: Its name.
+        display: How progress is shown, as for `search`.
+
+    Returns:
+        As of `add`.
+
+    Raises:
+        UserError: The folder holds no finished campaign, or the expert is none of it, or the last.
+    """
+    with shown_by(display) as shown:
+        change: Change = import_quickly("evomerge.membership").remove(
+            Path(folder), expert, display=shown
+        )
+    return change
+
+
+def load(folder: str | Path, *, device: str = "cpu", dtype: str | None = None) -> LoadedEnsemble:
+    """Open a saved ensemble, so that it answers; a merge is opened by transformers.
+
+    Args:
+        folder: Of the ensemble, such as `results/NAME/best`.
+        device: Where to run.
+        dtype: Of the members; None: in which they were scored.
+
+    Returns:
+        What has `generate`: texts in, texts out; or tokens, as transformers has them.
+
+    Raises:
+        ModelError: The folder holds no ensemble, or a member is gone or was changed: it is named.
+        UserError: The device or dtype does not exist here.
+    """
+    found: LoadedEnsemble = import_quickly("evomerge.combine.loaded").load(
+        folder, device=device, dtype=dtype
+    )
+    return found
