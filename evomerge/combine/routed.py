@@ -75,6 +75,10 @@ class Routing:
                 found.setdefault(names[member], {})[task] = tuple(own.tolist())
         return {name: found[name] for name in names if name in found}
 
+    def read(self, ensemble: Ensemble, prompts: Sequence[Sequence[int]]) -> None:
+        """Read prompts as they are read to be routed, to see how long that takes; any weights will do."""
+        mean_states(self._live.module, prompts, [self._layer(ensemble)])
+
     def _layer(self, ensemble: Ensemble) -> int:
         layers = self._live.module.config.get_text_config().num_hidden_layers
         layer = -1 if ensemble.router is None else ensemble.router.layer

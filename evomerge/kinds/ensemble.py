@@ -95,6 +95,9 @@ class _Builder(Builder):
         answering = self._router().answering(candidate, split)
         return [Part(name, candidate.members[name], own) for name, own in answering.items()]
 
+    def route(self, candidate: Ensemble, prompts: Sequence[Sequence[int]]) -> None:
+        self._router().read(candidate, prompts)
+
     def build(self, candidate: Ensemble) -> nn.Module:
         if candidate.router is not None:
             raise MergeError("a routed ensemble is no one model: its members answer apart")

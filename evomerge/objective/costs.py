@@ -59,5 +59,5 @@ def relative_time(outcome: Outcome, candidate: Candidate | None) -> float:
 
 
 def is_timed(candidate: Candidate, asked: Sequence[CostName], split: Split) -> bool:
-    """Tell whether a candidate is to be timed: on search where its time counts, and on what is reported."""
-    return not isinstance(candidate, Merge) and ("time" in asked or split != "search")
+    """Tell whether a candidate is to be timed: where its time counts, and once for the report."""
+    return not isinstance(candidate, Merge) and ("time" in asked or split == "select")

@@ -60,6 +60,7 @@ def open_sampler(
         batch=settings.gradient_items,
         scales=scales_of(campaign, space),
         arms=1 if regions is None else len(regions.first()),
+        tasks_apart=campaign.mode == "pareto",
     )
     several = len(aims.directions) > 1
     if regions is None or not kind.learns:

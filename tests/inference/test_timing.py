@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-LOAD = [9.0, 1.0, 1.0, 4.0, 1.0, 2.0]
+LOAD = [9.0, 1.0, 1.0, 4.0, 1.0, 2.0, 1.0, 3.0]
 """By which each turn takes longer, the first one to warm up."""
 
 

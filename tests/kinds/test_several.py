@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 import evomerge
+import evomerge.result
+from evomerge.candidate import Size
 from evomerge.config import Campaign, SpaceSettings
 from evomerge.errors import CampaignError
 from evomerge.kinds import KINDS, space_of
+from evomerge.report.layout import layout
 from evomerge.space import Family, SeveralSpaces, in_one_space
 from evomerge.store import Store
 from tests.kinds.pair import PairKind
@@ -200,3 +203,62 @@ def test_merges_descend_where_other_kinds_have_no_gradient(tmp_path: Path) -> No
     assert steps
     assert not any(step.failure for step in steps)
     assert kinds == {"merge", "single", "pair"}
+
+
+TRADEOFF = """\
+  - {method: task_arithmetic, parameters: {weight: {low: 0.0, high: 1.2}}}
+  - {kind: ensemble, members: [facts, translation, best]}
+  - {kind: stack, members: [facts, translation]}
+"""
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> evomerge.result.Result:
+    """A campaign of three kinds that ends in a front of quality and what a token takes."""
+    folder = tmp_path_factory.mktemp("front")
+    text = TEXT.replace(MERGES, TRADEOFF).replace("sampler: cmaes, trials: 6", "trials: 12")
+    more = "mode: tradeoff\ncosts: [{cost: active_parameters}]\n"
+    more += "keep: [{cost: time, at_most: 20}, {cost: parameters, at_most: 4}]\n"
+    text = text.replace("search: {", "search: {sampler: nsga2, ")
+    (folder / "c.yaml").write_text(text + more)
+    return evomerge.search(Campaign.load(folder / "c.yaml"))
+
+
+def test_a_tradeoff_of_several_kinds_is_a_front_of_quality_and_cost(
+    front: evomerge.result.Result,
+) -> None:
+    with Store.open(front.folder, write=False) as store:
+        trials = store.trials()
+        size = Size.from_json(store.facts["size"])
+    assert {trial.state for trial in trials} == {"complete"}
+    assert {trial.candidate.kind for trial in trials} == {"merge", "ensemble", "stack"}
+    for trial in trials:
+        assert trial.values is not None
+        assert trial.values[1] == pytest.approx(trial.candidate.active(size))
+        assert trial.outcome is not None
+        assert (trial.outcome.timing is None) == (trial.candidate.kind == "merge")
+    written = json.loads((front.folder / "front.json").read_text())
+    assert [one["name"] for one in written["objectives"]] == ["mean", "active_parameters"]
+    assert [one["direction"] for one in written["objectives"]] == ["maximize", "minimize"]
+    values = [tuple(one["values"]["search"].values()) for one in written["members"]]
+    for quality, cost in values:
+        assert not any(q >= quality and c <= cost and (q, c) != (quality, cost) for q, c in values)
+
+
+def test_every_row_says_what_it_takes_to_serve(front: evomerge.result.Result) -> None:
+    rows = json.loads((front.folder / "leaderboard.json").read_text())["rows"]
+    base = rows[0]["serving"]
+    assert base["relative_time"] == 1.0
+    assert base["milliseconds"] > 0
+    assert base["tokens_per_second"] > 0
+    assert base["bytes"] == 4 * base["parameters"]
+    for row in rows:
+        needed = row["serving"]
+        if row["kind"] in ("base", "expert", "baseline"):
+            assert needed == base
+        if "kind: ensemble" in row["recipe"]:
+            assert needed["relative_parameters"] >= 2
+            assert 1 <= needed["relative_active"] <= 2
+            assert needed["relative_time"] > 0.5
+    headers = layout(evomerge.report(front.folder), "select").headers
+    assert {"parameters", "active parameters", "time"} <= set(headers)  # asked for, or unlike

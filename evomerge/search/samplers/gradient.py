@@ -221,7 +221,7 @@ def shares_of(problem: Problem) -> list[dict[str, float]]:
     weights = problem.weights
     total = sum(weights.values())
     shares = [{task: weight / total for task, weight in weights.items()}]
-    if len(problem.directions) > 1:
+    if len(problem.directions) > 1 and problem.tasks_apart:
         draws = np.random.default_rng((problem.seed, len(weights))).dirichlet(
             np.full(len(weights), 0.5), size=max(_PATHS_TO_A_FRONT, len(weights)) - 1
         )

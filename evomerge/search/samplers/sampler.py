@@ -38,6 +38,7 @@ class Problem:
         scales: Of the coefficients that a descent learns: `group`, and `tensor` and `row` where candidates
             take them.
         arms: Searches among which the trials are shared out.
+        tasks_apart: Where there are several objectives, whether each task is one; else their mean is.
     """
 
     distributions: Mapping[str, FloatDistribution]
@@ -50,6 +51,7 @@ class Problem:
     batch: int = BATCH
     scales: Sequence[str] = ("group",)
     arms: int = 1
+    tasks_apart: bool = True
 
 
 @dataclass(frozen=True)

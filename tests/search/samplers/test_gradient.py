@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution
 
 from evomerge.search.samplers.descent import CHECKPOINTS, FIRST_STEP
-from evomerge.search.samplers.gradient import AROUND, DescentSampler
+from evomerge.search.samplers.gradient import AROUND, DescentSampler, shares_of
 from evomerge.search.samplers.sampler import Measurement, Params, Problem
 
 SPACE = {name: FloatDistribution(0.0, 1.0) for name in "abc"}
@@ -179,3 +180,11 @@ def test_replayed_calls_rebuild_it(workers: int, objectives: int) -> None:
     assert number > 60
     assert again.next_step() == live.next_step()
     assert again.propose(number) == live.propose(number)
+
+
+def test_paths_to_a_front_of_the_mean_and_costs_have_the_tasks_own_weights() -> None:
+    front = Problem(
+        {"x": FloatDistribution(0.0, 1.0)}, ("maximize", "minimize"), weights={"a": 3.0, "b": 1.0}
+    )
+    assert len(shares_of(front)) > 1
+    assert shares_of(replace(front, tasks_apart=False)) == [{"a": 0.75, "b": 0.25}]
