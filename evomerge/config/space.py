@@ -151,7 +151,8 @@ class SpaceSettings(Settings):
     ] = ()
     """A merge method; or several, then the method is searched too."""
     layers: Layers = 1
-    """Number of contiguous groups of layers; or `each`; or explicit [start, stop) pairs."""
+    """Number of contiguous groups of layers; or `each`, the default of stacks; or explicit [start, stop)
+    pairs."""
     components: tuple[NonEmpty, ...] = ()
     """Substrings of tensor names, each a group of its own; the others form `rest`."""
     parameters: Mapping[str, Searched] = Field(default_factory=dict)
