@@ -16,9 +16,18 @@ from transformers import PretrainedConfig
 
 from evomerge.candidate import Merge
 from evomerge.candidate.ensemble import Ensemble, Mix, Router, RouterFit
-from evomerge.combine import modeling_ensemble as modeling
+from evomerge.combine import ensemble_folder, modeling_ensemble
 from evomerge.combine.commands import how_to_serve
-from evomerge.combine.modeling_ensemble import COMBINER, ROUTER, SCHEMA, EnsembleConfig
+from evomerge.combine.ensemble_folder import (
+    COMBINER,
+    ROUTER,
+    SCHEMA,
+    check_members,
+    fingerprint,
+    parts_of,
+    read_combiner,
+)
+from evomerge.combine.modeling_ensemble import EnsembleConfig
 from evomerge.config.model_names import is_folder
 from evomerge.errors import MergeError, ModelError
 from evomerge.merge.adapter_file import open_adapter
@@ -94,7 +103,8 @@ def save_ensemble(
             (aside / ROUTER).write_bytes(candidate.fit.content)
         _config(config).save_pretrained(aside)
         TokenizerFiles.plan(None, models).write(aside)
-        shutil.copyfile(modeling.__file__, aside / Path(modeling.__file__).name)
+        for code in (modeling_ensemble.__file__, ensemble_folder.__file__):
+            shutil.copyfile(code, aside / Path(code).name)
         (aside / "recipe.yaml").write_text(candidate.file(), encoding="utf-8")
         text = f"# {out.name}\n" if card is None else card
         (aside / "README.md").write_text(text + how_to_serve(combiner), encoding="utf-8")
@@ -142,13 +152,13 @@ class _Writer:
     def _entry(self, place: Place, merge: Merge) -> Place:
         """Fill an entry in: dtype, and a hash of the files."""
         inside = str(place.get("path", "")).startswith(f"{MEMBERS}/")
-        parts = modeling.parts_of(place, self._aside if inside else self._out)
+        parts = parts_of(place, self._aside if inside else self._out)
         if "adapter" in place:
             parts[1] = self._aside / place["adapter"]
         own = getattr(self._config, "dtype", None)
         stored = str(own).removeprefix("torch.") if own is not None else "float32"
         dtype = self._dtype or merge.dtype or stored
-        return {**place, "dtype": dtype, "hash": modeling.fingerprint(parts)}
+        return {**place, "dtype": dtype, "hash": fingerprint(parts)}
 
     def _where(self, model: str) -> Place:
         folder = locate(model)
@@ -173,8 +183,8 @@ def open_candidate(folder: Path) -> Ensemble:
         ModelError: The folder holds no ensemble, or a member is gone or was changed: it is named.
     """
     try:
-        modeling.check_members(folder)
-        combiner = modeling.read_combiner(folder)
+        check_members(folder)
+        combiner = read_combiner(folder)
     except OSError as error:
         raise ModelError(str(error).removeprefix(f"{folder}: "), file=folder) from None
     members = {
@@ -237,7 +247,7 @@ def _model(place: Place, folder: Path) -> str:
 def _config(base: PretrainedConfig) -> EnsembleConfig:
     text = base.get_text_config()
     found = {name: getattr(text, name) for name in COMMON if hasattr(text, name)}
-    code = Path(modeling.__file__).stem
+    code = Path(modeling_ensemble.__file__).stem
     config = EnsembleConfig(**found, architectures=["EnsembleForCausalLM"])
     config.auto_map = {
         "AutoConfig": f"{code}.EnsembleConfig",

@@ -1,15 +1,12 @@
 """An ensemble as one model of transformers. A copy of this file lies in every saved ensemble.
 
-`AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)` needs this file, torch and
-transformers, nothing else. `combiner.json` says who the members are and where they lie, `router.safetensors`
-how their scores are predicted. Members are loaded when they are first needed.
+`AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)` needs this file, the one that it
+imports, torch and transformers, nothing else. Members are loaded when they are first needed.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,17 +16,24 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import CausalLMOutput, CausalLMOutputWithPast
 from transformers.utils import logging
 
-COMBINER = "combiner.json"
-ROUTER = "router.safetensors"
-SCHEMA = 1
-HASHED = {".safetensors", ".bin", ".json", ".model"}
-"""Weights, configurations and tokenizers."""
-SAMPLE_BYTES, SAMPLES = 1 << 16, 64
-FACTOR = ".lora_A.weight"
+from .ensemble_folder import (
+    ROUTER,
+    check_members,
+    lora_updates,
+    parts_of,
+    read_combiner,
+    same_place,
+)
 
 
 class EnsembleConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -67,6 +71,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         self.base = self._load(self.combiner["base"])
         self.generation_config = self.base.generation_config
         self._router = _Router(folder, self.combiner) if self.combiner["router"] else None
+        self._mix = running(self.combiner["mix"]) if self._router is None else {}
         self.post_init()
         self.eval()
 
@@ -136,6 +141,10 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         Raises:
             ValueError: Several members answer, and something else than tokens is asked for.
         """
+        if self._router is None:
+            if options.get("use_cache") is not False:
+                options.setdefault("past_key_values", Caches(len(self._mix)))
+            return super().generate(inputs, *arguments, attention_mask=attention_mask, **options)
         tokens = options.pop("input_ids", inputs)
         if not isinstance(tokens, Tensor):
             raise ValueError("expected tokens [B, L] as input_ids")
@@ -170,12 +179,15 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         past_key_values: Any = None,
         use_cache: bool | None = None,
         **options: Any,
-    ) -> CausalLMOutput:
-        """Return logits `[B, L, V]`: each row is read by the member that would answer it as a prompt.
+    ) -> CausalLMOutput | CausalLMOutputWithPast:
+        """Return logits `[B, L, V]`: of a mix, or of the member that would answer a row as a prompt.
 
         Raises:
-            ValueError: A cache is given; which member it is of is not known.
+            ValueError: A router is given a cache; which member it is of is not known.
         """
+        if self._router is None:
+            asked = {"attention_mask": attention_mask, **options}
+            return self._mixed(input_ids, past_key_values, bool(use_cache), asked)
         if past_key_values is not None:
             raise ValueError("a routed ensemble takes no cache; use generate")
         mask = self._mask(input_ids) if attention_mask is None else attention_mask
@@ -190,6 +202,28 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             for place, one in zip(places, found.logits, strict=True):
                 logits[place] = one
         return CausalLMOutput(logits=torch.stack([one for one in logits if one is not None]))
+
+    def _mixed(
+        self, tokens: Tensor, cache: Caches | None, keep: bool, options: Mapping[str, Any]
+    ) -> CausalLMOutputWithPast:
+        """Ask all members that run, each with its own cache, and mix what they say of the next token."""
+        if cache is None and keep:
+            cache = Caches(len(self._mix))
+        own = [None] * len(self._mix) if cache is None else cache.members
+        settings, total = self.combiner["mix"], None
+        for (name, weight), part in zip(self._mix.items(), own, strict=True):
+            found = self.member(name)(
+                input_ids=tokens, past_key_values=part, use_cache=part is not None, **options
+            )
+            scaled = found.logits.float() / settings["temperature"]
+            if len(self._mix) == 1:
+                total = found.logits if settings["temperature"] == 1 else scaled
+            elif settings["over"] == "logits":
+                total = weight * scaled if total is None else total + weight * scaled
+            else:
+                said = scaled.log_softmax(-1) + math.log(weight)
+                total = said if total is None else torch.logaddexp(total, said)
+        return CausalLMOutputWithPast(logits=total, past_key_values=cache)
 
     @property
     def _padding(self) -> int:
@@ -212,7 +246,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
 
     def _load(self, place: Mapping[str, Any]) -> PreTrainedModel:
         """Load a member; what it shares with the base is held once."""
-        if place is not self.combiner["base"] and _same_place(place, self.combiner["base"]):
+        if place is not self.combiner["base"] and same_place(place, self.combiner["base"]):
             if place.get("adapter") is None:
                 return self.base
             return self._adapted(place)
@@ -245,6 +279,38 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             turned = update if update.shape == weight.shape else update.T
             own.weight = nn.Parameter((weight + turned).to(own.weight.dtype), requires_grad=False)
         return model
+
+
+class Caches(DynamicCache):  # type: ignore[misc]
+    """A cache of each member that runs, in the interface of one."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.members = [DynamicCache() for _ in range(count)]
+
+    def get_seq_length(self, *arguments: Any) -> int:
+        """Return how many tokens have been read."""
+        return int(self.members[0].get_seq_length(*arguments))
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Follow the beams that are kept."""
+        for one in self.members:
+            one.reorder_cache(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row."""
+        for one in self.members:
+            one.batch_repeat_interleave(repeats)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows."""
+        for one in self.members:
+            one.batch_select_indices(indices)
+
+    def crop(self, tokens: int) -> None:
+        """Forget what was read behind so many tokens."""
+        for one in self.members:
+            one.crop(tokens)
 
 
 class _Router:
@@ -296,102 +362,9 @@ def mean_states(
     return torch.stack([found[place] for place in range(len(rows))])
 
 
-def read_combiner(folder: Path) -> dict[str, Any]:
-    """Return the content of `combiner.json`.
-
-    Raises:
-        OSError: The folder holds no ensemble, or one of a later release.
-    """
-    path = folder / COMBINER
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        schema = found["schema"]
-    except FileNotFoundError:
-        raise OSError(f"{folder}: no {COMBINER}; expected a saved ensemble") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise OSError(f"{path}: not the description of an ensemble ({error!r})") from None
-    if schema != SCHEMA:
-        raise OSError(f"{path}: found schema {schema}, this release reads {SCHEMA}")
-    return found
-
-
-def check_members(folder: Path) -> None:
-    """Check that every member is there and is what it was.
-
-    Raises:
-        OSError: Naming the member that is gone or was changed.
-    """
-    combiner = read_combiner(folder)
-    for place in (combiner["base"], *combiner["members"]):
-        named = (
-            f"{folder}: the member {place['name']}" if "name" in place else f"{folder}: the base"
-        )
-        try:
-            parts = parts_of(place, folder)
-            found = fingerprint(parts)
-        except OSError as error:
-            raise OSError(f"{named} is gone: {error}") from None
-        if found != place["hash"]:
-            where = " + ".join(map(str, parts))
-            raise OSError(f"{named} is not what it was when the ensemble was saved: {where}")
-
-
-def parts_of(place: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Return where the files of a member lie: its model, and its adapter if it has one.
-
-    Args:
-        place: Its entry in `combiner.json`.
-        folder: Of the ensemble.
-
-    Raises:
-        OSError: The Hub does not give it.
-    """
-    adapter = [folder / place["adapter"]] if place.get("adapter") is not None else []
-    if place.get("path") is not None:
-        return [(folder / place["path"]).resolve(), *adapter]
-    kept = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
-    try:
-        found = snapshot_download(place["id"], revision=place.get("revision"), allow_patterns=kept)
-    except Exception as error:  # noqa: BLE001 - of any client
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise OSError(f"the Hub does not give {place['id']}: {reason}") from None
-    return [Path(found), *adapter]
-
-
-def fingerprint(folders: Sequence[Path]) -> str:
-    """Return a hash that changes with a model's files: their sizes, and bytes sampled from each.
-
-    Raises:
-        OSError: A folder is gone.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for folder in folders:
-        if not folder.is_dir():
-            raise OSError(f"no folder {folder}")
-        for path in sorted(path for path in folder.iterdir() if path.suffix in HASHED):
-            size = path.stat().st_size
-            digest.update(f"{path.name} {size}\n".encode())
-            with path.open("rb") as file:
-                for sample in range(SAMPLES if size > SAMPLE_BYTES else 1):
-                    file.seek(sample * max(0, size - SAMPLE_BYTES) // (SAMPLES - 1))
-                    digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()
-
-
-def lora_updates(folder: Path) -> dict[str, Tensor]:
-    """Return what a plain LoRA adapter adds: module → scale · B A, `[out, in]`, float32."""
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    stored = load_file(folder / "adapter_model.safetensors")
-    found = {}
-    for key, a in stored.items():
-        if key.endswith(FACTOR):
-            b = stored[key.replace(FACTOR, ".lora_B.weight")]
-            rank = a.shape[0]
-            scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-            module = key.removeprefix("base_model.model.").removesuffix(FACTOR)
-            found[module] = (b.float() @ a.float()) * scale
-    return found
-
-
-def _same_place(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("path", "id", "revision"))
+def running(mix: Mapping[str, Any]) -> dict[str, float]:
+    """Return the members of a mix that run → weight: those with the largest weights, scaled to the sum 1."""
+    weights = mix["weights"]
+    order = sorted(weights, key=lambda name: -weights[name])[: mix["top_k"]]
+    kept = {name: weights[name] for name in weights if name in order and weights[name] > 0}
+    return {name: weight / sum(kept.values()) for name, weight in kept.items()}

@@ -32,6 +32,7 @@ class EnsembleKind(Kind):
     """Several models of which a router chooses one for each prompt, or whose distributions are mixed."""
 
     keys = frozenset({"members", "combiner", "over", "parameters"})
+    own_form = True
 
     def check(self, settings: config.SpaceSettings) -> None:
         """Check the parameters of the combiner. Raises CampaignError."""

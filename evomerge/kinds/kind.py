@@ -193,10 +193,13 @@ class Kind(Protocol):
     Attributes:
         keys: What it takes of the campaign's `space`, besides `kind`.
         parameters: What it takes under `parameters`, besides those of merge methods.
+        own_form: What is saved is no checkpoint of a class that transformers has; its folder says how it is
+            opened.
     """
 
     keys: frozenset[str]
     parameters: Mapping[str, Parameter] = MappingProxyType({})
+    own_form: bool = False
 
     def check(self, settings: config.SpaceSettings) -> None:
         """Check what needs no model. Raises CampaignError."""

@@ -12,9 +12,10 @@ from evomerge import yaml_file
 from evomerge.candidate import NEEDS_COEFFICIENTS
 from evomerge.candidate.trial import SPLITS
 from evomerge.errors import ResultsError
+from evomerge.kinds import kind_of
 from evomerge.report.formats.markdown import cell, fenced, table
 from evomerge.report.grid import plain
-from evomerge.report.layout import layout
+from evomerge.report.layout import leaderboard_report
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.rows import Row
 from evomerge.report.summary import Summary
@@ -46,6 +47,7 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
         row = leaderboard.winners[0]
     campaign = leaderboard.campaign
     split = next((one for one in reversed(SPLITS) if one in row.splits), leaderboard.latest_split())
+    shown = leaderboard_report(leaderboard, split)
     template = _environment().get_template("card.md.jinja")
     return template.render(
         front_matter=_front_matter(campaign),
@@ -56,9 +58,10 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
         search=store.campaign.search,
         base=shown_model(campaign.base),
         experts={name: shown_model(model) for name, model in campaign.experts.items()},
-        leaderboard=table(layout(leaderboard, split)),
+        leaderboard="\n".join(map(table, shown.grids if row.kind == "winner" else shown.grids[:1])),
+        own_form=kind_of(row.recipe).own_form,
         split=split,
-        needed=NEEDS_COEFFICIENTS if row.recipe.arrays() else None,
+        needed=NEEDS_COEFFICIENTS if row.recipe.coefficients is not None else None,
         recipe=fenced(row.recipe.file(), "yaml"),
         versions=campaign.versions,
     )

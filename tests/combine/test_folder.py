@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from evomerge.candidate import Merge, Vocabulary
-from evomerge.candidate.ensemble import Ensemble, Router
+from evomerge.candidate.ensemble import Ensemble, Mix, Router
 from evomerge.combine.commands import commands
 from evomerge.combine.folder import open_candidate, save_ensemble
 from evomerge.combine.loaded import LoadedEnsemble, load
+from evomerge.combine.mixed import MixedMembers
 from evomerge.combine.router import route
 from evomerge.errors import MergeError, ModelError
 from evomerge.inference.states import mean_states
@@ -349,3 +350,39 @@ def test_other_members_have_servers_of_their_own(made: tuple[Ensemble, Path]) ->
 def test_the_tokenizer_is_there(made: tuple[Ensemble, Path]) -> None:
     found = AutoTokenizer.from_pretrained(made[1])
     assert found("to be")["input_ids"] == load(made[1]).tokens(["to be"])[0]
+
+
+MIXES = (
+    Mix({"base": 1.0, "lora": 2.0, "best": 1.0}, "probabilities", top_k=3),
+    Mix({"base": 1.0, "lora": 2.0, "best": 1.5}, "logits", top_k=2, temperature=1.3),
+    Mix({"lora": 1.0}, top_k=1),
+)
+
+
+@pytest.mark.parametrize("mix", MIXES, ids=lambda mix: f"{mix.over}-{mix.top_k}")
+def test_a_mix_is_that_of_the_search_with_and_without_a_cache(
+    made: tuple[Ensemble, Path], tmp_path: Path, mix: Mix
+) -> None:
+    candidate = Ensemble(made[0].base, made[0].members, mix=mix)
+    save_ensemble(candidate, tmp_path / "out")
+    opened = load(tmp_path / "out")
+    live = LiveModel(candidate.model_names(), dtype="float32")
+    searched = MixedMembers(live).build(candidate)
+    tokens = torch.tensor([each[:6] for each in opened.tokens(PROMPTS) if len(each) >= 6])
+    with torch.no_grad():
+        expected = searched(input_ids=tokens).logits
+        torch.testing.assert_close(opened.model(tokens).logits, expected)
+    options = {"max_new_tokens": 8, "do_sample": False}
+    cached = opened.generate(PROMPTS, **options)
+    assert cached == opened.generate(PROMPTS, use_cache=False, **options)
+    assert opened.generate(PROMPTS[0], num_beams=2, **options)
+    written = tokens
+    for _ in range(8):
+        with torch.no_grad():
+            chosen = searched(input_ids=written).logits[:, -1].argmax(-1, keepdim=True)
+        written = torch.cat([written, chosen], dim=1)
+    assert torch.equal(opened.generate(tokens, eos_token_id=-1, **options), written)
+    assert len(opened.model._loaded) == mix.top_k, "others than those that run were loaded"
+    with pytest.raises(ValueError, match="all answer together"):
+        opened.route(PROMPTS)
+    assert open_candidate(tmp_path / "out").mix == mix

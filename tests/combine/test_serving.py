@@ -10,6 +10,7 @@ import openai
 import pytest
 import uvicorn
 
+from evomerge.candidate.ensemble import Ensemble, Mix
 from evomerge.cli import run_command
 from evomerge.combine.folder import save_ensemble
 from evomerge.combine.loaded import LoadedEnsemble, load
@@ -179,6 +180,17 @@ def test_a_folder_without_an_ensemble_is_one_line(
     error = capsys.readouterr().err
     assert (status, len(error.splitlines())) == (2, 1)
     assert message in error
+
+
+def test_a_mix_cannot_be_served(
+    llama_family: Family, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = dict(zip(NAMES, map(alone, llama_family.experts), strict=False))
+    mix = Mix(dict.fromkeys(NAMES, 1.0), top_k=2)
+    save_ensemble(Ensemble(llama_family.base, members, mix=mix), tmp_path / "mixed")
+    status = run_command(["serve", str(tmp_path / "mixed"), "--upstream", URL, "--port", "0"])
+    assert status == 2
+    assert "token by token, which no proxy can do" in capsys.readouterr().err
 
 
 def test_it_listens_on_loopback_unless_told_otherwise() -> None:
