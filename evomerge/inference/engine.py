@@ -101,7 +101,7 @@ class Engine:
         self, batches: Sequence[Batch], count: int, see: See | None = None
     ) -> tuple[Tensor, Tensor]:
         """Score the targets of planned readings, as `score_batches` does."""
-        return score_batches(self._forward, batches, count, see)
+        return score_batches(self._forward, batches, count, see, recomputed=self.room.recompute)
 
     def write(self, prompts: Sequence[Prompt]) -> list[Tokens]:
         """Continue prompts greedily; errors as in `generate`.

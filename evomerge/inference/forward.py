@@ -73,6 +73,7 @@ class Forward:
         positions: Tensor | None = None,
         cache: Any = None,  # noqa: ANN401 - a transformers Cache
         preambles: Sequence[Share] = (),
+        recomputed: bool = False,
     ) -> Tensor:
         """Run the module.
 
@@ -85,6 +86,7 @@ class Forward:
             cache: Keys and values of earlier tokens, in transformers' interface.
             preambles: What rows begin with besides, seen by all of their tokens; needs `cascades`, and
                 `visible` and `positions`.
+            recomputed: Whether layers are computed again in a backward pass, and must find all as it was.
 
         Returns:
             Logits `[R, V]` in the module's dtype.
@@ -100,15 +102,15 @@ class Forward:
             if preambles:
                 arguments["preambles"] = preambles
                 shortcuts.enter_context(cascading(self.module))
-            # Layers that are recomputed in a backward pass would not find the hook.
-            for name in [] if torch.is_grad_enabled() else self._last_mlps:
+            # Layers that are recomputed would not find the hook.
+            for name in [] if recomputed and torch.is_grad_enabled() else self._last_mlps:
                 shortcuts.enter_context(_only(self.module.get_submodule(name), rows))
             picked = shortcuts.enter_context(_picking(_heads(self.module), rows))
             logits: Tensor = self.module(**arguments).logits
         return logits[0] if picked else _picked(logits, rows)
 
     def read_preamble(self, tokens: Tensor) -> PreambleCache:
-        """Read `[1, P]` tokens that others are to follow."""
+        """Read `[1, P]` tokens that others are to follow; never where layers are recomputed."""
         cache = PreambleCache()
         self(tokens, tokens.new_zeros(0), cache=cache)
         cache.close(tokens.shape[1])

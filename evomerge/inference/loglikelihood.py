@@ -18,7 +18,12 @@ See = Callable[[Tensor, Batch], object]
 
 
 def score_batches(
-    forward: Forward, batches: Sequence[Batch], count: int, see: See | None = None
+    forward: Forward,
+    batches: Sequence[Batch],
+    count: int,
+    see: See | None = None,
+    *,
+    recomputed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run all batches; differentiable where the caller's mode allows it.
 
@@ -27,6 +32,7 @@ def score_batches(
         batches: From `batches.plan`, on the module's device.
         count: Number of readings behind them.
         see: Called with every batch.
+        recomputed: Whether the module's layers are computed again in backward passes.
 
     Returns:
         The sum of the log-likelihoods of each reading's targets, `[count]`, in nats, float32 (of a float64
@@ -44,7 +50,7 @@ def score_batches(
         if batch.preamble is not preamble:
             preamble = batch.preamble
             cache = forward.read_preamble(preamble) if preamble.shape[1] else None
-        values, hit = _score(_logits(forward, batch, cache), batch, see)
+        values, hit = _score(_logits(forward, batch, cache, recomputed), batch, see)
         loglikelihoods.append(values)
         hits.append(hit)
         readings.append(batch.reading)
@@ -62,7 +68,9 @@ def added_up(values: Tensor, owner: Tensor, count: int) -> Tensor:
     return wide.new_zeros(count).index_add(0, owner, wide).to(values.dtype)
 
 
-def _logits(forward: Forward, batch: Batch, cache: PreambleCache | None) -> Tensor:
+def _logits(
+    forward: Forward, batch: Batch, cache: PreambleCache | None, recomputed: bool
+) -> Tensor:
     apart = cache is not None and forward.cascades
     logits = forward(
         batch.tokens,
@@ -71,6 +79,7 @@ def _logits(forward: Forward, batch: Batch, cache: PreambleCache | None) -> Tens
         positions=batch.positions,
         cache=None if apart else cache,
         preambles=[Share(cache, None)] if cache is not None and apart else (),
+        recomputed=recomputed,
     )
     return logits if logits.dtype == torch.float64 else logits.float()
 

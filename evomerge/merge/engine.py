@@ -28,6 +28,7 @@ class MergeRun:
         device: Where the maths is done.
         dtype: Of the result; None: the plan's, or the base's own.
         memory: What is kept between merges; None: nothing.
+        differentiated: Whether gradients are to follow, which may find there what the merge computed.
 
     Raises:
         RecipeError: Coefficients have another number of rows than their tensor.
@@ -41,10 +42,13 @@ class MergeRun:
         device: torch.device | str = "cpu",
         dtype: str | None = None,
         memory: Memory | None = None,
+        differentiated: bool = False,
     ) -> None:
         self.plan = plan
         self._checkpoints, self._dtype = checkpoints, dtype
         self._device, self._memory = torch.device(device), memory or Memory()
+        self._merge = object() if differentiated else None
+        self._inputs: dict[str, ResidentInputs] = {}
         self._position = {model: position for position, model in enumerate(plan.models)}
         for piece in filter(lambda piece: piece.added, plan.tensors):
             self._check_rows(piece)
@@ -84,6 +88,11 @@ class MergeRun:
             piece: How the tensor comes to be.
             by_row: Whether gradients by the weights of single rows are wanted, too.
         """
+        if piece.name not in self._inputs:
+            self._inputs[piece.name] = self._opened(piece)
+        return self._inputs[piece.name].again(by_row=by_row)
+
+    def _opened(self, piece: TensorPlan) -> ResidentInputs:
         return ResidentInputs(
             name=piece.name,
             sources=tuple(
@@ -94,8 +103,8 @@ class MergeRun:
             shared=piece.shared,
             own=piece.own,
             added=piece.added,
-            by_row=by_row,
             seed=self.plan.seed,
+            merge=self._merge,
             memory=self._memory,
             device=self._device,
             dtype=torch.float64 if self.out_dtype(piece) == torch.float64 else torch.float32,

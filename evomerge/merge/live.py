@@ -148,7 +148,7 @@ class LiveModel:
             MergeError: As `write` does; or the method has no gradients, or none by row, or the module's
                 tensors are not those of the files (experts fused at loading).
         """
-        run = self.run(source)
+        run = self.run(source, differentiated=True)
         if not self._is_by_name(run.plan):
             raise MergeError(
                 "gradients are not available: transformers converts the files' tensors when it loads them "
@@ -192,8 +192,8 @@ class LiveModel:
         module: PreTrainedModel = loaded.eval()
         return module.requires_grad_(False)
 
-    def run(self, source: Merge | Recipe) -> MergeRun:
-        """Return the run of a merge over the models that are resident; raises as `write` does."""
+    def run(self, source: Merge | Recipe, *, differentiated: bool = False) -> MergeRun:
+        """Return the run of a merge over the resident models, as `MergeRun` is; raises as `write` does."""
         for name in source.model_names():
             if name not in self.checkpoints:
                 raise RecipeError(f"{name} is none of the models that were loaded")
@@ -210,7 +210,9 @@ class LiveModel:
         if layers != own_layers:
             raise MergeError(f"the merge makes {layers} layers, the live model has {own_layers}")
         seen = self.models.seen(plan)
-        return MergeRun(plan, seen, device=self.device, memory=self._memory)
+        return MergeRun(
+            plan, seen, device=self.device, memory=self._memory, differentiated=differentiated
+        )
 
     def _write(self, run: MergeRun) -> None:
         if not self._is_by_name(run.plan):

@@ -9,14 +9,17 @@ its task vector is computed when it is needed. No input is kept in both forms.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from copy import copy
+from itertools import compress
 
+import numpy as np
 import torch
 
 from evomerge.candidate.tables import Array
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.masks import largest, magnitude_order, mask_key, uniform
 from evomerge.merge.methods.method import Values
-from evomerge.merge.methods.tensors import l1_norm
+from evomerge.merge.methods.tensors import Weight, l1_norm
 
 
 class Memory:
@@ -80,13 +83,14 @@ class ResidentInputs:
     """Inputs of one output tensor, as a merge method sees them (`methods.Inputs`).
 
     Args:
-        name: As `methods.Inputs`; `base`, `shared`, `own` and `by_row` likewise.
+        name: As `methods.Inputs`; `base`, `shared` and `own` likewise.
         sources: Per input the checkpoint, its tensor's name, and the model's position, which keys its masks.
         seed: Keys random masks.
         memory: What is kept from one merge to the next.
         device: Where the maths is done.
         dtype: float32 or float64.
         added: As `TensorPlan.added`.
+        merge: Tells the merge from all others; None: no gradients are to follow.
     """
 
     def __init__(
@@ -102,24 +106,34 @@ class ResidentInputs:
         device: torch.device,
         dtype: torch.dtype,
         added: tuple[Array | None, ...] = (),
-        by_row: bool = False,
+        merge: Hashable = None,
     ) -> None:
         self.name = name
+        self.numel = sources[0][0].tensors[sources[0][1]].numel
         self.models = tuple(checkpoint.name for checkpoint, _, _ in sources)
         self.base = base
         self.others = tuple(index for index in range(len(sources)) if index != base)
         self.shared = shared
         self.own = own
-        self.by_row = by_row
+        self.by_row = False
+        self._merge = merge
         self._added = added
+        self._weights: dict[int, Weight] = {}
         self._sources = sources
         self._seed = seed
         self._memory = memory
         self.device = device
         self.dtype = dtype
         self._copied: dict[int, torch.Tensor] = {}
+        self._deltas: dict[int, torch.Tensor] = {}  # of those that are kept
         self._lent: set[int] = set()
         self._keys: dict[int, tuple[Hashable, ...]] = {}
+
+    def again(self, *, by_row: bool) -> ResidentInputs:
+        """Return the same inputs, with nothing of them on the device that is not kept there."""
+        inputs = copy(self)
+        inputs.by_row, inputs._copied = by_row, {}
+        return inputs
 
     def lends(self, tensor: torch.Tensor) -> bool:
         """Tell whether a tensor shares memory with an input or task vector that a method was given."""
@@ -129,20 +143,18 @@ class ResidentInputs:
         """Return an input in the dtype of the maths."""
         return self._lend(self._stored(index)).to(self.dtype)
 
-    def added(self, index: int) -> torch.Tensor | None:
-        """Return what is added to the weight of an input; None: nothing, or only zeros."""
-        added = self._added[index] if self._added else None
-        if added is None or not added.any():
-            return None
-        checkpoint, name, _ = self._sources[index]
-        shape = [1] * len(checkpoint.tensors[name].shape)
-        shape[:1] = [-1] * len(shape[:1])
-        return torch.tensor(added, dtype=self.dtype, device=self.device).view(shape)
+    def weight(self, index: int) -> Weight:
+        """Return the weight of an input; by row where something else than zeros is added to it."""
+        if not self._weights:
+            self._weights.update(self._weights_by_input())
+        return self._weights[index]
 
     def delta(self, index: int) -> torch.Tensor:
         """Return the task vector of an input."""
         assert self.base is not None  # only methods that need a base ask
         base = self.base
+        if index in self._deltas:
+            return self._deltas[index]
         if self._key(index) == self._key(base):  # an adapter does not change it
             return torch.zeros_like(self.tensor(base))
         if self.device.type != "cpu":
@@ -154,7 +166,10 @@ class ResidentInputs:
             return (own.to(self.dtype) - self.tensor(base),)
 
         form = ("delta", self._key(base), self.dtype)
-        return self._lend(self._only_form(index, form, build))
+        delta = self._lend(self._only_form(index, form, build))
+        if self._memory.variant(("input", *self._key(index))) == form:
+            self._deltas[index] = delta
+        return delta
 
     def norm(self, index: int) -> torch.Tensor:
         """Return the L1 norm of the task vector of an input; float64, no dimensions."""
@@ -164,14 +179,24 @@ class ResidentInputs:
 
     def largest(self, index: int, count: int) -> torch.Tensor:
         """Return the task vector with all but its `count` largest magnitudes set to 0."""
-        delta = self.delta(index)
-        flat = delta.reshape(-1)
-        key = ("order", *self._delta_key(index))
-        nbytes = flat.numel() * (flat.dtype.itemsize + 4)
-        if not self._memory.has(key) and not self._memory.has_room(nbytes, derived=True):
-            return largest(flat, count).view_as(delta)
-        order = self._memory.get(key, nbytes, lambda: magnitude_order(flat), derived=True)
-        return largest(flat, count, order).view_as(delta)
+
+        def build() -> tuple[torch.Tensor]:
+            delta = self.delta(index)
+            flat = delta.reshape(-1)
+            return (largest(flat, count, self._order(index, flat)).view_as(delta),)
+
+        place, nbytes = self._largest_place(index), self.numel * self.dtype.itemsize
+        return self._lend(self._memory.get(place, nbytes, build, count, derived=True)[0])
+
+    def once(
+        self, count: int, build: Callable[[], tuple[torch.Tensor, ...]]
+    ) -> tuple[torch.Tensor, ...] | None:
+        """Return what `build` makes for one merge and its gradients; None: they keep nothing."""
+        place, nbytes = ("once", self.name, count), count * self.numel * self.dtype.itemsize
+        fits = self._memory.has(place) or self._memory.has_room(nbytes, derived=True)
+        if self._merge is None or not fits:
+            return None
+        return self._memory.get(place, nbytes, build, self._merge, derived=True)
 
     def uniform(self, index: int) -> torch.Tensor:
         """Return one number in [0, 1) for each element of the task vector."""
@@ -184,6 +209,37 @@ class ResidentInputs:
 
         place = ("uniform", position, *self._key(index))
         return self._memory.get(place, 4 * count, build, self._seed, derived=True)[0]
+
+    def _weights_by_input(self) -> dict[int, Weight]:
+        found: dict[int, Weight] = {
+            index: float(values["weight"])
+            for index, values in enumerate(self.own)
+            if "weight" in values
+        }
+        added = {index: rows for index, rows in enumerate(self._added) if rows is not None}
+        if added:
+            checkpoint, name, _ = self._sources[0]
+            dimensions = len(checkpoint.tensors[name].shape)
+            shape = (-1, *[1] * (dimensions - 1)) if dimensions else ()
+            table = torch.from_numpy(np.stack(list(added.values()))).to(self.dtype)
+            own = torch.tensor([[found[index]] for index in added], dtype=self.dtype)
+            weights, differs = (own + table).to(self.device), table.any(1).tolist()
+            for index, row in zip(compress(added, differs), weights[differs], strict=True):
+                found[index] = row.view(shape)
+        return found
+
+    def _order(self, index: int, flat: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
+        """Return the order of magnitudes from the second count on: for a single one it does not pay."""
+        place = ("order", *self._delta_key(index))
+        nbytes = flat.numel() * (flat.dtype.itemsize + 4)
+        is_first = self._memory.variant(self._largest_place(index)) is None
+        fits = self._memory.has(place) or self._memory.has_room(nbytes, derived=True)
+        if is_first or not fits:
+            return None
+        return self._memory.get(place, nbytes, lambda: magnitude_order(flat), derived=True)
+
+    def _largest_place(self, index: int) -> tuple[Hashable, ...]:
+        return ("largest", *self._delta_key(index))
 
     def _lend(self, kept: torch.Tensor) -> torch.Tensor:
         self._lent.add(kept.untyped_storage().data_ptr())
@@ -213,9 +269,8 @@ class ResidentInputs:
         if self._memory.variant(place) not in (None, form):
             return build()[0]
         checkpoint, name, _ = self._sources[index]
-        header = checkpoint.tensors[name]
-        itemsize = header.dtype.itemsize if form == "stored" else self.dtype.itemsize
-        return self._memory.get(place, header.numel * itemsize, build, form)[0]
+        dtype = checkpoint.tensors[name].dtype if form == "stored" else self.dtype
+        return self._memory.get(place, self.numel * dtype.itemsize, build, form)[0]
 
     def _read(self, index: int) -> torch.Tensor:
         checkpoint, name, _ = self._sources[index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import torch
@@ -27,6 +27,9 @@ class PlainInputs:
         seed: Of random numbers.
         added: Input → what is added to its weight by row, `[rows, 1, ...]`.
         by_row: Whether gradients by the weights of single rows are wanted, too.
+
+    Attributes:
+        keeps: Whether there is room for what merge and gradients share.
     """
 
     def __init__(
@@ -40,21 +43,24 @@ class PlainInputs:
         *,
         by_row: bool = False,
     ) -> None:
-        self.name = "w"
+        self.name, self.numel = "w", tensors[0].numel()
         self.models = tuple(f"m{index}" for index in range(len(tensors)))
         self.base = base
         self.others = tuple(index for index in range(len(tensors)) if index != base)
         self.shared, self.own = shared, tuple(own)
         self.by_row = by_row
         self._tensors, self._seed, self._added = tensors, seed, added or {}
+        self.keeps = False
+        self._kept: tuple[torch.Tensor, ...] = ()
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input."""
         return self._tensors[index]
 
-    def added(self, index: int) -> torch.Tensor | None:
-        """Return what is added to the weight of an input."""
-        return self._added.get(index)
+    def weight(self, index: int) -> float | torch.Tensor:
+        """Return the weight of an input, by row where something is added to it."""
+        own, added = float(self.own[index]["weight"]), self._added.get(index)
+        return own if added is None else added + own
 
     def delta(self, index: int) -> torch.Tensor:
         """Return an input minus the base."""
@@ -69,6 +75,15 @@ class PlainInputs:
         """Return a task vector's largest entries."""
         delta = self.delta(index)
         return largest(delta.reshape(-1), count).view_as(delta)
+
+    def once(
+        self, count: int, build: Callable[[], tuple[torch.Tensor, ...]]
+    ) -> tuple[torch.Tensor, ...] | None:
+        """Return what is built for the merge and its gradients, if anything is to be kept."""
+        if self.keeps and not self._kept:
+            self._kept = build()
+            assert len(self._kept) == count
+        return self._kept or None
 
     def uniform(self, index: int) -> torch.Tensor:
         """Return one number in [0, 1) an entry."""
@@ -278,6 +293,24 @@ class MethodSuite:
         whole = method.gradients(inputs, gradient)
         assert whole.rows is None
         assert whole.own == found.own
+
+    def test_what_a_merge_keeps_for_its_gradients_changes_nothing(
+        self, method: Method, shared: dict[str, Value], own: list[dict[str, Value]]
+    ) -> None:
+        """The same tensor to the bit, and the same gradients, once and again."""
+        tensors = _random(len(own), (6, 5), torch.float64)
+        (gradient,) = _random(1, (6, 5), torch.float64, seed=9)
+        plain, keeping = (plain_inputs(method, tensors, own, shared) for _ in range(2))
+        keeping.keeps = True
+        for _ in range(2):
+            assert torch.equal(method.merge(keeping), method.merge(plain))
+            if method.gradients is not None:
+                found, expected = (
+                    method.gradients(inputs, gradient) for inputs in (keeping, plain)
+                )
+                assert found.shared == pytest.approx(expected.shared, rel=1e-12)
+                for name, values in expected.own.items():
+                    assert found.own[name] == pytest.approx(values, rel=1e-9, abs=1e-12)
 
     def test_weights_by_row_are_weights(
         self, method: Method, shared: dict[str, Value], own: list[dict[str, Value]]

@@ -60,10 +60,18 @@ def test_the_last_mlp_computes_only_what_is_read(subject, architecture):
     with torch.no_grad():
         found = forward(tokens, rows)
         expected = module(tokens).logits.reshape(-1, forward.vocabulary)[rows]
-    forward(tokens, rows).sum().backward()  # recomputed in a backward pass, it would miss the hook
-    module.zero_grad(set_to_none=True)
+    graph = forward(tokens, rows)
+    whole = forward(tokens, rows, recomputed=True)  # in a backward pass it would miss the hook
     handle.remove()
-    assert seen == [(1, 3), (3, 20), (3, 20)]
+    assert seen == [(1, 3), (3, 20), (1, 3), (3, 20)]
+    weights = list(module.parameters())
+    gradients, others = (
+        torch.autograd.grad(each.square().sum(), weights, allow_unused=True)
+        for each in (graph, whole)
+    )
+    for one, other in zip(gradients, others, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or (one - other).norm() <= 1e-3 * other.norm()
     assert torch.allclose(found, expected, atol=1e-4)
     assert not mlp._forward_hooks
     assert not mlp._forward_pre_hooks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,53 @@ def test_inputs_are_what_the_files_hold(inputs, llama_family):
         assert not torch.equal(numbers, inputs.uniform(0))
     assert inputs.others == (1,)
     assert inputs.models == tuple(llama_family.models[:2])
+
+
+def made(count, built):
+    """What is built for a merge: `count` tensors; and one entry of `built`."""
+    built.append(count)
+    return tuple(torch.ones(3) for _ in range(count))
+
+
+def test_what_a_merge_keeps_for_its_gradients_is_built_once_a_merge(llama_family):
+    opened, built = open_checkpoint(llama_family.base), []
+    numel = opened.tensors[NAME].numel
+    memory = Memory(2 * 4 * numel)
+
+    def inputs(merge):
+        return ResidentInputs(
+            name=NAME,
+            sources=((opened, NAME, 0),),
+            base=0,
+            shared={},
+            own=({},),
+            seed=0,
+            memory=memory,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            merge=merge,
+        )
+
+    assert inputs(None).once(2, partial(made, 2, built)) is None
+    for merge in (1, 1, 2):
+        assert len(inputs(merge).once(2, partial(made, 2, built))) == 2
+    assert built == [2, 2]
+    assert memory.used == memory.derived == memory.budget
+    assert inputs(2).once(3, partial(made, 3, built)) is None
+
+
+def test_an_order_is_kept_once_a_second_count_is_asked_for(llama_family):
+    models = {model: open_checkpoint(model) for model in llama_family.models[:2]}
+    numbers = sum(header.numel for header in models[llama_family.base].tensors.values())
+    memory = Memory(10**9)
+    expected = [4, 4, 4 + 8, 4 + 8]
+    for density, size in zip((0.5, 0.5, 0.3, 0.6), expected, strict=True):
+        expert = Source(llama_family.models[1], parameters={"weight": 0.4, "density": density})
+        recipe = Recipe(method="ties", models=(expert,), base_model=llama_family.base)
+        found = dict(merged_tensors(recipe, models, memory=memory))
+        assert memory.derived == size * numbers
+        for name, tensor in merged_tensors(recipe, models):
+            assert torch.equal(tensor, found[name])
 
 
 def counted(model):

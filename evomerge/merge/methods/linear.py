@@ -27,9 +27,9 @@ def linear(inputs: Inputs) -> torch.Tensor:
     Raises:
         MergeError: The weights sum to 0 and are to be normalised.
     """
-    from evomerge.merge.methods.tensors import weighted_sum, weights_of
+    from evomerge.merge.methods.tensors import weighted_sum
 
-    weights = weights_of(inputs, range(len(inputs.models)))
+    weights = [inputs.weight(index) for index in range(len(inputs.models))]
     total = weighted_sum(map(inputs.tensor, range(len(weights))), weights)
     if not inputs.shared["normalize"]:
         return total
@@ -48,11 +48,10 @@ def gradients(inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
     from evomerge.merge.methods.tensors import (
         summed_gradients,
         weight_gradients,
-        weights_of,
     )
 
     places = range(len(inputs.models))
-    weights = weights_of(inputs, places)
+    weights = [inputs.weight(index) for index in places]
     smallest = 0.0 if inputs.shared["normalize"] else None
     tensors = map(inputs.tensor, places)
     found, _ = summed_gradients(gradient, tensors, weights, smallest)

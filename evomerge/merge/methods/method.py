@@ -53,6 +53,7 @@ class Inputs(Protocol):
 
     Attributes:
         name: Of the output tensor, for messages.
+        numel: How many numbers the tensor has.
         models: Names of the inputs.
         base: Which input is the base; None where the method does not tell it apart.
         others: All inputs but the base.
@@ -62,6 +63,7 @@ class Inputs(Protocol):
     """
 
     name: str
+    numel: int
     models: tuple[str, ...]
     base: int | None
     others: tuple[int, ...]
@@ -73,8 +75,8 @@ class Inputs(Protocol):
         """Return an input."""
         ...
 
-    def added(self, index: int) -> torch.Tensor | None:
-        """Return what is added to an input's `weight`: `[rows, 1, ...]`, `[1, 1, ...]`; None: nothing."""
+    def weight(self, index: int) -> float | torch.Tensor:
+        """Return an input's `weight`: of the tensor, or `[rows, 1, ...]` (`[1, 1, ...]`) of its rows."""
         ...
 
     def delta(self, index: int) -> torch.Tensor:
@@ -87,6 +89,15 @@ class Inputs(Protocol):
 
     def largest(self, index: int, count: int) -> torch.Tensor:
         """Return the task vector with all but its `count` largest magnitudes set to 0 (ties: first)."""
+        ...
+
+    def once(
+        self, count: int, build: Callable[[], tuple[torch.Tensor, ...]]
+    ) -> tuple[torch.Tensor, ...] | None:
+        """Return `count` tensors like the merged one that a merge and all its gradients share, built once.
+
+        None: no gradients are to follow, or there is no room.
+        """
         ...
 
     def uniform(self, index: int) -> torch.Tensor:
@@ -164,11 +175,11 @@ class Method:
         max_models: Most models, counted likewise; None: any number.
         reads_deltas: It reads task vectors; otherwise the models themselves.
         elects: It reads all task vectors twice, to elect signs.
-        rows: Its weights may differ by row (`Inputs.added`), and `gradients` tells those of each row where
+        rows: Its weights may differ by row (`Inputs.weight`), and `gradients` tells those of each row where
             `Inputs.by_row`.
         temporaries: How many tensors of the merged one's size its maths needs at once, task vectors apart.
         derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
-            magnitudes, its random number.
+            magnitudes, its random number, the derivative by its weight.
         effect: Shared values, own values and place of the base → which numbers count, in a form that is the
             same for settings of the same result.
         ignored: Parameters of mergekit's that change nothing here and are accepted.

@@ -37,10 +37,10 @@ def largest_entries(inputs: Inputs, index: int, density: float) -> torch.Tensor:
 
     Of equal magnitudes at the threshold the first are kept (`masks.largest` on mergekit's pick).
     """
-    delta = inputs.delta(index)
-    if density <= 0 or delta.numel() == 0:
+    if density <= 0 or inputs.numel == 0:
+        delta = inputs.delta(index)
         return delta.new_zeros(delta.shape)
-    return inputs.largest(index, max(1, int(density * delta.numel())))
+    return inputs.largest(index, max(1, int(density * inputs.numel)))
 
 
 def random_entries(inputs: Inputs, index: int, density: float) -> torch.Tensor:
@@ -65,21 +65,21 @@ class _Member:
 
 def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
     """Return the base plus the weighted, sparsified task vectors."""
-    from evomerge.merge.methods.tensors import divisor_of, elected_sum, weighted_sum, weights_of
+    from evomerge.merge.methods.tensors import divisor_of, elected_sum, weighted_sum
 
     assert inputs.base is not None  # needs_base
     base = inputs.tensor(inputs.base)
     # A weight of 0 adds nothing to any sum, elects nothing and agrees with nothing.
-    active = [
-        index
-        for index in inputs.others
-        if inputs.own[index]["weight"] != 0 or inputs.added(index) is not None
-    ]
+    every = [(index, inputs.weight(index)) for index in inputs.others]
+    active = [index for index, weight in every if not isinstance(weight, float) or weight]
     if not active:
         return base
-    weights = weights_of(inputs, active)
+    weights = [inputs.weight(index) for index in active]
     normalize = bool(inputs.shared["normalize"])
-    if member.elect:
+    kept = _kept_derivatives(member, inputs) if member.elect else None
+    if kept is not None:
+        mixed = kept[0].clone()
+    elif member.elect:
         mixed, divisor = elected_sum(_TaskVectors(member, inputs, active), weights)
         if normalize:
             mixed.div_(divisor.masked_fill_(divisor == 0, 1))
@@ -98,23 +98,42 @@ def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> Number
     A weight of 0 counts like any other, though the merge leaves its model out.
     """
     from evomerge.merge.methods.tensors import (
-        elected_gradients,
+        row_products,
         summed_gradients,
         weight_gradients,
-        weights_of,
     )
 
-    weights = weights_of(inputs, inputs.others)
-    deltas = _TaskVectors(member, inputs, inputs.others)
-    normalize = bool(inputs.shared["normalize"])
     if member.elect:
-        found, by_factor = elected_gradients(gradient, deltas, weights, normalize)
+        kept = _kept_derivatives(member, inputs)
+        along = row_products(gradient, kept or _derivatives(member, inputs))
+        by_factor, found = float(along[0].sum()), along[1:]
     else:
-        smallest = MIN_WEIGHTS if normalize else None
-        found, by_factor = summed_gradients(gradient, deltas, weights, smallest)
+        found, by_factor = summed_gradients(
+            gradient,
+            _TaskVectors(member, inputs, inputs.others),
+            [inputs.weight(index) for index in inputs.others],
+            MIN_WEIGHTS if inputs.shared["normalize"] else None,
+        )
     found.mul_(float(inputs.shared["lambda"]))
     own, rows = weight_gradients(inputs, inputs.others, found)
     return NumberGradients({"weight": own}, {"lambda": by_factor}, rows)
+
+
+def _kept_derivatives(member: _Member, inputs: Inputs) -> tuple[torch.Tensor, ...] | None:
+    """Return what a merge leaves for its gradients, if anything."""
+    count = 1 + len(inputs.others)
+    return inputs.once(count, lambda: tuple(_derivatives(member, inputs, together=True)))
+
+
+def _derivatives(
+    member: _Member, inputs: Inputs, *, together: bool = False
+) -> Iterator[torch.Tensor]:
+    from evomerge.merge.methods.tensors import elected_derivatives
+
+    deltas = _TaskVectors(member, inputs, inputs.others)
+    weights = [inputs.weight(index) for index in inputs.others]
+    normalize = bool(inputs.shared["normalize"])
+    return elected_derivatives(deltas, weights, normalize=normalize, together=together)
 
 
 def effect(member: _Member, shared: Values, own: Sequence[Values], base: int | None) -> Effect:
@@ -218,7 +237,13 @@ def _method(
         elects=member.elect,
         rows=True,
         temporaries=8 if member.elect else 4,
-        derived_bytes=0 if member.sparsifier is None else 4 if random else 8,
+        derived_bytes=0
+        if member.sparsifier is None
+        else 12
+        if not random
+        else 10
+        if member.elect
+        else 4,
         ignored=("int8_mask", *(() if member.sparsifier else ("density", "rescale"))),
     )
 

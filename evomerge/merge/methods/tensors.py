@@ -8,7 +8,8 @@ number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle, repeat
 
 import torch
 
@@ -64,16 +65,6 @@ def row_products(gradient: torch.Tensor, tensors: Iterable[torch.Tensor]) -> tor
     return torch.stack([_row_inner(gradient, tensor) for tensor in tensors]).cpu().double()
 
 
-def weights_of(inputs: Inputs, indices: Sequence[int]) -> list[Weight]:
-    """Return the weights of inputs, by row where something is added to them."""
-
-    def weight(index: int) -> Weight:
-        own, added = float(inputs.own[index]["weight"]), inputs.added(index)
-        return own if added is None else added + own
-
-    return [weight(index) for index in indices]
-
-
 def divisor_of(weights: Sequence[Weight], smallest: float) -> Weight:
     """Return Σ w, which normalises a sum; 1 where its magnitude is below `smallest`."""
     total = sum(weights)
@@ -83,16 +74,16 @@ def divisor_of(weights: Sequence[Weight], smallest: float) -> Weight:
 
 
 def rescaled(sparse: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
-    """Give a sparsified task vector the L1 norm it had, unless that or its own is all but 0.
+    """Return a sparsified task vector with the L1 norm it had, unless that or its own is all but 0.
 
     Args:
-        sparse: The task vector; scaled in place.
+        sparse: The task vector.
         norm: Of the whole one; float64, no dimensions.
     """
     own = l1_norm(sparse)
     usable = (norm >= MIN_NORM) & (own >= MIN_NORM)
     factor = torch.where(usable, norm / own, torch.ones_like(own))
-    return sparse.mul_(factor.to(sparse.dtype))
+    return sparse * factor.to(sparse.dtype)
 
 
 def weighted_sum(tensors: Iterable[torch.Tensor], weights: Sequence[Weight]) -> torch.Tensor:
@@ -137,16 +128,59 @@ def elected_sum(
 
 
 def agreeing_sum(
-    deltas: Iterable[torch.Tensor], weights: Sequence[Weight], signs: torch.Tensor
+    deltas: Iterable[torch.Tensor],
+    weights: Sequence[Weight],
+    signs: torch.Tensor,
+    marks: Iterable[torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `elected_sum`, with the signs that are elected."""
+    """As `elected_sum`, with the signs that are elected; `marks` get 1 where a delta agrees, 0 elsewhere."""
     total, agreeing = torch.zeros_like(signs), torch.zeros_like(signs)
-    along, agrees = torch.empty_like(signs), torch.empty_like(signs)
-    for delta, weight in zip(deltas, weights, strict=True):
+    along = torch.empty_like(signs)
+    marks = repeat(torch.empty_like(signs)) if marks is None else marks
+    for delta, weight, agrees in zip(deltas, weights, marks, strict=False):
         torch.mul(delta, weight, out=along).mul_(signs)  # > 0 where it agrees
-        agreeing.add_(torch.gt(along, 0, out=agrees).mul_(weight))
+        torch.gt(along, 0, out=agrees)
+        # A product with 0 or 1 is exact, so nothing is lost where it is fused with the sum.
+        if isinstance(weight, torch.Tensor):
+            agreeing.addcmul_(agrees, weight)
+        else:
+            agreeing.add_(agrees, alpha=weight)
         total.add_(along.clamp_(min=0))
     return total.mul_(signs), agreeing
+
+
+def elected_derivatives(
+    deltas: Iterable[torch.Tensor], weights: Sequence[Weight], *, normalize: bool, together: bool
+) -> Iterator[torch.Tensor]:
+    """Yield m, the elected sum, divided by the agreeing weights where `normalize`; then each ∂m/∂w_i.
+
+    The elected signs are held fixed, so the derivatives are exact wherever no entry is about to change its
+    sign, and say nothing of what such a change would bring. A weight of 0 is taken to be about to rise: its
+    model agrees where its delta has the elected sign, and where no other model has a say.
+
+    Args:
+        deltas: Read three times.
+        weights: One a delta; of whole tensors, or by row.
+        normalize: Whether m is divided.
+        together: All are wanted at once, so that they may take memory from the start.
+    """
+    signs = elected_signs(deltas, weights)
+    marks = [torch.empty_like(signs) for _ in range(len(weights) if together else 1)]
+    mixed, divisor = agreeing_sum(deltas, weights, signs, cycle(marks))
+    unopposed = mixed == 0
+    average = torch.zeros_like(mixed)
+    if normalize:
+        indivisible = divisor.eq(0).to(divisor.dtype)
+        divisor.add_(indivisible)
+        mixed.div_(divisor)
+        average = mixed * (1 - indivisible)
+    yield mixed
+    away = torch.empty_like(signs)
+    for delta, weight, agrees in zip(deltas, weights, cycle(marks), strict=False):
+        if not together or _rises(weight):
+            _mark(delta, weight, signs, unopposed, out=agrees)
+        own = agrees.mul_(torch.sub(delta, average, out=away))
+        yield own.div_(divisor) if normalize else own
 
 
 def summed_gradients(
@@ -178,39 +212,6 @@ def summed_gradients(
     return found, float(mixed.sum())
 
 
-def elected_gradients(
-    gradient: torch.Tensor,
-    deltas: Iterable[torch.Tensor],
-    weights: Sequence[Weight],
-    normalize: bool,
-) -> tuple[torch.Tensor, float]:
-    """As `summed_gradients`, entry by entry over the deltas that agree with the elected sign.
-
-    The elected signs are held fixed, so the gradients are exact wherever no entry is about to change its
-    sign, and say nothing of what such a change would bring. A weight of 0 is taken to be about to rise: its
-    model agrees where its delta has the elected sign, and where no other model has a say.
-    """
-    if any(isinstance(weight, torch.Tensor) or weight for weight in weights):
-        signs = elected_signs(deltas, weights)
-        mixed, divisor = agreeing_sum(deltas, weights, signs)
-    else:  # weights of 0 have no say in the sums
-        signs, mixed = torch.ones_like(gradient), torch.zeros_like(gradient)
-        divisor = mixed
-    unopposed = mixed == 0
-    pull, average = gradient, torch.zeros_like(mixed)
-    if normalize:
-        indivisible = divisor == 0
-        average = mixed.masked_fill(indivisible, 0)
-        divisor = divisor.masked_fill(indivisible, 1)
-        pull, average = gradient / divisor, average.div_(divisor)
-        mixed = mixed / divisor
-    own = (
-        (delta - average).mul_(_agreeing(delta, signs, weight, unopposed))
-        for delta, weight in zip(deltas, weights, strict=True)
-    )
-    return row_products(pull, own), inner(gradient, mixed)
-
-
 def weight_gradients(
     inputs: Inputs, indices: Sequence[int], found: torch.Tensor
 ) -> tuple[tuple[float, ...], torch.Tensor | None]:
@@ -226,15 +227,26 @@ def weight_gradients(
     return tuple(rows.sum(1).tolist()), rows if inputs.by_row else None
 
 
-def _agreeing(
-    delta: torch.Tensor, signs: torch.Tensor, weight: Weight, unopposed: torch.Tensor
-) -> torch.Tensor:
-    if isinstance(weight, torch.Tensor):
-        rising = weight == 0
-        agrees = (delta * signs) * weight.masked_fill(rising, 1) > 0
-        return agrees.logical_or_(unopposed & rising & (delta != 0))
-    agrees = (delta * signs) * (weight or 1.0) > 0
-    return agrees if weight else agrees.logical_or_(unopposed & (delta != 0))
+def _rises(weight: Weight) -> bool:
+    """Whether a weight of 0 is about to rise, in any row."""
+    return bool((weight == 0).any()) if isinstance(weight, torch.Tensor) else weight == 0
+
+
+def _mark(
+    delta: torch.Tensor,
+    weight: Weight,
+    signs: torch.Tensor,
+    unopposed: torch.Tensor,
+    *,
+    out: torch.Tensor,
+) -> None:
+    """Write 1 where a delta agrees with the elected signs, 0 elsewhere."""
+    rising = torch.as_tensor(weight == 0, device=delta.device)
+    factor = torch.as_tensor(weight, dtype=delta.dtype, device=delta.device).masked_fill(rising, 1)
+    torch.mul(delta, factor, out=out).mul_(signs)
+    torch.gt(out, 0, out=out)
+    if _rises(weight):
+        out.masked_fill_(unopposed & rising & (delta != 0), 1)
 
 
 def _row_inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -252,19 +264,16 @@ def _row_inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _factors(weights: Sequence[Weight]) -> torch.Tensor:
     """Return weights as they multiply `row_products`: float64 `[weights, rows]` or `[weights, 1]`."""
-    flat = [each.cpu().double().view(-1) for each in weights if isinstance(each, torch.Tensor)]
-    if not flat:
-        return torch.tensor(weights, dtype=torch.float64).view(-1, 1)
-    like = max(flat, key=len)
-    rest = iter(flat)
-    return torch.stack(
-        [
-            next(rest).expand_as(like)
+    flat = [each.view(-1) for each in weights if isinstance(each, torch.Tensor)]
+    if len(flat) < len(weights):
+        rows = len(flat[0]) if flat else 1
+        flat = [
+            each.view(-1).cpu().double()
             if isinstance(each, torch.Tensor)
-            else like.new_full(like.shape, each)
+            else torch.full((rows,), each, dtype=torch.float64)
             for each in weights
         ]
-    )
+    return torch.stack(flat).cpu().double()
 
 
 def _summable(tensor: torch.Tensor) -> torch.Tensor:
