@@ -190,11 +190,16 @@ class Study:
         """Give the trials in the order in which `select` should see them: behind all, those given up.
 
         With a point of a descent go the others of its path: what the last ones gain on the items that they
-        learn from may be lost on others.
+        learn from may be lost on others. So, too, the best of each kind comes first: what learnt nothing from
+        the search items' answers scores less there than what did, and may gain more elsewhere.
         """
         order: dict[int, None] = {}
         for some in (self.tally.scored, self.tally.given_up):
-            for number in finalists(self._aims, ranking(self._aims, some.values())):
+            numbers = finalists(self._aims, ranking(self._aims, some.values()))
+            kinds = {self._candidates[number].kind: number for number in reversed(numbers)}
+            if len(kinds) > 1:
+                order |= dict.fromkeys(number for number in numbers if number in kinds.values())
+            for number in numbers:
                 order |= dict.fromkeys((number, *self.path(number)))
         for number in order:
             if number in self.tally.scored or number in self.tally.given_up:
