@@ -260,6 +260,12 @@ def merge(
         return None
     if Path(source).is_dir():
         raise UserError("is a folder; say which trial: trial=N, or trial='best'", file=source)
+    from evomerge.kinds import files, kind_of
+
+    own = files.load(Path(source))
+    if own is not None:
+        kind_of(own).save(own, out, **settings)
+        return None
     loaded, merges = recipes.load_all(Path(source))
     try:
         if isinstance(loaded, recipes.MoeRecipe):

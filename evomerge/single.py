@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evomerge import config as campaign
 from evomerge import zoo
@@ -15,6 +16,7 @@ from evomerge.candidate.trial import Split, TaskScores
 from evomerge.config.destination import refuse_unwritable
 from evomerge.config.model_names import by_part
 from evomerge.errors import ModelError, ResultsError, UserError
+from evomerge.kinds import kind_of
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.live import LiveModel
@@ -22,18 +24,18 @@ from evomerge.merge.location import locate
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.preflight.check import split_plan
 from evomerge.preflight.teachers import requests_of
-from evomerge.scoring import Scored, Scorer, lm_eval_results, lm_eval_table
+from evomerge.scoring import MemberPart, Scored, Scorer, lm_eval_results, lm_eval_table
 from evomerge.store import TASKS, Store
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest, expand, load_items
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 WHOLE: Split = "holdout"
 """Without a campaign all items are one split; its name shows nowhere."""
 BOOTSTRAP_ITERATIONS = 1000
 """lm-eval draws 100,000 for the standard errors of metrics such as perplexity, which takes minutes."""
+
+
+_Metrics = Mapping[str, tuple[str, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def score_on_tasks(
     """
     folder = None if tasks_path is None else str(tasks_path)
     names = expand(tasks, folder)
-    subject = _Subject(
+    subject = _subject(
         model,
         None,
         dtype=dtype,
@@ -87,10 +89,7 @@ def score_on_tasks(
         allow_unsafe_code=allow_unsafe_code,
         trust_remote_code=trust_remote_code,
     )
-    everything = dict.fromkeys(names)
-    scored = Scorer(items).score(
-        subject.module(), WHOLE, everything, bootstrap_iterations=BOOTSTRAP_ITERATIONS
-    )
+    scored = subject.scored(Scorer(items), WHOLE, dict.fromkeys(names))
     return ModelScores(model, lm_eval_results(items, scored, WHOLE), scored)
 
 
@@ -115,7 +114,7 @@ def score_on_campaign(
     with Store.open(results, write=False) as store:
         run, facts = store.campaign, store.facts
     trust_remote_code = trust_remote_code or run.models.trust_remote_code
-    subject = _Subject(
+    subject = _subject(
         model,
         run.models.base,
         dtype=dtype or run.models.dtype,
@@ -139,9 +138,7 @@ def score_on_campaign(
                 "the tokenizer changed",
                 file=results,
             )
-    scored = Scorer(items).score(
-        subject.module(), split, _wanted_metrics(run), bootstrap_iterations=BOOTSTRAP_ITERATIONS
-    )
+    scored = subject.scored(Scorer(items), split, _wanted_metrics(run))
     return ModelScores(model, lm_eval_results(items, scored, split), scored)
 
 
@@ -250,10 +247,64 @@ class _Subject:
             "allow_pickle": allow_pickle,
         }
 
-    def module(self) -> PreTrainedModel:
+    def scored(self, scorer: Scorer, split: Split, metrics: _Metrics) -> Scored:
         live = LiveModel([self._path], dtype=self._dtype, **self._options)
         live.write(Merge("passthrough", (self._path,), dtype=self._dtype))
-        return live.module
+        return scorer.score(live.module, split, metrics, bootstrap_iterations=BOOTSTRAP_ITERATIONS)
+
+
+class _EnsembleSubject:
+    """A saved ensemble, scored as a campaign scores it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: str,
+        device: str,
+        trust_remote_code: bool,
+        allow_pickle: bool,
+    ) -> None:
+        from evomerge.combine.folder import open_candidate
+
+        self._candidate = open_candidate(folder)
+        self.tokenizer = load_tokenizer(str(folder))
+        names = self._candidate.model_names()
+        self._live = LiveModel(
+            names,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+
+    def scored(self, scorer: Scorer, split: Split, metrics: _Metrics) -> Scored:
+        prompts = scorer.prompts(self._live.module)
+        builder = kind_of(self._candidate).opened(self._live, prompts)
+        parts = builder.parts(self._candidate, split)
+        draws = BOOTSTRAP_ITERATIONS
+        if parts is None:
+            module = builder.build(self._candidate)
+            return scorer.score(module, split, metrics, bootstrap_iterations=draws)
+        members = [
+            MemberPart(
+                partial(kind_of(part.candidate).opened(self._live).build, part.candidate),
+                part.positions,
+            )
+            for part in parts
+        ]
+        return scorer.score_parts(members, split, metrics, bootstrap_iterations=draws)
+
+
+def _subject(
+    model: str, base: str | None, *, dtype: str, device: str, **options: bool
+) -> _Subject | _EnsembleSubject:
+    folder = Path(model).expanduser()
+    if (folder / "combiner.json").is_file():
+        usable_device(device)
+        torch_dtype(dtype)
+        return _EnsembleSubject(folder, dtype=dtype, device=device, **options)
+    return _Subject(model, base, dtype=dtype, device=device, **options)
 
 
 def _located(model: str) -> str:

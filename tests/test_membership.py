@@ -16,9 +16,13 @@ from evomerge.candidate.trial import Job
 from evomerge.cli import run_command
 from evomerge.config import Campaign
 from evomerge.errors import EvomergeError
+from evomerge.kinds import kind_of
 from evomerge.membership import Change, add, remove
+from evomerge.merge.live import LiveModel
 from evomerge.merge.tokenizer_files import TokenizerFiles
+from evomerge.preflight.check import preflight
 from evomerge.report.leaderboard import leaderboard
+from evomerge.scoring import Scorer
 from evomerge.search.reselection import Reselection
 from evomerge.store import Store
 from evomerge.workers.evaluator import Evaluator
@@ -104,6 +108,40 @@ def test_the_leaderboard_shows_what_best_holds(joined: tuple[Change, Path]) -> N
         assert store.winner is not None
         assert store.winner.entry == change.after
         assert leaderboard(store).winners[0].name == "with tools"
+
+
+def test_what_is_saved_scores_what_the_leaderboard_says(joined: tuple[Change, Path]) -> None:
+    change, folder = joined
+    scores = evomerge.score(str(folder / "best"), campaign=folder, split="select")
+    assert set(scores.scored.tasks) == set(TASKS[:2]), "those of the campaign"
+    with Store.open(folder, write=False) as store:
+        known = store.evaluation(change.after.key, "select")
+    assert known is not None
+    for task, found in scores.scored.tasks.items():
+        assert found.items == known.scores[task].items
+        assert found.metrics["exact_match"] == known.scores[task].metrics["exact_match"]
+        assert found.values["exact_match"] == known.scores[task].values["exact_match"]
+
+
+def test_what_is_saved_writes_what_was_written_in_the_search(
+    finished: Path, joined: tuple[Change, Path]
+) -> None:
+    candidate = joined[0].after.candidate
+    scorer = Scorer(preflight(Campaign.load(finished / "campaign.yaml")).items)
+    live = LiveModel(candidate.model_names(), dtype="float32")
+    builder = kind_of(candidate).opened(live, scorer.prompts(live.module))
+    prompts = scorer.prompts(live.module).tokens("holdout")
+    opened = evomerge.load(joined[1] / "best")
+    answered = 0
+    for part in builder.parts(candidate, "holdout") or ():
+        tokens = [prompts[task][n] for task, own in part.positions.items() for n in own]
+        texts = opened.tokenizer.batch_decode(tokens)
+        assert opened.route(texts) == [part.member] * len(texts)
+        live.write(part.candidate)
+        written = scorer.write(live.module, texts, 24, ())
+        assert opened.generate(texts, max_new_tokens=24, do_sample=False) == written
+        answered += len(texts)
+    assert answered == 48
 
 
 def test_the_winner_can_be_saved_again(results: Path, tmp_path: Path) -> None:

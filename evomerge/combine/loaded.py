@@ -8,17 +8,13 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from evomerge.combine.modeling_ensemble import EnsembleConfig, EnsembleForCausalLM
+from evomerge.combine.modeling_ensemble import EnsembleForCausalLM
 from evomerge.errors import ModelError
 from evomerge.inference.encoding import Encoder
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.tokenizer import load_tokenizer
-
-AutoConfig.register(
-    EnsembleConfig.model_type, EnsembleConfig, exist_ok=True
-)  # its tokenizer asks for it
 
 
 class LoadedEnsemble:

@@ -17,6 +17,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     DynamicCache,
     GenerationMixin,
@@ -40,6 +41,11 @@ class EnsembleConfig(PreTrainedConfig):  # type: ignore[misc]
     """What is said of an ensemble outside `combiner.json`: what it has in common with its base."""
 
     model_type = "evomerge_ensemble"
+
+
+AutoConfig.register(
+    EnsembleConfig.model_type, EnsembleConfig, exist_ok=True
+)  # tokenizers ask for it
 
 
 class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]

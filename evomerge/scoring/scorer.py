@@ -161,8 +161,9 @@ class Scorer:
         self,
         parts: Sequence[MemberPart],
         split: Split,
-        metrics: Mapping[str, tuple[str, ...]],
+        metrics: Mapping[str, tuple[str, ...] | None],
         *,
+        bootstrap_iterations: int = 0,
         targets: Mapping[str, Targets] = MappingProxyType({}),
     ) -> Scored:
         """Score several modules together, each on items of its own. Raises as `score` does.
@@ -170,7 +171,8 @@ class Scorer:
         Args:
             parts: Who answers what; together every item of `metrics`' tasks once.
             split: Which items.
-            metrics: As `score_in_blocks` takes them.
+            metrics: As `score` takes them.
+            bootstrap_iterations: As `score` takes it.
             targets: As `score` takes them.
 
         Returns:
@@ -187,11 +189,8 @@ class Scorer:
                 engine = self.engine(part.build())
                 said = self._said(engine, split, {task: asked[task] for task in rest}, targets)
                 generated += answer(engine, self._parts(engine, found, said, rest))
-        tasks, subtasks = assemble(self._items, asked, found)
-        for (
-            task,
-            scores,
-        ) in tasks.items():  # of single items it is not known, and cuts are all alike
+        tasks, subtasks = assemble(self._items, asked, found, bootstrap_iterations)
+        for task, scores in tasks.items():  # of single items it is not known, and cuts are alike
             cut = [each.scored[task].truncated for each in parts if task in each.scored]
             tasks[task] = replace(scores, truncated=max(scores.truncated, *cut, 0))
         return Scored(tasks, subtasks, generated, sum(len(each.items) for each in tasks.values()))

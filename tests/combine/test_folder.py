@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import evomerge
 from evomerge.candidate import Merge, Vocabulary
 from evomerge.candidate.ensemble import Ensemble, Mix, Router
 from evomerge.combine.commands import commands
@@ -19,7 +20,7 @@ from evomerge.combine.folder import open_candidate, save_ensemble
 from evomerge.combine.loaded import LoadedEnsemble, load
 from evomerge.combine.mixed import MixedMembers
 from evomerge.combine.router import route
-from evomerge.errors import MergeError, ModelError
+from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.inference.states import mean_states
 from evomerge.merge.live import LiveModel
 from tests.combine.crew import LAYER, PROMPTS, alone, crew, ensemble
@@ -145,6 +146,24 @@ def test_a_saved_ensemble_is_a_candidate_again(made: tuple[Ensemble, Path], tmp_
     assert texts[0] == texts[1]
 
 
+def test_its_recipe_gives_the_same_bytes(made: tuple[Ensemble, Path], tmp_path: Path) -> None:
+    again = made[1].with_name("again")
+    evomerge.merge(made[1] / "recipe.yaml", again)
+    files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
+    assert files == sorted(p.relative_to(made[1]) for p in made[1].rglob("*") if p.is_file())
+    cards = [Path("README.md"), Path("members/best/README.md")]
+    unlike = [one for one in files if (again / one).read_bytes() != (made[1] / one).read_bytes()]
+    assert set(unlike) <= set(cards)
+    (again / "router.safetensors").unlink()
+    with pytest.raises(RecipeError, match=r"recipe.yaml: .* or an array beside it, is missing"):
+        evomerge.merge(again / "recipe.yaml", tmp_path / "third")
+    text = (again / "recipe.yaml").read_text().replace("layer: 2", "layers: 2")
+    (again / "recipe.yaml").write_text(text)
+    shutil.copy(made[1] / "router.safetensors", again)
+    with pytest.raises(RecipeError, match="not a file of the kind ensemble"):
+        evomerge.merge(again / "recipe.yaml", tmp_path / "third")
+
+
 def test_members_of_one_vocabulary_bring_their_base(llama_family: Family, tmp_path: Path) -> None:
     base, (first, second, _) = llama_family.base, llama_family.experts
     shares = {"base": (1.0, 0.0, 0.0), "first": (0.0, 1.0, 0.0)}
@@ -209,6 +228,15 @@ def test_transformers_opens_it_without_evomerge(
     width = max(map(len, opened.tokens(PROMPTS)))
     texts = opened.tokenizer.batch_decode(tokens[:, width:], skip_special_tokens=True)
     assert texts == opened.generate(PROMPTS, max_new_tokens=6, do_sample=False)
+
+
+def test_transformers_opens_it_beside_evomerge(
+    made: tuple[Ensemble, Path], opened: LoadedEnsemble
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(made[1], trust_remote_code=True)
+    prompts = opened.tokens(PROMPTS)
+    assert model.route(prompts) == opened.model.route(prompts)
+    assert AutoTokenizer.from_pretrained(made[1]).get_vocab() == opened.tokenizer.get_vocab()
 
 
 def test_the_folder_names_its_members(made: tuple[Ensemble, Path], llama_family: Family) -> None:
