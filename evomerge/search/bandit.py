@@ -301,8 +301,8 @@ class Bandit(Sampler):
         live = self._live()
         due = [arm for arm in live if arm.sampler.is_due]
         waiting = due or [arm for arm in live if self._several or arm.asked < self._quota]
-        if not due:  # merges first, if others are made over the best of them
-            first = [arm for arm in waiting if not arm.waits and arm.asked < self._share]
+        if not due and any(arm.waits for arm in waiting):  # for the best of the others
+            first = [arm for arm in waiting if not (arm.waits or self._had(arm, self._share))]
             waiting = first or waiting
         if waiting:
             return min(waiting, key=lambda arm: arm.asked)

@@ -82,13 +82,13 @@ class SeveralSpaces:
 
     @property
     def needs(self) -> Needs:
-        """What any of the spaces needs."""
+        """What any of the spaces needs; the models that each holds stand beside each other."""
         found = [space.needs for space in self.spaces.values()]
         return replace(
             found[0],
             prompts=any(one.prompts for one in found),
             scores=any(one.scores for one in found),
-            whole_models=max(one.whole_models for one in found),
+            whole_models=1 + sum(one.whole_models - 1 for one in found),
             feed_forwards=sum(one.feed_forwards for one in found),
             best_merge=any(one.best_merge for one in found),
         )

@@ -127,6 +127,10 @@ def test_a_search_begins_with_points_that_are_no_parents(family: Family) -> None
 def test_needs_are_those_of_all(family: Family) -> None:
     needs = space_of(spaces(MERGE, {"kind": "pair"}), family, 0).needs
     assert (needs.prompts, needs.scores, needs.whole_models) == (True, True, 1)
+    mix = {"kind": "ensemble", "combiner": "mix", "members": ["one", "two"]}
+    alone = [space_of(SpaceSettings(**one), family, 0).needs for one in (mix, {"kind": "stack"})]  # type: ignore[arg-type]
+    both = space_of(spaces(mix, {"kind": "stack"}), family, 0).needs
+    assert both.whole_models == sum(one.whole_models for one in alone) - 1
 
 
 def test_an_earlier_point_is_taken_over_by_the_kind_that_has_it(family: Family) -> None:
@@ -247,6 +251,15 @@ def test_a_tradeoff_of_several_kinds_is_a_front_of_quality_and_cost(
     values = [tuple(one["values"]["search"].values()) for one in written["members"]]
     for quality, cost in values:
         assert not any(q >= quality and c <= cost and (q, c) != (quality, cost) for q, c in values)
+
+
+def test_the_best_of_each_kind_comes_first_on_select(front: evomerge.result.Result) -> None:
+    with Store.open(front.folder, write=False) as store:
+        rows = [
+            one for one in store.evaluations() if one.split == "select" and one.number is not None
+        ]
+    assert len(rows) == 2  # finalists
+    assert len({one.candidate.kind for one in rows}) == 2
 
 
 def test_every_row_says_what_it_takes_to_serve(front: evomerge.result.Result) -> None:

@@ -16,6 +16,7 @@ from evomerge.kinds import SearchSpace
 from evomerge.objective import Objectives
 from evomerge.search.bandit import SHARE, Bandit
 from evomerge.search.opening import open_sampler
+from evomerge.search.samplers.descent import CHECKPOINTS
 from evomerge.search.samplers.sampler import Measurement, Params
 from evomerge.space import Needs, SeveralSpaces
 
@@ -136,6 +137,16 @@ def test_what_is_made_over_the_best_merge_waits_for_the_merges_first_round(
     if mode == "pareto":  # then it catches up: every arm may hold a part of the front
         counts = Counter(arms)
         assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_descents_of_merges_end_before_anything_is_made_over_the_best_of_them(
+    choices: ModuleType, whole: SeveralSpaces, tmp_path: Path
+) -> None:
+    points = run(choices, whole, tmp_path, "gradient")
+    arms = [whole.regions.at(point).arm for point in points]
+    before = Counter(arms[: arms.index("router")])
+    merges = [arm for arm in ARMS if arm.startswith("merge/")]
+    assert min(before[arm] for arm in merges) >= len(CHECKPOINTS) - 1  # one may end early
 
 
 def test_the_numbers_of_one_kind_are_not_moved_into_another(
