@@ -3,50 +3,54 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from evomerge.candidate import Candidate
+from evomerge.candidate.trial import Outcome, Split
 from evomerge.objective import Objectives, feasible
 
 if TYPE_CHECKING:
     from evomerge.store import Store
 
-SCHEMA = 1
+_Scored = tuple[int, Candidate, Outcome]
+
+SCHEMA = 2
+"""2: members of the front on `select`, too, and `front`: where each is one."""
 
 
 def front_json(store: Store) -> str:
-    """Write the front of a Pareto campaign: the trials that no other beats on the search items.
+    """Write the front of a campaign: the trials that no other beats on the search items, or on `select`.
 
-    A finished campaign's finalists carry their values on `select` too. Any member is built by
-    `evomerge merge DIR --trial N OUT_DIR`.
+    On `select` the finalists are compared: nothing was learnt there, so what descents gained by the items
+    that they read does not hide other kinds. Any member is built by `evomerge merge DIR --trial N OUT_DIR`.
 
     Returns:
-        JSON: `schema`, `campaign`, `objectives` (name and direction), and `members` (trial, name,
-        `values` split → objective → value, recipe), best mean first.
+        JSON: `schema`, `campaign`, `objectives` (name and direction), and `members` (trial, name, `front`:
+        on which splits it is one, `values` split → objective → value, recipe), those of `select` first, best
+        mean first.
     """
     campaign, evaluations = store.campaign, store.evaluations()
-    aims = Objectives.of(campaign, store.facts, evaluations, "search")
-    select = Objectives.of(campaign, store.facts, evaluations, "select")
     names = ["mean"] if campaign.mode == "tradeoff" else [goal.task for goal in campaign.objectives]
     names += [cost.cost for cost in campaign.costs]
-    selected = {one.number: one.outcome for one in evaluations if one.split == "select"}
-    trials = [
-        (trial, trial.values, aims.violations(trial.outcome, aims.weighed(trial)))
-        for trial in store.trials()
-        if trial.state == "complete" and trial.values is not None and trial.outcome is not None
-    ]
-    members: list[dict[str, Any]] = []
-    for row, front in aims.order([v for _, v, _ in trials], [missing for *_, missing in trials]):
-        trial, values, missing = trials[row]
-        if front > 0 or not feasible(missing):
-            break
-        shown = {"search": dict(zip(names, values, strict=True))}
-        outcome = selected.get(trial.number)
-        if outcome is not None and outcome.failure is None:
-            again = select.values(outcome, trial.candidate)
-            shown["select"] = dict(zip(names, again, strict=True))
-        recipe = trial.candidate.file()
-        member = {"trial": trial.number, "name": trial.entry.name, "values": shown}
-        members.append({**member, "recipe": recipe})
+    trials = {trial.number: trial for trial in store.trials()}
+    scored: dict[Split, list[_Scored]] = {"select": [], "search": []}
+    for one in evaluations:
+        if one.split == "select" and one.number in trials and one.outcome.failure is None:
+            scored["select"].append((one.number, one.candidate, one.outcome))
+    for trial in trials.values():
+        if trial.state == "complete" and trial.outcome is not None:
+            scored["search"].append((trial.number, trial.candidate, trial.outcome))
+    values: dict[int, dict[Split, dict[str, float]]] = {}
+    fronts: dict[int, list[Split]] = {}
+    for split, rows in scored.items():
+        aims = Objectives.of(campaign, store.facts, evaluations, split)
+        found = [aims.values(outcome, candidate) for _, candidate, outcome in rows]
+        for (number, *_), own in zip(rows, found, strict=True):
+            values.setdefault(number, {})[split] = dict(zip(names, own, strict=True))
+        missing = [aims.violations(outcome, candidate) for _, candidate, outcome in rows]
+        for row, front in aims.order(found, missing):
+            if front == 0 and feasible(missing[row]):
+                fronts.setdefault(rows[row][0], []).append(split)
     data = {
         "schema": SCHEMA,
         "campaign": campaign.name,
@@ -54,6 +58,15 @@ def front_json(store: Store) -> str:
             {"name": name, "direction": direction}
             for name, direction in zip(names, aims.directions, strict=True)
         ],
-        "members": members,
+        "members": [
+            {
+                "trial": number,
+                "name": trials[number].entry.name,
+                "front": on,
+                "values": {split: values[number][split] for split in reversed(values[number])},
+                "recipe": trials[number].candidate.file(),
+            }
+            for number, on in fronts.items()
+        ],
     }
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

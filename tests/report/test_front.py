@@ -27,9 +27,27 @@ def test_the_front_is_saved_with_all_that_is_known_of_its_members(
     members = {one["trial"]: one for one in data["members"]}
     assert sorted(members) == [0, 1]
     assert list(members[0]["values"]) == ["search"]
+    assert (
+        members[0]["front"] == members[1]["front"] == ["search"]
+    )  # on select no expert was scored
     assert list(members[1]["values"]["select"].values()) == [0.0, 1.0, 1.0]
     assert "method: task_arithmetic" in members[0]["recipe"]
 
 
 def test_an_empty_campaign_has_an_empty_front(make_store: Callable[..., Store]) -> None:
     assert json.loads(front_json(make_store(mode="pareto")))["members"] == []
+
+
+def test_what_is_best_on_select_is_a_member_whatever_it_was_on_search(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    """Descents learn from the search items; what learnt nothing there may be better elsewhere."""
+    store = make_store(mode="pareto")
+    for number, rate in enumerate((1.0, 0.5, 0.4)):
+        lab.tell(store, number, lab.outcome(f"trial {number}", "search", (rate,) * 3))
+    for number, rate in ((0, 0.5), (1, 1.0)):
+        name = f"trial {number}"
+        lab.record(store, name, "select", "finalist", lab.outcome(name, "select", (rate,) * 3))
+    members = json.loads(front_json(store))["members"]
+    assert [(one["trial"], one["front"]) for one in members] == [(1, ["select"]), (0, ["search"])]
+    assert list(members[0]["values"]) == ["search", "select"]
