@@ -34,7 +34,7 @@ from evomerge.candidate.trial import (
     TargetsFound,
 )
 from evomerge.candidate.writing import WriteJob, Written
-from evomerge.errors import TaskError
+from evomerge.errors import ModelError, TaskError
 from evomerge.inference import NotFinite
 from evomerge.kinds import Builder, Part, kind_of
 from evomerge.kinds.kind import NumberTables
@@ -170,6 +170,11 @@ class _Resident:
             vocabulary=setup.vocabulary,
         )
         plan = plan_memory_here(self._model.checkpoints, setup)
+        if setup.whole_models > 1 and not plan.fits:
+            raise ModelError(
+                f"candidates that hold {setup.whole_models} models at once do not fit: {plan.faults[0]}; "
+                "or take fewer members"
+            )
         self._model.keep(plan.kept, for_inputs=plan.inputs if plan.on_gpu else 0)
         own = {"batch_tokens": setup.batch_tokens, "memory": plan.passes}
         self._scorer: Any = open_backend(

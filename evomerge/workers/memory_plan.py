@@ -117,6 +117,12 @@ class MemoryPlan:
         return self.inputs + self.derived
 
     @property
+    def fits(self) -> bool:
+        """Whether weights, maths and the smallest passes find room; else `faults` begin with why not."""
+        least = self.weights + self.workspace + LEAST_FOR_PASSES
+        return self.host <= self.host_free and not (self.on_gpu and least > self.share)
+
+    @property
     def from_disk(self) -> int:
         """Bytes of the files for which the host's memory has no room."""
         return min(self.files, max(0, self.host + self.files - self.host_free))

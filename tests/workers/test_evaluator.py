@@ -23,7 +23,7 @@ from evomerge.config import Workers
 from evomerge.errors import ModelError
 from evomerge.racing import blocks
 from evomerge.scoring import BACKENDS, Scorer
-from evomerge.workers import RayPool, SerialPool, WorkerSetup, open_pool
+from evomerge.workers import RayPool, SerialPool, WorkerSetup, memory_plan, open_pool
 from evomerge.workers import evaluator as evaluator_module
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.evaluator import Evaluator
@@ -283,3 +283,13 @@ def test_a_job_that_asks_for_it_is_timed_beside_the_base(
     assert timed.timing is not None
     assert (timed.timing.relative, timed.timing.spread) == (1.0, 0.0)  # as the base is computed
     assert timed.timing.milliseconds == timed.timing.base_milliseconds > 0
+
+
+def test_models_that_do_not_fit_together_are_refused(
+    setup: WorkerSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_plan, "host_memory", lambda: (2**30, 2**30 // 2))
+    Evaluator(setup)  # which one model may try
+    message = r"candidates that hold 3 models at once do not fit: 1 worker need .*; or take fewer"
+    with pytest.raises(ModelError, match=message):
+        Evaluator(replace(setup, whole_models=3))

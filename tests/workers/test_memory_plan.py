@@ -246,3 +246,21 @@ def test_workers_on_one_gpu_cannot_take_each_others_memory(
     assert limits == []
     keep_to_share(replace(SETUP, device="cuda", sharing=Sharing(2, 2)))
     assert limits == [0.5 - CONTEXT_BYTES / (80 * GB)]
+
+
+def test_models_that_are_live_at_once_all_count(llama_family: Any) -> None:
+    opened = {name: open_checkpoint(name) for name in llama_family.models}
+    one, three = sizes_of(opened, 4), sizes_of(opened, 4, live=3)
+    assert three.weights == 3 * one.weights
+    assert replace(three, weights=one.weights) == one
+
+
+@pytest.mark.parametrize(("device", "fits"), [(H100, True), (RTX4090, False)])
+def test_what_does_not_fit_says_so_and_why(device: int, fits: bool) -> None:
+    plan = gpu(device, family(MISTRAL_7B, 2, live=2 * 2))
+    assert plan.fits == fits
+    assert bool(plan.faults) != fits
+    small = replace(HOST, host_free=2**30)
+    on_host = plan_memory(family(LLAMA_1B, 2, live=4), small, Sharing(), [TIES])
+    assert not on_host.fits
+    assert "of memory, 1.1 GB are free" in on_host.faults[0]
