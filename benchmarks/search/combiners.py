@@ -2,14 +2,17 @@ r"""Routed ensembles beside merges, simple routers and oracles, on the zoo.
 
     python -m benchmarks.search.combiners [--experts extraction dialogue ...] [--seeds 0 1 2] [--items 64]
 
-A seed draws the items. The best weight merge is that of `search_spaces/quickstart.yaml`: two descents, all
-experts. Members of the ensembles are the base, the experts and that merge; all learn from the search items,
-what is searched is chosen on as many select items, and everything is reported on held-out ones.
+A seed draws the items. All learn from the search items, what is searched is chosen on as many select items,
+and everything is reported on held-out ones.
 
 best expert             the one with the highest mean on select
-best weight merge       the campaign's winner
-routed                  layer and margin on a grid, as a campaign searches them
-routed, no merge        the same without the merge among the members
+best naive merge        parents apart, the one with the highest mean on search
+best weight merge       the winner of a search as in `search_spaces/quickstart.yaml`: two descents
+routed                  between base, experts and the best naive merge, as in a campaign; layer and margin on
+                        a grid
+routed, experts only    between base and experts
+routed, searched merge  with the best weight merge in the naive one's place, whose scores on the search items
+                        are those that it was searched by
 nearest centroid        the task whose mean search prompt is the nearest (standardised states, the layer
                         chosen on select), and the member that is best on that task's search items
 lowest perplexity       the expert under which the prompt is likeliest
@@ -49,6 +52,7 @@ from evomerge.scoring import MemberPart, Scorer
 
 EXPERTS = ("extraction", "dialogue", "tools", "translation", "facts", "formats", "verse")
 METRICS = {"verse": "constraints_met"}
+NAIVE, BEST = "best naive merge", "best weight merge"
 MARGINS = (0.0, 0.1, 0.25, 0.5, 1.0)
 TASKS_PATH = Path(__file__).parents[1] / "tasks"
 Values = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
@@ -86,12 +90,12 @@ def campaign(experts: Sequence[str], seed: int, items: int, holdout: int, trials
 class Bench:
     """One draw of the items, one resident model, and the members' scores on all splits."""
 
-    def __init__(self, ready: Preflight, best: Merge) -> None:
+    def __init__(self, ready: Preflight, naive: Merge, best: Merge) -> None:
         family = ready.family.family
         models = {"base": family.base, **family.experts}
         self.members = {
             name: Merge("passthrough", (model,), dtype="float32") for name, model in models.items()
-        } | {"best merge": best}
+        } | {NAIVE: naive, BEST: best}
         self.experts = list(family.experts)
         self.base, self.layers = family.base, family.num_layers
         self.metrics = {goal.task: goal.metric for goal in ready.campaign.objectives}
@@ -117,13 +121,13 @@ class Bench:
         means = np.mean([table.mean(axis=0) for table in self.values["select"].values()], axis=0)
         return self.always(1 + int(means[1 : 1 + len(self.experts)].argmax()))
 
-    def routed(self, *, merge: bool = True) -> tuple[Choices, dict[str, Any]]:
+    def routed(self, merge: str | None) -> tuple[Choices, dict[str, Any]]:
         """Return who answers the held-out items by the router that is best on select, and what it is."""
-        names = [name for name in self.members if merge or name != "best merge"]
+        names = [name for name in self.members if name not in (NAIVE, BEST) or name == merge]
         members = {name: self.members[name] for name in names}
         known = {
             name: {t: table[:, n].tolist() for t, table in self.values["search"].items()}
-            for n, name in enumerate(names)
+            for n, name in enumerate(self.members)
         }
         fits = {
             layer: self.routing.fitted(Ensemble(self.base, members, Router(layer)), known)
@@ -133,7 +137,7 @@ class Bench:
         for fitted in fits.values():
             assert fitted.router is not None
             for margin in MARGINS if merge else (0.0,):
-                router = Router(fitted.router.layer, "best merge" if merge else None, margin)
+                router = Router(fitted.router.layer, merge, margin)
                 made = Ensemble(self.base, members, router, fit=fitted.fit)
                 mean = fmean(self.mean(self._chosen(made, "select"), "select").values())
                 found.append((mean, made))
@@ -266,17 +270,24 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         if (folder / "best").exists()
         else evomerge.search(settings, out=folder, force=True)
     )
-    best = result.best.candidate
+    ready, best = preflight(settings), result.best.candidate
+    baselines = {one.key: one.candidate for one in ready.space.baselines()}
+    board = [row for row in result.leaderboard.rows if row.kind == "baseline"]
+    naive = baselines[max(board, key=lambda row: row.objective("search") or 0.0).key]
     assert isinstance(best, Merge)
-    bench = Bench(preflight(settings), best)
-    routed, about = bench.routed()
-    without, about_without = bench.routed(merge=False)
+    assert isinstance(naive, Merge)
+    bench = Bench(ready, naive, best)
+    routed, about = bench.routed(NAIVE)
+    only, about_only = bench.routed(None)
+    searched, about_searched = bench.routed(BEST)
     rows: dict[str, Choices] = {
         "base": bench.always(0),
         "best expert": bench.best_expert(),
-        "best weight merge": bench.always(len(bench.members) - 1),
+        NAIVE: bench.always(len(bench.members) - 2),
+        BEST: bench.always(len(bench.members) - 1),
         "routed": routed,
-        "routed, no merge": without,
+        "routed, experts only": only,
+        "routed, searched merge": searched,
         "nearest centroid": bench.nearest_centroid(),
         "lowest perplexity": bench.lowest_perplexity(),
         "task oracle": bench.task_oracle(),
@@ -289,8 +300,7 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     return {
         "seed": seed,
         "rows": {name: bench.mean(chosen) for name, chosen in rows.items()},
-        "routed": about,
-        "routed, no merge": about_without,
+        "routers": {"routed": about, "experts only": about_only, "searched merge": about_searched},
         "answered": shares,
     }
 
@@ -310,7 +320,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         spread = f" ± {stdev(means):.3f}" if len(means) > 1 else ""
         cells = [f"{fmean(one['rows'][name][task] for one in records):.3f}" for task in tasks]
         lines.append(f"| {name} | {fmean(means):.3f}{spread} | {share:.3f} | {' | '.join(cells)} |")
-    costs = [one["routed"]["cost"] for one in records]
+    costs = [one["routers"]["routed"]["cost"] for one in records]
     ratio = fmean(one["ensemble"] / one["members"] for one in costs)
     lines += ["", f"Scoring the routed ensemble took {ratio:.3f} times its members' own passes."]
     return "\n".join(lines) + "\n"

@@ -30,6 +30,7 @@ class Routing:
         self._live, self._tokens = live, tokens
         self._split: Split | None = None
         self._states: dict[str, Numbers] = {}  # task → [items, layers, d], of the latest split
+        self._deepest = -1  # of those layers
         self._ridges: dict[int, Ridge] = {}  # by layer
 
     def fitted(self, ensemble: Ensemble, known: Mapping[str, Values]) -> Ensemble:
@@ -80,21 +81,30 @@ class Routing:
         mean_states(self._live.module, prompts, [self._layer(ensemble)])
 
     def _layer(self, ensemble: Ensemble) -> int:
-        layers = self._live.module.config.get_text_config().num_hidden_layers
         layer = -1 if ensemble.router is None else ensemble.router.layer
-        if not 0 <= layer <= layers:
-            raise MergeError(f"a router of layer {layer}; the base has 0 (embeddings) to {layers}")
+        if not 0 <= layer <= self._layers:
+            raise MergeError(
+                f"a router of layer {layer}; the base has 0 (embeddings) to {self._layers}"
+            )
         return layer
 
+    @property
+    def _layers(self) -> int:
+        return int(self._live.module.config.get_text_config().num_hidden_layers)
+
     def _read(self, ensemble: Ensemble, split: Split) -> dict[str, Numbers]:
-        """Return the base's mean states of a split's prompts in all layers, since layers are searched."""
-        if split != self._split:
+        """Return the base's mean states of a split's prompts, from the embeddings to the router's layer.
+
+        Of search items to the last layer, since layers are searched.
+        """
+        wanted = self._layers if split == "search" else self._layer(ensemble)
+        if split != self._split or wanted > self._deepest:
             prompts = self._tokens(split)
             self._live.write(ensemble.features_of)
             flat = [tokens for own in prompts.values() for tokens in own]
-            states = iter(mean_states(self._live.module, flat).numpy())
+            found = iter(mean_states(self._live.module, flat, range(wanted + 1)).numpy())
             self._states = {
-                task: np.stack([next(states) for _ in own]) for task, own in prompts.items()
+                task: np.stack([next(found) for _ in own]) for task, own in prompts.items()
             }
-            self._split = split
+            self._split, self._deepest = split, wanted
         return self._states

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from evomerge.errors import ModelError
 from evomerge.inference.cache import PreambleCache
 from evomerge.inference.preambles import begin_alike
 
@@ -24,20 +27,26 @@ def mean_states(
 ) -> Tensor:
     """Return the mean hidden state of each of n sequences in chosen layers, [n, layers, d], float32.
 
-    Padding is left out; what many sequences begin with is read once. The states are those that
-    `output_hidden_states` gives in transformers: 0 the embeddings, L the last layer's, behind the final norm.
+    Padding is left out; what many sequences begin with is read once, and no layer behind the last one that
+    is asked for is computed. The states are those that `output_hidden_states` gives in transformers: 0 the
+    embeddings, L the last layer's, behind the final norm.
 
     Args:
         module: A causal language model of transformers, in evaluation mode.
         sequences: Tokens; none is empty.
-        layers: Which states, from 0 to L, or from the end; None: all L + 1.
+        layers: Which states, from 0 to L; None: all L + 1.
         batch_tokens: Most tokens of one pass, padding included; a longer sequence stands alone.
+
+    Raises:
+        ModelError: The module's layers are not one list.
     """
     body = getattr(module, "base_model", module)  # without the output head
+    blocks = _blocks(body)
+    wanted = range(len(blocks) + 1) if layers is None else layers
     distinct = list(dict.fromkeys(map(tuple, sequences)))
     found: dict[tuple[int, ...], Tensor] = {}
     for alike in begin_alike([list(each[:-1]) for each in distinct]):
-        read = _Reader(body, layers, distinct[alike.members[0]][: alike.shared])
+        read = _Reader(body, blocks, wanted, distinct[alike.members[0]][: alike.shared])
         members = sorted((distinct[index] for index in alike.members), key=len)
         while members:
             width = len(members[-1]) - alike.shared
@@ -47,13 +56,22 @@ def mean_states(
     return torch.stack([found[tuple(each)] for each in sequences])
 
 
+class _Enough(Exception):  # noqa: N818 - it ends a pass
+    """All that is wanted was seen."""
+
+
 class _Reader:
     """Reads sequences that begin alike; what they begin with, `preamble`, is read at once."""
 
     def __init__(
-        self, body: nn.Module, layers: Sequence[int] | None, preamble: Sequence[int]
+        self,
+        body: nn.Module,
+        blocks: Sequence[nn.Module],
+        layers: Sequence[int],
+        preamble: Sequence[int],
     ) -> None:
-        self._body, self._layers, self._device = body, layers, next(body.parameters()).device
+        self._body, self._blocks, self._layers = body, blocks, layers
+        self._device = next(body.parameters()).device
         self._cache: PreambleCache | None = None
         self._length = len(preamble)
         self._sums: Tensor | float = 0.0
@@ -74,11 +92,44 @@ class _Reader:
         """Return the states of rows that follow the preamble, [n, tokens, layers, d], float32."""
         width = max(map(len, rows))
         tokens = torch.tensor([[*each, *[0] * (width - len(each))] for each in rows])
-        found = self._body(
-            input_ids=tokens.to(self._device),
-            past_key_values=self._cache,
-            use_cache=self._cache is not None,
-            output_hidden_states=True,
-        ).hidden_states
-        chosen = found if self._layers is None else [found[layer] for layer in self._layers]
-        return torch.stack(tuple(chosen), dim=2).float()
+        seen: dict[int, Tensor] = {}
+        with _noting(self._blocks, max(self._layers), seen), suppress(_Enough):
+            seen[len(self._blocks)] = self._body(
+                input_ids=tokens.to(self._device),
+                past_key_values=self._cache,
+                use_cache=self._cache is not None,
+            ).last_hidden_state
+        return torch.stack([seen[layer].float() for layer in self._layers], dim=2)
+
+
+@contextmanager
+def _noting(blocks: Sequence[nn.Module], last: int, seen: dict[int, Tensor]) -> Iterator[None]:
+    """Note what enters each block up to `last`, where the pass ends."""
+
+    def note(layer: int) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            seen[layer] = inputs[0] if inputs else named["hidden_states"]
+            if layer == last:
+                raise _Enough
+
+        return hook
+
+    with ExitStack() as handles:
+        for layer, block in enumerate(blocks[: last + 1]):
+            handle = block.register_forward_pre_hook(note(layer), with_kwargs=True)
+            handles.callback(handle.remove)
+        yield
+
+
+def _blocks(body: nn.Module) -> list[nn.Module]:
+    """Return the layers of a model of transformers, in their order."""
+    config: Any = getattr(body, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    count = getattr(text, "num_hidden_layers", None)
+    lists = [each for each in body.modules() if isinstance(each, nn.ModuleList)]
+    found = [list(each) for each in lists if len(each) == count]
+    if not found:
+        raise ModelError(
+            f"{type(body).__name__} has no one list of its {count} layers, whose states a router reads"
+        )
+    return found[0]

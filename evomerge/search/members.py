@@ -17,6 +17,8 @@ class Members:
 
     Attributes:
         best: The best merge, parents among them, of equals the first; None before any was scored.
+        naive: The best of those that no trial found. A merge that was searched looks better on the search
+            items than it is, so what learns from members' scores there is made over this one.
 
     Args:
         campaign: Its objectives.
@@ -29,6 +31,13 @@ class Members:
         self._scores: dict[str, Mapping[str, TaskScores]] = {}
         self._loss = float("inf")
         self.best: Merge | None = None
+        self.naive: Merge | None = None
+
+    def known(self, candidate: Candidate, outcome: Outcome, loss: float) -> None:
+        """Take a parent or a naive merge, before any trial."""
+        self.keep(candidate, outcome)
+        self.compare(candidate, outcome, loss)
+        self.naive = self.best
 
     def keep(self, candidate: Candidate, outcome: Outcome) -> None:
         """Take the scores of a model; one that failed or was given up has too few."""

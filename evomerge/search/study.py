@@ -134,6 +134,8 @@ class Study:
             params = self._point(number)
             fine = None if number < len(self._first) else self._sampler.coefficients(params)
             candidate = self._space.candidate(params, fine, self._members.best)
+            if candidate.scored_members:
+                candidate = self._space.candidate(params, fine, self._members.naive)
             entry = Entry(f"trial {number}", candidate, number)
             self._store.asked(entry, params, self._space.distributions)
             answer = self._take_asked(entry, params, number, entry.candidate.text())
@@ -285,8 +287,7 @@ class Study:
                 continue
             self._incumbents.note(result.values, result.violations, one.outcome)
             if one.candidate is not None:
-                self._members.keep(one.candidate, one.outcome)
-                self._members.compare(one.candidate, one.outcome, result.loss)
+                self._members.known(one.candidate, one.outcome, result.loss)
             if one.params is not None:
                 inside.setdefault(_point_of(one.params), result)
         unanswered: dict[int, Told] = {}

@@ -80,11 +80,10 @@ class EnsembleSpace:
     @property
     def needs(self) -> Needs:
         """A router reads prompts and learns from scores; a mix holds the members that run."""
-        over_merges = BEST in self.members
         if self.combiner == "router":
-            return Needs(prompts=True, scores=True, best_merge=over_merges)
+            return Needs(prompts=True, scores=True)
         most = round(float(self.searched["top_k"].high[0]))
-        return Needs(whole_models=1 + most, best_merge=over_merges)
+        return Needs(whole_models=1 + most, best_merge=BEST in self.members)
 
     def candidate(
         self,

@@ -100,21 +100,21 @@ def test_items_go_to_the_member_that_the_router_names(live: LiveModel, routing: 
 def test_a_split_is_read_once(
     live: LiveModel, routing: Routing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[int] = []
+    read: list[tuple[int, int]] = []
     own = routed.mean_states
-    monkeypatch.setattr(
-        routed,
-        "mean_states",
-        lambda module, tokens: read.append(len(tokens)) or own(module, tokens),
-    )
+
+    def counted(module: Any, tokens: Any, layers: Any) -> Any:
+        read.append((len(tokens), len(layers)))
+        return own(module, tokens, layers)
+
+    monkeypatch.setattr(routed, "mean_states", counted)
     for layer in (0, 3, 3, 1):
-        for split in ("search", "search"):
-            fitted = routing.fitted(ensemble(live, layer), known(layer))
-            routing.answering(fitted, split)  # type: ignore[arg-type]
-    assert read == [22]
-    routing.answering(fitted, "select")
-    routing.answering(fitted, "select")
-    assert read == [22, 5]
+        fitted = routing.fitted(ensemble(live, layer), known(layer))
+        routing.answering(fitted, "search")
+    assert read == [(22, 5)]
+    for layer in (1, 1, 0, 3, 1):
+        routing.answering(routing.fitted(ensemble(live, layer), known(layer)), "select")
+    assert read == [(22, 5), (5, 2), (5, 4)]
 
 
 def test_a_member_more_leaves_the_others_as_they_are(live: LiveModel, routing: Routing) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from evomerge.errors import ModelError
 from evomerge.inference import states
 from evomerge.inference.states import mean_states
 from tests.scoring_family import ARCHITECTURES, tiny_module
@@ -51,3 +52,25 @@ def test_what_sequences_begin_with_is_read_once(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert sum(read) < sum(map(len, tokens)) / 3
     assert len(read) == 3
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_layers_behind_the_last_that_is_asked_for_are_not_computed(architecture: str) -> None:
+    module = tiny_module(architecture)
+    computed: list[int] = []
+    (layers,) = [
+        each for each in module.base_model.children() if isinstance(each, torch.nn.ModuleList)
+    ]
+    for number, layer in enumerate(layers):
+        layer.register_forward_hook(lambda *_, number=number: computed.append(number))
+    for deepest, expected in ((0, []), (1, [0]), (2, [0, 1])):
+        computed.clear()
+        mean_states(module, [[5, 9, 11]], [deepest])
+        assert computed == expected
+
+
+def test_a_model_without_a_list_of_layers_is_refused() -> None:
+    module = tiny_module("llama")
+    module.config.num_hidden_layers = 7
+    with pytest.raises(ModelError, match="LlamaModel has no one list of its 7 layers"):
+        mean_states(module, [[5, 9, 11]])
