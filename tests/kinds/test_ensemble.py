@@ -213,3 +213,30 @@ def test_a_campaign_of_mixed_ensembles(tmp_path: Path) -> None:
     (winner,) = [one for one in rows if one.kind == "winner" and one.split == "select"]
     assert winner.candidate.mix is not None  # type: ignore[attr-defined]
     assert (result.folder / "best" / "combiner.json").is_file()
+
+
+def test_a_router_learns_from_merges_that_were_not_searched_on_its_items(tmp_path: Path) -> None:
+    space = """
+  - {method: task_arithmetic, layers: each, parameters: {weight: {low: 0.0, high: 1.2}}}
+  - {kind: ensemble}
+"""
+    text = TEXT.replace("space:\n" + MERGES, f"space:{space}")
+    text = text.replace("sampler: cmaes, trials: 6", "sampler: gradient, trials: 12")
+    (tmp_path / "c.yaml").write_text(text)
+    result = evomerge.search(tmp_path / "c.yaml")
+    with Store.open(result.folder, write=False) as store:
+        trials, rows = store.trials(), store.evaluations()
+    known = [row for row in rows if row.split == "search"]
+    value = {
+        row.candidate.text(): sum(
+            scores.values["gold_loglikelihood"].value for scores in row.outcome.scores.values()
+        )
+        for row in known
+    }
+    naive = max(value, key=value.__getitem__)
+    ensembles = [one for one in trials if one.candidate.kind == "ensemble"]
+    merges = [one.values for one in trials if one.candidate.kind == "merge"]
+    assert ensembles
+    assert max(merges) > (value[naive] / 2,)  # type: ignore[type-var]
+    for one in ensembles:
+        assert one.candidate.members["best"].text() == naive  # type: ignore[attr-defined]
