@@ -52,7 +52,7 @@ class RoutingReport:
         confusion: Of the items on which members differ: the best member → how many each member answers; of
             equally good ones the one that answers counts, else the first.
         oracles: None where the scores of members do not tell.
-        unknown: Members that were not scored on all items, and so count nowhere as the best.
+        unknown: Members that were not scored on all items, and so count only on those that they answer.
     """
 
     members: tuple[str, ...]
@@ -98,7 +98,7 @@ class RoutingReport:
             )
         if self.unknown:
             names = ", ".join(self.unknown)
-            found.append(f"not scored on all of these items, and so never the best: {names}")
+            found.append(f"scored on the items only that it answers: {names}")
         return tuple(found)
 
     def _differing(self) -> tuple[str, ...]:
@@ -137,13 +137,14 @@ def routing(
     names, routes = list(members), ensemble.outcome.routes
     tables = {name: _table(one, aims) for name, one in members.items() if one is not None}
     known = {name: table for name, table in tables.items() if table is not None}
-    compared = bool(known) and routes.keys() >= next(iter(known.values())).keys()
+    own = _table(ensemble.outcome, aims)
+    values = {} if own is None or not known else _values(names, known, routes, own)
     return RoutingReport(
         members=tuple(names),
         items={task: _counts(chosen, len(names)) for task, chosen in routes.items()},
         tokens=ensemble.outcome.read,
-        confusion=_confusion(names, known, routes) if compared else {},
-        oracles=_oracles(ensemble.outcome, known, aims) if compared else None,
+        confusion=_confusion(names, values, routes) if values else {},
+        oracles=_oracles(ensemble.outcome, known, values, aims) if values else None,
         unknown=tuple(name for name in names if name not in known),
     )
 
@@ -169,13 +170,27 @@ def _table(outcome: Outcome, aims: Objectives) -> _Table | None:
     return found
 
 
-def _oracles(ensemble: Outcome, known: Mapping[str, _Table], aims: Objectives) -> Oracles:
-    tasks = next(iter(known.values())).keys()
-    stacked = {task: np.stack([table[task] for table in known.values()]) for task in tasks}
+def _values(
+    names: Sequence[str], known: Mapping[str, _Table], routes: Mapping[str, Counts], own: _Table
+) -> dict[str, Floats]:
+    """Return task → values `[members, items]`, -inf where they are not known; `own`: the ensemble's."""
+    found = {}
+    for task, answered in own.items():
+        values = np.full((len(names), len(answered)), -np.inf)
+        values[list(routes[task]), np.arange(len(answered))] = answered
+        for name, table in known.items():
+            values[names.index(name)] = table[task]
+        found[task] = values
+    return found
+
+
+def _oracles(
+    ensemble: Outcome, known: Mapping[str, _Table], values: Mapping[str, Floats], aims: Objectives
+) -> Oracles:
     single = {name: _quality(table, aims) for name, table in known.items()}
     best = max(single, key=lambda name: single[name])
-    of_task = {task: values[values.mean(axis=1).argmax()] for task, values in stacked.items()}
-    of_item = {task: values.max(axis=0) for task, values in stacked.items()}
+    of_task = {task: max((one[task] for one in known.values()), key=np.mean) for task in values}
+    of_item = {task: one.max(axis=0) for task, one in values.items()}
     return Oracles(
         ensemble=aims.quality(ensemble),
         single=single[best],
@@ -197,16 +212,12 @@ def _quality(table: _Table, aims: Objectives) -> float:
 
 
 def _confusion(
-    names: Sequence[str], known: Mapping[str, _Table], routes: Mapping[str, Counts]
+    names: Sequence[str], values: Mapping[str, Floats], routes: Mapping[str, Counts]
 ) -> dict[str, Counts]:
     found = np.zeros((len(names), len(names)), dtype=np.int64)
-    for task in next(iter(known.values())):
-        values = np.full((len(names), len(routes[task])), -np.inf)
-        for name, table in known.items():
-            values[names.index(name)] = table[task]
-        top = values.max(axis=0)
-        is_best = values >= top - SAME
-        differ = ~is_best[[names.index(name) for name in known]].all(axis=0)
+    for task, own in values.items():
+        is_best = own >= own.max(axis=0) - SAME
+        differ = ~(is_best | np.isinf(own)).all(axis=0)
         for item in np.flatnonzero(differ):
             chosen = routes[task][item]
             best = chosen if is_best[chosen, item] else int(is_best[:, item].argmax())

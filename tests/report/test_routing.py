@@ -102,14 +102,16 @@ def test_tables_say_it_in_words(explained: RoutingReport) -> None:
     assert "of 5 items on which members differ a best member answers 3" in confusion
 
 
-def test_a_member_that_was_not_scored_is_never_the_best(lab: SimpleNamespace) -> None:
+def test_a_member_that_was_not_scored_counts_where_it_answers(lab: SimpleNamespace) -> None:
     aims = lab.aims([{"task": task, "metric": METRIC} for task in TASKS])
     found = routing(ensemble(), evaluations("tools", "base"), aims)
     assert found.unknown == ("facts",)
-    assert found.confusion == {"tools": (2, 0, 0), "facts": (0, 0, 0), "base": (0, 0, 0)}
+    # as above, less the items that facts could have answered rightly and did not
+    assert found.confusion == {"tools": (2, 0, 0), "facts": (0, 1, 0), "base": (0, 0, 0)}
     assert found.oracles is not None
     assert found.oracles.best == "tools"
-    assert "never the best: facts" in table(found.grids()[0])
+    assert found.oracles.item == pytest.approx((3 / 4 + 2 / 4) / 2)
+    assert "scored on the items only that it answers: facts" in table(found.grids()[0])
     assert "tokens" not in table(found.grids()[0])
 
 
