@@ -44,6 +44,10 @@ class InFlight:
         apart = np.array(list(self._places.values())) - self._cube.to_unit(params)
         return bool((apart**2).mean(axis=1).min() < NEAR**2)
 
+    def knows(self, text: str) -> bool:
+        """Tell whether a candidate was asked for, by its text form."""
+        return xxhash.xxh3_128_digest(text.encode()) in self._seen
+
     def start(self, number: int, params: Mapping[str, float], text: str) -> Outcome | None:
         """Put a trial in flight; return the outcome of an earlier trial of the same candidate.
 

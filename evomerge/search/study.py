@@ -42,6 +42,7 @@ from evomerge.workers.pool import Answer, Work
 
 _STATE = "descent:"  # of the store's arrays, with the descent's number behind it
 _ATTEMPTS = 3  # draws before a candidate near one in flight is let pass
+_DRAWS = 20  # draws before one that was tried already is: most points of a stack lie in few paths
 
 
 class Study:
@@ -225,11 +226,22 @@ class Study:
     def _point(self, number: int) -> dict[str, float]:
         if number < len(self._first):
             return self._first[number]
-        for attempt in range(_ATTEMPTS):
-            params = self._sampler.propose(number, attempt)
-            if not self._in_flight.is_near(params):
+        params: dict[str, float] = {}
+        for attempt in range(_DRAWS):
+            before, params = params, self._sampler.propose(number, attempt)
+            if attempt >= _ATTEMPTS and params == before:  # all attempts are the same
+                break
+            is_near = attempt < _ATTEMPTS - 1 and self._in_flight.is_near(params)
+            if not is_near and not self._is_known(params):
                 break
         return params
+
+    def _is_known(self, params: Params) -> bool:
+        """Tell whether a point's candidate was tried; those of descents differ in more than their points."""
+        if self._sampler.needs_gold:
+            return False
+        candidate = self._space.candidate(params, None, self._members.best)
+        return self._in_flight.knows(candidate.text())
 
     def _job(self, number: int, entry: Entry) -> Job:
         race = against(self._race, self._incumbents.outcomes, number)

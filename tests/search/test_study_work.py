@@ -141,6 +141,17 @@ def test_a_candidate_near_one_in_flight_is_drawn_again(driver: ModuleType, tmp_p
         assert sampler.attempts == [(0, 0), (1, 0), (1, 1)]
 
 
+def test_a_candidate_that_was_tried_is_drawn_again(driver: ModuleType, tmp_path: Path) -> None:
+    a, b = (point(w, w, w, w) for w in (0.5, 0.7))
+    sampler = Listed([a] * 11 + [b])  # 11: the second attempt of trial 1
+    store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), sampler=sampler)
+    with store:
+        (job,) = driver.ask(study, 1)
+        study.tell(job, driver.answer(job))
+        driver.ask(study, 1)
+        assert [t.params for t in store.trials()] == [a, b]
+
+
 def test_an_endless_near_duplicate_is_let_pass(driver: ModuleType, tmp_path: Path) -> None:
     sampler = Listed([point(w, w, w, w) for w in (0.5, 0.5005)])
     store, study = driver.open_study(driver.fake_campaign(tmp_path / "out"), sampler=sampler)
