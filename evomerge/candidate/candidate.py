@@ -63,6 +63,10 @@ class Candidate(Protocol):
         """Return it as the file that lies beside a saved model."""
         return dump(json.loads(self.text()))
 
+    def remark(self) -> str:
+        """Return what model cards say of it besides; empty: nothing."""
+        return ""
+
     def label(self) -> str:
         """Return one word for tables, such as the method of a merge."""
         return self.kind

@@ -25,6 +25,7 @@ _EXPECTED: Mapping[str, str] = {
     "greater_than_equal": "a whole number of at least {low}",
 }
 """Pydantic's name of a fault → what was expected."""
+_FROM_ONE = ("pad_to_multiple_of", "experts_per_token")
 _NO_HINTS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -70,7 +71,7 @@ def first_fault(
     elif isinstance(cause, FormError):
         message, location = cause.message, (*location, *cause.location)
     else:
-        low = 1 if location[-1] == "pad_to_multiple_of" else 0
+        low = int(location[-1] in _FROM_ONE)
         message = f"found {described(found['input'])}, expected {_EXPECTED[kind].format(low=low)}"
     return document.error(RecipeError, location, message)
 

@@ -51,3 +51,11 @@ class Gates(Tables):
         """Per layer the share of the prompts' tokens that go to the best expert; empty: not measured."""
         found = self.tables.get(_ACCURACY)
         return () if found is None else tuple(found[0].tolist())
+
+    def remark(self) -> str:
+        """Return how well each layer routes, as a sentence; empty: it was not measured."""
+        shown = ", ".join(f"{value:.2f}" for value in self.accuracy)
+        return (
+            f"Share of the prompts' tokens that go to the best expert, layer by layer: {shown}."
+            * bool(shown)
+        )

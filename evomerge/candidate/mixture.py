@@ -147,6 +147,10 @@ class Mixture(Candidate):
         more = experts + (self.share > 0) - 1
         return (base.total + more * sum(base.feed_forward)) / base.total
 
+    def remark(self) -> str:
+        """Return how well its routers route."""
+        return "" if self.fit is None else self.fit.remark()
+
     def label(self) -> str:
         """Return how many experts there are and how many answer."""
         return f"mixture {self.top_k} of {len(self.experts)}"

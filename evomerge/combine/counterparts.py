@@ -144,33 +144,21 @@ def counterpart_of(
     Raises:
         ModelError: There is none, or it has no place for what the models do.
     """
-    fault = missing_counterpart(config.model_type, shared=shared, name=name)
-    if fault is not None:
-        raise ModelError(fault, file=model)
-    found = _fitting(config.model_type, shared, name)[0]
-    _check_settings(config, found, model)
-    return found
-
-
-def missing_counterpart(dense: str, *, shared: bool, name: str | None = None) -> str | None:
-    """Return why an architecture has no class of mixtures, in the terms of `counterpart_of`; None: it has."""
-    if _fitting(dense, shared, name):
-        return None
-    if not _fitting(dense, False, None):
+    dense = config.model_type
+    fitting = [one for one in COUNTERPARTS if dense in one.dense]
+    if not fitting:
         known = ", ".join(sorted({each for one in COUNTERPARTS for each in one.dense}))
-        return (
-            f"is a {dense} model, of which there is no class of mixtures; expected one of {known}"
+        raise ModelError(
+            f"is a {dense} model, of which there is no class of mixtures; expected one of {known}",
+            file=model,
         )
-    what = "mixtures with a shared expert" if _fitting(dense, False, name) else f"{name} mixtures"
-    return f"is a {dense} model, of which there are no {what}"
-
-
-def _fitting(dense: str, shared: bool, name: str | None) -> list[Counterpart]:
-    return [
-        one
-        for one in COUNTERPARTS
-        if dense in one.dense and name in (None, one.name) and (one.shared or not shared)
-    ]
+    named = [one for one in fitting if name in (None, one.name)]
+    chosen = [one for one in named if one.shared or not shared]
+    if not chosen:
+        what = "mixtures with a shared expert" if named else f"{name} mixtures"
+        raise ModelError(f"is a {dense} model, of which there are no {what}", file=model)
+    _check_settings(config, chosen[0], model)
+    return chosen[0]
 
 
 def _check_settings(config: PretrainedConfig, found: Counterpart, model: str) -> None:

@@ -22,6 +22,7 @@ from evomerge.kinds.stack import StackKind
 
 if TYPE_CHECKING:
     from evomerge.config import SpaceSettings
+    from evomerge.merge.checkpoint import Checkpoint
     from evomerge.space import Family
 
 KINDS: dict[str, Kind] = {
@@ -78,6 +79,13 @@ def space_of(settings: SpaceSettings, family: Family, seed: int) -> SearchSpace:
     return SeveralSpaces(dict(zip(settings.names, found, strict=True)))
 
 
+def check_base(settings: SpaceSettings, base: Checkpoint) -> None:
+    """Check what a campaign's kinds can tell of its base. Raises UserError."""
+    for place, part in enumerate(settings.parts):
+        with _at_part(settings, place):
+            kind_named(part.kind).check_base(part, base)
+
+
 @contextmanager
 def _at_part(settings: SpaceSettings, place: int) -> Iterator[None]:
     """Let an error about the space name the entry of the list that it is about, if there is a list."""
@@ -112,6 +120,7 @@ __all__ = [
     "Kind",
     "Part",
     "SearchSpace",
+    "check_base",
     "check_space",
     "kind_named",
     "kind_of",

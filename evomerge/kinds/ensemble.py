@@ -11,7 +11,7 @@ from evomerge.candidate import Arrays, no_arrays
 from evomerge.candidate.ensemble import Ensemble
 from evomerge.errors import CampaignError, MergeError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind, Part
-from evomerge.kinds.members import members_of
+from evomerge.kinds.members import axes_of, members_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,8 +117,8 @@ def _check(name: str, value: config.Searched, least: float, field: str) -> None:
     if isinstance(value, bool):
         raise CampaignError(f"found {value}, expected a number or a range", field=field)
     if isinstance(value, config.Range):
-        for key in ("per", "sum", "experts")[: 2 if name == "weight" else 3]:
-            if key in value.model_fields_set:
+        for key in axes_of(value):
+            if key != "experts" or name != "weight":
                 raise CampaignError(f"{key} is of merges", field=f"{field}.{key}")
         bounds = [own for own in value.experts.values() if isinstance(own, config.Bounds)]
         lows = [each.low for each in (value, *bounds)]

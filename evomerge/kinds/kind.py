@@ -216,6 +216,10 @@ class Kind(Protocol):
             CampaignError: The settings do not fit the models.
         """
 
+    def check_base(self, settings: config.SpaceSettings, base: Checkpoint) -> None:
+        """Check what can be told of the base once it is open; the experts are like it. Raises UserError."""
+        return
+
     def read(self, data: Mapping[str, Any], arrays: Arrays = no_arrays) -> Candidate:
         """Return the candidate of the fields of its `text`; `arrays` gives what it names by digest."""
 

@@ -1,4 +1,4 @@
-"""The members that a campaign's `space` names: experts, the base, and the best merge."""
+"""What kinds made over members check alike: their names in a campaign, and ranges of single numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from evomerge.errors import CampaignError, nearest
 
 if TYPE_CHECKING:
     from evomerge.space import Family
+
+
+def axes_of(value: config.Range) -> list[str]:
+    """Return which of its keys say how a number differs within one merge: `per`, `sum`, `experts`.
+
+    Those with their defaults, as a stored campaign has all, are not among them.
+    """
+    plain = config.Range(low=value.low, high=value.high, log=value.log)
+    keys = ("per", "sum", "experts")
+    return [key for key in keys if getattr(value, key) != getattr(plain, key)]
 
 
 def members_of(

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge import config
-from evomerge.candidate import Arrays, Mixture, no_arrays
+from evomerge.candidate import Arrays, Mixture, MoeRecipe, no_arrays
+from evomerge.candidate.moe_recipe import MoeExpert
+from evomerge.config.faults import at_field
 from evomerge.errors import CampaignError, MergeError, RecipeError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind
+from evomerge.kinds.members import axes_of, members_of
 from evomerge.kinds.merge import MergeKind, check_range
 from evomerge.merge.methods import METHODS, Parameter
 
@@ -17,12 +20,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evomerge.candidate.trial import Values
+    from evomerge.merge.checkpoint import Checkpoint
     from evomerge.merge.live import LiveModel
     from evomerge.space import Family
     from evomerge.space.mixture import MixtureSpace
 
 TOP_K, TEMPERATURE, SHARE = "top_k", "temperature", "share"
-BEST, BASE, AVERAGE = "best", "base", "average"
+BASE, BEST, AVERAGE = "base", "best", "average"
+NAMED = (BASE, BEST, AVERAGE)
+"""What `shared` may be besides a merge method."""
 PARAMETERS: Mapping[str, Parameter] = {
     TOP_K: Parameter("number", "Experts that a token passes through: a whole number.", low=1),
     TEMPERATURE: Parameter(
@@ -43,8 +49,6 @@ _USUAL: Mapping[str, config.Range | float] = {
     SHARE: 0.0,
 }
 """Parameter → where it is searched, or its value, where the campaign says nothing."""
-_OF_MERGES = ("per", "sum", "experts")
-"""What a range of merges may have, and one number for the whole mixture has not."""
 
 
 class MixtureKind(Kind):
@@ -64,7 +68,7 @@ class MixtureKind(Kind):
                 )
             if name in PARAMETERS:
                 _check_own(name, value, f"space.parameters.{name}")
-        if settings.shared in (BEST, BASE, AVERAGE):
+        if settings.shared in NAMED:
             for key in ("layers", "components"):
                 if key in settings.model_fields_set:
                     raise CampaignError(
@@ -91,7 +95,7 @@ class MixtureKind(Kind):
                 field="models.tokenizer",
             )
         own = {name: settings.parameters.get(name, value) for name, value in _USUAL.items()}
-        members = _members(settings, family)
+        members = members_of(settings, family, tuple(family.experts))
         top_k = own[TOP_K]
         most = top_k.high if isinstance(top_k, config.Range) else top_k
         if most > len(members):
@@ -102,13 +106,21 @@ class MixtureKind(Kind):
                     field=f"space.parameters.{TOP_K}",
                 )
             own[TOP_K] = len(members)
-        if family.model_type:
-            _check_architecture(settings, family, has_share=own[SHARE] != 0)
         shared = settings.shared
-        if shared in (BEST, BASE, AVERAGE):
+        if shared in NAMED:
             return MixtureSpace(family, members, own, shared)
         merges = MergeKind().space(_of_shared(settings), family, seed)
         return MixtureSpace(family, members, own, merges)
+
+    def check_base(self, settings: config.SpaceSettings, base: Checkpoint) -> None:
+        """Check that the models' architecture has a class of mixtures. Raises ModelError."""
+        from evomerge.combine.assembly import Assembly
+
+        expert = MoeExpert(base.name)
+        has_share = settings.parameters.get(SHARE, _USUAL[SHARE]) != 0
+        shared = expert if has_share else None
+        with at_field("space.kind"):
+            Assembly.of(MoeRecipe(base.name, (expert,), shared, experts_per_token=1), base)
 
     def read(self, data: Mapping[str, Any], arrays: Arrays = no_arrays) -> Mixture:
         """Return the mixture of the fields of its text."""
@@ -152,12 +164,11 @@ def _check_own(name: str, value: config.Searched, field: str) -> None:
     check_range(name, value, PARAMETERS[name], field)
     ends = {field: float(value)} if not isinstance(value, config.Range) else {}
     if isinstance(value, config.Range):
-        for key in _OF_MERGES:
-            if key in value.model_fields_set:
-                raise CampaignError(
-                    f"{name} is one number for the whole mixture; leave {key} out",
-                    field=f"{field}.{key}",
-                )
+        for key in axes_of(value):
+            raise CampaignError(
+                f"{name} is one number for the whole mixture; leave {key} out",
+                field=f"{field}.{key}",
+            )
         ends = {f"{field}.low": value.low, f"{field}.high": value.high}
     for where, number in ends.items():
         if name == TOP_K and number != int(number):
@@ -178,31 +189,3 @@ def _of_shared(settings: config.SpaceSettings) -> config.SpaceSettings:
         components=settings.components,
         parameters=parameters,
     )
-
-
-def _members(settings: config.SpaceSettings, family: Family) -> tuple[str, ...]:
-    for name in (BASE, BEST):
-        if name in family.experts:
-            raise CampaignError(
-                f'an expert is called "{name}", which means something else in a mixture; give it another '
-                "name: {model: …, name: …}",
-                field="models.experts",
-            )
-    known = (BASE, *family.experts, BEST)
-    for place, name in enumerate(settings.members):
-        if name not in known:
-            raise CampaignError(
-                f'"{name}" is no member; {nearest(name, known)}', field=f"space.members.{place}"
-            )
-    return settings.members or tuple(family.experts)
-
-
-def _check_architecture(settings: config.SpaceSettings, family: Family, *, has_share: bool) -> None:
-    """Check that there is a class of mixtures, as far as the name of the architecture tells it."""
-    from evomerge.combine.counterparts import missing_counterpart
-
-    fault = missing_counterpart(family.model_type, shared=has_share)
-    if fault is not None:
-        with_share = has_share and missing_counterpart(family.model_type, shared=False) is None
-        field = f"space.parameters.{SHARE}" if with_share else "space.kind"
-        raise CampaignError(f"{family.base} {fault}", field=field)

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from evomerge.candidate import NEEDS_COEFFICIENTS, Recipe, dumps_all
-from evomerge.candidate.gates import GATES_FILE
 from evomerge.candidate.moe_recipe import MoeRecipe
 from evomerge.merge.location import split_adapter
 from evomerge.yaml_file import dump
@@ -35,6 +34,9 @@ def default_card(
     listed = "\n".join(f"- `{model}`" for model in models if model != recipe.base_model)
     merged = [*merges.values(), *([recipe] if isinstance(recipe, Recipe) else [])]
     needed = f"\n{NEEDS_COEFFICIENTS}\n" if any(one.coefficients for one in merged) else ""
+    gates = recipe.gates if isinstance(recipe, MoeRecipe) else None
+    if gates is not None and gates.accuracy:
+        needed += f"\n{gates.remark()}\n"
     return (
         f"---\n{dump(front)}---\n\n# {name}\n\n"
         f"{_what(recipe)}, made with evomerge.\n\n"
@@ -47,15 +49,8 @@ def _what(recipe: Recipe | MoeRecipe) -> str:
     if isinstance(recipe, Recipe):
         base = f" on the base `{recipe.base_model}`" if recipe.base_model else ""
         return f"A merge of language models by the method `{recipe.method}`{base}"
-    accuracy = recipe.gates.accuracy if recipe.gates is not None else ()
-    shown = ", ".join(f"{value:.2f}" for value in accuracy)
-    routed = (
-        f" (`{GATES_FILE}`; they route {shown} of the tokens right, layer by layer)"
-        if shown
-        else ""
-    )
     return (
         f"A mixture of {len(recipe.experts)} experts, of which a token passes through "
-        f"{recipe.experts_per_token}: feed-forward blocks of several language models behind gates{routed}, "
+        f"{recipe.experts_per_token}: feed-forward blocks of several language models behind gates, "
         f"everything else from `{recipe.base_model}`"
     )

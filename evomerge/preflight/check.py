@@ -9,7 +9,7 @@ from evomerge.candidate.trial import SPLITS, Split
 from evomerge.config import Campaign
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError, TaskError
-from evomerge.kinds import SearchSpace, space_of
+from evomerge.kinds import SearchSpace, check_base, space_of
 from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
 from evomerge.preflight.teachers import asked, check_teachers, folder_of, requests_of
@@ -89,6 +89,7 @@ def _preflight(campaign: Campaign, answers: Path | None) -> Preflight:
     check_budget(campaign)
     family = open_family(campaign.models)
     space = space_of(campaign.space, family.family, campaign.search.seed)
+    check_base(campaign.space, family.base)
     if not space.distributions:
         raise CampaignError(
             "nothing is searched: every parameter is fixed; give one a range, such as "

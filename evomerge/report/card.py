@@ -61,7 +61,7 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
         leaderboard="\n".join(map(table, shown.grids if row.kind == "winner" else shown.grids[:1])),
         own_form=kind_of(row.recipe).own_form,
         split=split,
-        needed=NEEDS_COEFFICIENTS if row.recipe.coefficients is not None else None,
+        needed=NEEDS_COEFFICIENTS if row.recipe.coefficients is not None else row.recipe.remark(),
         recipe=fenced(row.recipe.file(), "yaml"),
         versions=campaign.versions,
     )

@@ -12,12 +12,12 @@ from optuna.distributions import FloatDistribution
 from evomerge import config as campaign
 from evomerge.candidate import Coefficients, Merge, Mixture
 from evomerge.candidate.trial import Gradients
-from evomerge.space.baselines import Baseline, average, baselines, parent
+from evomerge.space.baselines import BASE, BEST, Baseline, average, baselines, parent
 from evomerge.space.dimensions import Family
 from evomerge.space.needs import Needs
 from evomerge.space.space import Space
 
-BASE, BEST, AVERAGE = "base", "best", "average"
+AVERAGE = "average"
 TOP_K, TEMPERATURE, SHARE = "top_k", "temperature", "share"
 FIRST = 0.3
 """λ of the merge that the search begins with: on the zoo and in the literature the usual best."""

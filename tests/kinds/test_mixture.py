@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ import pytest
 
 from evomerge.candidate import Merge
 from evomerge.config import Range, SpaceSettings
-from evomerge.errors import CampaignError, RecipeError
-from evomerge.kinds import KINDS
+from evomerge.errors import CampaignError, ModelError, RecipeError
+from evomerge.kinds import KINDS, check_base
+from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.space import Family
 from evomerge.testing.kinds import KindSuite
+from tests.combine.mixtures import model_of
 
 KIND = KINDS["mixture"]
 FAMILY = Family("/base", {"one": "/one", "two": "/two"}, num_layers=4, dtype="float32")
@@ -144,28 +147,41 @@ def test_what_does_not_fit_is_refused_in_one_line(settings: dict[str, Any], mess
     assert message in str(found.value)
 
 
+def test_members_have_names_of_their_own() -> None:
+    with pytest.raises(CampaignError, match='an expert is called "best"'):
+        space_of(replace(FAMILY, experts={"best": "/one", "two": "/two"}))
+
+
 @pytest.mark.parametrize(
-    ("change", "settings", "message"),
+    ("architecture", "settings", "parameters", "message"),
     [
         (
-            {"model_type": "gemma2"},
+            "llama",
+            {"attention_bias": True},
             {},
-            "space.kind: /base is a gemma2 model, of which there is no class of mixtures",
+            "config has attention_bias, for which MixtralForCausalLM",
         ),
         (
-            {"model_type": "qwen3"},
-            {"parameters": {"share": 0.5}},
-            "space.parameters.share: /base is a qwen3 model, of which there are no mixtures with a shared",
+            "qwen3",
+            {},
+            {"share": 0.5},
+            "of which there are no mixtures with a shared expert",
         ),
-        ({"experts": {"best": "/one", "two": "/two"}}, {}, 'an expert is called "best"'),
     ],
 )
-def test_models_that_have_no_mixture_are_refused(
-    change: dict[str, Any], settings: dict[str, Any], message: str
+def test_models_that_have_no_mixture_are_refused_before_anything_is_searched(
+    architecture: str,
+    settings: dict[str, Any],
+    parameters: dict[str, Any],
+    message: str,
+    build_family: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
-    with pytest.raises(CampaignError) as found:
-        space_of(replace(FAMILY, **change), **settings)
-    assert message in str(found.value)
+    models = build_family(tmp_path, *model_of(architecture, **settings), experts=1)
+    asked = SpaceSettings(kind="mixture", parameters=parameters)
+    with pytest.raises(ModelError, match=message) as found:
+        check_base(asked, open_checkpoint(models.base))
+    assert (found.value.file, found.value.field) == (models.base, "space.kind")
 
 
 def test_matched_vocabularies_are_refused() -> None:
