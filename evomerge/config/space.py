@@ -160,7 +160,8 @@ class SpaceSettings(Settings):
     subsets: bool = False
     """Search also which experts take part: one that does not has weight 0, and one at least does."""
     members: tuple[NonEmpty, ...] = Field(default=(), json_schema_extra={"uniqueItems": True})
-    """Names of experts, `base`, and `best`, the best merge; default all experts, of ensembles all."""
+    """Names of experts, `base`, and `best`, the best merge (of routers the best naive one); default all
+    experts, of ensembles all of these."""
     order: Literal["members", "layers"] = "layers"
     """Of stacks: a pass goes through all layers of a member and then of the next, or layer by layer."""
     repeats: int = Field(default=1, ge=1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evomerge.candidate.trial import Split, Values
+    from evomerge.merge.checkpoint import Checkpoint
     from evomerge.merge.live import LiveModel
     from evomerge.space import Family
     from evomerge.space.ensemble import EnsembleSpace
@@ -26,6 +28,10 @@ PARAMETERS: Mapping[str, Mapping[str, float]] = {
     "mix": {"weight": 0.0, "top_k": 1.0, "temperature": 1e-3},
 }
 """Combiner → its parameters → the smallest value of each."""
+
+
+MARGIN_STEP = 0.05
+"""Margins that differ by less give hardly another answer."""
 
 
 class EnsembleKind(Kind):
@@ -68,6 +74,13 @@ class EnsembleKind(Kind):
     def opened(self, live: LiveModel, prompts: ItemPrompts | None = None) -> Builder:
         """Return what fits routers, and mixes members, on a worker."""
         return _Builder(live, prompts)
+
+    def content(self, candidate: Ensemble, checkpoints: Mapping[str, Checkpoint]) -> Hashable:
+        """Return what is equal for ensembles that answer alike: margins that are nearly the same are one."""
+        if candidate.router is None:
+            return candidate.text()
+        margin = round(candidate.router.margin / MARGIN_STEP) * MARGIN_STEP
+        return replace(candidate, router=replace(candidate.router, margin=margin)).text()
 
     def save(self, candidate: Ensemble, out: Path | str, **options: Any) -> None:  # noqa: ANN401
         """Write combiner, router and members as one folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -58,6 +59,11 @@ def test_the_text_and_the_arrays_give_it_back() -> None:
         assert found.text() == made.text()
     assert routed(fit=fit(), members=fine).arrays().keys() == {fit().digest, coefficients.digest}
     assert routed().text() != routed(fit=fit()).text()
+
+
+def test_it_travels_to_workers_and_back() -> None:
+    for made in (routed(fit=fit()), mixed()):
+        assert pickle.loads(pickle.dumps(made)) == made
 
 
 def test_only_members_of_a_router_are_scored_apart() -> None:

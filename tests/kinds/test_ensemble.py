@@ -84,6 +84,15 @@ def test_before_a_merge_was_scored_the_average_stands_for_the_best() -> None:
     assert space().candidate({"layer": 0, "margin": 0}).members["best"] == average.candidate
 
 
+def test_margins_that_are_nearly_the_same_are_one_finalist() -> None:
+    def content(**point: float) -> Any:
+        return KINDS["ensemble"].content(space().candidate({"layer": 2, **point}), {})
+
+    assert content(margin=0.31) == content(margin=0.29)
+    assert content(margin=0.31) != content(margin=0.4)
+    assert content(margin=0.31) != content(margin=0.31, layer=3)
+
+
 def test_a_mix_is_searched_by_weights() -> None:
     found = space(combiner="mix", over="logits")
     assert list(found.distributions) == [f"weight/{m}" for m in ("base", "one", "two", "best")]
