@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from operator import add
 from typing import Any
 
@@ -27,6 +27,8 @@ from evomerge.errors import MergeError
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.methods import NumberGradients
 from evomerge.merge.plan import Place, TensorPlan
+
+_MAPPED_BLOCK = 30 * 2**20
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def recorded(tape: GradientTape, targets: Mapping[str, torch.Tensor]) -> Iterato
         tape: What sees them.
         targets: Name of a merged tensor → where it was written; only parameters have gradients.
     """
+    _keep_freed_memory()
     pieces = {
         id(targets[piece.name]): (targets[piece.name], piece)
         for piece in tape.run.plan.tensors
@@ -158,6 +161,17 @@ def recomputed(layers: Iterable[nn.Module]) -> Iterator[None]:
                 checkpoint, plain, use_reentrant=False, preserve_rng_state=False
             )
         yield
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the allocator keep what a backward pass frees, for the next one.
+
+    Otherwise glibc gives it back to the system, and at every step takes it again page by page, a twentieth of
+    a small model's step. A block that is mapped by itself and freed raises both of glibc's thresholds
+    (mallopt(3): at most 32 MiB); elsewhere nothing happens.
+    """
+    torch.empty(_MAPPED_BLOCK, dtype=torch.uint8)
 
 
 def _reduce(tape: GradientTape, piece: TensorPlan, parameter: torch.Tensor) -> None:

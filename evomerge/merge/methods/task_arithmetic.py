@@ -78,7 +78,7 @@ def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
     normalize = bool(inputs.shared["normalize"])
     kept = _kept_derivatives(member, inputs) if member.elect else None
     if kept is not None:
-        mixed = kept[0].clone()
+        mixed = kept[0]
     elif member.elect:
         mixed, divisor = elected_sum(_TaskVectors(member, inputs, active), weights)
         if normalize:
@@ -88,8 +88,8 @@ def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
         if normalize:
             mixed.div_(divisor_of(weights, MIN_WEIGHTS))
     if inputs.shared["lambda"] != 1:
-        mixed.mul_(float(inputs.shared["lambda"]))
-    return mixed.add_(base)
+        mixed = mixed * float(inputs.shared["lambda"])
+    return mixed + base if kept is not None else mixed.add_(base)
 
 
 def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
@@ -98,15 +98,15 @@ def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> Number
     A weight of 0 counts like any other, though the merge leaves its model out.
     """
     from evomerge.merge.methods.tensors import (
-        row_products,
+        elected_gradients,
         summed_gradients,
         weight_gradients,
     )
 
     if member.elect:
-        kept = _kept_derivatives(member, inputs)
-        along = row_products(gradient, kept or _derivatives(member, inputs))
-        by_factor, found = float(along[0].sum()), along[1:]
+        found, by_factor = elected_gradients(
+            gradient, _kept_derivatives(member, inputs) or _derivatives(member, inputs)
+        )
     else:
         found, by_factor = summed_gradients(
             gradient,
@@ -121,7 +121,7 @@ def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> Number
 
 def _kept_derivatives(member: _Member, inputs: Inputs) -> tuple[torch.Tensor, ...] | None:
     """Return what a merge leaves for its gradients, if anything."""
-    count = 1 + len(inputs.others)
+    count = 2 + len(inputs.others)
     return inputs.once(count, lambda: tuple(_derivatives(member, inputs, together=True)))
 
 

@@ -104,12 +104,6 @@ def masked(delta: torch.Tensor, numbers: torch.Tensor, density: float) -> torch.
     return kept.mul_(delta)
 
 
-def elected_signs(deltas: Iterable[torch.Tensor], weights: Sequence[Weight]) -> torch.Tensor:
-    """Return the sign, 1 or -1, of each entry of the sum of weighted deltas; 1 where the sum is 0."""
-    total = weighted_sum(deltas, weights)
-    return torch.ge(total, 0, out=total).mul_(2).sub_(1)
-
-
 def elected_sum(
     deltas: Iterable[torch.Tensor], weights: Sequence[Weight]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,63 +118,46 @@ def elected_sum(
     Returns:
         The sum of the agreeing weighted deltas, and the sum of their weights; both shaped as a delta.
     """
-    return agreeing_sum(deltas, weights, elected_signs(deltas, weights))
-
-
-def agreeing_sum(
-    deltas: Iterable[torch.Tensor],
-    weights: Sequence[Weight],
-    signs: torch.Tensor,
-    marks: Iterable[torch.Tensor] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `elected_sum`, with the signs that are elected; `marks` get 1 where a delta agrees, 0 elsewhere."""
-    total, agreeing = torch.zeros_like(signs), torch.zeros_like(signs)
-    along = torch.empty_like(signs)
-    marks = repeat(torch.empty_like(signs)) if marks is None else marks
-    for delta, weight, agrees in zip(deltas, weights, marks, strict=False):
-        torch.mul(delta, weight, out=along).mul_(signs)  # > 0 where it agrees
-        torch.gt(along, 0, out=agrees)
-        # A product with 0 or 1 is exact, so nothing is lost where it is fused with the sum.
-        if isinstance(weight, torch.Tensor):
-            agreeing.addcmul_(agrees, weight)
-        else:
-            agreeing.add_(agrees, alpha=weight)
-        total.add_(along.clamp_(min=0))
-    return total.mul_(signs), agreeing
+    signs = _signs(weighted_sum(deltas, weights))
+    mark = repeat(torch.empty_like(signs))
+    return _agreeing_sum(_products(deltas, weights, mark), weights, signs, mark)
 
 
 def elected_derivatives(
     deltas: Iterable[torch.Tensor], weights: Sequence[Weight], *, normalize: bool, together: bool
 ) -> Iterator[torch.Tensor]:
-    """Yield m, the elected sum, divided by the agreeing weights where `normalize`; then each ∂m/∂w_i.
+    """Yield m, the elected sum over D; 1/D; and D ∂m/∂w_i for each i. D: the agreeing weights, or 1.
 
     The elected signs are held fixed, so the derivatives are exact wherever no entry is about to change its
     sign, and say nothing of what such a change would bring. A weight of 0 is taken to be about to rise: its
     model agrees where its delta has the elected sign, and where no other model has a say.
 
     Args:
-        deltas: Read three times.
+        deltas: Read twice; three times unless `together`.
         weights: One a delta; of whole tensors, or by row.
         normalize: Whether m is divided.
-        together: All are wanted at once, so that they may take memory from the start.
+        together: Each derivative has memory of its own; otherwise the next one overwrites it.
     """
-    signs = elected_signs(deltas, weights)
-    marks = [torch.empty_like(signs) for _ in range(len(weights) if together else 1)]
-    mixed, divisor = agreeing_sum(deltas, weights, signs, cycle(marks))
-    unopposed = mixed == 0
-    average = torch.zeros_like(mixed)
+    first = next(iter(deltas))
+    marks = [torch.empty_like(first) for _ in range(len(weights) if together else 1)]
+    signs = _signs(_added_up(_products(deltas, weights, cycle(marks))))
+    products = marks if together else _products(deltas, weights, cycle(marks))
+    mixed, divisor = _agreeing_sum(products, weights, signs, cycle(marks))
+    lowest = [float(w.min()) if isinstance(w, torch.Tensor) else w for w in weights]
+    unopposed = mixed == 0 if min(lowest) <= 0 else None
+    average, factor = torch.zeros_like(mixed), torch.ones_like(mixed)
     if normalize:
-        indivisible = divisor.eq(0).to(divisor.dtype)
-        divisor.add_(indivisible)
-        mixed.div_(divisor)
-        average = mixed * (1 - indivisible)
+        indivisible = torch.eq(divisor, 0, out=torch.empty_like(divisor))
+        mixed.div_(divisor.add_(indivisible))
+        factor = divisor.reciprocal_()
+        average = mixed if unopposed is None else mixed * (1 - indivisible)
     yield mixed
+    yield factor
     away = torch.empty_like(signs)
-    for delta, weight, agrees in zip(deltas, weights, cycle(marks), strict=False):
-        if not together or _rises(weight):
-            _mark(delta, weight, signs, unopposed, out=agrees)
-        own = agrees.mul_(torch.sub(delta, average, out=away))
-        yield own.div_(divisor) if normalize else own
+    for delta, weight, mark in zip(deltas, weights, cycle(marks), strict=False):
+        if not together or unopposed is not None:
+            _mark(delta, weight, signs, unopposed, out=mark)
+        yield mark.mul_(torch.sub(delta, average, out=away))
 
 
 def summed_gradients(
@@ -212,6 +189,15 @@ def summed_gradients(
     return found, float(mixed.sum())
 
 
+def elected_gradients(
+    gradient: torch.Tensor, derivatives: Iterable[torch.Tensor]
+) -> tuple[torch.Tensor, float]:
+    """As `summed_gradients`, from what `elected_derivatives` yields."""
+    parts = iter(derivatives)
+    by_factor = float(row_products(gradient, (next(parts),)).sum())
+    return row_products(gradient * next(parts), parts), by_factor
+
+
 def weight_gradients(
     inputs: Inputs, indices: Sequence[int], found: torch.Tensor
 ) -> tuple[tuple[float, ...], torch.Tensor | None]:
@@ -227,16 +213,51 @@ def weight_gradients(
     return tuple(rows.sum(1).tolist()), rows if inputs.by_row else None
 
 
-def _rises(weight: Weight) -> bool:
-    """Whether a weight of 0 is about to rise, in any row."""
-    return bool((weight == 0).any()) if isinstance(weight, torch.Tensor) else weight == 0
+def _products(
+    tensors: Iterable[torch.Tensor], weights: Sequence[Weight], out: Iterable[torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    for tensor, weight, product in zip(tensors, weights, out, strict=False):
+        yield torch.mul(tensor, weight, out=product)
+
+
+def _added_up(products: Iterator[torch.Tensor]) -> torch.Tensor:
+    total = next(products).clone()
+    for product in products:
+        total.add_(product)
+    return total
+
+
+def _signs(total: torch.Tensor) -> torch.Tensor:
+    """Turn sums into their signs, 1 or -1; 1 where a sum is 0."""
+    return torch.ge(total, 0, out=total).mul_(2).sub_(1)
+
+
+def _agreeing_sum(
+    products: Iterable[torch.Tensor],
+    weights: Sequence[Weight],
+    signs: torch.Tensor,
+    marks: Iterable[torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `elected_sum`; `marks`, which may be the products, get 1 where one agrees, 0 elsewhere."""
+    total, agreeing = torch.zeros_like(signs), torch.zeros_like(signs)
+    along = torch.empty_like(signs)
+    for product, weight, mark in zip(products, weights, marks, strict=False):
+        torch.mul(product, signs, out=along)  # > 0 where it agrees
+        torch.gt(along, 0, out=mark)
+        # Products with 0 or 1 are exact, so nothing is lost where they are fused with the sum.
+        total.addcmul_(along, mark)
+        if isinstance(weight, torch.Tensor):
+            agreeing.addcmul_(mark, weight)
+        else:
+            agreeing.add_(mark, alpha=weight)
+    return total.mul_(signs), agreeing
 
 
 def _mark(
     delta: torch.Tensor,
     weight: Weight,
     signs: torch.Tensor,
-    unopposed: torch.Tensor,
+    unopposed: torch.Tensor | None,
     *,
     out: torch.Tensor,
 ) -> None:
@@ -245,7 +266,7 @@ def _mark(
     factor = torch.as_tensor(weight, dtype=delta.dtype, device=delta.device).masked_fill(rising, 1)
     torch.mul(delta, factor, out=out).mul_(signs)
     torch.gt(out, 0, out=out)
-    if _rises(weight):
+    if unopposed is not None and bool(rising.any()):
         out.masked_fill_(unopposed & rising & (delta != 0), 1)
 
 
