@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,6 +53,7 @@ class Suite:
         drawn_from: Split → the tasks' own split that its items are drawn from; not there: the one lm-eval
             scores.
         holdout: Held-out items of each job.
+        device: Where everything is computed: `cpu` or `cuda`.
     """
 
     models: Mapping[str, str]
@@ -62,6 +64,7 @@ class Suite:
     components: Sequence[str] = ("self_attn", "mlp")
     drawn_from: Mapping[Split, Source] = field(default_factory=dict)
     holdout: int = 200
+    device: str = "cpu"
 
     @classmethod
     def zoo(cls) -> Suite:
@@ -102,6 +105,13 @@ class Suite:
         found: torch.dtype = getattr(torch, self.dtype)
         return found
 
+    def now(self) -> float:
+        """Return seconds of the processor, or of the clock, when a GPU is done with all that it was given."""
+        if self.device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
     def task(self, job: str) -> str:
         """Return the name of a job's task."""
         return self.prefix + job
@@ -134,7 +144,7 @@ class FewItems:
 
     def __init__(self, suite: Suite, count: int, seed: int, known: Path | None = None) -> None:
         self.suite, self.count, self.seed = suite, count, seed
-        self.live = LiveModel(list(suite.models.values()), dtype=suite.dtype)
+        self.live = LiveModel(list(suite.models.values()), dtype=suite.dtype, device=suite.device)
         counts = {"search": count, "select": count, "holdout": suite.holdout}
         self._items = load_items(
             [TaskRequest(suite.task(job)) for job in suite.jobs],

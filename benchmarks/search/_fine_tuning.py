@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -35,7 +34,7 @@ class Tuned:
         scores: Its scores.
         rate: AdamW's learning rate.
         steps: Of AdamW.
-        seconds: Processor seconds that these steps took.
+        seconds: That these steps took.
         steps_in_time: How many steps there was time for, at that rate.
     """
 
@@ -118,7 +117,7 @@ def fine_tune(
         few: Scores what comes of it.
         start: Where training starts; not changed.
         lessons: What is learnt.
-        seconds: Processor seconds of training at each rate; scoring is not counted.
+        seconds: Of training, as `Suite.now` counts them, at each rate; scoring is not counted.
         lora: Train LoRA adapters of rank 16 on all linear layers, not the weights themselves.
         rates: Constant learning rates of AdamW; none: the usual ones.
     """
@@ -154,12 +153,12 @@ def _trained(
     inner = model.get_base_model() if lora else model
     spent = 0.0
     for step, parts in enumerate(lessons.losses(inner, Random(few.seed)), start=1):
-        began = time.process_time()
+        began = few.suite.now()
         for loss in parts:
             loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        spent += time.process_time() - began
+        spent += few.suite.now() - began
         if step in CHECKPOINTS or spent >= seconds:
             yield step, spent, copy.deepcopy(model).merge_and_unload() if lora else model
         if spent >= seconds or step >= CHECKPOINTS[-1]:
@@ -168,9 +167,10 @@ def _trained(
 
 def _predicted(module: Any, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     """Return logits and ids of the answers' tokens, `[predicted, vocabulary]` and `[predicted]`."""
-    hidden = module.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
+    tokens = batch.tokens.to(module.device)
+    hidden = module.model(input_ids=tokens, use_cache=False).last_hidden_state
     logits = module.lm_head(hidden[batch.row, batch.position]).float()
-    return logits, batch.tokens[batch.row, batch.position + 1]
+    return logits, tokens[batch.row, batch.position + 1]
 
 
 def _endless(positions: Sequence[int], rng: Random) -> Iterator[int]:

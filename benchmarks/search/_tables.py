@@ -21,7 +21,7 @@ def table_of_scores(records: Sequence[Record], rows: Sequence[str]) -> str:
     names = [name for name in rows if any(record["row"] == name for record in records)]
     heads = [f"{count} items" for count in counts]
     lines = [
-        f"| | {' | '.join(heads)} | processor seconds |",
+        f"| | {' | '.join(heads)} | seconds |",
         "| --- |" + " --- |" * (len(counts) + 1),
     ]
     for name in names:

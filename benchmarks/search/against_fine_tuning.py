@@ -18,14 +18,13 @@ full / lora, gold / expert    fine-tuning of the best naive merge, AdamW, the sa
                   campaign took (between its baselines and its finalists: gradients, and trials scored in
                   full); rate and length are chosen on `select`, which costs it nothing
 expert, then lora    the `expert` campaign's winner, tuned on for as long again
-random, gold      random vectors with the norms of the task vectors, a tensor each, around the best naive
-                  merge, in place of the experts
+random, gold      random vectors with the norms of the task vectors, a tensor each, in place of these
 unrelated, gold   three jobs only (see `JOBS_ALONE`), from experts of other jobs only; on the zoo
 
 Results are added to one JSON file, so a long run can be split; a run that is there is not done again, unless
-`--again`. Fine-tuning reads the time from the `expert` row there, or from `--seconds`. The table is written
-beside it, and what the paired test says of `expert` against parents, merges and fine-tuning: items are
-paired within jobs, p-values corrected for their number by Holm.
+`--again`. Fine-tuning reads the time from the `expert` row there, or from `--seconds`; on a GPU (`--device
+cuda`) it is the clock's. The table is written beside it, and what the paired test says of `expert` against
+parents, merges and fine-tuning: items are paired within jobs, p-values corrected for their number by Holm.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ import copy
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -80,7 +78,7 @@ class Bench:
         few: The items.
         folder: For the results folders of campaigns; it is there.
         trials: Budget of a campaign.
-        seconds: Processor seconds that fine-tuning gets; None: they are not known yet.
+        seconds: What fine-tuning gets, as `Suite.now` counts them; None: they are not known yet.
         rates: Of fine-tuning; none: the usual ones.
     """
 
@@ -99,7 +97,7 @@ class Bench:
         """Score one of the parents or naive merges."""
         chosen: Baseline = getattr(self._few, name)
         scores = self._few.scores(self._few.module(chosen.candidate))
-        return {**_said(scores), "select": scores.select[0], "chosen": chosen.name}
+        return {**_said(scores), "select": scores.select, "chosen": chosen.name}
 
     def campaign(
         self, loss: str, scales: Sequence[str] = ("group", "tensor", "row"), name: str | None = None
@@ -135,10 +133,6 @@ class Bench:
 
     def random(self, loss: str) -> Record:
         """Search with random vectors in place of the task vectors."""
-        centre = {
-            name: value.clone()
-            for name, value in self._few.module(self._few.naive.candidate).state_dict().items()
-        }
         base = {
             name: value.clone()
             for name, value in self._few.module(self._few.parent("base")).state_dict().items()
@@ -148,9 +142,8 @@ class Bench:
         for job in self._jobs:
             expert = self._few.module(self._few.parent(job)).state_dict()
             norms = {name: (value - base[name]).norm() for name, value in expert.items()}
-            experts[job] = self._save(f"random-{job}", _moved(centre, norms, generator))
-        start = self._save("random-base", centre)
-        return self._search(f"random-{loss}", start, experts, self._jobs, loss)
+            experts[job] = self._save(f"random-{job}", _moved(base, norms, generator))
+        return self._search(f"random-{loss}", self._models["base"], experts, self._jobs, loss)
 
     def unrelated(self, loss: str) -> Record:
         """Search for some jobs with the experts of others."""
@@ -188,7 +181,7 @@ class Bench:
         counts: Mapping[str, Any] = {},
         scales: Sequence[str] = ("group", "tensor", "row"),
     ) -> tuple[Result, float]:
-        """Run a campaign; return what it left, and the processor seconds of the search itself."""
+        """Run a campaign; return what it left, and the seconds of the search itself."""
         count, seed, suite = self._few.count, self._few.seed, self._few.suite
         drawn = {"holdout": suite.holdout, "seed": seed, "from": suite.drawn_from}
         settings = {
@@ -208,9 +201,9 @@ class Bench:
                 "seed": seed,
                 "scales": list(scales),
             },
-            "workers": {"count": 0},
+            "workers": {"count": 0, "gpus": int(suite.device == "cuda")},
         }
-        clock = _Clock()
+        clock = _Clock(suite.now)
         result = evomerge.search(
             Campaign.model_validate(settings), out=self._folder / name, force=True, display=clock
         )
@@ -218,8 +211,9 @@ class Bench:
 
     def _winner(self, name: str) -> Any:
         folder = self._folder / name / "best"
-        dtype = self._few.suite.torch_dtype
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        suite = self._few.suite
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=suite.torch_dtype)
+        return model.to(suite.device).eval()
 
     def _tune(self, start: Any, lessons: Lessons, *, lora: bool) -> Record:
         if self._seconds is None:
@@ -231,7 +225,7 @@ class Bench:
         )
         return {
             **_said(tuned.scores),
-            "select": tuned.scores.select[0],
+            "select": tuned.scores.select,
             "seconds": self._seconds,
             "chosen": f"rate {tuned.rate:g}, {tuned.steps} steps of {tuned.steps_in_time}",
         }
@@ -245,18 +239,19 @@ class Bench:
 
 
 class _Clock(NoDisplay):
-    """Takes the processor time at which each stage of a campaign begins."""
+    """Takes the time at which each stage of a campaign begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         self._began: dict[str, float] = {}
 
     def show(self, progress: Progress) -> None:
         """Note the time of a new stage."""
-        self._began.setdefault(progress.stage, time.process_time())
+        self._began.setdefault(progress.stage, self._now())
 
     @property
     def seconds(self) -> float:
-        """Processor seconds of the search itself."""
+        """Seconds of the search itself."""
         return self._began["select"] - self._began["search"]
 
 
@@ -265,14 +260,14 @@ def _said(scores: Scores) -> Record:
 
 
 def _moved(
-    centre: Mapping[str, torch.Tensor],
+    base: Mapping[str, torch.Tensor],
     norms: Mapping[str, torch.Tensor],
     generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
     """Move every tensor by a random vector of a norm."""
     moved = {}
-    for name, value in centre.items():
-        way = torch.randn(value.shape, generator=generator)
+    for name, value in base.items():
+        way = torch.randn(value.shape, generator=generator).to(value.device)
         moved[name] = value + way * (norms[name] / way.norm())
     return moved
 
@@ -304,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     suite = Suite.built(options.models, options.dtype) if options.models else Suite.zoo()
-    suite = replace(suite, holdout=options.held_out)
+    suite = replace(suite, holdout=options.held_out, device=options.device)
     for count in options.items:
         for seed in options.seeds:
             folder = options.folder / f"{count}-{seed}"
@@ -334,6 +329,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=Path, help="folder of a built family [the zoo]")
     parser.add_argument("--dtype", default="bfloat16", help="of its merges")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="[%(default)s]")
     parser.add_argument("--held-out", type=int, default=200, help="items of each job to report on")
     parser.add_argument("--items", type=int, nargs="+", default=[4, 16, 64, 256])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

