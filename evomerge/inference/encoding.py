@@ -98,6 +98,19 @@ class Encoder:
             encoded.append(pair)
         return encoded
 
+    def answers(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Tokens, Tokens]]:
+        """Encode (prompt, gold answer) pairs: of an answer, what generation behind the prompt has to write.
+
+        As `pairs`, but spaces that end a prompt stay there, unless the tokenizer joins them and the answer.
+        """
+        encoded = self.pairs(pairs, empty=True)
+        ending = [n for n, (prompt, _) in enumerate(pairs) if prompt[-1:].isspace()]
+        for n, tokens in zip(ending, self.prompts([pairs[n][0] for n in ending]), strict=True):
+            whole = [*encoded[n][0], *encoded[n][1]]
+            if whole[: len(tokens)] == tokens:
+                encoded[n] = tokens, whole[len(tokens) :]
+        return encoded
+
     def readings(
         self,
         pairs: Sequence[tuple[Tokens, Tokens]],

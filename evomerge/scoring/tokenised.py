@@ -132,7 +132,7 @@ class TokenisedLeaf:
             for document, gold in enumerate(self.leaf.golds)
             if gold is not None and gold.text is not None
         }
-        encoded = zip(texts, self._encoder.pairs(list(texts.values()), empty=True), strict=True)
+        encoded = zip(texts, self._encoder.answers(list(texts.values())), strict=True)
         pairs = {document: pair for document, pair in encoded if pair[1]}
         ends = []
         for document, (_, answer) in pairs.items():

@@ -33,6 +33,23 @@ def test_pairs_are_hflms(llama, encoder):
     assert encoder.pairs(PAIRS) == hflm_pairs(llama)
 
 
+def test_an_answer_is_what_is_generated_behind_its_prompt(llama, encoder):
+    for prompt, answer in PAIRS:
+        ((before, written),) = encoder.answers([(prompt, answer)])
+        if prompt:  # a token is a byte here: all of it stays before the answer
+            assert before == encoder.prompts([prompt])[0]
+            assert llama.tokenizer.decode(written).strip() == answer.strip()
+    assert encoder.answers([("a\n", "b")]) != encoder.pairs([("a\n", "b")])
+
+
+def test_spaces_that_the_tokenizer_joins_with_the_answer_are_scored(encoder, monkeypatch):
+    plain = Encoder.prompts
+    monkeypatch.setattr(
+        Encoder, "prompts", lambda self, texts: [[*each[:-1], 255] for each in plain(self, texts)]
+    )
+    assert encoder.answers(PAIRS[-1:]) == encoder.pairs(PAIRS[-1:])
+
+
 def test_prompts_are_hflms(llama, encoder):
     model = HFLM(pretrained=llama.module, tokenizer=llama.tokenizer, batch_size=1)
     for text in ("Question", "<s>chat"):
