@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evomerge.candidate.size import FEED_FORWARD
 from evomerge.config import ITEMSIZES, Campaign
 from evomerge.merge.methods import METHODS
 from evomerge.preflight.check import Preflight
@@ -95,7 +96,7 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
     )
     out = Path(campaign.out)
     free = shutil.disk_usage(next(p for p in (out, *out.parents) if p.exists())).free
-    weights = ITEMSIZES[campaign.models.dtype] * ready.family.parameters
+    weights = ITEMSIZES[campaign.models.dtype] * _largest(ready)
     results = weights + (work.trials + extra) * campaign.items_per_trial * 64 + 2**20
     return Plan(
         dimensions=len(ready.space.distributions),
@@ -113,6 +114,14 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
         warnings=warnings_of(ready, machine, memory, seconds, work.trials, (results, free)),
         tokenizer=token_lines(ready.family, campaign.models.tokenizer),
     )
+
+
+def _largest(ready: Preflight) -> int:
+    """Return how many weights the largest winner may have."""
+    needs, base = ready.space.needs, ready.family.base
+    blocks = sum(one.numel for name, one in base.tensors.items() if FEED_FORWARD in name)
+    beside = max(1, needs.whole_models - 1)  # the live model is not saved
+    return beside * ready.family.parameters + needs.feed_forwards * blocks
 
 
 def _timed(

@@ -107,3 +107,10 @@ def test_a_mixture_by_itself_makes_a_campaign(tmp_path: Path) -> None:
     assert Campaign.load(path).space.shared == "best"
     plan = evomerge.check(path)
     assert plan.dimensions == 2
+    assert plan.memory is not None
+    path.write_text(TEXT)
+    merges = evomerge.check(path)
+    blocks = 4 * 3 * 96 * 256 * 4  # bytes of one model's feed-forward blocks
+    assert plan.disk_bytes - merges.disk_bytes > 0.9 * blocks
+    assert merges.memory is not None
+    assert plan.memory.weights - merges.memory.weights == merges.memory.weights + blocks
