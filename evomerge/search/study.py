@@ -135,7 +135,7 @@ class Study:
             params = self._point(number)
             fine = None if number < len(self._first) else self._sampler.coefficients(params)
             candidate = self._space.candidate(params, fine, self._members.best)
-            if candidate.scored_members:
+            if self._members.best in candidate.scored_members.values():
                 candidate = self._space.candidate(params, fine, self._members.naive)
             entry = Entry(f"trial {number}", candidate, number)
             self._store.asked(entry, params, self._space.distributions)

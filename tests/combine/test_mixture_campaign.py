@@ -101,6 +101,31 @@ def test_any_trial_is_saved(result: evomerge.result.Result, tmp_path: Path) -> N
     assert (tmp_path / "trial" / "gates.safetensors").is_file()
 
 
+def test_it_stands_on_the_best_merge_that_was_searched_beside_it(tmp_path: Path) -> None:
+    """Its gates learn from its experts' scores: a merge that was searched is none of these."""
+    both = """
+  - {method: task_arithmetic, layers: each, parameters: {weight: {low: 0.0, high: 1.2}}}
+  - {kind: mixture}
+  - {kind: mixture, members: [facts, translation, best]}
+"""
+    path = tmp_path / "c.yaml"
+    text = TEXT.replace("space:\n" + MERGES, f"space:{both}")
+    path.write_text(text.replace("sampler: cmaes, trials: 6", "sampler: gradient, trials: 16"))
+    found = evomerge.search(path, out=tmp_path / "out")
+    with Store.open(found.folder, write=False) as store:
+        trials, rows = store.trials(), store.evaluations()
+    searched = {one.candidate.text() for one in trials if one.candidate.kind == "merge"}
+    naive = {row.candidate.text() for row in rows if row.number is None}
+    shared = [
+        (len(made.experts), made.shared.text())
+        for made in (one.candidate for one in trials)
+        if isinstance(made, Mixture)
+    ]
+    assert {count for count, _ in shared} == {2, 3}
+    assert any(text in searched for count, text in shared if count == 2)
+    assert all(text in naive for count, text in shared if count == 3)
+
+
 def test_a_mixture_by_itself_makes_a_campaign(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(TEXT.replace(MERGES, "  kind: mixture\n"))
