@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 import transformers
@@ -160,6 +161,28 @@ def test_it_loads_and_writes_in_a_process_without_evomerge(cache, llama_family, 
         TOKENS, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
     )
     assert ran.stdout.strip() == str(written.tolist())
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's
+def test_a_member_may_be_the_base_with_an_adapter(llama_family, tmp_path):
+    base = llama_family.base
+    model = peft.get_peft_model(
+        loaded(base),
+        peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["o_proj", "v_proj"]),
+    )
+    with torch.no_grad():
+        for parameter in filter(lambda one: one.requires_grad, model.parameters()):
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    model.save_pretrained(tmp_path / "lora")
+    model.merge_and_unload().save_pretrained(tmp_path / "merged")
+    stacks = [
+        Stack(base, {"one": parent(name), "base": parent(base)}, (Step("one", 0), Step("base", 2)))
+        for name in (f"{base}+{tmp_path / 'lora'}", str(tmp_path / "merged"))
+    ]
+    save_stack(stacks[0], tmp_path / "out")
+    found = logits(built(stacks[0]))
+    assert torch.equal(found, logits(loaded(tmp_path / "out")))
+    assert torch.allclose(found, logits(built(stacks[1])), atol=1e-5)
 
 
 def test_layers_that_are_the_same_share_their_memory(llama_family):
