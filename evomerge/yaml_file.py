@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,16 +35,18 @@ class Document:
     Attributes:
         path: The file; None for text that has none.
         data: Its content as plain dicts, lists and scalars.
+        begins: Line of its first key, from 1, where others stand before it in the file; else None.
     """
 
     path: Path | None
     data: dict[str, Any]
     _marked: CommentedMap
+    begins: int | None = None
 
     def line(self, location: Location) -> int | None:
         """Return the line (from 1) on which the value at `location` is given, or its nearest parent."""
         node: Any = self._marked
-        line: int | None = None
+        line = self.begins
         for key in location:
             try:
                 if isinstance(node, CommentedMap):
@@ -78,9 +80,8 @@ def read(path: str | Path, kind: type[UserError] = UserError) -> Document:
 def read_all(path: str | Path, kind: type[UserError] = UserError) -> tuple[Document, ...]:
     """Read the YAML mappings of a file, one or several documents. Raises as `read` does."""
     text = _text(Path(path), kind)
-    return tuple(
-        _document(one, Path(path), kind) for one in _loaded(text, Path(path), kind, all_=True)
-    )
+    found = [_document(one, Path(path), kind) for one in _loaded(text, Path(path), kind, all_=True)]
+    return (found[0], *(replace(one, begins=one._marked.lc.line + 1) for one in found[1:]))
 
 
 def parse(text: str, *, path: Path | None = None, kind: type[UserError] = UserError) -> Document:

@@ -110,7 +110,7 @@ def test_several_documents(recipe_file, tmp_path, capsys):
     lines = recipe_file.read_text().count("\n")
     recipe_file.write_text(recipe_file.read_text() + "---\nmerge_method: linear\n")
     message = refused(capsys, "merge", recipe_file, tmp_path / "out")
-    assert f"{recipe_file}:{lines + 1}: a second YAML document begins here" in message
+    assert f"{recipe_file}:{lines + 2}: expected one of models, slices and modules" in message
 
 
 def test_a_method_that_only_mergekit_has(recipe_file, tmp_path, capsys):
