@@ -9,18 +9,14 @@ another version of any other library, and a Hub id that moved to a commit with t
 from __future__ import annotations
 
 import importlib.metadata
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evomerge.candidate import Size
 from evomerge.candidate.trial import SPLITS, row_key, row_name
 from evomerge.errors import ResultsError
-from evomerge.merge.adapter_file import open_adapter
-from evomerge.merge.layout import Layout
-from evomerge.merge.location import locate, split_adapter
 from evomerge.preflight.check import Preflight
+from evomerge.preflight.family import size_of
 from evomerge.store import Store
 from evomerge.tasks import answers_digest
 
@@ -47,6 +43,7 @@ def facts_of(ready: Preflight, first: Sequence[Mapping[str, float]] = ()) -> dic
         first: Points that the search begins with.
     """
     goals, items = ready.campaign.objectives, ready.items
+    allow_pickle = ready.campaign.models.allow_pickle
     return {
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "models": {_key(name): digest for name, digest in ready.family.hashes.items()},
@@ -69,7 +66,7 @@ def facts_of(ready: Preflight, first: Sequence[Mapping[str, float]] = ()) -> dic
             goal.task: {split: list(items.ids(goal.task, split)) for split in SPLITS}
             for goal in goals
         },
-        "size": _size(ready).to_json(),
+        "size": size_of(ready.family, allow_pickle=allow_pickle).to_json(),
         "first": [dict(point) for point in first],
     }
 
@@ -128,18 +125,6 @@ def refuse_changes(store: Store, now: Mapping[str, Any]) -> list[str]:
             "ones in their low bits",
         )
     return warnings
-
-
-def _size(ready: Preflight) -> Size:
-    base = ready.family.base
-    sizes = {name: math.prod(header.shape) for name, header in base.tensors.items()}
-    allow_pickle, adapters = ready.campaign.models.allow_pickle, {}
-    for model in ready.family.family.experts.values():
-        _, adapter = split_adapter(model)
-        if adapter is not None:
-            folder = locate(adapter, allow_pickle=allow_pickle)
-            adapters[model] = open_adapter(folder, allow_pickle=allow_pickle).count
-    return Size.count(sizes, Layout.of(base).layer_of, adapters)
 
 
 def _moved(before: str | None, now: str | None) -> str:

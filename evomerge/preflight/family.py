@@ -14,15 +14,16 @@ from transformers import PreTrainedTokenizerBase
 
 from evomerge import config as campaign
 from evomerge import zoo
-from evomerge.candidate import Vocabulary
+from evomerge.candidate import Size, Vocabulary
 from evomerge.config.faults import at_field
 from evomerge.config.model_names import is_folder, parts
 from evomerge.errors import ModelError, UnlikeTokensError
+from evomerge.merge.adapter_file import open_adapter
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.family import check_family, check_finite
 from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
-from evomerge.merge.location import locate
+from evomerge.merge.location import locate, split_adapter
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.vocabulary import OutputVocabulary
 from evomerge.space import Family
@@ -124,6 +125,18 @@ def open_family(models: campaign.Models) -> OpenFamily:
     commits = {name: revision(model) for name, model in names.items()}
     revisions = {name: commit for name, commit in commits.items() if commit is not None}
     return OpenFamily(family, checkpoints, hashes, vocabulary, models.trust_remote_code, revisions)
+
+
+def size_of(family: OpenFamily, *, allow_pickle: bool = False) -> Size:
+    """Count the weights of the base, and of the experts that are adapters on a model."""
+    weights = {name: math.prod(header.shape) for name, header in family.base.tensors.items()}
+    adapters = {}
+    for model in family.family.experts.values():
+        _, adapter = split_adapter(model)
+        if adapter is not None:
+            folder = locate(adapter, allow_pickle=allow_pickle)
+            adapters[model] = open_adapter(folder, allow_pickle=allow_pickle).count
+    return Size.count(weights, Layout.of(family.base).layer_of, adapters)
 
 
 @contextmanager

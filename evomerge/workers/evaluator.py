@@ -99,7 +99,7 @@ class Evaluator:
         cost = clock.cost(scored.items, scored.generated_tokens)
         learnt = None if built.candidate is job.entry.candidate else built.candidate
         timed: Timing | Failure | None = None
-        if job.timed and built.timing is not None and pruned is None:
+        if job.timed and built.timing is not None:
             timed, _ = _attempt(nullcontext(built.timing), lambda timing: timing())
         told = built.routes, built.read, None if isinstance(timed, Failure) else timed
         return Outcome(scored.tasks, None, cost, self._name, pruned, learnt, *told)

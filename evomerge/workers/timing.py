@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from evomerge.candidate.timing import Timing
-from evomerge.inference.timing import PROMPTS, timing_of
+from evomerge.inference.timing import PROMPTS, TURNS, timing_of
 from evomerge.scoring import Scorer
 
 Prompts = Sequence[Sequence[int]]
@@ -28,4 +28,5 @@ def timing(
     share = -(-PROMPTS // len(tasks))
     prompts = [list(one) for own in tasks for one in own[:share]][:PROMPTS]
     before = None if route is None else lambda: route(prompts)
-    return timing_of(scorer.engine(module), scorer.engine(live), prompts, before)
+    turns = 3 if module is live and route is None else TURNS  # compared with itself
+    return timing_of(scorer.engine(module), scorer.engine(live), prompts, before, turns=turns)

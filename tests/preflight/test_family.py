@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from evomerge.config import Models
 from evomerge.errors import ModelError
-from evomerge.preflight.family import check_weights, fingerprint, open_family
+from evomerge.preflight.family import check_weights, fingerprint, open_family, size_of
 
 
 def models(base, *experts, **settings):
@@ -131,6 +131,11 @@ def test_an_adapter_is_named_with_its_base(llama_family, copied):
     (copied / "adapter_config.json").write_text(json.dumps(config))
     opened = open_family(models(llama_family.base, str(copied)))
     assert opened.family.experts == {"e0": f"{llama_family.base}+{copied}"}
+    size = size_of(opened)
+    assert size.adapters == {f"{llama_family.base}+{copied}": 2 * (rows + columns)}
+    assert size.total == opened.parameters
+    mlps = [tensor.numel() for name, tensor in weights.items() if ".mlp." in name]
+    assert sum(size.feed_forward) == sum(mlps)
 
 
 def test_one_model_under_two_names_is_refused(llama_family, copied, tmp_path):
