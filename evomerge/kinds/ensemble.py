@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from evomerge import config
@@ -13,6 +14,7 @@ from evomerge.candidate.ensemble import Ensemble
 from evomerge.errors import CampaignError, MergeError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind, Part
 from evomerge.kinds.members import axes_of, members_of
+from evomerge.merge.methods import Parameter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,11 +25,24 @@ if TYPE_CHECKING:
     from evomerge.space import Family
     from evomerge.space.ensemble import EnsembleSpace
 
-PARAMETERS: Mapping[str, Mapping[str, float]] = {
-    "router": {"layer": 0.0, "margin": 0.0},
-    "mix": {"weight": 0.0, "top_k": 1.0, "temperature": 1e-3},
+PARAMETERS: Mapping[str, dict[str, Parameter]] = {
+    "router": {
+        "layer": Parameter(
+            "number", "Whose hidden state of the base the router reads: a whole number.", low=0.0
+        ),
+        "margin": Parameter(
+            "number",
+            "Gains over the best merge that are too small to leave it, in errors.",
+            low=0.0,
+        ),
+    },
+    "mix": {
+        "weight": Parameter("number", "Of each member.", low=0.0),
+        "top_k": Parameter("number", "Members that are mixed: a whole number.", low=1.0),
+        "temperature": Parameter("number", "Of what is mixed.", low=1e-3),
+    },
 }
-"""Combiner → its parameters → the smallest value of each."""
+"""Combiner → its parameters."""
 
 
 MARGIN_STEP = 0.05
@@ -39,6 +54,7 @@ class EnsembleKind(Kind):
 
     keys = frozenset({"members", "combiner", "over", "parameters"})
     own_form = True
+    parameters = MappingProxyType(PARAMETERS["router"] | PARAMETERS["mix"])
 
     def check(self, settings: config.SpaceSettings) -> None:
         """Check the parameters of the combiner. Raises CampaignError."""
@@ -54,7 +70,7 @@ class EnsembleKind(Kind):
                     f'unknown parameter "{name}" of a {settings.combiner}; {nearest(name, known)}',
                     field=field,
                 )
-            _check(name, value, known[name], field)
+            _check(name, value, known[name].low or 0.0, field)
 
     def space(self, settings: config.SpaceSettings, family: Family, seed: int) -> EnsembleSpace:
         """Lay out the numbers of the combiner."""

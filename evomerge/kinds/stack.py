@@ -11,6 +11,7 @@ from evomerge.candidate import Arrays, Stack, no_arrays
 from evomerge.errors import CampaignError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind
 from evomerge.kinds.members import members_of
+from evomerge.merge.methods import Parameter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     from evomerge.space.stack import StackSpace
 
 SCALE = "scale"
+PARAMETERS: Mapping[str, Parameter] = {
+    SCALE: Parameter("number", "Of a layer's input where the path jumps; above 0.", low=0.0)
+}
 
 
 class StackKind(Kind):
     """Layers of several models behind each other, as one plain model."""
 
     keys = frozenset({"members", "layers", "order", "repeats", "parameters"})
+    parameters = PARAMETERS
 
     def check(self, settings: config.SpaceSettings) -> None:
         """Check the parameters. Raises CampaignError."""
