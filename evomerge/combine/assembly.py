@@ -82,7 +82,7 @@ class Assembly:
 
         Raises:
             RecipeError: A token wants more experts than there are.
-            ModelError: The models' architecture has no class of mixtures.
+            ModelError: There is no mixture class for the models' architecture.
         """
         count, shared = len(recipe.experts), recipe.shared_expert
         if not 1 <= recipe.experts_per_token <= count:

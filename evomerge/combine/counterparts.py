@@ -142,7 +142,7 @@ def counterpart_of(
         name: Of the class; None: the first that fits.
 
     Raises:
-        ModelError: There is none, or it has no place for what the models do.
+        ModelError: There is none, or it cannot do what the models do.
     """
     dense = config.model_type
     fitting = [one for one in COUNTERPARTS if dense in one.dense]
