@@ -16,10 +16,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evomerge.api import check, compare, merge, open, report, resume, score, search
+    from evomerge.api import (
+        add,
+        check,
+        compare,
+        load,
+        merge,
+        open,
+        remove,
+        report,
+        resume,
+        score,
+        search,
+    )
     from evomerge.candidate import Recipe
     from evomerge.config import Campaign
-    from evomerge.ensembles import add, load, remove
     from evomerge.result import Result
 
 __version__ = "0.1.0"
@@ -44,7 +55,6 @@ _ELSEWHERE = {
     "Campaign": "evomerge.config",
     "Recipe": "evomerge.candidate",
     "Result": "evomerge.result",
-    **dict.fromkeys(("add", "load", "remove"), "evomerge.ensembles"),
 }
 
 # The import system hangs a room on the package once, when it first imports it. These are empty, so that is

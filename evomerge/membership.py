@@ -33,7 +33,7 @@ SHOWN: tuple[Split, ...] = ("select", "holdout")
 
 
 @dataclass(frozen=True)
-class Change:
+class MembershipChange:
     """What came of it.
 
     Attributes:
@@ -103,7 +103,7 @@ def add(
     task: str | None = None,
     metric: str | None = None,
     display: Display | None = None,
-) -> Change:
+) -> MembershipChange:
     """Let an expert join a finished campaign.
 
     It is scored on the campaign's items. What it could be a part of is compared on the select items with the
@@ -136,7 +136,7 @@ def add(
         return _changed(store, _Roster(experts, goals), display or NoDisplay(), joined=name)
 
 
-def remove(folder: Path, expert: str, *, display: Display | None = None) -> Change:
+def remove(folder: Path, expert: str, *, display: Display | None = None) -> MembershipChange:
     """Let an expert leave a finished campaign; its model need not be there any more.
 
     The winner's merge is made without it, the weights of the others as they were, and scored; an ensemble's
@@ -188,7 +188,7 @@ def _changed(
     *,
     joined: str | None = None,
     left: str | None = None,
-) -> Change:
+) -> MembershipChange:
     """Score what is not known yet, choose, save."""
     assert store.winner is not None
     before = store.winner.entry
@@ -229,7 +229,7 @@ def _changed(
         }
         for split in SHOWN
     }
-    return Change(board, before, after, joined, values)
+    return MembershipChange(board, before, after, joined, values)
 
 
 def _with_those_that_left(facts: Mapping[str, Any], store: Store) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from evomerge import zoo
-from evomerge.candidate import Coefficients, Merge, Stack, Step
+from evomerge.candidate import Coefficients, Merge, PathStep, Stack
 from evomerge.candidate.trial import Entry, FailureKind, GradientJob, Job, Outcome
 from evomerge.combine.stack import StackBuilder, save_stack
 from evomerge.config import Workers
@@ -186,7 +186,13 @@ def test_a_stack_is_the_saved_one_to_the_bit(dtype: str, llama_family: Any, tmp_
         "one": Merge("passthrough", (one,), dtype=dtype),
         "mix": merge_of((base, one, two), "task_arithmetic", dtype),
     }
-    path = (Step("one", 0), Step("mix", 1, 0.8), Step("mix", 2), Step("one", 2), Step("mix", 3))
+    path = (
+        PathStep("one", 0),
+        PathStep("mix", 1, 0.8),
+        PathStep("mix", 2),
+        PathStep("one", 2),
+        PathStep("mix", 3),
+    )
     stack = Stack(base, members, path)
     live = LiveModel(stack.model_names(), dtype=dtype, device=DEVICE)
     module = StackBuilder(live).build(stack)

@@ -17,7 +17,7 @@ from evomerge.cli import run_command
 from evomerge.config import Campaign
 from evomerge.errors import EvomergeError
 from evomerge.kinds import kind_of
-from evomerge.membership import Change, add, remove
+from evomerge.membership import MembershipChange, add, remove
 from evomerge.merge.live import LiveModel
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.preflight.check import preflight
@@ -42,7 +42,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def joined(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Change, Path]:
+def joined(
+    finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[MembershipChange, Path]:
     """The same with a third expert, which brought its task."""
     folder = tmp_path_factory.mktemp("joined") / "results"
     shutil.copytree(finished, folder)
@@ -50,7 +52,7 @@ def joined(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ch
 
 
 @pytest.fixture
-def results(joined: tuple[Change, Path], tmp_path: Path) -> Path:
+def results(joined: tuple[MembershipChange, Path], tmp_path: Path) -> Path:
     return shutil.copytree(joined[1], tmp_path / "results")
 
 
@@ -68,7 +70,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return found
 
 
-def test_who_joins_brings_its_job_and_takes_none_away(joined: tuple[Change, Path]) -> None:
+def test_who_joins_brings_its_job_and_takes_none_away(
+    joined: tuple[MembershipChange, Path],
+) -> None:
     change, folder = joined
     assert isinstance(change.before.candidate, Merge)
     assert isinstance(change.after.candidate, Ensemble)
@@ -89,7 +93,7 @@ def test_who_joins_brings_its_job_and_takes_none_away(joined: tuple[Change, Path
     assert set(evomerge.load(folder / "best").names) == {*change.after.candidate.members}
 
 
-def test_the_leaderboard_shows_what_best_holds(joined: tuple[Change, Path]) -> None:
+def test_the_leaderboard_shows_what_best_holds(joined: tuple[MembershipChange, Path]) -> None:
     change, folder = joined
     board = json.loads((folder / "leaderboard.json").read_text())
     rows = {row["name"]: row for row in board["rows"]}
@@ -110,7 +114,9 @@ def test_the_leaderboard_shows_what_best_holds(joined: tuple[Change, Path]) -> N
         assert leaderboard(store).winners[0].name == "with tools"
 
 
-def test_what_is_saved_scores_what_the_leaderboard_says(joined: tuple[Change, Path]) -> None:
+def test_what_is_saved_scores_what_the_leaderboard_says(
+    joined: tuple[MembershipChange, Path],
+) -> None:
     change, folder = joined
     scores = evomerge.score(str(folder / "best"), campaign=folder, split="select")
     assert set(scores.scored.tasks) == set(TASKS[:2]), "those of the campaign"
@@ -124,7 +130,7 @@ def test_what_is_saved_scores_what_the_leaderboard_says(joined: tuple[Change, Pa
 
 
 def test_what_is_saved_writes_what_was_written_in_the_search(
-    finished: Path, joined: tuple[Change, Path]
+    finished: Path, joined: tuple[MembershipChange, Path]
 ) -> None:
     candidate = joined[0].after.candidate
     scorer = Scorer(preflight(Campaign.load(finished / "campaign.yaml")).items)

@@ -16,7 +16,7 @@ from evomerge.candidate.recipe import (
     Vocabulary,
 )
 from evomerge.candidate.size import Size
-from evomerge.candidate.stack import Stack, Step
+from evomerge.candidate.stack import PathStep, Stack
 from evomerge.candidate.tokens import TokenSource, token_sources
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Merge",
     "Mixture",
     "MoeRecipe",
+    "PathStep",
     "Recipe",
     "Scalar",
     "Setting",
@@ -35,7 +36,6 @@ __all__ = [
     "Slice",
     "Source",
     "Stack",
-    "Step",
     "TokenSource",
     "Vocabulary",
     "dumps",

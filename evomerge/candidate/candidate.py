@@ -26,6 +26,17 @@ def no_arrays(digest: str) -> bytes:
     raise KeyError(digest)
 
 
+def number_row(model: str, layers: str, tensors: str, name: str, value: Cell) -> dict[str, Cell]:
+    """Return a row of `Candidate.numbers`: what a value stands for, `all` where it holds for all."""
+    return {
+        "model": model,
+        "layers": layers,
+        "tensors": tensors,
+        "parameter": name,
+        "value": value,
+    }
+
+
 class Candidate(Protocol):
     """A model to be: everything that is needed to build it. A kind derives a frozen dataclass from this.
 

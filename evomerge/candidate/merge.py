@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from evomerge.candidate.candidate import Arrays, Candidate, Cell, no_arrays
+from evomerge.candidate.candidate import Arrays, Candidate, Cell, no_arrays, number_row
 from evomerge.candidate.coefficients import Coefficients
 from evomerge.candidate.mergekit_yaml import dumps
 from evomerge.candidate.recipe import (
@@ -125,18 +125,20 @@ class Merge(Candidate):
 
         `all` is what holds for every model, layer or tensor.
         """
-        found = [_row("all", "all", "all", name, value) for name, value in self.fixed.items()]
+        found = [number_row("all", "all", "all", name, value) for name, value in self.fixed.items()]
         for group in range(max(1, len(self.groups))):
             layers = "{}-{}".format(*self.groups[group]) if self.groups else "all"
             for i, model in enumerate(self.experts):
                 for name, table in self.own.items():
                     values = [row[i] for row in at(table, group)]
-                    found += [_row(model, layers, *one) for one in self._cells(name, values)]
+                    found += [number_row(model, layers, *one) for one in self._cells(name, values)]
             for name, rows in self.shared.items():
-                found += [_row("all", layers, *one) for one in self._cells(name, at(rows, group))]
+                found += [
+                    number_row("all", layers, *one) for one in self._cells(name, at(rows, group))
+                ]
         if self.coefficients is not None:
             more = f"+ {self.coefficients.count} by tensor and row"
-            found.append(_row("all", "all", "each its own", "weight", more))
+            found.append(number_row("all", "all", "each its own", "weight", more))
         return found
 
     def recipe(self) -> Recipe:
@@ -196,16 +198,6 @@ def component_of(components: Sequence[str], tensor: str) -> int:
     """Return which component a tensor belongs to: the first whose text its name contains, else the rest."""
     places = (place for place, text in enumerate(components) if text in tensor)
     return next(places, len(components))
-
-
-def _row(model: str, layers: str, tensors: str, name: str, value: Cell) -> dict[str, Cell]:
-    return {
-        "model": model,
-        "layers": layers,
-        "tensors": tensors,
-        "parameter": name,
-        "value": value,
-    }
 
 
 def tuples(value: Any) -> Any:  # noqa: ANN401 - lists of any depth

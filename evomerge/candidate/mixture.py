@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from evomerge.candidate.candidate import Arrays, Candidate, Cell, no_arrays
+from evomerge.candidate.candidate import Arrays, Candidate, Cell, no_arrays, number_row
 from evomerge.candidate.gates import Gates
 from evomerge.candidate.merge import Merge
 from evomerge.candidate.mergekit_yaml import dumps_all
@@ -160,17 +160,9 @@ class Mixture(Candidate):
         found: list[dict[str, Cell]] = []
         own = {"top_k": self.top_k, "temperature": self.temperature, "share": self.share}
         for name, value in own.items():
-            found.append(_row("all", "all", "gate", name, value))
+            found.append(number_row("all", "all", "gate", name, value))
         for layer, value in enumerate(() if self.fit is None else self.fit.accuracy):
-            found.append(_row("all", f"{layer}-{layer + 1}", "gate", "routing accuracy", value))
+            found.append(
+                number_row("all", f"{layer}-{layer + 1}", "gate", "routing accuracy", value)
+            )
         return found + self.shared.numbers()
-
-
-def _row(model: str, layers: str, tensors: str, name: str, value: Cell) -> dict[str, Cell]:
-    return {
-        "model": model,
-        "layers": layers,
-        "tensors": tensors,
-        "parameter": name,
-        "value": value,
-    }

@@ -21,7 +21,7 @@ BRANCH_OUTPUTS = ("o_proj", "down_proj")
 """In the names of the tensors that write into the residual stream, of the models that can be scaled."""
 
 
-class Step(NamedTuple):
+class PathStep(NamedTuple):
     """One layer of a path.
 
     Attributes:
@@ -71,7 +71,7 @@ class Stack(Candidate):
 
     base: str
     members: Mapping[str, Merge]
-    path: tuple[Step, ...]
+    path: tuple[PathStep, ...]
 
     def model_names(self) -> tuple[str, ...]:
         """Return every model, the base first, each once."""
@@ -94,7 +94,7 @@ class Stack(Candidate):
         members = {}
         for name, fields in data["members"].items():
             members[name] = Merge.read({k: v for k, v in fields.items() if k != "kind"}, arrays)
-        return cls(data["base"], members, tuple(Step(*step) for step in data["path"]))
+        return cls(data["base"], members, tuple(PathStep(*step) for step in data["path"]))
 
     def arrays(self) -> Mapping[str, bytes]:
         """Return the arrays of all members."""

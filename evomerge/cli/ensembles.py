@@ -11,7 +11,7 @@ from evomerge.cli.options import DisplayOption, ResultsDir, in_color
 from evomerge.errors import UserError
 
 if TYPE_CHECKING:
-    from evomerge.membership import Change
+    from evomerge.membership import MembershipChange
 
 EXTRA = "needs a web server; install it with: pip install 'evomerge[serve]'"
 
@@ -74,9 +74,9 @@ def add(
     display: DisplayOption = "auto",
 ) -> None:
     """Let an expert join a finished campaign: score it, choose the winner again, save it."""
-    from evomerge import ensembles
+    from evomerge import api
 
-    change = ensembles.add(results, expert, name=name, task=task, metric=metric, display=display)
+    change = api.add(results, expert, name=name, task=task, metric=metric, display=display)
     _print_change(change, results)
 
 
@@ -86,12 +86,12 @@ def remove(
     display: DisplayOption = "auto",
 ) -> None:
     """Let an expert leave a finished campaign: choose the winner again without it, save it."""
-    from evomerge import ensembles
+    from evomerge import api
 
-    _print_change(ensembles.remove(results, expert, display=display), results)
+    _print_change(api.remove(results, expert, display=display), results)
 
 
-def _print_change(change: Change, results: Path) -> None:
+def _print_change(change: MembershipChange, results: Path) -> None:
     from evomerge.report.formats import table
     from evomerge.report.grid import Report
 

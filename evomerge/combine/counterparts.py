@@ -149,7 +149,7 @@ def counterpart_of(
     if not fitting:
         known = ", ".join(sorted({each for one in COUNTERPARTS for each in one.dense}))
         raise ModelError(
-            f"is a {dense} model, of which there is no class of mixtures; expected one of {known}",
+            f"is a {dense} model, which has no mixture class; expected one of {known}",
             file=model,
         )
     named = [one for one in fitting if name in (None, one.name)]

@@ -33,7 +33,7 @@ class MixedModel(nn.Module):
         generation_config: The first member's.
 
     Args:
-        members: Of one class and size, in evaluation mode; their layers are numbered anew.
+        members: Of one class and size, in evaluation mode; their layers are renumbered.
 
     Raises:
         MergeError: The class decides by a layer's number what it computes.

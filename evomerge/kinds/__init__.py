@@ -15,7 +15,7 @@ from evomerge.candidate import Arrays, Candidate, no_arrays
 from evomerge.config.faults import at_field
 from evomerge.errors import CampaignError, UserError, nearest
 from evomerge.kinds.ensemble import EnsembleKind
-from evomerge.kinds.kind import Builder, ItemPrompts, Kind, Part, SearchSpace
+from evomerge.kinds.kind import Assignment, Builder, ItemPrompts, Kind, SearchSpace
 from evomerge.kinds.merge import MergeKind
 from evomerge.kinds.mixture import MixtureKind
 from evomerge.kinds.stack import StackKind
@@ -115,10 +115,10 @@ def read(text: str, arrays: Arrays = no_arrays) -> Candidate:
 
 __all__ = [
     "KINDS",
+    "Assignment",
     "Builder",
     "ItemPrompts",
     "Kind",
-    "Part",
     "SearchSpace",
     "check_base",
     "check_space",

@@ -12,7 +12,7 @@ from evomerge import config
 from evomerge.candidate import Arrays, no_arrays
 from evomerge.candidate.ensemble import Ensemble
 from evomerge.errors import CampaignError, MergeError, nearest
-from evomerge.kinds.kind import Builder, ItemPrompts, Kind, Part
+from evomerge.kinds.kind import Assignment, Builder, ItemPrompts, Kind
 from evomerge.kinds.members import axes_of, members_of
 from evomerge.merge.methods import Parameter
 
@@ -119,11 +119,11 @@ class _Builder(Builder):
         found: Ensemble = self._router().fitted(candidate, known)
         return found
 
-    def parts(self, candidate: Ensemble, split: Split) -> Sequence[Part] | None:
+    def parts(self, candidate: Ensemble, split: Split) -> Sequence[Assignment] | None:
         if candidate.router is None:
             return None
         answering = self._router().answering(candidate, split)
-        return [Part(name, candidate.members[name], own) for name, own in answering.items()]
+        return [Assignment(name, candidate.members[name], own) for name, own in answering.items()]
 
     def route(self, candidate: Ensemble, prompts: Sequence[Sequence[int]]) -> None:
         self._router().read(candidate, prompts)

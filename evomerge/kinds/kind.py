@@ -106,7 +106,7 @@ class ItemPrompts(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class Assignment:
     """Items of a split that one member of a candidate answers.
 
     Attributes:
@@ -147,7 +147,7 @@ class Builder(Protocol):
         self,
         candidate: Any,  # noqa: ANN401 - of the builder's kind
         split: Split,
-    ) -> Sequence[Part] | None:
+    ) -> Sequence[Assignment] | None:
         """Return which member answers which items of a split, each item once; None: `build` answers all."""
         return None
 
@@ -193,7 +193,7 @@ class Kind(Protocol):
     Attributes:
         keys: What it takes of the campaign's `space`, besides `kind`.
         parameters: What it takes under `parameters`, besides those of merge methods.
-        own_form: What is saved is no checkpoint of a class that transformers has; its folder says how it is
+        own_form: What is saved is not a checkpoint of a class of transformers; its folder says how it is
             opened.
     """
 

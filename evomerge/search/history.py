@@ -6,8 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from evomerge.candidate import Candidate
-from evomerge.candidate.trial import Entry, Failure, FailureKind, Outcome, Race
+from evomerge.candidate.trial import Entry, Failure, FailureKind, Gradients, Outcome, Race
+from evomerge.kinds import SearchSpace
 from evomerge.objective import Objectives
 from evomerge.racing import completed
 from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
@@ -57,6 +60,19 @@ def copied(aims: Objectives, entry: Entry, answer: Outcome) -> Told:
     """Return an earlier trial's outcome as the answer to another of its candidate, at no cost."""
     told = checked(aims, entry, answer, None)
     return replace(told, outcome=replace(told.outcome, cost=answer.cost.copy()))
+
+
+def differentiated(
+    space: SearchSpace, params: Mapping[str, float], found: Gradients
+) -> tuple[dict[str, float] | None, str | None]:
+    """Return a loss's gradient by each dimension, or None and why there is none."""
+    if found.failure is not None:
+        return None, f"{found.failure.kind}: {found.failure.reason}"
+    gradients = space.gradient(params, found)
+    fine = (bool(np.isfinite(one).all()) for one in found.rows.values())
+    if all(map(math.isfinite, [found.loss, *gradients.values()])) and all(fine):
+        return gradients, None
+    return None, f"{FailureKind.NOT_FINITE}: the gradients are not finite"
 
 
 def recorded(store: Store) -> list[tuple[Recorded, bool]]:

@@ -11,13 +11,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from evomerge.candidate import Candidate
 from evomerge.candidate.tables import Array
 from evomerge.candidate.trial import (
     Entry,
-    FailureKind,
     GradientJob,
     Gradients,
     Job,
@@ -27,7 +24,7 @@ from evomerge.candidate.trial import (
 )
 from evomerge.kinds import SearchSpace
 from evomerge.objective import Objectives, Ranked, finalists, is_timed, loss_of, ranking
-from evomerge.search.history import Known, Told, checked, copied, recorded
+from evomerge.search.history import Known, Told, checked, copied, differentiated, recorded
 from evomerge.search.in_flight import InFlight
 from evomerge.search.incumbents import Incumbents
 from evomerge.search.members import Members
@@ -86,7 +83,6 @@ class Study:
         self._first, self._race = [dict(point) for point in first], race
         campaign = store.campaign
         self._targets = targets or {}
-        self._gold_shares = {goal.task: 0.5 for goal in campaign.objectives if goal.loss == "both"}
         self._metrics = {goal.task: (goal.metric,) for goal in campaign.objectives}
         self._sampler = sampler or open_sampler(
             campaign, space, aims, counts or {}, store.planned_trials
@@ -271,14 +267,8 @@ class Study:
         step = self._steps.get(job.name)
         if step is None:
             raise ValueError(f"{job.name} is not waiting for its gradients")
-        gradients: dict[str, float] | None = None
-        reason = None if found.failure is None else f"{found.failure.kind}: {found.failure.reason}"
+        gradients, reason = differentiated(self._space, step.params, found)
         trace = "" if found.failure is None else found.failure.trace
-        if reason is None:
-            gradients = self._space.gradient(step.params, found)
-            fine = (bool(np.isfinite(one).all()) for one in found.rows.values())
-            if not (all(map(math.isfinite, [found.loss, *gradients.values()])) and all(fine)):
-                gradients, reason = None, f"{FailureKind.NOT_FINITE}: the gradients are not finite"
         loss = None if gradients is None else found.loss
         cost = GRADIENT_COST * job.count
         with self._store.together():

@@ -17,7 +17,7 @@ from statistics import NormalDist
 from optuna.distributions import FloatDistribution
 
 from evomerge import config as campaign
-from evomerge.candidate import Coefficients, Merge, Stack, Step
+from evomerge.candidate import Coefficients, Merge, PathStep, Stack
 from evomerge.candidate.trial import Gradients
 from evomerge.space.baselines import BEST, Baseline, baselines, parent
 from evomerge.space.dimensions import Family
@@ -120,16 +120,16 @@ class StackSpace:
         passes = 1 + max(slot.turn for slot in self.slots)
         return Needs(whole_models=1 + passes * len(owners), best_merge=BEST in self.members)
 
-    def path(self, params: Mapping[str, float]) -> tuple[Step, ...]:
+    def path(self, params: Mapping[str, float]) -> tuple[PathStep, ...]:
         """Return the path of a point, which may have no layers."""
-        path: list[Step] = []
+        path: list[PathStep] = []
         for slot in self.slots:
             member = self._chosen(slot, params)
             if member is None:
                 continue
             for layer in range(*slot.layers):
                 follows = not path or path[-1][:2] == (member, layer - 1)
-                path.append(Step(member, layer, 1.0 if follows else self._scale(slot, params)))
+                path.append(PathStep(member, layer, 1.0 if follows else self._scale(slot, params)))
         return tuple(path)
 
     def candidate(

@@ -36,7 +36,7 @@ from evomerge.candidate.trial import (
 from evomerge.candidate.writing import WriteJob, Written
 from evomerge.errors import ModelError, TaskError
 from evomerge.inference import NotFinite
-from evomerge.kinds import Builder, Part, kind_of
+from evomerge.kinds import Assignment, Builder, kind_of
 from evomerge.kinds.kind import NumberTables
 from evomerge.merge.live import LiveModel
 from evomerge.merge.models import open_models
@@ -230,7 +230,7 @@ class _Resident:
                 module, job.split, job.metrics, blocks(job.race), **taught
             )
 
-    def _score_parts(self, parts: Sequence[Part], job: Job) -> Iterator[Scored]:
+    def _score_parts(self, parts: Sequence[Assignment], job: Job) -> Iterator[Scored]:
         """Score each member on its items; what is known of a member on the whole split is taken over."""
         members = [
             MemberPart(

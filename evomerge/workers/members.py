@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evomerge.candidate.trial import Job, TaskScores
-from evomerge.kinds import Part
+from evomerge.kinds import Assignment
 
 
-def routes_of(parts: Sequence[Part], members: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def routes_of(parts: Sequence[Assignment], members: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return task → of each item which of the members answers it, by position among them."""
     found: dict[str, dict[int, int]] = {}
     for part in parts:
@@ -38,7 +38,7 @@ def tokens_read(
     return found
 
 
-def known_scores(job: Job, part: Part) -> Mapping[str, TaskScores]:
+def known_scores(job: Job, part: Assignment) -> Mapping[str, TaskScores]:
     """Return the scores of the member that answers a part, of the tasks of which all metrics are known."""
     known = job.scored.get(part.member, {})
     return {

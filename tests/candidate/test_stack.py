@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.candidate import Coefficients, Merge, Size, Stack, Step, load_all, save
+from evomerge.candidate import Coefficients, Merge, PathStep, Size, Stack, load_all, save
 from evomerge.candidate.stack import is_parent
 
 PARENT = Merge("passthrough", ("/one",), dtype="float32")
@@ -17,13 +17,13 @@ OTHER = Merge("passthrough", ("/two",), dtype="float32")
 MIX = Merge("linear", ("/one", "/two"), fixed={"weight": 1.0}, dtype="float32")
 MEMBERS = {"one": PARENT, "two": OTHER, "mix": MIX}
 scales = st.one_of(st.just(1.0), st.floats(0.25, 4.0))
-steps = st.builds(Step, st.sampled_from(list(MEMBERS)), st.integers(0, 5), scales)
+steps = st.builds(PathStep, st.sampled_from(list(MEMBERS)), st.integers(0, 5), scales)
 paths = st.lists(steps, min_size=1, max_size=12).map(tuple)
 
 
-def stack(*path: Step | tuple) -> Stack:
+def stack(*path: PathStep | tuple) -> Stack:
     used = dict.fromkeys(step[0] for step in path)
-    return Stack("/base", {name: MEMBERS[name] for name in used}, tuple(Step(*s) for s in path))
+    return Stack("/base", {name: MEMBERS[name] for name in used}, tuple(PathStep(*s) for s in path))
 
 
 @given(paths)
@@ -103,7 +103,7 @@ def test_models_are_the_base_and_those_of_the_members():
 def test_coefficients_of_its_members_come_along(tmp_path):
     table = Coefficients({"x": np.ones((2, 1), dtype=np.float32)})
     mix = Merge("linear", ("/one", "/two"), fixed={"weight": 1.0}, coefficients=table)
-    made = Stack("/base", {"mix": mix}, (Step("mix", 0),))
+    made = Stack("/base", {"mix": mix}, (PathStep("mix", 0),))
     assert made.arrays() == {table.digest: table.content}
     save(made.recipe(), tmp_path / "recipe.yaml", made.merges())
     assert (tmp_path / "mix.coefficients.safetensors").read_bytes() == table.content

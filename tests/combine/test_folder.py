@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import evomerge
 from evomerge.candidate import Merge, Vocabulary
 from evomerge.candidate.ensemble import Ensemble, Mix, Router
-from evomerge.combine.commands import commands
 from evomerge.combine.folder import open_candidate, save_ensemble
 from evomerge.combine.loaded import LoadedEnsemble, load
 from evomerge.combine.mixed import MixedMembers
@@ -38,14 +37,6 @@ tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True, p
 inputs = tokenizer(json.loads(sys.argv[2]), return_tensors="pt", padding=True)
 print(json.dumps(model.generate(**inputs, max_new_tokens=6, do_sample=False).tolist()))
 """
-
-
-@pytest.fixture(scope="module")
-def made(llama_family: Family, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ensemble, Path]:
-    folder = tmp_path_factory.mktemp("crew")
-    found = crew(llama_family, folder)
-    save_ensemble(found, folder / "best")
-    return found, folder / "best"
 
 
 @pytest.fixture(scope="module")
@@ -345,34 +336,6 @@ def test_what_has_learnt_nothing_is_not_saved(llama_family: Family, tmp_path: Pa
     with pytest.raises(MergeError, match="learnt nothing"):
         save_ensemble(unfitted, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_base_and_its_adapters_are_one_server() -> None:
-    base = {"id": "org/base", "revision": "c0ffee"}
-    combiner = {
-        "base": base,
-        "members": [
-            {"name": "base", **base},
-            {"name": "a b", **base, "adapter": "members/a_b", "rank": 4},
-            {"name": "c", **base, "adapter": "members/c", "rank": 33},
-        ],
-        "router": {},
-    }
-    assert commands(combiner) == [
-        "vllm serve org/base --served-model-name base --enable-lora --max-loras 2 --max-lora-rank 64 "
-        "--lora-modules 'a b=members/a_b' c=members/c",
-        "evomerge serve . --upstream http://127.0.0.1:8000",
-    ]
-
-
-def test_other_members_have_servers_of_their_own(made: tuple[Ensemble, Path]) -> None:
-    combiner = json.loads((made[1] / "combiner.json").read_text())
-    lines = commands(combiner)
-    assert [line.split()[0] for line in lines] == ["vllm"] * 4 + ["evomerge"]
-    assert "--lora-modules lora=members/lora second=members/second" in lines[0]
-    assert [line.rpartition("--port ")[2] for line in lines[1:4]] == ["8001", "8002", "8003"]
-    assert "--upstream head=http://127.0.0.1:8002" in lines[-1]
-    assert "--upstream http://127.0.0.1:8000" in lines[-1]
 
 
 def test_the_tokenizer_is_there(made: tuple[Ensemble, Path]) -> None:

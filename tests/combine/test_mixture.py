@@ -289,7 +289,7 @@ _GEMMA = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, "h
                     vocab_size=259, num_attention_heads=4, num_key_value_heads=2, **_GEMMA
                 ),
             ),
-            "is a gemma2 model, of which there is no class of mixtures; expected one of llama, mistral, "
+            "is a gemma2 model, which has no mixture class; expected one of llama, mistral, "
             "qwen2, qwen3",
         ),
         (
@@ -303,7 +303,7 @@ _GEMMA = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, "h
                     intermediate_size=48,
                 ),
             ),
-            "is a gpt_neox model, of which there is no class of mixtures",
+            "is a gpt_neox model, which has no mixture class",
         ),
         (model_of("llama", attention_bias=True), "its config has attention_bias"),
         (model_of("llama", mlp_bias=True), "its config has mlp_bias"),

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from evomerge import api
-from evomerge.candidate import Merge, Stack, Step
+from evomerge.candidate import Merge, PathStep, Stack
 from evomerge.combine.stack import SCALABLE, StackBuilder, content_of, save_stack, scale_fault
 from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.content import content
@@ -38,7 +38,9 @@ def stack_of(family, *steps: tuple[str, int] | tuple[str, int, float]) -> Stack:
     mix = Merge("task_arithmetic", (one, two), base, fixed={"weight": 0.4}, dtype="float32")
     known = {"base": parent(base), "one": parent(one), "two": parent(two), "mix": mix}
     used = dict.fromkeys(name for name, *_ in steps)
-    return Stack(base, {name: known[name] for name in used}, tuple(Step(*step) for step in steps))
+    return Stack(
+        base, {name: known[name] for name in used}, tuple(PathStep(*step) for step in steps)
+    )
 
 
 def built(stack: Stack, dtype: str = "float32") -> nn.Module:
@@ -176,7 +178,11 @@ def test_a_member_may_be_the_base_with_an_adapter(llama_family, tmp_path):
     model.save_pretrained(tmp_path / "lora")
     model.merge_and_unload().save_pretrained(tmp_path / "merged")
     stacks = [
-        Stack(base, {"one": parent(name), "base": parent(base)}, (Step("one", 0), Step("base", 2)))
+        Stack(
+            base,
+            {"one": parent(name), "base": parent(base)},
+            (PathStep("one", 0), PathStep("base", 2)),
+        )
         for name in (f"{base}+{tmp_path / 'lora'}", str(tmp_path / "merged"))
     ]
     save_stack(stacks[0], tmp_path / "out")
@@ -298,7 +304,7 @@ def test_content_tells_models_not_how_they_are_written(llama_family):
     assert content_of(mixed, known) == content(mixed.members["mix"], known)
     again = Stack(swapped.base, dict(reversed(swapped.members.items())), swapped.path)
     assert content_of(swapped, known) == content_of(again, known)
-    scaled = Stack(swapped.base, swapped.members, (*swapped.path[:3], Step("one", 3, 0.5)))
+    scaled = Stack(swapped.base, swapped.members, (*swapped.path[:3], PathStep("one", 3, 0.5)))
     found = [content_of(one, known) for one in (whole, mixed, swapped, scaled)]
     found += [content_of(stack_of(llama_family, *HYBRID), known)]
     assert len(set(found)) == 5

@@ -16,7 +16,7 @@ from optuna.distributions import FloatDistribution
 
 from evomerge.candidate import Candidate, Coefficients, Merge, no_arrays
 from evomerge.errors import MergeError
-from evomerge.kinds import Builder, Kind, Part, SearchSpace
+from evomerge.kinds import Assignment, Builder, Kind, SearchSpace
 from evomerge.space import Baseline, Family, Needs
 from evomerge.space.baselines import baselines
 
@@ -90,14 +90,14 @@ class PairBuilder(Builder):
         }
         return replace(candidate, means=Coefficients(table))
 
-    def parts(self, candidate: Pair, split: Any) -> list[Part]:
+    def parts(self, candidate: Pair, split: Any) -> list[Assignment]:
         assert candidate.means is not None
         names, found = list(candidate.members), []
         for task, prompts in self._prompts.tokens(split).items():
             best = int(candidate.means.tables[task].argmax())
             for even, member in ((True, names[best]), (False, names[0])):
                 own = tuple(n for n, each in enumerate(prompts) if (len(each) % 2 == 0) == even)
-                found.append(Part(member, candidate.members[member], {task: own}))
+                found.append(Assignment(member, candidate.members[member], {task: own}))
         return found
 
 

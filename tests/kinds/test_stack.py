@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import evomerge
 from evomerge import yaml_file
-from evomerge.candidate import Merge, Stack, Step
+from evomerge.candidate import Merge, PathStep, Stack
 from evomerge.candidate.trial import FailureKind
 from evomerge.config import Campaign, SpaceSettings
 from evomerge.errors import CampaignError, RecipeError
@@ -66,7 +66,7 @@ def test_every_parents_own_path_is_a_point_and_comes_first(order, repeats, layer
     )
     paths = [searched.path(point) for point in searched.first()]
     assert paths == [
-        tuple(Step(name, layer) for layer in range(4)) for name in ("base", "one", "two")
+        tuple(PathStep(name, layer) for layer in range(4)) for name in ("base", "one", "two")
     ]
     known = {row.name: row.params for row in searched.baselines()}
     assert [known[name] for name in ("base", "one", "two")] == list(searched.first())

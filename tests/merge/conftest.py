@@ -17,10 +17,12 @@ from evomerge.candidate import Conditional, Recipe, Slice, Source, dumps
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.engine import merged_tensors
 from evomerge.merge.family import check_family
+from tests.merge.vocabularies import models
 
 FAMILIES = ("llama_family", "qwen2_family")
 COMPONENTS = ("self_attn", "mlp", None)
 Tensors = dict[str, torch.Tensor]
+__all__ = ["models"]
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,14 +11,10 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
-from evomerge.api import merge
-from evomerge.candidate import Recipe, Slice, Source, Stack, Step, Vocabulary
-from evomerge.combine.stack import StackBuilder, save_stack
+from evomerge.candidate import Recipe, Slice, Source, Vocabulary
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.engine import merged_tensors
@@ -28,81 +22,10 @@ from evomerge.merge.live import LiveModel
 from evomerge.merge.resident import Memory
 from evomerge.merge.saving import save
 from evomerge.merge.vocabulary import OutputVocabulary
-from evomerge.space import Family
-from evomerge.space.baselines import parent
+from tests.merge.vocabularies import arithmetic, sources, tokenizer, write
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-WORDS = 40
 VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")
-
-
-def tokenizer(added: Mapping[int, str], words: int = WORDS) -> PreTrainedTokenizerFast:
-    """A tokenizer of whole words, with more tokens from `words` on."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    known = ["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(words - 3))]
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    )
-    for number in sorted(added):
-        fast.add_special_tokens({"additional_special_tokens": [added[number]]}, False)
-        assert fast.get_vocab()[added[number]] == number
-    return fast
-
-
-def write(folder: Path, tokens: PreTrainedTokenizerFast, rows: int, seed: int, tie: bool) -> str:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=rows,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=tie,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokens.save_pretrained(folder)
-    return str(folder)
-
-
-MODELS = {
-    "base": ({40: "<|sys|>"}, 48),
-    "chat": ({40: "<|sys|>", 41: "<|im_start|>", 42: "<|im_end|>", 43: "<tool>"}, 48),
-    "pad": ({40: "<pad>", 41: "<tool>", 42: "<|sys|>"}, 50),  # the same tokens under other numbers
-    "short": ({}, 40),
-}
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
-def models(request, tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("models")
-    return {
-        name: write(folder / name, tokenizer(added), rows, seed, request.param)
-        for seed, (name, (added, rows)) in enumerate(MODELS.items())
-    }
-
-
-def sources(models: Mapping[str, str], *names: str) -> tuple[Source, ...]:
-    return tuple(
-        Source(models[name], None, {"weight": 0.3 + 0.2 * i}) for i, name in enumerate(names)
-    )
-
-
-def arithmetic(known: Mapping[str, str], vocabulary: Vocabulary, **changes: object) -> Recipe:
-    recipe = Recipe(
-        method="task_arithmetic",
-        models=sources(known, "chat", "pad"),
-        base_model=known["base"],
-        dtype="float32",
-        vocabulary=vocabulary,
-    )
-    return replace(recipe, **changes)
 
 
 def override(models: Mapping[str, str], force: bool) -> dict[str, object]:
@@ -218,40 +141,6 @@ def test_the_live_model_is_the_saved_one(case, models, tmp_path):
             == AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
         )
         assert live.module.config.vocab_size == len(saved["lm_head.weight"])
-
-
-def test_a_stack_has_the_vocabulary_of_its_members(models, tmp_path):
-    experts = {name: models[name] for name in ("chat", "pad")}
-    union = Vocabulary("union")
-    family = Family(models["base"], experts, 2, "float32", union)
-    members = {name: parent(family, model) for name, model in experts.items()}
-    path = (Step("chat", 0), Step("pad", 1), Step("pad", 1, 0.7))
-    stack = Stack(models["base"], members, path)
-    save_stack(stack, tmp_path / "out")
-    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
-    live = LiveModel(stack.model_names(), dtype="float32", vocabulary=union)
-    built = StackBuilder(live).build(stack)
-    for name, tensor in saved.items():
-        assert torch.equal(built.state_dict()[name], tensor), name
-    tokens = AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
-    assert tokens == live.tokenizer.get_vocab()
-    merge(tmp_path / "out" / "recipe.yaml", tmp_path / "again")
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again").state_dict()
-    assert all(torch.equal(again[name], tensor) for name, tensor in saved.items())
-    assert AutoTokenizer.from_pretrained(tmp_path / "again").get_vocab() == tokens
-
-
-def test_merges_of_unlike_vocabularies_are_no_stack(models, tmp_path):
-    made = {
-        name: arithmetic(models, Vocabulary(source))
-        for name, source in {"one": "union", "two": "base"}.items()
-    }
-    slices = tuple(Slice((Source(name, (0, 1)),)) for name in made)
-    with pytest.raises(RecipeError, match="one, two choose unlike tokenizers"):
-        save(Recipe("passthrough", slices=slices), tmp_path / "out", merges=made)
-    again = Recipe("passthrough", slices=slices, vocabulary=Vocabulary("base"))
-    with pytest.raises(RecipeError, match="a tokenizer is chosen in each of the merges"):
-        save(again, tmp_path / "out", merges={"one": made["one"], "two": made["one"]})
 
 
 def test_recipes_of_one_live_model_do_not_share_what_is_filled_up_differently(models, tmp_path):

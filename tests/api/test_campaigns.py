@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import evomerge
-from evomerge import api
+from evomerge.api import campaigns
 from evomerge.cli import run_command
 from evomerge.errors import CampaignError, ResultsError, UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FUNCTIONS = ("check", "compare", "merge", "open", "report", "resume", "score", "search")
 TEXT = f"""\
 name: small
@@ -67,7 +67,7 @@ def test_a_finished_campaign_is_only_read(result, monkeypatch, capsys):
     def refuse(*_args, **_kwargs):
         raise AssertionError("a pool")
 
-    monkeypatch.setattr(api, "started_workers", refuse)
+    monkeypatch.setattr(campaigns, "started_workers", refuse)
     monkeypatch.setattr("evomerge.run.preflight", refuse)
     assert evomerge.resume(result.folder).best == result.best
     assert run_command(["resume", str(result.folder)]) == 0
@@ -124,7 +124,7 @@ def test_wrong_input_is_told_from_python_too(result, file, tmp_path):
 
 
 def test_a_campaign_without_a_winner_is_a_partial_result(file, tmp_path):
-    class Impatient(evomerge.api.Display):
+    class Impatient(evomerge.progress.Display):
         def show(self, progress):
             if progress.stage == "search" and progress.done == 1:
                 raise KeyboardInterrupt
@@ -146,11 +146,11 @@ def test_the_package_shows_its_functions_with_signatures_and_help():
     for name in FUNCTIONS:
         function = getattr(evomerge, name)
         signature = inspect.signature(function)
-        assert signature == inspect.signature(getattr(api, name))
+        assert signature == inspect.signature(getattr(campaigns, name))
         assert signature.parameters
         assert not any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
         shown = pydoc.plain(pydoc.render_doc(function))
-        assert inspect.getdoc(getattr(api, name)).splitlines()[0] in shown
+        assert inspect.getdoc(getattr(campaigns, name)).splitlines()[0] in shown
         assert next(iter(signature.parameters)) in shown
 
 

@@ -1,4 +1,4 @@
-"""The Python API: one function for each command, which takes and returns what Python has.
+"""Campaigns, models and reports: search, resume, check, merge, score, report, compare, open.
 
 Light: a wrong campaign file is answered before any heavy library is imported, and while those are,
 workers start.

@@ -1,4 +1,4 @@
-"""The Python API of ensembles: open one, let an expert join or leave. Light, as `api` is."""
+"""Open a saved ensemble; let an expert join or leave a campaign. Light, as `campaigns` is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evomerge.workers.imports import import_quickly
 
 if TYPE_CHECKING:
     from evomerge.combine.loaded import LoadedEnsemble
-    from evomerge.membership import Change
+    from evomerge.membership import MembershipChange
 
 
 def add(
@@ -21,7 +21,7 @@ def add(
     task: str | None = None,
     metric: str | None = None,
     display: Display | Style = "none",
-) -> Change:
+) -> MembershipChange:
     """Let an expert join a finished campaign: score it, choose the winner again, save it.
 
     Args:
@@ -39,13 +39,15 @@ def add(
         UserError: The folder holds no finished campaign, the expert does not fit, or the task is unknown.
     """
     with shown_by(display) as shown:
-        change: Change = import_quickly("evomerge.membership").add(
+        change: MembershipChange = import_quickly("evomerge.membership").add(
             Path(folder), expert, name=name, task=task, metric=metric, display=shown
         )
     return change
 
 
-def remove(folder: str | Path, expert: str, *, display: Display | Style = "none") -> Change:
+def remove(
+    folder: str | Path, expert: str, *, display: Display | Style = "none"
+) -> MembershipChange:
     """Let an expert leave a finished campaign: choose the winner again without it, save it.
 
     Args:
@@ -60,7 +62,7 @@ def remove(folder: str | Path, expert: str, *, display: Display | Style = "none"
         UserError: The folder holds no finished campaign, or the expert is none of it, or the last.
     """
     with shown_by(display) as shown:
-        change: Change = import_quickly("evomerge.membership").remove(
+        change: MembershipChange = import_quickly("evomerge.membership").remove(
             Path(folder), expert, display=shown
         )
     return change

@@ -1,0 +1,18 @@
+"""The Python API: one function for each command, which takes and returns what Python has."""
+
+from evomerge.api.campaigns import check, compare, merge, open, report, resume, score, search
+from evomerge.api.ensembles import add, load, remove
+
+__all__ = [
+    "add",
+    "check",
+    "compare",
+    "load",
+    "merge",
+    "open",
+    "remove",
+    "report",
+    "resume",
+    "score",
+    "search",
+]

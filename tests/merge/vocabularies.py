@@ -1,0 +1,84 @@
+"""Tiny models of unlike vocabularies, and recipes over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from evomerge.candidate import Recipe, Source, Vocabulary
+
+WORDS = 40
+
+
+def tokenizer(added: Mapping[int, str], words: int = WORDS) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words, with more tokens from `words` on."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    known = ["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(words - 3))]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    for number in sorted(added):
+        fast.add_special_tokens({"additional_special_tokens": [added[number]]}, False)
+        assert fast.get_vocab()[added[number]] == number
+    return fast
+
+
+def write(folder: Path, tokens: PreTrainedTokenizerFast, rows: int, seed: int, tie: bool) -> str:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=rows,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=tie,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return str(folder)
+
+
+MODELS = {
+    "base": ({40: "<|sys|>"}, 48),
+    "chat": ({40: "<|sys|>", 41: "<|im_start|>", 42: "<|im_end|>", 43: "<tool>"}, 48),
+    "pad": ({40: "<pad>", 41: "<tool>", 42: "<|sys|>"}, 50),  # the same tokens under other numbers
+    "short": ({}, 40),
+}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def models(request, tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        name: write(folder / name, tokenizer(added), rows, seed, request.param)
+        for seed, (name, (added, rows)) in enumerate(MODELS.items())
+    }
+
+
+def sources(models: Mapping[str, str], *names: str) -> tuple[Source, ...]:
+    return tuple(
+        Source(models[name], None, {"weight": 0.3 + 0.2 * i}) for i, name in enumerate(names)
+    )
+
+
+def arithmetic(known: Mapping[str, str], vocabulary: Vocabulary, **changes: object) -> Recipe:
+    recipe = Recipe(
+        method="task_arithmetic",
+        models=sources(known, "chat", "pad"),
+        base_model=known["base"],
+        dtype="float32",
+        vocabulary=vocabulary,
+    )
+    return replace(recipe, **changes)
