@@ -24,7 +24,7 @@ from evomerge.run import save_winner, setup_of, write_reports
 from evomerge.search.bench import Bench
 from evomerge.search.reselection import Reselection
 from evomerge.space.baselines import BASE, BEST
-from evomerge.store import TASKS, Store
+from evomerge.store import TASKS, Store, keep_texts
 from evomerge.workers import open_pool
 
 ROSTER = "roster"
@@ -214,6 +214,8 @@ def _changed(
         pool.close(force=True)
     with store.together():
         roster.keep(store)
+        for split in ready.items.splits:
+            keep_texts(store.arrays, split, ready.items.texts(split))
         store.finish(False)  # a process that is killed from here on leaves the rest to `resume`
         store.choose(after, f"the best of {len(found)} on the select items, {reselection.what}")
     board = leaderboard(store)

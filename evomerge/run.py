@@ -36,7 +36,7 @@ from evomerge.search.selection import choose_winner, compared_baselines, pick_fi
 from evomerge.search.study import Study
 from evomerge.search.teachers import teacher_jobs
 from evomerge.space import Baseline
-from evomerge.store import TASKS, Store, refuse_existing
+from evomerge.store import TASKS, Store, keep_texts, refuse_existing
 from evomerge.workers import Pool, Started, WorkerSetup, open_pool
 from evomerge.workers.imports import import_quickly
 
@@ -89,6 +89,8 @@ def search(
                 tasks=answers,
             )
         )
+        for split in ready.items.splits:
+            keep_texts(store.arrays, split, ready.items.texts(split))
         return _run(store, ready, pool, display)
 
 

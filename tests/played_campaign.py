@@ -13,9 +13,9 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from evomerge.candidate import Merge
+from evomerge.candidate.cost import Cost
 from evomerge.candidate.trial import (
     SPLITS,
-    Cost,
     Entry,
     Estimate,
     Failure,

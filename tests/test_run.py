@@ -16,7 +16,7 @@ from evomerge.errors import CampaignStopped, ResultsError
 from evomerge.progress import NoDisplay
 from evomerge.search.samplers.descent import CHECKPOINTS
 from evomerge.single import score_on_campaign
-from evomerge.store import Store
+from evomerge.store import Store, read_texts
 from tests.small_campaign import TEXT, changed
 
 
@@ -68,6 +68,28 @@ def test_the_leaderboard_has_parents_baselines_and_a_winner_on_holdout(result):
     tasks = scored[-1]["splits"]["holdout"]["tasks"]
     assert {"exact_match", "gold_loglikelihood"} <= set(tasks["zoo_facts"])
     assert tasks["zoo_facts"]["exact_match"]["n"] == 16
+
+
+def test_what_items_ask_and_models_answered_is_kept(result):
+    with Store.open(result.folder, write=False) as store:
+        texts = read_texts(store.arrays, "holdout")
+        rows = {
+            one.key: one.outcome.scores for one in store.evaluations() if one.split == "holdout"
+        }
+        trials = [one.outcome.scores for one in store.trials()]
+        steps = store.gradient_steps()
+        began = [one.outcome.cost.began for one in store.trials()]
+    for scores in rows.values():
+        for task, each in scores.items():
+            right = [
+                answer.strip() == gold.strip()
+                for answer, (_, gold) in zip(each.answers, texts[task], strict=True)
+            ]
+            assert right == [value == 1 for value in each.metrics["exact_match"]]
+    assert any(text.prompt for text in texts["zoo_facts"])
+    assert not any(each.answers for scores in trials for each in scores.values())
+    assert began == sorted(began)
+    assert all(step.worker and step.cost.began for step in steps)
 
 
 def test_the_saved_model_scores_what_the_leaderboard_says(result):

@@ -27,15 +27,8 @@ from statistics import median
 
 import numpy as np
 
-from evomerge.candidate.trial import (
-    Cost,
-    Entry,
-    Estimate,
-    GradientJob,
-    Gradients,
-    Outcome,
-    TaskScores,
-)
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Entry, Estimate, GradientJob, Gradients, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.merge.methods import METHODS
 from evomerge.objective import Objectives, References

@@ -9,13 +9,14 @@ pickles small: candidates and numbers, never tensors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
 
 from evomerge.candidate import Candidate
+from evomerge.candidate.cost import Cost
 from evomerge.candidate.merge import Own
 from evomerge.candidate.tables import Array
 from evomerge.candidate.timing import Timing
@@ -145,6 +146,7 @@ class Job:
             searched metric, signed so that more is better; for what a candidate learns.
         scored: Member of the candidate → task → its scores on the split, so that nothing is scored twice.
         timed: Whether it is timed beside the base, too.
+        answers: Whether its answers are wanted, too.
 
     Raises:
         ValueError: A race on another split.
@@ -158,6 +160,7 @@ class Job:
     known: Mapping[str, Values] = field(default_factory=dict)
     scored: Mapping[str, Mapping[str, TaskScores]] = field(default_factory=dict)
     timed: bool = False
+    answers: bool = False
 
     def __post_init__(self) -> None:
         if self.race is not None and self.split != "search":
@@ -188,12 +191,20 @@ class TaskScores:
             lm-eval hands to its aggregation.
         values: Metric → aggregate over `items`.
         truncated: How many items were longer than the model's context and were cut as lm-eval cuts.
+        answers: What it wrote on each item, before any filter, or the choice that it finds likeliest; empty
+            where that is not asked for.
     """
 
     items: tuple[str, ...]
     metrics: Mapping[str, tuple[Any, ...]]
     values: Mapping[str, Estimate]
     truncated: int = 0
+    answers: tuple[str, ...] = field(default=(), compare=False)
+
+
+def without_answers(scores: Mapping[str, TaskScores]) -> dict[str, TaskScores]:
+    """Return scores by task as they are apart from the answers."""
+    return {task: replace(one, answers=()) for task, one in scores.items()}
 
 
 class FailureKind(StrEnum):
@@ -220,42 +231,6 @@ class Failure:
     kind: FailureKind
     reason: str
     trace: str = field(default="", compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What an evaluation took.
-
-    Attributes:
-        merge_seconds: Writing the weights into the live model.
-        score_seconds: Scoring, forward passes and metrics.
-        items: Items scored.
-        generated_tokens: Tokens that were generated (0 where nothing is).
-        copied_tokens: Generated tokens an item of the outcome that this is a copy of, which cost nothing.
-    """
-
-    merge_seconds: float = 0.0
-    score_seconds: float = 0.0
-    items: int = 0
-    generated_tokens: int = 0
-    copied_tokens: float = 0.0
-
-    @property
-    def tokens_per_item(self) -> float:
-        """Generated tokens an item; 0 where no item was scored."""
-        return self.generated_tokens / self.items if self.items else self.copied_tokens
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.merge_seconds + other.merge_seconds,
-            self.score_seconds + other.score_seconds,
-            self.items + other.items,
-            self.generated_tokens + other.generated_tokens,
-        )
-
-    def copy(self) -> Cost:
-        """Return what a copy of the outcome costs."""
-        return Cost(copied_tokens=self.tokens_per_item)
 
 
 @dataclass(frozen=True)

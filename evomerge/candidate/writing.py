@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from evomerge.candidate.candidate import Candidate
-from evomerge.candidate.trial import Cost, Failure
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Failure
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from evomerge.candidate.cost import Cost
 from evomerge.candidate.timing import Timing
-from evomerge.candidate.trial import SPLITS, Cost, Outcome, Split, row_key
+from evomerge.candidate.trial import SPLITS, Outcome, Split, row_key
 from evomerge.config import ITEMSIZES
 from evomerge.config.model_names import by_part
 from evomerge.objective import Objectives, tuned_lambda

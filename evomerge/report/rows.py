@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from evomerge.candidate import Candidate
-from evomerge.candidate.trial import Cost, Outcome, Split
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Outcome, Split
 from evomerge.objective import feasible
 from evomerge.report.scores import SplitScores, Value
 from evomerge.report.serving import Serving
 from evomerge.report.summary import Goal
 
 Kind = Literal["base", "expert", "baseline", "finalist", "winner"]
+_OF_ONE_EVALUATION = ("copied_tokens", "began")
 KINDS: tuple[Kind, ...] = ("base", "expert", "baseline", "finalist", "winner")
 
 
@@ -74,7 +76,7 @@ class Row:
             "trial": self.trial,
             "recipe": self.recipe.file(),
             "splits": {split: _scores_to_json(scores) for split, scores in self.splits.items()},
-            "cost": {k: v for k, v in asdict(self.cost).items() if k != "copied_tokens"},
+            "cost": {k: v for k, v in asdict(self.cost).items() if k not in _OF_ONE_EVALUATION},
             "serving": None if self.serving is None else asdict(self.serving),
         }
         return data if self.front is None else {**data, "front": self.front}

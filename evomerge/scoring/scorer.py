@@ -315,4 +315,4 @@ def _take(leaves: Sequence[LeafValues], positions: Sequence[int], known: TaskSco
                 name: [each[first + position] for position in own]
                 for name, each in known.metrics.items()
             }
-            values.take(own, found)
+            values.take(own, found, [known.answers[position] for position in own if known.answers])

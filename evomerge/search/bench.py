@@ -71,7 +71,7 @@ class Bench:
         metrics, told = self.wanted(split)
         pace = Pace(self.display, stage, len(missing))
         jobs = [
-            Job(one, split, metrics, targets=told, timed=self._is_timed(one, split))
+            Job(one, split, metrics, targets=told, timed=self._is_timed(one, split), answers=True)
             for one in missing
         ]
         over = [bool(job.entry.candidate.scored_members) for job in jobs]

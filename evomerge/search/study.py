@@ -268,12 +268,11 @@ class Study:
         if step is None:
             raise ValueError(f"{job.name} is not waiting for its gradients")
         gradients, reason = differentiated(self._space, step.params, found)
-        trace = "" if found.failure is None else found.failure.trace
         loss = None if gradients is None else found.loss
         cost = GRADIENT_COST * job.count
         with self._store.together():
             self._store.gradient_told(
-                step.descent, step.number, loss, gradients or {}, reason, cost, trace
+                step.descent, step.number, loss, gradients or {}, reason, cost, found
             )
             self._take_gradients(step, gradients, reason, cost, found.rows or None)
             state = self._sampler.state(step.descent) if step.rows else None

@@ -9,14 +9,18 @@ from evomerge.store.records import (
     Winner,
 )
 from evomerge.store.store import Store
+from evomerge.store.texts import ItemText, keep_texts, read_texts
 
 __all__ = [
     "TASKS",
     "Evaluation",
+    "ItemText",
     "Store",
     "StoredBaseline",
     "StoredGradient",
     "StoredTrial",
     "Winner",
+    "keep_texts",
+    "read_texts",
     "refuse_existing",
 ]

@@ -10,16 +10,9 @@ from typing import Any
 import numpy as np
 
 from evomerge.candidate import Arrays, no_arrays
+from evomerge.candidate.cost import Cost
 from evomerge.candidate.timing import Timing
-from evomerge.candidate.trial import (
-    Cost,
-    Estimate,
-    Failure,
-    FailureKind,
-    Outcome,
-    Pruned,
-    TaskScores,
-)
+from evomerge.candidate.trial import Estimate, Failure, FailureKind, Outcome, Pruned, TaskScores
 from evomerge.errors import ResultsError
 from evomerge.kinds import read
 
@@ -44,6 +37,7 @@ def outcome_to_json(outcome: Outcome, ids: Ids) -> dict[str, Any]:
             "values": {name: [each.value, each.stderr] for name, each in one.values.items()},
             "truncated": one.truncated,
         }
+        | ({"answers": one.answers} if one.answers else {})
         for task, one in outcome.scores.items()
     }
     found = {
@@ -68,6 +62,7 @@ def outcome_from_json(data: Mapping[str, Any], ids: Ids, arrays: Arrays = no_arr
             {name: _values_from_json(values) for name, values in one["metrics"].items()},
             {name: Estimate(*each) for name, each in one["values"].items()},
             one["truncated"],
+            tuple(one.get("answers", ())),
         )
         for task, one in data["scores"].items()
     }

@@ -19,7 +19,7 @@ from evomerge.errors import ResultsError
 from evomerge.store.database import connect, connect_to_read, damaged, trouble
 from evomerge.store.folder import BACKUP
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Of the table and its contents, in SQLite's `user_version`. A database of another version is refused."""
 
 TABLE = "evomerge_events"

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from evomerge.candidate import Arrays, Candidate, no_arrays
+from evomerge.candidate.cost import Cost
 from evomerge.candidate.trial import Entry, Outcome, Split, row_name
 from evomerge.kinds import read
 from evomerge.store.encoding import Ids, outcome_from_json
@@ -104,9 +105,11 @@ class StoredGradient:
         loss: None as long as it is only asked, and after a failure.
         gradients: Dimension → gradient; empty while the loss is missing.
         failure: Why the loss is missing.
-        cost_items: Items that it cost.
+        cost_items: Items that it cost, by which the budget counts.
         asked_seq: Place in the order of all events.
         told_seq: Place of its loss; None as long as it is only asked.
+        cost: What it took.
+        worker: Who did it.
         failure_trace: The traceback behind a failure; empty where there is none.
     """
 
@@ -120,6 +123,8 @@ class StoredGradient:
     cost_items: int = 0
     asked_seq: int = 0
     told_seq: int | None = None
+    cost: Cost = field(default_factory=Cost)
+    worker: str = ""
     failure_trace: str = field(default="", compare=False, repr=False)
 
 
@@ -208,6 +213,7 @@ def read_steps(log: EventLog) -> tuple[StoredGradient, ...]:
                 content["descent"], content["step"], items, content["params"], asked_seq=seq
             )
         else:
+            content["cost"] = Cost(**content["cost"])
             found[key] = replace(found[key], **content, told_seq=seq)
     return tuple(found.values())
 

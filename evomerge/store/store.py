@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from evomerge.candidate import Candidate
-from evomerge.candidate.trial import Entry, Job, Outcome, Split
+from evomerge.candidate.trial import Entry, Gradients, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store import folder as folders
@@ -250,13 +251,12 @@ class Store:
         gradients: Mapping[str, float],
         failure: str | None = None,
         cost_items: int = 0,
-        trace: str = "",
+        found: Gradients = Gradients(),  # noqa: B008 - frozen
     ) -> None:
-        """Record what came of a step, as in `StoredGradient`; one transaction.
+        """Record what came of a step, as in `StoredGradient`, `found` as it was; one transaction.
 
         Raises:
-            ValueError: The step was not asked, or was told already; or the loss is not a finite number,
-                which is a failure.
+            ValueError: The step was not asked, or was told already; or the loss is not finite: a failure.
         """
         if loss is not None and not math.isfinite(loss):
             raise ValueError(f"a loss of {loss} is not finite: tell a failure")
@@ -268,7 +268,9 @@ class Store:
                 "gradients": dict(gradients),
                 "failure": failure,
                 "cost_items": cost_items,
-                "failure_trace": trace,
+                "failure_trace": "" if found.failure is None else found.failure.trace,
+                "cost": asdict(found.cost),
+                "worker": found.worker,
             }
             self._log.append("gradient told", content, key)
 

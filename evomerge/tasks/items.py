@@ -63,6 +63,14 @@ class Items:
             raise TaskError(f'no items of task "{task}" for {split}; there are: {have}')
         return self._chosen[task, split]
 
+    def texts(self, split: Split) -> dict[str, list[tuple[str, str]]]:
+        """Return task → of each of its items, in the order of `ids`, prompt and gold answer, or ""."""
+        return {
+            task: [text for leaf in leaves for text in leaf.texts()]
+            for (task, part), leaves in self._chosen.items()
+            if part == split
+        }
+
     def loaded(self, task: str) -> Task | Group:
         """Return lm-eval's task or group behind a requested name."""
         return self._loaded[task]

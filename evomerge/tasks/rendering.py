@@ -50,11 +50,8 @@ class Leaf:
     @property
     def gold_texts(self) -> tuple[str, ...]:
         """The texts of the gold answers, of each document that has one its first."""
-        return tuple(
-            requests[gold.choices[0]].args[-1] if gold.text is None else gold.text[1]
-            for gold, requests in zip(self.golds, self.requests, strict=True)
-            if gold is not None
-        )
+        found = zip(self.golds, self.texts(), strict=True)
+        return tuple(text for gold, (_, text) in found if gold is not None)
 
     def choices(self, document: int) -> list[bool]:
         """Return of each choice of a multiple-choice document whether it is right.
@@ -63,6 +60,41 @@ class Leaf:
         """
         gold, count = self.golds[document], len(self.task.doc_to_choice(self.docs[document]))
         return [gold is not None and choice in gold.choices for choice in range(count)]
+
+    def answers(self, responses: Sequence[Sequence[Sequence[Any]]]) -> list[str]:
+        """Return what a model answers to each document: the text that it writes, or the choice that it takes.
+
+        Args:
+            responses: By document and request the responses of each repeat, of which the first counts: a
+                text, or a log-likelihood with whether the continuation is greedy.
+
+        Returns:
+            Empty texts where nothing is written and nothing chosen.
+        """
+        kind = self.task.OUTPUT_TYPE
+        if kind == "generate_until":
+            return [str(of_document[0][0]) for of_document in responses]
+        if kind != "multiple_choice":
+            return [""] * len(responses)
+        found = []
+        for doc, of_document in zip(self.docs, responses, strict=True):
+            choices = self.task.doc_to_choice(doc)
+            sums = [repeats[0][0] for repeats in of_document[: len(choices)]]
+            found.append(str(choices[max(range(len(sums)), key=sums.__getitem__)]))
+        return found
+
+    def texts(self) -> list[tuple[str, str]]:
+        """Return of each document its prompt, and its gold answer, empty where it has none."""
+        golds = [
+            ""
+            if gold is None
+            else requests[gold.choices[0]].args[-1]
+            if gold.text is None
+            else gold.text[1]
+            for gold, requests in zip(self.golds, self.requests, strict=True)
+        ]
+        prompts = [str(requests[0].args[0]) for requests in self.requests]
+        return list(zip(prompts, golds, strict=True))
 
     def excerpt(self, positions: Sequence[int]) -> Leaf:
         """Return some of the documents as a leaf of their own."""

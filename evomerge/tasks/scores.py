@@ -71,6 +71,7 @@ class LeafValues:
         self.golds = asked.golds_of(leaf)
         self.requests = asked.named is None or bool(asked.named)
         self._values: dict[str, dict[int, Any]] = {}
+        self._answers: dict[int, str] = {}
         self._scored: list[int] = []
         self._truncated = 0
 
@@ -110,13 +111,21 @@ class LeafValues:
                     "its own; there is nothing to score"
                 )
             self._values.setdefault(name, {}).update(zip(positions, values, strict=True))
+        if self.requests:
+            self._answers |= zip(positions, leaf.answers(responses), strict=True)
         self._scored = sorted([*self._scored, *positions])
         self._truncated += truncated
 
-    def take(self, positions: Sequence[int], values: Mapping[str, Sequence[Any]]) -> None:
-        """Add documents whose values are known: metric → one value for each of `positions`."""
+    def take(
+        self,
+        positions: Sequence[int],
+        values: Mapping[str, Sequence[Any]],
+        answers: Sequence[str] = (),
+    ) -> None:
+        """Add documents that are known: metric → one value for each of `positions`, and the answers."""
         for name, each in values.items():
             self._values.setdefault(name, {}).update(zip(positions, each, strict=True))
+        self._answers |= zip(positions, answers, strict=False)
         self._scored = sorted([*self._scored, *positions])
 
     def scores(self, bootstrap_iterations: int = 0) -> TaskScores | None:
@@ -141,7 +150,8 @@ class LeafValues:
             )
             metrics[name] = tuple(map(plain, values))
         ids = tuple(self.leaf.ids[position] for position in self._scored)
-        return TaskScores(ids, metrics, estimates, self._truncated)
+        answers = tuple(self._answers.get(position, "") for position in self._scored)
+        return TaskScores(ids, metrics, estimates, self._truncated, answers if any(answers) else ())
 
 
 def item_values(
@@ -301,7 +311,9 @@ def _of_group(group: Group, own: Sequence[tuple[Leaf, TaskScores]], asked: Asked
         for name in estimates
     }
     ids = tuple(identifier for _, each in own for identifier in each.items)
-    return TaskScores(ids, metrics, estimates, sum(each.truncated for _, each in own))
+    answers = tuple(text for _, each in own for text in each.answers or ("",) * len(each.items))
+    cut = sum(each.truncated for _, each in own)
+    return TaskScores(ids, metrics, estimates, cut, answers if any(answers) else ())
 
 
 def _values(leaf: Leaf, scores: TaskScores, pair: Named) -> tuple[Any, ...]:

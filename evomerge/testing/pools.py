@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from evomerge.candidate import Merge
+from evomerge.candidate.cost import Cost
 from evomerge.candidate.trial import (
-    Cost,
     Entry,
     Estimate,
     Failure,

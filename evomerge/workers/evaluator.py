@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from evomerge.candidate import Candidate
 from evomerge.candidate.merge import Own
 from evomerge.candidate.timing import Timing
 from evomerge.candidate.trial import (
-    Cost,
     Failure,
     FailureKind,
     GradientJob,
@@ -32,6 +30,7 @@ from evomerge.candidate.trial import (
     Target,
     TargetJob,
     TargetsFound,
+    without_answers,
 )
 from evomerge.candidate.writing import WriteJob, Written
 from evomerge.errors import ModelError, TaskError
@@ -43,6 +42,7 @@ from evomerge.merge.models import open_models
 from evomerge.racing import blocks, give_up
 from evomerge.scoring import Losses, MemberPart, Scored, Scorer, backend_type, open_backend
 from evomerge.tasks import Items, load_items
+from evomerge.workers.clock import Clock
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
 from evomerge.workers.members import known_scores, routes_of, tokens_read
 from evomerge.workers.memory_plan import keep_to_share, plan_memory_here
@@ -102,7 +102,8 @@ class Evaluator:
         if job.timed and built.timing is not None:
             timed, _ = _attempt(nullcontext(built.timing), lambda timing: timing())
         told = built.routes, built.read, None if isinstance(timed, Failure) else timed
-        return Outcome(scored.tasks, None, cost, self._name, pruned, learnt, *told)
+        scores = scored.tasks if job.answers else without_answers(scored.tasks)
+        return Outcome(scores, None, cost, self._name, pruned, learnt, *told)
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Build a recipe and take the gradient of its loss; failures are typed as `evaluate` types them."""
@@ -131,9 +132,9 @@ class Evaluator:
 
 def _attempt(
     building: AbstractContextManager[Built], work: Callable[[Built], Found]
-) -> tuple[Found | Failure, _Clock]:
+) -> tuple[Found | Failure, Clock]:
     """Build a candidate and do the work; an error of either step is returned as its failure."""
-    clock = _Clock()
+    clock = Clock()
     step = FailureKind.MERGE
     try:
         with building as built:
@@ -383,17 +384,3 @@ def _check_finite(numbers: Mapping[str, Own]) -> None:
     for name, table in numbers.items():
         if not np.isfinite(table).all():
             raise NotFinite(f"the gradients by {name} are NaN or infinite")
-
-
-@dataclass
-class _Clock:
-    start: float = field(default_factory=time.perf_counter)
-    merge_seconds: float | None = None
-
-    def merged(self) -> None:
-        self.merge_seconds = time.perf_counter() - self.start
-
-    def cost(self, items: int = 0, generated_tokens: int = 0) -> Cost:
-        total = time.perf_counter() - self.start
-        merge = total if self.merge_seconds is None else self.merge_seconds
-        return Cost(merge, total - merge, items, generated_tokens)

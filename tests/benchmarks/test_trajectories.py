@@ -15,7 +15,8 @@ from benchmarks.speed._trajectories import (
     with_mergekit_settings,
 )
 from evomerge.candidate import Merge, Recipe, Source
-from evomerge.candidate.trial import Cost, Outcome
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Outcome
 from evomerge.config import SpaceSettings
 from evomerge.merge.methods import METHODS
 from evomerge.space import Family, Space

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from evomerge.candidate.trial import Cost, Estimate, Outcome, TaskScores
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Estimate, Outcome, TaskScores
 from evomerge.config import Campaign
 
 

@@ -8,8 +8,9 @@ from typing import cast
 import pytest
 
 from evomerge.candidate import Candidate, Merge, Size
+from evomerge.candidate.cost import Cost
 from evomerge.candidate.timing import Timing
-from evomerge.candidate.trial import SPLITS, Cost, Outcome
+from evomerge.candidate.trial import SPLITS, Outcome
 from evomerge.config import CostName
 from evomerge.objective.costs import is_timed, relative_cost, relative_time
 from evomerge.objective.references import References

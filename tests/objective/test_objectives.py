@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from evomerge.candidate import Size
-from evomerge.candidate.trial import Cost, Failure, FailureKind, Outcome
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Failure, FailureKind, Outcome
 from evomerge.errors import CampaignError
 from evomerge.objective.constraints import feasible
 from evomerge.objective.objectives import Objectives

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evomerge.candidate.trial import Failure, FailureKind, Outcome
+from evomerge.candidate.trial import Failure, FailureKind, Gradients, Outcome
 from evomerge.report.failures import why_nothing_scored
 from evomerge.report.formats import render
 from evomerge.report.leaderboard import leaderboard
@@ -52,8 +52,9 @@ def test_gradients_fail_too(make_store):
     store = make_store()
     assert leaderboard(store).failures == ()
     assert why_nothing_scored(store) == ""
+    failed = Gradients(failure=Failure(FailureKind.OUT_OF_MEMORY, "3 GB wanted", "Traceback 7"))
     store.gradient_asked(0, 2, {"arc": (1,)}, {"weight": 0.5})
-    store.gradient_told(0, 2, None, {}, "out of memory: 3 GB wanted", 1, "Traceback 7")
+    store.gradient_told(0, 2, None, {}, "out of memory: 3 GB wanted", 1, failed)
     (group,) = leaderboard(store).failures
     assert (group.kind, group.reason) == ("out of memory", "3 GB wanted")
     assert group.rows == ("descent 0, step 2",)

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from evomerge.candidate.trial import SPLITS, Cost, Failure, FailureKind, Outcome
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import SPLITS, Failure, FailureKind, Outcome
 from evomerge.objective import Objectives
 from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.store import Store

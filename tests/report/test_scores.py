@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evomerge.candidate.trial import Cost, Estimate, Failure, FailureKind, Outcome, TaskScores
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Estimate, Failure, FailureKind, Outcome, TaskScores
 from evomerge.report.rows import Row
 from evomerge.report.scores import estimated_scores, item_scores, mean_sign, paired, split_scores
 from evomerge.report.statistics import wilson

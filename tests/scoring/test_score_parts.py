@@ -60,6 +60,13 @@ def test_values_are_those_of_the_module_that_answers(scorer, modules, count_know
                 expected = alone[way[task][n]].tasks[task].metrics[metric][n]
                 assert value == pytest.approx(expected, abs=1e-4)
                 assert way[task][n] >= count_known or value == expected
+        for n, answer in enumerate(scores.answers):
+            assert answer == alone[way[task][n]].tasks[task].answers[n]
+    assert [task for task, each in found.tasks.items() if each.answers] == [
+        "choice",
+        "written",
+        "both",
+    ]
     if count_known == 3:
         assert found.generated_tokens == 0
 

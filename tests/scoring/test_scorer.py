@@ -39,7 +39,7 @@ def test_generated_text_is_stock_lm_evals(subject):
     items = one.items("written", search=20)
     scorer = one.scorer(items)
     (leaf,) = items.leaves("written", "search")
-    scorer.score(one.module, "search", {"written": ("exact_match,whole",)})
+    scored = scorer.score(one.module, "search", {"written": ("exact_match,whole",)})
     stock = one.oracle(items, "written")["samples"]["written"]
     expected = {sample["doc"]["n"]: sample["resps"][0][0] for sample in stock}
     found = {
@@ -47,7 +47,21 @@ def test_generated_text_is_stock_lm_evals(subject):
         for doc, requests in zip(leaf.docs, leaf.requests, strict=True)
     }
     assert found == expected
+    assert list(scored.tasks["written"].answers) == [found[doc["n"]] for doc in leaf.docs]
     assert len(set(found.values())) > 10
+
+
+def test_of_a_choice_the_answer_is_what_lm_eval_counts(subject):
+    one = subject("llama")
+    items = one.items("choice", search=20)
+    scored = one.scorer(items).score(one.module, "search", {"choice": ("acc",)}).tasks["choice"]
+    (leaf,) = items.leaves("choice", "search")
+    right = [
+        answer == leaf.task.doc_to_choice(doc)[leaf.task.doc_to_target(doc)]
+        for answer, doc in zip(scored.answers, leaf.docs, strict=True)
+    ]
+    assert right == [value == 1 for value in scored.metrics["acc"]]
+    assert len(set(right)) == 2
 
 
 def test_chat_template(llama):

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.candidate.trial import Cost, Estimate, Outcome, TaskScores
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Estimate, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.objective import Objectives
 from evomerge.search.opening import open_sampler

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from evomerge import config as settings
+from evomerge.candidate.cost import Cost
 from evomerge.candidate.trial import (
-    Cost,
     Estimate,
     Failure,
     FailureKind,

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
-from evomerge.candidate.trial import Cost, Entry, Estimate, Failure, FailureKind, Outcome
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Entry, Estimate, Failure, FailureKind, Outcome
 from evomerge.search.selection import choose_winner, compared_baselines
 from evomerge.space import Baseline
 from evomerge.store import Store

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from evomerge.candidate.cost import Cost
 from evomerge.candidate.trial import (
-    Cost,
     Estimate,
     Failure,
     FailureKind,

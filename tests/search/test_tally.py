@@ -5,7 +5,8 @@ from types import ModuleType
 
 import pytest
 
-from evomerge.candidate.trial import Cost, Failure, FailureKind, Outcome, Pruned
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Failure, FailureKind, Outcome, Pruned
 from evomerge.search.samplers.sampler import Measurement
 from evomerge.search.tally import EXHAUSTED, Ended, Tally
 

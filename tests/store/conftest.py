@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Merge
-from evomerge.candidate.trial import (
-    Cost,
-    Entry,
-    Estimate,
-    Failure,
-    FailureKind,
-    Outcome,
-    TaskScores,
-)
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Entry, Estimate, Failure, FailureKind, Outcome, TaskScores
 from evomerge.config import Campaign
 from evomerge.store import Store
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evomerge.candidate import Coefficients, Merge
 from evomerge.candidate.timing import Timing
-from evomerge.candidate.trial import Failure, FailureKind, Outcome, Pruned, TaskScores
+from evomerge.candidate.trial import Estimate, Failure, FailureKind, Outcome, Pruned, TaskScores
 from evomerge.errors import ResultsError
 from evomerge.store.encoding import (
     outcome_from_json,
@@ -92,6 +92,11 @@ def test_numpy_values_keep_their_meaning() -> None:
 def test_what_is_unknown_is_refused() -> None:
     with pytest.raises(ResultsError, match="of type object cannot be stored"):
         stored([object()])
+
+
+def test_answers_come_back() -> None:
+    scores = TaskScores(("a", "b"), {"acc": (1.0, 0.0)}, {"acc": Estimate(0.5)}, answers=("x", "ü"))
+    assert there_and_back(Outcome({"t": scores})).scores["t"].answers == ("x", "ü")
 
 
 def test_what_was_learnt_and_who_answered_come_back() -> None:

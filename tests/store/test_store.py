@@ -10,7 +10,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from evomerge.candidate.trial import Entry, Failure, FailureKind, Job, Outcome, Pruned
+from evomerge.candidate.cost import Cost
+from evomerge.candidate.trial import Entry, Failure, FailureKind, Gradients, Job, Outcome, Pruned
 from evomerge.config import Campaign
 from evomerge.errors import EvomergeError
 from evomerge.store import Store, StoredGradient, folder
@@ -214,7 +215,8 @@ def test_a_failure_keeps_its_traceback(store: Store, candidate: Make) -> None:
     ask(store, candidate(0))
     store.told(candidate(0), outcome, None)
     store.gradient_asked(0, 0, {}, {"w": 1.0})
-    store.gradient_told(0, 0, None, {}, "task: KeyError", trace="Traceback\n  line 4")
+    failed = Gradients(failure=Failure(FailureKind.TASK, "KeyError", "Traceback\n  line 4"))
+    store.gradient_told(0, 0, None, {}, "task: KeyError", found=failed)
     with Store.open(store.folder, write=False) as reader:
         (trial,), (step,) = reader.trials(), reader.gradient_steps()
     assert trial.outcome is not None
@@ -310,3 +312,13 @@ def test_a_full_disk_leaves_what_was_there(store: Store, candidate: Make, scored
         again.told(candidate(1), scored, [0.5])
         ask(again, candidate(asked))
         assert len(again.optuna_study().trials) == asked + 1
+
+
+def test_what_a_step_took_is_kept(store: Store) -> None:
+    store.gradient_asked(0, 0, {"arc": (1,)}, {"a": 0.5})
+    cost = Cost(0.25, 1.5, 24, began=1_700_000_000.125)
+    store.gradient_told(
+        0, 0, 1.0, {"a": 2.0}, cost_items=72, found=Gradients(cost=cost, worker="node/7")
+    )
+    (step,) = store.gradient_steps()
+    assert (step.cost, step.cost.began, step.worker) == (cost, 1_700_000_000.125, "node/7")
