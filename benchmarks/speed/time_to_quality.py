@@ -1,8 +1,8 @@
-"""Time to quality on a 40-dimension space of the zoo: a sampler against mergekit-evolve.
+"""Time to quality on a 60-dimension space of the zoo: a sampler against mergekit-evolve.
 
     python -m benchmarks.speed.time_to_quality [--sampler gradient] [--seeds 0 1 2 3 4] [--skip peer ...]
 
-Task arithmetic of five specialists, a weight for each expert, layer and component (self_attn, rest); the
+Task arithmetic of five specialists, a weight for each expert, layer and component (self_attn, mlp, rest); the
 mean exact match of the zoo's five generative tasks; 64 items of each task for the search, 64 to select, 200
 held out. Every score on held-out items is taken by one engine, ours, whichever tool found the recipe.
 
@@ -61,10 +61,10 @@ ITEMS = {"search": 64, "select": 64, "holdout": 200}
 SPACE = {
     "method": "task_arithmetic",
     "layers": "each",
-    "components": ["self_attn"],
+    "components": ["self_attn", "mlp"],
     "parameters": {"weight": {"low": -0.5, "high": 1.5}},
 }
-SHARE_OF_ITEMS, SHARE_OF_TIME, HIGHER = 1 / 20, 1 / 100, 0.04
+SHARE_OF_ITEMS, SHARE_OF_TIME, HIGHER = 1 / 20, 1 / 300, 0.10
 """Aims: of the settings' item evaluations, of the peer's wall time, and the holdout score at the end."""
 
 
@@ -247,7 +247,7 @@ class Bench:
             dict.fromkeys(self._tasks, "exact_match,none"),
             limit=ITEMS["search"],
             layer_granularity=1,
-            filters=("self_attn",),
+            filters=("self_attn", "mlp"),
         )
         storage, kept = self._folder / "peer", self._folder / "peer-best"
         kept.mkdir()

@@ -221,7 +221,7 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
 
 
 def _in_order(rows: Sequence[Row], aims: Mapping[Split, Objectives]) -> list[Row]:
-    """Sort by kind; finalists best first, as the winner is chosen; experts as in the campaign's file.
+    """Sort by kind; finalists as the winner is chosen, experts as in the file, naive merges by name.
 
     In the modes of a front merges say whether they are on the front of the split that chooses: `select`, or
     `search` as long as nothing was scored on `select`. One that misses a constraint is not.
@@ -245,10 +245,10 @@ def _in_order(rows: Sequence[Row], aims: Mapping[Split, Objectives]) -> list[Row
 
     experts = [row_key("expert", name) for name in aims[split].campaign.expert_names()]
 
-    def standing(row: Row) -> tuple[int, int]:
+    def standing(row: Row) -> tuple[int, int, str]:
         within = place.get(row.key, len(place)) if row.kind == "finalist" else 0
         if row.key in experts:
             within = experts.index(row.key)
-        return KINDS.index(row.kind), within
+        return KINDS.index(row.kind), within, row.key if row.kind == "baseline" else ""
 
     return sorted(rows, key=standing)
