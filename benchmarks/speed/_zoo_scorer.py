@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from evomerge.candidate import Recipe, dumps
+from evomerge.candidate import Merge, Recipe, dumps
 from evomerge.candidate.trial import Split
 from evomerge.merge.live import LiveModel
 from evomerge.scoring import Scorer
@@ -56,9 +56,10 @@ class ZooScorer:
         """Return how many items a split has, of all tasks."""
         return self._tasks * self._counts[split]
 
-    def score(self, recipe: Recipe, split: Split) -> float:
-        """Score a recipe; a known one at no cost."""
-        known = (dumps(recipe), split)
+    def score(self, recipe: Merge | Recipe, split: Split) -> float:
+        """Score a merge or a recipe; a known one at no cost."""
+        text = dumps(recipe) if isinstance(recipe, Recipe) else recipe.text()
+        known = (text, split)
         if known not in self._known:
             self.live.write(recipe)
             self._known[known] = self._score(split)

@@ -138,6 +138,7 @@ class Bench:
         """Compare wall times with mergekit-evolve itself."""
         ours = self.ours(self._options.seeds[0])
         steps, seconds, evaluations = self._evolve()
+        print(f"peer: {evaluations} evaluations in {seconds:.0f} s", flush=True)
         theirs = self._holdout(incumbents(steps)[-1].recipe)
         winner = self._holdout(ours.winner)
         searching = reached(ours.steps, theirs, self._holdout).seconds

@@ -3,7 +3,7 @@ import pytest
 from benchmarks.speed._exports import write_tasks
 from benchmarks.speed._zoo_scorer import ZooScorer
 from evomerge import zoo
-from evomerge.candidate import Recipe, Source
+from evomerge.candidate import Merge, Recipe, Source
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 BASE, EXPERT = (str(zoo.resolve(f"zoo:{name}")) for name in ("base", "tools"))
@@ -30,6 +30,11 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> ZooScorer:
 def test_an_expert_beats_its_base_on_its_own_job(scorer: ZooScorer) -> None:
     assert scorer.score(alone(EXPERT), "search") > scorer.score(alone(BASE), "search")
     assert scorer.items("search") == 12
+
+
+def test_a_merge_is_scored_as_its_recipe(scorer: ZooScorer) -> None:
+    merge = Merge("passthrough", (EXPERT,), dtype="float32")
+    assert scorer.score(merge, "select") == scorer.score(merge.recipe(), "select")
 
 
 def test_a_known_recipe_is_not_scored_again(

@@ -24,9 +24,9 @@ def test_holdout_is_shown_once_it_was_read(board: Leaderboard) -> None:
         "base",
         "extraction",
         "tools",
-        "uniform average",
         "task arithmetic λ=0.4 (tuned)",
         "ties",
+        "uniform average",
         "trial 1 (winner)",
     ]
     assert "2 more rows were not scored on holdout" in grid.notes

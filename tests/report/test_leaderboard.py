@@ -18,10 +18,10 @@ def test_the_rows_of_a_finished_campaign(board: Leaderboard) -> None:
         ("base", "base"),
         ("expert", "extraction"),
         ("expert", "tools"),
-        ("baseline", "uniform average"),
         ("baseline", "task arithmetic λ=0.4 (tuned)"),
         ("baseline", "task arithmetic λ=0.8"),
         ("baseline", "ties"),
+        ("baseline", "uniform average"),
         ("finalist", "trial 2"),
         ("winner", "trial 1"),
     ]
