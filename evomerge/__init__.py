@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evomerge.api import (
+        adapters,
         add,
         check,
         compare,
@@ -38,6 +39,7 @@ __all__ = [
     "Campaign",
     "Recipe",
     "Result",
+    "adapters",
     "add",
     "check",
     "compare",

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from evomerge import config as campaign
 from evomerge import zoo
 from evomerge.candidate import Merge
@@ -26,7 +28,7 @@ from evomerge.preflight.check import split_plan
 from evomerge.preflight.teachers import requests_of
 from evomerge.scoring import MemberPart, Scored, Scorer, lm_eval_results, lm_eval_table
 from evomerge.store import TASKS, Store
-from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest, expand, load_items
+from evomerge.tasks import Items, PromptStyle, SplitPlan, TaskRequest, expand, load_items
 
 ADAPTER_CONFIG = "adapter_config.json"
 WHOLE: Split = "holdout"
@@ -122,9 +124,43 @@ def score_on_campaign(
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle or run.models.allow_pickle,
     )
+    items = campaign_items(
+        run,
+        facts,
+        results,
+        subject.tokenizer,
+        allow_unsafe_code=allow_unsafe_code,
+        trust_remote_code=trust_remote_code,
+    )
+    scored = subject.scored(Scorer(items), split, _wanted_metrics(run))
+    return ModelScores(model, lm_eval_results(items, scored, split), scored)
+
+
+def campaign_items(
+    run: campaign.Campaign,
+    facts: Mapping[str, Any],
+    results: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    allow_unsafe_code: bool = False,
+    trust_remote_code: bool = False,
+) -> Items:
+    """Return the items of a campaign.
+
+    Args:
+        run: Its settings.
+        facts: What its store knows of it.
+        results: Its folder.
+        tokenizer: What reads their prompts.
+        allow_unsafe_code: Let tasks run code that a model writes; what the campaign allows is allowed.
+        trust_remote_code: Let data sets run their code.
+
+    Raises:
+        ResultsError: The prompts are not what they were.
+    """
     items = load_items(
         requests_of(run, results / TASKS),
-        tokenizer=subject.tokenizer,
+        tokenizer=tokenizer,
         tasks_path=run.tasks_path,
         plan=split_plan(run),
         prompt=PromptStyle(**run.prompt.model_dump()),
@@ -138,8 +174,7 @@ def score_on_campaign(
                 "the tokenizer changed",
                 file=results,
             )
-    scored = subject.scored(Scorer(items), split, _wanted_metrics(run))
-    return ModelScores(model, lm_eval_results(items, scored, split), scored)
+    return items
 
 
 def _wanted_metrics(run: campaign.Campaign) -> dict[str, tuple[str, ...]]:

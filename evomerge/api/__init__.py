@@ -1,9 +1,10 @@
 """The Python API: one function for each command, which takes and returns what Python has."""
 
 from evomerge.api.campaigns import check, compare, merge, open, report, resume, score, search
-from evomerge.api.ensembles import add, load, remove
+from evomerge.api.ensembles import adapters, add, load, remove
 
 __all__ = [
+    "adapters",
     "add",
     "check",
     "compare",

@@ -1,4 +1,4 @@
-"""Open a saved ensemble; let an expert join or leave a campaign. Light, as `campaigns` is."""
+"""Open a saved ensemble, make adapters of its members, let experts join or leave. Light as `campaigns`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from evomerge.progress import Display, Style, shown_by
 from evomerge.workers.imports import import_quickly
 
 if TYPE_CHECKING:
+    from evomerge.adapters import Truncation
     from evomerge.combine.loaded import LoadedEnsemble
     from evomerge.membership import MembershipChange
 
@@ -66,6 +67,27 @@ def remove(
             Path(folder), expert, display=shown
         )
     return change
+
+
+def adapters(folder: str | Path, out: str | Path, *, rank: int, device: str = "cpu") -> Truncation:
+    """Write a campaign's ensemble once more, with each full model as a LoRA adapter of the base.
+
+    Args:
+        folder: The results folder.
+        out: The folder to write.
+        rank: Of the adapters.
+        device: Where everything is computed.
+
+    Returns:
+        What each member loses by it: the gold answers' loss on the select items, before and after.
+
+    Raises:
+        UserError: The winner is no routed ensemble, or none of its members is a full model.
+    """
+    found: Truncation = import_quickly("evomerge.adapters").adapters(
+        Path(folder), Path(out), rank=rank, device=device
+    )
+    return found
 
 
 def load(folder: str | Path, *, device: str = "cpu", dtype: str | None = None) -> LoadedEnsemble:

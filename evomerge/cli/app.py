@@ -43,6 +43,7 @@ for command in (
     models.score,
     ensembles.add,
     ensembles.remove,
+    ensembles.adapters,
     ensembles.serve,
     campaigns.schema,
 ):

@@ -1,4 +1,4 @@
-"""Commands on ensembles: serve one; let an expert join or leave."""
+"""Commands on ensembles: serve one; make adapters of its members; let an expert join or leave."""
 
 from __future__ import annotations
 
@@ -54,6 +54,22 @@ def serve(
             raise
         raise UserError(EXTRA) from None
     run(ensemble, upstream, host=host, port=port, served=served, name=name, device=device)
+
+
+def adapters(
+    results: ResultsDir,
+    out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder of the ensemble made.")],
+    rank: Annotated[int, typer.Option(min=1, help="Of the adapters.")],
+    device: Annotated[str, typer.Option(help="Where to compute.")] = "cpu",
+) -> None:
+    """Turn an ensemble's full models into LoRA adapters of the base, and say what that loses."""
+    from evomerge import api
+    from evomerge.report.formats import table
+    from evomerge.report.grid import Report
+
+    made = api.adapters(results, out, rank=rank, device=device)
+    print(table.write(Report((made.grid(),), (), None), color=in_color()), end="")
+    print(f"saved the ensemble to {out}")
 
 
 def add(

@@ -10,6 +10,11 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as `--max-lora-rank`."""
 FIRST_PORT = 8000
 
+_FEWER_SERVERS = (
+    "\nOne server answers for all once the full models are adapters of the base; what that loses is "
+    "measured and printed: `evomerge adapters RESULTS_DIR OUT_DIR --rank 64`.\n"
+)
+
 Combiner = Mapping[str, Any]
 """Content of `combiner.json`."""
 
@@ -31,7 +36,7 @@ def how_to_serve(combiner: Combiner) -> str:
     return (
         f"{text}Each prompt is answered by one member. In this folder, with vLLM as the server:\n\n"
         f"```bash\n{lines}\n```\n"
-    )
+    ) + (_FEWER_SERVERS if len(commands(combiner)) > 2 else "")
 
 
 def commands(combiner: Combiner) -> list[str]:

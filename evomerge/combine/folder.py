@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 
 from evomerge.candidate import Merge
 from evomerge.candidate.ensemble import Ensemble, Mix, Router, RouterFit
-from evomerge.combine import ensemble_folder, modeling_ensemble
+from evomerge.combine import ensemble_folder, ensemble_states, modeling_ensemble
 from evomerge.combine.commands import how_to_serve
 from evomerge.combine.ensemble_folder import (
     COMBINER,
@@ -103,8 +103,8 @@ def save_ensemble(
             (aside / ROUTER).write_bytes(candidate.fit.content)
         _config(config).save_pretrained(aside)
         TokenizerFiles.plan(None, models).write(aside)
-        for code in (modeling_ensemble.__file__, ensemble_folder.__file__):
-            shutil.copyfile(code, aside / Path(code).name)
+        for code in (modeling_ensemble, ensemble_folder, ensemble_states):
+            shutil.copyfile(str(code.__file__), aside / Path(str(code.__file__)).name)
         (aside / "recipe.yaml").write_text(candidate.file(), encoding="utf-8")
         text = f"# {out.name}\n" if card is None else card
         (aside / "README.md").write_text(text + how_to_serve(combiner), encoding="utf-8")

@@ -1,6 +1,6 @@
 """An ensemble as one model of transformers. A copy of this file lies in every saved ensemble.
 
-`AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)` needs this file, the one that it
+`AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)` needs this file, the two that it
 imports, torch and transformers, nothing else. Members are loaded when they are first needed.
 """
 
@@ -35,6 +35,7 @@ from .ensemble_folder import (
     read_combiner,
     same_place,
 )
+from .ensemble_states import mean_states
 
 
 class EnsembleConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -339,33 +340,6 @@ class _Router:
             unsure = gain < self._settings["margin"] * fit["errors"][best, 0]
             best = torch.where(unsure, fallback, best)
         return [self._names[one] for one in best.tolist()]
-
-
-def mean_states(
-    base: PreTrainedModel, prompts: Sequence[Sequence[int]], layer: int, batch_tokens: int = 2048
-) -> Tensor:
-    """Return the mean hidden state of each prompt in a layer, `[n, d]`, float32, padding left out."""
-    most = getattr(base.config.get_text_config(), "max_position_embeddings", None)
-    rows = [list(prompt)[-most:] if most else list(prompt) for prompt in prompts]
-    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-    found: dict[int, Tensor] = {}
-    while order:
-        width = len(rows[order[-1]])
-        places = order[-max(1, batch_tokens // width) :]
-        del order[-len(places) :]
-        lengths = torch.tensor([len(rows[place]) for place in places])
-        tokens = torch.tensor([rows[n] + [0] * (width - len(rows[n])) for n in places])
-        seen = torch.arange(width) < lengths[:, None]
-        read = base.base_model(
-            input_ids=tokens.to(base.device),
-            attention_mask=seen.long().to(base.device),
-            use_cache=False,
-            output_hidden_states=True,
-        )
-        states = read.hidden_states[layer].float().cpu()
-        sums = (states * seen[:, :, None]).sum(dim=1)
-        found |= zip(places, sums / lengths[:, None], strict=True)
-    return torch.stack([found[place] for place in range(len(rows))])
 
 
 def running(mix: Mapping[str, Any]) -> dict[str, float]:
