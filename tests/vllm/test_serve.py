@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -244,15 +244,21 @@ def free_port() -> int:
 @contextmanager
 def running(line: str, folder: Path, port: int, log: Path) -> Iterator[None]:
     """Run a command of this environment in a folder, from when its port answers until all is done."""
-    program, *arguments = shlex.split(line)
-    offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    name, *arguments = shlex.split(line)
+    program = [Path(__file__).with_name("program.py")] if name == "vllm" else ["-m", name]
+    settings = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_TARGET_DEVICE": "cpu",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+    }
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [Path(sys.executable).parent / program, *arguments],
+            [sys.executable, *program, *arguments],
             cwd=folder,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**offline, **os.environ},
+            env={**settings, **os.environ},
             start_new_session=True,
         )
         try:
@@ -265,12 +271,12 @@ def running(line: str, folder: Path, port: int, log: Path) -> Iterator[None]:
                 time.sleep(0.5)
             yield
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):  # what it started, too
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(30)
+            process.wait(30)
 
 
 def answers(port: int) -> bool:
