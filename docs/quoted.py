@@ -23,6 +23,8 @@ PACKAGE = ROOT / "evomerge"
 FOLDERS = {
     "zoo/models": "the shipped family: a base and seven specialists, bfloat16",
     "report/templates": "the model card's text",
+    "report/page/templates": "the pages' HTML, styles and script",
+    "report/page/plotly": "plotly.js as npm ships it, with its licence",
 }
 
 

@@ -126,8 +126,12 @@ def difference(value: float) -> str:
 
 def with_p(test: PairedTest, p: float) -> str:
     """Write a tested difference with its 95 % interval, and p such as `p = 0.012` or `p < 0.0001`."""
-    shown = "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
-    return f"{with_ends(test)}, {shown} ({test.method}, {test.n} items, Holm-corrected)"
+    return f"{with_ends(test)}, {p_value(p)} ({test.method}, {test.n} items, Holm-corrected)"
+
+
+def p_value(p: float) -> str:
+    """Write p, such as `p = 0.012` or `p < 0.0001`."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
 def with_ends(test: PairedTest) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from evomerge.candidate.trial import Split
 from evomerge.config import TEACHER_MATCH
 from evomerge.objective import total_violation
-from evomerge.report.evidence import FINAL, Contrast, GeneralisationGap
+from evomerge.report.evidence import FINAL, GeneralisationGap
 from evomerge.report.failures import failure_notes
-from evomerge.report.grid import number, with_p
+from evomerge.report.grid import number
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.rows import Row
 from evomerge.report.serving import unlike
 from evomerge.report.summary import Constraint, Goal, Summary
+from evomerge.report.verdict import verdict
 
 NET = "net"
 DIVERGENCE = "teacher_divergence"
@@ -23,13 +24,12 @@ MISSES = "†"
 def notes(leaderboard: Leaderboard, split: Split, shown: Sequence[Row]) -> list[str]:
     """Return the notes under a leaderboard on one split, of which `shown` are the rows."""
     campaign, tests, rows = leaderboard.campaign, leaderboard.tests, leaderboard.rows
-    found = [_progress(leaderboard), *failure_notes(leaderboard.failures)]
+    found = [verdict(leaderboard).sentence] if leaderboard.winners and split == FINAL else []
+    found += [_progress(leaderboard), *failure_notes(leaderboard.failures)]
     found += naive_notes(rows, split)
     found += zero_notes(rows, campaign.goals, split)
-    if split == FINAL:
-        found += [contrast_note(contrast) for contrast in tests.contrasts]
     found += readings_notes(campaign.holdout_readings)
-    found += [_generalisation_gap_note(one) for one in tests.generalisation_gap]
+    found += [generalisation_gap_note(one) for one in tests.generalisation_gap]
     found += _meaning_notes(campaign)
     if unlike([row.serving for row in shown]):
         found.append(
@@ -106,11 +106,14 @@ def readings_notes(readings: int) -> list[str]:
     ]
 
 
-def contrast_note(contrast: Contrast) -> str:
-    """Say one paired test in a sentence."""
+def generalisation_gap_note(one: GeneralisationGap) -> str:
+    """Say what is left on fresh items of a winner's score."""
+    steps = [("search", one.search), ("select", one.select), ("holdout", one.holdout)]
+    known = [(split, value) for split, value in steps if value is not None]
     return (
-        f"{contrast.row} against {contrast.part}, {contrast.against}: "
-        f"{with_p(contrast.test, contrast.p_corrected)}"
+        f"{one.row} from {' to '.join(split for split, _ in known)} items ({one.metric} metric): "
+        f"{' to '.join(number(value) for _, value in known)}, "
+        f"a generalisation gap of {number(one.difference)}"
     )
 
 
@@ -194,16 +197,6 @@ def _meaning_notes(campaign: Summary) -> list[str]:
         terms = ", ".join(f"{weight:g} × {cost.replace('_', ' ')}" for cost, weight in costs)
         found.append(f"{NET}: the mean less {terms}; costs are relative to the base's")
     return found
-
-
-def _generalisation_gap_note(one: GeneralisationGap) -> str:
-    steps = [("search", one.search), ("select", one.select), ("holdout", one.holdout)]
-    known = [(split, value) for split, value in steps if value is not None]
-    return (
-        f"{one.row} from {' to '.join(split for split, _ in known)} items ({one.metric} metric): "
-        f"{' to '.join(number(value) for _, value in known)}, "
-        f"a generalisation gap of {number(one.difference)}"
-    )
 
 
 def _reached(row: Row, constraint: Constraint, position: int, split: Split) -> str:

@@ -32,7 +32,7 @@ def test_it_says_what_the_winner_is_and_how_sure_that_is(store: Store, board: Le
     text = model_card(store, board)
     assert "method `task_arithmetic`, trial 1 of 4 (sampler cmaes, seed 0)" in text
     assert "| **trial 1 (winner)** |" in text
-    assert "trial 1 against best expert" in text
+    assert "trial 1 against the best expert, " in text
     assert "from search to select to holdout items" in text
     assert board.row("trial 1").recipe.file().rstrip() in text
     assert 'AutoModelForCausalLM.from_pretrained("PATH_OR_ID_OF_THIS_MODEL")' in text

@@ -8,11 +8,11 @@ import pytest
 
 from evomerge.candidate import Merge, Size
 from evomerge.candidate.trial import Failure, FailureKind, Outcome
-from evomerge.report.grid import difference, number, short_names, with_p
+from evomerge.report.grid import difference, number, p_value, short_names, with_ends, with_p
 from evomerge.report.layout import layout
 from evomerge.report.leaderboard import Leaderboard, leaderboard
-from evomerge.report.notes import contrast_note
 from evomerge.report.statistics import PairedTest
+from evomerge.report.verdict import verdict
 from evomerge.store import Store
 
 
@@ -68,10 +68,12 @@ def test_what_ended_the_search_is_said(
 
 
 def test_tests_are_quoted_on_the_split_they_were_made_on(board: Leaderboard) -> None:
-    expected = [contrast_note(contrast) for contrast in board.tests.contrasts]
-    assert len(expected) == 2
-    assert set(expected) <= set(layout(board, "holdout").notes)
-    assert not set(expected) & set(layout(board, "select").notes)
+    said = verdict(board).sentence
+    for contrast in board.tests.contrasts:
+        numbers = f"{with_ends(contrast.test)}, {p_value(contrast.p_corrected)}"
+        assert f", {contrast.against}: {numbers}" in said
+    assert layout(board, "holdout").notes[0] == said
+    assert said not in layout(board, "select").notes
 
 
 def test_one_objective_needs_no_mean(

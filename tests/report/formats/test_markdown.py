@@ -56,7 +56,7 @@ def test_a_table_has_the_winner_in_bold(board: Leaderboard) -> None:
     assert len(rows) == 2 + 7
     assert {line.count("|") for line in rows} == {6}
     assert rows[-1].startswith("| **trial 1 (winner)** | **0.")
-    assert any("trial 1 against best expert" in line for line in lines)
+    assert any("trial 1 against the best expert, " in line for line in lines)
 
 
 def test_names_and_words_are_escaped(
