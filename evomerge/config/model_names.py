@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 IsFolder = Callable[[str], bool]
@@ -51,6 +51,12 @@ def by_part(rename: Callable[[str], str], is_folder: IsFolder = is_folder) -> Ca
 def short_name(model: str) -> str:
     """Return the last part of a model's name, which reports call it by."""
     return model.removeprefix("zoo:").rstrip("/").split("/")[-1]
+
+
+def model_labels(models: Sequence[str]) -> dict[str, str]:
+    """Return what reports call models: the last part of their names, unless two would be called alike."""
+    short = [short_name(model) for model in models]
+    return dict(zip(models, short if len(set(short)) == len(short) else models, strict=True))
 
 
 def anchored(model: str, folder: Path) -> str:

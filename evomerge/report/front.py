@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Outcome, Split
+from evomerge.config import Campaign
 from evomerge.objective import Objectives, feasible
 
 if TYPE_CHECKING:
@@ -30,8 +32,7 @@ def front_json(store: Store) -> str:
         mean first.
     """
     campaign, evaluations = store.campaign, store.evaluations()
-    names = ["mean"] if campaign.mode == "tradeoff" else [goal.task for goal in campaign.objectives]
-    names += [cost.cost for cost in campaign.costs]
+    names = value_names(campaign)
     trials = {trial.number: trial for trial in store.trials()}
     scored: dict[Split, list[_Scored]] = {"select": [], "search": []}
     for one in evaluations:
@@ -48,9 +49,8 @@ def front_json(store: Store) -> str:
         for (number, *_), own in zip(rows, found, strict=True):
             values.setdefault(number, {})[split] = dict(zip(names, own, strict=True))
         missing = [aims.violations(outcome, candidate) for _, candidate, outcome in rows]
-        for row, front in aims.order(found, missing):
-            if front == 0 and feasible(missing[row]):
-                fronts.setdefault(rows[row][0], []).append(split)
+        for row in on_front(aims, found, missing):
+            fronts.setdefault(rows[row][0], []).append(split)
     data = {
         "schema": SCHEMA,
         "campaign": campaign.name,
@@ -70,3 +70,23 @@ def front_json(store: Store) -> str:
         ],
     }
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def value_names(campaign: Campaign) -> list[str]:
+    """Return what the values of a front are called, in their order."""
+    names = ["mean"] if campaign.mode == "tradeoff" else [goal.task for goal in campaign.objectives]
+    return names + [cost.cost for cost in campaign.costs]
+
+
+def on_front(
+    aims: Objectives, values: Sequence[Sequence[float]], missing: Sequence[Sequence[float]]
+) -> list[int]:
+    """Return the rows that no other beats and that meet every constraint, the best mean first.
+
+    Args:
+        aims: Of the campaign.
+        values: Of each row, as `Objectives.values` returns them.
+        missing: Of each row, as `Objectives.violations` returns them.
+    """
+    ranked = aims.order(values, missing)
+    return [row for row, front in ranked if front == 0 and feasible(missing[row])]

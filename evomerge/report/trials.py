@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evomerge.candidate import Candidate
-from evomerge.config.model_names import short_name
+from evomerge.config.model_names import model_labels
 from evomerge.errors import ResultsError
 from evomerge.report.grid import Plain, Report, short_names, words
 from evomerge.store import Store, StoredTrial
@@ -54,9 +54,7 @@ def numbers_of(candidate: Candidate) -> list[dict[str, Plain]]:
 
     Models are called by the last part of their name, unless two would be called alike.
     """
-    names = candidate.model_names()
-    short = [short_name(name) for name in names]
-    called = dict(zip(names, short if len(set(short)) == len(short) else names, strict=True))
+    called = model_labels(candidate.model_names())
     rows = candidate.numbers()
     return [
         {key: called.get(str(cell), cell) if key == "model" else cell for key, cell in row.items()}

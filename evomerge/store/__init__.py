@@ -1,6 +1,7 @@
 """The results folder: its lock, its study database, its files. Search writes, report reads."""
 
 from evomerge.store.folder import TASKS, refuse_existing
+from evomerge.store.importances import parameter_importances
 from evomerge.store.records import (
     Evaluation,
     StoredBaseline,
@@ -21,6 +22,7 @@ __all__ = [
     "StoredTrial",
     "Winner",
     "keep_texts",
+    "parameter_importances",
     "read_texts",
     "refuse_existing",
 ]

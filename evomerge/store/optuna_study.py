@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
@@ -112,6 +112,12 @@ def load_copy(connection: sqlite3.Connection, path: Path, name: str) -> optuna.S
         raise trouble(error, path) from None
     storage = _storage(path, lambda: copy, StaticPool, create=False)
     return optuna.load_study(study_name=name, storage=storage)
+
+
+def read_distributions(connection: sqlite3.Connection) -> dict[str, BaseDistribution]:
+    """Return the distributions of the first trial's parameters; none before there is a trial."""
+    query = "SELECT param_name, distribution_json FROM trial_params WHERE trial_id = 1"
+    return {name: json_to_distribution(found) for name, found in connection.execute(query)}
 
 
 def insert_running(

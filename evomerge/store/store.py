@@ -19,25 +19,11 @@ from evomerge.candidate.trial import Entry, Gradients, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
 from evomerge.store import folder as folders
+from evomerge.store import records
 from evomerge.store.campaign_file import as_run, with_facts, with_trials
 from evomerge.store.database import Backups
 from evomerge.store.encoding import Ids, outcome_to_json
 from evomerge.store.events import EventLog
-from evomerge.store.records import (
-    Evaluation,
-    StoredBaseline,
-    StoredGradient,
-    StoredTrial,
-    Winner,
-    by_task,
-    number_of,
-    read_baselines,
-    read_evaluations,
-    read_steps,
-    read_trials,
-    read_winner,
-    step_key,
-)
 
 if TYPE_CHECKING:
     import optuna
@@ -171,7 +157,7 @@ class Store:
         """
         from evomerge.store import optuna_study
 
-        number, candidate = number_of(entry), entry.candidate
+        number, candidate = records.number_of(entry), entry.candidate
         with self._log.transaction() as connection:
             content = {"number": number, "params": dict(params)}
             content["candidate"] = candidate.text()
@@ -202,8 +188,8 @@ class Store:
         """
         from evomerge.store import optuna_study
 
-        number = number_of(entry)
-        attrs: dict[str, Any] = dict(by_task(outcome))
+        number = records.number_of(entry)
+        attrs: dict[str, Any] = dict(records.by_task(outcome))
         if pruned:
             attrs = {"estimate": list(values or ()), "pruned after items": outcome.cost.items}
         if outcome.failure is not None:
@@ -236,7 +222,7 @@ class Store:
         Raises:
             ValueError: The step was asked before.
         """
-        key = step_key(descent, step)
+        key = records.step_key(descent, step)
         with self._log.transaction():
             if self._log.has("gradient asked", key):
                 raise ValueError(f"{key} was asked before")
@@ -260,7 +246,7 @@ class Store:
         """
         if loss is not None and not math.isfinite(loss):
             raise ValueError(f"a loss of {loss} is not finite: tell a failure")
-        key = step_key(descent, step)
+        key = records.step_key(descent, step)
         with self._log.transaction():
             self._refuse_unless_asked("gradient asked", "gradient told", key, key)
             content = {
@@ -293,25 +279,25 @@ class Store:
             self._keep_arrays(candidate)
             self._log.append("evaluated", content, f"{entry.key} on {job.split}")
 
-    def trials(self) -> tuple[StoredTrial, ...]:
+    def trials(self) -> tuple[records.StoredTrial, ...]:
         """Return every trial, in the order of their numbers."""
-        return read_trials(self._log, self._ids("search"))
+        return records.read_trials(self._log, self._ids("search"))
 
-    def gradient_steps(self) -> tuple[StoredGradient, ...]:
+    def gradient_steps(self) -> tuple[records.StoredGradient, ...]:
         """Return every step of every descent, in the order in which they were asked."""
-        return read_steps(self._log)
+        return records.read_steps(self._log)
 
-    def baselines(self) -> tuple[StoredBaseline, ...]:
+    def baselines(self) -> tuple[records.StoredBaseline, ...]:
         """Return what `add_baseline` recorded, in order."""
-        return read_baselines(self._log)
+        return records.read_baselines(self._log)
 
-    def evaluations(self) -> tuple[Evaluation, ...]:
+    def evaluations(self) -> tuple[records.Evaluation, ...]:
         """Return what `record` recorded, in order; of the winner's rows the kind is `winner`."""
-        return read_evaluations(self._log, self._ids)
+        return records.read_evaluations(self._log, self._ids)
 
     def evaluation(self, key: str, split: Split) -> Outcome | None:
         """Return the outcome recorded for a model (`trial.row_key`) and split, or None."""
-        found = read_evaluations(self._log, self._ids, f"{key} on {split}")
+        found = records.read_evaluations(self._log, self._ids, f"{key} on {split}")
         return found[0].outcome if found else None
 
     def choose(self, entry: Entry, how: str) -> None:
@@ -320,15 +306,15 @@ class Store:
         Raises:
             ValueError: It is a parent or a baseline.
         """
-        number, now = None if entry.role == "finalist" else number_of(entry), self.winner
+        number, now = None if entry.role == "finalist" else records.number_of(entry), self.winner
         if now is None or now.number != number or (number is None and now.entry != entry):
             content = {"number": number, "name": entry.name, "how": how}
             self._log.append("chosen", {**content, "candidate": entry.candidate.text()})
 
     @property
-    def winner(self) -> Winner | None:
+    def winner(self) -> records.Winner | None:
         """The one winner, the last that was chosen; None before one is."""
-        return read_winner(self._log)
+        return records.read_winner(self._log)
 
     @property
     def holdout_readings(self) -> int:
@@ -365,6 +351,12 @@ class Store:
         """Copy the database to `study.backup.db`; `told` does it now and then."""
         self._backups.write(self._log.connection)
         self._unsaved = False
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return the range of each searched number, the same for all trials; empty before there is one."""
+        from evomerge.store import optuna_study
+
+        return optuna_study.read_distributions(self._log.connection)
 
     def optuna_study(self) -> optuna.Study:
         """Return a copy of the Optuna study as Optuna's own storage reads it; for looking only."""

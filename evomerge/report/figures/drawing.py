@@ -1,0 +1,111 @@
+"""What all figures share: colours, axes, buttons, and text and numbers as plotly takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from evomerge.report.grid import plain
+
+Drawing = dict[str, Any]
+"""A plotly figure as plain JSON: `data`, a list of traces, and `layout`."""
+
+INK = "#767676"
+"""Of text: it can be read on white and on black."""
+FAINT = "rgba(128, 128, 128, 0.25)"
+CLEAR = "rgba(0, 0, 0, 0)"
+# Of the colours of M. Okabe and K. Ito (2008), for the colour-blind, those that show on white and on black.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
+    *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"),
+)
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
+OF_KIND = {"winner": RED, "finalist": SKY, "baseline": ORANGE, "expert": BLUE, "base": INK}
+SIGN_OF_KIND = {
+    "winner": "diamond",
+    "finalist": "triangle-up",
+    "baseline": "square",
+    "expert": "circle",
+    "base": "x",
+}
+LONGEST = 18
+"""Letters of a label on an axis; hovering shows it whole."""
+
+
+def text(of: str) -> str:
+    """Escape text from outside: plotly reads a few HTML tags and entities."""
+    return plain(of).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def short(of: str, longest: int = LONGEST) -> str:
+    """Return text as a label, cut where it is long."""
+    of = plain(of)
+    return text(of if len(of) <= longest else f"{of[: longest - 1]}…")
+
+
+def number(value: float | None, digits: int = 4) -> float | None:
+    """Round a number so that it is short in a page."""
+    return None if value is None else round(float(value), digits)
+
+
+def numbers(values: Iterable[float | None], digits: int = 4) -> list[float | None]:
+    """Round numbers."""
+    return [number(value, digits) for value in values]
+
+
+def drawing(
+    data: Sequence[Drawing], *, height: int, xaxis: Drawing, yaxis: Drawing, **layout: object
+) -> Drawing:
+    """Return a figure: transparent, with a legend above that wraps, and margins that fit the labels."""
+    return {
+        "data": list(data),
+        "layout": {
+            "height": height,
+            "paper_bgcolor": CLEAR,
+            "plot_bgcolor": CLEAR,
+            "font": {"color": INK, "size": 12},
+            "margin": {"l": 8, "r": 8, "t": 8, "b": 8, "pad": 2},
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+            "hovermode": "closest",
+            "xaxis": xaxis,
+            "yaxis": yaxis,
+            **layout,
+        },
+    }
+
+
+def axis(title: str = "", **more: object) -> Drawing:
+    """Return an axis with faint lines."""
+    found: Drawing = {
+        "automargin": True,
+        "gridcolor": FAINT,
+        "zerolinecolor": FAINT,
+        "linecolor": FAINT,
+        **more,
+    }
+    return found | ({"title": {"text": title, "standoff": 8}} if title else {})
+
+
+def choice(labels: Sequence[str], arguments: Sequence[list[Drawing]]) -> list[Drawing]:
+    """Return `layout.updatemenus`: a list of choices, each with the arguments of plotly's `update`.
+
+    A page may show other controls in their place, as each entry says what to pass to `Plotly.update`.
+    """
+    buttons = [
+        {"label": label, "method": "update", "args": args}
+        for label, args in zip(labels, arguments, strict=True)
+    ]
+    menu = {
+        "buttons": buttons,
+        "type": "buttons",
+        "direction": "right",
+        "showactive": True,
+        "x": 1,
+        "xanchor": "right",
+        "y": 0,
+        "yanchor": "top",
+        "pad": {"t": 48},
+        "bgcolor": CLEAR,
+        "bordercolor": FAINT,
+        "font": {"color": INK},
+    }
+    return [menu]
