@@ -10,7 +10,9 @@ from evomerge.candidate.trial import Entry
 from evomerge.errors import ResultsError
 from evomerge.report.card import model_card
 from evomerge.report.formats import render
+from evomerge.report.images import plotly_figure
 from evomerge.report.leaderboard import Leaderboard, leaderboard
+from evomerge.report.material import Material
 from evomerge.store import Store, StoredTrial, Winner
 
 BEST = "best"
@@ -67,6 +69,59 @@ class Result:
         """The Optuna study in `study.db`, with names of its values and every trial's scores by task."""
         with Store.open(self.folder, write=False) as store:
             return store.optuna_study()
+
+    def plot(self, name: str) -> Any:  # noqa: ANN401 - a plotly.graph_objects.Figure
+        """Return a figure of the study, which needs the extra `plots`.
+
+        Args:
+            name: One of `evomerge.report.figures.FIGURES`, each of which is a method, too: `plot_history()`.
+
+        Raises:
+            UserError: An unknown name, or plotly is not installed.
+            ResultsError: The study has no such figure, such as a front where one value is searched.
+        """
+        with Store.open(self.folder, write=False) as store:
+            return plotly_figure(Material.of(store), name)
+
+    def plot_leaderboard(self) -> Any:  # noqa: ANN401
+        """Plot scores by task, with intervals; see `plot`."""
+        return self.plot("leaderboard")
+
+    def plot_history(self) -> Any:  # noqa: ANN401
+        """Plot the best so far, against trials, item evaluations or seconds; see `plot`."""
+        return self.plot("history")
+
+    def plot_front(self) -> Any:  # noqa: ANN401
+        """Plot the Pareto front; see `plot`."""
+        return self.plot("front")
+
+    def plot_coefficients(self) -> Any:  # noqa: ANN401
+        """Plot the winner's numbers by expert, layers and component; see `plot`."""
+        return self.plot("coefficients")
+
+    def plot_rows(self) -> Any:  # noqa: ANN401
+        """Plot how the winner's weights spread over the rows of tensors; see `plot`."""
+        return self.plot("rows")
+
+    def plot_members(self) -> Any:  # noqa: ANN401
+        """Plot what the members of the winner do; see `plot`."""
+        return self.plot("members")
+
+    def plot_importances(self) -> Any:  # noqa: ANN401
+        """Plot which of the searched numbers matter; see `plot`."""
+        return self.plot("importances")
+
+    def plot_timeline(self) -> Any:  # noqa: ANN401
+        """Plot what the workers did when; see `plot`."""
+        return self.plot("timeline")
+
+    def plot_costs(self) -> Any:  # noqa: ANN401
+        """Plot quality against what it takes to serve a model; see `plot`."""
+        return self.plot("costs")
+
+    def plot_gap(self) -> Any:  # noqa: ANN401
+        """Plot the mean on search, select and holdout items; see `plot`."""
+        return self.plot("gap")
 
     def __repr__(self) -> str:
         campaign = self.leaderboard.campaign

@@ -19,8 +19,15 @@ def report(
     trial: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Show one trial and its weights instead.")
     ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a figure instead: FILE.png, .svg or .pdf."),
+    ] = None,
+    figure: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which figure; default: leaderboard.")
+    ] = None,
 ) -> None:
-    """Show the leaderboard of a finished or running campaign, or its trials."""
+    """Show the leaderboard of a finished or running campaign, its trials, or a figure."""
     from evomerge.report.formats import write
     from evomerge.report.layout import leaderboard_report
     from evomerge.report.leaderboard import leaderboard
@@ -31,6 +38,11 @@ def report(
         raise UserError("trials are scored on search items; leave it out", field="--split")
     if trials and trial is not None:
         raise UserError("give --trials for all, or --trial N for one")
+    if image is None and figure is not None:
+        raise UserError("say with --image where to write it", field="--figure")
+    if image is not None:
+        _write_image(results, image, figure or "leaderboard")
+        return
     with Store.open(results, write=False) as store:
         if trial is not None:
             shown = trial_report(store, trial)
@@ -39,6 +51,15 @@ def report(
         else:
             shown = leaderboard_report(leaderboard(store), split)
     print(write(shown, format_, color=in_color()), end="")
+
+
+def _write_image(results: Path, image: Path, figure: str) -> None:
+    from evomerge.report.images import write_image
+    from evomerge.report.material import Material
+    from evomerge.store import Store
+
+    with Store.open(results, write=False) as store:
+        write_image(Material.of(store), image, figure)
 
 
 def compare(

@@ -11,23 +11,24 @@ from numpy.typing import NDArray
 def fronts(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the front of every row (non-dominated sorting, Deb et al. 2002).
 
+    A row stands one behind the last front that holds a row which dominates it. In lexicographic order, from
+    the largest on, those come before it, so that one pass is enough.
+
     Args:
         values: Shape [rows, objectives], higher is better.
 
     Returns:
         Shape [rows], from 0; equal rows share a front.
     """
-    result = np.full(len(values), -1)
-    front = 0
-    while (result < 0).any():
-        left = np.flatnonzero(result < 0)
-        rows = values[left]
-        dominated = [
-            bool(((rows >= row).all(axis=1) & (rows > row).any(axis=1)).any()) for row in rows
-        ]
-        result[left[~np.array(dominated)]] = front
-        front += 1
-    return result
+    rows, inverse = np.unique(values, axis=0, return_inverse=True)
+    place = len(rows) - 1 - inverse.reshape(-1)
+    if values.shape[1] == 1:
+        return place
+    rows, found = rows[::-1], np.zeros(len(rows), dtype=np.int64)
+    for at, row in enumerate(rows):
+        dominating = found[:at][(rows[:at] >= row).all(axis=1)]
+        found[at] = dominating.max() + 1 if dominating.size else 0
+    return found[place]
 
 
 def order(
@@ -55,6 +56,6 @@ def order(
             for front, row in sorted(ranked, key=lambda pair: (pair[0], -means[pair[1]], pair[1]))
         ]
     behind = 1 + max((front for _, front in found), default=-1)
-    distances = sorted({total for total in totals if total > 0})
+    distances = {total: at for at, total in enumerate(sorted({t for t in totals if t > 0}))}
     rest = sorted((totals[row], row) for row in range(len(values)) if totals[row] > 0)
-    return found + [(row, behind + distances.index(total)) for total, row in rest]
+    return found + [(row, behind + distances[total]) for total, row in rest]

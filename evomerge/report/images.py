@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import EvomergeError, ResultsError, UserError, nearest
+from evomerge.errors import ResultsError, UserError, nearest
 from evomerge.report.figures import FIGURES
 from evomerge.report.figures.drawing import Drawing
 from evomerge.report.material import Material
@@ -56,10 +56,7 @@ def write_image(material: Material, path: Path, name: str) -> None:
         updatemenus=[], paper_bgcolor="white", plot_bgcolor="white", font={"color": "black"}
     )
     height = figure.layout.height + 40  # the title's
-    ending = path.suffix.lower().removeprefix(".")
-    scale = 2 if ending == "png" else 1
-    content = _image(figure, ending, WIDTH, height, scale)
-    path.write_bytes(content)
+    path.write_bytes(_image(figure, path.suffix.lower().removeprefix("."), height))
 
 
 def _drawn(material: Material, name: str) -> Drawing:
@@ -81,3 +78,18 @@ def _graph_objects() -> Any:  # noqa: ANN401 - plotly need not be installed
     except ImportError:
         raise UserError(f"figures need plotly; {_EXTRA}") from None
     return plotly.graph_objects
+
+
+def _image(figure: Any, ending: str, height: int) -> bytes:  # noqa: ANN401 - of plotly
+    try:
+        import kaleido  # noqa: F401 - plotly needs it
+    except ImportError:
+        raise UserError(f"images need kaleido; {_EXTRA}") from None
+    scale = 2 if ending == "png" else 1
+    try:
+        content: bytes = figure.to_image(format=ending, width=WIDTH, height=height, scale=scale)
+    except RuntimeError as error:  # of kaleido: it finds no browser, or that fails
+        raise UserError(
+            f"images need Chromium or Chrome, which was not found ({' '.join(str(error).split())[:200]})"
+        ) from None
+    return content

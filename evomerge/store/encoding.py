@@ -1,9 +1,9 @@
-"""Outcomes as JSON, and back exactly as they were."""
+"""Outcomes as JSON, and back exactly as they were; per-item values apart, to be read when they are needed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,22 +18,54 @@ from evomerge.kinds import read
 
 Ids = Callable[[str], Sequence[str]]
 """Task → ids of its items on the split in question, as far as they are known."""
+Values = Mapping[str, Mapping[str, tuple[Any, ...]]]
+"""Task → metric → one value an item."""
+
+
+class StoredValues(Mapping[str, tuple[Any, ...]]):
+    """Per-item values of one task by metric, read when they are asked for and not kept; pickled as a dict.
+
+    Args:
+        names: The metrics.
+        read: Reads them.
+    """
+
+    def __init__(
+        self, names: Sequence[str], read: Callable[[], Mapping[str, tuple[Any, ...]]]
+    ) -> None:
+        self._names, self._read = names, read
+
+    def __getitem__(self, name: str) -> tuple[Any, ...]:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(
+        self,
+    ) -> tuple[type[dict[str, tuple[Any, ...]]], tuple[dict[str, tuple[Any, ...]]]]:
+        return dict, (dict(self),)
 
 
 def outcome_to_json(outcome: Outcome, ids: Ids) -> dict[str, Any]:
-    """Return JSON values of an outcome.
+    """Return JSON values of an outcome, but for the per-item values: of these the names of the metrics.
 
     Args:
         outcome: What came of a job.
         ids: Known ids, which are not written again.
-
-    Raises:
-        ResultsError: A metric's values are of a type that cannot be stored.
     """
     scores = {
         task: {
             "items": _items_to_json(one.items, ids(task)),
-            "metrics": {name: _values_to_json(values) for name, values in one.metrics.items()},
+            "metrics": list(one.metrics),
             "values": {name: [each.value, each.stderr] for name, each in one.values.items()},
             "truncated": one.truncated,
         }
@@ -54,12 +86,45 @@ def outcome_to_json(outcome: Outcome, ids: Ids) -> dict[str, Any]:
     return found | ({"routes": outcome.routes, "read": outcome.read} if outcome.routes else {})
 
 
-def outcome_from_json(data: Mapping[str, Any], ids: Ids, arrays: Arrays = no_arrays) -> Outcome:
-    """Return the outcome of `outcome_to_json`; `arrays` gives what its candidate names by digest."""
+def values_to_json(outcome: Outcome) -> dict[str, Any]:
+    """Return JSON values of an outcome's per-item values: task → metric → values.
+
+    Raises:
+        ResultsError: A metric's values are of a type that cannot be stored.
+    """
+    return {
+        task: {name: _values_to_json(values) for name, values in one.metrics.items()}
+        for task, one in outcome.scores.items()
+    }
+
+
+def values_from_json(data: Mapping[str, Any]) -> Values:
+    """Return the values of `values_to_json`."""
+    return {
+        task: {name: _values_from_json(values) for name, values in metrics.items()}
+        for task, metrics in data.items()
+    }
+
+
+def outcome_from_json(
+    data: Mapping[str, Any], ids: Ids, values: Callable[[], Values], arrays: Arrays = no_arrays
+) -> Outcome:
+    """Return the outcome of `outcome_to_json`.
+
+    Args:
+        data: What that returned.
+        ids: Known ids.
+        values: Reads the per-item values.
+        arrays: Gives what its candidate names by digest.
+    """
+
+    def of_task(task: str) -> Callable[[], Mapping[str, tuple[Any, ...]]]:
+        return lambda: values()[task]
+
     scores = {
         task: TaskScores(
             _items_from_json(one["items"], ids(task)),
-            {name: _values_from_json(values) for name, values in one["metrics"].items()},
+            StoredValues(one["metrics"], of_task(task)),
             {name: Estimate(*each) for name, each in one["values"].items()},
             one["truncated"],
             tuple(one.get("answers", ())),

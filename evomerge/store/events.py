@@ -1,8 +1,9 @@
 """The append-only table of events in `study.db`: all that a campaign did, in its order; arrays beside it.
 
 Rows are written once and never changed; a campaign's state is read from them in order. The content of an
-event is JSON, compressed: Python writes and reads every float exactly, NaN included. Arrays are bytes by
-key, each stored once: those of candidates by their digest, and the present state of each descent.
+event is JSON, compressed: Python writes and reads every float exactly, NaN included. Per-item values stand
+apart in the row, so that a study is read without them. Arrays are bytes by key, each stored once: those of
+candidates by their digest, and the present state of each descent.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evomerge.errors import ResultsError
 from evomerge.store.database import connect, connect_to_read, damaged, trouble
+from evomerge.store.encoding import Values, values_from_json
 from evomerge.store.folder import BACKUP
 
 SCHEMA_VERSION = 8
@@ -26,7 +29,7 @@ TABLE = "evomerge_events"
 ARRAYS = "evomerge_arrays"
 _CREATE = f"""
 CREATE TABLE {TABLE} (
-    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, content BLOB NOT NULL
+    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, content BLOB NOT NULL, items BLOB
 );
 CREATE TABLE {ARRAYS} (key TEXT PRIMARY KEY, content BLOB NOT NULL);
 CREATE INDEX {TABLE}_by_kind ON {TABLE} (kind, key);
@@ -34,6 +37,8 @@ PRAGMA user_version = {SCHEMA_VERSION};
 PRAGMA journal_mode = WAL;
 """
 _FAST = 1  # zlib's level: half the time of the default, for a tenth more bytes
+_KEPT = 64
+"""Outcomes whose per-item values are kept once they were read: rivals of races are read again and again."""
 
 
 class Event(NamedTuple):
@@ -57,11 +62,13 @@ class EventLog:
 
     Attributes:
         arrays: Bytes by key, beside them.
+        items: Event → its per-item values, `encoding.Values`; those of some events are kept.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self.connection = path, connection
         self.arrays = ArrayTable(self)
+        self.items = lru_cache(_KEPT)(self._items)
 
     @classmethod
     def open(cls, path: Path, *, write: bool) -> EventLog:
@@ -120,12 +127,25 @@ class EventLog:
             if self.connection.in_transaction:  # nothing was committed
                 self.connection.execute("ROLLBACK")
 
-    def append(self, kind: str, content: Mapping[str, Any], key: str = "") -> None:
-        """Append an event, in the open transaction or one of its own; `Event` says what is what."""
-        text = json.dumps(content, separators=(",", ":"))
-        row = (kind, key, zlib.compress(text.encode(), _FAST))
+    def append(
+        self,
+        kind: str,
+        content: Mapping[str, Any],
+        key: str = "",
+        items: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Append an event, in the open transaction or one of its own; `Event` says what is what.
+
+        Args:
+            kind: What happened.
+            content: JSON values.
+            key: To what.
+            items: JSON values of `values_to_json`, read by `items` only.
+        """
+        row = (kind, key, _packed(content), None if items is None else _packed(items))
+        query = f"INSERT INTO {TABLE} (kind, key, content, items) VALUES (?, ?, ?, ?)"
         with self.transaction() as connection:
-            connection.execute(f"INSERT INTO {TABLE} (kind, key, content) VALUES (?, ?, ?)", row)
+            connection.execute(query, row)
 
     def read(self, *kinds: str, key: str | None = None) -> Iterator[Event]:
         """Give the events of some kinds (and one key) in their order."""
@@ -135,14 +155,39 @@ class EventLog:
         query += " ORDER BY seq" if key is None else " AND key = ? ORDER BY seq"
         try:
             for seq, kind, found, packed in self.connection.execute(query, values).fetchall():
-                yield Event(seq, kind, found, json.loads(zlib.decompress(packed)))
+                yield Event(seq, kind, found, _unpacked(packed))
         except (sqlite3.DatabaseError, zlib.error) as error:
             raise trouble(error, self.path) from None
+
+    def fetch(self, query: str, key: str | int) -> bytes | None:
+        """Return the one value of a query, also after the file was closed; None: there is none."""
+        try:
+            found = self.connection.execute(query, (key,)).fetchone()
+        except sqlite3.ProgrammingError:  # closed
+            with closing(connect_to_read(self.path)) as connection:
+                found = connection.execute(query, (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise trouble(error, self.path) from None
+        return None if found is None else found[0]
 
     def has(self, kind: str, key: str) -> bool:
         """Tell whether there is such an event."""
         query = f"SELECT 1 FROM {TABLE} WHERE kind = ? AND key = ? LIMIT 1"
         return self.connection.execute(query, (kind, key)).fetchone() is not None
+
+    def _items(self, seq: int) -> Values:
+        """Read the per-item values of an event.
+
+        Raises:
+            ResultsError: They are gone, or damaged.
+        """
+        packed = self.fetch(f"SELECT items FROM {TABLE} WHERE seq = ?", seq)
+        if packed is None:
+            raise damaged(f"the items of event {seq} are gone", self.path)
+        try:
+            return values_from_json(_unpacked(packed))
+        except zlib.error as error:
+            raise trouble(error, self.path) from None
 
 
 class ArrayTable:
@@ -168,23 +213,25 @@ class ArrayTable:
         Raises:
             ResultsError: Nothing is.
         """
-        query, path = f"SELECT content FROM {ARRAYS} WHERE key = ?", self._log.path
-        try:
-            found = self._log.connection.execute(query, (key,)).fetchone()
-        except sqlite3.ProgrammingError:  # closed
-            with closing(connect_to_read(path)) as connection:
-                found = connection.execute(query, (key,)).fetchone()
-        except sqlite3.DatabaseError as error:
-            raise trouble(error, path) from None
+        found = self._log.fetch(f"SELECT content FROM {ARRAYS} WHERE key = ?", key)
         if found is None:
-            raise damaged(f"an array is gone ({key})", path)
-        return bytes(found[0])
+            raise damaged(f"an array is gone ({key})", self._log.path)
+        return bytes(found)
 
     def beginning(self, prefix: str) -> dict[str, bytes]:
         """Return what is under the keys that begin so, by the rest of each key."""
         query = f"SELECT key, content FROM {ARRAYS} WHERE substr(key, 1, ?) = ? ORDER BY key"
         found = self._log.connection.execute(query, (len(prefix), prefix)).fetchall()
         return {key.removeprefix(prefix): bytes(content) for key, content in found}
+
+
+def _packed(content: Mapping[str, Any]) -> bytes:
+    return zlib.compress(json.dumps(content, separators=(",", ":")).encode(), _FAST)
+
+
+def _unpacked(packed: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(zlib.decompress(packed))
+    return found
 
 
 def _check(connection: sqlite3.Connection, path: Path, *, thorough: bool) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from sys import intern
 from typing import Any, Literal
 
 from evomerge.candidate import Arrays, Candidate, no_arrays
@@ -189,14 +190,17 @@ def read_trials(log: EventLog, ids: Ids) -> tuple[StoredTrial, ...]:
     for seq, kind, key, content in log.read("asked", "told"):
         if kind == "asked":
             form = content["candidate"]
-            number, params = content["number"], content["params"]
+            number = content["number"]
+            params = {intern(name): value for name, value in content["params"].items()}
             found[key] = StoredTrial(number, params, form, asked_seq=seq, arrays=log.arrays.get)
             continue
         values = content["values"]
         found[key] = replace(
             found[key],
             state=content["state"],
-            outcome=outcome_from_json(content["outcome"], ids, log.arrays.get),
+            outcome=outcome_from_json(
+                content["outcome"], ids, partial(log.items, seq), log.arrays.get
+            ),
             values=None if values is None else tuple(values),
             told_seq=seq,
         )
@@ -231,7 +235,7 @@ def read_evaluations(
 ) -> tuple[Evaluation, ...]:
     """Read evaluations, the last one of each model and split; of the winner's rows the kind is `winner`."""
     found: dict[str, Evaluation] = {}
-    for _, _, row, content in log.read("evaluated", key=key):
+    for seq, _, row, content in log.read("evaluated", key=key):
         found.pop(row, None)
         found[row] = Evaluation(
             content["key"],
@@ -239,7 +243,12 @@ def read_evaluations(
             content["number"],
             content["split"],
             read(content["candidate"], log.arrays.get),
-            outcome_from_json(content["outcome"], ids(content["split"]), log.arrays.get),
+            outcome_from_json(
+                content["outcome"],
+                ids(content["split"]),
+                partial(log.items, seq),
+                log.arrays.get,
+            ),
         )
     winner = read_winner(log)
     return tuple(

@@ -22,7 +22,7 @@ from evomerge.store import folder as folders
 from evomerge.store import records
 from evomerge.store.campaign_file import as_run, with_facts, with_trials
 from evomerge.store.database import Backups
-from evomerge.store.encoding import Ids, outcome_to_json
+from evomerge.store.encoding import Ids, outcome_to_json, values_to_json
 from evomerge.store.events import EventLog
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class Store:
             }
             if outcome.candidate is not None:
                 self._keep_arrays(outcome.candidate)
-            self._log.append("told", content, entry.key)
+            self._log.append("told", content, entry.key, values_to_json(outcome))
             optuna_study.finish(
                 self._log.connection, number, values, attrs, outcome.cost.items if pruned else None
             )
@@ -277,7 +277,8 @@ class Store:
         }
         with self._log.transaction():
             self._keep_arrays(candidate)
-            self._log.append("evaluated", content, f"{entry.key} on {job.split}")
+            key = f"{entry.key} on {job.split}"
+            self._log.append("evaluated", content, key, values_to_json(outcome))
 
     def trials(self) -> tuple[records.StoredTrial, ...]:
         """Return every trial, in the order of their numbers."""

@@ -19,6 +19,8 @@ from evomerge.errors import ResultsError
 from evomerge.store.encoding import (
     outcome_from_json,
     outcome_to_json,
+    values_from_json,
+    values_to_json,
 )
 
 plain = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
@@ -37,7 +39,10 @@ values = st.recursive(
 
 def there_and_back(outcome: Outcome, known: Sequence[str] = ()) -> Outcome:
     written = json.dumps(outcome_to_json(outcome, lambda task: known))
-    return outcome_from_json(json.loads(written), lambda task: known)
+    values = json.dumps(values_to_json(outcome))
+    return outcome_from_json(
+        json.loads(written), lambda task: known, lambda: values_from_json(json.loads(values))
+    )
 
 
 def stored(items: Sequence[Any]) -> tuple[Any, ...]:
@@ -104,7 +109,8 @@ def test_what_was_learnt_and_who_answered_come_back() -> None:
     learnt = Merge("linear", ("/a", "/b"), coefficients=table)
     outcome = Outcome(candidate=learnt, routes={"t": (0, 2, 1)}, read={"t": (5, 0, 9)})
     written = json.dumps(outcome_to_json(outcome, lambda task: ()))
-    found = outcome_from_json(json.loads(written), lambda task: (), learnt.arrays().__getitem__)
+    arrays = learnt.arrays().__getitem__
+    found = outcome_from_json(json.loads(written), lambda task: (), dict, arrays)
     assert found == outcome
     assert found.candidate.coefficients == table  # type: ignore[union-attr]
     assert not {"candidate", "routes", "read"} & outcome_to_json(Outcome(), lambda task: ()).keys()
