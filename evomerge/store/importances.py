@@ -49,4 +49,7 @@ def parameter_importances(
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of few trials in a part of a space: they count little
-        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        found: dict[str, float] = optuna.importance.get_param_importances(
+            study, evaluator=evaluator
+        )
+    return found

@@ -39,7 +39,7 @@ def costs_figure(material: Material) -> Drawing | None:
     groups = [(kind, [at for at, row in enumerate(rows) if row.kind == kind]) for kind in KINDS]
     groups = [(kind, places) for kind, places in groups if places]
     titles = [f"{name.replace('_', ' ')}, relative to the base" for name in names]
-    arguments = [
+    arguments: list[list[Drawing]] = [
         [
             {"x": [numbers(costs[name][at] for at in places) for _, places in groups]},
             {"xaxis.title.text": title},

@@ -51,7 +51,7 @@ def front_figure(material: Material) -> Drawing | None:
         ("trials", behind, {"color": BLUE, "size": 5, "opacity": 0.5}),
         ("front", sorted(front), {"color": RED, "size": 8}),
     ]
-    series = [
+    series: list[tuple[Drawing, list[_Values]]] = [
         (_points(name, [names[row] for row in rows], marker), [values[row] for row in rows])
         for name, rows, marker in groups
         if rows
@@ -103,7 +103,7 @@ def _pairs(
         for name, direction in zip(short_names(names), directions, strict=True)
     ]
     pairs = list(combinations(range(len(names)), 2))
-    arguments = [
+    arguments: list[list[Drawing]] = [
         [
             {
                 key: [numbers(one[place] for one in values) for _, values in series]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from evomerge.report.evidence import best
 from evomerge.report.figures.drawing import (
@@ -65,7 +66,7 @@ def _lines(material: Material) -> list[_Line]:
     names = short_names([goal.task for goal in goals])
     for name, goal in zip(names, goals, strict=True):
         label = short(name) + ("" if goal.higher_is_better else " ↓")
-        found.append((label, goal.higher_is_better, lambda row, g=goal: row.reported(split, g)))
+        found.append((label, goal.higher_is_better, partial(Row.reported, split=split, goal=goal)))
     return found
 
 

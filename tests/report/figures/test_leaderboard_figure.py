@@ -47,7 +47,7 @@ def test_the_best_of_a_kind_has_an_interval_and_a_name(store: Store) -> None:
     names = {trace["name"] for trace in drawn["data"] if "error_x" in trace}
     assert names == {
         "winner: trial 1",
-        "best naive merge: task arithmetic…",
+        "best naive merge: task arithmetic λ…",
         "best expert: extraction",
         "base",
     }
