@@ -167,7 +167,7 @@ class Job:
             raise ValueError(f"{self.entry.name}: no race on {self.split}, only on search")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """An aggregate over items, as lm-eval computes it.
 
@@ -180,7 +180,7 @@ class Estimate:
     stderr: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TaskScores:
     """Scores of one candidate on the items of one task.
 
@@ -248,7 +248,7 @@ class Pruned:
     rival: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a job: `scores` of every task, or a `failure`.
 

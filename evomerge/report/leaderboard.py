@@ -91,7 +91,9 @@ class Leaderboard:
         return found | ({"routing": routing} if routing else {})
 
 
-def leaderboard(store: Store, trial: int | None = None) -> Leaderboard:
+def leaderboard(
+    store: Store, trial: int | None = None, trials: Sequence[StoredTrial] | None = None
+) -> Leaderboard:
     """Build the leaderboard of a finished or running study.
 
     While there are no finalists yet, the best trials so far take their place, on the search items.
@@ -99,11 +101,13 @@ def leaderboard(store: Store, trial: int | None = None) -> Leaderboard:
     Args:
         store: Of the campaign.
         trial: One to show whether or not it was a finalist.
+        trials: The store's, where they were read before.
 
     Raises:
         KeyError: No such trial.
     """
-    trials, evaluations = store.trials(), store.evaluations()
+    trials = store.trials() if trials is None else trials
+    evaluations = store.evaluations()
     aims = {
         split: Objectives.of(store.campaign, store.facts, evaluations, split)
         for split in SPLITS

@@ -80,7 +80,7 @@ class Material:
     @cached_property
     def board(self) -> Leaderboard:
         """The leaderboard, on all splits."""
-        return leaderboard(self.store)
+        return leaderboard(self.store, trials=self.trials)
 
     @property
     def split(self) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -26,19 +27,20 @@ class StoredValues(Mapping[str, tuple[Any, ...]]):
     """Per-item values of one task by metric, read when they are asked for and not kept; pickled as a dict.
 
     Args:
+        task: Of an outcome.
         names: The metrics.
-        read: Reads them.
+        read: Reads the values of the outcome.
     """
 
-    def __init__(
-        self, names: Sequence[str], read: Callable[[], Mapping[str, tuple[Any, ...]]]
-    ) -> None:
-        self._names, self._read = names, read
+    __slots__ = ("_names", "_read", "_task")
+
+    def __init__(self, task: str, names: Sequence[str], read: Callable[[], Values]) -> None:
+        self._task, self._names, self._read = task, tuple(map(intern, names)), read
 
     def __getitem__(self, name: str) -> tuple[Any, ...]:
         if name not in self._names:
             raise KeyError(name)
-        return self._read()[name]
+        return self._read()[self._task][name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -117,15 +119,11 @@ def outcome_from_json(
         values: Reads the per-item values.
         arrays: Gives what its candidate names by digest.
     """
-
-    def of_task(task: str) -> Callable[[], Mapping[str, tuple[Any, ...]]]:
-        return lambda: values()[task]
-
     scores = {
-        task: TaskScores(
+        intern(task): TaskScores(
             _items_from_json(one["items"], ids(task)),
-            StoredValues(one["metrics"], of_task(task)),
-            {name: Estimate(*each) for name, each in one["values"].items()},
+            StoredValues(intern(task), one["metrics"], values),
+            {intern(name): Estimate(*each) for name, each in one["values"].items()},
             one["truncated"],
             tuple(one.get("answers", ())),
         )

@@ -154,7 +154,9 @@ class EventLog:
         values = kinds if key is None else (*kinds, key)
         query += " ORDER BY seq" if key is None else " AND key = ? ORDER BY seq"
         try:
-            for seq, kind, found, packed in self.connection.execute(query, values).fetchall():
+            rows = self.connection.execute(query, values).fetchall()[::-1]
+            while rows:  # each is let go of once it is read
+                seq, kind, found, packed = rows.pop()
                 yield Event(seq, kind, found, _unpacked(packed))
         except (sqlite3.DatabaseError, zlib.error) as error:
             raise trouble(error, self.path) from None

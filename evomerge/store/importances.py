@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 FEWEST = 20
 """Trials; of fewer nothing is said."""
-MOST = 2_000
+MOST = 1_000
 """Trials that are looked at; of more every n-th."""
 BEST = 0.1
 """The share of the trials that count as the best."""

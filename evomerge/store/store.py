@@ -54,6 +54,11 @@ class Store:
         self.arrays = self._log.arrays
         begun, *later = self._log.read("begun", "budget", "ended", "finished")
         self.facts: Mapping[str, Any] = begun.content["facts"]
+        self._items = {
+            (task, split): tuple(ids)
+            for task, of_task in self.facts.get("items", {}).items()
+            for split, ids in of_task.items()
+        }
         created = as_run(folder, begun.content["campaign"], self.facts, write=lock is not None)
         state = {event.kind: event.content["now"] for event in later}
         self.campaign = with_trials(created, state.get("budget", created.search.trials))
@@ -383,8 +388,7 @@ class Store:
                 self.arrays.keep(digest, content)
 
     def _ids(self, split: Split) -> Ids:
-        items = self.facts.get("items", {})
-        return lambda task: items.get(task, {}).get(split, ())
+        return lambda task: self._items.get((task, split), ())
 
     def _refuse_unless_asked(self, asked: str, told: str, key: str, name: str) -> None:
         if self._log.has(told, key):

@@ -24,7 +24,7 @@ from evomerge.report.grid import short_names
 from evomerge.report.material import Material
 
 MOST = 1_500
-"""Trials behind the front that are drawn; of more every n-th."""
+"""Trials behind the front that are drawn, over all pairs of values; of more every n-th."""
 _Values = Sequence[float]
 
 
@@ -45,19 +45,21 @@ def front_figure(material: Material) -> Drawing | None:
     ]
     front = on_front(aims, values, missing)
     behind = [row for row in range(len(trials)) if row not in front]
-    behind = behind[:: -(-len(behind) // MOST) or 1]
-    names = [f"trial {trial.number}" for trial in trials]
+    names = value_names(material.campaign)
+    most = MOST // len(list(combinations(names, 2)))
+    behind = behind[:: -(-len(behind) // most) or 1]
+    called = [f"trial {trial.number}" for trial in trials]
     groups = [
         ("trials", behind, {"color": BLUE, "size": 5, "opacity": 0.5}),
         ("front", sorted(front), {"color": RED, "size": 8}),
     ]
     series: list[tuple[Drawing, list[_Values]]] = [
-        (_points(name, [names[row] for row in rows], marker), [values[row] for row in rows])
+        (_points(name, [called[row] for row in rows], marker), [values[row] for row in rows])
         for name, rows, marker in groups
         if rows
     ]
     series += _models(material)
-    return _pairs(value_names(material.campaign), aims.directions, series)
+    return _pairs(names, aims.directions, series)
 
 
 def _models(material: Material) -> list[tuple[Drawing, list[_Values]]]:
