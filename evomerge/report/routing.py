@@ -11,7 +11,7 @@ import numpy as np
 from evomerge.candidate.trial import Estimate, Outcome, Split, TaskScores
 from evomerge.objective import Objectives, metric_on
 from evomerge.report.grid import Cell, Grid, Line, number, short_names
-from evomerge.report.statistics import Floats
+from evomerge.report.intervals import Floats
 
 if TYPE_CHECKING:
     from evomerge.store import Evaluation

@@ -17,7 +17,8 @@ from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Estimate, Outcome, TaskScores
 from evomerge.config import Objective
 from evomerge.objective import Objectives, is_proportional, metric_on, ratio, total_violation
-from evomerge.report.statistics import Floats, PairedTest, Stratum, interval, is_binary, paired_test
+from evomerge.report.intervals import Floats, of_scores
+from evomerge.report.statistics import PairedTest, Stratum, interval, paired_test
 
 Z_95 = statistics.NormalDist().inv_cdf(0.975)
 
@@ -181,17 +182,11 @@ def paired(aims: Objectives, first: Outcome, second: Outcome) -> PairedTest | No
     takes them as the weights of the tasks.
 
     Returns:
-        None where a task is missing, the items differ, or a task's part does not average per-item scores.
+        None where a task is missing, the items differ or are too few, or a task's part does not average
+        per-item scores.
     """
-    differences = _strata(aims, first, second)
-    if differences is None:
-        return None
-    binary = all(
-        is_binary(np.asarray(outcome.scores[goal.task].metrics[metric_on(goal, aims.split)]))
-        for outcome in (first, second)
-        for goal in aims.campaign.objectives
-    )
-    return paired_test(differences, binary=binary)
+    strata = _strata(aims, first, second)
+    return None if strata is None else paired_test(strata)
 
 
 def item_scores(scores: TaskScores, metric: str) -> Floats | None:
@@ -210,13 +205,13 @@ def item_scores(scores: TaskScores, metric: str) -> Floats | None:
 
 
 def task_value(scores: TaskScores, metric: str, estimate: Estimate) -> Value:
-    """Wilson for 0/1 scores, bootstrap for other means, else value ± z · lm-eval's standard error."""
+    """Give a metric its interval: that of its items' mean, else value ± z · lm-eval's standard error."""
     array, stderr = item_scores(scores, metric), estimate.stderr
     if stderr is not None and not math.isfinite(stderr):
         stderr = None
     low = high = None
     if array is not None:
-        low, high = interval([Stratum(array)]) or (None, None)
+        low, high = of_scores(array) or (None, None)
     elif stderr is not None:
         low, high = estimate.value - Z_95 * stderr, estimate.value + Z_95 * stderr
     return Value(estimate.value, low, high, stderr, len(scores.items))
@@ -232,23 +227,23 @@ def _strata(
         values = None if scores is None else item_scores(scores, metric)
         if scores is None or values is None:
             return None
+        theirs = None
         if minus is not None:
             theirs = _on_items(minus.scores.get(goal.task), metric, scores.items)
             if theirs is None:
                 return None
-            values = values - theirs
         counted = _counted(aims, goal, metric, scores.items)
         if counted is None:
             return None
-        scale, divisor = counted
-        found.append(Stratum(values * scale, goal.weight, divisor))
+        sign, divisor = counted
+        found.append(Stratum(values, sign * goal.weight, divisor, theirs))
     return found
 
 
 def _counted(
     aims: Objectives, goal: Objective, metric: str, items: Sequence[str]
 ) -> tuple[float, Floats | None] | None:
-    """Return the factor of an item's score in the mean, and (of shares) the best expert's scores times it.
+    """Return the sign of a score in the mean, and (of shares) the best expert's scores.
 
     None where a share is not proportional to the score, or the expert was not scored on these very items.
     """
@@ -260,7 +255,7 @@ def _counted(
             if not is_proportional(metric, higher=higher):
                 return None
             theirs = _on_items(expert, metric, items)
-            return None if theirs is None else (1.0 / best, theirs * (1.0 / best))
+            return None if theirs is None else (1.0, theirs)
     return (1.0 if higher or mean_sign(aims) < 0 else -1.0), None
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from evomerge.candidate.cost import Cost
 from evomerge.candidate.trial import Estimate, Failure, FailureKind, Outcome, TaskScores
+from evomerge.report.intervals import wilson
 from evomerge.report.rows import Row
 from evomerge.report.scores import estimated_scores, item_scores, mean_sign, paired, split_scores
-from evomerge.report.statistics import wilson
 from evomerge.report.summary import Goal
 
 UP = {"task": "up", "metric": "acc"}

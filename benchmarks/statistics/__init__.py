@@ -1,0 +1,1 @@
+"""Whether intervals cover, and whether a campaign without signal says so."""
