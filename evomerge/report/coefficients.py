@@ -12,7 +12,7 @@ import numpy as np
 from evomerge.candidate import Candidate, Merge, Mixture
 from evomerge.candidate.merge import at, component_of
 from evomerge.config.model_names import model_labels
-from evomerge.report.statistics import Floats
+from evomerge.report.intervals import Floats
 
 ALL = "all"
 WEIGHT = "weight"
