@@ -67,20 +67,27 @@ class MembershipChange:
 
 
 @dataclass(frozen=True)
-class _Roster:
-    """Who the experts are, and what counts beside the campaign's objectives."""
+class Roster:
+    """Who the experts are, and what counts beside the campaign's objectives.
 
-    experts: Mapping[str, str]  # name → model
+    Attributes:
+        experts: Name → model.
+        goals: Further objectives.
+    """
+
+    experts: Mapping[str, str]
     goals: tuple[Objective, ...] = ()
 
     @classmethod
-    def of(cls, store: Store) -> _Roster:
+    def of(cls, store: Store) -> Roster:
+        """Return who they are now."""
         if not store.arrays.has(ROSTER):
             return cls({one.name: one.model for one in store.campaign.models.experts})
         found = json.loads(store.arrays.get(ROSTER))
         return cls(found["experts"], tuple(map(Objective.model_validate, found["goals"])))
 
     def keep(self, store: Store) -> None:
+        """Record it, durably."""
         goals = [goal.model_dump(mode="json") for goal in self.goals]
         text = json.dumps({"experts": dict(self.experts), "goals": goals})
         store.arrays.keep(ROSTER, text.encode())
@@ -89,10 +96,8 @@ class _Roster:
         """Return the campaign with these experts and goals."""
         experts = tuple(Expert(model=model, name=name) for name, model in self.experts.items())
         models = began.models.model_copy(update={"experts": experts})
-        workers = began.workers.model_copy(update={"count": 1})
         goals = (*began.objectives, *self.goals)
-        changed = {"models": models, "objectives": goals, "workers": workers}
-        return began.model_copy(update=changed)
+        return began.model_copy(update={"models": models, "objectives": goals})
 
 
 def add(
@@ -125,15 +130,15 @@ def add(
         EvomergeError: The expert cannot be scored.
     """
     name = name or short_name(expert)
-    with _opened(folder) as store:
-        roster = _Roster.of(store)
+    with finished(folder) as store:
+        roster = Roster.of(store)
         if name in (*roster.experts, BASE, BEST):
             raise UserError(f'a member is called "{name}" already; give another --name')
         goals = roster.goals
         if task is not None:
             goals = (*goals, _goal(roster.campaign(store.campaign), task, metric))
         experts = {**roster.experts, name: anchored(expert, Path.cwd())}
-        return _changed(store, _Roster(experts, goals), display or NoDisplay(), joined=name)
+        return _changed(store, Roster(experts, goals), display or NoDisplay(), joined=name)
 
 
 def remove(folder: Path, expert: str, *, display: Display | None = None) -> MembershipChange:
@@ -151,19 +156,24 @@ def remove(folder: Path, expert: str, *, display: Display | None = None) -> Memb
         UserError: The folder holds no finished campaign, or the expert is none of it, or the last.
         EvomergeError: A merge without it cannot be scored.
     """
-    with _opened(folder) as store:
-        roster = _Roster.of(store)
+    with finished(folder) as store:
+        roster = Roster.of(store)
         if expert not in roster.experts:
             known = nearest(expert, roster.experts)
             raise UserError(f'no expert is called "{expert}"; {known}', file=folder)
         experts = {name: model for name, model in roster.experts.items() if name != expert}
         if not experts:
             raise UserError(f'"{expert}" is the last expert; nothing would be left', file=folder)
-        return _changed(store, _Roster(experts, roster.goals), display or NoDisplay(), left=expert)
+        return _changed(store, Roster(experts, roster.goals), display or NoDisplay(), left=expert)
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Store]:
+def finished(folder: Path) -> Iterator[Store]:
+    """Open the folder of a finished campaign to write to it.
+
+    Raises:
+        ResultsError: It holds none, or is in use.
+    """
     with Store.open(folder, write=True) as store:
         if store.winner is None or not store.finished:
             how = f"finish it with: evomerge resume {folder}"
@@ -183,7 +193,7 @@ def _goal(campaign: Campaign, task: str, metric: str | None) -> Objective:
 
 def _changed(
     store: Store,
-    roster: _Roster,
+    roster: Roster,
     display: Display,
     *,
     joined: str | None = None,
@@ -192,9 +202,10 @@ def _changed(
     """Score what is not known yet, choose, save."""
     assert store.winner is not None
     before = store.winner.entry
-    ready = preflight(roster.campaign(store.campaign), answers=store.folder / TASKS)
+    campaign = with_workers(roster.campaign(store.campaign), 1)
+    ready = preflight(campaign, answers=store.folder / TASKS)
     facts = facts_of(ready)
-    for warning in refuse_changes(store, _with_those_that_left(facts, store)):
+    for warning in refuse_changes(store, with_those_that_left(facts, store)):
         display.say(warning)
     pool = open_pool(setup_of(ready), ready.campaign.workers)
     try:
@@ -234,7 +245,13 @@ def _changed(
     return MembershipChange(board, before, after, joined, values)
 
 
-def _with_those_that_left(facts: Mapping[str, Any], store: Store) -> dict[str, Any]:
+def with_workers(campaign: Campaign, count: int) -> Campaign:
+    """Return a campaign with another number of workers."""
+    workers = campaign.workers.model_copy(update={"count": count})
+    return campaign.model_copy(update={"workers": workers})
+
+
+def with_those_that_left(facts: Mapping[str, Any], store: Store) -> dict[str, Any]:
     """Return facts in which models that are no longer asked for are as they were."""
     return {**facts, "models": {**store.facts["models"], **facts["models"]}}
 

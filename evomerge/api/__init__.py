@@ -2,12 +2,14 @@
 
 from evomerge.api.campaigns import check, compare, merge, open, report, resume, score, search
 from evomerge.api.ensembles import adapters, add, load, remove
+from evomerge.api.explanations import explain
 
 __all__ = [
     "adapters",
     "add",
     "check",
     "compare",
+    "explain",
     "load",
     "merge",
     "open",

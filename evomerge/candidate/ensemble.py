@@ -193,6 +193,26 @@ class Ensemble(Candidate):
         members = {name: member.renamed(rename) for name, member in self.members.items()}
         return replace(self, base=rename(self.base), members=members)
 
+    def without(self, member: str) -> Ensemble | None:
+        """Return it without a member, while the others answer; None: nobody would.
+
+        A router loses what it has learnt of the member, and its fallback where that was the member.
+        """
+        members = {name: one for name, one in self.members.items() if name != member}
+        router, mix, fit = self.router, self.mix, self.fit
+        if mix is not None:
+            weights = {name: weight for name, weight in mix.weights.items() if name != member}
+            if not sum(weights.values()) > 0:
+                return None
+            mix = replace(mix, weights=weights, top_k=min(mix.top_k, len(members)))
+        if not members:
+            return None
+        if router is not None and router.fallback == member:
+            router = replace(router, fallback=None)
+        if fit is not None:
+            fit = fit.without(list(self.members).index(member))
+        return replace(self, members=members, router=router, mix=mix, fit=fit)
+
     def text(self) -> str:
         """Return it as one line of JSON, floats in full; of `fit` the digest."""
         fields: dict[str, Any] = {

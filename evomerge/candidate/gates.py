@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from evomerge.candidate.tables import Array, Tables
 
 GATES_FILE = "gates.safetensors"
@@ -51,6 +53,17 @@ class Gates(Tables):
         """Per layer the share of the prompts' tokens that go to the best expert; empty: not measured."""
         found = self.tables.get(_ACCURACY)
         return () if found is None else tuple(found[0].tolist())
+
+    def without(self, expert: int) -> Gates:
+        """Return the gates of the other experts, by position; how well they route is not known."""
+        gate = _GATE.format("")
+        return Gates(
+            {
+                name: np.delete(table, expert, axis=0) if name.startswith(gate) else table
+                for name, table in self.tables.items()
+                if name != _ACCURACY
+            }
+        )
 
     def remark(self) -> str:
         """Return how well each layer routes, as a sentence; empty: it was not measured."""

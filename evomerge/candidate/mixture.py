@@ -57,6 +57,14 @@ class Mixture(Candidate):
             experts={name: one.renamed(rename) for name, one in self.experts.items()},
         )
 
+    def without(self, expert: str) -> Mixture | None:
+        """Return it without an expert and its row of the gates; None: no other is left."""
+        experts = {name: one for name, one in self.experts.items() if name != expert}
+        if not experts:
+            return None
+        fit = None if self.fit is None else self.fit.without(list(self.experts).index(expert))
+        return replace(self, experts=experts, top_k=min(self.top_k, len(experts)), fit=fit)
+
     def text(self) -> str:
         """Return it as one line of JSON, floats in full; of the gates the digest."""
         fields = {

@@ -83,6 +83,24 @@ class Stack(Candidate):
         members = {name: member.renamed(rename) for name, member in self.members.items()}
         return replace(self, base=rename(self.base), members=members)
 
+    def with_base_for(self, member: str) -> Stack:
+        """Return it with the base's layers in the place of a member's; itself where it has none of them."""
+        if all(step.member != member for step in self.path):
+            return self
+        base = replace(_AS_IT_IS, experts=(self.base,), dtype=self.members[member].dtype)
+        known = (name for name, one in self.members.items() if one == base)
+        name = next(known, None)
+        if name is None:
+            name = "base"
+            while name in self.members:
+                name += "_"
+        path = tuple(
+            step._replace(member=name) if step.member == member else step for step in self.path
+        )
+        members = {**self.members, name: base}
+        used = {step.member for step in path}
+        return replace(self, members={n: m for n, m in members.items() if n in used}, path=path)
+
     def text(self) -> str:
         """Return it as one line of JSON, floats in full; a step as a list."""
         members = {name: json.loads(member.text()) for name, member in self.members.items()}

@@ -147,6 +147,8 @@ class Job:
         scored: Member of the candidate → task → its scores on the split, so that nothing is scored twice.
         timed: Whether it is timed beside the base, too.
         answers: Whether its answers are wanted, too.
+        noise: Seed of the noise that takes the place of the experts' task vectors, of the same norms; None:
+            they are as they are.
 
     Raises:
         ValueError: A race on another split.
@@ -161,6 +163,7 @@ class Job:
     scored: Mapping[str, Mapping[str, TaskScores]] = field(default_factory=dict)
     timed: bool = False
     answers: bool = False
+    noise: int | None = None
 
     def __post_init__(self) -> None:
         if self.race is not None and self.split != "search":

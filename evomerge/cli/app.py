@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from evomerge import __version__
-from evomerge.cli import campaigns, ensembles, models, reports, zoo
+from evomerge.cli import campaigns, ensembles, explanations, models, reports, zoo
 from evomerge.errors import EvomergeError, Interrupted, UserError
 
 
@@ -39,6 +39,7 @@ for command in (
     campaigns.resume,
     reports.report,
     reports.compare,
+    explanations.explain,
     models.merge,
     models.score,
     ensembles.add,

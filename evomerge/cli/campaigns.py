@@ -85,7 +85,7 @@ def search(
     from evomerge.config import Campaign
 
     folder = Campaign.load(campaign_file).override(out=out).out
-    with _interruptible(f"evomerge resume {folder}"):
+    with interruptible(f"evomerge resume {folder}"):
         result = api.search(
             campaign_file,
             out=out,
@@ -109,7 +109,7 @@ def resume(
     """Go on where a campaign stopped."""
     from evomerge import api
 
-    with _interruptible(f"evomerge resume {results}"):
+    with interruptible(f"evomerge resume {results}"):
         result = api.resume(
             results, trials=trials, workers=workers, address=address, display=display
         )
@@ -124,7 +124,7 @@ def schema() -> None:
 
 
 @contextmanager
-def _interruptible(how_to_go_on: str) -> Iterator[None]:
+def interruptible(how_to_go_on: str) -> Iterator[None]:
     """Make SIGTERM an interrupt too, and let the message of an interrupt say how to go on."""
 
     def interrupt(_signum: int, _frame: object) -> None:

@@ -56,6 +56,24 @@ def mean_states(
     return torch.stack([found[tuple(each)] for each in sequences])
 
 
+def distances(states: Sequence[Tensor]) -> Tensor:
+    """Return how far models' states are apart, as a share of their length, [layers, models, models], float64.
+
+    Σ ‖h_i - h_j‖ / Σ ½ (‖h_i‖ + ‖h_j‖), each sum over the sequences: 0 of equal states, 2 at most.
+
+    Args:
+        states: Of each model, on the same sequences, as `mean_states` returns them.
+    """
+    lengths = torch.stack([one.norm(dim=2).double().sum(0) for one in states])  # [models, layers]
+    apart = torch.stack(
+        [
+            torch.stack([(one - other).norm(dim=2).double().sum(0) for other in states])
+            for one in states
+        ]
+    )
+    return (apart / ((lengths[:, None] + lengths) / 2)).permute(2, 0, 1)
+
+
 class _Enough(Exception):  # noqa: N818 - it ends a pass
     """All that is wanted was seen."""
 

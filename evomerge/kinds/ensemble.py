@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge import config
 from evomerge.candidate import Arrays, no_arrays
+from evomerge.candidate.ablation import Ablation, Ablations
 from evomerge.candidate.ensemble import Ensemble
 from evomerge.errors import CampaignError, MergeError, nearest
 from evomerge.kinds.kind import Assignment, Builder, ItemPrompts, Kind
@@ -97,6 +98,20 @@ class EnsembleKind(Kind):
             return candidate.text()
         margin = round(candidate.router.margin / MARGIN_STEP) * MARGIN_STEP
         return replace(candidate, router=replace(candidate.router, margin=margin)).text()
+
+    def ablations(self, candidate: Ensemble, checkpoints: Mapping[str, Checkpoint]) -> Ablations:
+        """Let each member leave, while the others answer."""
+        left = {name: candidate.without(name) for name in candidate.members}
+        found = tuple(Ablation(one, name) for name, one in left.items() if one is not None)
+        note = "An ensemble has no groups of layers to leave out."
+        if not found:
+            return Ablations(notes=("The ensemble has one member, and nobody else could answer.",))
+        routed = "the router chooses among the others, by what it has learnt of them"
+        mixed = "the others' weights are scaled to the sum 1"
+        if candidate.mix is not None and candidate.mix.top_k < len(candidate.members):
+            mixed = f"the next one takes its place among those that run, and {mixed}"
+        how = mixed if candidate.router is None else routed
+        return Ablations(f"A member is left out: {how}.", found, notes=(note,))
 
     def save(self, candidate: Ensemble, out: Path | str, **options: Any) -> None:  # noqa: ANN401
         """Write combiner, router and members as one folder."""

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evomerge.candidate import Arrays, Candidate, Coefficients, Merge, no_arrays
+from evomerge.candidate.ablation import Ablations
 from evomerge.errors import MergeError
 
 if TYPE_CHECKING:
@@ -238,6 +239,21 @@ class Kind(Protocol):
     ) -> Hashable:
         """Return a value that is equal for candidates of the same weights, as far as can be told."""
         return str(candidate.text())
+
+    def ablations(
+        self,
+        candidate: Any,  # noqa: ANN401 - of this kind
+        checkpoints: Mapping[str, Checkpoint],
+    ) -> Ablations:
+        """Return what can be left out of a candidate, to see what each part adds.
+
+        Args:
+            candidate: Of this kind, with what it has learnt.
+            checkpoints: Every model that it names.
+        """
+        return Ablations(
+            notes=(f"What is left of a {candidate.kind} without a part is not defined.",)
+        )
 
     def save(self, candidate: Any, out: Path | str, **options: Any) -> None:  # noqa: ANN401
         """Write a candidate as a folder; options and errors are those of `merge.saving.save`."""

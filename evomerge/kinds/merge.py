@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge import config
 from evomerge.candidate import Arrays, Merge, no_arrays
+from evomerge.candidate.ablation import Ablations
 from evomerge.config.faults import at_field
 from evomerge.errors import CampaignError, RecipeError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind, NumberTables
@@ -75,6 +76,12 @@ class MergeKind(Kind):
         from evomerge.merge.content import content
 
         return content(candidate, checkpoints)
+
+    def ablations(self, candidate: Merge, checkpoints: Mapping[str, Checkpoint]) -> Ablations:
+        """Leave experts out by weight 0, and groups of layers and components by the base's weights."""
+        from evomerge.kinds.merge_ablations import ablations
+
+        return ablations(candidate, checkpoints)
 
     def save(self, candidate: Merge, out: Path | str, **options: Any) -> None:  # noqa: ANN401
         """Merge and write the result."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge import config
 from evomerge.candidate import Arrays, Mixture, MoeRecipe, no_arrays
+from evomerge.candidate.ablation import Ablation, Ablations
 from evomerge.candidate.moe_recipe import MoeExpert
 from evomerge.config.faults import at_field
 from evomerge.errors import CampaignError, MergeError, RecipeError, nearest
@@ -129,6 +130,21 @@ class MixtureKind(Kind):
     def opened(self, live: LiveModel, prompts: ItemPrompts | None = None) -> Builder:
         """Return what writes mixtures into one module, and fits their gates to the prompts."""
         return _Builder(live, prompts)
+
+    def ablations(self, candidate: Mixture, checkpoints: Mapping[str, Checkpoint]) -> Ablations:
+        """Let each expert leave the gates."""
+        left = {name: candidate.without(name) for name in candidate.experts}
+        found = tuple(Ablation(one, name) for name, one in left.items() if one is not None)
+        notes = ["A mixture has no groups of layers to leave out."]
+        if not found:
+            return Ablations(
+                notes=("The mixture has one expert, and no other could take its place.",)
+            )
+        how = (
+            "An expert's feed-forward blocks are left out, and their rows of the gates, so that tokens go to "
+            "the others; what the experts share stays as it is."
+        )
+        return Ablations(how, found, notes=tuple(notes))
 
     def save(self, candidate: Mixture, out: Path | str, **options: Any) -> None:  # noqa: ANN401
         """Write a folder that transformers and vLLM load."""

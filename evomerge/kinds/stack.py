@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge import config
 from evomerge.candidate import Arrays, Stack, no_arrays
+from evomerge.candidate.ablation import Ablation, Ablations
 from evomerge.errors import CampaignError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind
 from evomerge.kinds.members import members_of
@@ -85,6 +86,19 @@ class StackKind(Kind):
         from evomerge.combine.stack import content_of
 
         return content_of(candidate, checkpoints)
+
+    def ablations(self, candidate: Stack, checkpoints: Mapping[str, Checkpoint]) -> Ablations:
+        """Put the base's layers in the place of each member's."""
+        if any(one.vocabulary is not None for one in candidate.members.values()):
+            note = "The stack has a vocabulary of its own, so the base's layers do not fit into it."
+            return Ablations(notes=(note,))
+        names = [
+            name for name, one in candidate.members.items() if one.experts != (candidate.base,)
+        ]
+        found = tuple(Ablation(candidate.with_base_for(name), name) for name in names)
+        how = "A member is left out: the base's layers stand in the places of its own."
+        note = "A stack has no groups of layers to leave out besides."
+        return Ablations(how, found, notes=(note,))
 
     def save(self, candidate: Stack, out: Path | str, **options: Any) -> None:  # noqa: ANN401
         """Write the deeper model."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from evomerge.merge.heads import is_tied, untied_config
 from evomerge.merge.layout import Layout
 from evomerge.merge.models import open_models
 from evomerge.merge.plan import MergePlan, plan_merge
+from evomerge.merge.random_vectors import randomised
 from evomerge.merge.resident import Memory
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
@@ -111,6 +113,27 @@ class LiveModel:
         other = copy.copy(self)
         other.module = copy.deepcopy(self.module)
         other._targets = _targets(other.module)
+        return other
+
+    def randomised(self, seed: int) -> LiveModel:
+        """Return the same module over experts whose task vectors are noise of the same norms.
+
+        Args:
+            seed: Draws the noise.
+
+        Raises:
+            MergeError: The models are matched by token, so that there is no task vector of each tensor.
+        """
+        if self.models.vocabulary is not None:
+            raise MergeError("random task vectors need models of one vocabulary")
+        other, base = copy.copy(self), self.models.base
+        checkpoints = {
+            name: one if one is base else randomised(one, base, f"{seed}/{place}")
+            for place, (name, one) in enumerate(self.checkpoints.items())
+        }
+        other.models = replace(self.models, checkpoints=checkpoints)
+        other.checkpoints = checkpoints
+        other._memory = Memory()
         return other
 
     def write(self, source: Merge | Recipe) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from evomerge.candidate.trial import (
     Entry,
@@ -69,20 +69,27 @@ class Bench:
         if not missing:
             return 0
         metrics, told = self.wanted(split)
-        pace = Pace(self.display, stage, len(missing))
         jobs = [
             Job(one, split, metrics, targets=told, timed=self._is_timed(one, split), answers=True)
             for one in missing
         ]
-        over = [bool(job.entry.candidate.scored_members) for job in jobs]
-        self._score([job for job, later in zip(jobs, over, strict=True) if not later], pace)
+        self.run(stage, jobs, self.store.record)
+        return len(missing)
+
+    def run(
+        self, stage: str, jobs: Sequence[Job], record: Callable[[Job, Outcome], object]
+    ) -> None:
+        """Score candidates on one split, and record each outcome as soon as it is there."""
+        pace = Pace(self.display, stage, len(jobs))
+        over = [bool(job.entry.candidate.scored_members) and job.noise is None for job in jobs]
+        apart = [job for job, later in zip(jobs, over, strict=True) if not later]
+        self._score(apart, pace, record)
         if any(over):  # of members that are scored here, too, the scores are known by now
-            members = self._members(split)
+            members = self._members(jobs[0].split)
             later = [
                 members.informed(job) for job, is_over in zip(jobs, over, strict=True) if is_over
             ]
-            self._score(later, pace)
-        return len(missing)
+            self._score(later, pace, record)
 
     def _is_timed(self, entry: Entry, split: Split) -> bool:
         """Models that are no merges, which differ in it, and once the base, which merges are as fast as."""
@@ -90,10 +97,12 @@ class Bench:
             return split == "search"
         return is_timed(entry.candidate, self.campaign.asked_costs, split)
 
-    def _score(self, jobs: Sequence[Job], pace: Pace) -> None:
+    def _score(
+        self, jobs: Sequence[Job], pace: Pace, record: Callable[[Job, Outcome], object]
+    ) -> None:
         for job, outcome in in_turn(self.pool, jobs):
             if isinstance(job, Job) and isinstance(outcome, Outcome):
-                self.store.record(job, outcome)
+                record(job, outcome)
                 pace.step(failed=outcome.failure is not None)
 
     def _members(self, split: Split) -> Members:

@@ -204,6 +204,12 @@ class ArrayTable:
         with self._log.transaction() as connection:
             connection.execute(query, (key, content))
 
+    def keep_all(self, arrays: Mapping[str, bytes]) -> None:
+        """Store the arrays that are not there yet: digest → bytes."""
+        for digest, content in arrays.items():
+            if not self.has(digest):
+                self.keep(digest, content)
+
     def has(self, key: str) -> bool:
         """Tell whether anything is under a key."""
         query = f"SELECT 1 FROM {ARRAYS} WHERE key = ?"

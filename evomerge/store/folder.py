@@ -30,7 +30,10 @@ ROOM = 2**18
 UNFINISHED_BACKUP = f".{BACKUP}.new"
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
-_REPORTS = ("leaderboard.json", "leaderboard.md", "front.json", "report.html")
+_REPORTS = (
+    *("leaderboard.json", "leaderboard.md", "front.json", "report.html"),
+    *("explanation.json", "explanation.md"),
+)
 _MODEL = "best"
 _OURS = (
     *(BACKUP, UNFINISHED_BACKUP, f"{UNFINISHED_BACKUP}-journal"),

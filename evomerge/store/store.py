@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Entry, Gradients, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
@@ -24,6 +23,7 @@ from evomerge.store.campaign_file import as_run, with_facts, with_trials
 from evomerge.store.database import Backups
 from evomerge.store.encoding import Ids, outcome_to_json, values_to_json
 from evomerge.store.events import EventLog
+from evomerge.store.findings import Findings
 
 if TYPE_CHECKING:
     import optuna
@@ -41,6 +41,7 @@ class Store:
         ended: What ended the last run of the search, such as `trials`; None: nothing yet.
         finished: Whether all is done and saved, and nothing was asked for since.
         arrays: Bytes by key: those that candidates name by digest, and what others keep there.
+        findings: What explanations of the winner found out.
     """
 
     def __init__(self, folder: Path, lock: folders.FolderLock | None) -> None:
@@ -52,6 +53,7 @@ class Store:
 
             optuna_study.close_storage(optuna_study.open_storage(path))
         self.arrays = self._log.arrays
+        self.findings = Findings(self._log, self._ids)
         begun, *later = self._log.read("begun", "budget", "ended", "finished")
         self.facts: Mapping[str, Any] = begun.content["facts"]
         self._items = {
@@ -166,7 +168,7 @@ class Store:
         with self._log.transaction() as connection:
             content = {"number": number, "params": dict(params)}
             content["candidate"] = candidate.text()
-            self._keep_arrays(candidate)
+            self.arrays.keep_all(candidate.arrays())
             self._log.append("asked", content, entry.key)
             attrs = {"method": candidate.label()}
             optuna_study.insert_running(connection, number, params, distributions, attrs)
@@ -208,7 +210,7 @@ class Store:
                 "outcome": outcome_to_json(outcome, self._ids("search")),
             }
             if outcome.candidate is not None:
-                self._keep_arrays(outcome.candidate)
+                self.arrays.keep_all(outcome.candidate.arrays())
             self._log.append("told", content, entry.key, values_to_json(outcome))
             optuna_study.finish(
                 self._log.connection, number, values, attrs, outcome.cost.items if pruned else None
@@ -281,7 +283,7 @@ class Store:
             "outcome": outcome_to_json(outcome, self._ids(job.split)),
         }
         with self._log.transaction():
-            self._keep_arrays(candidate)
+            self.arrays.keep_all(candidate.arrays())
             key = f"{entry.key} on {job.split}"
             self._log.append("evaluated", content, key, values_to_json(outcome))
 
@@ -381,11 +383,6 @@ class Store:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _keep_arrays(self, candidate: Candidate) -> None:
-        for digest, content in candidate.arrays().items():
-            if not self.arrays.has(digest):
-                self.arrays.keep(digest, content)
 
     def _ids(self, split: Split) -> Ids:
         return lambda task: self._items.get((task, split), ())

@@ -10,6 +10,7 @@ import pytest
 
 from evomerge.candidate import Merge
 from evomerge.candidate.cost import Cost
+from evomerge.candidate.states import StatesFound, StatesJob
 from evomerge.candidate.trial import (
     Entry,
     Estimate,
@@ -62,6 +63,11 @@ class EchoEvaluator:
     def write(self, job: WriteJob) -> Written:
         """Return the prompts backwards."""
         return Written(tuple(prompt[::-1] for prompt in job.prompts))
+
+    def states(self, job: StatesJob) -> StatesFound:
+        """Return the numbers of the models in place of distances."""
+        numbers = tuple(map(float, range(len(job.models))))
+        return StatesFound(((numbers,),), job.limit)
 
 
 def echo_job(number: int, method: str = "linear") -> Job:

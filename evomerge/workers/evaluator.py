@@ -6,17 +6,16 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from evomerge.candidate import Candidate
-from evomerge.candidate.merge import Own
+from evomerge.candidate.merge import Own, tuples
+from evomerge.candidate.states import StatesFound, StatesJob
 from evomerge.candidate.timing import Timing
 from evomerge.candidate.trial import (
     Failure,
@@ -33,42 +32,34 @@ from evomerge.candidate.trial import (
     without_answers,
 )
 from evomerge.candidate.writing import WriteJob, Written
-from evomerge.errors import ModelError, TaskError
+from evomerge.errors import ModelError
 from evomerge.inference import NotFinite
+from evomerge.inference.states import distances, mean_states
 from evomerge.kinds import Assignment, Builder, kind_of
-from evomerge.kinds.kind import NumberTables
 from evomerge.merge.live import LiveModel
-from evomerge.merge.models import open_models
 from evomerge.racing import blocks, give_up
-from evomerge.scoring import Losses, MemberPart, Scored, Scorer, backend_type, open_backend
-from evomerge.tasks import Items, load_items
+from evomerge.scoring import MemberPart, Scored, Scorer, backend_type, open_backend
 from evomerge.workers.clock import Clock
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
+from evomerge.workers.folder_scoring import (
+    BuiltCandidate,
+    Differentiated,
+    Distances,
+    FolderScoring,
+    backend_defaults,
+    items_of,
+    no_gradients,
+    no_states,
+    no_texts,
+)
 from evomerge.workers.members import known_scores, routes_of, tokens_read
 from evomerge.workers.memory_plan import keep_to_share, plan_memory_here
-from evomerge.workers.scratch import in_memory
 from evomerge.workers.setup import WorkerSetup
 from evomerge.workers.timing import Prompts, timing
 
 RESIDENT = "resident"
-GPU_MEMORY = 0.9
-"""Share of a GPU that vLLM takes by default, as if it had the GPU to itself."""
-Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
-Differentiated = tuple[Losses, NumberTables]
 Built = TypeVar("Built")
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A candidate that can be scored."""
-
-    score: Score
-    candidate: Candidate  # with what it has learnt
-    races: bool = False  # whether it is scored block by block
-    routes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # as of `Outcome`
-    read: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # as of `Outcome`
-    timing: Callable[[], Timing] | None = None  # times what was built last
 
 
 class Evaluator:
@@ -82,8 +73,8 @@ class Evaluator:
         if setup.threads is not None:
             torch.set_num_threads(setup.threads)
         takes = backend_type(setup.backend or RESIDENT).takes
-        self._scoring: _Resident | _Folders = (
-            _Resident(setup) if takes == "module" else _Folders(setup)
+        self._scoring: _Resident | FolderScoring = (
+            _Resident(setup) if takes == "module" else FolderScoring(setup)
         )
         self._name = f"{socket.gethostname()}/{os.getpid()}"
 
@@ -121,6 +112,15 @@ class Evaluator:
         if isinstance(found, Failure):
             return TargetsFound((), found, clock.cost(), self._name)
         return TargetsFound(found, None, clock.cost(len(found)), self._name)
+
+    def states(self, job: StatesJob) -> StatesFound:
+        """Let models read the same prompts; failures are typed as `evaluate` types them."""
+        found, clock = _attempt(self._scoring.reading(), lambda compare: compare(job))
+        if isinstance(found, Failure):
+            return StatesFound(failure=found, cost=clock.cost(), worker=self._name)
+        distances, prompts = found
+        items = prompts * len(job.models)
+        return StatesFound(tuples(distances), prompts, None, clock.cost(items), self._name)
 
     def write(self, job: WriteJob) -> Written:
         """Build a model and let it continue prompts; failures are typed as `evaluate` types them."""
@@ -180,7 +180,7 @@ class _Resident:
         own = {"batch_tokens": setup.batch_tokens, "memory": plan.passes}
         self._scorer: Any = open_backend(
             setup.backend or RESIDENT,
-            _items(setup, self._model.tokenizer),
+            items_of(setup, self._model.tokenizer),
             setup.backend_arguments,
             defaults=own | backend_defaults(setup),
         )
@@ -189,14 +189,14 @@ class _Resident:
             self._scorer.engine(self._model.module)  # while its weights are the base's
 
     @contextmanager
-    def built(self, job: Job) -> Iterator[_Ready]:
-        builder = self._builder(job.entry.candidate)
+    def built(self, job: Job) -> Iterator[BuiltCandidate]:
+        builder = self._builder(job.entry.candidate, job.noise)
         candidate = builder.fitted(job.entry.candidate, job.known)
         parts = builder.parts(candidate, job.split)
         if parts is None:
             module = builder.build(candidate)
             score = partial(self._score, module)
-            yield _Ready(score, candidate, self._scorer.races, timing=self._timing(module))
+            yield BuiltCandidate(score, candidate, self._scorer.races, timing=self._timing(module))
         else:
             members = list(candidate.scored_members)
             routes = routes_of(parts, members)
@@ -205,7 +205,7 @@ class _Resident:
             score = partial(self._score_parts, parts)
             route = partial(builder.route, candidate)
             timed = self._timing(self._model.module, route)
-            yield _Ready(score, candidate, routes=routes, read=read, timing=timed)
+            yield BuiltCandidate(score, candidate, routes=routes, read=read, timing=timed)
 
     def _timing(
         self, module: nn.Module, route: Callable[[Prompts], None] | None = None
@@ -214,11 +214,14 @@ class _Resident:
             return None
         return partial(timing, self._scorer, self._model.module, module, route)
 
-    def _builder(self, candidate: Candidate) -> Builder:
+    def _builder(self, candidate: Candidate, noise: int | None = None) -> Builder:
+        """Return what builds a candidate; of random task vectors nothing is kept for later ones."""
+        prompts = None
+        if isinstance(self._scorer, Scorer):
+            prompts = self._scorer.prompts(self._model.module)
+        if noise is not None:
+            return kind_of(candidate).opened(self._model.randomised(noise), prompts)
         if candidate.kind not in self._builders:
-            prompts = None
-            if isinstance(self._scorer, Scorer):
-                prompts = self._scorer.prompts(self._model.module)
             self._builders[candidate.kind] = kind_of(candidate).opened(self._model, prompts)
         return self._builders[candidate.kind]
 
@@ -235,7 +238,7 @@ class _Resident:
         """Score each member on its items; what is known of a member on the whole split is taken over."""
         members = [
             MemberPart(
-                partial(self._builder(part.candidate).build, part.candidate),
+                partial(self._builder(part.candidate, job.noise).build, part.candidate),
                 part.positions,
                 known_scores(job, part),
             )
@@ -248,7 +251,7 @@ class _Resident:
         self, candidate: Candidate, *, rows: bool
     ) -> Iterator[Callable[[GradientJob], Differentiated]]:
         if not self._scorer.gradients:
-            yield _no_gradients
+            yield no_gradients
             return
         loss = self._scorer.loss
         recorded = self._builder(candidate).gradients(candidate, loss.recompute, rows=rows)
@@ -273,7 +276,7 @@ class _Resident:
         self, candidate: Candidate
     ) -> Iterator[Callable[[TargetJob], tuple[Target | None, ...]]]:
         if not self._scorer.gradients:
-            yield _no_gradients
+            yield no_gradients
             return
         module = self._builder(candidate).build(candidate)
         yield lambda job: self._scorer.loss.targets(
@@ -283,95 +286,22 @@ class _Resident:
     @contextmanager
     def writing(self, candidate: Candidate) -> Iterator[Callable[[WriteJob], list[str]]]:
         if not isinstance(self._scorer, Scorer):
-            yield _no_texts
+            yield no_texts
             return
         module, scorer = self._builder(candidate).build(candidate), self._scorer
         yield lambda job: scorer.write(module, job.prompts, job.max_tokens, job.until)
 
-
-class _Folders:
-    """Candidates as folders, which a backend of lm-eval's loads, and scores in one go."""
-
-    def __init__(self, setup: WorkerSetup) -> None:
-        self._setup = setup
-        models = open_models(
-            setup.models,
-            setup.vocabulary,
-            trust_remote_code=setup.trust_remote_code,
-            allow_pickle=setup.allow_pickle,
-        )
-        self._scorer = open_backend(
-            str(setup.backend),
-            _items(setup, models.tokenizer),
-            setup.backend_arguments,
-            defaults=backend_defaults(setup),
-        )
-
     @contextmanager
-    def built(self, job: Job) -> Iterator[_Ready]:
-        candidate = job.entry.candidate
-        with in_memory() as folder:
-            kind_of(candidate).save(
-                candidate,
-                folder / "model",
-                device=self._setup.device,
-                dtype=self._setup.dtype,
-                trust_remote_code=self._setup.trust_remote_code,
-                allow_pickle=self._setup.allow_pickle,
-            )
-            yield _Ready(
-                lambda job: iter([self._scorer.score(folder / "model", job.split, job.metrics)]),
-                candidate,
-            )
+    def reading(self) -> Iterator[Callable[[StatesJob], tuple[Distances, int]]]:
+        yield self._compared if isinstance(self._scorer, Scorer) else no_states
 
-    @contextmanager
-    def differentiable(
-        self, candidate: Candidate, *, rows: bool
-    ) -> Iterator[Callable[[GradientJob], Differentiated]]:
-        yield _no_gradients
-
-    @contextmanager
-    def listening(
-        self, candidate: Candidate
-    ) -> Iterator[Callable[[TargetJob], tuple[Target | None, ...]]]:
-        yield _no_gradients
-
-    @contextmanager
-    def writing(self, candidate: Candidate) -> Iterator[Callable[[WriteJob], list[str]]]:
-        yield _no_texts
-
-
-def _no_texts(job: WriteJob) -> list[str]:
-    raise TaskError(f"{job.name}: texts need the resident scorer, not a backend of lm-eval's")
-
-
-def _no_gradients(job: GradientJob | TargetJob) -> NoReturn:
-    raise TaskError(
-        f"{job.name}: gradients and teachers need the resident scorer, not a backend of lm-eval's; leave "
-        "scorer.backend out, or choose a sampler that needs none"
-    )
-
-
-def backend_defaults(setup: WorkerSetup) -> dict[str, Any]:
-    """Return what a model type of lm-eval's is given where the campaign's `scorer.args` say nothing."""
-    found: dict[str, Any] = {"device": setup.device}
-    if setup.trust_remote_code:
-        found["trust_remote_code"] = True
-    if setup.device != "cpu" and setup.sharing.device > 1:
-        found["gpu_memory_utilization"] = GPU_MEMORY / setup.sharing.device
-    return found
-
-
-def _items(setup: WorkerSetup, tokenizer: PreTrainedTokenizerBase) -> Items:
-    return load_items(
-        setup.requests,
-        tokenizer=tokenizer,
-        tasks_path=setup.tasks_path,
-        plan=setup.plan,
-        prompt=setup.prompt,
-        allow_unsafe_code=setup.allow_unsafe_code,
-        trust_remote_code=setup.trust_remote_code,
-    )
+    def _compared(self, job: StatesJob) -> tuple[Distances, int]:
+        """Return distances as of `StatesFound`, and how many prompts were read."""
+        prompts = self._scorer.prompts(self._model.module).tokens(job.split)
+        read = [tokens for own in prompts.values() for tokens in own[: job.limit]]
+        modules = (self._builder(one).build(one) for one in job.models.values())
+        found: Distances = distances([mean_states(module, read) for module in modules]).tolist()
+        return found, len(read)
 
 
 def _make_room_after(failure: Failure) -> None:

@@ -1,7 +1,8 @@
 """What the driver sees of its workers: submit work, take whichever finishes first. And the simplest pool.
 
-Work is of four kinds: a `Job`, which an `Outcome` answers, a `GradientJob`, which `Gradients` answer, a
-`TargetJob`, which `TargetsFound` answer, and a `WriteJob`, which `Written` answers.
+Work is of five kinds: a `Job`, which an `Outcome` answers, a `GradientJob`, which `Gradients` answer, a
+`TargetJob`, which `TargetsFound` answer, a `WriteJob`, which `Written` answers, and a `StatesJob`, which
+`StatesFound` answer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from evomerge.candidate.states import StatesFound, StatesJob
 from evomerge.candidate.trial import (
     Failure,
     GradientJob,
@@ -20,8 +22,8 @@ from evomerge.candidate.trial import (
 )
 from evomerge.candidate.writing import WriteJob, Written
 
-Work = Job | GradientJob | TargetJob | WriteJob
-Answer = Outcome | Gradients | TargetsFound | Written
+Work = Job | GradientJob | TargetJob | WriteJob | StatesJob
+Answer = Outcome | Gradients | TargetsFound | Written | StatesFound
 
 
 class Evaluates(Protocol):
@@ -38,6 +40,9 @@ class Evaluates(Protocol):
 
     def write(self, job: WriteJob) -> Written:
         """Continue prompts; a failure is returned, never raised."""
+
+    def states(self, job: StatesJob) -> StatesFound:
+        """Compare hidden states; a failure is returned, never raised."""
 
 
 Build = Callable[[], Evaluates]
@@ -99,6 +104,8 @@ def answer(evaluator: Evaluates, work: Work) -> Answer:
         return evaluator.gradient(work)
     if isinstance(work, TargetJob):
         return evaluator.targets(work)
+    if isinstance(work, StatesJob):
+        return evaluator.states(work)
     return evaluator.write(work) if isinstance(work, WriteJob) else evaluator.evaluate(work)
 
 
@@ -108,6 +115,8 @@ def failed(work: Work, failure: Failure) -> Answer:
         return Gradients(failure=failure)
     if isinstance(work, TargetJob):
         return TargetsFound((), failure)
+    if isinstance(work, StatesJob):
+        return StatesFound(failure=failure)
     return (Written if isinstance(work, WriteJob) else Outcome)(failure=failure)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import xxhash
 from filelock import FileLock
 
+from evomerge.candidate.states import StatesFound, StatesJob
 from evomerge.candidate.trial import (
     GradientJob,
     Gradients,
@@ -263,3 +264,8 @@ class Translated:
     def write(self, job: WriteJob) -> Written:
         """Continue prompts under local names."""
         return self._evaluator.write(replace(job, candidate=job.candidate.renamed(self._local)))
+
+    def states(self, job: StatesJob) -> StatesFound:
+        """Compare hidden states under local names."""
+        models = {name: one.renamed(self._local) for name, one in job.models.items()}
+        return self._evaluator.states(replace(job, models=models))

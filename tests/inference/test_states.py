@@ -7,7 +7,7 @@ import torch
 
 from evomerge.errors import ModelError
 from evomerge.inference import states
-from evomerge.inference.states import mean_states
+from evomerge.inference.states import distances, mean_states
 from tests.scoring_family import ARCHITECTURES, tiny_module
 
 TOKENS = [[5, 9, 11], [7], [5, 9, 11, 200, 3, 4, 8], [5, 9, 11], [41, 42]]
@@ -74,3 +74,14 @@ def test_a_model_without_a_list_of_layers_is_refused() -> None:
     module.config.num_hidden_layers = 7
     with pytest.raises(ModelError, match="LlamaModel has no one list of its 7 layers"):
         mean_states(module, [[5, 9, 11]])
+
+
+def test_distances_are_shares_of_the_states_lengths() -> None:
+    one = torch.tensor([[[3.0, 0.0], [1.0, 0.0]], [[0.0, 4.0], [1.0, 0.0]]])  # [n, layers, d]
+    other = torch.tensor([[[0.0, 3.0], [1.0, 0.0]], [[0.0, 4.0], [1.0, 0.0]]])
+    found = distances([one, other, -one])
+    assert found.shape == (2, 3, 3)
+    assert found[0, 0, 1].item() == pytest.approx(18**0.5 / 7)
+    assert found[1, 0, 1].item() == 0
+    assert found[:, 0, 2].tolist() == pytest.approx([2.0, 2.0])
+    torch.testing.assert_close(found, found.transpose(1, 2))

@@ -8,7 +8,9 @@ import numpy as np
 
 from evomerge.report.coefficients import WEIGHT, Coefficient
 from evomerge.report.figures.drawing import (
+    AROUND_ZERO,
     CYCLE,
+    FROM_ZERO,
     Drawing,
     axis,
     choice,
@@ -24,15 +26,6 @@ _MOST_WRITTEN = 80
 _ROW, _BETWEEN = 24, 44
 """Pixels of a row, and between two heat maps."""
 _BOXES = 200
-# From B. Brewer's scales PuOr and Blues, which the colour-blind can read: white is 0.
-_AROUND_ZERO = [
-    [0, "#b35806"],
-    [0.25, "#fdb863"],
-    [0.5, "#f7f7f7"],
-    [0.75, "#92c5de"],
-    [1, "#053061"],
-]
-_FROM_ZERO = [[0, "#f7f7f7"], [0.5, "#92c5de"], [1, "#053061"]]
 
 
 def coefficients_figure(material: Material) -> Drawing | None:
@@ -128,7 +121,7 @@ def _heat_maps(one: Coefficient, *, shown: bool) -> list[Drawing]:
             "z": [numbers(row) for row in one.values[:, :, component]],
             "zmin": round(-most if signed else 0.0, 4),
             "zmax": round(most, 4),
-            "colorscale": _AROUND_ZERO if signed else _FROM_ZERO,
+            "colorscale": AROUND_ZERO if signed else FROM_ZERO,
             "showscale": component == 0,
             "colorbar": {"thickness": 10, "len": 1, "outlinewidth": 0},
             "hovertemplate": "%{y}, layers %{x}: %{z}<extra>%{fullData.name}</extra>",

@@ -27,6 +27,15 @@ SIGN_OF_KIND = {
     "expert": "circle",
     "base": "x",
 }
+# From B. Brewer's scales PuOr and Blues, which the colour-blind can read: white is 0.
+AROUND_ZERO = [
+    [0, "#b35806"],
+    [0.25, "#fdb863"],
+    [0.5, "#f7f7f7"],
+    [0.75, "#92c5de"],
+    [1, "#053061"],
+]
+FROM_ZERO = [[0, "#f7f7f7"], [0.5, "#92c5de"], [1, "#053061"]]
 LONGEST = 18
 """Letters of a label on an axis; hovering shows it whole."""
 

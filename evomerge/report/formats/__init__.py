@@ -33,6 +33,13 @@ FORMATS: dict[str, Format] = {
 FORMATS |= {point.name: point.load() for point in entry_points(group="evomerge.formats")}
 
 
+def named(format: str) -> Format:
+    """Return the format of that name. Raises UserError: there is none."""
+    if format not in FORMATS:
+        raise UserError(f'unknown format "{format}"; {nearest(format, FORMATS)}', field="--format")
+    return FORMATS[format]
+
+
 def write(
     report: Report, format: str = "table", *, width: int | None = None, color: bool = False
 ) -> str:
@@ -41,9 +48,7 @@ def write(
     Raises:
         UserError: An unknown format.
     """
-    if format not in FORMATS:
-        raise UserError(f'unknown format "{format}"; {nearest(format, FORMATS)}', field="--format")
-    return FORMATS[format](report, width=width, color=color)
+    return named(format)(report, width=width, color=color)
 
 
 def render(

@@ -1,0 +1,1 @@
+"""Why a winner works: what its parts add, how sensitive it is, where its experts conflict."""
