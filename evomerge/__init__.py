@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         load,
         merge,
         open,
+        push,
         remove,
         report,
         resume,
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
     )
     from evomerge.candidate import Recipe
     from evomerge.config import Campaign
+    from evomerge.loggers import Callback
     from evomerge.result import Result
 
 __version__ = "0.1.0"
 __all__ = [
+    "Callback",
     "Campaign",
     "Recipe",
     "Result",
@@ -48,6 +51,7 @@ __all__ = [
     "load",
     "merge",
     "open",
+    "push",
     "remove",
     "report",
     "resume",
@@ -56,6 +60,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "Callback": "evomerge.loggers",
     "Campaign": "evomerge.config",
     "Recipe": "evomerge.candidate",
     "Result": "evomerge.result",

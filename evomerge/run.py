@@ -13,6 +13,7 @@ from evomerge.candidate.trial import Entry, Race, Targets
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
 from evomerge.kinds import kind_of
+from evomerge.loggers import Callback
 from evomerge.objective import Objectives
 from evomerge.preflight.answers import answered, without_tasks
 from evomerge.preflight.check import Preflight, preflight
@@ -28,6 +29,7 @@ from evomerge.report.notes import zero_notes
 from evomerge.result import Result
 from evomerge.scoring import gold_count
 from evomerge.search.bench import Bench
+from evomerge.search.callbacks import told
 from evomerge.search.history import Known
 from evomerge.search.loop import explore
 from evomerge.search.racing import race_of, unbounded
@@ -49,6 +51,7 @@ def search(
     address: str | None = None,
     display: Display | None = None,
     started: Started | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Run a campaign in a new results folder.
 
@@ -59,6 +62,7 @@ def search(
         address: A Ray cluster to join; None starts Ray on this machine.
         display: Shows progress.
         started: Workers that were started already, by the campaign's settings.
+        callbacks: Who is told of it, beside the campaign's loggers.
 
     Raises:
         UserError: Something in the campaign, its models or tasks is wrong; nothing is written then.
@@ -91,7 +95,7 @@ def search(
         )
         for split in ready.items.splits:
             keep_texts(store.arrays, split, ready.items.texts(split))
-        return _run(store, ready, pool, display)
+        return _run(store, ready, pool, display, callbacks)
 
 
 def resume(
@@ -102,6 +106,7 @@ def resume(
     address: str | None = None,
     display: Display | None = None,
     started: Started | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Go on where a campaign stopped.
 
@@ -112,6 +117,7 @@ def resume(
         address: A Ray cluster to join.
         display: Shows progress.
         started: Workers that were started already, by the campaign's settings.
+        callbacks: Who is told of it, beside the campaign's loggers.
 
     Raises:
         ResultsError: The folder holds no campaign, is in use, or its models, tasks or libraries changed.
@@ -130,7 +136,7 @@ def resume(
                 False
             )  # before the budget: a process killed in between leaves more to do, not less
             store.extend(trials)
-            return _run(store, _with_budget_of(ready, store), pool, display)
+            return _run(store, _with_budget_of(ready, store), pool, display, callbacks)
 
 
 def _with_budget_of(ready: Preflight, store: Store) -> Preflight:
@@ -157,13 +163,25 @@ def _workers(ready: Preflight, address: str | None, started: Started | None) -> 
         pool.close(force=True)
 
 
-def _run(store: Store, ready: Preflight, pool: Pool, display: Display) -> Result:
-    """Tell the whole story; every step skips what the store already holds."""
+def _run(
+    store: Store, ready: Preflight, pool: Pool, display: Display, callbacks: Sequence[Callback]
+) -> Result:
+    """Tell the whole story, also to loggers and callbacks."""
+    with told(store, callbacks, display) as callback:
+        result = _result(store, ready, pool, display, callback)
+        callback.on_end(result)
+    return result
+
+
+def _result(
+    store: Store, ready: Preflight, pool: Pool, display: Display, callback: Callback
+) -> Result:
+    """Go through every step; each skips what the store already holds."""
     campaign = ready.campaign
     store.finish(False)
     import_quickly("scipy.stats")  # the reports' and some samplers', while workers load
     pool.wait_ready()
-    bench = Bench(store, ready.campaign, ready.items, pool, display)
+    bench = Bench(store, ready.campaign, ready.items, pool, display, callback)
     baselines = ready.space.baselines()
     if bench.score("parents and baselines", _candidates(baselines), "search"):
         board = leaderboard(store)
@@ -182,7 +200,7 @@ def _run(store: Store, ready: Preflight, pool: Pool, display: Display) -> Result
         race=_race(ready, aims, display),
         targets=_targets(ready, store, bench, counts) if sampler_class(campaign).needs_gold else {},
     )
-    explore(campaign, store, study, pool, display)
+    explore(campaign, store, study, pool, display, callback)
     if study.tally.gradient_failure is not None:
         display.say(f"a descent ended early: {study.tally.gradient_failure}")
     winner = _selected(ready, study, store, bench, baselines)

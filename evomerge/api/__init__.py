@@ -3,6 +3,7 @@
 from evomerge.api.campaigns import check, compare, merge, open, report, resume, score, search
 from evomerge.api.ensembles import adapters, add, load, remove
 from evomerge.api.explanations import explain
+from evomerge.api.hub import push
 
 __all__ = [
     "adapters",
@@ -13,6 +14,7 @@ __all__ = [
     "load",
     "merge",
     "open",
+    "push",
     "remove",
     "report",
     "resume",

@@ -20,6 +20,7 @@ from evomerge.workers.imports import import_quickly
 if TYPE_CHECKING:
     from evomerge.candidate import Candidate, Recipe
     from evomerge.candidate.trial import Split
+    from evomerge.loggers import Callback
     from evomerge.preflight.campaign_plan import Plan
     from evomerge.report.leaderboard import Leaderboard
     from evomerge.result import Result
@@ -36,6 +37,7 @@ def search(
     seed: int | None = None,
     address: str | None = None,
     display: Display | Style = "none",
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Run a campaign in a new results folder: search, save the best merged model, report.
 
@@ -48,6 +50,8 @@ def search(
         seed: Of the search.
         address: A Ray cluster to join: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None: this machine.
         display: How progress is shown: `auto`, `rich`, `plain`, `json` or `none`; or a display of yours.
+        callbacks: Who is told of trials, stages and the result, beside the campaign's loggers; each in a
+            thread of its own. One that raises is left out from then on.
 
     Returns:
         The winner, the leaderboard and all trials.
@@ -70,7 +74,13 @@ def search(
             shown.say(f"{loaded.name}: starting")
             run = import_quickly("evomerge.run")
             result: Result = run.search(
-                loaded, file=file, force=force, address=address, display=shown, started=started
+                loaded,
+                file=file,
+                force=force,
+                address=address,
+                display=shown,
+                started=started,
+                callbacks=callbacks,
             )
         _announce(shown, result)
     return result
@@ -83,6 +93,7 @@ def resume(
     workers: int | None = None,
     address: str | None = None,
     display: Display | Style = "none",
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Go on where a campaign stopped; a finished one is only read, unless trials are added.
 
@@ -92,6 +103,7 @@ def resume(
         workers: Number of workers from now on; None: as before.
         address: A Ray cluster to join; None: this machine.
         display: How progress is shown, as for `search`.
+        callbacks: Who is told, as for `search`; nobody is where nothing is left to do.
 
     Returns:
         As of `search`.
@@ -122,6 +134,7 @@ def resume(
                     address=address,
                     display=shown,
                     started=started,
+                    callbacks=callbacks,
                 )
         _announce(shown, result)
     return result

@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from evomerge import __version__
-from evomerge.cli import campaigns, ensembles, explanations, models, reports, zoo
+from evomerge.cli import campaigns, ensembles, explanations, hub, models, reports, zoo
 from evomerge.errors import EvomergeError, Interrupted, UserError
 
 
@@ -46,6 +46,7 @@ for command in (
     ensembles.remove,
     ensembles.adapters,
     ensembles.serve,
+    hub.push,
     campaigns.schema,
 ):
     app.command()(command)

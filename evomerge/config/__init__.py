@@ -1,6 +1,7 @@
 """The campaign file: validated, frozen settings, and nothing else. All settings types live here."""
 
 from evomerge.config.campaign import Campaign
+from evomerge.config.loggers import LoggerSettings
 from evomerge.config.models import Expert, Models
 from evomerge.config.objectives import (
     TEACHER_MATCH,
@@ -32,6 +33,7 @@ __all__ = [
     "ItemCounts",
     "Keep",
     "KeepCost",
+    "LoggerSettings",
     "Models",
     "Objective",
     "Over",

@@ -20,6 +20,7 @@ from pydantic import (
 
 from evomerge import yaml_file
 from evomerge.config.faults import FieldError, first_error
+from evomerge.config.loggers import Loggers
 from evomerge.config.models import Models
 from evomerge.config.objectives import (
     Constraints,
@@ -77,6 +78,8 @@ class Campaign(Settings):
     """How many workers evaluate, and what each gets."""
     scorer: ScorerSettings = ScorerSettings()
     """The backend."""
+    loggers: Loggers = ()
+    """Who else is told of trials and scores while the campaign runs."""
     out: Annotated[FilledIn, AfterValidator(from_folder)] = ""
     """The results folder; default `results/NAME`."""
     _notes: tuple[str, ...] = PrivateAttr(default=())
@@ -87,6 +90,15 @@ class Campaign(Settings):
         if isinstance(data, dict) and isinstance(data.get("name"), str):
             return with_default(data, "out", f"results/{data['name']}")
         return data
+
+    @field_validator("loggers")
+    @classmethod
+    def _each_logger_once(cls, loggers: Loggers) -> Loggers:
+        names = [one.name for one in loggers]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                raise FieldError(f'logger "{name}" is given twice', place)
+        return loggers
 
     @field_validator("objectives")
     @classmethod
@@ -179,6 +191,17 @@ class Campaign(Settings):
         if out is not None:
             changes["out"] = str(Path(out).resolve())
         return self.model_copy(update=changes)
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """What the values of a trial are called, in their order: `mean`, `TASK/METRIC`, costs."""
+        goals = [f"{goal.task}/{goal.metric}" for goal in self.objectives]
+        costs = [cost.cost for cost in self.costs]
+        if self.mode == "pareto":
+            return (*goals, *costs)
+        if self.mode == "tradeoff":
+            return ("mean", *costs)
+        return ("mean",) if len(goals) + len(costs) > 1 else tuple(goals)
 
     @property
     def kept_costs(self) -> tuple[CostName, ...]:

@@ -47,6 +47,8 @@ FORMS: Mapping[str, str] = {
     "workers.batch_tokens": "a number of tokens, or auto",
     "scorer": "a mapping, such as {backend: hf}",
     "scorer.args": "a mapping, such as {batch_size: 16}",
+    "loggers": "a list, such as [tensorboard, {name: wandb, project: PROJECT}]",
+    "loggers.*": "a logger, or {name: LOGGER, OPTION: VALUE}",
 }
 """Field → what is expected there; `*` is a place in a list, or a name that the user chose."""
 

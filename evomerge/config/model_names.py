@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 IsFolder = Callable[[str], bool]
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@.*)?")
 
 
 def is_folder(name: str) -> bool:
@@ -77,3 +79,10 @@ def anchored(model: str, folder: Path) -> str:
         return str((folder / Path(part).expanduser()).resolve())
 
     return by_part(absolute, is_there)(model)
+
+
+def hub_ids(models: Iterable[str]) -> list[str]:
+    """Return the Hub ids among models and adapters, without revisions, each once, in their order."""
+    found = [part for model in models for part in parts(model) if not is_folder(part)]
+    matches = (_HUB_ID.fullmatch(part) for part in found)
+    return list(dict.fromkeys(match[1] for match in matches if match))

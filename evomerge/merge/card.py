@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from evomerge.candidate import NEEDS_COEFFICIENTS, Recipe, dumps_all
 from evomerge.candidate.moe_recipe import MoeRecipe
-from evomerge.merge.location import split_adapter
+from evomerge.config.model_names import hub_ids
 from evomerge.yaml_file import dump
 
 
@@ -26,11 +25,10 @@ def default_card(
         model for one in (*merges.values(), recipe) for model in one.model_names()
     )
     models = [model for model in found if model not in merges]
-    hub_names = [split_adapter(model)[0] for model in models]
-    hub_names = [model for model in dict.fromkeys(hub_names) if not Path(model).exists()]
+    linked = hub_ids(models)
     front: dict[str, object] = {"library_name": "transformers", "tags": ["merge", "evomerge"]}
-    if hub_names:
-        front["base_model"] = hub_names
+    if linked:
+        front |= {"base_model": linked, "base_model_relation": "merge"}
     listed = "\n".join(f"- `{model}`" for model in models if model != recipe.base_model)
     merged = [*merges.values(), *([recipe] if isinstance(recipe, Recipe) else [])]
     needed = f"\n{NEEDS_COEFFICIENTS}\n" if any(one.coefficients for one in merged) else ""

@@ -22,7 +22,10 @@ TOKENIZERS = (
 """A folder with one of these files has a tokenizer."""
 SECOND_COPY = "*consolidated*.safetensors"
 """The same weights once more, as Mistral publishes them, which transformers does not load."""
-PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
+PATTERNS = (
+    *("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"),
+    "README.md",  # its licence
+)
 
 
 def split_adapter(model: str) -> tuple[str, str | None]:

@@ -19,6 +19,7 @@ from evomerge.errors import (
     nearest,
 )
 from evomerge.kinds import check_space
+from evomerge.loggers import LOGGERS, check_logger
 from evomerge.zoo import registry
 
 SECONDS_TO_ANSWER = 3.0
@@ -28,7 +29,7 @@ _NAMES = re.compile(rb"^\s*[\"']?(?:task|group|tag)[\"']?\s*:\s*[\"']?([\w.:+-]+
 
 
 def check_names(campaign: Campaign, file: Path | None = None) -> None:
-    """Check the names of methods, parameters, models, folders and tasks, where no heavy library is needed.
+    """Check names of methods, parameters, models, loggers, folders and tasks; no heavy library is needed.
 
     What is not sure to be wrong, such as an id where the Hub is out of reach, is left to the preflight.
 
@@ -45,6 +46,9 @@ def check_names(campaign: Campaign, file: Path | None = None) -> None:
             from evomerge.search.samplers import sampler_class
 
             sampler_class(campaign)
+        for place, logger in enumerate(campaign.loggers):
+            field = f"loggers.{place}"
+            check_logger(logger.name, logger.options, LOGGERS, field, folder=logger.folder)
         for field, model in _models(campaign):
             _check_model(field, model)
         _check_folders(campaign)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evomerge import yaml_file
 from evomerge.candidate import NEEDS_COEFFICIENTS
 from evomerge.candidate.trial import SPLITS
 from evomerge.errors import ResultsError
@@ -17,13 +15,12 @@ from evomerge.report.formats.markdown import cell, fenced, table
 from evomerge.report.grid import plain
 from evomerge.report.layout import leaderboard_report
 from evomerge.report.leaderboard import Leaderboard
+from evomerge.report.metadata import metadata
+from evomerge.report.parents import common_licence, read_card
 from evomerge.report.rows import Row
-from evomerge.report.summary import Summary
 
 if TYPE_CHECKING:
     from evomerge.store import Store
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -> str:
@@ -48,9 +45,14 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
     campaign = leaderboard.campaign
     split = next((one for one in reversed(SPLITS) if one in row.splits), leaderboard.latest_split())
     shown = leaderboard_report(leaderboard, split)
+    parents = {"base": read_card(store.campaign.models.base)}
+    for expert in store.campaign.models.experts:
+        parents[f"expert {expert.name}"] = read_card(expert.model)
     template = _environment().get_template("card.md.jinja")
     return template.render(
-        front_matter=_front_matter(campaign),
+        front_matter=metadata(campaign, row, split, list(parents.values())),
+        licences={part: card.stated for part, card in parents.items()},
+        licence=common_licence(list(parents.values())),
         campaign=campaign,
         row=row,
         origin=row.name if row.trial is None else f"trial {row.trial}",
@@ -70,18 +72,6 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
 def shown_model(model: str) -> str:
     """Name a model without the folders of this machine: a Hub id as it is, a folder by its last part."""
     return Path(model).name if model.startswith(("/", "~", ".")) else model
-
-
-def _front_matter(campaign: Summary) -> str:
-    """Write the metadata; only Hub ids can be linked as base models."""
-    models = [campaign.base, *campaign.experts.values()]
-    linked = [model for model in models if _HUB_ID.fullmatch(model)]
-    data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    if linked:
-        data["base_model"] = list(dict.fromkeys(linked))
-        data["base_model_relation"] = "merge"
-    data["tags"] = ["merge", "evomerge"]
-    return yaml_file.dump(data)
 
 
 def _environment() -> Environment:

@@ -14,12 +14,13 @@ from evomerge.candidate.trial import (
     TargetsFound,
 )
 from evomerge.config import Campaign
+from evomerge.loggers import Callback, RowScored, StageEnded
 from evomerge.objective import is_timed
 from evomerge.progress import Display, Pace
 from evomerge.search.members import Members
 from evomerge.search.samplers import sampler_class
 from evomerge.search.teachers import from_bytes, key_of, teacher_jobs, to_bytes
-from evomerge.store import Store
+from evomerge.store import Store, by_task
 from evomerge.tasks import Items
 from evomerge.tasks.metrics import GOLD_LOGLIKELIHOOD, TEACHER_DIVERGENCE
 from evomerge.workers import Pool
@@ -27,13 +28,19 @@ from evomerge.workers.pool import in_turn
 
 
 class Bench:
-    """Scores rows that are not trials, all at once, each once."""
+    """Scores rows that are not trials, all at once, each once; `callback` is told of each stage."""
 
     def __init__(
-        self, store: Store, campaign: Campaign, items: Items, pool: Pool, display: Display
+        self,
+        store: Store,
+        campaign: Campaign,
+        items: Items,
+        pool: Pool,
+        display: Display,
+        callback: Callback | None = None,
     ) -> None:
         self.store, self.pool, self.display = store, pool, display
-        self.campaign, self.items = campaign, items
+        self.campaign, self.items, self.callback = campaign, items, callback or Callback()
 
     def metrics(self, split: Split, told: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
         """The searched metric; on select and holdout the reported one, and divergences, beside it.
@@ -73,7 +80,14 @@ class Bench:
             Job(one, split, metrics, targets=told, timed=self._is_timed(one, split), answers=True)
             for one in missing
         ]
-        self.run(stage, jobs, self.store.record)
+        rows: list[RowScored] = []
+
+        def record(job: Job, outcome: Outcome) -> None:
+            self.store.record(job, outcome)
+            rows.append(_row(job.entry, outcome))
+
+        self.run(stage, jobs, record)
+        self.callback.on_stage(StageEnded(stage, split, tuple(rows)))
         return len(missing)
 
     def run(
@@ -149,3 +163,9 @@ class Bench:
         ]
         better = self.items.higher_is_better
         return teacher_jobs(self.campaign, self.store.evaluations(), better, split, tasks)
+
+
+def _row(entry: Entry, outcome: Outcome) -> RowScored:
+    seconds = outcome.cost.merge_seconds + outcome.cost.score_seconds
+    failure = None if outcome.failure is None else outcome.failure.reason
+    return RowScored(entry.name, entry.role, by_task(outcome), seconds, failure)

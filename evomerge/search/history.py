@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Entry, Failure, FailureKind, Gradients, Outcome, Race
 from evomerge.kinds import SearchSpace
+from evomerge.loggers import TrialEnded
 from evomerge.objective import Objectives
 from evomerge.racing import completed
-from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
+from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial, by_task
 
 Recorded = StoredTrial | StoredGradient | StoredBaseline
 
@@ -35,12 +36,35 @@ class Known:
 
 @dataclass(frozen=True)
 class Told:
-    """A trial that ends, as `Store.told` records it."""
+    """A trial that ends, as `Store.told` records it.
+
+    Attributes:
+        params: Its point of the space, once it is recorded.
+        best: The best value so far, this one included, once it is recorded; as `Tally.best_value`.
+    """
 
     entry: Entry
     outcome: Outcome
     values: Sequence[float] | None
     pruned: bool = False
+    params: Mapping[str, float] = field(default_factory=dict)
+    best: float | None = None
+
+    def ended(self, names: Sequence[str]) -> TrialEnded:
+        """Return what callbacks are told; `names` are those of the values, in their order."""
+        outcome, values = self.outcome, self.values
+        assert self.entry.number is not None
+        return TrialEnded(
+            number=self.entry.number,
+            state="failed" if values is None else "pruned" if self.pruned else "complete",
+            method=self.entry.candidate.label(),
+            params=self.params,
+            values={} if values is None else dict(zip(names, values, strict=True)),
+            scores={} if values is None or self.pruned else by_task(outcome),
+            seconds=outcome.cost.merge_seconds + outcome.cost.score_seconds,
+            best=self.best,
+            failure=None if outcome.failure is None else outcome.failure.reason,
+        )
 
 
 def checked(aims: Objectives, entry: Entry, outcome: Outcome, race: Race | None) -> Told:

@@ -7,6 +7,7 @@ from collections import deque
 
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
+from evomerge.loggers import Callback
 from evomerge.progress import Display, Pace
 from evomerge.search.study import Study
 from evomerge.search.tally import Ended
@@ -25,7 +26,14 @@ AT_ONCE = 8
 """Candidates recorded in one transaction, whose write to disk takes longer than asking for them."""
 
 
-def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display: Display) -> None:
+def explore(
+    campaign: Campaign,
+    store: Store,
+    study: Study,
+    pool: Pool,
+    display: Display,
+    callback: Callback | None = None,
+) -> None:
     """Search until the budget is spent, and record and say what ended it.
 
     Args:
@@ -34,13 +42,14 @@ def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display:
         study: What to try next.
         pool: Who tries it.
         display: Shows progress.
+        callback: Is told of every trial that ends.
 
     Raises:
         CampaignStopped: The first candidates all failed alike.
     """
     store.end(None)
     try:
-        ended = _explored(campaign, store, study, pool, display)
+        ended = _explored(campaign, store, study, pool, display, callback or Callback())
     except (KeyboardInterrupt, CampaignStopped) as stopped:
         interrupted = isinstance(stopped, KeyboardInterrupt)
         store.end(Ended.INTERRUPTED if interrupted else Ended.FAILURES)
@@ -50,7 +59,12 @@ def explore(campaign: Campaign, store: Store, study: Study, pool: Pool, display:
 
 
 def _explored(
-    campaign: Campaign, store: Store, study: Study, pool: Pool, display: Display
+    campaign: Campaign,
+    store: Store,
+    study: Study,
+    pool: Pool,
+    display: Display,
+    callback: Callback,
 ) -> Ended:
     """Return what ended the search."""
     hours = campaign.search.hours
@@ -72,7 +86,7 @@ def _explored(
             if not asked:
                 break
         running += _submit(waiting, pool)
-        _announce(display, study, pace)  # what was answered without work
+        _announce(campaign, study, pace, display, callback)  # what was answered without work
         if not running:
             return study.ended or (Ended.ITEMS if in_time else Ended.HOURS)
         finished = [pool.next()]
@@ -83,7 +97,7 @@ def _explored(
         with store.together():
             for work, outcome in finished:
                 study.tell(work, outcome)
-        _announce(display, study, pace)
+        _announce(campaign, study, pace, display, callback)
         if not checked and tally.told >= FIRST_CANDIDATES:
             checked = True
             _stop_if_all_fail(store)
@@ -111,16 +125,19 @@ def _finished(pool: Pool) -> tuple[Work, Answer] | None:
         return None
 
 
-def _announce(display: Display, study: Study, pace: Pace) -> None:
+def _announce(
+    campaign: Campaign, study: Study, pace: Pace, display: Display, callback: Callback
+) -> None:
     for told in study.take_news():
-        outcome, values = told.outcome, told.values
+        trial, values = told.ended(campaign.value_names), told.values
+        callback.on_trial(trial)
         display.event(
             "trial",
-            number=told.entry.number,
-            state="failed" if values is None else "pruned" if told.pruned else "complete",
+            number=trial.number,
+            state=trial.state,
             **({"value": values[0]} if values and len(values) == 1 else {"values": values}),
-            seconds=outcome.cost.merge_seconds + outcome.cost.score_seconds,
-            failure=None if outcome.failure is None else outcome.failure.reason,
+            seconds=trial.seconds,
+            failure=trial.failure,
         )
     tally = study.tally
     pace.reach(tally.told, tally.failed, tally.best_value)

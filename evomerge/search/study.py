@@ -259,9 +259,10 @@ class Study:
         with self._store.together():
             for one in trials.values():
                 self._store.told(one.entry, one.outcome, one.values, pruned=one.pruned)
-        self._news += trials.values()
         for each, one in trials.items():
             self._take_told(each, one.outcome, one.values)
+            best = self.tally.best_value
+            self._news.append(replace(one, params=self._params[each], best=best))
 
     def _tell_step(self, job: GradientJob, found: Gradients) -> None:
         step = self._steps.get(job.name)

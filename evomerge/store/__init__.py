@@ -8,6 +8,7 @@ from evomerge.store.records import (
     StoredGradient,
     StoredTrial,
     Winner,
+    by_task,
 )
 from evomerge.store.store import Store
 from evomerge.store.texts import ItemText, keep_texts, read_texts
@@ -21,6 +22,7 @@ __all__ = [
     "StoredGradient",
     "StoredTrial",
     "Winner",
+    "by_task",
     "keep_texts",
     "parameter_importances",
     "read_texts",

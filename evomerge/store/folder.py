@@ -35,11 +35,13 @@ _REPORTS = (
     *("explanation.json", "explanation.md"),
 )
 _MODEL = "best"
+LOGGERS = "loggers"
+"""What loggers write, unless they are told to write elsewhere."""
 _OURS = (
     *(BACKUP, UNFINISHED_BACKUP, f"{UNFINISHED_BACKUP}-journal"),
     *(f"{name}{suffix}" for name in (DATABASE, UNFINISHED) for suffix in _SUFFIXES),
     *(name for file in (CAMPAIGN, *_REPORTS) for name in (file, f".{file}.new")),
-    _MODEL,
+    *(_MODEL, LOGGERS),
 )
 _LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, f"{OWNER}.new", CAMPAIGN, f".{CAMPAIGN}.new"} | {
     name for name in _OURS if name.startswith(UNFINISHED)

@@ -34,6 +34,8 @@ from evomerge.store.folder import DATABASE, UNFINISHED, rename_whole, unwritable
 
 METRIC_NAMES = "study:metric_names"
 """Where `optuna.Study.metric_names` looks."""
+NOTE_PIECE = 2045
+"""Characters of a note that optuna-dashboard keeps together."""
 STUDY_ID = 1
 """Of the only study of the file."""
 
@@ -63,19 +65,13 @@ def create_study(path: Path, campaign: Campaign, directions: Sequence[str]) -> N
     Raises:
         EvomergeError: The disk is full, or the file cannot be written.
     """
-    names = [f"{goal.task}/{goal.metric}" for goal in campaign.objectives]
-    costs = [cost.cost for cost in campaign.costs]
-    if campaign.mode == "tradeoff" or (campaign.mode == "mean" and len(names) + len(costs) > 1):
-        names = ["mean"]
-    if campaign.mode != "mean":
-        names += costs
     try:
         storage = open_storage(path, create=True)
         study = storage.create_new_study(
             [StudyDirection[direction.upper()] for direction in directions], campaign.name
         )
         assert study == STUDY_ID
-        storage.set_study_system_attr(study, METRIC_NAMES, names)
+        storage.set_study_system_attr(study, METRIC_NAMES, list(campaign.value_names))
         close_storage(storage)
     except DatabaseError as error:
         raise trouble(error.orig, path) from None
@@ -151,6 +147,7 @@ def finish(
     number: int,
     values: Sequence[float] | None,
     user_attrs: Mapping[str, Any],
+    note: str = "",
     pruned_after: int | None = None,
 ) -> None:
     """Make a running trial complete, pruned, or failed, in the open transaction.
@@ -160,6 +157,7 @@ def finish(
         number: The trial's number.
         values: Finite objective values; of a pruned trial, their estimates; None: it failed.
         user_attrs: Name → JSON value, that the trial does not have yet.
+        note: Markdown that dashboards show beside it.
         pruned_after: Items after which it was pruned. As in Optuna the value of a pruned trial is that
             of its last intermediate value; Optuna has none for several objectives.
     """
@@ -183,6 +181,8 @@ def finish(
         [(trial_id, index, value) for index, value in enumerate(values or ())],
     )
     _insert_user_attrs(connection, trial_id, user_attrs)
+    if note:
+        _insert_note(connection, trial_id, note)
 
 
 def _insert_user_attrs(
@@ -191,6 +191,20 @@ def _insert_user_attrs(
     connection.executemany(
         "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)",
         [(trial_id, key, json.dumps(value)) for key, value in attrs.items()],
+    )
+
+
+def _insert_note(connection: sqlite3.Connection, trial_id: int, note: str) -> None:
+    """Insert it as optuna-dashboard does: an attribute of the study, in pieces, beside its version."""
+    starts = range(0, len(note), NOTE_PIECE)
+    found: dict[str, object] = {f"dashboard:{trial_id}:note_ver": 1}
+    found |= {
+        f"dashboard:{trial_id}:note_str:{place}": note[start : start + NOTE_PIECE]
+        for place, start in enumerate(starts)
+    }
+    connection.executemany(
+        "INSERT INTO study_system_attributes (study_id, key, value_json) VALUES (?, ?, ?)",
+        [(STUDY_ID, key, json.dumps(value)) for key, value in found.items()],
     )
 
 

@@ -20,6 +20,7 @@ from evomerge.errors import ResultsError
 from evomerge.store import folder as folders
 from evomerge.store import records
 from evomerge.store.campaign_file import as_run, with_facts, with_trials
+from evomerge.store.dashboard import attributes, note
 from evomerge.store.database import Backups
 from evomerge.store.encoding import Ids, outcome_to_json, values_to_json
 from evomerge.store.events import EventLog
@@ -196,11 +197,8 @@ class Store:
         from evomerge.store import optuna_study
 
         number = records.number_of(entry)
-        attrs: dict[str, Any] = dict(records.by_task(outcome))
-        if pruned:
-            attrs = {"estimate": list(values or ()), "pruned after items": outcome.cost.items}
-        if outcome.failure is not None:
-            attrs = {"failure": f"{outcome.failure.kind}: {outcome.failure.reason}"}
+        done = outcome.cost.items if pruned else None
+        shown = attributes(outcome, values, done), note(self.folder, entry, outcome)
         with self.together():
             self._refuse_unless_asked("asked", "told", entry.key, entry.name)
             content = {
@@ -212,9 +210,7 @@ class Store:
             if outcome.candidate is not None:
                 self.arrays.keep_all(outcome.candidate.arrays())
             self._log.append("told", content, entry.key, values_to_json(outcome))
-            optuna_study.finish(
-                self._log.connection, number, values, attrs, outcome.cost.items if pruned else None
-            )
+            optuna_study.finish(self._log.connection, number, values, *shown, done)
             self._unsaved = True
 
     def gradient_asked(

@@ -1,4 +1,4 @@
-"""Shared test suites for those who add a method, sampler, pool, kind, backend or report format.
+"""Shared test suites for those who add a method, sampler, pool, kind, backend, report format or logger.
 
 Each suite is a class of pytest tests. Derive from it, override the fixtures that it names, and pytest runs
 every property that evomerge relies on:
@@ -18,6 +18,6 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{suite}"
-        for suite in ("pools", "methods", "samplers", "kinds", "backends", "formats")
+        for suite in ("pools", "methods", "samplers", "kinds", "backends", "formats", "loggers")
     )
 )

@@ -37,6 +37,7 @@ def test_what_is_registered_is_known_by_name(module: Path) -> None:
         "climber": "evomerge.search.samplers.SAMPLERS",
         "titles": "evomerge.report.formats.FORMATS",
         "shortest": "evomerge.scoring.BACKENDS",
+        "lines": "evomerge.loggers.LOGGERS",
     }
     known = "import pkgutil, test_page\n" + "\n".join(
         f"assert {name!r} in pkgutil.resolve_name({table!r})" for name, table in tables.items()

@@ -22,7 +22,8 @@ def test_the_hub_reads_its_metadata(make_store: Callable[..., Store], lab: Simpl
     text = model_card(store, leaderboard(store))
     data = ModelCard(text).data.to_dict()
     assert data["base_model"] == ["org/base-1.5B", "org/coder"]
-    assert data["tags"] == ["merge", "evomerge"]
+    assert data["base_model_relation"] == "merge"
+    assert data["tags"] == ["merge", "evomerge", "mergekit", "task_arithmetic"]
     assert data["library_name"] == "transformers"
     assert "/home/me" not in text
     assert "| expert math | math |" in text
