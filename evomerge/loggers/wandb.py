@@ -37,6 +37,9 @@ class WandbLogger(Logger):
         mode: Mode | None = None,
     ) -> None:
         super().__init__(run)
+        mode = mode or os.environ.get("WANDB_MODE") or "offline"  # type: ignore[assignment]
+        if mode != "online":
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its crash reports
         import wandb
 
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +52,7 @@ class WandbLogger(Logger):
             resume="allow",
             reinit="create_new",
             dir=os.environ.get("WANDB_DIR") or run.folder,
-            mode=mode or os.environ.get("WANDB_MODE") or "offline",  # type: ignore[arg-type]
+            mode=mode,
             config=dict(run.settings),
             settings=wandb.Settings(silent=True, console="off"),
         )

@@ -1,10 +1,66 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import pytest
 
 from evomerge.loggers.wandb import WandbLogger
 from evomerge.testing.loggers import LoggerSuite
 
-wandb = pytest.importorskip("wandb")
+internal = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+
+BLOCK, PREFIX, HEADER = 2**15, 7, struct.Struct("<IHB")
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+def records(content: bytes):
+    """Give the records of an offline run's file, which is a log of LevelDB's behind 7 bytes."""
+    place, parts = PREFIX, []
+    while place + HEADER.size <= len(content):
+        if BLOCK - place % BLOCK < HEADER.size:
+            place += BLOCK - place % BLOCK
+            continue
+        _, length, kind = HEADER.unpack_from(content, place)
+        assert kind in (FULL, FIRST, MIDDLE, LAST)
+        place += HEADER.size
+        parts.append(content[place : place + length])
+        place += length
+        if kind in (FULL, LAST):
+            record = internal.Record()
+            record.ParseFromString(b"".join(parts))
+            parts.clear()
+            yield record
+
+
+class TestWandb(LoggerSuite):
+    @pytest.fixture(autouse=True)
+    def _own_settings(self, monkeypatch):
+        for name in ("WANDB_MODE", "WANDB_DIR", "WANDB_API_KEY"):
+            monkeypatch.delenv(name, raising=False)
+
+    @pytest.fixture
+    def kind(self):
+        return WandbLogger
+
+    @pytest.fixture
+    def options(self):
+        return {"project": "merges", "group": "tests"}
+
+    @pytest.fixture
+    def read(self):
+        def read(run):
+            found, summary = {}, {}
+            for file in sorted(run.folder.glob("wandb/offline-run-*/*.wandb")):
+                for record in records(file.read_bytes()):
+                    for item in record.history.item:
+                        found.setdefault(name_of(item), []).append(json.loads(item.value_json))
+                    for item in record.summary.update:  # of what is no history: the last of each
+                        summary[name_of(item)] = [json.loads(item.value_json)]
+            return summary | found
+
+        return read
+
+
+def name_of(item):
+    return "/".join(item.nested_key) or item.key
