@@ -54,7 +54,8 @@ def push(folder: str | Path, repo: str, *, private: bool = False) -> str:
     except HfHubHTTPError as error:
         raise _refused(repo, error) from None
     except Exception as error:  # of any client: the Hub is out of reach, a file cannot be read
-        why = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        causes = (error, error.__cause__) if isinstance(error, RuntimeError) else (error,)
+        why = " ".join(" ".join(map(str, causes)).split()) or type(error).__name__
         raise EvomergeError(f"{repo}: the upload to {hub.endpoint} failed: {why}") from error
     return str(made)
 

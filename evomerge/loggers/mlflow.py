@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -47,6 +48,7 @@ class MlflowLogger(Logger):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         uri, artifacts = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"), None
         if uri is None:
             run.folder.mkdir(parents=True, exist_ok=True)

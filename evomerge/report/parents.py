@@ -97,8 +97,8 @@ def _read(card: Path | None, config: Path | None) -> ParentCard:
             data = {**data, "license": json.loads(config.read_text("utf-8")).get("license")}
     except (OSError, ValueError, TypeError, AttributeError, YAMLError):
         pass
-    datasets = data.get("datasets") or ()
-    datasets = [datasets] if isinstance(datasets, str) else datasets
+    stated = data.get("datasets")
+    datasets = stated if isinstance(stated, list) else [stated]
     return ParentCard(
         _text(data.get("license")).lower(),
         _text(data.get("license_name")),

@@ -24,6 +24,7 @@ class HubStub:
         commits: Messages, in their order.
         uploaded: SHA-256 → content of what came by LFS.
         denied: Status with which it answers everything; None: it works.
+        faults: What it finds wrong in a card's metadata.
         lfs: Whether it wants large files by LFS.
     """
 
@@ -33,6 +34,7 @@ class HubStub:
         self.commits: list[str] = []
         self.uploaded: dict[str, bytes] = {}
         self.denied: int | None = None
+        self.faults: list[dict[str, str]] = []
         self.lfs = lfs
         self.url = ""
 
@@ -50,12 +52,14 @@ class HubStub:
             return self.denied, {"error": "You don't have the rights to do this."}
         if (method, path) == ("POST", "/api/repos/create"):
             return self._create(json.loads(body))
+        if (method, path) == ("POST", "/api/validate-yaml"):
+            return 400 if self.faults else 200, {"warnings": [], "errors": self.faults}
         if path.endswith(".git/info/lfs/objects/batch"):
             return 200, {"transfer": "basic", "objects": list(map(self._action, objects(body)))}
-        _, _, _, user, name, what, *_ = [*path.split("/"), "", ""]
+        _, _, _, user, name, what, *_ = [*path.split("/"), *[""] * 6]
         repo = f"{user}/{name}"
         if repo not in self.repos:
-            return 404, {"error": "Repository not found"}
+            return 404, {"error": f"Repository not found: {method} {path}"}
         if what == "preupload":
             return 200, {"files": [self._mode(one) for one in json.loads(body)["files"]]}
         if what == "tree":
@@ -70,7 +74,9 @@ class HubStub:
     def _create(self, asked: dict[str, Any]) -> tuple[int, Any]:
         repo = f"{asked.get('organization') or 'me'}/{asked['name']}"
         known = repo in self.repos
-        self.repos.setdefault(repo, bool(asked.get("private")))
+        self.repos.setdefault(
+            repo, asked.get("visibility") == "private" or bool(asked.get("private"))
+        )
         url = {"url": f"{self.url}/{repo}", "name": repo}
         return (
             (409, {**url, "error": "You already created this model repo"}) if known else (200, url)

@@ -151,7 +151,7 @@ def test_a_campaign_that_is_stopped_goes_on_with_the_same_run(campaign, tmp_path
     assert (len(first.stages), first.results, first.closed) == (1, [], 1)
     evomerge.resume(tmp_path / "out", callbacks=[later])
     assert [trial.number for trial in later.trials] == [2, 3]
-    assert [stage.stage for stage in later.stages][0] == "select"
+    assert later.stages[0].stage == "select"
     assert (len(later.results), later.closed) == (1, 1)
     evomerge.resume(tmp_path / "out", callbacks=[idle])
     assert (idle.trials, idle.results, idle.closed) == ([], [], 0)

@@ -89,6 +89,9 @@ def test_whoever_may_not_write_is_told(hub: HubStub, results: Path) -> None:
     assert denied.startswith("me/merged: the token may not write there")
     hub.denied = 400
     assert "does not take it (status 400)" in refusal(push(hub.url, results, "me/merged"), 1)
+    hub.denied, hub.faults = None, [{"message": '"license" must be one of many'}]
+    faulty = refusal(push(hub.url, results, "me/merged", HF_HUB_DISABLE_XET="1"), 1)
+    assert 'Invalid metadata in README.md. - "license" must be one of many' in faulty
     assert hub.files == {}
 
 

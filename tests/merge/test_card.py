@@ -19,7 +19,11 @@ def test_card_names_models_method_and_recipe(tmp_path):
     card = default_card(recipe, "mine")
     front, body = card.removeprefix("---\n").split("---\n", 1)
     parsed = yaml_file.parse(front).data
-    assert parsed["base_model"] == ["org/base", "org/one"]  # what the Hub can link, each once
+    assert parsed["base_model"] == [
+        "org/base",
+        "org/one",
+        "org/lora",
+    ]  # what the Hub can link, each once
     assert "merge" in parsed["tags"]
     assert body.startswith("\n# mine\n")
     assert "- `org/one`" in body

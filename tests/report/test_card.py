@@ -61,7 +61,7 @@ def test_what_comes_from_outside_is_escaped(
 
 def test_it_says_what_a_merge_by_row_needs(store: Store, board: Leaderboard) -> None:
     row = board.row("trial 1")
-    assert "mergekit" not in model_card(store, board, row)
+    assert "mergekit does not read" not in model_card(store, board, row)
     coefficients = Coefficients({"w": np.ones((2, 4), np.float32)})
     fine = replace(row, recipe=replace(row.recipe, coefficients=coefficients))
     text = model_card(store, board, fine)

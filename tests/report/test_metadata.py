@@ -16,8 +16,9 @@ from huggingface_hub import ModelCard, repocard
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 
-from evomerge.candidate import Coefficients
-from evomerge.candidate.ensemble import Ensemble
+from evomerge.candidate import Coefficients, Recipe, Source
+from evomerge.candidate.ensemble import Ensemble, Router
+from evomerge.merge.card import default_card
 from evomerge.report.card import model_card
 from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.store import Store
@@ -136,7 +137,7 @@ def test_only_what_mergekit_reads_is_tagged_so(
     row = board.row("trial 1")
     fine = replace(row.recipe, coefficients=Coefficients({"w": np.ones((2, 4), np.float32)}))
     members = {"one": row.recipe, "two": fine}
-    ensemble = Ensemble("/models/base", members)
+    ensemble = Ensemble("/models/base", members, Router(layer=1))
     tags = {}
     for name, recipe in {"plain": row.recipe, "fine": fine, "ensemble": ensemble}.items():
         text = model_card(store, board, replace(row, recipe=recipe))
@@ -152,10 +153,8 @@ def test_only_what_mergekit_reads_is_tagged_so(
 def test_a_card_without_a_campaign_is_valid_too(
     board: Leaderboard, validate: Callable[[str], None]
 ) -> None:
-    from evomerge.merge.card import default_card
-
     recipe = board.row("trial 1").recipe.recipe()
     validate(default_card(recipe, "small"))
-    linked = default_card(replace(recipe, base_model="org/base@a1b2", sources=()), "small")
+    linked = default_card(Recipe("ties", (Source("org/one@c0ffee"),), base_model="org/base"), "s")
     validate(linked)
-    assert ModelCard(linked).data.base_model == ["org/base"]
+    assert ModelCard(linked).data.base_model == ["org/base", "org/one"]

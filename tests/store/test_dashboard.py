@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +20,9 @@ from urllib.request import urlopen
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 
-from evomerge.candidate.trial import Outcome, Pruned
+from evomerge.candidate.trial import Failure, FailureKind, Outcome, Pruned
 from evomerge.store import Store
 from tests.played_campaign import lab, make_store
 
@@ -37,14 +39,7 @@ def played(make_store: Any, lab: SimpleNamespace) -> Store:
     scored = lab.outcome("trial 0", "search")
     pruned = Outcome(scored.scores, cost=scored.cost, pruned=Pruned("worse than `trial 1`", 2))
     lab.tell(store, 4, pruned, [0.25])
-    with sqlite3.connect(store.folder / "study.db") as connection:
-        (before,) = connection.execute("SELECT COUNT(*) FROM study_system_attributes").fetchone()
-    assert before > 5
     entry = store.trials()[0].entry
-    from dataclasses import replace
-
-    from optuna.distributions import FloatDistribution
-
     running = replace(entry, name="trial 5", number=5)
     store.asked(running, {"weight": 0.5}, {"weight": FloatDistribution(0.0, 1.0)})
     return store
@@ -53,9 +48,9 @@ def played(make_store: Any, lab: SimpleNamespace) -> Store:
 @pytest.fixture
 def server(played: Store, tmp_path: Path) -> Iterator[str]:
     copy = tmp_path / "copy.db"
-    with closing(sqlite3.connect(played.folder / "study.db")) as source:
-        with closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
+    source, target = sqlite3.connect(played.folder / "study.db"), sqlite3.connect(copy)
+    with closing(source), closing(target):
+        source.backup(target)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -84,7 +79,7 @@ def test_the_dashboard_shows_names_values_states_and_notes(server: str, played: 
     (study,) = read(f"{server}/studies")["study_summaries"]
     assert study["study_name"] == "small"
     found = read(f"{server}/studies/{study['study_id']}")
-    assert found["metric_names"] == ["mean"]
+    assert found["objective_names"] == ["mean"]
     assert found["directions"] == ["maximize"]
     assert [one["name"] for one in found["union_search_space"]] == ["weight"]
     trials = sorted(found["trials"], key=lambda trial: trial["number"])
@@ -104,14 +99,34 @@ def test_the_dashboard_shows_names_values_states_and_notes(server: str, played: 
     assert {"method", "zoo_facts/exact_match"} <= set(attributes)
 
 
-def test_notes_are_rows_that_the_dashboard_writes_itself(played: Store) -> None:
-    ours = played.optuna_study()
-    storage = optuna.storages.InMemoryStorage()
-    theirs = optuna.create_study(storage=storage)
-    theirs.add_trial(ours.trials[4])
-    from optuna_dashboard import save_note
+def test_notes_are_kept_as_the_dashboard_keeps_them(played: Store) -> None:
+    (trial,) = (one for one in played.optuna_study().trials if one.number == 3)
+    theirs = optuna.create_study()
+    number = -1
+    while number != trial._trial_id:  # so that both have the same id there
+        number = (asked := theirs.ask())._trial_id
+    ours = played.optuna_study()._storage.get_study_system_attrs(1)
+    prefix = f"dashboard:{trial._trial_id}:"
+    kept = {key: value for key, value in ours.items() if key.startswith(prefix)}
+    body = kept[f"{prefix}note_str:0"]
+    dashboard.save_note(asked, body)
+    assert theirs._storage.get_study_system_attrs(theirs._study_id) == kept
 
-    written = played.optuna_study()._storage.get_study_system_attrs(1)
-    pieces = {k: v for k, v in written.items() if k.startswith("dashboard:5:")}
-    body = "".join(pieces[key] for key in sorted(pieces) if "note_str" in key)
-    save_note(theirs.trials[0], body) if False else save_note(theirs, body)
+
+def test_a_long_note_is_kept_whole(make_store: Any, lab: SimpleNamespace) -> None:
+    store = make_store()
+    reason = "x" * 5000
+    lab.tell(store, 0, Outcome(failure=Failure(FailureKind.MERGE, reason)))
+    attributes = store.optuna_study()._storage.get_study_system_attrs(1)
+    note = dashboard._note.get_note_from_system_attrs(attributes, 1)
+    assert f"Failed, merge: `{reason}`" in note["body"]
+
+
+def test_only_so_many_trials_have_notes(
+    make_store: Any, lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evomerge.store.dashboard.NOTED", 2)
+    store = make_store()
+    lab.fill(store)
+    attributes = store.optuna_study()._storage.get_study_system_attrs(1)
+    assert {key.split(":")[1] for key in attributes if key.startswith("dashboard:")} == {"1", "2"}
