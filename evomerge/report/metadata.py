@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -32,6 +33,7 @@ def metadata(campaign: Summary, row: Row, split: Split, parents: Sequence[Parent
     linked = hub_ids([campaign.base, *campaign.experts.values(), *row.recipe.model_names()])
     is_whole = not kind_of(row.recipe).own_form
     datasets = dict.fromkeys(name for card in parents for name in card.datasets)
+    licence: dict[str, Any] = {**licence_metadata(parents)}
     data = ModelCardData(
         model_name=_NOT_PLAIN.sub("_", campaign.name) if results else None,
         library_name="transformers",
@@ -42,7 +44,7 @@ def metadata(campaign: Summary, row: Row, split: Split, parents: Sequence[Parent
         datasets=list(datasets) or None,
         metrics=list(dict.fromkeys(one.metric_type for one in results)) or None,
         eval_results=results or None,
-        **licence_metadata(parents),
+        **licence,
     )
     return data.to_yaml() + "\n"
 

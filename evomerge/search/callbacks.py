@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from evomerge.config import LoggerSettings
 from evomerge.loggers import LOGGERS, Broadcast, Callback, LoggedRun
+from evomerge.loggers.broadcast import Open
 from evomerge.progress import Display
 from evomerge.store import Store
 from evomerge.store.folder import LOGGERS as FOLDER
@@ -27,7 +28,7 @@ def told(store: Store, callbacks: Sequence[Callback], display: Display) -> Itera
         callbacks: Others who are told.
         display: Is told of those that fail.
     """
-    openers = {
+    openers: dict[str, Open] = {
         f"logger {one.name}": partial(LOGGERS[one.name], _run_of(store, one), **one.options)
         for one in store.campaign.loggers
     }

@@ -33,7 +33,12 @@ from evomerge.result import Result
 Read = Callable[[LoggedRun], Mapping[str, Sequence[float]]]
 """What a logger wrote: name → its values, in the order in which they were written."""
 
-SETTINGS = {"name": "small", "search": {"trials": 3, "sampler": "cmaes"}, "keep": [], "out": None}
+SETTINGS: Mapping[str, Any] = {
+    "name": "small",
+    "search": {"trials": 3, "sampler": "cmaes"},
+    "keep": [],
+    "out": None,
+}
 TRIALS = (
     TrialEnded(
         0, "complete", "ties", {"weight/facts": 0.25}, {"mean": 0.5}, {"facts/acc": 0.5}, 1.5, 0.5

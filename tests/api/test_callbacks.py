@@ -165,14 +165,14 @@ def test_a_campaign_that_is_stopped_goes_on_with_the_same_run(campaign, tmp_path
     [
         (
             "loggers: [tensorbord]",
-            'c.yaml:17: loggers.0: unknown logger "tensorbord"; did you mean',
+            'c.yaml:19: loggers.0: unknown logger "tensorbord"; did you mean',
         ),
         (
             "loggers: [{name: wandb, projekt: x}]",
-            'c.yaml:17: loggers.0.projekt: wandb has no option "projekt"; did you mean "project"?',
+            'c.yaml:19: loggers.0.projekt: wandb has no option "projekt"; did you mean "project"?',
         ),
-        ("loggers: [{name: wandb, mode: on}]", 'c.yaml:17: loggers.0.mode: found "on", expected '),
-        ("loggers: [absent]", "c.yaml:17: loggers.0: needs the package absent_package; install"),
+        ("loggers: [{name: wandb, mode: on}]", 'c.yaml:19: loggers.0.mode: found "on", expected '),
+        ("loggers: [absent]", "c.yaml:19: loggers.0: needs the package absent_package; install"),
     ],
 )
 def test_wrong_loggers_are_refused_before_the_search(tmp_path, line, message, monkeypatch, capsys):
