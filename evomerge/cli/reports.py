@@ -19,6 +19,13 @@ def report(
     trial: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Show one trial and its weights instead.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with figures and items instead."),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write the page again as the study goes on.")
+    ] = False,
     image: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a figure instead: FILE.png, .svg or .pdf."),
@@ -27,7 +34,7 @@ def report(
         str | None, typer.Option(metavar="NAME", help="Which figure; default: leaderboard.")
     ] = None,
 ) -> None:
-    """Show the leaderboard of a finished or running campaign, its trials, or a figure."""
+    """Show the leaderboard of a finished or running campaign, its trials, a page or a figure."""
     from evomerge.report.formats import write
     from evomerge.report.layout import leaderboard_report
     from evomerge.report.leaderboard import leaderboard
@@ -38,6 +45,13 @@ def report(
         raise UserError("trials are scored on search items; leave it out", field="--split")
     if trials and trial is not None:
         raise UserError("give --trials for all, or --trial N for one")
+    if watch and html is None:
+        raise UserError("found without a page to write; add --html FILE", field="--watch")
+    if html is not None:
+        if trials or trial is not None or split is not None or image or format_ != "table":
+            raise UserError("a page holds all; leave other options out", field="--html")
+        _write_page(results, html, watch)
+        return
     if image is None and figure is not None:
         raise UserError("say with --image where to write it", field="--figure")
     if image is not None:
@@ -51,6 +65,17 @@ def report(
         else:
             shown = leaderboard_report(leaderboard(store), split)
     print(write(shown, format_, color=in_color()), end="")
+
+
+def _write_page(results: Path, file: Path, watch: bool) -> None:
+    from evomerge.report.page.watching import follow_report, write_report
+
+    if watch:
+        print(f"{file}: written again as the study goes on, until it is finished or Ctrl-C")
+        follow_report(results, file)
+    else:
+        write_report(results, file)
+    print(f"wrote {file}")
 
 
 def _write_image(results: Path, image: Path, figure: str) -> None:

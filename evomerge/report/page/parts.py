@@ -11,13 +11,16 @@ from typing import Any, Literal
 
 from evomerge.report.grid import Grid
 
+Tone = Literal["good", "plain", "bad"]
+"""How news is."""
+
 
 @dataclass(frozen=True)
 class Callout:
-    """A sentence that stands out; `tone` is how the news is."""
+    """A sentence that stands out."""
 
     text: str
-    tone: Literal["good", "plain", "bad"] = "plain"
+    tone: Tone = "plain"
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@
 
   const seconds = Number(document.body.dataset.refresh);
   const state = kept(session, page) ?? {};
+  let reloads = () => {};
   if (seconds) {
     const box = element("input", { type: "checkbox", id: "refresh" });
     box.checked = state.refresh !== false;
@@ -72,7 +73,7 @@
       element("span", {}, box, element("label", { for: "refresh" }, ` Reload every ${seconds} s`)),
     );
     box.addEventListener("change", () => { state.refresh = box.checked; keep(session, page, state); });
-    setInterval(() => {
+    reloads = () => setInterval(() => {
       const typing = document.activeElement?.matches("input[type=search], select");
       if (!box.checked || typing || document.visibilityState !== "visible") return;
       keep(session, page, { ...state, scroll: scrollY });
@@ -188,7 +189,7 @@
       if (fold.children.length > 1) return;
       const rows = [];
       for (const trace of figure.data) {
-        const name = trace.name ?? "", { x = [], y = [], z } = trace;
+        const name = trace.name ?? "", { x = [], z } = trace, y = trace.y ?? trace.median ?? [];
         if (z) z.forEach((row, i) => row.forEach((value, j) => rows.push([name, x[j] ?? j, y[i] ?? i, value])));
         else for (let i = 0; i < Math.max(x.length, y.length); i++) {
           rows.push([name, label("xaxis", x[i] ?? i), label("yaxis", y[i] ?? "")]);
@@ -366,5 +367,7 @@
     byId("trouble").textContent =
       `The figures and items could not be shown (${error.message}). Open the page in a browser of 2024 or later.`;
     throw error;
+  } finally {
+    reloads();
   }
 })();
