@@ -14,7 +14,9 @@ from evomerge.store import Store
 TASK = "zoo_facts"
 
 
-def write_results(folder: Path, *, expert: str = "facts", winner: bool = True) -> Path:
+def write_results(
+    folder: Path, *, expert: str = "facts", winner: bool = True, prompts: str = "a0ff"
+) -> Path:
     """Write a campaign whose trial 0 is right on 3 of 4 items, its base on 1; no winner: unfinished."""
     campaign = Campaign.model_validate(
         {
@@ -35,7 +37,7 @@ def write_results(folder: Path, *, expert: str = "facts", winner: bool = True) -
     )
     facts = {
         "versions": {"lm_eval": "0.4.13"},
-        "prompts": {TASK: "a0ff"},
+        "prompts": {TASK: prompts},
         "higher_is_better": {TASK: {"exact_match": True}},
     }
     own = {"weight": (((0.5,),),)}

@@ -53,7 +53,8 @@ def table_of_tests(records: Sequence[Record], row: str, others: Sequence[str]) -
             for name in (row, *others)
         }  # fmt: skip
         found = {name: _differences(rows[row], rows[name]) for name in others}
-        tested = {name: paired_test(each, binary=True) for name, each in found.items() if each}
+        tests = {name: paired_test(each) for name, each in found.items() if each}
+        tested = {name: test for name, test in tests.items() if test is not None}
         for (name, one), p in zip(
             tested.items(), holm([one.p for one in tested.values()]), strict=True
         ):
@@ -73,9 +74,10 @@ def _differences(ours: Right, theirs: Right) -> list[Stratum]:
     found: dict[tuple[str, str], list[np.ndarray[Any, Any]]] = {}
     for drawn, seed in sorted(ours.keys() & theirs.keys()):
         for job, right in ours[drawn, seed].items():
-            difference = _digits(right) - _digits(theirs[drawn, seed][job])
-            found.setdefault((drawn, job), []).append(difference)
-    return [Stratum(np.mean(each, axis=0)) for each in found.values()]
+            pair = np.stack([_digits(right), _digits(theirs[drawn, seed][job])])
+            found.setdefault((drawn, job), []).append(pair)
+    means = [np.mean(each, axis=0) for each in found.values()]
+    return [Stratum(mine, minus=other) for mine, other in means]
 
 
 def _digits(right: str) -> np.ndarray[Any, np.dtype[np.float64]]:

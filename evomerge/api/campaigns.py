@@ -201,21 +201,34 @@ def report(folder: str | Path) -> Leaderboard:
 
 
 def compare(
-    folders: Sequence[str | Path], format: str = "table", split: Split | None = None
+    folders: Sequence[str | Path],
+    format: str = "table",
+    split: Split | None = None,
+    *,
+    html: str | Path | None = None,
+    anyway: bool = False,
 ) -> str:
-    """Write the leaderboards of several campaigns side by side, the others against the first.
+    """Write several campaigns side by side, the others against the first.
+
+    Winners with intervals and paired differences on the items that both have, the best so far at equal
+    effort, and the settings that differ.
 
     Args:
         folders: Two or more results folders.
         format: `table`, `markdown`, `json`, `csv` or `html`.
         split: Which items; None: the last that every campaign has scores on.
+        html: A file that gets a page of the same, with figures.
+        anyway: Compare also what is not comparable; the text says why it is not.
 
     Raises:
         ResultsError: They cannot be compared; the message names what differs.
     """
-    from evomerge.report.comparison import compare_folders
+    from evomerge.report.comparison import compare_folders, write_comparison
 
-    return compare_folders([Path(folder) for folder in folders], format, split)
+    paths = [Path(folder) for folder in folders]
+    if html is not None:
+        write_comparison(paths, Path(html), split, anyway=anyway)
+    return compare_folders(paths, format, split, anyway=anyway)
 
 
 def merge(

@@ -93,8 +93,19 @@ def compare(
     ],
     format_: FormatOption = "table",
     split: SplitOption = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with figures instead.")
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Compare also what is not comparable, and say why.")
+    ] = False,
 ) -> None:
-    """Compare the leaderboards of campaigns."""
-    from evomerge.report.comparison import compare_folders
+    """Compare campaigns: their winners on the same items, their searches at equal effort, their settings."""
+    from evomerge.report.comparison import compare_folders, write_comparison
 
-    print(compare_folders(results, format_, split, color=in_color()), end="")
+    if html is None:
+        print(compare_folders(results, format_, split, anyway=anyway, color=in_color()), end="")
+    elif format_ != "table":
+        raise UserError("a page is no format; leave --format out", field="--html")
+    else:
+        write_comparison(results, html, split, anyway=anyway)

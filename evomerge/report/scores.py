@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -187,6 +187,43 @@ def paired(aims: Objectives, first: Outcome, second: Outcome) -> PairedTest | No
     """
     strata = _strata(aims, first, second)
     return None if strata is None else paired_test(strata)
+
+
+def on_shared_items(
+    aims: Objectives, first: Outcome, second: Outcome
+) -> tuple[Outcome, Outcome] | None:
+    """Return two outcomes on the items, by id, that both were scored on.
+
+    None where they share none of a task, or its value is not a mean over the items, of which some are not
+    shared.
+    """
+    parts: tuple[dict[str, TaskScores], dict[str, TaskScores]] = ({}, {})
+    for goal in aims.campaign.objectives:
+        pair = first.scores.get(goal.task), second.scores.get(goal.task)
+        if pair[0] is None or pair[1] is None:
+            return None
+        shared = set(pair[0].items) & set(pair[1].items)
+        for scores, part in zip((pair[0], pair[1]), parts, strict=True):
+            found = _part(scores, metric_on(goal, aims.split), shared)
+            if found is None:
+                return None
+            part[goal.task] = found
+    return replace(first, scores=parts[0]), replace(second, scores=parts[1])
+
+
+def _part(scores: TaskScores, metric: str, shared: Collection[str]) -> TaskScores | None:
+    """Return the scores by one metric on the shared items, None where they cannot be told."""
+    if len(shared) == len(scores.items):
+        return scores
+    values = item_scores(scores, metric)
+    kept = [place for place, item in enumerate(scores.items) if item in shared]
+    if values is None or not kept:
+        return None
+    return TaskScores(
+        tuple(scores.items[place] for place in kept),
+        {metric: tuple(values[kept].tolist())},
+        {metric: Estimate(float(values[kept].mean()))},
+    )
 
 
 def item_scores(scores: TaskScores, metric: str) -> Floats | None:

@@ -51,6 +51,26 @@ def test_campaigns_are_compared_under_their_folders(results, tmp_path, capsys):
     assert data["differences"][0]["overall"]["difference"] == 0
 
 
+def test_a_comparison_is_written_as_a_page_instead(results, tmp_path, capsys):
+    page = tmp_path / "new" / "page.html"
+    status, out, err = run(capsys, "compare", results, results, "--html", page)
+    assert (status, out, err) == (0, "", "")
+    assert "Campaigns compared" in page.read_text()
+
+
+def test_what_is_not_comparable_is_compared_only_if_asked(results, tmp_path, capsys):
+    other = write_results(tmp_path / "other", prompts="beef")
+    status, out, err = run(capsys, "compare", results, other)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert (
+        f'the hash of the prompts of task "{TASK}" is a0ff in {results} and beef in {other}' in err
+    )
+    assert "--anyway" in err
+    status, out, err = run(capsys, "compare", results, other, "--anyway", "--format", "json")
+    assert (status, err) == (0, "")
+    assert len(json.loads(out)["faults"]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -59,6 +79,14 @@ def test_campaigns_are_compared_under_their_folders(results, tmp_path, capsys):
         (["report", "DIR", "--trials", "--trial", "0"], "--trials for all, or --trial N for one"),
         (["report", "DIR", "--trial", "1"], "--trial: found 1, expected the number of a trial"),
         (["compare", "DIR"], "found 1 leaderboard, expected two or more"),
+        (
+            ["compare", "DIR", "DIR", "--html", "p.html", "--format", "csv"],
+            "--html: a page is no format",
+        ),
+        (
+            ["compare", "DIR", "DIR", "--html", "DIR"],
+            "is a folder; expected the name of an HTML file",
+        ),
         (["compare", "DIR", "NONE"], "holds no campaign"),
     ],
 )
