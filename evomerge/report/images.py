@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import ResultsError, UserError, nearest
+from evomerge.errors import EvomergeError, ResultsError, UserError, nearest
 from evomerge.report.figures import FIGURES
 from evomerge.report.figures.drawing import Drawing
 from evomerge.report.material import Material
@@ -28,8 +28,11 @@ def plotly_figure(material: Material, name: str) -> Any:  # noqa: ANN401 - plotl
         ResultsError: The study has no such figure.
     """
     drawn = _drawn(material, name)
-    drawn["layout"] |= {"title": {"text": FIGURES[name].title, "automargin": True}}
-    return _graph_objects().Figure(drawn)
+    try:
+        import plotly.graph_objects
+    except ImportError:
+        raise UserError(f"figures need plotly; {_EXTRA}") from None
+    return plotly.graph_objects.Figure(drawn)
 
 
 def write_image(material: Material, path: Path, name: str) -> None:
@@ -51,12 +54,15 @@ def write_image(material: Material, path: Path, name: str) -> None:
             f"{ENDINGS[-1]}",
             field="--image",
         )
-    figure = plotly_figure(material, name)
-    figure.update_layout(
-        updatemenus=[], paper_bgcolor="white", plot_bgcolor="white", font={"color": "black"}
-    )
-    height = figure.layout.height + 40  # the title's
-    path.write_bytes(_image(figure, path.suffix.lower().removeprefix("."), height))
+    drawn = _drawn(material, name)
+    drawn["layout"] |= {
+        "updatemenus": [],
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "font": {"color": "black"},
+        "height": drawn["layout"]["height"] + 40,  # the title's
+    }
+    path.write_bytes(_image(drawn, path.suffix.lower().removeprefix(".")))
 
 
 def _drawn(material: Material, name: str) -> Drawing:
@@ -69,27 +75,29 @@ def _drawn(material: Material, name: str) -> Drawing:
         raise ResultsError(
             f'the study has no figure "{name}"; {has}', file=material.folder, field="--figure"
         )
+    drawn["layout"] |= {
+        "title": {"text": FIGURES[name].title, "automargin": True, "yref": "container"}
+    }
     return drawn
 
 
-def _graph_objects() -> Any:  # noqa: ANN401 - plotly need not be installed
+def _image(drawn: Drawing, ending: str) -> bytes:
     try:
-        import plotly.graph_objects
-    except ImportError:
-        raise UserError(f"figures need plotly; {_EXTRA}") from None
-    return plotly.graph_objects
-
-
-def _image(figure: Any, ending: str, height: int) -> bytes:  # noqa: ANN401 - of plotly
+        import kaleido
+        import plotly  # noqa: F401 - kaleido takes its JavaScript from there, else from the network
+        from kaleido.errors import ChromeNotFoundError
+    except ImportError as error:
+        raise UserError(f"images need {error.name}; {_EXTRA}", field="--image") from None
+    layout, scale = drawn["layout"], 2 if ending == "png" else 1
+    opts = {"format": ending, "width": WIDTH, "height": layout["height"], "scale": scale}
     try:
-        import kaleido  # noqa: F401 - plotly needs it
-    except ImportError:
-        raise UserError(f"images need kaleido; {_EXTRA}") from None
-    scale = 2 if ending == "png" else 1
-    try:
-        content: bytes = figure.to_image(format=ending, width=WIDTH, height=height, scale=scale)
-    except RuntimeError as error:  # of kaleido: it finds no browser, or that fails
+        content: bytes = kaleido.calc_fig_sync(drawn, opts=opts)
+    except ChromeNotFoundError:
         raise UserError(
-            f"images need Chromium or Chrome, which was not found ({' '.join(str(error).split())[:200]})"
+            "images need Chromium or Chrome, and none was found; install it, or say with BROWSER_PATH "
+            "where it is",
+            field="--image",
         ) from None
+    except (RuntimeError, OSError) as error:
+        raise EvomergeError(f"the browser could not draw the image: {error}") from None
     return content

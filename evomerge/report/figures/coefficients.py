@@ -66,7 +66,8 @@ def rows_figure(material: Material) -> Drawing | None:
     if one is None:
         return None
     traces = []
-    for component in range(len(one.components)):
+    components = sorted({component for *_, component in one.rows})
+    for plot, component in enumerate(components):
         for expert, name in enumerate(one.experts):
             places = [(expert, layer, component) for layer in range(len(one.layers))]
             known = [place for place in places if place in one.rows]
@@ -76,9 +77,9 @@ def rows_figure(material: Material) -> Drawing | None:
                 {
                     "type": "box",
                     "name": short(name),
-                    "legendgroup": name,
+                    "legendgroup": short(name),
                     "offsetgroup": str(expert),
-                    "showlegend": component == 0,
+                    "showlegend": plot == 0,
                     "x": [one.layers[layer] for _, layer, _ in known],
                     "lowerfence": low,
                     "q1": first,
@@ -87,15 +88,15 @@ def rows_figure(material: Material) -> Drawing | None:
                     "upperfence": high,
                     "marker": {"color": CYCLE[expert % len(CYCLE)]},
                     "line": {"width": 1.5},
-                    **_subplot(component),
+                    **_subplot(plot),
                 }
             )
     layout = _stacked(
-        one.components,
+        [one.components[component] for component in components],
         lambda label: axis("layers" if label else "", type="category"),
         lambda: axis(zeroline=True),
     )
-    height = 90 + len(one.components) * (_BOXES + _BETWEEN)
+    height = 90 + len(components) * (_BOXES + _BETWEEN)
     return drawing(
         traces,
         height=height,

@@ -36,6 +36,7 @@ AROUND_ZERO = [
     [1, "#053061"],
 ]
 FROM_ZERO = [[0, "#f7f7f7"], [0.5, "#92c5de"], [1, "#053061"]]
+_MOST_BUTTONS = 4
 LONGEST = 18
 """Letters of a label on an axis; hovering shows it whole."""
 
@@ -97,7 +98,8 @@ def axis(title: str = "", **more: object) -> Drawing:
 def choice(labels: Sequence[str], arguments: Sequence[list[Drawing]]) -> list[Drawing]:
     """Return `layout.updatemenus`: a list of choices, each with the arguments of plotly's `update`.
 
-    A page may show other controls in their place, as each entry says what to pass to `Plotly.update`.
+    Few are buttons, more a list to choose from. A page may show other controls in their place, as each entry
+    says what to pass to `Plotly.update`.
     """
     buttons = [
         {"label": label, "method": "update", "args": args}
@@ -105,8 +107,8 @@ def choice(labels: Sequence[str], arguments: Sequence[list[Drawing]]) -> list[Dr
     ]
     menu = {
         "buttons": buttons,
-        "type": "buttons",
-        "direction": "right",
+        "type": "buttons" if len(buttons) <= _MOST_BUTTONS else "dropdown",
+        "direction": "right" if len(buttons) <= _MOST_BUTTONS else "up",
         "showactive": True,
         "x": 1,
         "xanchor": "right",

@@ -7,10 +7,10 @@ from itertools import combinations
 
 from evomerge.objective import Direction
 from evomerge.report.figures.drawing import (
-    BLUE,
     OF_KIND,
     RED,
     SIGN_OF_KIND,
+    SKY,
     Drawing,
     axis,
     choice,
@@ -50,7 +50,7 @@ def front_figure(material: Material) -> Drawing | None:
     behind = behind[:: -(-len(behind) // most) or 1]
     called = [f"trial {trial.number}" for trial in trials]
     groups = [
-        ("trials", behind, {"color": BLUE, "size": 5, "opacity": 0.5}),
+        ("trials", behind, {"color": SKY, "size": 5, "opacity": 0.8}),
         ("front", sorted(front), {"color": RED, "size": 8}),
     ]
     series: list[tuple[Drawing, list[_Values]]] = [
@@ -59,6 +59,8 @@ def front_figure(material: Material) -> Drawing | None:
         if rows
     ]
     series += _models(material)
+    tasks = len(names) - len(material.campaign.costs)
+    names = short_names(names[:tasks]) + [name.replace("_", " ") for name in names[tasks:]]
     return _pairs(names, aims.directions, series)
 
 
@@ -101,8 +103,8 @@ def _pairs(
 ) -> Drawing:
     """Draw two values; of more, buttons choose which two."""
     labels = [
-        f"{short(name, 24)} {'↑' if direction == 'maximize' else '↓'}"
-        for name, direction in zip(short_names(names), directions, strict=True)
+        f"{short(name)} {'↑' if direction == 'maximize' else '↓'}"
+        for name, direction in zip(names, directions, strict=True)
     ]
     pairs = list(combinations(range(len(names)), 2))
     arguments: list[list[Drawing]] = [
@@ -127,7 +129,7 @@ def _pairs(
             trace |= {"mode": "lines+markers", "line": {"color": RED, "width": 1, "dash": "dot"}}
     menus = {}
     if len(pairs) > 1:
-        shown = [f"{first + 1} × {second + 1}" for first, second in pairs]
+        shown = [f"{labels[first]}, {labels[second]}" for first, second in pairs]
         menus = {"updatemenus": choice(shown, arguments)}
     first, second = axis(labels[0], zeroline=False), axis(labels[1], zeroline=False)
     return drawing(drawn, height=420, xaxis=first, yaxis=second, **menus)

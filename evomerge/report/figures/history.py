@@ -90,10 +90,10 @@ def _dots(name: str, points: Sequence[Point]) -> Drawing:
         "text": [f"trial {point.number}" for point in points],
         "hovertemplate": "%{text}: %{y}<extra></extra>",
         "marker": {
-            "color": SKY if pruned else BLUE,
+            "color": INK if pruned else SKY,
             "symbol": "circle-open" if pruned else "circle",
             "size": 5,
-            "opacity": 0.6,
+            "opacity": 0.8,
         },
     }
 
@@ -115,7 +115,7 @@ def _references(material: Material) -> list[tuple[str, float, str]]:
         return []
     found = []
     for kind, title, colour in (
-        ("expert", "best expert", INK),
+        ("expert", "best expert", BLUE),
         ("baseline", "best naive merge", ORANGE),
     ):
         rows = [row for row in material.board.rows if row.kind == kind]

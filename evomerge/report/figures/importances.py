@@ -17,7 +17,7 @@ def importances_figure(material: Material) -> Drawing | None:
         return None
     readable = readable_names(list(material.importances))
     names = [readable[name] for name in found]
-    labels = [short(name, _LONGEST) for name in names]
+    labels = [short(name.replace(",", "").replace("layers ", ""), _LONGEST) for name in names]
     trace = {
         "type": "bar",
         "orientation": "h",

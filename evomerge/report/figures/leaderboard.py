@@ -50,7 +50,9 @@ def leaderboard_figure(material: Material) -> Drawing | None:
             showgrid=False,
             zeroline=False,
         )
-        return drawing(traces, height=height, xaxis=axis(f"{split} items"), yaxis=yaxis)
+        return drawing(
+            traces, height=height, xaxis=axis(f"score on the {split} items"), yaxis=yaxis
+        )
     axes = _axes(lines)
     first = axes.pop("xaxis"), axes.pop("yaxis")
     return drawing(traces, height=height * 3 // 2, xaxis=first[0], yaxis=first[1], **axes)

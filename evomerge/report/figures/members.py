@@ -113,7 +113,12 @@ def _path(stack: Stack) -> Drawing:
         range=[len(members) - 0.4, -0.6],
         zeroline=False,
     )
-    xaxis = axis("place in the stack (numbers: the member's layer)", showgrid=False, zeroline=False)
+    xaxis = axis(
+        "place in the stack (numbers: the member's layer)",
+        dtick=-(-len(stack.path) // 12),
+        showgrid=False,
+        zeroline=False,
+    )
     height = 90 + 44 * len(members)
     return drawing([trace], height=height, xaxis=xaxis, yaxis=yaxis, showlegend=False)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from evomerge.report.figures.drawing import (
     BLUE,
@@ -24,25 +24,19 @@ from evomerge.report.material import Material
 from evomerge.report.timeline import Clock, Span
 
 MOST = 1_500
-"""Bars that are drawn; of more, those of a kind that follow each other closely are drawn as one."""
+"""Bars that are drawn; of more spans the time is cut, and bars are shares of the work in each part."""
 _LINE = 30
 
 
-@dataclass
-class _Bar:
-    """Spans of a kind that follow each other."""
-
+class _Bar(NamedTuple):
+    worker: str
     start: float
-    stop: float
-    first: Span
-    count: int = 1
+    seconds: float
+    text: str
 
-    def label(self) -> str:
-        one = self.first
-        if self.count > 1:
-            return f"{text(one.name)} and {self.count - 1} more"
-        row = f" on {one.split}" if one.work == "row" else ""
-        return text(f"{one.name}{row}" + (f": {one.reason}" if one.reason else ""))
+
+_Bars = dict[str, list[_Bar]]
+"""By group, a key of `_COLOURS`."""
 
 
 def timeline_figure(material: Material) -> Drawing | None:
@@ -52,16 +46,9 @@ def timeline_figure(material: Material) -> Drawing | None:
         return None
     clock = Clock.of(spans)
     workers = list(dict.fromkeys(span.worker for span in spans))
-    groups: dict[str, list[Span]] = {name: [] for name in _COLOURS}
-    for span in spans:
-        groups[_group(span)].append(span)
-    whole = clock(max(span.ended for span in spans))
-    gap, drawn = 0.0, _drawn(groups, clock, 0.0)
-    while sum(map(len, drawn.values())) > MOST:
-        gap = 2 * gap or whole / 2_000
-        drawn = _drawn(groups, clock, gap)
-    traces = [_trace(name, bars, workers) for name, bars in drawn.items() if bars]
-    traces += [_crosses(drawn["failed"], workers)] if drawn["failed"] else []
+    bars = _one_each(spans, clock) if len(spans) <= MOST else _shares(spans, clock, len(workers))
+    traces = [_trace(name, some, workers) for name, some in bars.items() if some]
+    traces += [_crosses(bars["failed"], workers)] if bars["failed"] else []
     yaxis = axis(
         tickvals=list(range(len(workers))),
         ticktext=[short(worker) for worker in workers],
@@ -75,7 +62,6 @@ def timeline_figure(material: Material) -> Drawing | None:
         xaxis=axis("seconds", zeroline=False, rangemode="tozero"),
         yaxis=yaxis,
         barmode="overlay",
-        bargap=0.25,
         shapes=_pauses(clock),
     )
 
@@ -97,43 +83,56 @@ def _group(span: Span) -> str:
     return {"trial": "trials", "gradient step": "gradients", "row": "leaderboard"}[span.work]
 
 
-def _drawn(
-    groups: dict[str, list[Span]], clock: Clock, gap: float
-) -> dict[str, list[tuple[str, _Bar]]]:
-    return {name: _bars(some, clock, gap) for name, some in groups.items()}
-
-
-def _bars(spans: Iterable[Span], clock: Clock, gap: float) -> list[tuple[str, _Bar]]:
-    """Return bars by worker; spans are one bar where no more than `gap` seconds are between them."""
-    found: dict[str, list[_Bar]] = defaultdict(list)
+def _one_each(spans: Sequence[Span], clock: Clock) -> _Bars:
+    found: _Bars = {name: [] for name in _COLOURS}
     for span in spans:
-        start, stop = clock(span.began), clock(span.ended)
-        bars = found[span.worker]
-        if gap and bars and start - bars[-1].stop <= gap:
-            bars[-1].stop = max(bars[-1].stop, stop)
-            bars[-1].count += 1
-        else:
-            bars.append(_Bar(start, stop, span))
-    return [(worker, bar) for worker, bars in found.items() for bar in bars]
+        row = f" on {span.split}" if span.work == "row" else ""
+        said = f"{span.name}{row}" + (f": {span.reason}" if span.reason else "")
+        bar = _Bar(span.worker, clock(span.began), span.seconds, text(said))
+        found[_group(span)].append(bar)
+    return found
 
 
-def _trace(name: str, bars: Sequence[tuple[str, _Bar]], workers: Sequence[str]) -> Drawing:
+def _shares(spans: Sequence[Span], clock: Clock, workers: int) -> _Bars:
+    """Cut the time into parts; in each, a worker's work stands by group, not in the order of its time."""
+    groups = {_group(span) for span in spans}
+    whole = max(clock(span.ended) for span in spans)
+    length = whole / max(1, MOST // (workers * len(groups)))
+    parts: dict[tuple[str, int], list[Span]] = defaultdict(list)
+    for span in spans:
+        parts[span.worker, int(clock(span.began) / length)].append(span)
+    found: _Bars = {name: [] for name in _COLOURS}
+    for (worker, _), some in parts.items():
+        start = clock(some[0].began)
+        for name in _COLOURS:
+            alike = [span for span in some if _group(span) == name]
+            if alike:
+                seconds = sum(span.seconds for span in alike)
+                first = text(alike[0].name)
+                said = first if len(alike) == 1 else f"{first} and {len(alike) - 1} more"
+                found[name].append(_Bar(worker, start, seconds, said))
+                start += seconds
+    return found
+
+
+def _trace(name: str, bars: Sequence[_Bar], workers: Sequence[str]) -> Drawing:
     place = {worker: at for at, worker in enumerate(workers)}
     return {
         "type": "bar",
         "orientation": "h",
         "name": name,
-        "y": [place[worker] for worker, _ in bars],
-        "base": [number(bar.start, 2) for _, bar in bars],
-        "x": [number(bar.stop - bar.start, 2) for _, bar in bars],
-        "text": [bar.label() for _, bar in bars],
+        "y": [place[bar.worker] for bar in bars],
+        "base": [number(bar.start, 2) for bar in bars],
+        "x": [number(bar.seconds, 2) for bar in bars],
+        "text": [bar.text for bar in bars],
         "textposition": "none",
         "hovertemplate": "%{text}<br>from %{base} s, %{x} s<extra></extra>",
+        "width": 0.75,
         "marker": {"color": _COLOURS[name], "line": {"width": 0}},
     }
 
 
-def _crosses(bars: Sequence[tuple[str, _Bar]], workers: Sequence[str]) -> Drawing:
+def _crosses(bars: Sequence[_Bar], workers: Sequence[str]) -> Drawing:
     """Mark failures, which may be too short to be seen."""
     place = {worker: at for at, worker in enumerate(workers)}
     return {
@@ -141,9 +140,9 @@ def _crosses(bars: Sequence[tuple[str, _Bar]], workers: Sequence[str]) -> Drawin
         "mode": "markers",
         "name": "failed",
         "showlegend": False,
-        "x": [number(bar.stop, 2) for _, bar in bars],
-        "y": [place[worker] for worker, _ in bars],
-        "text": [bar.label() for _, bar in bars],
+        "x": [number(bar.start + bar.seconds, 2) for bar in bars],
+        "y": [place[bar.worker] for bar in bars],
+        "text": [bar.text for bar in bars],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
             "symbol": "x",

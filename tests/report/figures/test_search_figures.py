@@ -139,14 +139,17 @@ def test_bars_are_the_work_of_the_workers(material: Material) -> None:
     assert drawn["layout"]["yaxis"]["ticktext"] == ["node/1", "node/0"]
 
 
-def test_many_spans_are_drawn_as_fewer_bars_of_the_same_length(
+def test_of_many_spans_bars_are_shares_of_the_time(
     material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    whole = by_name(timeline.timeline_figure(material))
     monkeypatch.setattr(timeline, "MOST", 20)
-    traces = by_name(timeline.timeline_figure(material))
-    bars = [trace for trace in traces.values() if trace["type"] == "bar"]
-    assert sum(len(trace["x"]) for trace in bars) <= 20
-    assert any("more" in text for trace in bars for text in trace["text"])
+    some = by_name(timeline.timeline_figure(material))
+    bars = {name: trace for name, trace in some.items() if trace["type"] == "bar"}
+    assert sum(len(trace["x"]) for trace in bars.values()) <= 20
+    assert any("more" in text for trace in bars.values() for text in trace["text"])
+    for name, trace in bars.items():
+        assert sum(trace["x"]) == pytest.approx(sum(whole[name]["x"]), abs=0.1)
 
 
 def test_the_front_is_that_of_the_front_file(tmp_path: Path) -> None:
@@ -190,7 +193,11 @@ def test_more_than_two_values_are_drawn_in_pairs(tmp_path: Path) -> None:
         drawn = front_figure(Material.of(store))
     assert drawn is not None
     (menu,) = drawn["layout"]["updatemenus"]
-    assert [one["label"] for one in menu["buttons"]] == ["1 × 2", "1 × 3", "2 × 3"]
+    assert [one["label"] for one in menu["buttons"]] == [
+        "tools ↑, facts ↑",
+        "tools ↑, parameters ↓",
+        "facts ↑, parameters ↓",
+    ]
     assert menu["buttons"][1]["args"][0]["y"] == [[1.0, 0.9], [0.8]]
     assert menu["buttons"][1]["args"][1]["yaxis.title.text"] == "parameters ↓"
 
