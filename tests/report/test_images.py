@@ -50,7 +50,9 @@ def test_a_notebook_gets_the_figures_of_the_page(result: Result) -> None:
     for name, expected in drawn.items():
         plot = getattr(result, f"plot_{name}")
         if expected is None:
-            with pytest.raises(ResultsError, match=f'the study has no figure "{name}"; it has leader'):
+            with pytest.raises(
+                ResultsError, match=f'the study has no figure "{name}"; it has leader'
+            ):
                 plot()
             continue
         found = plot()
