@@ -35,7 +35,8 @@ INSTEAD = {
     "make check": f"make --directory {ROOT} --dry-run check",
     "make docs": f"make --directory {ROOT} --dry-run docs",
     "evomerge resume results/mine --trials 20": "evomerge resume results/mine --trials 1",
-    # what takes several machines, or hours
+    # what takes a browser, several machines, or hours
+    "evomerge report results/quickstart --image history.svg --figure history": "evomerge report --help",
     "ray start --head --port=6379": "ray start --help",
     "ray start --address=FIRST_MACHINE:6379": "ray start --help",
     "evomerge search search_spaces/quickstart.yaml --address auto": HELP,
