@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from evomerge.loggers.callback import LoggedRun, Logger, StageEnded, TrialEnded
@@ -73,7 +75,7 @@ class WandbLogger(Logger):
         self._run.summary.update(self.of_winner(result))
         for name in ("leaderboard.md", "leaderboard.json"):
             if (result.folder / name).exists():
-                self._run.save(result.folder / name, base_path=result.folder, policy="now")
+                shutil.copyfile(result.folder / name, Path(self._run.dir) / name)
         self._exit_code = 0
 
     def close(self) -> None:

@@ -57,6 +57,8 @@ class TestWandb(LoggerSuite):
                         found.setdefault(name_of(item), []).append(json.loads(item.value_json))
                     for item in record.summary.update:  # of what is no history: the last of each
                         summary[name_of(item)] = [json.loads(item.value_json)]
+                board = file.parent / "files" / "leaderboard.md"
+                assert board.exists() == any(name.startswith("winner/") for name in summary)
             return summary | found
 
         return read
