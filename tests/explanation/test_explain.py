@@ -252,10 +252,12 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def test_the_command_prints_what_was_found(
-    explained: tuple[Explanation, Path], capsys: pytest.CaptureFixture[str]
+    explained: tuple[Explanation, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     found, folder = explained
-    status, out, err = run(capsys, folder)
+    page = tmp_path / "pages" / "explained.html"
+    status, out, err = run(capsys, folder, "--html", page)
+    assert found.summary[:80] in page.read_text()
     assert (status, err) == (0, "")
     assert "What each expert adds" in out
     assert " ".join(found.summary.split()) in " ".join(out.split())
@@ -278,6 +280,9 @@ def test_bad_input_is_one_line(
     status, _, err = run(capsys, results, "--format", "pdf")
     assert (status, err.count("\n")) == (2, 1)
     assert 'unknown format "pdf"' in err
+    status, _, err = run(capsys, results, "--html", tmp_path)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "is a folder; expected the name of an HTML file" in err
     with Store.open(results, write=True):
         status, _, err = run(capsys, results)
     assert (status, err.count("\n")) == (2, 1)
