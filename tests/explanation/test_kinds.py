@@ -109,3 +109,16 @@ def test_a_winner_of_any_kind_is_explained(
         assert other is not None
         assert first.test.difference > 0.3
         assert other.test.difference == 0
+
+
+def test_an_expert_that_joined_and_its_task_are_explained_too(results: Path) -> None:
+    evomerge.add(results, "zoo:tools", task="zoo_tools")
+    found = evomerge.explain(results)
+    assert found.tasks == ("zoo_facts", "zoo_translation", "zoo_tools")
+    parts = {one.expert: one for one in found.experts}
+    gain = parts["tools"].tasks["zoo_tools"]
+    assert gain is not None
+    assert gain.test.n == 24
+    assert "best" in parts, "the merge, which answers some of it, too"
+    assert found.conflict is not None
+    assert found.conflict.experts == ("facts", "translation", "tools")
