@@ -279,7 +279,8 @@ def _again(material: Material) -> list[Part]:
         f"evomerge merge {folder} --trial best OUT_DIR # the winner's model",
     ]
     versions = material.board.campaign.versions.items()
-    packages = " ".join(shlex.quote(f"{name}=={version}") for name, version in versions)
+    public = {name: version.split("+")[0] for name, version in versions}  # not 2.6.0+cpu
+    packages = " ".join(shlex.quote(f"{name}=={version}") for name, version in public.items())
     install = [f"pip install {packages}"] if packages else []
     return [
         Code("Commands", "\n".join([*install, *commands])),

@@ -312,7 +312,7 @@
           element("table", { class: "answers" },
             element("caption", { class: "hidden" }, "What models wrote"),
             element("thead", {}, element("tr", {},
-              ...["model", "wrote", task.metric].map((head) => element("th", { scope: "col" }, head)))),
+              ...["model", "wrote", task.metric.replaceAll("_", "_\u200b")].map((head) => element("th", { scope: "col" }, head)))),
             element("tbody", {}, ...order.map((each) => answer(task, item, each, first.includes(each)))))));
     }
 
