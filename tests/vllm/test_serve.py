@@ -41,7 +41,7 @@ pytestmark = [
 TOKENS = 24
 TIE = 1e-3
 """Logits that differ by less are equal, for whom adds in another order."""
-STARTING_SECONDS = 300.0
+STARTING_SECONDS = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     behind, proxy = block.splitlines()
     logs = tmp_path_factory.mktemp("logs")
     served, proxied = free_port(), free_port()
-    behind += f" --port {served} --dtype float32 --max-model-len 256 --enforce-eager"
+    behind += f" --port {served} --dtype float32 --enforce-eager"
     proxy = re.sub(r"http://127\.0\.0\.1:\d+", f"http://127.0.0.1:{served}", proxy)
     with (
         running(behind, folder, served, logs / "vllm"),
