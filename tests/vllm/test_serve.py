@@ -25,7 +25,7 @@ import openai
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from evomerge.combine.folder import save_ensemble
 from evomerge.combine.loaded import LoadedEnsemble, load
@@ -210,14 +210,18 @@ class References:
                 self._model = PeftModel.from_pretrained(self._model, where, adapter_name=str(place))
         self._model.eval()
         ends = self._model.generation_config.eos_token_id
-        self.ends = ends if isinstance(ends, list) else [ends]
+        own = AutoTokenizer.from_pretrained(folder).eos_token_id  # vLLM stops there, too
+        self.ends = [*(ends if isinstance(ends, list) else [ends]), own]
 
     @torch.no_grad()
     def written(self, member: str, tokens: list[int]) -> list[int]:
         """Continue a prompt greedily, up to the end of the text and with it."""
         with self._as(member):
             found = self._model.generate(
-                input_ids=torch.tensor([tokens]), max_new_tokens=TOKENS, do_sample=False
+                input_ids=torch.tensor([tokens]),
+                max_new_tokens=TOKENS,
+                do_sample=False,
+                eos_token_id=self.ends,
             )
         return found[0, len(tokens) :].tolist()
 
