@@ -2,8 +2,8 @@
 
 mkdocs calls `on_page_markdown` for every page (`hooks:` in `mkdocs.yml`), so nothing that is generated is
 stored, and nothing can drift. A page asks with a comment of its own line: `<!-- help -->`, `<!-- tree -->`,
-`<!-- settings -->`, `<!-- board FILE -->`, `<!-- code FILE -->`. Run with a leaderboard's file,
-it puts that into the README.
+`<!-- settings -->`, `<!-- methods -->`, `<!-- board FILE -->`, `<!-- code FILE -->`. Run with a leaderboard's
+file, it puts that into the README.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _filled(match: re.Match[str]) -> str:
         return (ROOT / argument).read_text(encoding="utf-8").strip()
     if name == "code":
         return f"```python\n{(ROOT / argument).read_text(encoding='utf-8').strip()}\n```"
-    return {"help": help_texts, "tree": tree, "settings": settings}[name]()
+    return {"help": help_texts, "tree": tree, "settings": settings, "methods": methods}[name]()
 
 
 def commands() -> list[str]:
@@ -121,6 +121,60 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "…" if isinstance(value, (dict, list)) else str(value)
+
+
+def methods() -> str:
+    """Return a table of merge methods, and one of the parameters of each."""
+    from evomerge.merge.methods import METHODS
+
+    lines = ["| method | models | gradients by |", "| --- | --- | --- |"]
+    for name, method in METHODS.items():
+        smooth = [f"`{key}`" for key, spec in method.parameters.items() if spec.differentiable]
+        rows = " (of rows, too)" if method.rows else ""
+        counted = f"{', '.join(smooth)}{rows}" if smooth else "none"
+        lines.append(f"| [`{name}`](#{name}) | {_models(method)} | {counted} |")
+    parts = ["\n".join(lines)]
+    for name, method in METHODS.items():
+        parts.append(f"### {name}\n")
+        if not method.parameters:
+            parts.append("No parameters.\n")
+            continue
+        rows = [
+            f"| `{key}` | {'each model' if spec.per_source else 'all'} | {_values(spec)} | "
+            f"{_default(spec)} | {spec.help.replace('|', chr(92) + '|')} |"
+            for key, spec in method.parameters.items()
+        ]
+        head = "| parameter | of | values | default | means |\n| --- | --- | --- | --- | --- |\n"
+        parts.append(head + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def _models(method: Any) -> str:  # noqa: ANN401 - the package is imported where it is quoted
+    least, most = method.min_models, method.max_models
+    count = str(least) if least == most else f"{least} or more" if most is None else f"to {most}"
+    if method.needs_base:
+        return f"base and {count}"
+    return f"{count}, or base and {count}" if method.uses_base else count
+
+
+def _values(spec: Any) -> str:  # noqa: ANN401
+    if spec.kind == "boolean":
+        return "true, false"
+    kind = "whole numbers" if spec.kind == "integer" else "numbers"
+    low, high = spec.low, spec.high
+    if low is None and high is None:
+        return f"any {kind}"
+    return f"{kind} of at least {low:g}" if high is None else f"{kind} from {low:g} to {high:g}"
+
+
+def _default(spec: Any) -> str:  # noqa: ANN401
+    return (
+        "required"
+        if spec.required
+        else f"`{_shown(spec.default)}`"
+        if spec.default is not None
+        else "none"
+    )
 
 
 def tree() -> str:

@@ -34,7 +34,10 @@ class MergeKind(Kind):
             methods = [method(name) for name in settings.method]
         except RecipeError as error:
             raise CampaignError(error.message, field="space.method") from None
-        takes = {key: spec for one in methods for key, spec in one.parameters.items()}
+        takes: dict[str, list[Parameter]] = {}
+        for one in methods:
+            for key, spec in one.parameters.items():
+                takes.setdefault(key, []).append(spec)
         for key, value in settings.parameters.items():
             field = f"space.parameters.{key}"
             if key not in takes:
@@ -42,7 +45,8 @@ class MergeKind(Kind):
                 raise CampaignError(
                     f'unknown parameter "{key}" of {names}; {nearest(key, takes)}', field=field
                 )
-            check_range(key, value, takes[key], field)
+            for spec in takes[key]:
+                check_range(key, value, spec, field)
         for one in methods:
             for key, spec in one.parameters.items():
                 if spec.required and key not in settings.parameters:
@@ -118,11 +122,12 @@ def check_range(key: str, value: config.Searched, spec: Parameter, field: str) -
         field: Where it stands in the campaign.
 
     Raises:
-        CampaignError: It is out of bounds, or a range of a boolean.
+        CampaignError: It is out of bounds or of another kind, or a range of a boolean or a whole number.
     """
     if isinstance(value, config.Range):
-        if spec.kind == "boolean":
-            raise CampaignError(f"{key} is true or false, it has no range", field=field)
+        if spec.kind != "number":
+            kind = "true or false" if spec.kind == "boolean" else "a whole number"
+            raise CampaignError(f"{key} is {kind}, it has no range", field=field)
         ends = [("low", value.low), ("high", value.high)]
         if value.sum is not None:
             ends.append(("sum", value.sum))  # one expert may get all of it
@@ -135,6 +140,8 @@ def check_range(key: str, value: config.Searched, spec: Parameter, field: str) -
     elif isinstance(value, bool) != (spec.kind == "boolean"):
         expected = "true or false" if spec.kind == "boolean" else "a number"
         raise CampaignError(f"found {value}, expected {expected}", field=field)
+    elif spec.kind == "integer" and not float(value).is_integer():
+        raise CampaignError(f"found {value:g}, expected a whole number", field=field)
     else:
         ends = [("", float(value))]
     for name, end in ends:

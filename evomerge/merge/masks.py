@@ -60,8 +60,27 @@ def magnitude_order(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return ascending, order.to(torch.int32)
 
 
+def row_ranks(delta: torch.Tensor) -> torch.Tensor:
+    """Return the place of each entry by rising magnitude in its row, from 0; of equals the first is lower.
+
+    Args:
+        delta: Of any shape; a row is an entry of the first axis, and a vector is one row.
+
+    Returns:
+        Shaped as `delta`, int32.
+    """
+    rows = delta.flatten(1) if delta.ndim > 1 else delta.reshape(1, -1)
+    order = torch.sort(rows.abs(), dim=1, stable=True).indices
+    places = torch.arange(rows.shape[1], dtype=torch.int32, device=delta.device)
+    ranks = torch.empty_like(order, dtype=torch.int32)
+    return ranks.scatter_(1, order, places.expand_as(order)).view(delta.shape)
+
+
 def largest(
-    delta: torch.Tensor, count: int, order: tuple[torch.Tensor, ...] | None = None
+    delta: torch.Tensor,
+    count: int,
+    order: tuple[torch.Tensor, ...] | None = None,
+    skipped: int = 0,
 ) -> torch.Tensor:
     """Return a flat task vector with all but its `count` largest magnitudes set to 0.
 
@@ -75,7 +94,10 @@ def largest(
         delta: `[n]`, float32 or float64.
         count: 1 to n.
         order: What `magnitude_order` returned, to save the selection.
+        skipped: How many of the largest are left out before counting; at most n - count.
     """
+    if skipped:
+        return largest(delta, skipped + count, order).sub_(largest(delta, skipped, order))  # exact
     if count >= delta.numel():
         return delta.clone()
     if order is None:

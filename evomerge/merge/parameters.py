@@ -90,7 +90,8 @@ def completed(
 def evaluate(setting: Setting, spec: Parameter, tensor: str, t: float) -> Value | None:
     """Return what a setting says for one tensor; None where none of its filters matches.
 
-    A gradient of numbers is linear between its points; of booleans it takes element floor(t · (n - 1)).
+    A gradient of numbers is linear between its points; of booleans and whole numbers it takes element
+    floor(t · (n - 1)).
 
     Raises:
         RecipeError: A value is of the wrong kind or out of range.
@@ -111,7 +112,7 @@ def evaluate(setting: Setting, spec: Parameter, tensor: str, t: float) -> Value 
         return None
     position = t * (len(points) - 1)
     before = int(position)
-    if spec.kind == "boolean":
+    if spec.kind != "number":
         return points[before]
     after = min(before + 1, len(points) - 1)
     share = position - before
@@ -133,6 +134,8 @@ def checked(value: Scalar, spec: Parameter) -> Value:
     low, high = spec.low, spec.high
     if not math.isfinite(number):
         raise RecipeError(f"found {value}, expected a finite number")
+    if spec.kind == "integer" and not number.is_integer():
+        raise RecipeError(f"found {value}, expected a whole number")
     if (low is not None and number < low) or (high is not None and number > high):
         if low is not None and high is not None:
             raise RecipeError(f"found {value}, expected a number from {low:g} to {high:g}")

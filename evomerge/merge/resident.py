@@ -17,7 +17,7 @@ import torch
 
 from evomerge.candidate.tables import Array
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.masks import largest, magnitude_order, mask_key, uniform
+from evomerge.merge.masks import largest, magnitude_order, mask_key, row_ranks, uniform
 from evomerge.merge.methods.method import Values
 from evomerge.merge.methods.tensors import Weight, l1_norm
 
@@ -38,7 +38,7 @@ class Memory:
     def get(
         self,
         key: Hashable,
-        nbytes: int,
+        nbytes: int | None,
         build: Callable[[], tuple[torch.Tensor, ...]],
         variant: Hashable = None,
         *,
@@ -48,7 +48,7 @@ class Memory:
 
         Args:
             key: Place in memory.
-            nbytes: What the result occupies.
+            nbytes: What the result occupies; None: as much as its tensors.
             build: Makes it.
             variant: Of several results for one place, such as masks of another seed; the last one is kept.
             derived: It is computed from inputs: an order, random numbers.
@@ -57,6 +57,8 @@ class Memory:
         if found is not None and found[0] == variant:
             return found[1]
         built = build()
+        if nbytes is None:
+            nbytes = sum(tensor.nbytes for tensor in built)
         if found is not None or self.has_room(nbytes, derived=derived):
             if found is None:
                 self.used += nbytes
@@ -177,16 +179,30 @@ class ResidentInputs:
             ("norm", *self._delta_key(index)), 8, lambda: (l1_norm(self.delta(index)),)
         )[0]
 
-    def largest(self, index: int, count: int) -> torch.Tensor:
-        """Return the task vector with all but its `count` largest magnitudes set to 0."""
+    def largest(self, index: int, count: int, skipped: int = 0) -> torch.Tensor:
+        """Return the task vector with all but `count` of its largest magnitudes set to 0."""
 
         def build() -> tuple[torch.Tensor]:
             delta = self.delta(index)
             flat = delta.reshape(-1)
-            return (largest(flat, count, self._order(index, flat)).view_as(delta),)
+            return (largest(flat, count, self._order(index, flat), skipped).view_as(delta),)
 
         place, nbytes = self._largest_place(index), self.numel * self.dtype.itemsize
-        return self._lend(self._memory.get(place, nbytes, build, count, derived=True)[0])
+        variant = (count, skipped)
+        return self._lend(self._memory.get(place, nbytes, build, variant, derived=True)[0])
+
+    def ranks(self, index: int) -> torch.Tensor:
+        """Return the places of a task vector's entries by rising magnitude, row by row."""
+        place = ("ranks", *self._delta_key(index))
+        return self._memory.get(
+            place, 4 * self.numel, lambda: (row_ranks(self.delta(index)),), derived=True
+        )[0]
+
+    def fixed(self, what: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Return what depends on nothing but the inputs' tensors."""
+        inputs = tuple(map(self._key, range(len(self._sources))))
+        place = ("fixed", what, inputs, self.base, self.dtype)
+        return self._memory.get(place, None, lambda: (build(),))[0]
 
     def once(
         self, count: int, build: Callable[[], tuple[torch.Tensor, ...]]

@@ -48,10 +48,12 @@ def _parameter(specs: list[Parameter]) -> dict[str, Any]:
     described = {"description": specs[0].help}
     if specs[0].kind == "boolean":
         return described | {"type": "boolean"}
-    value: dict[str, Any] = {"type": "number"}
+    value: dict[str, Any] = {"type": "integer" if specs[0].kind == "integer" else "number"}
     lows, highs = [spec.low for spec in specs], [spec.high for spec in specs]
     if None not in lows:
         value["minimum"] = min(low for low in lows if low is not None)
     if None not in highs:
         value["maximum"] = max(high for high in highs if high is not None)
+    if specs[0].kind == "integer":
+        return described | value
     return described | {"anyOf": [value, {"$ref": "#/$defs/Range"}]}

@@ -27,21 +27,26 @@ def check_settings(
         CampaignError: Naming the field, what was found and what was expected.
     """
     for name, setting in settings.parameters.items():
+        _check_meaning(name, methods)
         if isinstance(setting, campaign.Range):
             _check_range(name, setting, methods)
             _check_sum(name, setting, len(family.experts))
     _check_subsets(settings, family, methods)
 
 
-def _check_range(name: str, setting: campaign.Range, methods: Mapping[str, Method]) -> None:
-    field = f"space.parameters.{name}"
+def _check_meaning(name: str, methods: Mapping[str, Method]) -> None:
+    """Refuse a value for two parameters of one name, such as the epsilons of della and ram."""
     kinds = {m.parameters[name].per_source for m in methods.values() if name in m.parameters}
     if len(kinds) > 1:
         raise CampaignError(
             f"{name} is a number of each model in one of the methods and of all in another; search "
             "these methods apart",
-            field=field,
+            field=f"space.parameters.{name}",
         )
+
+
+def _check_range(name: str, setting: campaign.Range, methods: Mapping[str, Method]) -> None:
+    field = f"space.parameters.{name}"
     for key, given in (("sum", setting.sum is not None), ("experts", bool(setting.experts))):
         if given and not is_per_source(name, methods):
             raise CampaignError(

@@ -169,8 +169,8 @@ class Space:
             method=name,
             experts=tuple(self.family.experts.values()),
             # A union of vocabularies begins with the base's.
-            base=self.family.base if method.needs_base or vocabulary is not None else None,
-            merges_base=method.needs_base,
+            base=self.family.base if method.uses_base or vocabulary is not None else None,
+            merges_base=method.uses_base,
             groups=self.groups,
             components=self.settings.components,
             own=own,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evomerge.candidate import Recipe, Source
-from evomerge.merge.masks import largest, mask_key, uniform
+from evomerge.merge.masks import largest, mask_key, row_ranks, uniform
 from evomerge.merge.methods.method import Method, Value, Values
 from evomerge.merge.methods.tensors import l1_norm
 from evomerge.merge.validation import check_recipe
@@ -71,10 +71,18 @@ class PlainInputs:
         """Return the L1 norm of a task vector."""
         return l1_norm(self.delta(index))
 
-    def largest(self, index: int, count: int) -> torch.Tensor:
+    def largest(self, index: int, count: int, skipped: int = 0) -> torch.Tensor:
         """Return a task vector's largest entries."""
         delta = self.delta(index)
-        return largest(delta.reshape(-1), count).view_as(delta)
+        return largest(delta.reshape(-1), count, skipped=skipped).view_as(delta)
+
+    def ranks(self, index: int) -> torch.Tensor:
+        """Return the places of a task vector's entries by magnitude, row by row."""
+        return row_ranks(self.delta(index))
+
+    def fixed(self, what: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Return what depends on the tensors alone; it is not kept."""
+        return build()
 
     def once(
         self, count: int, build: Callable[[], tuple[torch.Tensor, ...]]
@@ -155,6 +163,7 @@ class MethodSuite:
             if spec.kind == "boolean":
                 assert isinstance(spec.default, bool)
             elif spec.default is not None:
+                assert spec.kind == "number" or float(spec.default).is_integer()
                 assert spec.low is None or spec.low <= spec.default
                 assert spec.high is None or spec.default <= spec.high
 
@@ -199,7 +208,7 @@ class MethodSuite:
         self, method: Method, shared: dict[str, Value], own: list[dict[str, Value]]
     ) -> None:
         """With every weight at 0, or `t` at 0, the merged tensor is the base, bit by bit."""
-        if not method.uses_base or not {"weight", "t"} & method.parameters.keys():
+        if not method.needs_base or not {"weight", "t"} & method.parameters.keys():
             pytest.skip("the method has no such base")
         own = [{**values, **({"weight": 0.0} if "weight" in values else {})} for values in own]
         shared = {**shared, **({"t": 0.0} if "t" in shared else {})}
@@ -353,7 +362,8 @@ class MethodSuite:
             return method.effect(given, moved, inputs.base)
 
         assert effect(0.0) == effect(1e-12)
-        assert effect(0.0) != effect(0.01)
+        if any(spec.kind != "boolean" for spec in method.parameters.values()):
+            assert effect(0.0) != effect(0.01)
 
 
 def _is_masked(method: Method, own: Sequence[Mapping[str, Value]], shared: Values) -> bool:

@@ -17,7 +17,7 @@ from evomerge.candidate.size import FEED_FORWARD
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import gpu_memory, host_memory, torch_dtype
 from evomerge.merge.methods import METHODS, Method
-from evomerge.merge.methods.task_arithmetic import HELD
+from evomerge.merge.methods.task_vectors import HELD
 from evomerge.workers.placement import Sharing
 from evomerge.workers.setup import WorkerSetup
 

@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from evomerge.config import Campaign
+from evomerge.merge.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +43,16 @@ def test_every_field_of_the_campaign_file_is_explained(site: Path) -> None:
         row = re.search(rf"<td><code>{field}</code></td>\s*<td>.*?</td>\s*<td>(.*?)</td>", page)
         assert row is not None, field
         assert row[1].strip(), f"{field} has no description"
+
+
+def test_every_merge_method_and_parameter_is_explained(site: Path) -> None:
+    page = (site / "reference" / "methods.html").read_text(encoding="utf-8")
+    for name, method in METHODS.items():
+        section = page.split(f'<h3 id="{name}">')[1].split("<h3 ")[0]
+        assert f'href="#{name}"' in page
+        for parameter, spec in method.parameters.items():
+            assert f"<td><code>{parameter}</code></td>" in section, (name, parameter)
+            assert spec.help[:15] in unescape(section)
 
 
 def test_every_file_of_the_package_is_in_the_tree(site: Path) -> None:

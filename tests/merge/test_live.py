@@ -18,33 +18,24 @@ from transformers import (
 from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge.live import LiveModel
+from evomerge.merge.methods import METHODS
 from evomerge.merge.saving import save
 
-METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties")
 
-
-def recipe_of(family, method, *, dtype="float32", seed=0):
-    rng = random.Random(seed)
-    if method == "slerp":
-        return Recipe(
-            method=method,
-            models=(Source(family.base), Source(family.experts[0])),
-            base_model=family.base,
-            parameters={"t": rng.random()},
-            dtype=dtype,
-        )
+def recipe_of(family, name, *, dtype="float32", seed=0):
+    rng, method = random.Random(seed), METHODS[name]
 
     def own():
-        found = {"weight": (Conditional(rng.random(), "mlp"), Conditional((rng.random(), 1.0)))}
-        return (
-            found if method in ("linear", "task_arithmetic") else found | {"density": rng.random()}
-        )
+        takes = [key for key, spec in method.parameters.items() if spec.per_source]
+        weight = (Conditional(rng.random(), "mlp"), Conditional((rng.random(), 1.0)))
+        return {key: weight if key == "weight" else rng.random() for key in takes}
 
-    models = family.models if method == "linear" else family.experts
+    models = family.experts if method.uses_base else family.models
     return Recipe(
-        method=method,
-        models=tuple(Source(model, parameters=own()) for model in models),
-        base_model=family.base,
+        method=name,
+        models=tuple(Source(model, parameters=own()) for model in models[: method.max_models]),
+        base_model=family.base if method.uses_base else None,
+        parameters={"t": 0.1 * rng.random()} if "t" in method.parameters else {},
         dtype=dtype,
         seed=seed,
     )

@@ -38,7 +38,7 @@ class Parameter:
 @dataclass(frozen=True)
 class Method:
     parameters: dict[str, Parameter] = field(default_factory=dict)
-    needs_base: bool = True
+    uses_base: bool = True
     gradients: object | None = "some"
     rows: bool = False
 

@@ -58,7 +58,7 @@ class Parameter:
 @dataclass(frozen=True)
 class Method:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    needs_base: bool = True
+    uses_base: bool = True
     gradients: object = "some"
     rows: bool = False
 

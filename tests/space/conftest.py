@@ -18,7 +18,7 @@ class Parameter:
 @dataclass(frozen=True)
 class Method:
     parameters: dict = field(default_factory=dict)
-    needs_base: bool = True
+    uses_base: bool = True
     gradients: object = "some"
     rows: bool = False
 
@@ -28,7 +28,7 @@ DENSITY, LAMBDA = Parameter(True, default=1.0), Parameter(False, differentiable=
 SUMMED = {"weight": WEIGHT, "lambda": LAMBDA, "normalize": NORMALIZE}
 SPARSE = {**SUMMED, "density": DENSITY}
 METHODS = {
-    "linear": Method({"weight": WEIGHT, "normalize": NORMALIZE}, needs_base=False),
+    "linear": Method({"weight": WEIGHT, "normalize": NORMALIZE}, uses_base=False),
     "task_arithmetic": Method(SUMMED),
     "ties": Method(SPARSE),
     "dare_linear": Method(SPARSE),

@@ -3,7 +3,7 @@ import pytest
 from evomerge.merge.methods import METHODS
 from evomerge.space.dimensions import WEIGHT, Family
 
-GRADIENTD = {"weight", "lambda", "t", "scale"}
+GRADIENTD = {"weight", "lambda", "t", "scale", "r", "alpha"}
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)

@@ -9,13 +9,25 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from evomerge.errors import RecipeError, nearest
+from evomerge.merge.methods.arcee_fusion import ARCEE_FUSION
+from evomerge.merge.methods.karcher import KARCHER
 from evomerge.merge.methods.linear import LINEAR
 from evomerge.merge.methods.method import Inputs, Method, NumberGradients, Parameter
+from evomerge.merge.methods.model_stock import MODEL_STOCK
+from evomerge.merge.methods.multislerp import MULTISLERP
+from evomerge.merge.methods.nearswap import NEARSWAP
+from evomerge.merge.methods.nuslerp import NUSLERP
 from evomerge.merge.methods.passthrough import PASSTHROUGH
+from evomerge.merge.methods.ram import RAM, RAMPLUS_TL
+from evomerge.merge.methods.sce import SCE
 from evomerge.merge.methods.slerp import SLERP
 from evomerge.merge.methods.task_arithmetic import (
+    BREADCRUMBS,
+    BREADCRUMBS_TIES,
     DARE_LINEAR,
     DARE_TIES,
+    DELLA,
+    DELLA_LINEAR,
     TASK_ARITHMETIC,
     TIES,
 )
@@ -23,44 +35,39 @@ from evomerge.merge.methods.task_arithmetic import (
 __all__ = ["METHODS", "Inputs", "Method", "NumberGradients", "Parameter", "method"]
 
 METHODS: dict[str, Method] = {
-    "linear": LINEAR,
-    "slerp": SLERP,
-    "task_arithmetic": TASK_ARITHMETIC,
-    "ties": TIES,
-    "dare_linear": DARE_LINEAR,
-    "dare_ties": DARE_TIES,
-    "passthrough": PASSTHROUGH,
+    one.name: one
+    for one in (
+        LINEAR,
+        SLERP,
+        NUSLERP,
+        MULTISLERP,
+        KARCHER,
+        TASK_ARITHMETIC,
+        TIES,
+        DARE_LINEAR,
+        DARE_TIES,
+        BREADCRUMBS,
+        BREADCRUMBS_TIES,
+        DELLA,
+        DELLA_LINEAR,
+        SCE,
+        RAM,
+        RAMPLUS_TL,
+        MODEL_STOCK,
+        NEARSWAP,
+        ARCEE_FUSION,
+        PASSTHROUGH,
+    )
 }
 METHODS |= {point.name: point.load() for point in entry_points(group="evomerge.methods")}
-
-NOT_SUPPORTED = (
-    "arcee_fusion",
-    "breadcrumbs",
-    "breadcrumbs_ties",
-    "della",
-    "della_linear",
-    "karcher",
-    "model_stock",
-    "multislerp",
-    "nearswap",
-    "nuslerp",
-    "ram",
-    "ramplus_tl",
-    "sce",
-)
-"""What mergekit 0.1.5 has beside these."""
 
 
 def method(name: str) -> Method:
     """Return the method of that name.
 
     Raises:
-        RecipeError: There is none; the nearest known name is given, for a method of mergekit's all are.
+        RecipeError: There is none; the nearest known name is given.
     """
     if name in METHODS:
         return METHODS[name]
-    fault = f'unknown method "{name}"; {nearest(name, METHODS)}'
-    if name in NOT_SUPPORTED:
-        known = ", ".join(sorted(METHODS))
-        fault = f'"{name}" is a method of mergekit that is not supported here; supported: {known}'
-    raise RecipeError(fault, field="merge_method")
+    raise RecipeError(f'unknown method "{name}"; {nearest(name, METHODS)}', field="merge_method")

@@ -25,7 +25,7 @@ class Parameter:
     """One parameter of a method.
 
     Attributes:
-        kind: A number or a boolean.
+        kind: A number, a whole number or a boolean. Only numbers have ranges and go linearly over layers.
         help: What it does and which values are sane; one line.
         required: It has no default.
         default: Its value where none is given; None: the method does without.
@@ -35,7 +35,7 @@ class Parameter:
         differentiable: The merged tensor changes smoothly with it, and the method's `gradients` tell how.
     """
 
-    kind: Literal["number", "boolean"]
+    kind: Literal["number", "integer", "boolean"]
     help: str
     required: bool = False
     default: Value | None = None
@@ -87,8 +87,27 @@ class Inputs(Protocol):
         """Return the L1 norm of the task vector of an input; float64, no dimensions."""
         ...
 
-    def largest(self, index: int, count: int) -> torch.Tensor:
-        """Return the task vector with all but its `count` largest magnitudes set to 0 (ties: first)."""
+    def largest(self, index: int, count: int, skipped: int = 0) -> torch.Tensor:
+        """Return the task vector with all but `count` magnitudes set to 0 (ties: first).
+
+        They are the largest but for the `skipped` largest of all.
+        """
+        ...
+
+    def ranks(self, index: int) -> torch.Tensor:
+        """Return the place of each entry of the task vector by rising magnitude, from 0 (ties: first).
+
+        Each row is ranked by itself (an entry of the first axis; a vector is one row); int32.
+        """
+        ...
+
+    def fixed(self, what: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Return a few numbers that depend on nothing but the inputs' tensors, built once for all merges.
+
+        Args:
+            what: Tells them from others of the same tensors.
+            build: Computes them.
+        """
         ...
 
     def once(

@@ -1,12 +1,13 @@
 """The task-arithmetic family: sparsify task vectors, weigh, elect signs, sum, add to the base.
 
-Task arithmetic (arXiv 2212.04089), TIES (2306.01708), DARE (2311.03099) as mergekit 0.1.5 computes them
-(`generalized_task_arithmetic`), in float32 instead of the inputs' dtype.
+Task arithmetic (arXiv 2212.04089), TIES (2306.01708), DARE (2311.03099), Model Breadcrumbs (2312.06795) and
+DELLA (2406.11617) as mergekit 0.1.5 computes them (`generalized_task_arithmetic`), in float32 instead of the
+inputs' dtype.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,37 +18,25 @@ from evomerge.merge.methods.method import (
     Method,
     NumberGradients,
     Parameter,
+    Value,
     Values,
     numbers,
     rounded,
     summed,
 )
+from evomerge.merge.methods.sparsifiers import (
+    BY_RANK,
+    LARGEST,
+    RANDOM,
+    WITHOUT_OUTLIERS,
+    Sparsifier,
+)
+from evomerge.merge.methods.task_vectors import TaskVectors
 
 if TYPE_CHECKING:
     import torch
 
 MIN_WEIGHTS = 1e-8  # a smaller sum of weights does not divide (mergekit)
-HELD = 2**29
-"""Numbers of one tensor's task vectors that are held while signs are elected; of larger tensors each task
-vector is computed twice instead."""
-
-
-def largest_entries(inputs: Inputs, index: int, density: float) -> torch.Tensor:
-    """Keep the top max(1, floor(density · n)) entries by magnitude; none at density 0 (TIES' trim).
-
-    Of equal magnitudes at the threshold the first are kept (`masks.largest` on mergekit's pick).
-    """
-    if density <= 0 or inputs.numel == 0:
-        delta = inputs.delta(index)
-        return delta.new_zeros(delta.shape)
-    return inputs.largest(index, max(1, int(density * inputs.numel)))
-
-
-def random_entries(inputs: Inputs, index: int, density: float) -> torch.Tensor:
-    """Keep each entry whose uniform number is below `density` (DARE's drop)."""
-    from evomerge.merge.methods.tensors import masked
-
-    return masked(inputs.delta(index), inputs.uniform(index), density)
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,7 @@ class _Member:
         elect: Sum only the entries that agree with the elected sign (TIES).
     """
 
-    sparsifier: Callable[[Inputs, int, float], torch.Tensor] | None
+    sparsifier: Sparsifier | None
     elect: bool
 
 
@@ -80,7 +69,7 @@ def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
     if kept is not None:
         mixed = kept[0]
     elif member.elect:
-        mixed, divisor = elected_sum(_TaskVectors(member, inputs, active), weights)
+        mixed, divisor = elected_sum(_task_vectors(member, inputs, active), weights)
         if normalize:
             mixed.div_(divisor.masked_fill_(divisor == 0, 1))
     else:
@@ -110,7 +99,7 @@ def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> Number
     else:
         found, by_factor = summed_gradients(
             gradient,
-            _TaskVectors(member, inputs, inputs.others),
+            _task_vectors(member, inputs, inputs.others),
             [inputs.weight(index) for index in inputs.others],
             MIN_WEIGHTS if inputs.shared["normalize"] else None,
         )
@@ -130,7 +119,7 @@ def _derivatives(
 ) -> Iterator[torch.Tensor]:
     from evomerge.merge.methods.tensors import elected_derivatives
 
-    deltas = _TaskVectors(member, inputs, inputs.others)
+    deltas = _task_vectors(member, inputs, inputs.others)
     weights = [inputs.weight(index) for index in inputs.others]
     normalize = bool(inputs.shared["normalize"])
     return elected_derivatives(deltas, weights, normalize=normalize, together=together)
@@ -152,9 +141,12 @@ def effect(member: _Member, shared: Values, own: Sequence[Values], base: int | N
             factor /= sum(weights.values())
         factors = {index: factor * weight for index, weight in weights.items()}
         return summed({base: 1.0 - sum(factors.values()), **factors})
-    parts = {i: (False, rounded(w), rounded(densities[i])) for i, w in weights.items()}
+    parts = {
+        i: (False, rounded(weight), *_thinning(member, own[i], densities[i]))
+        for i, weight in weights.items()
+    }
     rule = numbers({**shared, "rescale": bool(shared.get("rescale")) and not whole})
-    masked = member.sparsifier is random_entries and not whole
+    masked = member.sparsifier is not None and member.sparsifier.random and not whole
     return Effect(rule, {base: (True, 0.0, 1.0), **parts}, masked)
 
 
@@ -162,22 +154,14 @@ def _divides(normalize: bool, weights: Sequence[float]) -> bool:
     return normalize and abs(sum(weights)) >= MIN_WEIGHTS
 
 
-class _TaskVectors:
-    """Sparsified task vectors: held where they are small, else computed whenever they are read."""
+def _thinning(member: _Member, own: Values, density: float) -> tuple[Value, ...]:
+    """Return the numbers that tell which entries of a task vector are kept."""
+    further = member.sparsifier.parameters if member.sparsifier and density < 1 else ()
+    return (rounded(density), *(rounded(own[name]) for name in further))
 
-    def __init__(self, member: _Member, inputs: Inputs, indices: Sequence[int]) -> None:
-        self._member, self._inputs, self._indices = member, inputs, indices
-        self._held: dict[int, torch.Tensor] = {}
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        for index in self._indices:
-            if index in self._held:
-                yield self._held[index]
-                continue
-            delta = _sparsified(self._member, self._inputs, index)
-            if delta.numel() * len(self._indices) <= HELD:
-                self._held[index] = delta
-            yield delta
+def _task_vectors(member: _Member, inputs: Inputs, indices: Sequence[int]) -> TaskVectors:
+    return TaskVectors(indices, lambda index: _sparsified(member, inputs, index))
 
 
 def _sparsified(member: _Member, inputs: Inputs, index: int) -> torch.Tensor:
@@ -186,7 +170,7 @@ def _sparsified(member: _Member, inputs: Inputs, index: int) -> torch.Tensor:
         return inputs.delta(index)
     from evomerge.merge.methods.tensors import rescaled
 
-    sparse = member.sparsifier(inputs, index, density)
+    sparse = member.sparsifier.keep(inputs, index, density)
     return rescaled(sparse, inputs.norm(index)) if inputs.shared["rescale"] else sparse
 
 
@@ -224,7 +208,7 @@ def _method(
         parameters["rescale"] = Parameter(
             "boolean", "give a sparsified task vector its L1 norm back", default=rescale
         )
-    random = member.sparsifier is random_entries
+        parameters |= member.sparsifier.parameters
     return Method(
         name=name,
         merge=partial(merge, member),
@@ -237,18 +221,22 @@ def _method(
         elects=member.elect,
         rows=True,
         temporaries=8 if member.elect else 4,
-        derived_bytes=0
-        if member.sparsifier is None
-        else 12
-        if not random
-        else 10
-        if member.elect
-        else 4,
+        derived_bytes=_derived_bytes(member),
         ignored=("int8_mask", *(() if member.sparsifier else ("density", "rescale"))),
     )
 
 
+def _derived_bytes(member: _Member) -> int:
+    if member.sparsifier is None:
+        return 0
+    return member.sparsifier.derived_bytes + 6 * (member.elect and member.sparsifier.random)
+
+
 TASK_ARITHMETIC = _method("task_arithmetic", _Member(None, elect=False))
-TIES = _method("ties", _Member(largest_entries, elect=True), normalize=True, rescale=False)
-DARE_LINEAR = _method("dare_linear", _Member(random_entries, elect=False), rescale=True)
-DARE_TIES = _method("dare_ties", _Member(random_entries, elect=True), rescale=True)
+TIES = _method("ties", _Member(LARGEST, elect=True), normalize=True, rescale=False)
+DARE_LINEAR = _method("dare_linear", _Member(RANDOM, elect=False), rescale=True)
+DARE_TIES = _method("dare_ties", _Member(RANDOM, elect=True), rescale=True)
+BREADCRUMBS = _method("breadcrumbs", _Member(WITHOUT_OUTLIERS, elect=False), rescale=False)
+BREADCRUMBS_TIES = _method("breadcrumbs_ties", _Member(WITHOUT_OUTLIERS, elect=True), rescale=False)
+DELLA = _method("della", _Member(BY_RANK, elect=True), normalize=True, rescale=True)
+DELLA_LINEAR = _method("della_linear", _Member(BY_RANK, elect=False), rescale=True)

@@ -8,7 +8,7 @@ number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import cycle, repeat
 
 import torch
@@ -27,7 +27,7 @@ Weight = float | torch.Tensor
 
 def l1_norm(tensor: torch.Tensor) -> torch.Tensor:
     """Return the sum of magnitudes; float64, no dimensions, on the tensor's device (of MPS: on the CPU)."""
-    return _summable(tensor).abs().sum(dtype=torch.float64)
+    return summable(tensor).abs().sum(dtype=torch.float64)
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -39,9 +39,39 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> float:
     """Return the inner product of two tensors as vectors, multiplied and summed in float64."""
-    x, y = _summable(a).reshape(-1), _summable(b).reshape(-1)
+    x, y = summable(a).reshape(-1), summable(b).reshape(-1)
     pieces = zip(torch.split(x, CHUNK), torch.split(y, CHUNK), strict=True)
     return sum((float((one.double() * other.double()).sum()) for one, other in pieces), 0.0)
+
+
+def dots_along(a: torch.Tensor, b: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return inner products along the last axis (-1) or the first (0), multiplied and summed in float64.
+
+    Returns:
+        Float64 on the CPU, like the tensors, with length 1 along the axis.
+    """
+    if a.ndim < 2:
+        return torch.full([1] * a.ndim, dot(a, b), dtype=torch.float64)
+    x, y = summable(a), summable(b)
+    step = max(1, CHUNK * len(a) // max(1, a.numel()))
+    pieces = zip(torch.split(x, step), torch.split(y, step), strict=True)
+    sums = [(one.double() * other.double()).sum(axis, keepdim=True) for one, other in pieces]
+    return (torch.cat(sums) if axis else torch.stack(sums).sum(0)).cpu()
+
+
+def gram(tensor: Callable[[int], torch.Tensor], indices: Sequence[int]) -> torch.Tensor:
+    """Return the inner products of several tensors with each other as vectors; float64 `[n, n]`, on the CPU.
+
+    Args:
+        tensor: Index → tensor; two at a time are in memory.
+        indices: Which.
+    """
+    found = torch.empty(len(indices), len(indices), dtype=torch.float64)
+    for i, index in enumerate(indices):
+        one = tensor(index)
+        for j, other in enumerate(indices[: i + 1]):
+            found[i, j] = found[j, i] = dot(one, one if i == j else tensor(other))
+    return found
 
 
 def inner(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -49,7 +79,7 @@ def inner(a: torch.Tensor, b: torch.Tensor) -> float:
 
     Some times faster than `dot`, and a float32 product's last bit less exact.
     """
-    x, y = _summable(a).reshape(-1), _summable(b).reshape(-1)
+    x, y = summable(a).reshape(-1), summable(b).reshape(-1)
     piece = PIECES.get(x.device.type, PIECE_ELSEWHERE)
     total = x.new_zeros((), dtype=torch.float64)
     for one, other in zip(torch.split(x, piece), torch.split(y, piece), strict=True):
@@ -97,15 +127,19 @@ def weighted_sum(tensors: Iterable[torch.Tensor], weights: Sequence[Weight]) -> 
     return total
 
 
-def masked(delta: torch.Tensor, numbers: torch.Tensor, density: float) -> torch.Tensor:
-    """Return a task vector without the entries whose number is not below `density`."""
+def masked(
+    delta: torch.Tensor, numbers: torch.Tensor, density: float | torch.Tensor
+) -> torch.Tensor:
+    """Return a task vector without the entries whose number is not below `density`, or that entry's."""
     kept = torch.empty_like(delta)
     torch.lt(numbers, density, out=kept)  # 0 or 1
     return kept.mul_(delta)
 
 
 def elected_sum(
-    deltas: Iterable[torch.Tensor], weights: Sequence[Weight]
+    deltas: Iterable[torch.Tensor],
+    weights: Sequence[Weight],
+    votes: Sequence[Weight] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Elect a sign for each entry and sum what agrees with it (TIES' elect and disjoint merge).
 
@@ -114,11 +148,12 @@ def elected_sum(
     Args:
         deltas: Read twice.
         weights: One a delta.
+        votes: Weights in the election; None: the same.
 
     Returns:
         The sum of the agreeing weighted deltas, and the sum of their weights; both shaped as a delta.
     """
-    signs = _signs(weighted_sum(deltas, weights))
+    signs = _signs(weighted_sum(deltas, votes or weights))
     mark = repeat(torch.empty_like(signs))
     return _agreeing_sum(_products(deltas, weights, mark), weights, signs, mark)
 
@@ -196,6 +231,11 @@ def elected_gradients(
     parts = iter(derivatives)
     by_factor = float(row_products(gradient, (next(parts),)).sum())
     return row_products(gradient * next(parts), parts), by_factor
+
+
+def summable(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor where there is float64: on its device, or on the CPU."""
+    return tensor.cpu() if tensor.device.type in _WITHOUT_FLOAT64 else tensor
 
 
 def weight_gradients(
@@ -295,7 +335,3 @@ def _factors(weights: Sequence[Weight]) -> torch.Tensor:
             for each in weights
         ]
     return torch.stack(flat).cpu().double()
-
-
-def _summable(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.cpu() if tensor.device.type in _WITHOUT_FLOAT64 else tensor

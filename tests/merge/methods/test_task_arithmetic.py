@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evomerge.merge.methods import task_arithmetic
+from evomerge.merge.methods import task_arithmetic, task_vectors
 from evomerge.merge.methods.tensors import elected_sum, l1_norm, rescaled, weighted_sum
 
 quiet = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -179,7 +179,7 @@ def test_task_vectors_too_large_to_be_held_are_computed_twice_and_make_the_same(
     held = merge(name, tensors, own), gradients(name, gradient, tensors, own)
     assert sorted(calls) == [1, 1, 2, 3, 3]  # once for the merge, once for the gradients
     calls.clear()
-    monkeypatch.setattr(task_arithmetic, "HELD", 2 * 300)
+    monkeypatch.setattr(task_vectors, "HELD", 2 * 300)
     again = merge(name, tensors, own), gradients(name, gradient, tensors, own)
     assert calls.count(2) == 3  # signs, sums, then the gradients: one at a time
     assert torch.equal(held[0], again[0])

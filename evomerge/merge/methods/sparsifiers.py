@@ -1,0 +1,120 @@
+"""Which entries of a task vector are kept: the sparsifiers of the task-arithmetic family.
+
+TIES' trim (arXiv 2306.01708), DARE's drop (2311.03099), Model Breadcrumbs (2312.06795) and DELLA's MagPrune
+(2406.11617), as mergekit 0.1.5 has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from evomerge.merge.methods.method import Inputs, Parameter
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Sparsifier:
+    """A way to thin out a task vector.
+
+    Attributes:
+        keep: Inputs, index and density (below 1) → task vector with 0 in the entries that are dropped.
+        random: It draws from the inputs' random numbers.
+        derived_bytes: As of a `Method`.
+        parameters: Its own besides `density`, each with a default; without effect at a density of 1.
+    """
+
+    keep: Callable[[Inputs, int, float], torch.Tensor]
+    random: bool = False
+    derived_bytes: int = 0
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+def largest_entries(inputs: Inputs, index: int, density: float) -> torch.Tensor:
+    """Keep the top max(1, floor(density · n)) entries by magnitude; none at density 0 (TIES' trim).
+
+    Of equal magnitudes at the threshold the first are kept (`masks.largest` on mergekit's pick).
+    """
+    return _kept(inputs, index, density, outliers=0)
+
+
+def without_outliers(inputs: Inputs, index: int, density: float) -> torch.Tensor:
+    """Drop the floor(gamma · n) largest magnitudes and keep the next max(1, floor(density · n)).
+
+    Where fewer are left behind the outliers, fewer outliers are dropped; none is kept at density 0. (mergekit
+    keeps none where floor(density · n) is 0, either.)
+    """
+    gamma = float(inputs.own[index]["gamma"])
+    return _kept(inputs, index, density, outliers=int(gamma * inputs.numel))
+
+
+def random_entries(inputs: Inputs, index: int, density: float) -> torch.Tensor:
+    """Keep each entry whose uniform number is below `density` (DARE's drop)."""
+    from evomerge.merge.methods.tensors import masked
+
+    return masked(inputs.delta(index), inputs.uniform(index), density)
+
+
+def by_rank(inputs: Inputs, index: int, density: float) -> torch.Tensor:
+    """Keep an entry with a probability that is linear in the rank of its magnitude (DELLA's MagPrune).
+
+    In each row (an entry of the first axis; a vector is one row) it goes from density - epsilon for the
+    smallest to density + epsilon for the largest. Where mergekit has no answer: both ends stay in [0, 1],
+    as epsilon is at most density and 1 - density, and the only entry of a row is kept with probability
+    density.
+    """
+    from evomerge.merge.methods.tensors import masked
+
+    delta = inputs.delta(index)
+    width = delta.numel() // max(1, delta.shape[0]) if delta.ndim > 1 else delta.numel()
+    if width < 2 or density <= 0:
+        return masked(delta, inputs.uniform(index), density)
+    spread = min(float(inputs.own[index]["epsilon"]), density, 1 - density)
+    probability = inputs.ranks(index).to(delta.dtype)
+    probability.mul_(2 * spread / (width - 1)).add_(density - spread)
+    return masked(delta, inputs.uniform(index), probability)
+
+
+def _kept(inputs: Inputs, index: int, density: float, outliers: int) -> torch.Tensor:
+    if density <= 0 or inputs.numel == 0:
+        delta = inputs.delta(index)
+        return delta.new_zeros(delta.shape)
+    count = max(1, int(density * inputs.numel))
+    return inputs.largest(index, count, min(outliers, inputs.numel - count))
+
+
+LARGEST = Sparsifier(largest_entries, derived_bytes=12)
+RANDOM = Sparsifier(random_entries, random=True, derived_bytes=4)
+WITHOUT_OUTLIERS = Sparsifier(
+    without_outliers,
+    derived_bytes=12,
+    parameters={
+        "gamma": Parameter(
+            "number",
+            "share of the task vector's entries, the largest ones, that are dropped; 0.01 is usual",
+            default=0.01,
+            low=0.0,
+            high=1.0,
+            per_source=True,
+        )
+    },
+)
+BY_RANK = Sparsifier(
+    by_rank,
+    random=True,
+    derived_bytes=8,
+    parameters={
+        "epsilon": Parameter(
+            "number",
+            "a row's largest entry is kept with probability density + epsilon, its smallest with density - "
+            "epsilon; at most density and 1 - density count",
+            default=0.15,
+            low=0.0,
+            high=1.0,
+            per_source=True,
+        )
+    },
+)
