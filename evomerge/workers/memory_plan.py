@@ -208,17 +208,14 @@ def sizes_of(
 def _workspace(method: Method, sizes: Sizes) -> int:
     """Return what a method's maths takes at its largest tensor, or where it holds most task vectors."""
     experts = max(1, len(sizes.models) - 1)
-    held = [
-        size * experts if method.elects and size * experts <= HELD else size
-        for size in sizes.tensors
-    ]
-    return max(
-        (
-            _MATHS * (of_tensor + method.temporaries * size)
-            for of_tensor, size in zip(held, sizes.tensors, strict=True)
-        ),
-        default=0,
-    )
+
+    def tensors(size: int) -> int:
+        if not method.elects:
+            return 1 + method.temporaries
+        held = size * experts <= HELD
+        return method.temporaries + (experts if held else 1 + method.recomputing)
+
+    return max((_MATHS * size * tensors(size) for size in sizes.tensors), default=0)
 
 
 def _on_gpus(

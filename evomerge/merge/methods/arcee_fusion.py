@@ -25,7 +25,7 @@ def arcee_fusion(inputs: Inputs) -> torch.Tensor:
         return base
     delta = expert - base
     importance = delta.abs().mul_(_divergence(expert, base))
-    kept = importance.ge_(_threshold(importance.view(-1)))
+    kept = importance.ge_(_threshold(importance.view(-1).clone()))
     return delta.mul_(kept).add_(base)
 
 
@@ -50,8 +50,10 @@ def _of_rows(expert: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
 
 def _threshold(importance: torch.Tensor) -> torch.Tensor:
     """Return median + 1.5 · interquartile range; quantile q is the entry at floor(q · (n - 1)) in order."""
+    from evomerge.merge.masks import in_order
+
     last = importance.numel() - 1
-    low, median, high = (importance.kthvalue(int(q * last) + 1).values for q in (0.25, 0.5, 0.75))
+    low, median, high = in_order(importance, [int(q * last) for q in (0.25, 0.5, 0.75)])
     return median + 1.5 * (high - low)
 
 

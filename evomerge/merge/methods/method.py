@@ -196,7 +196,10 @@ class Method:
         elects: It reads all task vectors twice, to elect signs.
         rows: Its weights may differ by row (`Inputs.weight`), and `gradients` tells those of each row where
             `Inputs.by_row`.
-        temporaries: How many tensors of the merged one's size its maths needs at once, task vectors apart.
+        temporaries: How many float32 tensors of the merged one's size merge and gradients take at once at
+            most, the result among them, what is kept between merges not; beside one task vector, or all that
+            are held while signs are elected. Inputs are converted each time that they are read.
+        recomputing: How many more where task vectors are too large to be held.
         derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
             magnitudes, its random number, the derivative by its weight.
         effect: Shared values, own values and place of the base → which numbers count, in a form that is the
@@ -216,6 +219,7 @@ class Method:
     elects: bool = False
     rows: bool = False
     temporaries: int = 4
+    recomputing: int = 0
     derived_bytes: int = 0
     effect: Callable[[Values, Sequence[Values], int | None], Effect] = as_written
     ignored: tuple[str, ...] = ("int8_mask",)

@@ -194,4 +194,5 @@ MULTISLERP = Method(
     },
     uses_base=True,
     reads_deltas=True,
+    temporaries=4,
 )

@@ -141,4 +141,5 @@ NUSLERP = Method(
     min_models=2,
     max_models=2,
     reads_deltas=True,
+    temporaries=3,
 )

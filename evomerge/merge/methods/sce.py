@@ -66,13 +66,17 @@ def _variance(deltas: Iterable[torch.Tensor]) -> torch.Tensor:
 
 def _weights(deltas: Iterable[torch.Tensor]) -> list[float]:
     """Return the share of each task vector in the sum of their mean squares."""
-    from evomerge.merge.methods.tensors import dot
-
-    squares = [dot(delta, delta) / max(1, delta.numel()) for delta in deltas]
+    squares = list(map(_mean_square, deltas))
     total = sum(squares)
     if total < MIN_SQUARES:
         return [1 / len(squares)] * len(squares)
     return [square / total for square in squares]
+
+
+def _mean_square(delta: torch.Tensor) -> float:
+    from evomerge.merge.methods.tensors import dot
+
+    return dot(delta, delta) / max(1, delta.numel())
 
 
 SCE = Method(
@@ -91,4 +95,6 @@ SCE = Method(
     uses_base=True,
     reads_deltas=True,
     elects=True,
+    temporaries=7,
+    recomputing=2,
 )

@@ -24,12 +24,16 @@ class Sparsifier:
         keep: Inputs, index and density (below 1) → task vector with 0 in the entries that are dropped.
         random: It draws from the inputs' random numbers.
         derived_bytes: As of a `Method`.
+        temporaries: As of a `Method` that elects no signs.
+        recomputing: As of one that does.
         parameters: Its own besides `density`, each with a default; without effect at a density of 1.
     """
 
     keep: Callable[[Inputs, int, float], torch.Tensor]
     random: bool = False
     derived_bytes: int = 0
+    temporaries: int = 0
+    recomputing: int = 0
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
@@ -86,11 +90,13 @@ def _kept(inputs: Inputs, index: int, density: float, outliers: int) -> torch.Te
     return inputs.largest(index, count, min(outliers, inputs.numel - count))
 
 
-LARGEST = Sparsifier(largest_entries, derived_bytes=12)
-RANDOM = Sparsifier(random_entries, random=True, derived_bytes=4)
+LARGEST = Sparsifier(largest_entries, derived_bytes=12, temporaries=7, recomputing=3)
+RANDOM = Sparsifier(random_entries, random=True, derived_bytes=4, temporaries=6, recomputing=3)
 WITHOUT_OUTLIERS = Sparsifier(
     without_outliers,
     derived_bytes=12,
+    temporaries=8,
+    recomputing=5,
     parameters={
         "gamma": Parameter(
             "number",
@@ -106,6 +112,8 @@ BY_RANK = Sparsifier(
     by_rank,
     random=True,
     derived_bytes=8,
+    temporaries=8,
+    recomputing=4,
     parameters={
         "epsilon": Parameter(
             "number",

@@ -99,7 +99,7 @@ def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> Number
     else:
         found, by_factor = summed_gradients(
             gradient,
-            _task_vectors(member, inputs, inputs.others),
+            (_sparsified(member, inputs, index) for index in inputs.others),
             [inputs.weight(index) for index in inputs.others],
             MIN_WEIGHTS if inputs.shared["normalize"] else None,
         )
@@ -220,7 +220,12 @@ def _method(
         reads_deltas=True,
         elects=member.elect,
         rows=True,
-        temporaries=8 if member.elect else 4,
+        temporaries=8
+        if member.elect
+        else member.sparsifier.temporaries
+        if member.sparsifier
+        else 5,
+        recomputing=member.sparsifier.recomputing if member.sparsifier and member.elect else 0,
         derived_bytes=_derived_bytes(member),
         ignored=("int8_mask", *(() if member.sparsifier else ("density", "rescale"))),
     )

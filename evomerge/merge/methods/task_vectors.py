@@ -26,12 +26,13 @@ class TaskVectors:
         self._held: dict[int, torch.Tensor] = {}
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """Yield one task vector after the other."""
-        for index in self._indices:
-            if index in self._held:
-                yield self._held[index]
-                continue
-            delta = self._build(index)
-            if delta.numel() * len(self._indices) <= HELD:
-                self._held[index] = delta
-            yield delta
+        """Yield one task vector after the other, and keep none that is not held."""
+        return map(self._get, self._indices)
+
+    def _get(self, index: int) -> torch.Tensor:
+        if index in self._held:
+            return self._held[index]
+        delta = self._build(index)
+        if delta.numel() * len(self._indices) <= HELD:
+            self._held[index] = delta
+        return delta

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import cycle, repeat
 
 import torch
@@ -27,7 +28,11 @@ Weight = float | torch.Tensor
 
 def l1_norm(tensor: torch.Tensor) -> torch.Tensor:
     """Return the sum of magnitudes; float64, no dimensions, on the tensor's device (of MPS: on the CPU)."""
-    return summable(tensor).abs().sum(dtype=torch.float64)
+    flat = summable(tensor).reshape(-1)
+    total = flat.new_zeros((), dtype=torch.float64)
+    for piece in torch.split(flat, PIECES.get(flat.device.type, PIECE_ELSEWHERE)):
+        total += piece.abs().sum(dtype=torch.float64)
+    return total
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -92,7 +97,7 @@ def row_products(gradient: torch.Tensor, tensors: Iterable[torch.Tensor]) -> tor
 
     Products are in the dtype of the maths, and so are the sums over a row.
     """
-    return torch.stack([_row_inner(gradient, tensor) for tensor in tensors]).cpu().double()
+    return torch.stack(list(map(partial(_row_inner, gradient), tensors))).cpu().double()
 
 
 def divisor_of(weights: Sequence[Weight], smallest: float) -> Weight:
@@ -118,12 +123,13 @@ def rescaled(sparse: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
 
 def weighted_sum(tensors: Iterable[torch.Tensor], weights: Sequence[Weight]) -> torch.Tensor:
     """Return Σ w t in the order given, each product and each sum rounded once; tensors one at a time."""
-    pairs = zip(tensors, weights, strict=True)
-    first, factor = next(pairs)
-    total = first * factor
+    source = iter(
+        tensors
+    )  # a loop over pairs would keep each tensor until the next one is computed
+    total = next(source) * weights[0]
     product = torch.empty_like(total)
-    for tensor, weight in pairs:
-        total.add_(torch.mul(tensor, weight, out=product))
+    for weight in weights[1:]:
+        total.add_(torch.mul(next(source), weight, out=product))
     return total
 
 
@@ -175,6 +181,7 @@ def elected_derivatives(
     """
     first = next(iter(deltas))
     marks = [torch.empty_like(first) for _ in range(len(weights) if together else 1)]
+    del first
     signs = _signs(_added_up(_products(deltas, weights, cycle(marks))))
     products = marks if together else _products(deltas, weights, cycle(marks))
     mixed, divisor = _agreeing_sum(products, weights, signs, cycle(marks))
@@ -189,10 +196,14 @@ def elected_derivatives(
     yield mixed
     yield factor
     away = torch.empty_like(signs)
-    for delta, weight, mark in zip(deltas, weights, cycle(marks), strict=False):
+    source = iter(deltas)
+    for weight, mark in zip(weights, cycle(marks), strict=False):
+        delta = next(source)
         if not together or unopposed is not None:
             _mark(delta, weight, signs, unopposed, out=mark)
-        yield mark.mul_(torch.sub(delta, average, out=away))
+        torch.sub(delta, average, out=away)
+        del delta  # before the next one is computed
+        yield mark.mul_(away)
 
 
 def summed_gradients(
@@ -256,8 +267,9 @@ def weight_gradients(
 def _products(
     tensors: Iterable[torch.Tensor], weights: Sequence[Weight], out: Iterable[torch.Tensor]
 ) -> Iterator[torch.Tensor]:
-    for tensor, weight, product in zip(tensors, weights, out, strict=False):
-        yield torch.mul(tensor, weight, out=product)
+    source = iter(tensors)
+    for weight, product in zip(weights, out, strict=False):
+        yield torch.mul(next(source), weight, out=product)
 
 
 def _added_up(products: Iterator[torch.Tensor]) -> torch.Tensor:

@@ -1,0 +1,125 @@
+"""Plain tensors as the inputs of a merge method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from evomerge.merge.masks import largest, mask_key, row_ranks, uniform
+from evomerge.merge.methods.method import Method, Value, Values
+from evomerge.merge.methods.tensors import l1_norm
+
+
+class PlainInputs:
+    """Plain tensors as a method sees them (`methods.Inputs`); random numbers go by an input's position.
+
+    Args:
+        tensors: One an input.
+        base: Which of them is the base; None: the method does not tell it apart.
+        shared: Values that hold for all inputs.
+        own: Values of each input.
+        seed: Of random numbers.
+        added: Input → what is added to its weight by row, `[rows, 1, ...]`.
+        by_row: Whether gradients by the weights of single rows are wanted, too.
+
+    Attributes:
+        keeps: Whether there is room for what merge and gradients share.
+        dtype: Of the maths; None: the tensors' own.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[torch.Tensor],
+        base: int | None,
+        shared: Values,
+        own: Sequence[Values],
+        seed: int = 0,
+        added: Mapping[int, torch.Tensor] | None = None,
+        *,
+        by_row: bool = False,
+    ) -> None:
+        self.name, self.numel = "w", tensors[0].numel()
+        self.models = tuple(f"m{index}" for index in range(len(tensors)))
+        self.base = base
+        self.others = tuple(index for index in range(len(tensors)) if index != base)
+        self.shared, self.own = shared, tuple(own)
+        self.by_row = by_row
+        self._tensors, self._seed, self._added = tensors, seed, added or {}
+        self.keeps = False
+        self.dtype: torch.dtype | None = None
+        self._kept: tuple[torch.Tensor, ...] = ()
+
+    def tensor(self, index: int) -> torch.Tensor:
+        """Return an input."""
+        tensor = self._tensors[index]
+        return tensor if self.dtype is None else tensor.to(self.dtype)
+
+    def weight(self, index: int) -> float | torch.Tensor:
+        """Return the weight of an input, by row where something is added to it."""
+        own, added = float(self.own[index]["weight"]), self._added.get(index)
+        return own if added is None else added + own
+
+    def delta(self, index: int) -> torch.Tensor:
+        """Return an input minus the base."""
+        assert self.base is not None
+        return self.tensor(index) - self.tensor(self.base)
+
+    def norm(self, index: int) -> torch.Tensor:
+        """Return the L1 norm of a task vector."""
+        return l1_norm(self.delta(index))
+
+    def largest(self, index: int, count: int, skipped: int = 0) -> torch.Tensor:
+        """Return a task vector's largest entries."""
+        delta = self.delta(index)
+        return largest(delta.reshape(-1), count, skipped=skipped).view_as(delta)
+
+    def ranks(self, index: int) -> torch.Tensor:
+        """Return the places of a task vector's entries by magnitude, row by row."""
+        return row_ranks(self.delta(index))
+
+    def fixed(self, what: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Return what depends on the tensors alone; it is not kept."""
+        return build()
+
+    def once(
+        self, count: int, build: Callable[[], tuple[torch.Tensor, ...]]
+    ) -> tuple[torch.Tensor, ...] | None:
+        """Return what is built for the merge and its gradients, if anything is to be kept."""
+        if self.keeps and not self._kept:
+            self._kept = build()
+            assert len(self._kept) == count
+        return self._kept or None
+
+    def uniform(self, index: int) -> torch.Tensor:
+        """Return one number in [0, 1) an entry."""
+        tensor = self._tensors[index]
+        return uniform(mask_key(self._seed, index, "w"), tensor.numel()).view_as(tensor)
+
+
+def plain_inputs(
+    method: Method,
+    tensors: Sequence[torch.Tensor],
+    own: Sequence[Mapping[str, Value]],
+    shared: Values,
+    base: int | None = 0,
+    seed: int = 0,
+    added: Mapping[int, torch.Tensor] | None = None,
+    *,
+    by_row: bool = False,
+) -> PlainInputs:
+    """Return inputs of a method from plain tensors; parameters not given take their defaults."""
+    given = {k: spec.default for k, spec in method.parameters.items() if spec.default is not None}
+    specs = method.parameters
+    ours = {name: value for name, value in given.items() if not specs[name].per_source}
+    each = {name: value for name, value in given.items() if specs[name].per_source}
+    place = base if method.uses_base else None
+    return PlainInputs(
+        tensors,
+        place,
+        ours | dict(shared),
+        [each | dict(values) for values in own],
+        seed,
+        added,
+        by_row=by_row,
+    )
