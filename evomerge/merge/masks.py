@@ -119,9 +119,9 @@ def largest(
         # The (count + 1)-th largest: hardshrink keeps what lies strictly above it.
         bound = float(in_order(delta.abs(), [delta.numel() - count - 1])[0])
         sparse = torch.nn.functional.hardshrink(delta, bound)
-        missing = count - int((delta.abs() > bound).sum())
+        missing = count - int(sparse.count_nonzero())
         if missing and bound:
-            equal = (delta.abs() == bound).nonzero().view(-1)[:missing]
+            equal = (delta == bound).logical_or_(delta == -bound).nonzero().view(-1)[:missing]
             sparse[equal] = delta[equal]
         return sparse
     ascending, positions = order

@@ -19,7 +19,7 @@ from evomerge.candidate.tables import Array
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.masks import largest, magnitude_order, mask_key, row_ranks, uniform
 from evomerge.merge.methods.method import Values
-from evomerge.merge.methods.tensors import Weight, l1_norm
+from evomerge.merge.methods.tensors import Weight, difference, l1_norm
 
 
 class Memory:
@@ -160,12 +160,12 @@ class ResidentInputs:
         if self._key(index) == self._key(base):  # an adapter does not change it
             return torch.zeros_like(self.tensor(base))
         if self.device.type != "cpu":
-            return self.tensor(index) - self.tensor(base)
+            return difference(self._stored(index), self._stored(base), self.dtype)
 
         def build() -> tuple[torch.Tensor]:
             kept = self._memory.variant(("input", *self._key(index))) == "stored"
             own = self._stored(index) if kept else self._read(index)
-            return (own.to(self.dtype) - self.tensor(base),)
+            return (difference(own, self._stored(base), self.dtype),)
 
         form = ("delta", self._key(base), self.dtype)
         delta = self._lend(self._only_form(index, form, build))

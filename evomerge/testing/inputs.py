@@ -8,7 +8,7 @@ import torch
 
 from evomerge.merge.masks import largest, mask_key, row_ranks, uniform
 from evomerge.merge.methods.method import Method, Value, Values
-from evomerge.merge.methods.tensors import l1_norm
+from evomerge.merge.methods.tensors import difference, l1_norm
 
 
 class PlainInputs:
@@ -63,7 +63,8 @@ class PlainInputs:
     def delta(self, index: int) -> torch.Tensor:
         """Return an input minus the base."""
         assert self.base is not None
-        return self.tensor(index) - self.tensor(self.base)
+        own, base = self._tensors[index], self._tensors[self.base]
+        return difference(own, base, self.dtype or own.dtype)
 
     def norm(self, index: int) -> torch.Tensor:
         """Return the L1 norm of a task vector."""

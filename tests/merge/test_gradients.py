@@ -75,7 +75,7 @@ def test_every_tensor_has_its_gradients(name, request):
 
 
 ROWS = ("model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight", "model.norm.weight")
-METHODS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
+METHODS = ("linear", "task_arithmetic", "ties", "dare_ties", "breadcrumbs", "della", "della_linear")
 
 
 def merge_of(family, tables, name="task_arithmetic", **fixed):

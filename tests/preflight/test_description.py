@@ -52,9 +52,9 @@ def test_on_a_gpu_it_says_what_stays_there_and_what_streams(plan):
         "(100 evaluations with parents, baselines, finalists and holdout)",
         "workers         1",
         "memory          104.6 GB (128.0 GB free): 1 worker 3.2 GB, the models' files 101.4 GB",
-        "of a GPU        84.4 GB a worker: 14.5 GB live model, 49.4 GB of 101.4 GB of models, 6.3 GB while "
-        "merging, 12.4 GB for passes",
-        "streams         51.9 GB from the host's memory to each GPU for every candidate",
+        "of a GPU        84.4 GB a worker: 14.5 GB live model, 50.7 GB of 101.4 GB of models, 4.7 GB while "
+        "merging, 12.7 GB for passes",
+        "streams         50.7 GB from the host's memory to each GPU for every candidate",
         "disk            15.0 GB (90.0 GB free)",
         "estimated time  2 h",
         "ready",

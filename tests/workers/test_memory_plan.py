@@ -86,7 +86,7 @@ def test_six_experts_of_7b_stream_what_80_gb_cannot_hold() -> None:
     assert 45 * GB < plan.inputs < 55 * GB
     assert plan.passes > 12 * GB
     assert (
-        plan.workspace == 4 * (1 + 8 + 3) * 32_000 * 4096
+        plan.workspace == 4 * (1 + 8) * 32_000 * 4096
     )  # one task vector at a time of the embeddings
     assert plan.faults == ()  # the files are mapped by a host of 128 GB
     assert plan.from_disk == 0
@@ -130,8 +130,8 @@ def test_six_experts_of_1b_on_24_gb() -> None:
     plan = gpu(RTX4090, family(LLAMA_1B, 6), method=ARITHMETIC)
     assert plan.wanted == pytest.approx(17.3 * GB, rel=0.01)
     # The embeddings are a fifth of the model, and TIES is among the baselines of every campaign.
-    assert plan.workspace == 4 * (1 + 8 + 3) * 128_256 * 2048
-    assert 0 < plan.streamed < 0.75 * plan.wanted
+    assert plan.workspace == 4 * (1 + 8) * 128_256 * 2048
+    assert 0 < plan.streamed < 0.6 * plan.wanted
     assert plan.faults == ()
     assert gpu(RTX4090, family(LLAMA_1B, 3), method=ARITHMETIC).streamed == 0
     small = gpu(RTX4090, family((134_515_008, 49_152 * 576, 1536 * 576), 4))

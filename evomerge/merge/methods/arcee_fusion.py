@@ -54,7 +54,8 @@ def _threshold(importance: torch.Tensor) -> torch.Tensor:
 
     last = importance.numel() - 1
     low, median, high = in_order(importance, [int(q * last) for q in (0.25, 0.5, 0.75)])
-    return median + 1.5 * (high - low)
+    threshold: torch.Tensor = median + 1.5 * (high - low)
+    return threshold
 
 
 ARCEE_FUSION = Method(

@@ -68,5 +68,4 @@ MODEL_STOCK = Method(
     uses_base=True,
     min_models=2,
     reads_deltas=True,
-    temporaries=5,
 )

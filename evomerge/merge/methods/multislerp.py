@@ -194,5 +194,4 @@ MULTISLERP = Method(
     },
     uses_base=True,
     reads_deltas=True,
-    temporaries=4,
 )

@@ -104,7 +104,7 @@ RAM = Method(
     needs_base=True,
     uses_base=True,
     reads_deltas=True,
-    temporaries=6,
+    temporaries=5,
 )
 RAMPLUS_TL = Method(
     name="ramplus_tl",
@@ -129,5 +129,5 @@ RAMPLUS_TL = Method(
     needs_base=True,
     uses_base=True,
     reads_deltas=True,
-    temporaries=7,
+    temporaries=6,
 )

@@ -96,5 +96,5 @@ SCE = Method(
     reads_deltas=True,
     elects=True,
     temporaries=7,
-    recomputing=2,
+    recomputing=1,
 )

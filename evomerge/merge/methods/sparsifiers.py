@@ -25,6 +25,7 @@ class Sparsifier:
         random: It draws from the inputs' random numbers.
         derived_bytes: As of a `Method`.
         temporaries: As of a `Method` that elects no signs.
+        elected: As of one that does.
         recomputing: As of one that does.
         parameters: Its own besides `density`, each with a default; without effect at a density of 1.
     """
@@ -32,7 +33,8 @@ class Sparsifier:
     keep: Callable[[Inputs, int, float], torch.Tensor]
     random: bool = False
     derived_bytes: int = 0
-    temporaries: int = 0
+    temporaries: int = 4
+    elected: int = 6
     recomputing: int = 0
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
@@ -90,13 +92,13 @@ def _kept(inputs: Inputs, index: int, density: float, outliers: int) -> torch.Te
     return inputs.largest(index, count, min(outliers, inputs.numel - count))
 
 
-LARGEST = Sparsifier(largest_entries, derived_bytes=12, temporaries=7, recomputing=3)
-RANDOM = Sparsifier(random_entries, random=True, derived_bytes=4, temporaries=6, recomputing=3)
+LARGEST = Sparsifier(largest_entries, derived_bytes=12, temporaries=6, recomputing=2)
+RANDOM = Sparsifier(random_entries, random=True, derived_bytes=4, temporaries=5, recomputing=2)
 WITHOUT_OUTLIERS = Sparsifier(
     without_outliers,
     derived_bytes=12,
-    temporaries=8,
-    recomputing=5,
+    temporaries=7,
+    recomputing=3,
     parameters={
         "gamma": Parameter(
             "number",
@@ -113,7 +115,8 @@ BY_RANK = Sparsifier(
     random=True,
     derived_bytes=8,
     temporaries=8,
-    recomputing=4,
+    elected=8,
+    recomputing=3,
     parameters={
         "epsilon": Parameter(
             "number",

@@ -220,15 +220,17 @@ def _method(
         reads_deltas=True,
         elects=member.elect,
         rows=True,
-        temporaries=8
-        if member.elect
-        else member.sparsifier.temporaries
-        if member.sparsifier
-        else 5,
+        temporaries=_temporaries(member),
         recomputing=member.sparsifier.recomputing if member.sparsifier and member.elect else 0,
         derived_bytes=_derived_bytes(member),
         ignored=("int8_mask", *(() if member.sparsifier else ("density", "rescale"))),
     )
+
+
+def _temporaries(member: _Member) -> int:
+    if member.sparsifier is None:
+        return 4
+    return member.sparsifier.elected if member.elect else member.sparsifier.temporaries
 
 
 def _derived_bytes(member: _Member) -> int:

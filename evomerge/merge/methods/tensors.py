@@ -26,6 +26,11 @@ Weight = float | torch.Tensor
 """Of a whole tensor; or of each of its rows, `[rows, 1, ...]`, `[1, 1, ...]` where they are alike."""
 
 
+def difference(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a - b, rounded once; both are converted to `dtype` before, without whole copies of both."""
+    return a - b if a.dtype == dtype else a.to(dtype).sub_(b)
+
+
 def l1_norm(tensor: torch.Tensor) -> torch.Tensor:
     """Return the sum of magnitudes; float64, no dimensions, on the tensor's device (of MPS: on the CPU)."""
     flat = summable(tensor).reshape(-1)
@@ -187,23 +192,28 @@ def elected_derivatives(
     mixed, divisor = _agreeing_sum(products, weights, signs, cycle(marks))
     lowest = [float(w.min()) if isinstance(w, torch.Tensor) else w for w in weights]
     unopposed = mixed == 0 if min(lowest) <= 0 else None
-    average, factor = torch.zeros_like(mixed), torch.ones_like(mixed)
+    average = None
     if normalize:
         indivisible = torch.eq(divisor, 0, out=torch.empty_like(divisor))
         mixed.div_(divisor.add_(indivisible))
-        factor = divisor.reciprocal_()
-        average = mixed if unopposed is None else mixed * (1 - indivisible)
+        divisor.reciprocal_()
+        average = mixed if unopposed is None else mixed * indivisible.neg_().add_(1)
+        del indivisible
+    else:
+        divisor.fill_(1)
     yield mixed
-    yield factor
-    away = torch.empty_like(signs)
+    del mixed  # what is not needed is not held while task vectors are computed
+    yield divisor
+    del divisor
+    away = None if average is None else torch.empty_like(signs)
     source = iter(deltas)
     for weight, mark in zip(weights, cycle(marks), strict=False):
         delta = next(source)
         if not together or unopposed is not None:
             _mark(delta, weight, signs, unopposed, out=mark)
-        torch.sub(delta, average, out=away)
-        del delta  # before the next one is computed
-        yield mark.mul_(away)
+        mark.mul_(delta if average is None else torch.sub(delta, average, out=away))
+        del delta
+        yield mark
 
 
 def summed_gradients(
