@@ -25,7 +25,8 @@ from evomerge.combine.stack import StackBuilder, save_stack
 from evomerge.config import Workers
 from evomerge.inference.forward import Forward
 from evomerge.merge.live import LiveModel
-from evomerge.merge.masks import largest, uniform
+from evomerge.merge.masks import largest, row_ranks, uniform
+from evomerge.merge.methods import METHODS
 from evomerge.merge.saving import save
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import WorkerSetup, open_pool
@@ -41,7 +42,8 @@ METRICS = {
     "zoo_facts": ("exact_match", "gold_loglikelihood"),  # generated, and read
     "zoo_tools_mc": ("acc", "gold_probability"),
 }
-SAME_EVERYWHERE = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
+SUMS = ("slerp", "nuslerp", "multislerp", "karcher", "model_stock", "sce", "arcee_fusion")
+SAME_EVERYWHERE = tuple(name for name in METHODS if name not in (*SUMS, "passthrough"))
 
 
 def by_row(merge: Merge) -> Merge:
@@ -55,17 +57,17 @@ def by_row(merge: Merge) -> Merge:
 
 
 def merge_of(models: tuple[str, ...], method: str, dtype: str, seed: int = 0) -> Merge:
-    rng = random.Random(seed)
+    rng, takes = random.Random(seed), METHODS[method]
     base, *experts = models
-    if method == "slerp":
-        return Merge(method, (experts[0],), base, fixed={"t": 0.3}, dtype=dtype)
-    inputs = models if method == "linear" else tuple(experts)
+    inputs = (experts if takes.uses_base else models)[: takes.max_models]
+    weights = tuple(rng.uniform(-0.5, 1.5) for _ in inputs)
+    fixed = {"density": 0.4, "t": 0.01}
     return Merge(
         method,
-        inputs,
-        None if method == "linear" else base,
-        own={"weight": ((tuple(rng.uniform(-0.5, 1.5) for _ in inputs),),)},
-        fixed={"density": 0.4} if method in ("ties", "dare_linear", "dare_ties") else {},
+        tuple(inputs),
+        base if takes.uses_base else None,
+        own={"weight": ((weights,),)} if "weight" in takes.parameters else {},
+        fixed={name: value for name, value in fixed.items() if name in takes.parameters},
         dtype=dtype,
         seed=seed,
     )
@@ -78,7 +80,9 @@ def test_a_live_merge_is_the_saved_one_to_the_bit(
     dtype: str, budget: int, rows: bool, llama_family: Any, tmp_path: Path
 ) -> None:
     live = LiveModel(llama_family.models, dtype=dtype, device=DEVICE, resident_bytes=budget)
-    for method in SAME_EVERYWHERE if rows else (*SAME_EVERYWHERE, "slerp"):
+    for method in (*SAME_EVERYWHERE, *SUMS):
+        if rows and not METHODS[method].rows:
+            continue
         recipe = merge_of(llama_family.models, method, dtype)
         recipe = by_row(recipe) if rows else recipe
         live.write(recipe)
@@ -107,6 +111,8 @@ def test_masks_are_the_same_on_every_device() -> None:
     delta = torch.randn(10_000).round(decimals=1)  # many equal magnitudes
     for count in (1, 777, 5000, 9999):
         assert torch.equal(largest(delta.to(DEVICE), count).cpu(), largest(delta, count))
+    rows = delta.view(50, 200)
+    assert torch.equal(row_ranks(rows.to(DEVICE)).cpu(), row_ranks(rows))
 
 
 @pytest.fixture(scope="module")

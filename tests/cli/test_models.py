@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -20,10 +22,10 @@ def recipe_file(llama_family, tmp_path):
     return path
 
 
-def refused(capsys, *arguments: object) -> str:
+def refused(capsys, *arguments: object, expected: int = 2) -> str:
     status = cli.run_command([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
-    assert (status, out) == (2, "")
+    assert (status, out) == (expected, "")
     assert err.count("\n") == 1
     return err
 
@@ -113,10 +115,115 @@ def test_several_documents(recipe_file, tmp_path, capsys):
     assert f"{recipe_file}:{lines + 2}: expected one of models, slices and modules" in message
 
 
-def test_a_method_that_only_mergekit_has(recipe_file, tmp_path, capsys):
-    recipe_file.write_text(recipe_file.read_text().replace("passthrough", "nuslerp"))
-    message = refused(capsys, "merge", recipe_file, tmp_path / "out")
-    assert f'{recipe_file}:1: merge_method: "nuslerp" is a method of mergekit' in message
+@pytest.mark.parametrize(
+    ("method", "experts", "shared", "line", "message"),
+    [
+        (
+            "nuslerp",
+            1,
+            {"weight": 1.0},
+            3,
+            "nuslerp takes exactly 2 model(s) besides the base, found 1",
+        ),
+        (
+            "model_stock",
+            1,
+            {},
+            3,
+            "model_stock takes at least 2 model(s) besides the base, found 1",
+        ),
+        (
+            "arcee_fusion",
+            2,
+            {},
+            3,
+            "arcee_fusion takes exactly 1 model(s) besides the base, found 2",
+        ),
+        ("nearswap", 1, {}, None, "nearswap needs a t for model.embed_tokens.weight"),
+        (
+            "della",
+            2,
+            {"weight": 1.0, "epsilon": 1.5},
+            8,
+            "found 1.5, expected a number from 0 to 1",
+        ),
+        (
+            "breadcrumbs",
+            2,
+            {"weight": 1.0, "gamma": -0.1},
+            8,
+            "found -0.1, expected a number from 0 to 1",
+        ),
+        ("sce", 2, {"select_topk": 2}, 7, "found 2, expected a number from 0 to 1"),
+        ("karcher", 2, {"max_iter": 2.5}, 7, "found 2.5, expected a whole number"),
+        ("ram", 2, {"epsilon": -1.0}, 7, "found -1.0, expected a number of at least 0"),
+        ("ramplus_tl", 2, {"rho": 1.0}, 7, 'ramplus_tl has no parameter "rho"'),
+        ("multislerp", 2, {"weight": [1.0, -1.0]}, None, "sum to 0 and cannot be normalised"),
+        ("multislerp", 2, {"weight": 0.0}, None, "sum to 0 and cannot be normalised"),
+    ],
+)
+def test_what_a_method_cannot_merge(
+    method, experts, shared, line, message, llama_family, tmp_path, capsys
+):
+    weights = shared.get("weight")
+    own = [{"weight": one} for one in weights] if isinstance(weights, list) else [{}] * experts
+    sources = zip(llama_family.experts, own, strict=False)
+    made = Recipe(
+        method,
+        tuple(Source(model, parameters=one) for model, one in sources),
+        base_model=llama_family.base,
+        parameters={} if isinstance(weights, list) else shared,
+        dtype="float32",
+    )
+    path = tmp_path / "recipe.yaml"
+    recipe.save(made, path)
+    # What is wrong with a recipe is 2; what the maths cannot answer is 1.
+    expected = 1 if "sum to 0" in message else 2
+    found = refused(capsys, "merge", path, tmp_path / "out", expected=expected)
+    assert message in found
+    assert line is None or f"{path}:{line}: " in found
+    assert not (tmp_path / "out").exists()
+
+
+def test_opposed_experts_of_multislerp(llama_family, tmp_path, capsys):
+    """Two pairs of task vectors that cancel out, written as models."""
+    base = safetensors.torch.load_file(f"{llama_family.base}/model.safetensors")
+    one = safetensors.torch.load_file(f"{llama_family.experts[0]}/model.safetensors")
+    folders = []
+    for number, factor in enumerate((1, -1, 1, -1)):
+        folder = tmp_path / str(number)
+        shutil.copytree(llama_family.base, folder)
+        # Powers of two, so that task vectors are opposed to the bit.
+        moved = {
+            name: tensor + factor * 2.0**-4 * (one[name] - tensor).sign()
+            for name, tensor in ((key, torch.zeros_like(each)) for key, each in base.items())
+        }
+        safetensors.torch.save_file(moved, folder / "model.safetensors", {"format": "pt"})
+        folders.append(str(folder))
+    made = Recipe(
+        "multislerp", tuple(map(Source, folders)), parameters={"weight": 0.25}, dtype="float32"
+    )
+    recipe.save(made, tmp_path / "recipe.yaml")
+    found = refused(capsys, "merge", tmp_path / "recipe.yaml", tmp_path / "out", expected=1)
+    assert "the weighted unit vectors of 4 models cancel out" in found
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "method", ["breadcrumbs", "della_linear", "sce", "arcee_fusion", "karcher"]
+)
+def test_an_expert_that_holds_nan(method, llama_family, tmp_path, capsys):
+    folder = tmp_path / "broken"
+    shutil.copytree(llama_family.experts[0], folder)
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    weight = {"weight": 1.0} if method in ("breadcrumbs", "della_linear") else {}
+    made = Recipe(method, (Source(str(folder)),), base_model=llama_family.base, parameters=weight)
+    recipe.save(made, tmp_path / "recipe.yaml")
+    found = refused(capsys, "merge", tmp_path / "recipe.yaml", tmp_path / "out")
+    assert "model.norm.weight holds NaN in 1 of 32 values" in found
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from evomerge.errors import RecipeError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.methods import METHODS, method
-from evomerge.testing.methods import MethodSuite
+from evomerge.testing.methods import MethodSuite, plain_inputs
 from tests.small_campaign import TEXT
 
 SOURCE = '''
@@ -46,6 +46,26 @@ class TestMethods(MethodSuite):
 
     def test_it_goes_by_its_name(self, name, method):
         assert method.name == name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_number_of_threads_changes_no_bit(name):
+    takes = METHODS[name].parameters
+    values = {"weight": 0.4, "density": 0.5, "gamma": 0.02, "epsilon": 0.1, "t": 0.01, "r": 0.3}
+    count = min(4, (METHODS[name].max_models or 4) + METHODS[name].uses_base)
+    tensors = [torch.randn(300, 700) for _ in range(count)]
+    own = {key: one for key, one in values.items() if key in takes and takes[key].per_source}
+    shared = {key: one for key, one in values.items() if key in takes and not takes[key].per_source}
+    merged = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            inputs = plain_inputs(METHODS[name], tensors, [own] * count, shared)
+            merged.append(METHODS[name].merge(inputs))
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(merged[0], merged[1])
+    assert torch.equal(merged[0], merged[2])
 
 
 def test_known_names():
