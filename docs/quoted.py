@@ -133,7 +133,7 @@ def methods() -> str:
         rows = " (of rows, too)" if method.rows else ""
         counted = f"{', '.join(smooth)}{rows}" if smooth else "none"
         lines.append(f"| [`{name}`](#{name}) | {_models(method)} | {counted} |")
-    parts = ["\n".join(lines)]
+    parts = ["\n".join(lines) + "\n"]
     for name, method in METHODS.items():
         parts.append(f"### {name}\n")
         if not method.parameters:
