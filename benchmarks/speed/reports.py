@@ -55,6 +55,10 @@ REPORTS = {
         "material = Material.of(Store.open(folder, write=False)); "
         "[json.dumps(one.build(material)) for one in FIGURES.values()]"
     ),
+    "page": (
+        "from evomerge import cli; page = str(folder / 'report.html'); "
+        "assert cli.run_command(['report', str(folder), '--html', page]) == 0"
+    ),
     "trials": "import evomerge; evomerge.open(folder).to_pandas()",
 }
 
