@@ -112,14 +112,16 @@ def skewed(values: Floats, part: float = 1.0) -> Ends:
 
     Log-likelihoods have a long tail below: Student's interval misses their mean too often on that side.
     """
-    n, error = values.size, _standard_error(values)
-    skewness = 0.0 if error == 0 else float(scipy.stats.skew(values)) / np.sqrt(n)
-    if not abs(skewness) > _SYMMETRIC:  # also where it is not a number
+    n, mean, error = values.size, float(values.mean()), _standard_error(values)
+    deviations = values - mean
+    cubed = float((deviations**2).mean()) ** 1.5
+    skewness = float((deviations**3).mean()) / cubed / np.sqrt(n) if cubed > 0 else 0.0
+    if abs(skewness) < _SYMMETRIC:
         return student(values, part)
-    quantile, mean = part * _quantile(n), float(values.mean())
+    quantile = part * _quantile(n)
     shift = (
         part**2 * skewness / 6
-    )  # as the skewness' other terms, of the second order in the quantile
+    )  # of the second order in the quantile, as what skewness adds else
 
     def transformed(quantile: float) -> float:
         inner = 1 + skewness * (quantile - shift)

@@ -6,6 +6,7 @@ flips stay within a task. What is random is seeded: a report made twice is the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,8 +59,8 @@ class Stratum:
 
     @property
     def mean(self) -> float:
-        """What the task is worth in the objective, before its weight."""
-        return float(self.counted.mean()) / self.unit
+        """What the task is worth in the objective, before its weight; NaN where the divisor is 0."""
+        return float(self.counted.mean()) / self.unit if self.unit else math.nan
 
     @property
     def is_binary(self) -> bool:

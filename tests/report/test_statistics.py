@@ -79,6 +79,7 @@ def test_one_number_has_no_interval() -> None:
     alone = Stratum(np.array([-3.2]))
     assert interval([alone]) is None
     assert interval([Stratum(binary(1, 2)), alone]) is None
+    assert interval([Stratum(binary(1, 2), divisor=binary(0, 2))]) is None
     assert paired_test([Stratum(np.array([-3.2]), minus=np.array([-3.0]))]) is None
 
 
