@@ -22,7 +22,7 @@ from evomerge.store.database import connect, connect_to_read, damaged, trouble
 from evomerge.store.encoding import Values, values_from_json
 from evomerge.store.folder import BACKUP
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Of the table and its contents, in SQLite's `user_version`. A database of another version is refused."""
 
 TABLE = "evomerge_events"
