@@ -70,7 +70,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> None:
 def evolve(
     _programs: Path, settings: dict, _tasks: Path, storage: Path, *, watch: object, **_: object
 ) -> _mergekit_evolve.Timeline:
-    assert settings["genome"]["filters"] == ["self_attn"]
+    assert settings["genome"]["filters"] == ["self_attn", "mlp"]
     storage.mkdir()
     folder = Path(settings["genome"]["base_model"]).parent
     (storage / _mergekit_evolve.BEST).write_text(EVOLVED.format(folder=folder))
@@ -141,9 +141,9 @@ def test_tuning_gets_as_long_as_the_search_and_its_items(
     assert (found["naive"], found["ours"]) == (0.55, 0.8)
 
 
-def test_the_space_has_forty_dimensions(tmp_path: Path) -> None:
+def test_the_space_has_sixty_dimensions(tmp_path: Path) -> None:
     options = time_to_quality._options([])
-    assert len(time_to_quality.Bench(tmp_path, options)._space().distributions) == 40
+    assert len(time_to_quality.Bench(tmp_path, options)._space().distributions) == 60
 
 
 def test_a_configuration_of_the_peer_is_a_recipe(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ PLAIN = {
     "objectives": [{"task": "a", "metric": "acc"}],
     "keep": [{"task": "a", "at_least": 0.9}],
     "costs": [{"cost": "parameters"}],
+    "loggers": ["tensorboard"],
 }
 
 

@@ -19,7 +19,6 @@ TYPOS = {
         "method: task_aritmetic",
         r'did you mean "task_arithmetic"',
     ),
-    "mergekit's": ("method: task_arithmetic", "method: nuslerp", "a method of mergekit"),
     "parameter": ("weight: {", "wieght: {", r'unknown parameter "wieght" .* did you mean "weight"'),
     "zoo": ("zoo:base", "zoo:bse", r"models\.base.*the zoo has no model"),
     "expert": ("zoo:tools", "./tolls", r"models\.experts\.2.*no such folder"),

@@ -111,10 +111,23 @@ def test_a_page_follows_a_study_until_it_is_finished(
     assert "not finished" not in states[-1]
 
 
+def heed_ctrl_c() -> None:
+    """A test run in the background ignores Ctrl-C, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_a_page_that_no_longer_reloads_itself(tmp_path: Path) -> None:
     folder, file = write_study(tmp_path / "out", until="search"), tmp_path / "page.html"
     command = [sys.executable, "-m", "evomerge", "report", folder, "--html", file, "--watch"]
-    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watcher = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored in the background
+    )
     end = time.monotonic() + 60
     while not file.exists() and time.monotonic() < end:
         time.sleep(0.1)
