@@ -15,6 +15,9 @@ from pathlib import Path
 
 import evomerge
 from evomerge.config import Campaign
+from evomerge.report.images import write_image
+from evomerge.report.material import Material
+from evomerge.store import Store
 
 ROOT = Path(__file__).parents[1]
 SPACES = ROOT / "search_spaces"
@@ -46,7 +49,8 @@ def keep(name: str, result: evomerge.Result, reports: Path = REPORTS) -> None:
     reports.mkdir(parents=True, exist_ok=True)
     for ending in ("md", "json"):
         shutil.copyfile(result.folder / f"leaderboard.{ending}", reports / f"{name}.{ending}")
-    result.plot_history().write_image(reports / f"{name}.svg")
+    with Store.open(result.folder, write=False) as store:
+        write_image(Material.of(store), reports / f"{name}.svg", "history")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.played_campaign import store
+
+__all__ = ["store"]
+
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:  # `benchmarks` is no part of the installed package
     sys.path.insert(0, str(ROOT))

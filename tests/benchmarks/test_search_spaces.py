@@ -10,13 +10,11 @@ def test_those_of_the_zoo_are_found():
     assert not {"seven_billion", "smollm2"} & set(found)
 
 
-def test_reports_and_a_picture_are_kept(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
+def test_reports_and_a_picture_are_kept(tmp_path, store, monkeypatch):
+    folder = Path(store.folder)
     (folder / "leaderboard.md").write_text("# board")
     (folder / "leaderboard.json").write_text("{}")
-    drawn = SimpleNamespace(write_image=lambda path: Path(path).write_text("<svg/>"))
-    result = SimpleNamespace(folder=folder, plot_history=lambda: drawn)
-    search_spaces.keep("one", result, tmp_path / "reports")
+    monkeypatch.setattr(search_spaces, "write_image", lambda _, path, name: path.write_text(name))
+    search_spaces.keep("one", SimpleNamespace(folder=folder), tmp_path / "reports")
     kept = {path.name: path.read_text() for path in (tmp_path / "reports").iterdir()}
-    assert kept == {"one.md": "# board", "one.json": "{}", "one.svg": "<svg/>"}
+    assert kept == {"one.md": "# board", "one.json": "{}", "one.svg": "history"}

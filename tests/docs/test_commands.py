@@ -45,6 +45,7 @@ INSTEAD = {
         "python benchmarks/smollm2/build.py --help"
     ),
     "evomerge search search_spaces/smollm2.yaml --force": HELP,
+    "python -m benchmarks.search_spaces quickstart": "python -m benchmarks.search_spaces --help",
     "python -m benchmarks.speed.trials": "python -m benchmarks.speed.trials --help",
     "python -m benchmarks.speed.time_to_quality": (
         "python -m benchmarks.speed.time_to_quality --help"
