@@ -9,7 +9,7 @@ from evomerge.progress import Display, Style, shown_by
 from evomerge.workers.imports import import_quickly
 
 if TYPE_CHECKING:
-    from evomerge.adapters import Truncation
+    from evomerge.api.truncation import Truncation
     from evomerge.combine.loaded import LoadedEnsemble
     from evomerge.membership import MembershipChange
 
@@ -84,7 +84,7 @@ def adapters(folder: str | Path, out: str | Path, *, rank: int, device: str = "c
     Raises:
         UserError: The winner is no routed ensemble, or none of its members is a full model.
     """
-    found: Truncation = import_quickly("evomerge.adapters").adapters(
+    found: Truncation = import_quickly("evomerge.api.truncation").adapters(
         Path(folder), Path(out), rank=rank, device=device
     )
     return found

@@ -2,7 +2,7 @@
 
 Of each linear layer's task vector the singular vectors of the largest singular values are kept (Eckart and
 Young 1936; `mergekit-extract-lora` does the same). Embeddings, norms, biases and the output head stay the
-base's: an adapter that every server takes has no place for them.
+base's: adapters that every server takes do not hold them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from evomerge.explanation.contributions import contributions
 from evomerge.explanation.explanation import Conflict, Explanation, RandomControl, Sensitivity
 from evomerge.explanation.items import item_changes
 from evomerge.explanation.layout import text
-from evomerge.explanation.measurement import SEED, SPLIT, Measurement
+from evomerge.explanation.measurement import SEED, SPLIT, WinnerMeasurement
 from evomerge.explanation.summary import summary
 from evomerge.membership import Roster, finished, with_those_that_left, with_workers
 from evomerge.objective import Objectives, metric_on
@@ -60,7 +60,7 @@ def explain(
         facts = facts_of(ready)
         for warning in refuse_changes(store, with_those_that_left(facts, store)):
             display.say(warning)
-        measured = Measurement(store, ready, display)
+        measured = WinnerMeasurement(store, ready, display)
         measured.run(random=random)
         found = _explained(store, ready, facts, measured)
         store.write_file(JSON, text(found, "json"))
@@ -69,7 +69,7 @@ def explain(
 
 
 def _explained(
-    store: Store, ready: Preflight, facts: Mapping[str, Any], measured: Measurement
+    store: Store, ready: Preflight, facts: Mapping[str, Any], measured: WinnerMeasurement
 ) -> Explanation:
     winner, names = measured.winner, measured.names
     aims = Objectives.of(ready.campaign, facts, store.evaluations(), SPLIT)
@@ -110,7 +110,7 @@ def _values(aims: Objectives, outcome: Outcome) -> dict[str, Value]:
     return found
 
 
-def _sensitivity(measured: Measurement, names: Mapping[str, str]) -> Sensitivity | None:
+def _sensitivity(measured: WinnerMeasurement, names: Mapping[str, str]) -> Sensitivity | None:
     candidate, found = measured.winner.candidate, measured.gradients()
     if not found or not isinstance(candidate, Merge):
         return None
@@ -124,7 +124,7 @@ def _sensitivity(measured: Measurement, names: Mapping[str, str]) -> Sensitivity
     )
 
 
-def _conflict(ready: Preflight, measured: Measurement) -> Conflict | None:
+def _conflict(ready: Preflight, measured: WinnerMeasurement) -> Conflict | None:
     experts = tuple(ready.family.family.experts)
     if len(experts) < 2:
         return None
@@ -132,7 +132,7 @@ def _conflict(ready: Preflight, measured: Measurement) -> Conflict | None:
     return Conflict(experts, measured.task_vectors(), distances, prompts)
 
 
-def _random(aims: Objectives, measured: Measurement) -> RandomControl | None:
+def _random(aims: Objectives, measured: WinnerMeasurement) -> RandomControl | None:
     outcome = measured.outcome(measured.winner.candidate, SEED)
     if outcome is None:
         return None

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evomerge.candidate.trial import Split
-from evomerge.merge.task_vectors import TaskVectors
+from evomerge.merge.task_vectors import TaskVectorConflicts
 from evomerge.report.scores import Value
 from evomerge.report.statistics import PairedTest
 
@@ -156,7 +156,7 @@ class Conflict:
     """
 
     experts: tuple[str, ...]
-    task_vectors: tuple[TaskVectors, ...]
+    task_vectors: tuple[TaskVectorConflicts, ...]
     distances: tuple[tuple[tuple[float, ...], ...], ...] = ()
     prompts: int = 0
 

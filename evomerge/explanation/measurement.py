@@ -18,7 +18,7 @@ from evomerge.candidate.trial import Entry, GradientJob, Gradients, Job, Outcome
 from evomerge.errors import EvomergeError
 from evomerge.kinds import kind_of
 from evomerge.merge.methods import method
-from evomerge.merge.task_vectors import TaskVectors, task_vectors
+from evomerge.merge.task_vectors import TaskVectorConflicts, task_vectors
 from evomerge.preflight.check import Preflight
 from evomerge.progress import Display, Pace
 from evomerge.run import setup_of
@@ -38,7 +38,7 @@ PROMPTS = 64
 WEIGHT = "weight"
 
 
-class Measurement:
+class WinnerMeasurement:
     """The winner and what is measured of it; nothing is measured twice.
 
     Args:
@@ -118,7 +118,7 @@ class Measurement:
         kept = self._store.findings.get(self._states_key)
         return ((), 0) if kept is None else (tuples(kept["distances"]), kept["prompts"])
 
-    def task_vectors(self) -> tuple[TaskVectors, ...]:
+    def task_vectors(self) -> tuple[TaskVectorConflicts, ...]:
         """Return how the experts' task vectors lie to each other; computed here, once."""
         key = f"task vectors of {self._models}"
         kept = self._store.findings.get(key)
@@ -131,7 +131,7 @@ class Measurement:
             self._store.findings.keep(key, {"parts": [asdict(one) for one in found]})
             return found
         return tuple(
-            TaskVectors(**{name: tuples(value) for name, value in part.items()})
+            TaskVectorConflicts(**{name: tuples(value) for name, value in part.items()})
             for part in kept["parts"]
         )
 

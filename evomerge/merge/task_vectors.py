@@ -18,7 +18,7 @@ Matrix = tuple[tuple[float | None, ...], ...]
 
 
 @dataclass(frozen=True)
-class TaskVectors:
+class TaskVectorConflicts:
     """Task vectors of some experts in one part of the model, two by two.
 
     Attributes:
@@ -37,7 +37,7 @@ class TaskVectors:
 
 def task_vectors(
     base: Checkpoint, experts: Sequence[Checkpoint], left_out: Collection[str | None] = ()
-) -> tuple[TaskVectors, ...]:
+) -> tuple[TaskVectorConflicts, ...]:
     """Compare task vectors in each layer, before and behind the layers, and all in all.
 
     Differences are float32, sums float64. A file's tensors are read block by block; of those that a LoRA
@@ -102,9 +102,9 @@ class _Sums:
         self.opposed += other.opposed
         self.count += other.count
 
-    def found(self, part: str) -> TaskVectors:
+    def found(self, part: str) -> TaskVectorConflicts:
         norms = self.products.diagonal().sqrt()
-        return TaskVectors(
+        return TaskVectorConflicts(
             part,
             tuple(norms.tolist()),
             _matrix(self.products / (norms[:, None] * norms)),

@@ -9,7 +9,7 @@ from typing import Literal
 from evomerge.candidate.cost import Cost
 from evomerge.objective import Objectives, feasible
 from evomerge.report.scores import mean_sign, searched
-from evomerge.report.timeline import Clock, spans_of
+from evomerge.report.timeline import StudyClock, spans_of
 from evomerge.store import StoredGradient, StoredTrial
 
 Axis = Literal["trials", "item_evaluations", "seconds"]
@@ -90,7 +90,7 @@ def _points(
     aims: Objectives,
     sign: float,
 ) -> Iterator[Point]:
-    clock = Clock.of(spans_of(trials, steps))
+    clock = StudyClock.of(spans_of(trials, steps))
     count, items, seconds = 0, 0, 0.0
     best: float | None = None
     for _, one, cost in sorted(_told(trials, steps), key=lambda told: told[0]):

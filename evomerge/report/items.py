@@ -70,7 +70,7 @@ class TaskItems:
 
 
 @dataclass(frozen=True)
-class Items:
+class ItemList:
     """Items of one split, and what the models worth reading did on them.
 
     Attributes:
@@ -107,7 +107,7 @@ class Items:
         }
 
 
-def items_of(material: Material, split: Split | None = None) -> Items | None:
+def items_of(material: Material, split: Split | None = None) -> ItemList | None:
     """Collect what the base, the experts, the best naive merge and the winner did on a split.
 
     Before there is a winner, the best finalist or trial so far stands for it.
@@ -129,7 +129,7 @@ def items_of(material: Material, split: Split | None = None) -> Items | None:
     naive = [at for at, row in enumerate(rows) if row.kind == "baseline"]
     lead = best([row for row in rows if row.kind == "expert"], split)
     against = naive[0] if naive else 0 if lead is None else rows.index(lead)
-    return Items(split, tuple(rows), len(rows) - 1, against, tasks)
+    return ItemList(split, tuple(rows), len(rows) - 1, against, tasks)
 
 
 def _rows(board: Leaderboard, split: Split) -> list[Row]:

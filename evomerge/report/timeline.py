@@ -51,7 +51,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Clock:
+class StudyClock:
     """Time since a study began, without the time for which it was interrupted.
 
     Attributes:
@@ -63,7 +63,7 @@ class Clock:
     pauses: tuple[tuple[float, float], ...] = ()
 
     @classmethod
-    def of(cls, spans: Iterable[Span]) -> Clock:
+    def of(cls, spans: Iterable[Span]) -> StudyClock:
         """Return the clock of some work."""
         work = sorted((one.began, one.ended) for one in spans)
         if not work:

@@ -15,7 +15,7 @@ from evomerge.explanation.explanation import (
     TestedGain,
 )
 from evomerge.explanation.summary import summary
-from evomerge.merge.task_vectors import TaskVectors
+from evomerge.merge.task_vectors import TaskVectorConflicts
 from evomerge.report.scores import Value
 from evomerge.report.statistics import PairedTest
 
@@ -36,7 +36,9 @@ def contribution(expert: str, first: float, second: float, **more: object) -> Co
 
 def made_up() -> Explanation:
     """One with everything in it."""
-    vectors = TaskVectors("all", (1.0, 2.0), ((1.0, 0.25), (0.25, 1.0)), ((0.0, 0.5), (0.5, 0.0)))
+    vectors = TaskVectorConflicts(
+        "all", (1.0, 2.0), ((1.0, 0.25), (0.25, 1.0)), ((0.0, 0.5), (0.5, 0.0))
+    )
     example = ItemExample("my_sums", "7", "x" * 90 + "\n1 + 1 =", "2", "2", "<b>3</b>", 1, 0, 0.25)
     whole = Explanation(
         campaign="made up",

@@ -6,21 +6,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from evomerge.report.items import Items, items_of
+from evomerge.report.items import ItemList, items_of
 from evomerge.report.material import Material
 from evomerge.store import Store
 from tests.report.page.studies import TASKS, write_study
 
 
 @pytest.fixture(scope="module")
-def items(tmp_path_factory: pytest.TempPathFactory) -> Items:
+def items(tmp_path_factory: pytest.TempPathFactory) -> ItemList:
     with Store.open(write_study(tmp_path_factory.mktemp("study") / "out"), write=False) as store:
         found = items_of(Material.of(store))
     assert found is not None
     return found
 
 
-def test_the_winner_stands_beside_parents_and_the_best_naive_merge(items: Items) -> None:
+def test_the_winner_stands_beside_parents_and_the_best_naive_merge(items: ItemList) -> None:
     assert items.split == "holdout"
     assert [row.name for row in items.rows] == [
         *("base", "extraction", "facts", "uniform average", "trial 1")
@@ -29,7 +29,7 @@ def test_the_winner_stands_beside_parents_and_the_best_naive_merge(items: Items)
     assert [task.name for task in items.tasks] == list(TASKS)
 
 
-def test_an_item_has_its_texts_answers_and_scores(items: Items) -> None:
+def test_an_item_has_its_texts_answers_and_scores(items: ItemList) -> None:
     task = items.tasks[0]
     assert (task.prompts[7], task.golds[7]) == (" question 7\nAnswer:", "gold 7")
     winner, answers = task.scores[items.row], task.answers[items.row]
@@ -39,7 +39,7 @@ def test_an_item_has_its_texts_answers_and_scores(items: Items) -> None:
         assert answers[item] == (f"gold {item}" if score else " wrong 1")
 
 
-def test_gains_and_losses_add_up_to_the_difference(items: Items) -> None:
+def test_gains_and_losses_add_up_to_the_difference(items: ItemList) -> None:
     total = 0.0
     for task in items.tasks:
         mine, theirs = task.scores[items.row], task.scores[items.against]
@@ -53,7 +53,7 @@ def test_gains_and_losses_add_up_to_the_difference(items: Items) -> None:
     assert items.count("gained", against=items.row) == 0
 
 
-def test_less_may_be_better(items: Items) -> None:
+def test_less_may_be_better(items: ItemList) -> None:
     task = replace(items.tasks[0], higher=False)
     pairs = {"gained": "lost", "lost": "gained", "same": "same"}
     for item in range(len(task.ids)):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.report.material import Material
-from evomerge.report.timeline import Clock, Span, spans_of
+from evomerge.report.timeline import Span, StudyClock, spans_of
 from tests.report import studies
 
 
@@ -14,7 +14,7 @@ def span(began: float, seconds: float, worker: str = "node/1") -> Span:
 
 
 def test_a_clock_begins_with_the_first_work_and_leaves_out_interruptions() -> None:
-    clock = Clock.of([span(100.0, 10.0), span(5_000.0, 10.0), span(105.0, 20.0, "node/2")])
+    clock = StudyClock.of([span(100.0, 10.0), span(5_000.0, 10.0), span(105.0, 20.0, "node/2")])
     assert clock.pauses == ((125.0, 5_000.0),)
     assert [clock(when) for when in (100.0, 125.0, 2_000.0, 5_000.0, 5_010.0)] == [
         0,
@@ -27,12 +27,12 @@ def test_a_clock_begins_with_the_first_work_and_leaves_out_interruptions() -> No
 
 @pytest.mark.parametrize(("gap", "paused"), [(59.0, False), (61.0, True)])
 def test_a_minute_in_which_nobody_works_is_an_interruption(gap: float, paused: bool) -> None:
-    assert bool(Clock.of([span(0.0, 1.0), span(1.0 + gap, 1.0)]).pauses) is paused
+    assert bool(StudyClock.of([span(0.0, 1.0), span(1.0 + gap, 1.0)]).pauses) is paused
 
 
 def test_work_that_takes_long_may_have_longer_pauses() -> None:
-    assert Clock.of([span(0.0, 600.0), span(1_100.0, 5.0)]).pauses == ()
-    assert Clock.of([]) == Clock(0.0, ())
+    assert StudyClock.of([span(0.0, 600.0), span(1_100.0, 5.0)]).pauses == ()
+    assert StudyClock.of([]) == StudyClock(0.0, ())
 
 
 def test_spans_are_all_the_work_that_the_store_knows(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from evomerge.candidate.trial import Outcome, Split
 from evomerge.objective import Objectives, References
 from evomerge.report.comparison.comparable import Common, Sides, common, refuse
-from evomerge.report.comparison.effort import Checkpoint, checkpoints, search_faults
+from evomerge.report.comparison.effort import Milestone, checkpoints, search_faults
 from evomerge.report.comparison.settings import Setting, unlike_settings
 from evomerge.report.evidence import best
 from evomerge.report.leaderboard import Leaderboard
@@ -80,7 +80,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     left_out: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
-    checkpoints: tuple[Checkpoint, ...] = ()
+    checkpoints: tuple[Milestone, ...] = ()
     search_faults: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     sign: float = field(default=1.0, repr=False)

@@ -14,7 +14,7 @@ EFFORTS: tuple[Axis, ...] = ("item_evaluations", "seconds")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Milestone:
     """The best so far of each search at an equal effort.
 
     Attributes:
@@ -28,7 +28,7 @@ class Checkpoint:
     best: tuple[float | None, ...]
 
 
-def checkpoints(sides: Sides) -> tuple[Checkpoint, ...]:
+def checkpoints(sides: Sides) -> tuple[Milestone, ...]:
     """Return the best so far at a quarter, half and all of the effort that every search spent."""
     curves = [one.curve for one in sides.values()]
     found = []
@@ -38,7 +38,7 @@ def checkpoints(sides: Sides) -> tuple[Checkpoint, ...]:
         if axis == "item_evaluations":
             limits = [float(int(limit)) for limit in limits]
         found += [
-            Checkpoint(axis, limit, tuple(curve.best_at(axis, limit) for curve in curves))
+            Milestone(axis, limit, tuple(curve.best_at(axis, limit) for curve in curves))
             for limit in limits
         ]
     return tuple(found)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from evomerge.report.comparison.comparison import Comparison, Difference
-from evomerge.report.comparison.effort import Checkpoint
+from evomerge.report.comparison.effort import Milestone
 from evomerge.report.curve import Axis
 from evomerge.report.evidence import FINAL
 from evomerge.report.grid import (
@@ -109,7 +109,7 @@ def _finding(one: Difference, sign: float) -> str:
     return f"{headline}: {with_p(test, one.p_corrected)}"
 
 
-def _effort(compared: Comparison, at: Checkpoint) -> str:
+def _effort(compared: Comparison, at: Milestone) -> str:
     found = ", ".join(
         f"{one.label} {'nothing' if value is None else number(value)}"
         for one, value in zip(compared.entries, at.best, strict=True)
@@ -117,17 +117,17 @@ def _effort(compared: Comparison, at: Checkpoint) -> str:
     return f"best so far on the search items after {_amount(at)}: {found}"
 
 
-def _last(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+def _last(checkpoints: Sequence[Milestone]) -> list[Milestone]:
     """Return the last checkpoint of each axis."""
     return list({one.axis: one for one in checkpoints}.values())
 
 
-def _amount(at: Checkpoint) -> str:
+def _amount(at: Milestone) -> str:
     limit = f"{at.limit:.3g}" if at.limit < 100 else f"{at.limit:,.0f}"
     return f"{limit} {UNITS[at.axis]}"
 
 
-def _line(at: Checkpoint, sign: float) -> Line:
+def _line(at: Milestone, sign: float) -> Line:
     top = max((sign * value for value in at.best if value is not None), default=None)
     cells = (
         Cell() if value is None else Cell(number(value), best=sign * value == top)

@@ -21,7 +21,7 @@ from evomerge.report.figures.drawing import (
     text,
 )
 from evomerge.report.material import Material
-from evomerge.report.timeline import Clock, Span
+from evomerge.report.timeline import Span, StudyClock
 
 MOST = 1_500
 """Bars that are drawn; of more spans the time is cut, and bars are shares of the work in each part."""
@@ -44,7 +44,7 @@ def timeline_figure(material: Material) -> Drawing | None:
     spans = material.spans
     if not spans:
         return None
-    clock = Clock.of(spans)
+    clock = StudyClock.of(spans)
     workers = list(dict.fromkeys(span.worker for span in spans))
     bars = _one_each(spans, clock) if len(spans) <= MOST else _shares(spans, clock, len(workers))
     traces = [_trace(name, some, workers) for name, some in bars.items() if some]
@@ -83,7 +83,7 @@ def _group(span: Span) -> str:
     return {"trial": "trials", "gradient step": "gradients", "row": "leaderboard"}[span.work]
 
 
-def _one_each(spans: Sequence[Span], clock: Clock) -> _Bars:
+def _one_each(spans: Sequence[Span], clock: StudyClock) -> _Bars:
     found: _Bars = {name: [] for name in _COLOURS}
     for span in spans:
         row = f" on {span.split}" if span.work == "row" else ""
@@ -93,7 +93,7 @@ def _one_each(spans: Sequence[Span], clock: Clock) -> _Bars:
     return found
 
 
-def _shares(spans: Sequence[Span], clock: Clock, workers: int) -> _Bars:
+def _shares(spans: Sequence[Span], clock: StudyClock, workers: int) -> _Bars:
     """Cut the time into parts; in each, a worker's work stands by group, not in the order of its time."""
     groups = {_group(span) for span in spans}
     whole = max(clock(span.ended) for span in spans)
@@ -153,7 +153,7 @@ def _crosses(bars: Sequence[_Bar], workers: Sequence[str]) -> Drawing:
     }
 
 
-def _pauses(clock: Clock) -> list[Drawing]:
+def _pauses(clock: StudyClock) -> list[Drawing]:
     """Draw a line where the study was interrupted."""
     return [
         {

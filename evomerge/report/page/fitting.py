@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from evomerge.report.items import Items, TaskItems
+from evomerge.report.items import ItemList, TaskItems
 from evomerge.report.page.writing import packed
 
 LONGEST = 2_000
 """Letters of a prompt or an answer, where not all fit."""
 
 
-def fitted(items: Items, room: int) -> tuple[Mapping[str, Any], str]:
+def fitted(items: ItemList, room: int) -> tuple[Mapping[str, Any], str]:
     """Return `items.to_json()` for a page, and a sentence about what was cut; empty: nothing.
 
     Args:
@@ -54,7 +54,7 @@ def _clipped(task: TaskItems) -> TaskItems:
     return replace(task, prompts=prompts, golds=golds, answers=answers)
 
 
-def _some(items: Items, share: float) -> tuple[TaskItems, ...]:
+def _some(items: ItemList, share: float) -> tuple[TaskItems, ...]:
     """Keep a share of each task's items in their order."""
     others = [at for at in range(len(items.rows)) if at != items.row]
     tasks = []

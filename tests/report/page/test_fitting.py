@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.report.items import Items, items_of
+from evomerge.report.items import ItemList, items_of
 from evomerge.report.material import Material
 from evomerge.report.page.fitting import LONGEST, fitted
 from evomerge.report.page.study import report_page
@@ -16,14 +16,14 @@ from tests.report.page.studies import write_study
 
 
 @pytest.fixture(scope="module")
-def items(tmp_path_factory: pytest.TempPathFactory) -> Items:
+def items(tmp_path_factory: pytest.TempPathFactory) -> ItemList:
     with Store.open(write_study(tmp_path_factory.mktemp("study") / "out"), write=False) as store:
         found = items_of(Material.of(store))
     assert found is not None
     return found
 
 
-def with_noise(items: Items, letters: int) -> Items:
+def with_noise(items: ItemList, letters: int) -> ItemList:
     draw = random.Random(0)
     tasks = [
         replace(task, prompts=tuple(f"{draw.randbytes(letters // 2).hex()}?" for _ in task.ids))
@@ -32,11 +32,11 @@ def with_noise(items: Items, letters: int) -> Items:
     return replace(items, tasks=tuple(tasks))
 
 
-def test_what_fits_is_whole(items: Items) -> None:
+def test_what_fits_is_whole(items: ItemList) -> None:
     assert fitted(items, 100_000) == (items.to_json(), "")
 
 
-def test_long_texts_are_cut_first_at_their_begin(items: Items) -> None:
+def test_long_texts_are_cut_first_at_their_begin(items: ItemList) -> None:
     data, note = fitted(with_noise(items, 10_000), 150_000)
     assert note == "Texts are cut to 2,000 letters: a page holds no more."
     assert [len(task["ids"]) for task in data["tasks"]] == [30, 30]
@@ -44,7 +44,7 @@ def test_long_texts_are_cut_first_at_their_begin(items: Items) -> None:
     assert all(prompt.endswith("?") for task in data["tasks"] for prompt in task["prompts"])
 
 
-def test_then_items_go_on_which_models_do_not_differ(items: Items) -> None:
+def test_then_items_go_on_which_models_do_not_differ(items: ItemList) -> None:
     data, note = fitted(with_noise(items, 10_000), 40_000)
     assert len(packed(data)) <= 40_000
     counts = [len(task["ids"]) for task in data["tasks"]]
@@ -62,7 +62,7 @@ def test_then_items_go_on_which_models_do_not_differ(items: Items) -> None:
     assert set(place) <= differ or differ <= set(place)
 
 
-def test_no_room_leaves_no_items(items: Items) -> None:
+def test_no_room_leaves_no_items(items: ItemList) -> None:
     data, note = fitted(items, 0)
     assert [task["ids"] for task in data["tasks"]] == [(), ()]
     assert "of 60 items 0 are here" in note

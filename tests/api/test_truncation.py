@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import evomerge
-from evomerge.adapters import Truncation, adapters
+from evomerge.api.truncation import Truncation, adapters
 from evomerge.cli import run_command
 from evomerge.config import Campaign
 from evomerge.errors import UserError
