@@ -26,7 +26,7 @@ def with_expert(merge: Merge, model: str, weight: float) -> Merge | None:
         weight: Its weight.
 
     Returns:
-        None where there is no base to take task vectors from, or the expert takes part already.
+        None where the merge lacks a base, or contains the expert already.
     """
     if merge.base is None or model in merge.model_names() or merge.vocabulary is not None:
         return None
