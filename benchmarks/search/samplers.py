@@ -338,6 +338,8 @@ def _rises(timed: Sequence[tuple[int, float, float]]) -> Iterator[tuple[float, f
 
 def _taking_part(merge: Merge) -> int:
     """Count the experts of which some weight is not 0."""
+    if "weight" not in merge.own:
+        return len(merge.experts)
     return int(np.any(merge.own["weight"], axis=(0, 1)).sum())
 
 

@@ -1,0 +1,134 @@
+r"""Every merge method at its best, on the zoo: which one to begin with.
+
+    python -m benchmarks.search.each_method [--methods ties ...] [--samplers cmaes gradient] [--seeds 0 1 2]
+
+Each method searches its own numbers for 60 trials: a weight an expert where it has weights (one group of layers),
+and the numbers by which it is usually tuned (its scale, density, threshold), shared by the experts. `cmaes`
+learns from scores alone; `gradient`, where the method has gradients, descends along those of the gold answers,
+by group, tensor and row. Both start from the best naive merge. The winner is the best on `select` of the four
+best on `search`; `holdout` is its exact match, mean and spread over seeds; a method without numbers is scored as it
+is. Methods of two models (slerp, nuslerp, nearswap, arcee_fusion) cannot merge five experts and are left out.
+
+Runs are added to one JSON file, so that a long run can be split; a run that is there is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from benchmarks.search.samplers import Bench
+from evomerge.merge.methods import METHODS
+
+WEIGHT = {"low": 0.0, "high": 1.2}
+SHARE = {"low": 0.05, "high": 1.0}
+SCALE = {"low": 0.5, "high": 2.5, "per": []}
+DENSITY = {"low": 0.2, "high": 1.0, "per": []}
+EPSILON = {"low": 1e-6, "high": 1e-2, "log": True, "per": []}
+UNIT = {"low": 0.0, "high": 1.0, "per": []}
+SPARSE = {"weight": WEIGHT, "density": DENSITY}
+RANGES: dict[str, dict[str, Any]] = {
+    "linear": {"weight": SHARE},
+    "multislerp": {"weight": SHARE},
+    "karcher": {},
+    "model_stock": {},
+    "task_arithmetic": {"weight": WEIGHT},
+    "ties": {"weight": SHARE, "density": DENSITY, "lambda": SCALE},
+    "dare_linear": SPARSE,
+    "dare_ties": SPARSE,
+    "breadcrumbs": SPARSE,
+    "breadcrumbs_ties": SPARSE,
+    "della": {"weight": SHARE, "density": DENSITY, "lambda": SCALE},
+    "della_linear": SPARSE,
+    "sce": {"select_topk": SHARE | {"per": []}},
+    "ram": {"epsilon": EPSILON},
+    "ramplus_tl": {"epsilon": EPSILON, "r": UNIT, "alpha": UNIT},
+}
+"""Method → what is searched of it; nothing: it has no number to search."""
+_UNBOUNDED = 10**9  # item evaluations: trials are the budget
+Row = Mapping[str, Any]
+
+
+def main() -> None:
+    """Run what is not there yet, and print the table of all that is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=list(RANGES), choices=list(RANGES))
+    parser.add_argument("--samplers", nargs="+", default=["cmaes", "gradient"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--items", type=int, default=64, help="search and select items of a task")
+    parser.add_argument("--holdout", type=int, default=200, help="held-out items of a task")
+    parser.add_argument("--out", type=Path, default=Path("results/search/each_method.json"))
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    items = {"search": options.items, "select": options.items, "holdout": options.holdout}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = json.loads(options.out.read_text()) if options.out.exists() else []
+    done = {(row["space"], row["sampler"], row["seed"]) for row in rows}
+    for name in options.methods:
+        wanted = [
+            (sampler, seed)
+            for sampler in _samplers(name, options.samplers)
+            for seed in (options.seeds if RANGES[name] else options.seeds[:1])
+            if (name, sampler, seed) not in done
+        ]
+        if not wanted:
+            continue
+        settings = {"method": name, "layers": 1, "parameters": RANGES[name]}
+        bench = Bench(name, items, _UNBOUNDED, settings, options.trials)
+        for sampler, seed in wanted:
+            rows.append(asdict(bench.run(sampler, seed)))
+            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    print(table(rows), flush=True)
+
+
+def _samplers(method: str, samplers: Sequence[str]) -> list[str]:
+    """Return the samplers that can search a method; of a method without numbers, the first."""
+    if not RANGES[method]:
+        return list(samplers[:1])
+    learns = METHODS[method].gradients is not None and "weight" in RANGES[method]
+    return [one for one in samplers if one != "gradient" or learns]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return a Markdown table, a row a method, the best on holdout first."""
+    samplers = list(dict.fromkeys(row["sampler"] for row in rows))
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        found.setdefault(row["space"], {}).setdefault(row["sampler"], []).append(row)
+    heads = [f"{sampler}: {what}" for sampler in samplers for what in ("search", "holdout", "s")]
+    lines = [
+        "| method | " + " | ".join(heads) + " |",
+        "| --- |" + " ---: |" * len(heads),
+    ]
+
+    def best(name: str) -> float:
+        return max(fmean(row["holdout"] for row in runs) for runs in found[name].values())
+
+    for name in sorted(found, key=best, reverse=True):
+        cells = []
+        for sampler in samplers:
+            runs = found[name].get(sampler)
+            if runs is None:
+                cells += ["", "", ""]
+                continue
+            cells += [_spread([row[what] for row in runs]) for what in ("search", "holdout")]
+            cells.append(f"{fmean(row['seconds'] for row in runs):.0f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.3f}"
+    return f"{fmean(values):.3f} ± {stdev(values):.3f}"
+
+
+if __name__ == "__main__":
+    main()
