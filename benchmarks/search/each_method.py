@@ -2,12 +2,13 @@ r"""Every merge method at its best, on the zoo: which one to begin with.
 
     python -m benchmarks.search.each_method [--methods ties ...] [--samplers cmaes gradient] [--seeds 0 1 2]
 
-Each method searches its own numbers for 60 trials: a weight an expert where it has weights (one group of layers),
-and the numbers by which it is usually tuned (its scale, density, threshold), shared by the experts. `cmaes`
-learns from scores alone; `gradient`, where the method has gradients, descends along those of the gold answers,
-by group, tensor and row. Both start from the best naive merge. The winner is the best on `select` of the four
-best on `search`; `holdout` is its exact match, mean and spread over seeds; a method without numbers is scored as it
-is. Methods of two models (slerp, nuslerp, nearswap, arcee_fusion) cannot merge five experts and are left out.
+Each method searches its own numbers for 60 trials: a weight an expert where it has weights (one group of
+layers), and the numbers by which it is usually tuned (its scale, density, threshold), shared by the experts.
+`cmaes` learns from scores alone; `gradient`, where the method has gradients, descends along those of the
+campaign's usual loss, by group and, where the method takes them, by tensor and row. Both start from the best
+naive merge. The winner is the best on `select` of the four best on `search`; `holdout` is its exact match,
+mean and spread over seeds; a method without numbers is scored as it is. Methods of two models (slerp,
+nuslerp, nearswap, arcee_fusion) cannot merge five experts and are left out.
 
 Runs are added to one JSON file, so that a long run can be split; a run that is there is not done again.
 """
@@ -80,10 +81,18 @@ def main() -> None:
         ]
         if not wanted:
             continue
-        settings = {"method": name, "layers": 1, "parameters": RANGES[name]}
+        method, ranges = (
+            (name, RANGES[name]) if RANGES[name] else ("task_arithmetic", {"weight": WEIGHT})
+        )
+        settings = {"method": method, "layers": 1, "parameters": ranges}
         bench = Bench(name, items, _UNBOUNDED, settings, options.trials)
         for sampler, seed in wanted:
-            rows.append(asdict(bench.run(sampler, seed)))
+            if RANGES[name]:
+                rows.append(asdict(bench.run(sampler, seed)))
+            else:
+                search, holdout = bench.holdout(name)
+                found = {"search": search, "holdout": holdout, "seconds": 0.0}
+                rows.append({"space": name, "sampler": sampler, "seed": seed, **found})
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows), flush=True)
 

@@ -40,6 +40,7 @@ from benchmarks.search._variants import ENTRANTS
 from evomerge.candidate import Merge
 from evomerge.candidate.trial import Entry, Job, Outcome, Split
 from evomerge.config import Campaign
+from evomerge.merge.methods import METHODS
 from evomerge.objective import Objectives
 from evomerge.preflight.check import Preflight, preflight
 from evomerge.run import setup_of
@@ -158,6 +159,13 @@ class Bench:
             row.name: (row, self._score(Entry(row.name, row.candidate), "search"))
             for row in self._ready.space.baselines()
         }
+
+    def holdout(self, method: str) -> tuple[float, float]:
+        """Return what a method scores on search and holdout items as it is, with no number given."""
+        family = self._ready.space.family
+        experts, told_apart = tuple(family.experts.values()), METHODS[method].uses_base
+        entry = Entry(method, Merge(method, experts, family.base, merges_base=told_apart))
+        return self._mean(self._score(entry, "search")), self._mean(self._score(entry, "holdout"))
 
     def run(self, entrant: str, seed: int) -> Run:
         """Search once."""
