@@ -9,9 +9,11 @@ import pytest
 
 from evomerge.candidate import Merge, PathStep, Stack
 from evomerge.candidate.ensemble import Ensemble, Router
+from evomerge.explanation.page import explanation_page
 from evomerge.report.page.study import report_page
 from evomerge.report.page.writing import LARGEST
 from evomerge.store import Store
+from tests.explanation.made_up import made_up
 from tests.report.page.conftest import Open, Opened
 from tests.report.page.studies import HOSTILE, write_study
 
@@ -43,6 +45,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, settings in STUDIES.items():
         study = write_study(folder / name, **settings)
         found[name] = page_of(study)
+    found["explanation"] = folder / "explanation.html"
+    found["explanation"].write_text(explanation_page(made_up()), encoding="utf-8")
     return found
 
 
@@ -97,8 +101,8 @@ def cut(opened: Opened) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_study_is_drawn_and_readable_without_a_network(
+@pytest.mark.parametrize("name", [*STUDIES, "explanation"])
+def test_every_page_is_drawn_and_readable_without_a_network(
     pages: dict[str, Path], open_page: Open, name: str, width: int, scheme: str
 ) -> None:
     opened = open_page(pages[name], width=width, scheme=scheme)
@@ -113,7 +117,7 @@ def test_every_study_is_drawn_and_readable_without_a_network(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("name", ["finished", "ensemble"])
+@pytest.mark.parametrize("name", ["finished", "ensemble", "explanation"])
 def test_axe_finds_no_serious_fault(
     pages: dict[str, Path], open_page: Open, name: str, width: int, scheme: str
 ) -> None:
