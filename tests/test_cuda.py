@@ -60,7 +60,8 @@ def merge_of(models: tuple[str, ...], method: str, dtype: str, seed: int = 0) ->
     rng, takes = random.Random(seed), METHODS[method]
     base, *experts = models
     inputs = (experts if takes.uses_base else models)[: takes.max_models]
-    weights = tuple(rng.uniform(-0.5, 1.5) for _ in inputs)
+    low = takes.parameters["weight"].low if "weight" in takes.parameters else None
+    weights = tuple(rng.uniform(-0.5 if low is None else low, 1.5) for _ in inputs)
     fixed = {"density": 0.4, "t": 0.01}
     return Merge(
         method,

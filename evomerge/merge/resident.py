@@ -204,6 +204,14 @@ class ResidentInputs:
         place = ("fixed", what, inputs, self.base, self.dtype)
         return self._memory.get(place, None, lambda: (build(),))[0]
 
+    def derived(
+        self, what: str, build: Callable[[], torch.Tensor], variant: Hashable = None
+    ) -> torch.Tensor:
+        """Return what is computed from the inputs' tensors and `variant`."""
+        inputs = tuple(map(self._key, range(len(self._sources))))
+        place = ("derived", what, inputs, self.base, self.dtype)
+        return self._memory.get(place, None, lambda: (build(),), variant, derived=True)[0]
+
     def once(
         self, count: int, build: Callable[[], tuple[torch.Tensor, ...]]
     ) -> tuple[torch.Tensor, ...] | None:

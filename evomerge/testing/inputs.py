@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 
@@ -81,6 +81,12 @@ class PlainInputs:
 
     def fixed(self, what: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Return what depends on the tensors alone; it is not kept."""
+        return build()
+
+    def derived(
+        self, what: str, build: Callable[[], torch.Tensor], variant: Hashable = None
+    ) -> torch.Tensor:
+        """Return what depends on the tensors and a variant; it is not kept."""
         return build()
 
     def once(

@@ -17,6 +17,7 @@ from evomerge.candidate.size import FEED_FORWARD
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import gpu_memory, host_memory, torch_dtype
 from evomerge.merge.methods import METHODS, Method
+from evomerge.merge.methods.algebra import is_linear
 from evomerge.merge.methods.task_vectors import HELD
 from evomerge.workers.placement import Sharing
 from evomerge.workers.setup import WorkerSetup
@@ -49,6 +50,7 @@ class Sizes:
         deltas: Of all task vectors, where they are not 0 altogether.
         tensors: Of each of its tensors.
         weights: Bytes of the live model, or of all that are live at once.
+        matrices: Shapes of the linear layers' matrices.
     """
 
     models: tuple[int, ...]
@@ -58,6 +60,7 @@ class Sizes:
     deltas: int
     tensors: tuple[int, ...]
     weights: int
+    matrices: frozenset[tuple[int, ...]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,11 @@ def plan_memory(
     derived = sizes.deltas * max((method.derived_bytes for method in chosen), default=0)
     # TIES is among the baselines of every campaign.
     workspace = max(_workspace(method, sizes) for method in (*chosen, METHODS["ties"]))
+    algebra = max((_algebra(method, sizes) for method in chosen), default=0)
     if machine.device is None:
+        workspace = max(workspace, algebra)
         return _on_cpus(sizes, machine, sharing, chosen, workspace, derived)
-    return _on_gpus(sizes, machine, machine.device, sharing, workspace, derived)
+    return _on_gpus(sizes, machine, machine.device, sharing, workspace, derived, algebra)
 
 
 def plan_memory_here(checkpoints: Mapping[str, Checkpoint], setup: WorkerSetup) -> MemoryPlan:
@@ -202,6 +207,11 @@ def sizes_of(
         deltas=deltas,
         tensors=tuple(numbers),
         weights=itemsize * (live * sum(numbers) + feed_forwards * blocks),
+        matrices=frozenset(
+            tuple(header.shape)
+            for name, header in base.tensors.items()
+            if is_linear(name, header.shape)
+        ),
     )
 
 
@@ -218,6 +228,13 @@ def _workspace(method: Method, sizes: Sizes) -> int:
     return max((_MATHS * size * tensors(size) for size in sizes.tensors), default=0)
 
 
+def _algebra(method: Method, sizes: Sizes) -> int:
+    """Return what a method's linear algebra takes of the host's memory at the largest matrix."""
+    experts = max(1, len(sizes.models) - 1)
+    of = method.matrix_bytes
+    return 0 if of is None else max((of(m, n, experts) for m, n in sizes.matrices), default=0)
+
+
 def _on_gpus(
     sizes: Sizes,
     machine: Machine,
@@ -225,6 +242,7 @@ def _on_gpus(
     sharing: Sharing,
     workspace: int,
     derived: int,
+    algebra: int,
 ) -> MemoryPlan:
     share = device // sharing.device - CONTEXT_BYTES
     room = share - sizes.weights - workspace
@@ -234,7 +252,7 @@ def _on_gpus(
         room -= max(sizes.tensors, default=0) * (sum(sizes.models) // max(1, sizes.numbers))
         inputs = max(0, min(wanted, room - room // _PASSES_PART))
     derived = max(0, min(derived, room // 2 - inputs))
-    host = sharing.node * GPU_PROCESS_BYTES
+    host = sharing.node * (GPU_PROCESS_BYTES + algebra)
     faults = []
     if room < LEAST_FOR_PASSES:
         need = share - room + LEAST_FOR_PASSES + CONTEXT_BYTES

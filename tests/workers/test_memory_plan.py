@@ -264,3 +264,19 @@ def test_what_does_not_fit_says_so_and_why(device: int, fits: bool) -> None:
     on_host = plan_memory(family(LLAMA_1B, 2, live=4), small, Sharing(), [TIES])
     assert not on_host.fits
     assert "of memory, 1.1 GB are free" in on_host.faults[0]
+
+
+def test_linear_algebra_takes_the_hosts_memory(llama_family: Any) -> None:
+    opened = {model: open_checkpoint(model) for model in llama_family.models}
+    sizes = sizes_of(opened, 4)
+    assert (32, 32) in sizes.matrices
+    assert opened[llama_family.base].tensors["lm_head.weight"].shape not in sizes.matrices
+    regmean, linear = METHODS["regmean"], METHODS["linear"]
+    wide = replace(sizes, matrices=frozenset({(4096, 14_336), (4096, 4096)}))
+    bytes_of = regmean.matrix_bytes
+    assert bytes_of is not None
+    taken = bytes_of(4096, 14_336, len(opened) - 1)
+    plans = [plan_memory(wide, HOST, Sharing(), [method]) for method in (regmean, linear)]
+    assert plans[0].workspace == taken > plans[1].workspace
+    on_gpu = [gpu(H100, wide, method=method) for method in (regmean, linear)]
+    assert on_gpu[0].host - on_gpu[1].host == taken

@@ -10,6 +10,8 @@ from importlib.metadata import entry_points
 
 from evomerge.errors import RecipeError, nearest
 from evomerge.merge.methods.arcee_fusion import ARCEE_FUSION
+from evomerge.merge.methods.calibration import calibrated
+from evomerge.merge.methods.iso import ISO_C, ISO_CTS
 from evomerge.merge.methods.karcher import KARCHER
 from evomerge.merge.methods.linear import LINEAR
 from evomerge.merge.methods.method import Inputs, Method, NumberGradients, Parameter
@@ -19,6 +21,7 @@ from evomerge.merge.methods.nearswap import NEARSWAP
 from evomerge.merge.methods.nuslerp import NUSLERP
 from evomerge.merge.methods.passthrough import PASSTHROUGH
 from evomerge.merge.methods.ram import RAM, RAMPLUS_TL
+from evomerge.merge.methods.regmean import REGMEAN
 from evomerge.merge.methods.sce import SCE
 from evomerge.merge.methods.slerp import SLERP
 from evomerge.merge.methods.task_arithmetic import (
@@ -31,6 +34,7 @@ from evomerge.merge.methods.task_arithmetic import (
     TASK_ARITHMETIC,
     TIES,
 )
+from evomerge.merge.methods.tsv import TSV
 
 __all__ = ["METHODS", "Inputs", "Method", "NumberGradients", "Parameter", "method"]
 
@@ -42,18 +46,27 @@ METHODS: dict[str, Method] = {
         NUSLERP,
         MULTISLERP,
         KARCHER,
-        TASK_ARITHMETIC,
-        TIES,
-        DARE_LINEAR,
-        DARE_TIES,
-        BREADCRUMBS,
-        BREADCRUMBS_TIES,
-        DELLA,
-        DELLA_LINEAR,
-        SCE,
-        RAM,
-        RAMPLUS_TL,
-        MODEL_STOCK,
+        *map(
+            calibrated,
+            (
+                TASK_ARITHMETIC,
+                TIES,
+                DARE_LINEAR,
+                DARE_TIES,
+                BREADCRUMBS,
+                BREADCRUMBS_TIES,
+                DELLA,
+                DELLA_LINEAR,
+                SCE,
+                RAM,
+                RAMPLUS_TL,
+                MODEL_STOCK,
+                TSV,
+                ISO_C,
+                ISO_CTS,
+                REGMEAN,
+            ),
+        ),
         NEARSWAP,
         ARCEE_FUSION,
         PASSTHROUGH,

@@ -110,6 +110,18 @@ class Inputs(Protocol):
         """
         ...
 
+    def derived(
+        self, what: str, build: Callable[[], torch.Tensor], variant: Hashable = None
+    ) -> torch.Tensor:
+        """Return a tensor that is computed from the inputs' tensors; kept for later merges if there is room.
+
+        Args:
+            what: Tells it from others of the same tensors.
+            build: Computes it.
+            variant: What else it depends on; of several variants the last one is kept.
+        """
+        ...
+
     def once(
         self, count: int, build: Callable[[], tuple[torch.Tensor, ...]]
     ) -> tuple[torch.Tensor, ...] | None:
@@ -202,6 +214,8 @@ class Method:
         recomputing: How many more where task vectors are too large to be held.
         derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
             magnitudes, its random number, the derivative by its weight.
+        matrix_bytes: Rows, columns and number of experts → what merge and gradients of a linear layer's
+            matrix take of the host's memory at the peak; None: what `temporaries` says.
         effect: Shared values, own values and place of the base → which numbers count, in a form that is the
             same for settings of the same result.
         ignored: Parameters of mergekit's that change nothing here and are accepted.
@@ -221,5 +235,6 @@ class Method:
     temporaries: int = 4
     recomputing: int = 0
     derived_bytes: int = 0
+    matrix_bytes: Callable[[int, int, int], int] | None = None
     effect: Callable[[Values, Sequence[Values], int | None], Effect] = as_written
     ignored: tuple[str, ...] = ("int8_mask",)
