@@ -9,6 +9,7 @@ something else than the adapter that was trained; here the merged model is the a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 from evomerge.errors import ModelError
 from evomerge.merge.heads import (
@@ -158,12 +160,14 @@ class Adapter:
         keeps_tie: A tied head was trained as one with its embeddings (`ensure_weight_tying`).
         conv1d: Layers are stored `[in, out]` (`fan_in_fan_out`). PEFT corrects the flag layer by layer and
             saves that of the last one: it counts only where the shape leaves it open.
+        trained_on: Its base, as it was named (`base_model_name_or_path`).
     """
 
     folder: Path
     changes: Mapping[str, Change]
     keeps_tie: bool = False
     conv1d: bool = False
+    trained_on: str | None = None
 
     @property
     def count(self) -> int:
@@ -180,8 +184,16 @@ def with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
     """Return a model with an adapter on it; the tensors that it changes are float32.
 
     Raises:
-        ModelError: The adapter changes a tensor that the model does not have, or has in another shape.
+        ModelError: The adapter was trained on another architecture, or changes a tensor that the model does
+            not have, or has in another shape.
     """
+    kind = None if adapter.trained_on is None else _architecture(adapter.trained_on)
+    if kind not in (None, model.config.model_type):
+        raise ModelError(
+            f"was trained on {adapter.trained_on}, a {kind} model; {model.name} is a "
+            f"{model.config.model_type} model",
+            file=adapter.folder,
+        )
     known = model.vocabulary_tensors
     changes = dict(adapter.changes)
     origin = {name: name for name in model.tensors}
@@ -226,6 +238,22 @@ def with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
         adapted=frozenset(changes),
         _read=read,
     )
+
+
+def _architecture(model: str) -> str | None:
+    """Return the architecture of a model; None: neither a folder nor the Hub's cache on this machine has it."""
+    try:
+        folder = Path(model)
+        path = folder / "config.json" if folder.is_dir() else _cached(model)
+        found = None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # also what is not a Hub id
+        return None
+    return found.get("model_type") if isinstance(found, dict) else None
+
+
+def _cached(model: str) -> Path | None:
+    found = try_to_load_from_cache(model, "config.json")
+    return Path(found) if isinstance(found, str) else None
 
 
 def _settled(

@@ -72,16 +72,22 @@ def is_head_weight(name: str) -> bool:
 
 
 def is_tied(config: PretrainedConfig) -> bool:
-    """Tell whether the config ties the output head to the embeddings."""
-    return bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
+    """Tell whether the config ties the output head to the embeddings, by transformers' rule: the outermost says."""
+    inner = getattr(config.get_text_config(), "tie_word_embeddings", False)
+    return bool(getattr(config, "tie_word_embeddings", inner))
+
+
+def tied_config(config: PretrainedConfig, tied: bool) -> PretrainedConfig:
+    """Return the configuration of the same model whose output head is, or is not, tied to the embeddings."""
+    changed = copy.deepcopy(config)
+    changed.tie_word_embeddings = tied
+    changed.get_text_config().tie_word_embeddings = tied
+    return changed
 
 
 def untied_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the configuration of the same model with an output head of its own."""
-    changed = copy.deepcopy(config)
-    changed.tie_word_embeddings = False
-    changed.get_text_config().tie_word_embeddings = False
-    return changed
+    return tied_config(config, False)
 
 
 def resized_config(config: PretrainedConfig, rows: int) -> PretrainedConfig:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from os.path import commonprefix
+
+from transformers import PretrainedConfig
 
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import Checkpoint
@@ -22,7 +25,8 @@ class Layout:
     Attributes:
         prefix: What stands before a layer's number, such as `model.layers.`.
         num_layers: Height of the stack.
-        first: Tensors outside the layers that are read before them: the embeddings.
+        first: Tensors outside the layers that are read before them: the embeddings, and of a model that sees
+            or hears besides all that is no part of its language model.
         layers: Per layer the tensors' names without prefix and number, such as `mlp.up_proj.weight`.
         last: The other tensors outside the layers: final norm and lm_head.
     """
@@ -56,15 +60,33 @@ class Layout:
                 f"({found or 'none'})",
                 file=checkpoint.name,
             )
-        prefix = max(fitting, key=lambda p: sum(len(layer) for layer in stacks[p].values()))
+        embedding = checkpoint.vocabulary_tensors.embedding or ""
+
+        def place(stack: str) -> tuple[int, int]:  # a tower may be as high: what reads tokens is wanted
+            tensors = sum(len(layer) for layer in stacks[stack].values())
+            return len(commonprefix([stack, embedding])), tensors
+
+        prefix = max(fitting, key=place)
         outside = [name for name in names if not _inside(name, prefix)]
+        language = _above(prefix) if is_composite(checkpoint.config) else ""
+        heads = checkpoint.vocabulary_tensors.heads
+        first = [
+            name
+            for name in outside
+            if (_reads_first(name) if name.startswith(language) else name not in heads)
+        ]
         return cls(
             prefix=prefix,
             num_layers=count,
-            first=tuple(name for name in outside if _reads_first(name)),
+            first=tuple(first),
             layers=tuple(tuple(stacks[prefix][index]) for index in range(count)),
-            last=tuple(name for name in outside if not _reads_first(name)),
+            last=tuple(name for name in outside if name not in first),
         )
+
+    @property
+    def language(self) -> str:
+        """What the names of its language model begin with, the output head apart, such as `model.`."""
+        return _above(self.prefix)
 
     def layer_of(self, name: str) -> int | None:
         """Return the number of the layer that a tensor belongs to; None outside the layers."""
@@ -76,6 +98,15 @@ class Layout:
     def name(self, layer: int, suffix: str) -> str:
         """Return the full name of a layer's tensor."""
         return f"{self.prefix}{layer}.{suffix}"
+
+
+def is_composite(config: PretrainedConfig) -> bool:
+    """Tell whether a model sees or hears besides: whether its language model is a part of it."""
+    return config.get_text_config() is not config
+
+
+def _above(stack: str) -> str:
+    return stack[: stack.rstrip(".").rfind(".") + 1]
 
 
 def _inside(name: str, prefix: str) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,6 +25,7 @@ from evomerge.merge.gradients import GradientTape, recomputed, recorded
 from evomerge.merge.heads import is_tied, untied_config
 from evomerge.merge.layout import Layout
 from evomerge.merge.models import open_models
+from evomerge.merge.names import auto_class, model_names
 from evomerge.merge.plan import MergePlan, plan_merge
 from evomerge.merge.random_vectors import randomised
 from evomerge.merge.resident import Memory
@@ -87,7 +87,10 @@ class LiveModel:
         if resident_bytes is None:
             resident_bytes = int(free_memory(self.device) * SHARE_OF_MEMORY)
         self._memory = Memory(resident_bytes)
-        self._targets = _targets(self.module)
+        names = model_names(base.config, trust_remote_code=trust_remote_code)
+        own = {} if names is None else {name: names.parameter(name) for name in base.tensors}
+        self._parameters = {name: found for name, found in own.items() if found is not None}
+        self._targets = _targets(self.module, self._parameters)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -112,7 +115,7 @@ class LiveModel:
         """Return another live model over what is resident, with a module of its own."""
         other = copy.copy(self)
         other.module = copy.deepcopy(self.module)
-        other._targets = _targets(other.module)
+        other._targets = _targets(other.module, self._parameters)
         return other
 
     def randomised(self, seed: int) -> LiveModel:
@@ -250,14 +253,17 @@ class LiveModel:
         return all(piece.name in self._targets for piece in plan.tensors)
 
     def _layers(self) -> tuple[torch.nn.Module, ...]:
-        stack = Layout.of(self.models.base).prefix.rstrip(".")
+        layout = Layout.of(self.models.base)
+        stored = layout.name(0, layout.layers[0][0])
+        own = self._parameters.get(stored, stored)
+        stack = own.removesuffix(stored.removeprefix(layout.prefix)).rstrip(".")
         return tuple(self.module.get_submodule(stack).children())
 
     def _write_converted(self, run: MergeRun) -> None:
         """For files whose tensors are not the module's (experts fused at loading): load as a file is."""
-        converted = _targets(self.load(self.module.config, dict(run.tensors())))
+        converted = self.load(self.module.config, dict(run.tensors())).state_dict()
         with torch.no_grad():
-            for name, target in self._targets.items():
+            for name, target in self.module.state_dict().items():
                 target.copy_(converted[name])
 
     def _check_complete(self, names: set[str]) -> None:
@@ -273,7 +279,7 @@ def _load_module(
     """Load the base tensor by tensor to its device: the host never holds a copy of a model for a GPU."""
     try:
         with _without_bars():
-            module: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            module: PreTrainedModel = auto_class(base.config).from_pretrained(
                 base.folder, dtype=dtype, trust_remote_code=trust_remote_code, **_placed(device)
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -308,6 +314,14 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _targets(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Everything that a file may hold, by name; tied tensors appear under each of their names."""
-    return dict(module.state_dict(keep_vars=True))
+def _targets(
+    module: torch.nn.Module, parameters: Mapping[str, str]
+) -> dict[str, torch.Tensor]:
+    """Everything that a file may hold, by name; tied tensors appear under each of their names.
+
+    Args:
+        module: The model.
+        parameters: Name in the files → the module's own, where they differ.
+    """
+    state = dict(module.state_dict(keep_vars=True))
+    return state | {stored: state[own] for stored, own in parameters.items() if own in state}

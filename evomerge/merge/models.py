@@ -14,6 +14,7 @@ from evomerge.merge.family import check_family
 from evomerge.merge.heads import with_heads
 from evomerge.merge.plan import MergePlan
 from evomerge.merge.tokenizer import load_tokenizer
+from evomerge.merge.towers import with_towers
 from evomerge.merge.vocabulary import OutputVocabulary
 
 
@@ -79,7 +80,7 @@ def open_models(
         name: open_checkpoint(name, trust_remote_code=code, allow_pickle=pickle)
         for name in dict.fromkeys(names)
     }
-    checkpoints = with_heads(opened)
+    checkpoints = with_heads(with_towers(opened))
     base, *experts = checkpoints.values()
     check_family(base, experts, matched=vocabulary is not None, trust_remote_code=code)
     built = None

@@ -16,9 +16,10 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, PretrainedConfig
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.models.auto import modeling_auto
 
 # Of any architecture: published before transformers made these buffers the model's own affair.
 BUFFERS = (r"rotary_emb\.inv_freq$", r"(^|\.)(attn|attention)\.(bias|masked_bias)$")
@@ -59,6 +60,12 @@ class ModelNames:
             return head + stored
         return stored.removeprefix(head) if plain == head + loaded else stored
 
+    def parameter(self, stored: str) -> str | None:
+        """Return the parameter that a stored tensor is; None: transformers makes another of it at loading."""
+        loaded, pattern = self._loaded(stored), self._renamed(stored, self.prefix)[1]
+        is_converted = any(pattern in converter.source_patterns for converter in self.converters)
+        return loaded if loaded in self.state and not is_converted else None
+
     def missing(self, stored: Iterable[str]) -> frozenset[str]:
         """Return the parameters that none of the stored tensors gives."""
         return self.needed - {given for name in stored for given in self._given(name)}
@@ -97,8 +104,22 @@ class ModelNames:
         return found
 
 
+def auto_class(config: PretrainedConfig) -> Any:  # noqa: ANN401 - transformers' auto classes have no common type
+    """Return the auto class that builds the model of a configuration.
+
+    That is a causal language model. One that sees or hears besides is built with all of its parts where the
+    configuration says so, or where transformers knows its language part under no name of its own.
+    """
+    kind = config.model_type
+    whole = modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.get(kind)
+    is_alone = kind not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if whole is not None and (is_alone or whole in (config.architectures or ())):
+        return AutoModelForMultimodalLM
+    return AutoModelForCausalLM
+
+
 def model_names(config: PretrainedConfig, *, trust_remote_code: bool) -> ModelNames | None:
-    """Return the names of a configuration's causal language model, built without memory.
+    """Return the names of a configuration's model (`auto_class`), built without memory.
 
     Returns:
         None where transformers has no such model, such as for an encoder: names then stand as stored.
@@ -125,7 +146,7 @@ class _Key:
 def _names(key: _Key) -> ModelNames | None:
     try:
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(
+            model: Any = auto_class(key.config).from_config(
                 copy.deepcopy(key.config), trust_remote_code=key.trust_remote_code
             )
         transforms = get_model_conversion_mapping(model)

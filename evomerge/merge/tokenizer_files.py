@@ -14,6 +14,8 @@ from evomerge.merge.tokenizer import FILES
 
 COPIED = (*FILES, "chat_template.jinja", "chat_template.json")
 GENERATION = "generation_config.json"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""What turns pictures and sounds into what a model reads."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class TokenizerFiles:
         vocabulary, trust_remote_code = models.vocabulary, models.trust_remote_code
         source = models.base.tokenizer_folder if vocabulary is None else vocabulary.folder
         own = None if vocabulary is None else models.checkpoints.get(vocabulary.source)
-        copies: list[tuple[Path, tuple[str, ...]]] = [((own or models.base).folder, (GENERATION,))]
+        copies: list[tuple[Path, tuple[str, ...]]] = [
+            (models.base.folder, PROCESSORS),
+            ((own or models.base).folder, (GENERATION,)),
+        ]
         if source is not None:
             copies.append((source, (*COPIED, *_named(source, "*.tiktoken"))))
         if trust_remote_code:

@@ -25,6 +25,7 @@ from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.location import locate, split_adapter
 from evomerge.merge.tokenizer import load_tokenizer
+from evomerge.merge.towers import with_towers
 from evomerge.merge.vocabulary import OutputVocabulary
 from evomerge.space import Family
 
@@ -103,7 +104,7 @@ def open_family(models: campaign.Models) -> OpenFamily:
             )
     hashes = {name: fingerprint(model) for name, model in names.items()}
     _check_distinct(names, hashes)
-    checkpoints = with_heads(checkpoints)
+    checkpoints = with_heads(with_towers(checkpoints))
     base, *experts = (checkpoints[model] for model in names.values())
     with _at_its_model(names):
         check_family(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,17 @@ __all__ = ["models"]
 
 
 @pytest.fixture
-def mergekit(tmp_path: Path) -> Callable[[Recipe], Tensors]:
-    """Write the recipe to a file and let mergekit merge it to disk, as `mergekit-yaml` does."""
+def mergekit(tmp_path: Path) -> Callable[[Recipe | str], Tensors]:
+    """Let mergekit merge a recipe, or the text of a file, to disk, as `mergekit-yaml` does."""
 
-    def run(recipe: Recipe) -> Tensors:
+    def run(recipe: Recipe | str) -> Tensors:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # mergekit's own
             from mergekit.config import MergeConfiguration
             from mergekit.merge import run_merge
             from mergekit.options import MergeOptions
 
-            text = dumps(recipe)
+            text = recipe if isinstance(recipe, str) else dumps(recipe)
             config = MergeConfiguration.model_validate(yaml.safe_load(text))
             out = tmp_path / "mergekit"
             options = MergeOptions(device="cpu", quiet=True, random_seed=0, write_threads=1)
@@ -144,7 +144,12 @@ def parameters(method: str, rng: random.Random, *, gradient: bool = False) -> di
 
 
 def setting(
-    rng: random.Random, low: float, high: float, *, gradient: bool = False
+    rng: random.Random,
+    low: float,
+    high: float,
+    *,
+    gradient: bool = False,
+    components: Sequence[str | None] = COMPONENTS,
 ) -> tuple[Conditional, ...]:
     """By component, and over the layers."""
     return tuple(
@@ -152,5 +157,5 @@ def setting(
             tuple(rng.uniform(low, high) for _ in range(3)) if gradient else rng.uniform(low, high),
             name,
         )
-        for name in COMPONENTS
+        for name in components
     )

@@ -229,3 +229,19 @@ def test_errors(spoil, message, lora, llama_family):
 def test_an_adapter_alone_is_no_model(lora):
     with pytest.raises(ModelError, match="is a LoRA adapter, not a model; name it as MODEL"):
         open_checkpoint(str(lora))
+
+
+def test_an_adapter_of_another_architecture_is_refused(lora, llama_family, qwen2_family, tmp_path):
+    """Also where all of its tensors would fit: its own base says what it is."""
+    edit(lora, base_model_name_or_path=qwen2_family.base)
+    with pytest.raises(
+        ModelError, match=r"lora: was trained on .*, a qwen2 model; .* is a llama model"
+    ) as caught:
+        open_checkpoint(f"{llama_family.base}+{lora}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("base", ["org/not-here", "/gone", "", None])
+def test_an_adapter_whose_base_is_not_here_is_judged_by_its_tensors(base, lora, llama_family):
+    edit(lora, base_model_name_or_path=base)
+    open_checkpoint(f"{llama_family.base}+{lora}")

@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from evomerge.candidate import Recipe, Source, Vocabulary
+from evomerge.merge.checkpoint import open_checkpoint
 
 WORDS = 40
 
@@ -82,3 +89,24 @@ def arithmetic(known: Mapping[str, str], vocabulary: Vocabulary, **changes: obje
         vocabulary=vocabulary,
     )
     return replace(recipe, **changes)
+
+
+def assert_equal_by_token(ours: Path, theirs: Path) -> None:
+    """Two merged models hold the same tokens, and the same tensors row by row of each token."""
+    mine, other = open_checkpoint(str(ours)), open_checkpoint(str(theirs))
+    numbers = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (ours, theirs)]
+    assert numbers[0].keys() == numbers[1].keys()
+    order, their_order = (torch.tensor([ids[t] for t in sorted(ids)]) for ids in numbers)
+    if mine.tensors.keys() != other.tensors.keys():  # experts that the other has fused
+        one, two = (AutoModelForCausalLM.from_pretrained(f).state_dict() for f in (ours, theirs))
+    else:
+        one, two = ({name: each.tensor(name) for name in each.tensors} for each in (mine, other))
+    assert one.keys() == two.keys()
+    for name, expected in two.items():
+        found = one[name]
+        assert found.shape == expected.shape
+        if name in mine.vocabulary_tensors.names:
+            padding = slice(len(order), None)
+            assert torch.allclose(found[padding], expected[padding], atol=1e-6)
+            found, expected = found[order], expected[their_order]
+        assert torch.allclose(found, expected, rtol=0, atol=1e-6), name

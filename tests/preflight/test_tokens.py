@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import evomerge
-from evomerge import zoo
+from evomerge import run, zoo
 from evomerge.candidate import load
 from evomerge.config import Campaign
 from evomerge.errors import ModelError
@@ -23,6 +23,7 @@ from evomerge.preflight.description import describe
 from evomerge.preflight.family import open_family
 from evomerge.preflight.tokens import token_lines
 from evomerge.single import score_on_campaign
+from evomerge.store import Store
 
 ROOT = Path(__file__).parents[2]
 TEXT = """\
@@ -194,3 +195,16 @@ def test_parents_are_themselves_in_the_vocabulary_of_all(folder, tmp_path):
         open_checkpoint(str(folder / n)).tensor("model.norm.weight") for n in ("tools", "padded")
     ]
     assert torch.allclose(tensor, sum(experts) / 2)
+
+
+def test_a_campaign_of_unlike_tokens_is_resumed(result, folder):
+    with Store.open(result.folder, write=False) as store:
+        before = [trial.params for trial in store.trials()]
+    more = run.resume(result.folder, trials=1)
+    with Store.open(result.folder, write=False) as store:
+        trials = store.trials()
+    assert [trial.params for trial in trials][:2] == before
+    assert len(trials) == 3
+    assert all(trial.outcome is not None and trial.outcome.scores for trial in trials)
+    ids = AutoTokenizer.from_pretrained(more.folder / "best").get_vocab()
+    assert len(ids) == 1027

@@ -1,0 +1,265 @@
+"""Models that see besides: their language part is found by name, and all of their parts are merged."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    Qwen2Config,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    SiglipVisionConfig,
+)
+
+from evomerge.candidate import Conditional, Recipe, Slice, Source
+from evomerge.errors import ModelError
+from evomerge.inference.forward import Forward
+from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.heads import is_tied
+from evomerge.merge.layout import Layout
+from evomerge.merge.live import LiveModel
+from evomerge.merge.saving import save
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TEXT = {
+    "vocab_size": 259,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+SIGHT = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+SIGHT |= {"num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+BLOCKS = {"depth": 2, "hidden_size": 32, "num_heads": 2, "patch_size": 4}
+TOKENS = {"image_token_id": 3, "video_token_id": 4}
+MULTI = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+KINDS = {
+    "llava": (
+        LlavaForConditionalGeneration,
+        LlavaConfig(
+            text_config=LlamaConfig(**TEXT),
+            vision_config=CLIPVisionConfig(**SIGHT),
+            image_token_index=3,
+        ),
+        "vision_tower",
+    ),
+    "gemma3": (
+        Gemma3ForConditionalGeneration,
+        Gemma3Config(
+            text_config=Gemma3TextConfig(**TEXT, head_dim=8),
+            vision_config=SiglipVisionConfig(**SIGHT, vision_use_head=False),
+            mm_tokens_per_image=4,
+            image_token_index=3,
+        ),
+        "vision_tower",
+    ),
+    "qwen2_vl": (
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLConfig(
+            text_config={**TEXT, "rope_parameters": MULTI},
+            vision_config={**BLOCKS, "embed_dim": 16},
+            tie_word_embeddings=True,
+            **TOKENS,
+        ),
+        "visual",
+    ),
+    "qwen3_5": (
+        Qwen3_5ForConditionalGeneration,
+        Qwen3_5Config(
+            text_config={
+                **TEXT,
+                "head_dim": 8,
+                "linear_key_head_dim": 8,
+                "linear_value_head_dim": 8,
+                "linear_num_key_heads": 2,
+                "linear_num_value_heads": 2,
+                "layer_types": ["linear_attention", "full_attention"],
+                "rope_parameters": MULTI | {"partial_rotary_factor": 1.0},
+            },
+            vision_config={
+                **BLOCKS,
+                "hidden_size": 16,
+                "intermediate_size": 24,
+                "out_hidden_size": 32,
+                "num_position_embeddings": 16,
+            },
+            **TOKENS,
+        ),
+        "visual",
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request, build_family, tmp_path_factory):
+    """A family, and a part of the names of what is no part of the language model."""
+    cls, config, tower = KINDS[request.param]
+    family = build_family(tmp_path_factory.mktemp(request.param), cls, config, experts=2)
+    (Path(family.base) / "preprocessor_config.json").write_text('{"size": 8}')
+    return family, tower
+
+
+def apart(family, tower: str, **changes: object) -> Recipe:
+    """Language parts are merged, towers are the base's."""
+    weight = (Conditional(0.0, tower), Conditional(0.0, "projector"), Conditional(0.4))
+    return Recipe(
+        "task_arithmetic",
+        tuple(map(Source, family.experts)),
+        base_model=family.base,
+        parameters={"weight": weight},
+        dtype="float32",
+        **changes,
+    )
+
+
+def loaded(folder: Path | str) -> dict[str, torch.Tensor]:
+    model, report = AutoModelForMultimodalLM.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    return model.state_dict()
+
+
+def test_all_parts_are_merged_and_the_towers_apart_where_filters_say_so(kind, tmp_path):
+    family, tower = kind
+    save(apart(family, tower), tmp_path / "out")
+    base, one, two, merged = map(loaded, (*family.models, tmp_path / "out"))
+    assert merged.keys() == base.keys()
+    for name, tensor in merged.items():
+        if tower in name or "projector" in name:
+            assert torch.equal(tensor, base[name]), name
+        else:
+            expected = base[name] + 0.4 * (one[name] - base[name]) + 0.4 * (two[name] - base[name])
+            assert torch.allclose(tensor, expected, atol=1e-5), name
+    assert json.loads((tmp_path / "out" / "preprocessor_config.json").read_text()) == {"size": 8}
+
+
+def test_the_towers_are_merged_like_all_else_where_nothing_is_said(kind, tmp_path):
+    family, tower = kind
+    merge = Recipe("linear", tuple(map(Source, family.experts)), parameters={"weight": 1.0})
+    save(merge, tmp_path / "out")
+    one, two, merged = map(loaded, (*family.experts, tmp_path / "out"))
+    for name, tensor in merged.items():
+        assert torch.allclose(tensor, (one[name] + two[name]) / 2, atol=1e-6), name
+
+
+def test_the_layers_are_the_language_models_and_a_tower_stands_before_them(kind):
+    family, tower = kind
+    checkpoint = open_checkpoint(family.base)
+    layout = Layout.of(checkpoint)
+    assert tower not in layout.prefix
+    assert layout.num_layers == 2
+    towers = {name for name in checkpoint.tensors if tower in name}
+    assert towers
+    assert towers <= set(layout.first)
+    assert not any("norm" in name and name not in towers for name in layout.first if tower in name)
+    model = AutoModelForMultimodalLM.from_pretrained(family.base)
+    shared = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert is_tied(checkpoint.config) == shared
+
+
+def test_layers_are_stacked(kind, tmp_path):
+    family, _ = kind
+    if "qwen3_5" in family.base:
+        pytest.skip("its two layers are of two kinds")
+    slices = tuple(Slice((Source(model, (0, 2)),)) for model in family.models[:2])
+    save(Recipe("passthrough", slices=slices, dtype="float32"), tmp_path / "out")
+    base, merged = loaded(family.base), loaded(tmp_path / "out")
+    assert {name for name in base if "visual" in name or "vision" in name} <= merged.keys()
+    text = json.loads((tmp_path / "out" / "config.json").read_text())["text_config"]
+    assert text["num_hidden_layers"] == 4
+
+
+def test_a_live_model_is_the_saved_one_and_has_gradients(kind, tmp_path):
+    family, tower = kind
+    live = LiveModel(family.models, dtype="float32")
+    merge = apart(family, tower)
+    live.write(merge)
+    save(merge, tmp_path / "out")
+    for name, tensor in loaded(tmp_path / "out").items():
+        assert torch.equal(live.module.state_dict()[name], tensor), name
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    for recompute in (False, True):
+        with live.gradients(merge, recompute=recompute) as tape:
+            live.module(input_ids=tokens).logits.sum().backward()
+        found = tape.gradients()
+        assert any(any(each.own["weight"]) for each in found.values())
+        assert not any(any(found[name].own["weight"]) for name in found if tower in name)
+
+
+def test_text_is_read_as_the_model_itself_reads_it(kind):
+    module = LiveModel(kind[0].models, dtype="float32").module
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        found = Forward(module)(tokens, torch.tensor([1, 3]))
+        expected = module(input_ids=tokens).logits[0, [1, 3]]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.fixture
+def plain(kind, build_family, tmp_path):
+    """Plain language models of the size of the other's language part; None where transformers has none."""
+    family, _ = kind
+    config = open_checkpoint(family.base).config
+    text = config.get_text_config()
+    if text.model_type == "qwen2_vl_text":
+        text = Qwen2Config(**TEXT, tie_word_embeddings=True)
+    cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
+    text = copy.deepcopy(text)
+    text.tie_word_embeddings = is_tied(config)
+    return build_family(tmp_path / "plain", cls, text, experts=2, seed=5).models
+
+
+def test_plain_language_models_are_merged_into_the_language_part(kind, plain, tmp_path):
+    family, tower = kind
+    models = tuple(Source(model, parameters={"weight": 0.3}) for model in plain)
+    merge = Recipe("task_arithmetic", models, base_model=family.base, dtype="float32")
+    save(merge, tmp_path / "out")
+    base, merged = loaded(family.base), loaded(tmp_path / "out")
+    experts = [AutoModelForCausalLM.from_pretrained(model).state_dict() for model in plain]
+    changed = 0
+    for name, tensor in merged.items():
+        own = [expert.get(name.replace("language_model.", "")) for expert in experts]
+        if tower in name or "projector" in name:
+            assert torch.equal(tensor, base[name]), name
+        else:
+            expected = base[name] + 0.3 * sum(each - base[name] for each in own)
+            assert torch.allclose(tensor, expected, atol=1e-5), name
+            changed += 1
+    assert changed >= len(experts[0]) - 1  # a tied head
+    live = LiveModel([family.base, *plain], dtype="float32")
+    live.write(merge)
+    for name, tensor in live.module.state_dict().items():
+        assert torch.equal(tensor, merged[name]), name
+
+
+def test_a_language_model_of_another_size_does_not_fit(kind, llama_family, tmp_path):
+    family, _ = kind
+    merge = Recipe(
+        "task_arithmetic",
+        (Source(llama_family.base, parameters={"weight": 1.0}),),
+        base_model=family.base,
+    )
+    with pytest.raises(ModelError, match="which the base|the base's") as caught:
+        save(merge, tmp_path / "out")
+    assert "\n" not in str(caught.value)
