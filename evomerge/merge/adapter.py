@@ -241,7 +241,7 @@ def with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
 
 
 def _architecture(model: str) -> str | None:
-    """Return the architecture of a model; None: neither a folder nor the Hub's cache on this machine has it."""
+    """Return the architecture of a model; None: it is neither a folder nor in the Hub's cache here."""
     try:
         folder = Path(model)
         path = folder / "config.json" if folder.is_dir() else _cached(model)

@@ -72,7 +72,7 @@ def is_head_weight(name: str) -> bool:
 
 
 def is_tied(config: PretrainedConfig) -> bool:
-    """Tell whether the config ties the output head to the embeddings, by transformers' rule: the outermost says."""
+    """Tell whether the config, the outermost as in transformers, ties the output head to the embeddings."""
     inner = getattr(config.get_text_config(), "tie_word_embeddings", False)
     return bool(getattr(config, "tie_word_embeddings", inner))
 

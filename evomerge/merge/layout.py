@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from transformers import PretrainedConfig
 
@@ -62,11 +61,11 @@ class Layout:
             )
         embedding = checkpoint.vocabulary_tensors.embedding or ""
 
-        def place(stack: str) -> tuple[int, int]:  # a tower may be as high: what reads tokens is wanted
+        def rank(stack: str) -> tuple[bool, int]:  # a tower may have as many layers
             tensors = sum(len(layer) for layer in stacks[stack].values())
-            return len(commonprefix([stack, embedding])), tensors
+            return embedding.startswith(_above(stack)), tensors
 
-        prefix = max(fitting, key=place)
+        prefix = max(fitting, key=rank)
         outside = [name for name in names if not _inside(name, prefix)]
         language = _above(prefix) if is_composite(checkpoint.config) else ""
         heads = checkpoint.vocabulary_tensors.heads

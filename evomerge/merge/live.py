@@ -314,9 +314,7 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _targets(
-    module: torch.nn.Module, parameters: Mapping[str, str]
-) -> dict[str, torch.Tensor]:
+def _targets(module: torch.nn.Module, parameters: Mapping[str, str]) -> dict[str, torch.Tensor]:
     """Everything that a file may hold, by name; tied tensors appear under each of their names.
 
     Args:

@@ -231,8 +231,8 @@ KEYS: dict[tuple[type[BaseModel], str], tuple[str, Read | Refused]] = {
     (Expert, "source_model"): (mixture(""), Read("experts.0.source_model", "b")),
     (Expert, "positive_prompts"): (mixture(""), Read("experts.0.positive_prompts", ("one",))),
     (Expert, "negative_prompts"): (
-        mixture(", negative_prompts: [no]"),
-        Read("experts.0.negative_prompts", ("no",)),
+        mixture(", negative_prompts: [not]"),
+        Read("experts.0.negative_prompts", ("not",)),
     ),
     (Expert, "noise_scale"): (
         mixture(", noise_scale: 0.1"),

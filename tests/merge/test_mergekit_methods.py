@@ -67,9 +67,7 @@ CASES = {
 }
 
 
-def recipe(
-    family, method, experts, with_base, own, shared, fixed, form, *, components=COMPONENTS
-):
+def recipe(family, method, experts, with_base, own, shared, fixed, form, *, components=COMPONENTS):
     rng = random.Random(7)
     gradient = form == "gradients"
 
