@@ -35,12 +35,15 @@ if TYPE_CHECKING:
     from evomerge.candidate import Recipe
     from evomerge.config import Campaign
     from evomerge.loggers import Callback
+    from evomerge.merge.methods import Parameter
+    from evomerge.merge.methods.declared import method
     from evomerge.result import Result
 
 __version__ = "0.1.0"
 __all__ = [
     "Callback",
     "Campaign",
+    "Parameter",
     "Recipe",
     "Result",
     "adapters",
@@ -50,6 +53,7 @@ __all__ = [
     "explain",
     "load",
     "merge",
+    "method",
     "open",
     "push",
     "remove",
@@ -62,8 +66,10 @@ __all__ = [
 _ELSEWHERE = {
     "Callback": "evomerge.loggers",
     "Campaign": "evomerge.config",
+    "Parameter": "evomerge.merge.methods",
     "Recipe": "evomerge.candidate",
     "Result": "evomerge.result",
+    "method": "evomerge.merge.methods.declared",
 }
 
 # The import system hangs a room on the package once, when it first imports it. These are empty, so that is

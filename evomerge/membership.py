@@ -24,7 +24,7 @@ from evomerge.run import save_winner, setup_of, write_reports
 from evomerge.search.bench import Bench
 from evomerge.search.reselection import Reselection
 from evomerge.space.baselines import BASE, BEST
-from evomerge.store import TASKS, Store, keep_texts
+from evomerge.store import Store, keep_texts
 from evomerge.workers import open_pool
 
 ROSTER = "roster"
@@ -203,7 +203,7 @@ def _changed(
     assert store.winner is not None
     before = store.winner.entry
     campaign = with_workers(roster.campaign(store.campaign), 1)
-    ready = preflight(campaign, answers=store.folder / TASKS)
+    ready = preflight(campaign, results=store.folder)
     facts = facts_of(ready)
     for warning in refuse_changes(store, with_those_that_left(facts, store)):
         display.say(warning)

@@ -38,7 +38,7 @@ from evomerge.search.selection import choose_winner, compared_baselines, pick_fi
 from evomerge.search.study import Study
 from evomerge.search.teachers import teacher_jobs
 from evomerge.space import Baseline
-from evomerge.store import TASKS, Store, keep_texts, refuse_existing
+from evomerge.store import Store, keep_texts, refuse_existing
 from evomerge.workers import Pool, Started, WorkerSetup, open_pool
 from evomerge.workers.imports import import_quickly
 
@@ -91,6 +91,7 @@ def search(
                 directions=Objectives(ready.campaign, better=better).directions,
                 force=force,
                 tasks=answers,
+                methods=None if ready.methods is None else ready.methods.source,
             )
         )
         for split in ready.items.splits:
@@ -128,7 +129,7 @@ def resume(
         if workers is not None:
             settings = campaign.workers.model_copy(update={"count": workers})
             campaign = campaign.model_copy(update={"workers": settings})
-        ready = preflight(campaign, answers=store.folder / TASKS)
+        ready = preflight(campaign, results=store.folder)
         for warning in refuse_changes(store, facts_of(ready)):
             display.say(warning)
         with _workers(ready, address, started) as pool:
@@ -322,6 +323,7 @@ def setup_of(ready: Preflight) -> WorkerSetup:
         backend_arguments=campaign.scorer.args,
         allow_unsafe_code=campaign.scorer.allow_unsafe_code,
         methods=campaign.space.methods,
+        method_file=ready.methods,
         vocabulary=ready.family.family.vocabulary,
         whole_models=ready.space.needs.whole_models,
         feed_forwards=ready.space.needs.feed_forwards,

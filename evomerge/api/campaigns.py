@@ -236,6 +236,7 @@ def merge(
     out: str | Path,
     *,
     trial: int | str | None = None,
+    methods: str | Path | None = None,
     device: str = "cpu",
     dtype: str | None = None,
     trust_remote_code: bool = False,
@@ -248,6 +249,7 @@ def merge(
             `trial`, a results folder.
         out: Folder of the model, which must not exist.
         trial: Of a results folder: the trial's number, or `best`: the winner.
+        methods: A Python file that declares merge methods of yours; a results folder has its own.
         device: Where to compute.
         dtype: Of the file; None: the recipe's.
         trust_remote_code: Let models run code of their own.
@@ -267,6 +269,8 @@ def merge(
         "allow_pickle": allow_pickle,
     }
     if trial is not None:
+        if methods is not None:
+            raise UserError("a results folder has its own file of methods; leave methods out")
         if not isinstance(source, str | Path):
             raise UserError("a trial is one of a results folder; give the folder as source")
         number: int | None = import_quickly("evomerge.result").materialise(
@@ -275,6 +279,10 @@ def merge(
         return number
     from evomerge import candidate as recipes
     from evomerge.errors import RecipeError
+    from evomerge.merge.user_methods import MethodFile, use
+
+    if methods is not None:
+        use(MethodFile.read(methods))
 
     if isinstance(source, recipes.Recipe):
         import_quickly("evomerge.merge.saving").save(source, out, **settings)

@@ -61,6 +61,11 @@ class Candidate(Protocol):
         """What single tensors and rows add to its weights; None: nothing."""
         return None
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The merge methods that it is made by."""
+        return ()
+
     def arrays(self) -> Mapping[str, bytes]:
         """Return the arrays that its text names by their digests: digest → bytes."""
         return {}

@@ -188,6 +188,11 @@ class Ensemble(Candidate):
         names = (name for member in self.members.values() for name in member.model_names())
         return tuple(dict.fromkeys((self.base, *names)))
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The merge methods of its members."""
+        return tuple(name for one in self.members.values() for name in one.methods)
+
     def renamed(self, rename: Callable[[str], str]) -> Ensemble:
         """Return the same ensemble with each model's name replaced."""
         members = {name: member.renamed(rename) for name, member in self.members.items()}

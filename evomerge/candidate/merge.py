@@ -92,6 +92,11 @@ class Merge(Candidate):
         digest = None if self.coefficients is None else self.coefficients.digest
         return json.dumps({"kind": self.kind, **vars(self), "coefficients": digest}, default=vars)
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Its method."""
+        return (self.method,)
+
     def arrays(self) -> Mapping[str, bytes]:
         """Return the bytes of `coefficients` by their digest."""
         found = self.coefficients

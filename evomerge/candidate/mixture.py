@@ -48,6 +48,11 @@ class Mixture(Candidate):
         names = dict.fromkeys(name for one in parts for name in one.model_names())
         return tuple(sorted(names, key=lambda name: name != self.base))
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The merge methods of its parts."""
+        return tuple(name for one in (self.shared, *self.experts.values()) for name in one.methods)
+
     def renamed(self, rename: Callable[[str], str]) -> Mixture:
         """Return the same mixture with each model's name replaced."""
         return replace(

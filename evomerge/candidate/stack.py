@@ -78,6 +78,11 @@ class Stack(Candidate):
         names = (name for member in self.members.values() for name in member.model_names())
         return tuple(dict.fromkeys((self.base, *names)))
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The merge methods of its members."""
+        return tuple(name for one in self.members.values() for name in one.methods)
+
     def renamed(self, rename: Callable[[str], str]) -> Stack:
         """Return the same stack with each model's name replaced."""
         members = {name: member.renamed(rename) for name, member in self.members.items()}

@@ -23,6 +23,10 @@ def merge(
         str | None,
         typer.Option(metavar="N", help="Of a results folder: which trial, or best: the winner."),
     ] = None,
+    methods: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.py", help="Declares merge methods of yours; it is run."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to compute.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="Of the file, such as bfloat16.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Let models run their code.")] = False,
@@ -37,6 +41,7 @@ def merge(
         source,
         out,
         trial=trial,
+        methods=methods,
         device=device,
         dtype=dtype,
         trust_remote_code=trust_remote_code,

@@ -35,6 +35,7 @@ from evomerge.merge.location import locate, split_adapter
 from evomerge.merge.models import open_models
 from evomerge.merge.saving import finished_folder, refuse_taken, save
 from evomerge.merge.tokenizer_files import TokenizerFiles
+from evomerge.merge.user_methods import copy_beside
 
 MEMBERS = "members"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -106,6 +107,7 @@ def save_ensemble(
         for code in (modeling_ensemble, ensemble_folder, ensemble_states):
             shutil.copyfile(str(code.__file__), aside / Path(str(code.__file__)).name)
         (aside / "recipe.yaml").write_text(candidate.file(), encoding="utf-8")
+        copy_beside(candidate.methods, aside)
         text = f"# {out.name}\n" if card is None else card
         (aside / "README.md").write_text(text + how_to_serve(combiner), encoding="utf-8")
 

@@ -34,6 +34,7 @@ from evomerge.merge.saving import (
     write_tensors,
 )
 from evomerge.merge.tokenizer_files import TokenizerFiles
+from evomerge.merge.user_methods import copy_beside
 
 
 class ResidentMixtures:
@@ -192,6 +193,7 @@ def save_mixture(
         tokenizer.write(folder)
         written = dataclasses.replace(recipe, gates=gates)
         save_recipe(written, folder / "recipe.yaml", merges)
+        copy_beside((one.method for one in merges.values()), folder)
         text = default_card(written, out.name, merges) if card is None else card
         (folder / "README.md").write_text(text, encoding="utf-8")
 

@@ -66,6 +66,8 @@ class Campaign(Settings):
     """Constraints that the winner must meet: on tasks, and on what it takes."""
     costs: tuple[CostSettings, ...] = ()
     """What a model takes, as objectives."""
+    methods: LocalPath | None = None
+    """A Python file that declares merge methods of your own, which `space.method` may then name."""
     tasks_path: LocalPath | None = None
     """A folder of lm-eval task files beside lm-eval's own."""
     items: ItemCounts = ItemCounts()

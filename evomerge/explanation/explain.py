@@ -23,7 +23,7 @@ from evomerge.preflight.facts import facts_of, refuse_changes
 from evomerge.progress import Display, NoDisplay
 from evomerge.report.leaderboard import leaderboard
 from evomerge.report.scores import Value, mean, task_value
-from evomerge.store import TASKS, Store, read_texts
+from evomerge.store import Store, read_texts
 
 JSON, MARKDOWN = "explanation.json", "explanation.md"
 """Files of the results folder."""
@@ -56,7 +56,7 @@ def explain(
         campaign = Roster.of(store).campaign(store.campaign)
         if workers is not None:
             campaign = with_workers(campaign, workers)
-        ready = preflight(campaign, answers=store.folder / TASKS)
+        ready = preflight(campaign, results=store.folder)
         facts = facts_of(ready)
         for warning in refuse_changes(store, with_those_that_left(facts, store)):
             display.say(warning)

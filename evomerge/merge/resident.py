@@ -111,7 +111,8 @@ class ResidentInputs:
         merge: Hashable = None,
     ) -> None:
         self.name = name
-        self.numel = sources[0][0].tensors[sources[0][1]].numel
+        header = sources[0][0].tensors[sources[0][1]]
+        self.shape, self.numel = header.shape, header.numel
         self.models = tuple(checkpoint.name for checkpoint, _, _ in sources)
         self.base = base
         self.others = tuple(index for index in range(len(sources)) if index != base)

@@ -28,6 +28,7 @@ from evomerge.merge.members import common_vocabulary, merge_runs, merged_checkpo
 from evomerge.merge.models import OpenModels, open_models
 from evomerge.merge.plan import MergePlan, plan_merge
 from evomerge.merge.tokenizer_files import TokenizerFiles
+from evomerge.merge.user_methods import copy_beside
 from evomerge.merge.validation import check_recipe
 
 SHARD_BYTES = 5 * 10**9
@@ -100,6 +101,7 @@ def save(
         plan.config.save_pretrained(aside)
         tokenizer.write(aside)
         save_recipe(recipe, aside / "recipe.yaml", merges)
+        copy_beside((one.method for one in (recipe, *merges.values())), aside)
         text = default_card(recipe, out.name, merges) if card is None else card
         (aside / "README.md").write_text(text, encoding="utf-8")
 

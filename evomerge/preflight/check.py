@@ -10,6 +10,7 @@ from evomerge.config import Campaign
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError, TaskError
 from evomerge.kinds import SearchSpace, check_base, space_of
+from evomerge.merge.user_methods import MethodFile
 from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
 from evomerge.preflight.teachers import asked, check_teachers, folder_of, requests_of
@@ -17,6 +18,7 @@ from evomerge.preflight.typos import check_names
 from evomerge.scoring import open_backend
 from evomerge.search.samplers import sampler_class
 from evomerge.space import Needs
+from evomerge.store import TASKS
 from evomerge.tasks import Items, Prompts, PromptStyle, SplitPlan, TaskRequest, load_items
 from evomerge.tasks.metrics import TEACHER_DIVERGENCE
 
@@ -37,6 +39,7 @@ class Preflight:
         prompt: Prompt style, for the workers.
         items: The items of every split.
         prompts: What stands in the files of prompts, of the objectives that have one.
+        methods: The user's merge methods; None: the campaign names no file of such.
     """
 
     campaign: Campaign
@@ -47,24 +50,25 @@ class Preflight:
     prompt: PromptStyle
     items: Items
     prompts: tuple[Prompts, ...] = ()
+    methods: MethodFile | None = None
 
 
 def preflight(
-    campaign: Campaign, file: Path | None = None, answers: Path | None = None
+    campaign: Campaign, file: Path | None = None, results: Path | None = None
 ) -> Preflight:
     """Check a campaign against its models and tasks.
 
     Args:
         campaign: The settings.
         file: Where they were read from; errors then name this file and the line of the field.
-        answers: The folder where teachers answered the campaign's prompts; None: they did not yet, and
-            items have stand-ins for answers.
+        results: The results folder of a campaign that began: it has the answers of teachers to the
+            campaign's prompts, and the merge methods of its file; None: items have stand-ins for answers.
 
     Raises:
         UserError: Naming the field, what was found and what was expected.
     """
     with located(file):
-        return _preflight(campaign, answers)
+        return _preflight(campaign, results)
 
 
 def with_answers(ready: Preflight, answers: Path, file: Path | None = None) -> Preflight:
@@ -82,8 +86,8 @@ def with_answers(ready: Preflight, answers: Path, file: Path | None = None) -> P
     return replace(ready, requests=requests, items=items)
 
 
-def _preflight(campaign: Campaign, answers: Path | None) -> Preflight:
-    check_names(campaign)
+def _preflight(campaign: Campaign, results: Path | None) -> Preflight:
+    check_names(campaign, results=results)
     check_sampler(campaign)
     check_costs(campaign)
     check_budget(campaign)
@@ -99,7 +103,7 @@ def _preflight(campaign: Campaign, answers: Path | None) -> Preflight:
     plan = split_plan(campaign)
     prompt = PromptStyle(**campaign.prompt.model_dump())
     prompts = asked(campaign, family)
-    with folder_of(prompts, answers) as folder:
+    with folder_of(prompts, None if results is None else results / TASKS) as folder:
         requests = requests_of(campaign, folder)
         items = _load_items(campaign, family, requests, plan, prompt)
     check_teachers(campaign, family, items)
@@ -107,7 +111,8 @@ def _preflight(campaign: Campaign, answers: Path | None) -> Preflight:
     campaign = with_sampler(campaign, space, items)
     check_race(campaign, items)
     check_weights(family)  # reads all of it, so after all that is told by less
-    return Preflight(campaign, family, space, requests, plan, prompt, items, prompts)
+    methods = MethodFile.of(campaign, results)
+    return Preflight(campaign, family, space, requests, plan, prompt, items, prompts, methods)
 
 
 def split_plan(campaign: Campaign) -> SplitPlan:

@@ -25,6 +25,7 @@ LIBRARIES = ("evomerge", "torch", "transformers", "tokenizers", "datasets", "lm_
 
 _CHANGED = {
     "models": "is not what it was",
+    "methods": "declares other merge methods, or computes them otherwise",
     "items": (
         "is drawn from other documents than it was (its data changed, or an earlier version drew it "
         "apart from a task that has the same documents)"
@@ -50,6 +51,7 @@ def facts_of(ready: Preflight, first: Sequence[Mapping[str, float]] = ()) -> dic
         "revisions": {_key(name): commit for name, commit in ready.family.revisions.items()},
         "prompts": dict(items.digests),
         "prompt files": {each.task: each.digest for each in ready.prompts},
+        "methods": {} if ready.methods is None else {ready.methods.name: ready.methods.digest},
         "answers": {
             each.task: answers_digest(Path(each.answers), each.task)
             for each in ready.requests
@@ -86,7 +88,7 @@ def refuse_changes(store: Store, now: Mapping[str, Any]) -> list[str]:
     """
     before = store.facts
     # other prompts of a file are other items, and those are other prompts, too
-    for what in ("models", "prompt files", "items", "prompts", "answers"):
+    for what in ("models", "methods", "prompt files", "items", "prompts", "answers"):
         for key, value in before.get(what, {}).items():
             if now[what].get(key) == value:
                 continue

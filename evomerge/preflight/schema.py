@@ -10,6 +10,7 @@ from evomerge.merge.methods import METHODS, Parameter
 from evomerge.search.samplers import SAMPLERS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+NUMBERS = {"anyOf": [{"type": "number"}, {"$ref": "#/$defs/Range"}]}
 
 
 def json_schema() -> dict[str, Any]:
@@ -20,17 +21,32 @@ def json_schema() -> dict[str, Any]:
     """
     schema = Campaign.model_json_schema(by_alias=True, mode="validation")
     space = schema["$defs"][SpaceSettings.__name__]["properties"]
-    for form in space["method"]["anyOf"]:
-        form.get("items", form)["enum"] = list(METHODS)
     search = schema["$defs"][Search.__name__]["properties"]
     search["sampler"]["enum"] = ["auto", *SAMPLERS]
+    specs = {name: _parameter(specs) for name, specs in _parameters().items()}
     space["parameters"] = {
         "type": "object",
         "description": space["parameters"]["description"],
-        "properties": {name: _parameter(specs) for name, specs in _parameters().items()},
-        "additionalProperties": False,
+        "properties": specs,
+        "additionalProperties": {"anyOf": [{"type": "boolean"}, *NUMBERS["anyOf"]]},
     }
-    return {"$schema": DIALECT, **schema}
+    return {"$schema": DIALECT, **schema, **_without_own_methods(list(specs))}
+
+
+def _without_own_methods(parameters: list[str]) -> dict[str, Any]:
+    """Return what holds besides where the campaign names no file of merge methods."""
+    name = {"enum": list(METHODS)}
+    known = {
+        "properties": {
+            "method": {"anyOf": [name, {"type": "array", "items": name}]},
+            "parameters": {"propertyNames": {"enum": parameters}},
+        }
+    }
+    spaces = {"if": {"type": "array"}, "then": {"items": known}, "else": known}
+    return {
+        "if": {"properties": {"methods": {"type": "null"}}},
+        "then": {"properties": {"space": spaces}},
+    }
 
 
 def _parameters() -> dict[str, list[Parameter]]:

@@ -13,6 +13,7 @@ from evomerge.config import Campaign
 from evomerge.config.faults import at_field, located
 from evomerge.config.model_names import parts
 from evomerge.errors import (
+    CampaignError,
     ModelError,
     ResultsError,
     TaskError,
@@ -20,6 +21,7 @@ from evomerge.errors import (
 )
 from evomerge.kinds import check_space
 from evomerge.loggers import LOGGERS, check_logger
+from evomerge.merge.user_methods import MethodFile, use
 from evomerge.zoo import registry
 
 SECONDS_TO_ANSWER = 3.0
@@ -28,7 +30,9 @@ SECONDS_TO_ANSWER = 3.0
 _NAMES = re.compile(rb"^\s*[\"']?(?:task|group|tag)[\"']?\s*:\s*[\"']?([\w.:+-]+)", re.MULTILINE)
 
 
-def check_names(campaign: Campaign, file: Path | None = None) -> None:
+def check_names(
+    campaign: Campaign, file: Path | None = None, results: Path | None = None
+) -> None:
     """Check names of methods, parameters, models, loggers, folders and tasks; no heavy library is needed.
 
     What is not sure to be wrong, such as an id where the Hub is out of reach, is left to the preflight.
@@ -36,11 +40,15 @@ def check_names(campaign: Campaign, file: Path | None = None) -> None:
     Args:
         campaign: The settings.
         file: Where they were read from; errors then name this file and the line.
+        results: The results folder of a campaign that began, which has what it names.
 
     Raises:
         UserError: A name is unknown, or a folder is missing.
     """
     with located(file):
+        methods = MethodFile.of(campaign, results)
+        with at_field("methods", CampaignError):
+            use(methods)
         check_space(campaign.space)
         if campaign.search.sampler != "auto":
             from evomerge.search.samplers import sampler_class

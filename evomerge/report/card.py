@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evomerge.candidate import NEEDS_COEFFICIENTS
+from evomerge.candidate import NEEDS_COEFFICIENTS, Candidate
 from evomerge.candidate.trial import SPLITS
 from evomerge.errors import ResultsError
 from evomerge.kinds import kind_of
+from evomerge.merge.user_methods import remark
 from evomerge.report.formats.markdown import cell, fenced, table
 from evomerge.report.grid import plain
 from evomerge.report.layout import leaderboard_report
@@ -63,10 +64,16 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
         leaderboard="\n".join(map(table, shown.grids if row.kind == "winner" else shown.grids[:1])),
         own_form=kind_of(row.recipe).own_form,
         split=split,
-        needed=NEEDS_COEFFICIENTS if row.recipe.coefficients is not None else row.recipe.remark(),
+        needed=_needed(row.recipe),
         recipe=fenced(row.recipe.file(), "yaml"),
         versions=campaign.versions,
     )
+
+
+def _needed(candidate: Candidate) -> str:
+    """Return what building the model again needs beside the recipe."""
+    rows = "" if candidate.coefficients is None else NEEDS_COEFFICIENTS
+    return "\n\n".join(filter(None, (rows, remark(candidate.methods), candidate.remark())))
 
 
 def shown_model(model: str) -> str:

@@ -119,8 +119,8 @@ class Space:
         self, settings: campaign.Campaign, params: Mapping[str, float]
     ) -> dict[str, float] | None:
         """Return the point most like one of an earlier campaign, by `transfer`; None: there is none."""
-        if settings.space.kind != "merge":
-            return None
+        if settings.space.kind != "merge" or not METHODS.keys() >= set(settings.space.method):
+            return None  # a method of a user's file, perhaps
         return transfer(Space.of(settings, self.family.num_layers, METHODS), self, params)
 
     def method(self, params: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from evomerge.config.destination import refuse_unwritable
 from evomerge.errors import EvomergeError, ResultsError
+from evomerge.merge.user_methods import FILE as METHODS_FILE
 
 DATABASE = "study.db"
 CAMPAIGN = "campaign.yaml"
@@ -40,7 +41,7 @@ LOGGERS = "loggers"
 _OURS = (
     *(BACKUP, UNFINISHED_BACKUP, f"{UNFINISHED_BACKUP}-journal"),
     *(f"{name}{suffix}" for name in (DATABASE, UNFINISHED) for suffix in _SUFFIXES),
-    *(name for file in (CAMPAIGN, *_REPORTS) for name in (file, f".{file}.new")),
+    *(name for file in (CAMPAIGN, METHODS_FILE, *_REPORTS) for name in (file, f".{file}.new")),
     *(_MODEL, LOGGERS),
 )
 _LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, f"{OWNER}.new", CAMPAIGN, f".{CAMPAIGN}.new"} | {
@@ -65,7 +66,8 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
     if not folder.is_dir():
         raise ResultsError("is a file; expected the path of a new folder", file=folder)
     found = list(folder.iterdir())
-    if {path.name for path in found if not _holds_answers(path)} <= _LEFT_BY_A_KILLED_CREATE:
+    names = {path.name for path in found if not _holds_answers(path)}
+    if names - ({METHODS_FILE} if LOCK in names else set()) <= _LEFT_BY_A_KILLED_CREATE:
         return
     if is_campaign(folder):
         what = f"the results folder exists; go on with `evomerge resume {folder}`, "

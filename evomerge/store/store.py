@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from evomerge.candidate.trial import Entry, Gradients, Job, Outcome, Split
 from evomerge.config import Campaign
 from evomerge.errors import ResultsError
+from evomerge.merge.user_methods import FILE as METHODS_FILE
 from evomerge.store import folder as folders
 from evomerge.store import records
 from evomerge.store.campaign_file import as_run, with_facts, with_trials
@@ -80,6 +81,7 @@ class Store:
         directions: Sequence[str],
         force: bool = False,
         tasks: Path | None = None,
+        methods: str | None = None,
     ) -> Store:
         """Begin a campaign in a new folder, locked for this process.
 
@@ -90,6 +92,7 @@ class Store:
             directions: `maximize` or `minimize`, one an objective value that `told` will get.
             force: Replace the campaign that is there; files that evomerge did not write stay.
             tasks: A folder of tasks that were made of prompts, to be kept with the campaign.
+            methods: Text of the file that declares its merge methods, to be kept, too.
 
         Raises:
             ResultsError: The folder exists and may not be used, or another process writes to it.
@@ -105,6 +108,8 @@ class Store:
             undo.callback(lock.release)
             folders.clear(folder)
             folders.keep_tasks(tasks, folder)
+            if methods is not None:
+                folders.write_whole(folder / METHODS_FILE, methods)
             folders.write_whole(folder / folders.CAMPAIGN, with_facts(campaign, facts))
             create_database(folder, campaign, facts, directions)
             store = cls(folder, lock)

@@ -25,7 +25,8 @@ class PlainInputs:
 
     Attributes:
         keeps: Whether there is room for what merge and gradients share.
-        dtype: Of the maths; None: the tensors' own.
+        shape: Of the tensors.
+        dtype: Of the maths; at first the tensors' own.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class PlainInputs:
         by_row: bool = False,
     ) -> None:
         self.name, self.numel = "w", tensors[0].numel()
+        self.shape, self.dtype = tuple(tensors[0].shape), tensors[0].dtype
         self.models = tuple(f"m{index}" for index in range(len(tensors)))
         self.base = base
         self.others = tuple(index for index in range(len(tensors)) if index != base)
@@ -47,13 +49,11 @@ class PlainInputs:
         self.by_row = by_row
         self._tensors, self._seed, self._added = tensors, seed, added or {}
         self.keeps = False
-        self.dtype: torch.dtype | None = None
         self._kept: tuple[torch.Tensor, ...] = ()
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input."""
-        tensor = self._tensors[index]
-        return tensor if self.dtype is None else tensor.to(self.dtype)
+        return self._tensors[index].to(self.dtype)
 
     def weight(self, index: int) -> float | torch.Tensor:
         """Return the weight of an input, by row where something is added to it."""
@@ -63,8 +63,7 @@ class PlainInputs:
     def delta(self, index: int) -> torch.Tensor:
         """Return an input minus the base."""
         assert self.base is not None
-        own, base = self._tensors[index], self._tensors[self.base]
-        return difference(own, base, self.dtype or own.dtype)
+        return difference(self._tensors[index], self._tensors[self.base], self.dtype)
 
     def norm(self, index: int) -> torch.Tensor:
         """Return the L1 norm of a task vector."""

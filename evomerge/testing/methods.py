@@ -10,7 +10,7 @@ import torch
 
 from evomerge.candidate import Recipe, Source
 from evomerge.merge import masks
-from evomerge.merge.methods import task_vectors, tensors
+from evomerge.merge.methods import METHODS, task_vectors, tensors
 from evomerge.merge.methods.method import Method, Value, Values
 from evomerge.merge.validation import check_recipe
 from evomerge.testing.inputs import PlainInputs, plain_inputs
@@ -61,9 +61,19 @@ class MethodSuite:
                 assert spec.high is None or spec.default <= spec.high
 
     def test_a_recipe_with_its_required_parameters_is_taken(
-        self, method: Method, count: int, shared: dict[str, Value], own: list[dict[str, Value]]
+        self,
+        method: Method,
+        count: int,
+        shared: dict[str, Value],
+        own: list[dict[str, Value]],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The declaration and `METHODS` agree on the method's name and parameters."""
+        """The declaration and `METHODS` agree on the method's name and parameters.
+
+        A method that a campaign's file declares is put there as by that campaign.
+        """
+        if method.name not in METHODS:
+            monkeypatch.setitem(METHODS, method.name, method)
         models = [Source(f"m{index}", parameters=dict(own[index])) for index in range(count)]
         base = "m0" if method.uses_base else None
         check_recipe(Recipe(method.name, tuple(models), base_model=base, parameters=dict(shared)))

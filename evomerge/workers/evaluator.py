@@ -37,6 +37,7 @@ from evomerge.inference import NotFinite
 from evomerge.inference.states import distances, mean_states
 from evomerge.kinds import Assignment, Builder, kind_of
 from evomerge.merge.live import LiveModel
+from evomerge.merge.user_methods import use
 from evomerge.racing import blocks, give_up
 from evomerge.scoring import MemberPart, Scored, Scorer, backend_type, open_backend
 from evomerge.workers.clock import Clock
@@ -72,6 +73,7 @@ class Evaluator:
     def __init__(self, setup: WorkerSetup) -> None:
         if setup.threads is not None:
             torch.set_num_threads(setup.threads)
+        use(setup.method_file)
         takes = backend_type(setup.backend or RESIDENT).takes
         self._scoring: _Resident | FolderScoring = (
             _Resident(setup) if takes == "module" else FolderScoring(setup)

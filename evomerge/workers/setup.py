@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.candidate import Vocabulary
+from evomerge.merge.user_methods import MethodFile
 from evomerge.workers.placement import Sharing
 
 if TYPE_CHECKING:  # Ray and a test's worker start without lm-eval
@@ -34,6 +35,7 @@ class WorkerSetup:
         backend_arguments: Of that type.
         allow_unsafe_code: Let tasks run code that a model writes.
         methods: Merge methods of the candidates.
+        method_file: What declares those of the user.
         sharing: Workers that share a node's memory and a GPU's, this one included.
         vocabulary: Whose tokens the candidates have; None: the models all have the same.
         whole_models: How many models of the base's size a candidate holds at once.
@@ -55,6 +57,7 @@ class WorkerSetup:
     backend_arguments: Mapping[str, Any] = field(default_factory=dict)
     allow_unsafe_code: bool = False
     methods: tuple[str, ...] = ()
+    method_file: MethodFile | None = None
     sharing: Sharing = field(default_factory=Sharing)
     vocabulary: Vocabulary | None = None
     whole_models: int = 1

@@ -33,7 +33,6 @@ def test_the_examples_pass_their_suites(module: Path) -> None:
 
 def test_what_is_registered_is_known_by_name(module: Path) -> None:
     tables = {
-        "signs": "evomerge.merge.methods.METHODS",
         "climber": "evomerge.search.samplers.SAMPLERS",
         "titles": "evomerge.report.formats.FORMATS",
         "shortest": "evomerge.scoring.BACKENDS",
@@ -41,6 +40,17 @@ def test_what_is_registered_is_known_by_name(module: Path) -> None:
     }
     known = "import pkgutil, test_page\n" + "\n".join(
         f"assert {name!r} in pkgutil.resolve_name({table!r})" for name, table in tables.items()
+    )
+    done = subprocess.run([sys.executable, "-c", known], cwd=module.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_campaign_may_name_the_page_as_its_file_of_methods(module: Path) -> None:
+    known = (
+        "from evomerge.merge.methods import METHODS, method\n"
+        "from evomerge.merge.user_methods import MethodFile, use\n"
+        f"use(MethodFile.read({str(module)!r}))\n"
+        "assert method('signs').parameters['weight'].required"
     )
     done = subprocess.run([sys.executable, "-c", known], cwd=module.parent, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

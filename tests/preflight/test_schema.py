@@ -142,3 +142,15 @@ def test_what_the_program_refuses_does_not_validate(faults, path, value):
 )
 def test_methods_and_their_parameters_are_known_to_the_schema(faults, path, value):
     assert faults(changed(SHORT, path, value)) != []
+
+
+def test_methods_of_a_users_file_and_their_parameters_are_his_own(faults):
+    own = {"method": "mine", "parameters": {"strength": {"low": 0, "high": 1}, "flag": True}}
+    data = {**SHORT, "space": own}
+    assert faults(data) != []
+    assert faults({**data, "methods": None}) != []
+    assert faults({**data, "methods": "mine.py"}) == []
+    assert faults({**data, "space": [own, SHORT["space"]], "methods": "mine.py"}) == []
+    assert faults({**data, "space": [own, SHORT["space"]]}) != []
+    own["parameters"]["flag"] = "yes"
+    assert faults({**data, "methods": "mine.py"}) != []

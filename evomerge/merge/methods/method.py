@@ -53,6 +53,8 @@ class Inputs(Protocol):
 
     Attributes:
         name: Of the output tensor, for messages.
+        shape: Of the output tensor and of every input.
+        dtype: Of the maths, and of what a method returns.
         numel: How many numbers the tensor has.
         models: Names of the inputs.
         base: Which input is the base; None where the method does not tell it apart.
@@ -70,6 +72,12 @@ class Inputs(Protocol):
     shared: Values
     own: tuple[Values, ...]
     by_row: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input."""
