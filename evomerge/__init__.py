@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         resume,
         score,
         search,
+        statistics,
     )
     from evomerge.candidate import Recipe
     from evomerge.config import Campaign
@@ -61,6 +62,7 @@ __all__ = [
     "resume",
     "score",
     "search",
+    "statistics",
 ]
 
 _ELSEWHERE = {

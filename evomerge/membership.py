@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evomerge.candidate.recipe import STATISTICS
 from evomerge.candidate.trial import Entry, Split, row_key
 from evomerge.config import Campaign, Objective
 from evomerge.config.model_names import anchored, short_name
@@ -201,6 +202,9 @@ def _changed(
 ) -> MembershipChange:
     """Score what is not known yet, choose, save."""
     assert store.winner is not None
+    if (store.folder / STATISTICS).is_file():
+        message = "the campaign's merges read statistics of the experts that it began with; start a new one"
+        raise UserError(message, file=store.folder)
     before = store.winner.entry
     campaign = with_workers(roster.campaign(store.campaign), 1)
     ready = preflight(campaign, results=store.folder)

@@ -8,6 +8,7 @@ from typing import Any
 
 from evomerge.candidate.trial import Entry
 from evomerge.errors import ResultsError
+from evomerge.merge.statistics import look_in
 from evomerge.merge.user_methods import MethodFile, use
 from evomerge.report.card import model_card
 from evomerge.report.formats import render
@@ -167,6 +168,7 @@ def materialise(
     with Store.open(results, write=False) as store:
         chosen = _chosen(store, trial)
         use(MethodFile.of(store.campaign, store.folder))
+        look_in(store.folder)
         board = leaderboard(store, chosen.number)
         card = model_card(store, board, board.row(chosen.entry.key))
         models = store.campaign.models

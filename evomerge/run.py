@@ -28,6 +28,7 @@ from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.report.notes import zero_notes
 from evomerge.result import Result
 from evomerge.scoring import gold_count
+from evomerge.search.activations import take_statistics
 from evomerge.search.bench import Bench
 from evomerge.search.callbacks import told
 from evomerge.search.history import Known
@@ -184,6 +185,8 @@ def _result(
     pool.wait_ready()
     bench = Bench(store, ready.campaign, ready.items, pool, display, callback)
     baselines = ready.space.baselines()
+    experts = [row.entry for row in baselines if row.role == "expert"]
+    take_statistics(bench, experts, ready.space.needs.statistics)
     if bench.score("parents and baselines", _candidates(baselines), "search"):
         board = leaderboard(store)
         for note in zero_notes(board.rows, board.campaign.goals, "search"):
@@ -324,6 +327,7 @@ def setup_of(ready: Preflight) -> WorkerSetup:
         allow_unsafe_code=campaign.scorer.allow_unsafe_code,
         methods=campaign.space.methods,
         method_file=ready.methods,
+        results=str(ready.results.absolute()),
         vocabulary=ready.family.family.vocabulary,
         whole_models=ready.space.needs.whole_models,
         feed_forwards=ready.space.needs.feed_forwards,

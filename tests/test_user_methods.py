@@ -1,4 +1,4 @@
-"""A campaign whose merge method is a user's: in its results folder it goes on, explains and builds without the file."""
+"""A campaign whose merge method is a user's goes on, explains and builds by the copy of its file."""
 
 import json
 import shutil
@@ -92,7 +92,7 @@ def test_resume_goes_on_by_the_copy_and_refuses_a_changed_one(result, folder, tm
     assert values(again)[:-1] == before
     assert len(values(again)) == len(before) + 1
     (again / FILE).write_text(SOURCE.replace("+=", "-="))
-    with pytest.raises(ResultsError, match='methods changed since the campaign began: "mine.py"'):
+    with pytest.raises(ResultsError, match=r'methods changed since the campaign began: "mine\.py"'):
         evomerge.resume(again, trials=1)
     (again / FILE).unlink()
     with pytest.raises(CampaignError, match=rf"methods: .*{FILE}: no such file"):
@@ -116,7 +116,9 @@ def test_it_searches_what_task_arithmetic_does_also_on_two_workers(result, folde
 def test_a_method_that_fails_is_a_trial_that_failed(folder, tmp_path):
     (tmp_path / "mine.py").write_text(SOURCE.replace("return merged", "return merged[:1]"))
     (tmp_path / "c.yaml").write_text(CAMPAIGN)
-    with pytest.raises(CampaignStopped, match=r'failed 2 times.*method "shares" returned') as caught:
+    with pytest.raises(
+        CampaignStopped, match=r'failed 2 times.*method "shares" returned'
+    ) as caught:
         evomerge.search(tmp_path / "c.yaml")
     assert "\n" not in str(caught.value)
     with Store.open(tmp_path / "out", write=False) as store:
@@ -143,7 +145,9 @@ def test_check_answers_a_file_that_cannot_be_used_with_one_line(tmp_path, source
         evomerge.check(tmp_path / "c.yaml")
     field = "space.method" if "unknown" in expected else "methods"
     lines = CAMPAIGN.splitlines()
-    line = next(n for n, text in enumerate(lines, 1) if text.strip().startswith(field.split(".")[-1]))
+    line = next(
+        n for n, text in enumerate(lines, 1) if text.strip().startswith(field.split(".")[-1])
+    )
     assert f"c.yaml:{line}: {field}: " in str(caught.value)
     assert "\n" not in str(caught.value)
 

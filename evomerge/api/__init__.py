@@ -4,6 +4,7 @@ from evomerge.api.campaigns import check, compare, merge, open, report, resume, 
 from evomerge.api.ensembles import adapters, add, load, remove
 from evomerge.api.explanations import explain
 from evomerge.api.hub import push
+from evomerge.api.statistics import statistics
 
 __all__ = [
     "adapters",
@@ -20,4 +21,5 @@ __all__ = [
     "resume",
     "score",
     "search",
+    "statistics",
 ]

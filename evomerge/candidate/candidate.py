@@ -62,6 +62,11 @@ class Candidate(Protocol):
         return None
 
     @property
+    def statistics(self) -> str | None:
+        """The file of statistics that its method reads; None: it reads none."""
+        return None
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """The merge methods that it is made by."""
         return ()

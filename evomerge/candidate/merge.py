@@ -49,6 +49,7 @@ class Merge(Candidate):
         vocabulary: How vocabularies are matched; None: unlike vocabularies are an error.
         seed: Keys the random masks; ignored where a method draws none.
         coefficients: What single tensors and rows add to `weight`, experts in the order of `experts`.
+        statistics: As of `Recipe`; in a campaign the name of a file in its results folder.
     """
 
     kind: ClassVar[str] = "merge"
@@ -66,6 +67,7 @@ class Merge(Candidate):
     vocabulary: Vocabulary | None = None
     seed: int = 0
     coefficients: Coefficients | None = None
+    statistics: str | None = None
 
     def model_names(self) -> tuple[str, ...]:
         """Return every model, the base first, each once."""
@@ -90,7 +92,10 @@ class Merge(Candidate):
     def text(self) -> str:
         """Return it as one line of JSON, floats in full; of `coefficients` the digest."""
         digest = None if self.coefficients is None else self.coefficients.digest
-        return json.dumps({"kind": self.kind, **vars(self), "coefficients": digest}, default=vars)
+        fields = {"kind": self.kind, **vars(self), "coefficients": digest}
+        if self.statistics is None:  # as before there were any
+            del fields["statistics"]
+        return json.dumps(fields, default=vars)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -165,6 +170,7 @@ class Merge(Candidate):
             vocabulary=self.vocabulary,
             seed=self.seed,
             coefficients=self.coefficients,
+            statistics=self.statistics,
         )
 
     def _slice(self, group: int) -> Slice:

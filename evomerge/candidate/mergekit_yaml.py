@@ -1,8 +1,8 @@
-"""Recipes as mergekit's YAML: every key of mergekit 0.1.5, and our `seed` and `coefficients` beside them.
+"""Recipes as mergekit's YAML: every key of mergekit 0.1.5, and our `seed`, `coefficients` and `statistics`.
 
 mergekit ignores keys that it does not know, so a recipe of ours is a configuration of its (of another merge
-where there are `coefficients`); the other way round an unknown key is an error here, because a misspelt one
-would silently do nothing.
+where there are `coefficients` or `statistics`); the other way round an unknown key is an error here, because
+a misspelt one would silently do nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from evomerge.candidate.gates import GATES_FILE
 from evomerge.candidate.moe_reading import moe_data, read_moe_recipe
 from evomerge.candidate.moe_recipe import MoeRecipe
 from evomerge.candidate.reading import read_recipe
-from evomerge.candidate.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
+from evomerge.candidate.recipe import (
+    STATISTICS,
+    Conditional,
+    Recipe,
+    Setting,
+    Slice,
+    Source,
+    Vocabulary,
+)
 from evomerge.candidate.tables import Tables
 from evomerge.errors import RecipeError
 
@@ -76,9 +84,9 @@ def load_all(path: str | Path) -> tuple[Recipe | MoeRecipe, dict[str, Recipe]]:
 def dumps(recipe: Recipe) -> str:
     """Write a recipe as mergekit YAML: floats in full, models as they are named in the recipe.
 
-    Of coefficients it names the file, which `save` writes.
+    Of coefficients and statistics it names the files, which `save` writes.
     """
-    return yaml_file.dump(_data(recipe, FILE))
+    return yaml_file.dump(_data(recipe, FILE, STATISTICS))
 
 
 def dumps_all(recipe: Recipe | MoeRecipe, merges: Mapping[str, Recipe]) -> str:
@@ -86,9 +94,26 @@ def dumps_all(recipe: Recipe | MoeRecipe, merges: Mapping[str, Recipe]) -> str:
 
     That of a mixture is mergekit-moe's.
     """
-    named = ({"name": name} | _data(one, _file_of(name)) for name, one in merges.items())
-    last = moe_data(recipe) if isinstance(recipe, MoeRecipe) else _data(recipe, FILE)
+    read = statistics_files(recipe, merges)
+    named = (
+        {"name": name} | _data(one, _file_of(name), read.get(one.statistics))
+        for name, one in merges.items()
+    )
+    last = (
+        moe_data(recipe)
+        if isinstance(recipe, MoeRecipe)
+        else _data(recipe, FILE, read.get(recipe.statistics))
+    )
     return "---\n".join(map(yaml_file.dump, (*named, last)))
+
+
+def statistics_files(
+    recipe: Recipe | MoeRecipe, merges: Mapping[str, Recipe] = _NONE
+) -> dict[str | None, str]:
+    """Return the files of statistics that a recipe and its merges name → what they are called beside it."""
+    merged = [*merges.values(), *([recipe] if isinstance(recipe, Recipe) else [])]
+    named = dict.fromkeys(one.statistics for one in merged if one.statistics is not None)
+    return {name: f"{n}.{STATISTICS}" if n else STATISTICS for n, name in enumerate(named)}
 
 
 def _read(document: yaml_file.Document) -> Recipe | MoeRecipe:
@@ -101,7 +126,7 @@ def _file_of(merge: str) -> str:
     return f"{merge}.{FILE}"
 
 
-def _data(recipe: Recipe, coefficients: str) -> dict[str, Any]:
+def _data(recipe: Recipe, coefficients: str, statistics: str | None) -> dict[str, Any]:
     data: dict[str, Any] = {"merge_method": recipe.method}
     if recipe.base_model is not None:
         data["base_model"] = recipe.base_model
@@ -122,6 +147,8 @@ def _data(recipe: Recipe, coefficients: str) -> dict[str, Any]:
     data["seed"] = recipe.seed
     if recipe.coefficients is not None:
         data["coefficients"] = coefficients
+    if recipe.statistics is not None:
+        data["statistics"] = statistics
     return data
 
 
@@ -129,6 +156,8 @@ def save(
     recipe: Recipe | MoeRecipe, path: str | Path, merges: Mapping[str, Recipe] = _NONE
 ) -> None:
     """Write a recipe to a file that `load_all` and mergekit read, and coefficients and gates beside it.
+
+    Statistics are copied by whoever opens them (`statistics_files`).
 
     Args:
         recipe: What is made.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationError
@@ -136,6 +137,7 @@ class _File(_Module):
     chat_template: str | None = None
     seed: int = Field(default=0, ge=0)
     coefficients: Text | None = None
+    statistics: Text | None = None
 
 
 def read_recipe(document: Document) -> Recipe:
@@ -167,7 +169,16 @@ def read_recipe(document: Document) -> Recipe:
         coefficients=None
         if file.coefficients is None
         else read_tables(document, "coefficients", file.coefficients, Coefficients),
+        statistics=None if file.statistics is None else _statistics(document, file.statistics),
     )
+
+
+def _statistics(document: Document, name: str) -> str:
+    path = Path(name) if document.path is None else document.path.parent.resolve() / name
+    if document.path is not None and not path.is_file():
+        fault = "no such file; the recipe cannot be merged without it, copy it along"
+        raise document.error(RecipeError, ("statistics",), f"{path}: {fault}")
+    return str(path)
 
 
 def _known(location: Location) -> tuple[str, ...]:

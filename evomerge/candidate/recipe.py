@@ -12,6 +12,13 @@ from dataclasses import dataclass, field, replace
 from evomerge.candidate.coefficients import Coefficients
 
 Scalar = bool | int | float | str
+STATISTICS = "statistics.safetensors"
+"""Beside a recipe whose method reads statistics, and in the results folder of such a campaign."""
+NEEDS_STATISTICS = (
+    f"Its method reads statistics of the experts: `{STATISTICS}`, beside the recipe, holds them and is "
+    "needed to build this model. mergekit does not read that file, and so cannot build this merge."
+)
+"""For model cards."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,8 @@ class Recipe:
         chat_template: A template, or the name of one; None: the tokenizer's own.
         seed: Keys the random masks; ignored where a method draws none.
         coefficients: What single tensors and rows add to `weight`, experts in the order of `experts`.
+        statistics: A safetensors file of what is known of the experts' activations, or of other importances
+            of their weights, experts in the order of `experts`; None: none.
     """
 
     method: str
@@ -124,6 +133,7 @@ class Recipe:
     chat_template: str | None = None
     seed: int = 0
     coefficients: Coefficients | None = None
+    statistics: str | None = None
 
     @property
     def experts(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from evomerge.merge.saving import (
     refuse_taken,
     write_tensors,
 )
+from evomerge.merge.statistics import copy_statistics
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.user_methods import copy_beside
 
@@ -194,6 +195,7 @@ def save_mixture(
         written = dataclasses.replace(recipe, gates=gates)
         save_recipe(written, folder / "recipe.yaml", merges)
         copy_beside((one.method for one in merges.values()), folder)
+        copy_statistics(written, folder, merges)
         text = default_card(written, out.name, merges) if card is None else card
         (folder / "README.md").write_text(text, encoding="utf-8")
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from evomerge.candidate import NEEDS_COEFFICIENTS, Recipe, dumps_all
 from evomerge.candidate.moe_recipe import MoeRecipe
+from evomerge.candidate.recipe import NEEDS_STATISTICS
 from evomerge.config.model_names import hub_ids
 from evomerge.merge.user_methods import remark
 from evomerge.yaml_file import dump
@@ -33,6 +34,7 @@ def default_card(
     listed = "\n".join(f"- `{model}`" for model in models if model != recipe.base_model)
     merged = [*merges.values(), *([recipe] if isinstance(recipe, Recipe) else [])]
     needed = f"\n{NEEDS_COEFFICIENTS}\n" if any(one.coefficients for one in merged) else ""
+    needed += f"\n{NEEDS_STATISTICS}\n" if any(one.statistics for one in merged) else ""
     own = remark(one.method for one in merged)
     needed += f"\n{own}\n" if own else ""
     gates = recipe.gates if isinstance(recipe, MoeRecipe) else None

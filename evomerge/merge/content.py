@@ -28,7 +28,7 @@ def content(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) -> Ha
         ModelError: As `plan_merge` does.
     """
     plan = plan_merge(source, checkpoints)
-    written = (plan.dtype, repr(plan.vocabulary), plan.chat_template)
+    written = (plan.dtype, repr(plan.vocabulary), plan.chat_template, plan.statistics)
     merged = tuple(_of_tensor(plan.method, tensor, plan.seed) for tensor in plan.tensors)
     return written, merged
 

@@ -13,6 +13,7 @@ from evomerge.merge.devices import torch_dtype
 from evomerge.merge.files import TensorHeader
 from evomerge.merge.plan import MergePlan, TensorPlan, plan_merge
 from evomerge.merge.resident import Memory, ResidentInputs
+from evomerge.merge.statistics import open_statistics
 from evomerge.merge.vocabulary import OutputVocabulary
 
 
@@ -31,7 +32,8 @@ class MergeRun:
         differentiated: Whether gradients are to follow, which may find there what the merge computed.
 
     Raises:
-        RecipeError: Coefficients have another number of rows than their tensor.
+        RecipeError: Coefficients have another number of rows than their tensor, or the file of statistics is
+            missing or does not fit the experts.
     """
 
     def __init__(
@@ -50,6 +52,10 @@ class MergeRun:
         self._merge = object() if differentiated else None
         self._inputs: dict[str, ResidentInputs] = {}
         self._position = {model: position for position, model in enumerate(plan.models)}
+        self._expert = {model: place for place, model in enumerate(plan.experts)}
+        self._statistics = None if plan.statistics is None else open_statistics(plan.statistics)
+        if self._statistics is not None:
+            self._statistics.check(plan.experts, checkpoints)
         for piece in filter(lambda piece: piece.added, plan.tensors):
             self._check_rows(piece)
 
@@ -105,6 +111,8 @@ class MergeRun:
             added=piece.added,
             seed=self.plan.seed,
             merge=self._merge,
+            statistics=self._statistics,
+            experts=tuple(map(self._expert.get, piece.models)),
             memory=self._memory,
             device=self._device,
             dtype=torch.float64 if self.out_dtype(piece) == torch.float64 else torch.float32,

@@ -134,6 +134,40 @@ def largest(
     return sparse
 
 
+def largest_by(
+    delta: torch.Tensor,
+    scores: torch.Tensor,
+    count: int,
+    order: tuple[torch.Tensor, ...] | None = None,
+    skipped: int = 0,
+) -> torch.Tensor:
+    """As `largest`, by the magnitudes of `scores` in place of the task vector's own.
+
+    Args:
+        delta: `[n]`.
+        scores: `[n]`.
+        count: 1 to n.
+        order: What `magnitude_order` returned for `scores`, to save the selection.
+        skipped: As of `largest`.
+    """
+    if skipped:
+        of = (largest_by(delta, scores, n, order) for n in (skipped + count, skipped))
+        return next(of).sub_(next(of))  # exact
+    sparse = torch.zeros_like(delta)
+    if count >= delta.numel():
+        return sparse.copy_(delta)
+    if order is not None:
+        kept = order[1][:count].long()
+        sparse[kept] = delta[kept]
+        return sparse
+    magnitudes = scores.abs()
+    bound = in_order(magnitudes.clone(), [delta.numel() - count - 1])[0]
+    kept = magnitudes > bound
+    missing = count - int(kept.sum())
+    kept[(magnitudes == bound).nonzero().view(-1)[:missing]] = True
+    return torch.where(kept, delta, sparse)
+
+
 def _xor_shifted(state: torch.Tensor, bits: int) -> torch.Tensor:
     """Return state ^= state >>> bits; int64 shifts keep the sign, so it is masked away."""
     shifted = (state >> bits).bitwise_and_((1 << (64 - bits)) - 1)

@@ -60,20 +60,24 @@ class MergePlan:
         config: Configuration of the merged model; its dtype is the file's.
         tensors: In the order embeddings, layers, final norm and head.
         models: All models, the base first; random masks are keyed by the place in this order.
+        experts: Of these all but the base; statistics are by the place in this order.
         seed: Keys the random masks.
         dtype: Of the result; None: the base's own.
         vocabulary: How vocabularies are matched; None: the models have one.
         chat_template: A template, or the name of one; None: the tokenizer's own.
+        statistics: File of statistics of the experts' activations; None: none.
     """
 
     method: Method
     config: PretrainedConfig
     tensors: tuple[TensorPlan, ...]
     models: tuple[str, ...]
+    experts: tuple[str, ...] = ()
     seed: int = 0
     dtype: str | None = None
     vocabulary: Vocabulary | None = None
     chat_template: str | None = None
+    statistics: str | None = None
 
 
 def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
@@ -110,16 +114,32 @@ def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) ->
         chat_template = source.chat_template
     if source.coefficients is not None:
         tensors = _with_additions(tuple(tensors), source.coefficients, source.experts, chosen)
+    pieces = tuple(tensors)
+    if source.statistics is None:
+        _check_reads(chosen, pieces)
     return MergePlan(
         method=chosen,
         config=config,
-        tensors=tuple(tensors),
+        tensors=pieces,
         models=models,
+        experts=source.experts,
         seed=source.seed,
         dtype=dtype,
         vocabulary=source.vocabulary,
         chat_template=chat_template,
+        statistics=source.statistics,
     )
+
+
+def _check_reads(chosen: Method, tensors: Sequence[TensorPlan]) -> None:
+    """Refuse a method that reads statistics where there are none."""
+    for name, spec in chosen.parameters.items():
+        if spec.reads is not None and any(piece.shared.get(name) for piece in tensors):
+            raise RecipeError(
+                f"{name} of {chosen.name} reads statistics of the experts' activations; name their file "
+                "(statistics: FILE.safetensors)",
+                field="parameters",
+            )
 
 
 def _with_additions(

@@ -16,10 +16,19 @@ import numpy as np
 import torch
 
 from evomerge.candidate.tables import Array
+from evomerge.errors import MergeError
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.masks import largest, magnitude_order, mask_key, row_ranks, uniform
+from evomerge.merge.masks import (
+    largest,
+    largest_by,
+    magnitude_order,
+    mask_key,
+    row_ranks,
+    uniform,
+)
 from evomerge.merge.methods.method import Values
 from evomerge.merge.methods.tensors import Weight, difference, l1_norm
+from evomerge.merge.statistics import Statistics
 
 
 class Memory:
@@ -93,6 +102,8 @@ class ResidentInputs:
         dtype: float32 or float64.
         added: As `TensorPlan.added`.
         merge: Tells the merge from all others; None: no gradients are to follow.
+        statistics: Of the experts' activations; None: there are none.
+        experts: Per input its place in them; None: it is the base.
     """
 
     def __init__(
@@ -109,6 +120,8 @@ class ResidentInputs:
         dtype: torch.dtype,
         added: tuple[Array | None, ...] = (),
         merge: Hashable = None,
+        statistics: Statistics | None = None,
+        experts: tuple[int | None, ...] = (),
     ) -> None:
         self.name = name
         header = sources[0][0].tensors[sources[0][1]]
@@ -120,6 +133,7 @@ class ResidentInputs:
         self.own = own
         self.by_row = False
         self._merge = merge
+        self._statistics, self._experts = statistics, experts or (None,) * len(sources)
         self._added = added
         self._weights: dict[int, Weight] = {}
         self._sources = sources
@@ -180,29 +194,67 @@ class ResidentInputs:
             ("norm", *self._delta_key(index)), 8, lambda: (l1_norm(self.delta(index)),)
         )[0]
 
-    def largest(self, index: int, count: int, skipped: int = 0) -> torch.Tensor:
+    def largest(
+        self, index: int, count: int, skipped: int = 0, *, by_importance: bool = False
+    ) -> torch.Tensor:
         """Return the task vector with all but `count` of its largest magnitudes set to 0."""
+        by = self._statistics_key if by_importance else None
+        importance = self.importance(index) if by_importance else None
 
         def build() -> tuple[torch.Tensor]:
             delta = self.delta(index)
             flat = delta.reshape(-1)
-            return (largest(flat, count, self._order(index, flat), skipped).view_as(delta),)
+            ranked = flat if importance is None else (delta * importance).view(-1)
+            order = self._order(index, ranked, by)
+            if importance is None:
+                return (largest(flat, count, order, skipped).view_as(delta),)
+            return (largest_by(flat, ranked, count, order, skipped).view_as(delta),)
 
-        place, nbytes = self._largest_place(index), self.numel * self.dtype.itemsize
+        place, nbytes = self._largest_place(index, by), self.numel * self.dtype.itemsize
         variant = (count, skipped)
         return self._lend(self._memory.get(place, nbytes, build, variant, derived=True)[0])
 
-    def ranks(self, index: int) -> torch.Tensor:
+    def ranks(self, index: int, *, by_importance: bool = False) -> torch.Tensor:
         """Return the places of a task vector's entries by rising magnitude, row by row."""
-        place = ("ranks", *self._delta_key(index))
-        return self._memory.get(
-            place, 4 * self.numel, lambda: (row_ranks(self.delta(index)),), derived=True
-        )[0]
+        importance = self.importance(index) if by_importance else None
+
+        def build() -> tuple[torch.Tensor]:
+            delta = self.delta(index)
+            return (row_ranks(delta if importance is None else delta * importance),)
+
+        by = self._statistics_key if by_importance else None
+        place = ("ranks", by, *self._delta_key(index))
+        return self._memory.get(place, 4 * self.numel, build, derived=True)[0]
+
+    def importance(self, index: int) -> torch.Tensor | None:
+        """Return what the magnitudes of a task vector count; None: nothing is known of this tensor."""
+        expert, (_, name, _) = self._experts[index], self._sources[index]
+        if self._statistics is None or expert is None:
+            return None
+        found = self._statistics.importance(expert, name)
+        return None if found is None else found.to(self.device, self.dtype)
+
+    def moment(self, index: int) -> torch.Tensor:
+        """Return the mean of x xT over the vectors that entered this linear layer in an input."""
+        found, expert, (_, name, _) = None, self._experts[index], self._sources[index]
+        if self._statistics is not None and expert is not None:
+            found = self._statistics.moment(expert, name)
+        if found is None:
+            why = "there is no file of statistics" if self._statistics is None else "it has none"
+            raise MergeError(
+                f"{self.name}: the method reads second moments of the activations of {self.models[index]}, "
+                f"and {why}"
+            )
+        return found.to(self.device, torch.float32)
+
+    @property
+    def _statistics_key(self) -> Hashable:
+        return None if self._statistics is None else self._statistics.key
 
     def fixed(self, what: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Return what depends on nothing but the inputs' tensors."""
         inputs = tuple(map(self._key, range(len(self._sources))))
-        place = ("fixed", what, inputs, self.base, self.dtype)
+        place = ("fixed", what, inputs, self.base, self.dtype, self._statistics_key)
         return self._memory.get(place, None, lambda: (build(),))[0]
 
     def derived(
@@ -253,18 +305,20 @@ class ResidentInputs:
                 found[index] = row.view(shape)
         return found
 
-    def _order(self, index: int, flat: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
+    def _order(
+        self, index: int, flat: torch.Tensor, by: Hashable
+    ) -> tuple[torch.Tensor, ...] | None:
         """Return the order of magnitudes from the second count on: for a single one it does not pay."""
-        place = ("order", *self._delta_key(index))
+        place = ("order", by, *self._delta_key(index))
         nbytes = flat.numel() * (flat.dtype.itemsize + 4)
-        is_first = self._memory.variant(self._largest_place(index)) is None
+        is_first = self._memory.variant(self._largest_place(index, by)) is None
         fits = self._memory.has(place) or self._memory.has_room(nbytes, derived=True)
         if is_first or not fits:
             return None
         return self._memory.get(place, nbytes, lambda: magnitude_order(flat), derived=True)
 
-    def _largest_place(self, index: int) -> tuple[Hashable, ...]:
-        return ("largest", *self._delta_key(index))
+    def _largest_place(self, index: int, by: Hashable) -> tuple[Hashable, ...]:
+        return ("largest", by, *self._delta_key(index))
 
     def _lend(self, kept: torch.Tensor) -> torch.Tensor:
         self._lent.add(kept.untyped_storage().data_ptr())

@@ -27,6 +27,7 @@ from evomerge.merge.family import check_finite
 from evomerge.merge.members import common_vocabulary, merge_runs, merged_checkpoint
 from evomerge.merge.models import OpenModels, open_models
 from evomerge.merge.plan import MergePlan, plan_merge
+from evomerge.merge.statistics import copy_statistics
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.user_methods import copy_beside
 from evomerge.merge.validation import check_recipe
@@ -95,13 +96,14 @@ def save(
             {piece.name: run.header(piece).nbytes for piece in plan.tensors},
             aside,
             shard_bytes,
-            indexed=any(one.coefficients is not None for one in (recipe, *merges.values())),
+            indexed=any(one.coefficients or one.statistics for one in (recipe, *merges.values())),
         )
         plan.config.dtype = commonest(map(run.out_dtype, plan.tensors))
         plan.config.save_pretrained(aside)
         tokenizer.write(aside)
         save_recipe(recipe, aside / "recipe.yaml", merges)
         copy_beside((one.method for one in (recipe, *merges.values())), aside)
+        copy_statistics(recipe, aside, merges)
         text = default_card(recipe, out.name, merges) if card is None else card
         (aside / "README.md").write_text(text, encoding="utf-8")
 

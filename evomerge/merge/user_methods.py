@@ -1,4 +1,4 @@
-"""A Python file of the user's that declares merge methods: read once, known by name to a process, copied along."""
+"""A Python file of the user's that declares merge methods: known by name to a process, copied along."""
 
 from __future__ import annotations
 

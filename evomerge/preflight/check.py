@@ -10,6 +10,7 @@ from evomerge.config import Campaign
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError, TaskError
 from evomerge.kinds import SearchSpace, check_base, space_of
+from evomerge.merge.statistics import look_in
 from evomerge.merge.user_methods import MethodFile
 from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
@@ -40,6 +41,7 @@ class Preflight:
         items: The items of every split.
         prompts: What stands in the files of prompts, of the objectives that have one.
         methods: The user's merge methods; None: the campaign names no file of such.
+        results: The results folder, which may not be there yet.
     """
 
     campaign: Campaign
@@ -51,6 +53,7 @@ class Preflight:
     items: Items
     prompts: tuple[Prompts, ...] = ()
     methods: MethodFile | None = None
+    results: Path = Path()
 
 
 def preflight(
@@ -112,7 +115,10 @@ def _preflight(campaign: Campaign, results: Path | None) -> Preflight:
     check_race(campaign, items)
     check_weights(family)  # reads all of it, so after all that is told by less
     methods = MethodFile.of(campaign, results)
-    return Preflight(campaign, family, space, requests, plan, prompt, items, prompts, methods)
+    place = Path(campaign.out) if results is None else results
+    look_in(place)
+    own = (methods, place)
+    return Preflight(campaign, family, space, requests, plan, prompt, items, prompts, *own)
 
 
 def split_plan(campaign: Campaign) -> SplitPlan:

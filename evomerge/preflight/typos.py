@@ -30,9 +30,7 @@ SECONDS_TO_ANSWER = 3.0
 _NAMES = re.compile(rb"^\s*[\"']?(?:task|group|tag)[\"']?\s*:\s*[\"']?([\w.:+-]+)", re.MULTILINE)
 
 
-def check_names(
-    campaign: Campaign, file: Path | None = None, results: Path | None = None
-) -> None:
+def check_names(campaign: Campaign, file: Path | None = None, results: Path | None = None) -> None:
     """Check names of methods, parameters, models, loggers, folders and tasks; no heavy library is needed.
 
     What is not sure to be wrong, such as an id where the Hub is out of reach, is left to the preflight.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evomerge.candidate import NEEDS_COEFFICIENTS, Candidate
+from evomerge.candidate.recipe import NEEDS_STATISTICS
 from evomerge.candidate.trial import SPLITS
 from evomerge.errors import ResultsError
 from evomerge.kinds import kind_of
@@ -73,7 +74,8 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
 def _needed(candidate: Candidate) -> str:
     """Return what building the model again needs beside the recipe."""
     rows = "" if candidate.coefficients is None else NEEDS_COEFFICIENTS
-    return "\n\n".join(filter(None, (rows, remark(candidate.methods), candidate.remark())))
+    read = "" if candidate.statistics is None else NEEDS_STATISTICS
+    return "\n\n".join(filter(None, (rows, read, remark(candidate.methods), candidate.remark())))
 
 
 def shown_model(model: str) -> str:

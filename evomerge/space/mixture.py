@@ -73,6 +73,9 @@ class MixtureSpace:
             whole_models=2,
             feed_forwards=blocks,
             best_merge=BEST in (self.shared, *self.members),
+            statistics=frozenset()
+            if isinstance(self.shared, str)
+            else self.shared.needs.statistics,
         )
 
     @property

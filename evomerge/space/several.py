@@ -91,6 +91,7 @@ class SeveralSpaces:
             whole_models=1 + sum(one.whole_models - 1 for one in found),
             feed_forwards=sum(one.feed_forwards for one in found),
             best_merge=any(one.best_merge for one in found),
+            statistics=frozenset[str]().union(*(one.statistics for one in found)),
         )
 
     def candidate(

@@ -16,6 +16,7 @@ from optuna.distributions import FloatDistribution
 from evomerge import config as campaign
 from evomerge.candidate import Coefficients, Merge
 from evomerge.candidate.merge import Own, Shared, tuples
+from evomerge.candidate.recipe import STATISTICS
 from evomerge.candidate.trial import Gradients
 from evomerge.merge.methods import METHODS, Method
 from evomerge.space import choices
@@ -129,8 +130,17 @@ class Space:
 
     @property
     def needs(self) -> Needs:
-        """Nothing beyond what merges need."""
-        return Needs()
+        """Statistics of the experts on their prompts, where a method reads them."""
+        reads = frozenset[str]().union(*map(self.reads, self.methods))
+        return Needs(prompts=bool(reads), statistics=reads)
+
+    def reads(self, method: str) -> frozenset[str]:
+        """Return what a method reads of the experts' activations."""
+        return frozenset(
+            spec.reads
+            for name, spec in self.methods[method].parameters.items()
+            if spec.reads is not None and self.settings.parameters.get(name, spec.default) is True
+        )
 
     def candidate(
         self,
@@ -180,6 +190,7 @@ class Space:
             vocabulary=vocabulary,
             seed=self.seed,
             coefficients=coefficients,
+            statistics=STATISTICS if self.reads(name) else None,
         )
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from evomerge.candidate.recipe import STATISTICS
 from evomerge.config.destination import refuse_unwritable
 from evomerge.errors import EvomergeError, ResultsError
 from evomerge.merge.user_methods import FILE as METHODS_FILE
@@ -41,7 +42,11 @@ LOGGERS = "loggers"
 _OURS = (
     *(BACKUP, UNFINISHED_BACKUP, f"{UNFINISHED_BACKUP}-journal"),
     *(f"{name}{suffix}" for name in (DATABASE, UNFINISHED) for suffix in _SUFFIXES),
-    *(name for file in (CAMPAIGN, METHODS_FILE, *_REPORTS) for name in (file, f".{file}.new")),
+    *(
+        name
+        for file in (CAMPAIGN, METHODS_FILE, STATISTICS, *_REPORTS)
+        for name in (file, f".{file}.new")
+    ),
     *(_MODEL, LOGGERS),
 )
 _LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, f"{OWNER}.new", CAMPAIGN, f".{CAMPAIGN}.new"} | {

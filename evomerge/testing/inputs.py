@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 
-from evomerge.merge.masks import largest, mask_key, row_ranks, uniform
+from evomerge.errors import MergeError
+from evomerge.merge.masks import largest, largest_by, mask_key, row_ranks, uniform
 from evomerge.merge.methods.method import Method, Value, Values
 from evomerge.merge.methods.tensors import difference, l1_norm
 
@@ -22,6 +23,8 @@ class PlainInputs:
         seed: Of random numbers.
         added: Input → what is added to its weight by row, `[rows, 1, ...]`.
         by_row: Whether gradients by the weights of single rows are wanted, too.
+        importances: Input → what its task vector's magnitudes count.
+        moments: Input → second moments of its activations.
 
     Attributes:
         keeps: Whether there is room for what merge and gradients share.
@@ -39,7 +42,10 @@ class PlainInputs:
         added: Mapping[int, torch.Tensor] | None = None,
         *,
         by_row: bool = False,
+        importances: Mapping[int, torch.Tensor] | None = None,
+        moments: Mapping[int, torch.Tensor] | None = None,
     ) -> None:
+        self._importances, self._moments = importances or {}, moments or {}
         self.name, self.numel = "w", tensors[0].numel()
         self.shape, self.dtype = tuple(tensors[0].shape), tensors[0].dtype
         self.models = tuple(f"m{index}" for index in range(len(tensors)))
@@ -69,14 +75,32 @@ class PlainInputs:
         """Return the L1 norm of a task vector."""
         return l1_norm(self.delta(index))
 
-    def largest(self, index: int, count: int, skipped: int = 0) -> torch.Tensor:
+    def largest(
+        self, index: int, count: int, skipped: int = 0, *, by_importance: bool = False
+    ) -> torch.Tensor:
         """Return a task vector's largest entries."""
-        delta = self.delta(index)
-        return largest(delta.reshape(-1), count, skipped=skipped).view_as(delta)
+        delta, importance = self.delta(index), self.importance(index)
+        flat = delta.reshape(-1)
+        if importance is None or not by_importance:
+            return largest(flat, count, skipped=skipped).view_as(delta)
+        scores = (delta * importance).view(-1)
+        return largest_by(flat, scores, count, skipped=skipped).view_as(delta)
 
-    def ranks(self, index: int) -> torch.Tensor:
+    def ranks(self, index: int, *, by_importance: bool = False) -> torch.Tensor:
         """Return the places of a task vector's entries by magnitude, row by row."""
-        return row_ranks(self.delta(index))
+        importance = self.importance(index) if by_importance else None
+        delta = self.delta(index)
+        return row_ranks(delta if importance is None else delta * importance)
+
+    def importance(self, index: int) -> torch.Tensor | None:
+        """Return what a task vector's magnitudes count."""
+        return self._importances.get(index)
+
+    def moment(self, index: int) -> torch.Tensor:
+        """Return second moments of an input's activations."""
+        if index not in self._moments:
+            raise MergeError(f"there are no second moments of {self.models[index]}")
+        return self._moments[index]
 
     def fixed(self, what: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Return what depends on the tensors alone; it is not kept."""
@@ -113,6 +137,8 @@ def plain_inputs(
     added: Mapping[int, torch.Tensor] | None = None,
     *,
     by_row: bool = False,
+    importances: Mapping[int, torch.Tensor] | None = None,
+    moments: Mapping[int, torch.Tensor] | None = None,
 ) -> PlainInputs:
     """Return inputs of a method from plain tensors; parameters not given take their defaults."""
     given = {k: spec.default for k, spec in method.parameters.items() if spec.default is not None}
@@ -128,4 +154,6 @@ def plain_inputs(
         seed,
         added,
         by_row=by_row,
+        importances=importances,
+        moments=moments,
     )

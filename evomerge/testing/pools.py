@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from evomerge.candidate import Merge
+from evomerge.candidate.activations import ActivationsFound, ActivationsJob
 from evomerge.candidate.cost import Cost
 from evomerge.candidate.states import StatesFound, StatesJob
 from evomerge.candidate.trial import (
@@ -68,6 +69,10 @@ class EchoEvaluator:
         """Return the numbers of the models in place of distances."""
         numbers = tuple(map(float, range(len(job.models))))
         return StatesFound(((numbers,),), job.limit)
+
+    def activations(self, job: ActivationsJob) -> ActivationsFound:
+        """Return a number a task."""
+        return ActivationsFound({task: np.ones((1, 2), np.float32) for task in job.tasks})
 
 
 def echo_job(number: int, method: str = "linear") -> Job:

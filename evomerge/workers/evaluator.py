@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from evomerge.candidate import Candidate
+from evomerge.candidate.activations import ActivationsFound, ActivationsJob
 from evomerge.candidate.merge import Own, tuples
 from evomerge.candidate.states import StatesFound, StatesJob
 from evomerge.candidate.timing import Timing
@@ -34,21 +35,25 @@ from evomerge.candidate.trial import (
 from evomerge.candidate.writing import WriteJob, Written
 from evomerge.errors import ModelError
 from evomerge.inference import NotFinite
+from evomerge.inference.activations import moments_by_tensor
 from evomerge.inference.states import distances, mean_states
 from evomerge.kinds import Assignment, Builder, kind_of
 from evomerge.merge.live import LiveModel
+from evomerge.merge.statistics import look_in
 from evomerge.merge.user_methods import use
 from evomerge.racing import blocks, give_up
 from evomerge.scoring import MemberPart, Scored, Scorer, backend_type, open_backend
 from evomerge.workers.clock import Clock
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
 from evomerge.workers.folder_scoring import (
+    Activations,
     BuiltCandidate,
     Differentiated,
     Distances,
     FolderScoring,
     backend_defaults,
     items_of,
+    no_activations,
     no_gradients,
     no_states,
     no_texts,
@@ -74,6 +79,7 @@ class Evaluator:
         if setup.threads is not None:
             torch.set_num_threads(setup.threads)
         use(setup.method_file)
+        look_in(setup.results)
         takes = backend_type(setup.backend or RESIDENT).takes
         self._scoring: _Resident | FolderScoring = (
             _Resident(setup) if takes == "module" else FolderScoring(setup)
@@ -123,6 +129,14 @@ class Evaluator:
         distances, prompts = found
         items = prompts * len(job.models)
         return StatesFound(tuples(distances), prompts, None, clock.cost(items), self._name)
+
+    def activations(self, job: ActivationsJob) -> ActivationsFound:
+        """Let a model read prompts; failures are typed as `evaluate` types them."""
+        found, clock = _attempt(self._scoring.sensing(), lambda sense: sense(job))
+        if isinstance(found, Failure):
+            return ActivationsFound(failure=found, cost=clock.cost(), worker=self._name)
+        squares, moments, prompts = found
+        return ActivationsFound(squares, moments, None, clock.cost(prompts), self._name)
 
     def write(self, job: WriteJob) -> Written:
         """Build a model and let it continue prompts; failures are typed as `evaluate` types them."""
@@ -304,6 +318,20 @@ class _Resident:
         modules = (self._builder(one).build(one) for one in job.models.values())
         found: Distances = distances([mean_states(module, read) for module in modules]).tolist()
         return found, len(read)
+
+    @contextmanager
+    def sensing(self) -> Iterator[Callable[[ActivationsJob], Activations]]:
+        yield self._sensed if isinstance(self._scorer, Scorer) else no_activations
+
+    def _sensed(self, job: ActivationsJob) -> Activations:
+        """Return what enters the linear layers whose weights are tensors of the models' files."""
+        prompts = self._scorer.prompts(self._model.module).tokens(job.split)
+        read = [tokens for task in job.tasks or prompts for tokens in prompts[task]]
+        module = self._builder(job.candidate).build(job.candidate)
+        found = moments_by_tensor(module, read, full=job.moments)
+        known = self._model.models.base.tensors
+        squares, moments = ({n: t.numpy() for n, t in one.items() if n in known} for one in found)
+        return squares, moments, len(read)
 
 
 def _make_room_after(failure: Failure) -> None:

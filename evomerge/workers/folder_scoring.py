@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.candidate import Candidate
+from evomerge.candidate.activations import ActivationsJob
 from evomerge.candidate.states import StatesJob
+from evomerge.candidate.tables import Array
 from evomerge.candidate.timing import Timing
 from evomerge.candidate.trial import GradientJob, Job, Target, TargetJob
 from evomerge.candidate.writing import WriteJob
@@ -28,6 +30,8 @@ GPU_MEMORY = 0.9
 Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
 Differentiated = tuple[Losses, NumberTables]
 Distances = list[list[list[float]]]
+Activations = tuple[dict[str, Array], dict[str, Array], int]
+"""Arrays as of `ActivationsFound`, and how many prompts were read."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,19 @@ class FolderScoring:
         yield no_texts
 
     @contextmanager
+    def sensing(self) -> Iterator[Callable[[ActivationsJob], Activations]]:
+        """Refuse."""
+        yield no_activations
+
+    @contextmanager
     def reading(self) -> Iterator[Callable[[StatesJob], tuple[Distances, int]]]:
         """Refuse."""
         yield no_states
+
+
+def no_activations(job: ActivationsJob) -> NoReturn:
+    """Refuse. Raises TaskError."""
+    raise TaskError(f"{job.name} need the resident scorer, not a backend of lm-eval's")
 
 
 def no_states(job: StatesJob) -> NoReturn:

@@ -1,8 +1,8 @@
 """What the driver sees of its workers: submit work, take whichever finishes first. And the simplest pool.
 
-Work is of five kinds: a `Job`, which an `Outcome` answers, a `GradientJob`, which `Gradients` answer, a
-`TargetJob`, which `TargetsFound` answer, a `WriteJob`, which `Written` answers, and a `StatesJob`, which
-`StatesFound` answer.
+Work is of six kinds: a `Job`, which an `Outcome` answers, a `GradientJob`, which `Gradients` answer, a
+`TargetJob`, which `TargetsFound` answer, a `WriteJob`, which `Written` answers, a `StatesJob`, which
+`StatesFound` answer, and an `ActivationsJob`, which `ActivationsFound` answer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from evomerge.candidate.activations import ActivationsFound, ActivationsJob
 from evomerge.candidate.states import StatesFound, StatesJob
 from evomerge.candidate.trial import (
     Failure,
@@ -22,8 +23,8 @@ from evomerge.candidate.trial import (
 )
 from evomerge.candidate.writing import WriteJob, Written
 
-Work = Job | GradientJob | TargetJob | WriteJob | StatesJob
-Answer = Outcome | Gradients | TargetsFound | Written | StatesFound
+Work = Job | GradientJob | TargetJob | WriteJob | StatesJob | ActivationsJob
+Answer = Outcome | Gradients | TargetsFound | Written | StatesFound | ActivationsFound
 
 
 class Evaluates(Protocol):
@@ -43,6 +44,9 @@ class Evaluates(Protocol):
 
     def states(self, job: StatesJob) -> StatesFound:
         """Compare hidden states; a failure is returned, never raised."""
+
+    def activations(self, job: ActivationsJob) -> ActivationsFound:
+        """Take statistics of activations; a failure is returned, never raised."""
 
 
 Build = Callable[[], Evaluates]
@@ -106,6 +110,8 @@ def answer(evaluator: Evaluates, work: Work) -> Answer:
         return evaluator.targets(work)
     if isinstance(work, StatesJob):
         return evaluator.states(work)
+    if isinstance(work, ActivationsJob):
+        return evaluator.activations(work)
     return evaluator.write(work) if isinstance(work, WriteJob) else evaluator.evaluate(work)
 
 
@@ -117,6 +123,8 @@ def failed(work: Work, failure: Failure) -> Answer:
         return TargetsFound((), failure)
     if isinstance(work, StatesJob):
         return StatesFound(failure=failure)
+    if isinstance(work, ActivationsJob):
+        return ActivationsFound(failure=failure)
     return (Written if isinstance(work, WriteJob) else Outcome)(failure=failure)
 
 

@@ -36,6 +36,7 @@ class WorkerSetup:
         allow_unsafe_code: Let tasks run code that a model writes.
         methods: Merge methods of the candidates.
         method_file: What declares those of the user.
+        results: The results folder, where statistics lie that they read; None: there is none.
         sharing: Workers that share a node's memory and a GPU's, this one included.
         vocabulary: Whose tokens the candidates have; None: the models all have the same.
         whole_models: How many models of the base's size a candidate holds at once.
@@ -58,6 +59,7 @@ class WorkerSetup:
     allow_unsafe_code: bool = False
     methods: tuple[str, ...] = ()
     method_file: MethodFile | None = None
+    results: str | None = None
     sharing: Sharing = field(default_factory=Sharing)
     vocabulary: Vocabulary | None = None
     whole_models: int = 1

@@ -18,6 +18,7 @@ from typing import Any
 import xxhash
 from filelock import FileLock
 
+from evomerge.candidate.activations import ActivationsFound, ActivationsJob
 from evomerge.candidate.states import StatesFound, StatesJob
 from evomerge.candidate.trial import (
     GradientJob,
@@ -269,3 +270,9 @@ class Translated:
         """Compare hidden states under local names."""
         models = {name: one.renamed(self._local) for name, one in job.models.items()}
         return self._evaluator.states(replace(job, models=models))
+
+    def activations(self, job: ActivationsJob) -> ActivationsFound:
+        """Take statistics under a local name."""
+        return self._evaluator.activations(
+            replace(job, candidate=job.candidate.renamed(self._local))
+        )

@@ -30,7 +30,12 @@ def halves(inputs):
         merged += 0.5 * inputs.own[index]["weight"] * inputs.delta(index)
     return merged
 """
-RECIPE = "merge_method: halves\nbase_model: {base}\nmodels:\n  - {{model: {expert}, parameters: {{weight: 0.8}}}}\n"
+RECIPE = """\
+merge_method: halves
+base_model: {base}
+models:
+  - {{model: {expert}, parameters: {{weight: 0.8}}}}
+"""
 
 
 def gradient(inputs, by_merged):
@@ -77,8 +82,14 @@ def refused(tmp_path, source):
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("return inputs.tensor(0)[:1]", r'"bad" returned \[1, 3\] of torch.float32 for w, expected \[2, 3\]'),
-        ("return inputs.tensor(0).double()", r"\[2, 3\] of torch.float64 for w, expected .*float32"),
+        (
+            "return inputs.tensor(0)[:1]",
+            r'"bad" returned \[1, 3\] of torch.float32 for w, expected \[2, 3\]',
+        ),
+        (
+            "return inputs.tensor(0).double()",
+            r"\[2, 3\] of torch.float64 for w, expected .*float32",
+        ),
         ("return inputs.tensor(0) / 0", r'method "bad" returned NaN or infinity for w'),
         ("return 1.0", r'method "bad" returned float for w'),
         ("raise KeyError('x')", r"method \"bad\" failed on w: KeyError: 'x' \(mine.py, line 4\)"),
@@ -117,7 +128,7 @@ def test_gradients_that_raise_name_the_tensor():
 
 
 def test_a_declaration_that_means_nothing_is_refused():
-    with pytest.raises(TypeError, match="expected an evomerge.Parameter"):
+    with pytest.raises(TypeError, match=r"expected an evomerge\.Parameter"):
         evomerge.method("x", {"weight": 1.0})
     with pytest.raises(ValueError, match="expected the name"):
         evomerge.method("")
@@ -134,7 +145,7 @@ def test_the_methods_of_a_file_are_known_until_another_one_is_used(tmp_path):
     use(file(tmp_path, SOURCE.replace("halves", "thirds")))
     assert METHODS.keys() - before.keys() == {"thirds"}
     use(None)
-    assert METHODS == before
+    assert before == METHODS
     assert len(DECLARED) == declared
 
 
@@ -148,7 +159,11 @@ def test_dataclasses_and_annotations_of_a_file_are_resolved(tmp_path):
     ("source", "line", "expected"),
     [
         ("import evomerge\n\nx = (\n", 3, "cannot be imported: SyntaxError"),
-        ("import evomerge\nx = 1 / 0\n", 2, "cannot be imported: ZeroDivisionError: division by zero"),
+        (
+            "import evomerge\nx = 1 / 0\n",
+            2,
+            "cannot be imported: ZeroDivisionError: division by zero",
+        ),
         ("import a_module_that_is_not_there\n", 1, "ModuleNotFoundError"),
         ("raise SystemExit(3)\n", 1, "cannot be imported: SystemExit: 3"),
         ("x = 1\n", None, "declares no merge method"),
@@ -161,7 +176,7 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, source, line, expected
     error = refused(tmp_path, source)
     assert expected in error.message
     assert error.line == line
-    assert METHODS == before
+    assert before == METHODS
 
 
 def test_a_file_that_is_missing_or_no_text_is_one_line(tmp_path):
@@ -173,13 +188,17 @@ def test_a_file_that_is_missing_or_no_text_is_one_line(tmp_path):
 
 
 def test_a_recipe_is_merged_by_a_method_of_a_file_and_can_be_rebuilt(tmp_path, llama_family):
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(base=llama_family.base, expert=llama_family.experts[0]))
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.format(base=llama_family.base, expert=llama_family.experts[0])
+    )
     (tmp_path / "mine.py").write_text(SOURCE)
     with pytest.raises(RecipeError, match='unknown method "halves"'):
         evomerge.merge(tmp_path / "recipe.yaml", tmp_path / "out")
     evomerge.merge(tmp_path / "recipe.yaml", tmp_path / "out", methods=tmp_path / "mine.py")
     found = load_file(tmp_path / "out" / "model.safetensors")
-    base, expert = (load_file(f"{m}/model.safetensors") for m in (llama_family.base, llama_family.experts[0]))
+    base, expert = (
+        load_file(f"{m}/model.safetensors") for m in (llama_family.base, llama_family.experts[0])
+    )
     for name, tensor in found.items():
         expected = base[name].double() + 0.4 * (expert[name].double() - base[name].double())
         assert torch.allclose(tensor.double(), expected, atol=1e-6), name
@@ -193,7 +212,9 @@ def test_a_recipe_is_merged_by_a_method_of_a_file_and_can_be_rebuilt(tmp_path, l
 
 def test_a_merge_of_shipped_methods_has_no_such_file(tmp_path, llama_family):
     text = RECIPE.replace("halves", "task_arithmetic")
-    (tmp_path / "recipe.yaml").write_text(text.format(base=llama_family.base, expert=llama_family.experts[0]))
+    (tmp_path / "recipe.yaml").write_text(
+        text.format(base=llama_family.base, expert=llama_family.experts[0])
+    )
     (tmp_path / "mine.py").write_text(SOURCE)
     evomerge.merge(tmp_path / "recipe.yaml", tmp_path / "out", methods=tmp_path / "mine.py")
     assert not (tmp_path / "out" / FILE).exists()
@@ -202,10 +223,15 @@ def test_a_merge_of_shipped_methods_has_no_such_file(tmp_path, llama_family):
 
 @pytest.mark.parametrize(
     ("body", "status", "expected"),
-    [("raise ValueError('never')", 1, 'method "halves" failed on model.'), (None, 2, "mine.py: no such")],
+    [
+        ("raise ValueError('never')", 1, 'method "halves" failed on model.'),
+        (None, 2, "mine.py: no such"),
+    ],
 )
 def test_the_command_line_answers_with_one_line(tmp_path, llama_family, body, status, expected):
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(base=llama_family.base, expert=llama_family.experts[0]))
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.format(base=llama_family.base, expert=llama_family.experts[0])
+    )
     if body is not None:
         (tmp_path / "mine.py").write_text(SOURCE.replace("return merged", body))
     done = subprocess.run(

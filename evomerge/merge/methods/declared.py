@@ -68,9 +68,7 @@ def method(
     return declare
 
 
-def _merged(
-    name: str, function: Callable[[Inputs], torch.Tensor], inputs: Inputs
-) -> torch.Tensor:
+def _merged(name: str, function: Callable[[Inputs], torch.Tensor], inputs: Inputs) -> torch.Tensor:
     import torch
 
     merged = _called(name, function, inputs)

@@ -33,6 +33,8 @@ class Parameter:
         high: Largest legal number; None: no bound.
         per_source: Each model has its own; otherwise one value holds for all.
         differentiable: The merged tensor changes smoothly with it, and the method's `gradients` tell how.
+        reads: Of a boolean: where it is true, the method reads statistics of the experts' activations, their
+            mean squares (`Inputs.importance`) or all second moments (`Inputs.moment`).
     """
 
     kind: Literal["number", "integer", "boolean"]
@@ -43,6 +45,7 @@ class Parameter:
     high: float | None = None
     per_source: bool = False
     differentiable: bool = False
+    reads: Literal["importance", "moment"] | None = None
 
 
 class Inputs(Protocol):
@@ -53,8 +56,6 @@ class Inputs(Protocol):
 
     Attributes:
         name: Of the output tensor, for messages.
-        shape: Of the output tensor and of every input.
-        dtype: Of the maths, and of what a method returns.
         numel: How many numbers the tensor has.
         models: Names of the inputs.
         base: Which input is the base; None where the method does not tell it apart.
@@ -74,10 +75,14 @@ class Inputs(Protocol):
     by_row: bool
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Of the output tensor and of every input."""
+        ...
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def dtype(self) -> torch.dtype:
+        """Of the maths, and of what a method returns."""
+        ...
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input."""
@@ -95,17 +100,40 @@ class Inputs(Protocol):
         """Return the L1 norm of the task vector of an input; float64, no dimensions."""
         ...
 
-    def largest(self, index: int, count: int, skipped: int = 0) -> torch.Tensor:
+    def largest(
+        self, index: int, count: int, skipped: int = 0, *, by_importance: bool = False
+    ) -> torch.Tensor:
         """Return the task vector with all but `count` magnitudes set to 0 (ties: first).
 
-        They are the largest but for the `skipped` largest of all.
+        They are the largest but for the `skipped` largest of all; `by_importance`: by magnitude times
+        `importance`, where there is any.
         """
         ...
 
-    def ranks(self, index: int) -> torch.Tensor:
+    def ranks(self, index: int, *, by_importance: bool = False) -> torch.Tensor:
         """Return the place of each entry of the task vector by rising magnitude, from 0 (ties: first).
 
         Each row is ranked by itself (an entry of the first axis; a vector is one row); int32.
+        `by_importance`: as of `largest`.
+        """
+        ...
+
+    def importance(self, index: int) -> torch.Tensor | None:
+        """Return what the magnitudes of a task vector count, at least 0; None: that is not known.
+
+        `[1, columns]`: the root mean square of what entered each column of this linear layer in that expert
+        on its search prompts; or what a file of the user's says, of the tensor's shape, `[1, columns]` or
+        `[rows, 1]`.
+        """
+        ...
+
+    def moment(self, index: int) -> torch.Tensor:
+        """Return the mean of x xT over the vectors that entered this linear layer in an input.
+
+        Float32 `[columns, columns]`, over the tokens of its search prompts.
+
+        Raises:
+            MergeError: No statistics are given, or they have none of this tensor.
         """
         ...
 

@@ -23,6 +23,7 @@ class Sparsifier:
     Attributes:
         keep: Inputs, index and density (below 1) → task vector with 0 in the entries that are dropped.
         random: It draws from the inputs' random numbers.
+        ranks: It goes by magnitudes, and so can go by magnitudes times `Inputs.importance`.
         derived_bytes: As of a `Method`.
         temporaries: As of a `Method` that elects no signs.
         elected: As of one that does.
@@ -32,6 +33,7 @@ class Sparsifier:
 
     keep: Callable[[Inputs, int, float], torch.Tensor]
     random: bool = False
+    ranks: bool = False
     derived_bytes: int = 0
     temporaries: int = 4
     elected: int = 6
@@ -79,7 +81,8 @@ def by_rank(inputs: Inputs, index: int, density: float) -> torch.Tensor:
     if width < 2 or density <= 0:
         return masked(delta, inputs.uniform(index), density)
     spread = min(float(inputs.own[index]["epsilon"]), density, 1 - density)
-    probability = inputs.ranks(index).to(delta.dtype)
+    ranks = inputs.ranks(index, by_importance=bool(inputs.shared["importance"]))
+    probability = ranks.to(delta.dtype)
     probability.mul_(2 * spread / (width - 1)).add_(density - spread)
     return masked(delta, inputs.uniform(index), probability)
 
@@ -89,13 +92,16 @@ def _kept(inputs: Inputs, index: int, density: float, outliers: int) -> torch.Te
         delta = inputs.delta(index)
         return delta.new_zeros(delta.shape)
     count = max(1, int(density * inputs.numel))
-    return inputs.largest(index, count, min(outliers, inputs.numel - count))
+    by_importance = bool(inputs.shared["importance"])
+    skipped = min(outliers, inputs.numel - count)
+    return inputs.largest(index, count, skipped, by_importance=by_importance)
 
 
-LARGEST = Sparsifier(largest_entries, derived_bytes=12, temporaries=6, recomputing=2)
+LARGEST = Sparsifier(largest_entries, ranks=True, derived_bytes=12, temporaries=6, recomputing=2)
 RANDOM = Sparsifier(random_entries, random=True, derived_bytes=4, temporaries=5, recomputing=2)
 WITHOUT_OUTLIERS = Sparsifier(
     without_outliers,
+    ranks=True,
     derived_bytes=12,
     temporaries=7,
     recomputing=3,
@@ -113,6 +119,7 @@ WITHOUT_OUTLIERS = Sparsifier(
 BY_RANK = Sparsifier(
     by_rank,
     random=True,
+    ranks=True,
     derived_bytes=8,
     temporaries=8,
     elected=8,

@@ -145,7 +145,8 @@ def effect(member: _Member, shared: Values, own: Sequence[Values], base: int | N
         i: (False, rounded(weight), *_thinning(member, own[i], densities[i]))
         for i, weight in weights.items()
     }
-    rule = numbers({**shared, "rescale": bool(shared.get("rescale")) and not whole})
+    idle = {name: bool(shared.get(name)) and not whole for name in ("rescale", "importance")}
+    rule = numbers({**shared, **idle})
     masked = member.sparsifier is not None and member.sparsifier.random and not whole
     return Effect(rule, {base: (True, 0.0, 1.0), **parts}, masked)
 
@@ -209,6 +210,14 @@ def _method(
             "boolean", "give a sparsified task vector its L1 norm back", default=rescale
         )
         parameters |= member.sparsifier.parameters
+        if member.sparsifier.ranks:
+            parameters["importance"] = Parameter(
+                "boolean",
+                "rank entries by magnitude times importance: what enters their column in the expert on "
+                "its prompts (root mean square), or what a file of yours says",
+                default=False,
+                reads="importance",
+            )
     return Method(
         name=name,
         merge=partial(merge, member),

@@ -1,0 +1,203 @@
+"""Statistics of the experts' activations, or other importances of their weights: one safetensors file.
+
+`N/TENSOR` says how much the entries of a tensor of expert N count (from 0, the recipe's models without the
+base): numbers of at least 0, of the tensor's shape, or `[1, columns]` or `[rows, 1]`. A campaign writes the
+root mean square of what enters each column of a linear layer. `moment/N/TENSOR` is the mean of x xT over
+those vectors x, `[columns, columns]`, for methods that read it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from evomerge.candidate import Recipe
+from evomerge.candidate.mergekit_yaml import statistics_files
+from evomerge.candidate.moe_recipe import MoeRecipe
+from evomerge.candidate.tables import Array
+from evomerge.errors import MergeError, RecipeError
+from evomerge.merge.checkpoint import Checkpoint
+
+MOMENT = "moment/"
+_KEY = re.compile(rf"({MOMENT})?(\d+)/(.+)")
+
+
+class Statistics:
+    """An open file; tensors are read when they are asked for.
+
+    Attributes:
+        key: Tells it from other files, and from what it was before.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        RecipeError: It is missing or damaged, or holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            state = path.stat()
+            self.key: Hashable = (str(path), state.st_mtime_ns, state.st_size)
+            self._file: Any = safe_open(path, framework="pt")
+        except FileNotFoundError:
+            raise self._error(
+                "no such file; expected the statistics that the method reads"
+            ) from None
+        except (OSError, SafetensorError) as error:
+            raise self._error(f"not a safetensors file ({error})") from None
+        names: list[str] = list(self._file.keys())
+        self._shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
+        for name in self._shapes:
+            if _KEY.fullmatch(name) is None:
+                expected = "N/TENSOR, N the place of an expert in the recipe, from 0"
+                raise self._error(f"found the tensor {name}, expected {expected}")
+            self._check_values(name)
+
+    def importance(self, expert: int, tensor: str) -> torch.Tensor | None:
+        """Return what multiplies a tensor's magnitudes, as it is stored; None: nothing is known of it."""
+        found = self._tensor(f"{expert}/{tensor}")
+        if found is None and (moment := self.moment(expert, tensor)) is not None:
+            found = moment.diagonal().clamp(min=0).sqrt()[None]
+        return found
+
+    def moment(self, expert: int, tensor: str) -> torch.Tensor | None:
+        """Return the mean of x xT over what entered a linear layer; None: it is not known."""
+        return self._tensor(f"{MOMENT}{expert}/{tensor}")
+
+    def check(self, experts: Sequence[str], checkpoints: Mapping[str, Checkpoint]) -> None:
+        """Check that it is of these experts, and that its shapes are those of their tensors.
+
+        Raises:
+            RecipeError: It is not; expert and tensor are named.
+        """
+        known: set[int] = set()
+        for key, shape in self._shapes.items():
+            moment, expert, tensor = self._parts(key)
+            known.add(expert)
+            if expert >= len(experts):
+                raise self._error(
+                    f"holds {key}, of expert {expert}, the recipe has {len(experts)} experts, from 0"
+                )
+            header = checkpoints[experts[expert]].tensors.get(tensor)
+            if header is None:
+                raise self._error(f"holds {key}, which is not a tensor of {experts[expert]}")
+            fit = _fitting(header.shape, moment)
+            if shape not in fit:
+                expected = (
+                    " or ".join(map(str, map(list, dict.fromkeys(fit)))) or "none of a vector"
+                )
+                raise self._error(f"{key} has the shape {list(shape)}, expected {expected}")
+        for place, expert in enumerate(experts):
+            if place not in known:
+                raise self._error(f"holds nothing of {expert}, expert {place} of the recipe")
+
+    def _tensor(self, key: str) -> torch.Tensor | None:
+        if key not in self._shapes:
+            return None
+        tensor: torch.Tensor = self._file.get_tensor(key)
+        return tensor
+
+    def _check_values(self, key: str) -> None:
+        values = self._file.get_tensor(key)
+        if not values.is_floating_point() or not bool(torch.isfinite(values).all()):
+            raise self._error(
+                f"{key} holds NaN or infinity, or whole numbers; expected finite numbers"
+            )
+        if not key.startswith(MOMENT) and bool((values < 0).any()):
+            raise self._error(
+                f"{key} holds {float(values.min()):g}, expected numbers of at least 0"
+            )
+
+    def _parts(self, key: str) -> tuple[bool, int, str]:
+        found = _KEY.fullmatch(key)
+        assert found is not None  # checked when it was opened
+        return found[1] is not None, int(found[2]), found[3]
+
+    def _error(self, message: str) -> RecipeError:
+        return RecipeError(f"{self._path}: {message}", field="statistics")
+
+
+def _fitting(shape: tuple[int, ...], moment: bool) -> list[tuple[int, ...]]:
+    if len(shape) != 2:
+        return [] if moment else [shape]
+    rows, columns = shape
+    return [(columns, columns)] if moment else [shape, (1, columns), (rows, 1)]
+
+
+class _Place:
+    """Where names without a folder are looked up: a campaign's results folder."""
+
+    folder: Path | None = None
+
+
+def look_in(folder: str | Path | None) -> None:
+    """Let this process look up files that candidates name without a folder in a results folder."""
+    _Place.folder = None if folder is None else Path(folder)
+
+
+def statistics_path(name: str) -> Path:
+    """Return where a file of statistics lies that a recipe or a candidate names."""
+    return Path(name) if _Place.folder is None else _Place.folder / name
+
+
+def write_statistics(
+    path: Path, experts: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]]
+) -> None:
+    """Write a file, aside first.
+
+    Args:
+        path: Of the file.
+        experts: Of each, importances and second moments by tensor.
+
+    Raises:
+        MergeError: The disk does not take it.
+    """
+    tensors: dict[str, Array] = {}
+    for place, (importances, moments) in enumerate(experts):
+        tensors |= {f"{place}/{name}": one for name, one in importances.items()}
+        tensors |= {f"{MOMENT}{place}/{name}": one for name, one in moments.items()}
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        save_file({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise MergeError(f"{path} cannot be written: {error}") from None
+
+
+def copy_statistics(
+    recipe: Recipe | MoeRecipe, folder: Path, merges: Mapping[str, Recipe] = MappingProxyType({})
+) -> None:
+    """Copy the files of statistics that a recipe and its merges name into a folder, beside the recipe."""
+    for name, beside in statistics_files(recipe, merges).items():
+        shutil.copyfile(statistics_path(str(name)), folder / beside)
+
+
+def open_statistics(name: str) -> Statistics:
+    """Open a file that a recipe or a candidate names; it is read and checked once as long as it is the same.
+
+    Raises:
+        RecipeError: It is missing or damaged, or holds something else.
+    """
+    path = statistics_path(name)
+    state = path.stat() if path.is_file() else None
+    return _opened(path, None if state is None else (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, _state: Hashable) -> Statistics:
+    return Statistics(path)

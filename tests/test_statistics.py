@@ -1,0 +1,211 @@
+"""A campaign whose method reads statistics of its experts: taken once, the same bytes again, also moved."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import evomerge
+from evomerge.candidate.recipe import STATISTICS
+from evomerge.config import Campaign
+from evomerge.errors import CampaignError, ResultsError, UserError
+from evomerge.merge.statistics import MOMENT
+from evomerge.merge.user_methods import use
+from evomerge.preflight.check import preflight
+from evomerge.scoring import Scorer
+from evomerge.store import Store
+from tests.small_campaign import TEXT
+
+CAMPAIGN = (
+    TEXT.replace("method: task_arithmetic", "method: [ties, task_arithmetic]")
+    .replace("    weight:", "    density: 0.4\n    importance: true\n    weight:")
+    .replace("sampler: cmaes, trials: 6, finalists: 2", "sampler: cmaes, trials: 4, finalists: 1")
+    .replace("search: 8, select: 8, holdout: 16", "search: 4, select: 4, holdout: 4")
+    .replace("zoo_facts, metric", "zoo_facts, teacher: facts, metric")
+)
+MOMENTS = """\
+import evomerge
+
+READS = evomerge.Parameter("boolean", "read second moments", default=True, reads="moment")
+WEIGHT = evomerge.Parameter("number", "share of the expert", required=True, per_source=True)
+
+
+@evomerge.method("shrunk", {"weight": WEIGHT, "activations": READS})
+def shrunk(inputs):
+    merged = inputs.tensor(inputs.base).clone()
+    for index in inputs.others:
+        delta = inputs.own[index]["weight"] * inputs.delta(index)
+        if "proj" in inputs.name:
+            moment = inputs.moment(index)
+            delta = delta * (moment.diagonal() / moment.diagonal().max())
+        merged += delta
+    return merged
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("statistics")
+
+
+@pytest.fixture(scope="module")
+def file(folder):
+    (folder / "c.yaml").write_text(CAMPAIGN)
+    return folder / "c.yaml"
+
+
+@pytest.fixture(scope="module")
+def result(file):
+    return evomerge.search(file)
+
+
+def history(folder):
+    with Store.open(folder, write=False) as store:
+        return [(trial.params, trial.values, trial.candidate.text()) for trial in store.trials()]
+
+
+def test_each_expert_read_its_own_prompts_or_all(result, file):
+    """Facts is the teacher of a task and reads its prompts; translation reads those of both tasks."""
+    found = load_file(result.folder / STATISTICS)
+    ready = preflight(Campaign.load(file), file)
+    models = list(ready.family.family.experts.values())
+    module = AutoModelForCausalLM.from_pretrained(models[0]).eval()
+    prompts = Scorer(ready.items).prompts(module).tokens("search")
+    for place, (model, tasks) in enumerate(
+        zip(models, [["zoo_facts"], ["zoo_facts", "zoo_translation"]], strict=True)
+    ):
+        module = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        seen = {}
+        for name, layer in module.named_modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.register_forward_pre_hook(
+                    lambda _, x, name=name, seen=seen: seen.setdefault(name, []).append(
+                        x[0][0].double()
+                    )
+                )
+        with torch.no_grad():
+            for tokens in (each for task in tasks for each in prompts[task]):
+                module(input_ids=torch.tensor([tokens]))
+        expected = {name: torch.cat(rows) for name, rows in seen.items() if name != "lm_head"}
+        assert {key for key in found if key.startswith(f"{place}/")} == {
+            f"{place}/{name}.weight" for name in expected
+        }
+        for name, rows in expected.items():
+            own = found[f"{place}/{name}.weight"].double()
+            assert torch.allclose(own[0], rows.square().mean(0).sqrt(), rtol=1e-4), name
+    assert not any(key.startswith(MOMENT) for key in found)
+
+
+def test_only_candidates_whose_method_reads_it_name_the_file(result):
+    with Store.open(result.folder, write=False) as store:
+        named = {trial.candidate.method: trial.candidate.statistics for trial in store.trials()}
+        assert all(trial.state == "complete" for trial in store.trials())
+    assert set(named.items()) <= {("ties", STATISTICS), ("task_arithmetic", None)}
+
+
+def test_two_workers_share_the_same_file_and_history(result, file, tmp_path):
+    two = evomerge.search(file, out=tmp_path / "two", workers=2)
+    for name in (STATISTICS,):
+        assert (two.folder / name).read_bytes() == (result.folder / name).read_bytes()
+
+
+def test_resume_reuses_the_file_also_in_another_place_and_refuses_another_one(result, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(result.folder, moved)
+    before = (moved / STATISTICS).stat().st_mtime_ns
+    evomerge.resume(moved, trials=2)
+    assert (moved / STATISTICS).stat().st_mtime_ns == before
+    assert history(moved)[:4] == history(result.folder)
+    assert len(history(moved)) == 6
+    content = bytearray((moved / STATISTICS).read_bytes())
+    content[-1] ^= 1
+    (moved / STATISTICS).write_bytes(content)
+    with pytest.raises(ResultsError, match=f"{STATISTICS}: is not what the campaign began with"):
+        evomerge.resume(moved, trials=1)
+
+
+def test_killed_and_resumed_it_has_the_same_history(result, file, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "evomerge", "search", file, "--out", out, "--display", "json"]
+    driver = subprocess.Popen(
+        list(map(str, command)),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    for line in driver.stderr:
+        if '"stage": "statistics of the experts", "done": 1' in line:
+            break
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate(timeout=60)
+    assert not (out / STATISTICS).exists() or not history(out)
+    evomerge.resume(out)
+    assert history(out) == history(result.folder)
+    for name in (STATISTICS, "best/model.safetensors"):
+        assert (out / name).read_bytes() == (result.folder / name).read_bytes()
+
+
+def test_an_expert_neither_joins_nor_leaves(result):
+    with pytest.raises(UserError, match="read statistics of the experts that it began with"):
+        evomerge.remove(result.folder, "facts")
+
+
+def test_other_scorers_are_refused(tmp_path):
+    text = CAMPAIGN.replace("workers:", "scorer: {backend: hf}\nworkers:")
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(CampaignError, match=r"scorer\.backend: .*learn from prompts"):
+        evomerge.check(tmp_path / "c.yaml")
+
+
+def test_second_moments_are_kept_where_a_method_reads_them_and_the_winner_is_rebuilt(
+    folder, tmp_path
+):
+    text = CAMPAIGN.replace("[ties, task_arithmetic]", "shrunk").replace(
+        "    density: 0.4\n    importance: true\n", ""
+    )
+    text = text.replace("tasks_path:", "methods: mine.py\ntasks_path:").replace(
+        "trials: 4", "trials: 2"
+    )
+    (tmp_path / "mine.py").write_text(MOMENTS)
+    (tmp_path / "c.yaml").write_text(text)
+    found = evomerge.search(tmp_path / "c.yaml", workers=2)
+    kept = load_file(found.folder / STATISTICS)
+    for key in (key for key in kept if key.startswith(MOMENT)):
+        assert kept[key].shape == (kept[key].shape[1],) * 2
+        own = kept[key.removeprefix(MOMENT)][0]
+        assert torch.allclose(kept[key].diagonal().sqrt(), own, rtol=1e-4)
+    best = found.folder / "best"
+    assert found.best.candidate.method == "shrunk"
+    assert (best / STATISTICS).read_bytes() == (found.folder / STATISTICS).read_bytes()
+    evomerge.merge(best / "recipe.yaml", tmp_path / "again", methods=best / "merge_methods.py")
+    evomerge.merge(found.folder, tmp_path / "trial", trial="best")
+    for name in ("again", "trial"):
+        weights = tmp_path / name / "model.safetensors"
+        assert weights.read_bytes() == (best / "model.safetensors").read_bytes()
+    use(None)
+
+
+def test_statistics_of_prompts_of_ones_own(llama_family, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "ab"}\n{"text": "cde"}\n')
+    experts = llama_family.experts[:2]
+    evomerge.statistics(experts, prompts, tmp_path / "s", moments=True)
+    lines = ["merge_method: ties", f"base_model: {llama_family.base}", "models:"]
+    lines += [f"  - {{model: {one}, parameters: {{weight: 1, density: 0.5}}}}" for one in experts]
+    lines += ["parameters: {importance: true}", "statistics: s"]
+    (tmp_path / "r.yaml").write_text("\n".join(lines))
+    evomerge.merge(tmp_path / "r.yaml", tmp_path / "out")
+    evomerge.statistics(experts, [prompts, prompts], tmp_path / "again")
+    plain, full = load_file(tmp_path / "again"), load_file(tmp_path / "s")
+    assert full.keys() - plain.keys() == {f"{MOMENT}{key}" for key in plain}
+    assert all(torch.equal(plain[key], full[key]) for key in plain)
+    with pytest.raises(ResultsError, match="exists already"):
+        evomerge.statistics(experts, prompts, tmp_path / "s")
+    with pytest.raises(UserError, match="a file of prompts for each expert"):
+        evomerge.statistics(experts, [prompts], tmp_path / "x")
