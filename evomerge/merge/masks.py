@@ -141,31 +141,29 @@ def largest_by(
     order: tuple[torch.Tensor, ...] | None = None,
     skipped: int = 0,
 ) -> torch.Tensor:
-    """As `largest`, by the magnitudes of `scores` in place of the task vector's own.
+    """As `largest`, by scores in place of the task vector's own magnitudes.
 
     Args:
         delta: `[n]`.
-        scores: `[n]`.
+        scores: `[n]`, at least 0.
         count: 1 to n.
         order: What `magnitude_order` returned for `scores`, to save the selection.
         skipped: As of `largest`.
     """
     if skipped:
-        of = (largest_by(delta, scores, n, order) for n in (skipped + count, skipped))
-        return next(of).sub_(next(of))  # exact
-    sparse = torch.zeros_like(delta)
+        kept = largest_by(delta, scores, skipped + count, order)
+        return kept.sub_(largest_by(delta, scores, skipped, order))  # exact
     if count >= delta.numel():
-        return sparse.copy_(delta)
+        return delta.clone()
     if order is not None:
-        kept = order[1][:count].long()
-        sparse[kept] = delta[kept]
+        sparse, places = torch.zeros_like(delta), order[1][:count].long()
+        sparse[places] = delta[places]
         return sparse
-    magnitudes = scores.abs()
-    bound = in_order(magnitudes.clone(), [delta.numel() - count - 1])[0]
-    kept = magnitudes > bound
-    missing = count - int(kept.sum())
-    kept[(magnitudes == bound).nonzero().view(-1)[:missing]] = True
-    return torch.where(kept, delta, sparse)
+    bound = in_order(scores.clone(), [delta.numel() - count - 1])[0]
+    above = scores > bound
+    missing = count - int(above.sum())
+    above[(scores == bound).nonzero().view(-1)[:missing]] = True
+    return torch.where(above, delta, 0)
 
 
 def _xor_shifted(state: torch.Tensor, bits: int) -> torch.Tensor:

@@ -204,7 +204,7 @@ class ResidentInputs:
         def build() -> tuple[torch.Tensor]:
             delta = self.delta(index)
             flat = delta.reshape(-1)
-            ranked = flat if importance is None else (delta * importance).view(-1)
+            ranked = flat if importance is None else (delta * importance).abs_().view(-1)
             order = self._order(index, ranked, by)
             if importance is None:
                 return (largest(flat, count, order, skipped).view_as(delta),)

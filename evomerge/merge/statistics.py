@@ -51,15 +51,16 @@ class Statistics:
         try:
             state = path.stat()
             self.key: Hashable = (str(path), state.st_mtime_ns, state.st_size)
-            self._file: Any = safe_open(path, framework="pt")
+            opened: Any = safe_open(path, framework="pt")
         except FileNotFoundError:
             raise self._error(
                 "no such file; expected the statistics that the method reads"
             ) from None
         except (OSError, SafetensorError) as error:
             raise self._error(f"not a safetensors file ({error})") from None
-        names: list[str] = list(self._file.keys())
-        self._shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
+        self._file = opened
+        names: list[str] = list(opened.keys())
+        self._shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
         for name in self._shapes:
             if _KEY.fullmatch(name) is None:
                 expected = "N/TENSOR, N the place of an expert in the recipe, from 0"
@@ -100,9 +101,9 @@ class Statistics:
                     " or ".join(map(str, map(list, dict.fromkeys(fit)))) or "none of a vector"
                 )
                 raise self._error(f"{key} has the shape {list(shape)}, expected {expected}")
-        for place, expert in enumerate(experts):
+        for place, model in enumerate(experts):
             if place not in known:
-                raise self._error(f"holds nothing of {expert}, expert {place} of the recipe")
+                raise self._error(f"holds nothing of {model}, expert {place} of the recipe")
 
     def _tensor(self, key: str) -> torch.Tensor | None:
         if key not in self._shapes:

@@ -83,7 +83,7 @@ class PlainInputs:
         flat = delta.reshape(-1)
         if importance is None or not by_importance:
             return largest(flat, count, skipped=skipped).view_as(delta)
-        scores = (delta * importance).view(-1)
+        scores = (delta * importance).abs_().view(-1)
         return largest_by(flat, scores, count, skipped=skipped).view_as(delta)
 
     def ranks(self, index: int, *, by_importance: bool = False) -> torch.Tensor:

@@ -104,6 +104,7 @@ WITHOUT_OUTLIERS = Sparsifier(
     ranks=True,
     derived_bytes=12,
     temporaries=7,
+    elected=7,
     recomputing=3,
     parameters={
         "gamma": Parameter(

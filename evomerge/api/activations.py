@@ -68,5 +68,6 @@ def statistics(
         tokens = [opened.tokenizer(text)["input_ids"] for text in texts]
         known = opened.checkpoints[model].tensors
         parts = moments_by_tensor(opened.module, tokens, full=moments)
-        found.append(tuple({n: t.numpy() for n, t in one.items() if n in known} for one in parts))
+        squares, pairs = ({n: t.numpy() for n, t in one.items() if n in known} for one in parts)
+        found.append((squares, pairs))
     write_statistics(Path(out), found)
