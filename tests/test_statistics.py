@@ -158,6 +158,7 @@ def test_an_expert_neither_joins_nor_leaves(result):
 
 def test_other_scorers_are_refused(tmp_path):
     text = CAMPAIGN.replace("workers:", "scorer: {backend: hf}\nworkers:")
+    text = text.replace("metric: gold_loglikelihood", "metric: exact_match")
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(CampaignError, match=r"scorer\.backend: .*learn from prompts"):
         evomerge.check(tmp_path / "c.yaml")

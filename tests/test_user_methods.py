@@ -95,7 +95,7 @@ def test_resume_goes_on_by_the_copy_and_refuses_a_changed_one(result, folder, tm
     with pytest.raises(ResultsError, match=r'methods changed since the campaign began: "mine\.py"'):
         evomerge.resume(again, trials=1)
     (again / FILE).unlink()
-    with pytest.raises(CampaignError, match=rf"methods: .*{FILE}: no such file"):
+    with pytest.raises(CampaignError, match=rf"{FILE}: methods: no such file"):
         evomerge.resume(again, trials=1)
 
 
