@@ -262,7 +262,7 @@ class ResidentInputs:
     ) -> torch.Tensor:
         """Return what is computed from the inputs' tensors and `variant`."""
         inputs = tuple(map(self._key, range(len(self._sources))))
-        place = ("derived", what, inputs, self.base, self.dtype)
+        place = ("derived", what, inputs, self.base, self.dtype, self._statistics_key)
         return self._memory.get(place, None, lambda: (build(),), variant, derived=True)[0]
 
     def once(

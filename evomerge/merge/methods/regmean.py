@@ -195,10 +195,7 @@ def _moment(inputs: Inputs, index: int) -> torch.Tensor:
     from evomerge.merge.methods.algebra import product
 
     if inputs.shared["activations"]:
-        moment: torch.Tensor | None = getattr(inputs, "moment", lambda index: None)(index)
-        if moment is None:
-            raise MergeError(f"{inputs.name}: there are no activations to take second moments of")
-        return moment.cpu()
+        return inputs.moment(index).cpu()
 
     def build() -> torch.Tensor:
         delta = inputs.delta(index)
@@ -256,6 +253,7 @@ REGMEAN = Method(
             "boolean",
             "take the moments of the layers' inputs on search prompts, not of the task vectors",
             default=False,
+            reads="moment",
         ),
     },
     needs_base=True,
