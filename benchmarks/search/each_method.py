@@ -32,6 +32,7 @@ SHARE = {"low": 0.05, "high": 1.0}
 SCALE = {"low": 0.5, "high": 2.5, "per": []}
 DENSITY = {"low": 0.2, "high": 1.0, "per": []}
 EPSILON = {"low": 1e-6, "high": 1e-2, "log": True, "per": []}
+RIDGE = {"low": 1e-3, "high": 1.0, "log": True, "per": []}
 UNIT = {"low": 0.0, "high": 1.0, "per": []}
 SPARSE = {"weight": WEIGHT, "density": DENSITY}
 RANGES: dict[str, dict[str, Any]] = {
@@ -40,6 +41,11 @@ RANGES: dict[str, dict[str, Any]] = {
     "karcher": {},
     "model_stock": {},
     "task_arithmetic": {"weight": WEIGHT},
+    "task_arithmetic, calibrated": {"weight": WEIGHT, "calibrate": True},
+    "regmean": {"weight": SHARE, "lambda": SCALE, "ridge": RIDGE},
+    "tsv": {"weight": WEIGHT},
+    "iso_c": {"weight": WEIGHT},
+    "iso_cts": {"weight": WEIGHT},
     "ties": {"weight": SHARE, "density": DENSITY, "lambda": SCALE},
     "dare_linear": SPARSE,
     "dare_ties": SPARSE,
@@ -51,7 +57,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "ram": {"epsilon": EPSILON},
     "ramplus_tl": {"epsilon": EPSILON, "r": UNIT, "alpha": UNIT},
 }
-"""Method → what is searched of it; nothing: it has no number to search."""
+"""Method, and how → what is searched of it; nothing: it has no number to search."""
 _UNBOUNDED = 10**9  # item evaluations: trials are the budget
 Row = Mapping[str, Any]
 
@@ -101,7 +107,7 @@ def _samplers(method: str, samplers: Sequence[str]) -> list[str]:
     """Return the samplers that can search a method; of a method without numbers, the first."""
     if not RANGES[method]:
         return list(samplers[:1])
-    learns = METHODS[method].gradients is not None and "weight" in RANGES[method]
+    learns = METHODS[method.partition(",")[0]].gradients is not None and "weight" in RANGES[method]
     return [one for one in samplers if one != "gradient" or learns]
 
 
