@@ -166,9 +166,7 @@ def materialise(
     from evomerge.kinds import kind_of
 
     with Store.open(results, write=False) as store:
-        chosen = _chosen(store, trial)
-        use(MethodFile.of(store.campaign, store.folder))
-        look_in(store.folder)
+        chosen = entry(store, trial)
         board = leaderboard(store, chosen.number)
         card = model_card(store, board, board.row(chosen.entry.key))
         models = store.campaign.models
@@ -184,7 +182,10 @@ def materialise(
     return chosen.number
 
 
-def _chosen(store: Store, trial: str) -> StoredTrial | Winner:
+def entry(store: Store, trial: str) -> StoredTrial | Winner:
+    """Return the trial of that number, or the winner: `best`; it can be merged then. Raises ResultsError."""
+    use(MethodFile.of(store.campaign, store.folder))
+    look_in(store.folder)
     trials = store.trials()
     if trial == BEST:
         if store.winner is None:

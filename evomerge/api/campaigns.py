@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from evomerge.candidate import Candidate, Recipe
     from evomerge.candidate.trial import Split
     from evomerge.loggers import Callback
+    from evomerge.merge.adapter_output import Truncated
     from evomerge.preflight.campaign_plan import Plan
     from evomerge.report.leaderboard import Leaderboard
     from evomerge.result import Result
@@ -241,8 +242,9 @@ def merge(
     dtype: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
-) -> int | None:
-    """Build one merged model and save it with its tokenizer, recipe and model card.
+    as_lora: int | None = None,
+) -> int | Truncated | None:
+    """Build one merged model and save it with its tokenizer, recipe and model card; or one adapter.
 
     Args:
         source: A candidate or a recipe; or a recipe's file, which may be any of mergekit's; or, with
@@ -254,9 +256,12 @@ def merge(
         dtype: Of the file; None: the recipe's.
         trust_remote_code: Let models run code of their own.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
+        as_lora: Write the merge as one LoRA adapter of its base, of this rank at most. A weighted sum of
+            adapters loses nothing at the sum of their ranks.
 
     Returns:
-        With `trial`: its number; None of a winner that is no trial.
+        With `trial`: its number; None of a winner that is no trial. With `as_lora`: what the adapter has of
+        the merge.
 
     Raises:
         UserError: The recipe, a model or the folder is wrong.
@@ -268,21 +273,26 @@ def merge(
         "trust_remote_code": trust_remote_code,
         "allow_pickle": allow_pickle,
     }
-    if trial is not None:
-        if methods is not None:
-            raise UserError("a results folder has its own file of methods; leave methods out")
-        if not isinstance(source, str | Path):
-            raise UserError("a trial is one of a results folder; give the folder as source")
-        number: int | None = import_quickly("evomerge.result").materialise(
-            Path(source), str(trial), Path(out), **settings
-        )
-        return number
-    from evomerge import candidate as recipes
-    from evomerge.errors import RecipeError
+    if trial is not None and not isinstance(source, str | Path):
+        raise UserError("a trial is one of a results folder; give the folder as source")
+    if trial is not None and methods is not None:
+        raise UserError("a results folder has its own file of methods; leave methods out")
     from evomerge.merge.user_methods import MethodFile, use
 
     if methods is not None:
         use(MethodFile.read(methods))
+    if as_lora is not None:
+        made: Truncated = import_quickly("evomerge.api.one_adapter").merge_as_adapter(
+            source, Path(out), trial=trial, rank=as_lora, **settings
+        )
+        return made
+    if trial is not None:
+        number: int | None = import_quickly("evomerge.result").materialise(
+            Path(str(source)), str(trial), Path(out), **settings
+        )
+        return number
+    from evomerge import candidate as recipes
+    from evomerge.errors import RecipeError
 
     if isinstance(source, recipes.Recipe):
         import_quickly("evomerge.merge.saving").save(source, out, **settings)

@@ -19,8 +19,8 @@ from evomerge.candidate.ensemble import Ensemble
 from evomerge.candidate.trial import Split
 from evomerge.combine.folder import alone, is_plain, open_candidate, save_ensemble
 from evomerge.combine.routed import Routing
-from evomerge.combine.truncation import Truncated, write_adapter
 from evomerge.errors import UserError
+from evomerge.merge.adapter_output import Truncated, write_adapter
 from evomerge.merge.live import LiveModel
 from evomerge.merge.location import split_adapter
 from evomerge.merge.models import open_models

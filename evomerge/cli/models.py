@@ -31,13 +31,19 @@ def merge(
     dtype: Annotated[str | None, typer.Option(help="Of the file, such as bfloat16.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Let models run their code.")] = False,
     allow_pickle: Annotated[bool, typer.Option(help="Accept PyTorch pickles.")] = False,
+    as_lora: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK", min=1, help="Write one LoRA adapter of the base, of this rank at most."
+        ),
+    ] = None,
 ) -> None:
     """Build one merged model from a recipe, or from a trial of a campaign, and save it."""
     from evomerge import api
 
     if trial is None and source.is_dir():
         raise _folder_error(source)
-    number = api.merge(
+    made = api.merge(
         source,
         out,
         trial=trial,
@@ -46,9 +52,13 @@ def merge(
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
+        as_lora=as_lora,
     )
-    of_trial = "" if number is None else f" of trial {number}"
-    print(f"saved the merged model{of_trial} to {out}")
+    if made is None or isinstance(made, int):
+        of_trial = "" if made is None else f" of trial {made}"
+        print(f"saved the merged model{of_trial} to {out}")
+    else:
+        print(f"saved the merge as an adapter to {out}\n{made.text()}")
 
 
 def _folder_error(folder: Path) -> UserError:

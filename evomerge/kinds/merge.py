@@ -14,6 +14,7 @@ from evomerge.config.faults import at_field
 from evomerge.errors import CampaignError, RecipeError, nearest
 from evomerge.kinds.kind import Builder, ItemPrompts, Kind, NumberTables
 from evomerge.merge.methods import METHODS, Parameter, method
+from evomerge.merge.methods.core_space import CORE_SPACE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,6 +66,8 @@ class MergeKind(Kind):
         for name in settings.method:
             with at_field("space.parameters", CampaignError):
                 check_recipe(space.candidate(space.middle(name)).recipe())
+        if settings.parameters.get(CORE_SPACE) is True:
+            _check_adapters(family)
         return space
 
     def read(self, data: Mapping[str, Any], arrays: Arrays = no_arrays) -> Merge:
@@ -110,6 +113,19 @@ class _Builder(Builder):
         module = self._live.module
         with self._live.gradients(candidate, recompute=recompute(module), rows=rows) as tape:
             yield module, lambda: (tape.by_number(candidate), tape.by_row(candidate))
+
+
+def _check_adapters(family: Family) -> None:
+    """Check that all experts are adapters on the base, which core space is for."""
+    from evomerge.merge.location import split_adapter
+
+    for name, model in family.experts.items():
+        body, adapter = split_adapter(model)
+        if adapter is None or body != family.base:
+            raise CampaignError(
+                f"merges LoRA adapters on the base only, {name} is a full model; leave it out, or the expert",
+                field=f"space.parameters.{CORE_SPACE}",
+            )
 
 
 def check_range(key: str, value: config.Searched, spec: Parameter, field: str) -> None:

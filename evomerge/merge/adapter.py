@@ -29,6 +29,7 @@ from evomerge.merge.heads import (
     untied_config,
 )
 from evomerge.merge.location import has_tokenizer
+from evomerge.merge.methods.low_rank import Factors
 
 if TYPE_CHECKING:
     from evomerge.merge.checkpoint import Checkpoint
@@ -58,17 +59,17 @@ class Pair:
         """Of the weight that the pair is added to, unless it is transposed."""
         return self.b.shape[0], self.a.shape[1]
 
-    def delta(self, shape: tuple[int, ...], conv1d: bool) -> torch.Tensor:
-        """Return the update in float32, shaped as the weight is stored.
+    def factors(self, shape: tuple[int, ...], conv1d: bool) -> Factors:
+        """Return the update as it is added to the weight that is stored.
 
         Args:
             shape: Of the weight, which tells whether it is transposed unless it is square.
             conv1d: Square ones are stored `[in, out]`.
         """
-        product = self.b.float() @ self.a.float()
         square = self.shape[0] == self.shape[1]
         turned = self.embedding or (conv1d if square else self.shape != shape)
-        return (product.T if turned else product) * self.scale
+        left, right = (self.a.T, self.b.T) if turned else (self.b, self.a)
+        return Factors(left, right, self.scale)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Tell whether the update has the shape of the weight."""
@@ -116,7 +117,7 @@ class Change:
         if self.rows is not None:
             weight = weight.index_copy(0, torch.tensor(self.indices), self.rows.to(weight))
         if self.pair is not None:
-            weight = weight + self.pair.delta(tuple(weight.shape), conv1d)
+            weight = weight + self.pair.factors(tuple(weight.shape), conv1d).dense()
         return weight
 
     def equals(self, other: Change) -> bool:
@@ -225,10 +226,17 @@ def with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
         config = resized_config(config, headers[known.embedding].shape[0])
     conv1d = adapter.conv1d or getattr(config, "model_type", None) in CONV1D
 
-    def read(name: str) -> torch.Tensor:
-        stored = model.tensor(origin[name])
-        return changes[name].applied(stored, conv1d) if name in changes else stored
+    def stored(name: str) -> torch.Tensor:
+        return model.tensor(origin[name])
 
+    def read(name: str) -> torch.Tensor:
+        return changes[name].applied(stored(name), conv1d) if name in changes else stored(name)
+
+    updates = {
+        name: change.pair.factors(headers[name].shape, conv1d)
+        for name, change in changes.items()
+        if change.pair is not None and change.weight is None and change.rows is None
+    }
     has_tokens = bool(vocabulary & changes.keys()) and has_tokenizer(adapter.folder)
     return replace(
         model,
@@ -236,7 +244,9 @@ def with_adapter(model: Checkpoint, adapter: Adapter) -> Checkpoint:
         tensors=headers,
         tokens_from=adapter.folder if has_tokens else None,
         adapted=frozenset(changes),
+        updates=updates,
         _read=read,
+        _origin=stored,
     )
 
 

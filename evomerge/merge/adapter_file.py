@@ -117,9 +117,9 @@ def open_adapter(folder: Path, *, allow_pickle: bool = False) -> Adapter:
         scale = _scale(config, module, rank=shapes[0][0])
         change(f"{module}.weight", pair=Pair(found["A"], found["B"], scale, embedding))
     keeps_tie, conv1d = bool(config.get("ensure_weight_tying")), bool(config.get("fan_in_fan_out"))
-    return Adapter(
-        folder, changes, keeps_tie, conv1d, config.get("base_model_name_or_path") or None
-    )
+    named = config.get("base_model_name_or_path")
+    trained_on = named if isinstance(named, str) and named else None
+    return Adapter(folder, changes, keeps_tie, conv1d, trained_on)
 
 
 def _config(folder: Path) -> dict[str, Any]:

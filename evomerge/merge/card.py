@@ -14,7 +14,10 @@ from evomerge.yaml_file import dump
 
 
 def default_card(
-    recipe: Recipe | MoeRecipe, name: str, merges: Mapping[str, Recipe] = MappingProxyType({})
+    recipe: Recipe | MoeRecipe,
+    name: str,
+    merges: Mapping[str, Recipe] = MappingProxyType({}),
+    adapter: tuple[str, str] | None = None,
 ) -> str:
     """Return a card that says what was merged and how, in the Hub's format.
 
@@ -22,6 +25,7 @@ def default_card(
         recipe: What was merged.
         name: Of the folder.
         merges: Name → merge that it is made of.
+        adapter: Of a merge that is an adapter: of which model, and what it has of the merge.
     """
     found = dict.fromkeys(
         model for one in (*merges.values(), recipe) for model in one.model_names()
@@ -31,6 +35,12 @@ def default_card(
     front: dict[str, object] = {"library_name": "transformers", "tags": ["merge", "evomerge"]}
     if linked:
         front |= {"base_model": linked, "base_model_relation": "merge"}
+    made = "builds the same weights again"
+    if adapter is not None:
+        front["library_name"] = "peft"
+        if hub_ids([adapter[0]]):
+            front |= {"base_model": adapter[0], "base_model_relation": "adapter"}
+        made = "builds the same merge as a model"
     listed = "\n".join(f"- `{model}`" for model in models if model != recipe.base_model)
     merged = [*merges.values(), *([recipe] if isinstance(recipe, Recipe) else [])]
     needed = f"\n{NEEDS_COEFFICIENTS}\n" if any(one.coefficients for one in merged) else ""
@@ -40,11 +50,13 @@ def default_card(
     gates = recipe.gates if isinstance(recipe, MoeRecipe) else None
     if gates is not None and gates.accuracy:
         needed += f"\n{gates.remark()}\n"
+    if adapter is not None:
+        needed += f"\nThis is it as a LoRA adapter of `{adapter[0]}`: {adapter[1]}\n"
     return (
         f"---\n{dump(front)}---\n\n# {name}\n\n"
         f"{_what(recipe)}, made with evomerge.\n\n"
         f"{listed}\n\n## Recipe\n\n```yaml\n{dumps_all(recipe, merges)}```\n\n"
-        f"`evomerge merge recipe.yaml OUT_DIR` builds the same weights again.\n{needed}"
+        f"`evomerge merge recipe.yaml OUT_DIR` {made}.\n{needed}"
     )
 
 

@@ -17,6 +17,7 @@ from evomerge.merge.adapter_file import open_adapter
 from evomerge.merge.files import TensorHeader, WeightFiles, stored_tensors, weight_files
 from evomerge.merge.heads import VocabularyTensors
 from evomerge.merge.location import locate, split_adapter
+from evomerge.merge.methods.low_rank import Factors
 from evomerge.merge.names import ModelNames, model_names
 from evomerge.merge.quantised import check_config, gguf_error
 
@@ -36,6 +37,7 @@ class Checkpoint:
         missing: Parameters of the model that no file gives.
         tokens_from: Where the tokenizer is, of an adapter that brings tokens; None: in `folder`.
         views: Tensor → what tells its values from those of other checkpoints of this name (`rows`).
+        updates: Tensor → what an adapter adds to the model's own, of those where it does nothing else.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Checkpoint:
     missing: frozenset[str] = frozenset()
     tokens_from: Path | None = None
     views: Mapping[str, Hashable] = field(default_factory=dict, repr=False)
+    updates: Mapping[str, Factors] = field(default_factory=dict, repr=False)
+    _origin: Callable[[str], torch.Tensor] | None = field(default=None, repr=False)
 
     @cached_property
     def vocabulary_tensors(self) -> VocabularyTensors:
@@ -68,6 +72,17 @@ class Checkpoint:
         if self.is_mapped(tensor) and tensor not in self.views:
             return str(self.folder), tensor, None
         return self.name, tensor, self.views.get(tensor)
+
+    def origin_key(self, tensor: str) -> tuple[Hashable, ...] | None:
+        """Return the key of what a tensor is without its update; None: it is no update of a stored one."""
+        if tensor in self.updates:
+            return str(self.folder), tensor, None
+        return self.key(tensor) if self.is_mapped(tensor) else None
+
+    def origin(self, tensor: str) -> torch.Tensor:
+        """Return a tensor without its update, as it is stored; never write into it."""
+        known = self._origin is not None and tensor in self.updates
+        return self._origin(tensor) if known and self._origin is not None else self.tensor(tensor)
 
     def is_mapped(self, tensor: str) -> bool:
         """Tell whether a tensor is a view of its file; otherwise it is computed at each call."""

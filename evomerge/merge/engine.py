@@ -11,6 +11,7 @@ from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.files import TensorHeader
+from evomerge.merge.methods.core_space import CORE_SPACE
 from evomerge.merge.plan import MergePlan, TensorPlan, plan_merge
 from evomerge.merge.resident import Memory, ResidentInputs
 from evomerge.merge.statistics import open_statistics
@@ -32,8 +33,8 @@ class MergeRun:
         differentiated: Whether gradients are to follow, which may find there what the merge computed.
 
     Raises:
-        RecipeError: Coefficients have another number of rows than their tensor, or the file of statistics is
-            missing or does not fit the experts.
+        RecipeError: Coefficients have another number of rows than their tensor, the file of statistics is
+            missing or does not fit the experts, or `core_space` is asked for of experts that are no adapters.
     """
 
     def __init__(
@@ -56,8 +57,11 @@ class MergeRun:
         self._statistics = None if plan.statistics is None else open_statistics(plan.statistics)
         if self._statistics is not None:
             self._statistics.check(plan.experts, checkpoints)
-        for piece in filter(lambda piece: piece.added, plan.tensors):
-            self._check_rows(piece)
+        for piece in plan.tensors:
+            if piece.added:
+                self._check_rows(piece)
+            if piece.shared.get(CORE_SPACE):
+                self._check_adapters(piece)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Merge tensor by tensor: embeddings, layers, final norm and head.
@@ -139,6 +143,17 @@ class MergeRun:
                     f"{piece.name}: found coefficients of {len(added)} rows, expected {rows}, or 1 for "
                     "all of them",
                     field="coefficients",
+                )
+
+    def _check_adapters(self, piece: TensorPlan) -> None:
+        """Check that all inputs but the base are LoRA adapters on it."""
+        base = None if piece.base is None else piece.models[piece.base]
+        for model in piece.models:
+            if base is None or self._checkpoints[model].folder != self._checkpoints[base].folder:
+                found = "merged without one" if base is None else f"none on {base}"
+                raise RecipeError(
+                    f"core_space merges LoRA adapters on a base_model; {model} is {found}",
+                    field=f"parameters.{CORE_SPACE}",
                 )
 
     def _copied(self, piece: TensorPlan) -> torch.Tensor:

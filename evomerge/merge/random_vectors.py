@@ -45,6 +45,7 @@ def randomised(expert: Checkpoint, base: Checkpoint, key: str) -> Checkpoint:
         name=f"{expert.name} as noise {key}",
         tensors=headers,
         adapted=frozenset(headers),
+        updates={},
         _read=read,
     )
 

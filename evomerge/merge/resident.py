@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from copy import copy
+from functools import cached_property
 from itertools import compress
 
 import numpy as np
@@ -26,6 +27,7 @@ from evomerge.merge.masks import (
     row_ranks,
     uniform,
 )
+from evomerge.merge.methods.low_rank import Factors
 from evomerge.merge.methods.method import Values
 from evomerge.merge.methods.tensors import Weight, difference, l1_norm
 from evomerge.merge.statistics import Statistics
@@ -188,6 +190,29 @@ class ResidentInputs:
             self._deltas[index] = delta
         return delta
 
+    def low_rank(self, index: int) -> Factors | None:
+        """Return what makes an input of `origin`, as factors; None: it is not of low rank."""
+        checkpoint, name, _ = self._sources[index]
+        if self.common is None or checkpoint.origin_key(name) != self.common:
+            return None
+        rows, columns = (*checkpoint.tensors[name].shape, 1, 1)[:2]
+        nothing = Factors(torch.empty(rows, 0), torch.empty(0, columns))
+        return checkpoint.updates.get(name, nothing)
+
+    def origin(self) -> torch.Tensor:
+        """Return the base, or the tensor that all inputs of low rank are made of."""
+        if self.base is not None:
+            return self.tensor(self.base)
+        assert self.common is not None  # inputs of low rank have it in common
+        checkpoint, name, _ = self._sources[0]
+        found = checkpoint.origin(name)
+        if self.device.type != "cpu":
+            place, held = ("input", *self.common), found
+            (found,) = self._memory.get(
+                place, held.nbytes, lambda: (held.to(self.device),), "stored"
+            )
+        return self._lend(found).to(self.dtype)
+
     def norm(self, index: int) -> torch.Tensor:
         """Return the L1 norm of the task vector of an input; float64, no dimensions."""
         return self._memory.get(
@@ -286,6 +311,15 @@ class ResidentInputs:
 
         place = ("uniform", position, *self._key(index))
         return self._memory.get(place, 4 * count, build, self._seed, derived=True)[0]
+
+    @cached_property
+    def common(self) -> tuple[Hashable, ...] | None:
+        """Return the key of what inputs of low rank are made of: the base's, or the one that all have."""
+        keys = [checkpoint.origin_key(name) for checkpoint, name, _ in self._sources]
+        if self.base is None:
+            return keys[0] if len(set(keys)) == 1 else None
+        checkpoint, name, _ = self._sources[self.base]
+        return keys[self.base] if checkpoint.is_mapped(name) else None
 
     def _weights_by_input(self) -> dict[int, Weight]:
         found: dict[int, Weight] = {

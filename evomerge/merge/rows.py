@@ -151,6 +151,7 @@ def seen_through(
         tensors=headers,
         views=views,
         adapted=checkpoint.adapted | filled,
+        updates={key: one for key, one in checkpoint.updates.items() if key not in groups},
         _read=read,
     )
 

@@ -76,20 +76,19 @@ def save(
     device = usable_device(device)
     if dtype is not None:
         torch_dtype(dtype)
-    recipe = source.recipe() if isinstance(source, Merge) else source
-    check_recipe(recipe)
-    names = [name for one in (recipe, *merges.values()) for name in one.model_names()]
-    models = open_models(
-        [name for name in names if name not in merges],
-        recipe.vocabulary if not merges else common_vocabulary(recipe, merges),
+    models, run = open_run(
+        source,
+        merges,
+        device=device,
+        dtype=dtype,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
-    run = _run(source, merges, models, device=device, dtype=dtype)
     plan = run.plan
     tokenizer = TokenizerFiles.plan(plan.chat_template, models)
     if models.vocabulary is not None:
         models.vocabulary.configure(plan.config)
+    recipe = source.recipe() if isinstance(source, Merge) else source
     with finished_folder(out) as aside:
         write_tensors(
             run.tensors(),
@@ -108,22 +107,47 @@ def save(
         (aside / "README.md").write_text(text, encoding="utf-8")
 
 
-def _run(
+def open_run(
     source: Merge | Recipe,
     merges: Mapping[str, Recipe],
-    models: OpenModels,
     *,
     device: torch.device,
     dtype: str | None,
-) -> MergeRun:
-    """Plan a merge over models and merges, and check all that it reads."""
+    trust_remote_code: bool,
+    allow_pickle: bool,
+    base: str | None = None,
+) -> tuple[OpenModels, MergeRun]:
+    """Open the models of a merge, plan it, and check all that it reads.
+
+    Args:
+        source: What to merge.
+        merges: As of `save`, as are the others.
+        device: Where the maths is done.
+        dtype: Of the result.
+        trust_remote_code: Let the models run code of their own.
+        allow_pickle: Accept PyTorch pickles.
+        base: Is opened first, whether the merge names it or not.
+
+    Raises:
+        RecipeError: The recipe is wrong.
+        ModelError: As of `save`.
+    """
+    recipe = source.recipe() if isinstance(source, Merge) else source
+    check_recipe(recipe)
+    named = [name for one in (recipe, *merges.values()) for name in one.model_names()]
+    models = open_models(
+        [name for name in ([] if base is None else [base]) + named if name not in merges],
+        recipe.vocabulary if not merges else common_vocabulary(recipe, merges),
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+    )
     runs = merge_runs(merges, models, device)
     made = {name: merged_checkpoint(name, run, models) for name, run in runs.items()}
     plan = plan_merge(source, {**models.checkpoints, **made})
     for model, checkpoint in models.checkpoints.items():
         check_finite(checkpoint, _inputs([*(run.plan for run in runs.values()), plan], model))
     seen = {**models.checkpoints, **made} if made else models.seen(plan)
-    return MergeRun(plan, seen, device=device, dtype=dtype)
+    return models, MergeRun(plan, seen, device=device, dtype=dtype)
 
 
 def refuse_taken(out: Path, *, replace: bool) -> None:

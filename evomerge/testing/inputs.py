@@ -8,6 +8,7 @@ import torch
 
 from evomerge.errors import MergeError
 from evomerge.merge.masks import largest, largest_by, mask_key, row_ranks, uniform
+from evomerge.merge.methods.low_rank import Factors
 from evomerge.merge.methods.method import Method, Value, Values
 from evomerge.merge.methods.tensors import difference, l1_norm
 
@@ -30,6 +31,7 @@ class PlainInputs:
         keeps: Whether there is room for what merge and gradients share.
         shape: Of the tensors.
         dtype: Of the maths; at first the tensors' own.
+        factors: Input → what makes it of the base (without one, of the first).
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class PlainInputs:
         self._tensors, self._seed, self._added = tensors, seed, added or {}
         self.keeps = False
         self._kept: tuple[torch.Tensor, ...] = ()
+        self.factors: Mapping[int, Factors] = {}
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input."""
@@ -70,6 +73,14 @@ class PlainInputs:
         """Return an input minus the base."""
         assert self.base is not None
         return difference(self._tensors[index], self._tensors[self.base], self.dtype)
+
+    def low_rank(self, index: int) -> Factors | None:
+        """Return the factors of an input, which are given; None: it has none."""
+        return self.factors.get(index)
+
+    def origin(self) -> torch.Tensor:
+        """Return what factors are added to."""
+        return self.tensor(self.base or 0)
 
     def norm(self, index: int) -> torch.Tensor:
         """Return the L1 norm of a task vector."""

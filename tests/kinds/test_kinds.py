@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from evomerge.cli import run_command
 from evomerge.config import Campaign, SpaceSettings
 from evomerge.errors import CampaignError, MergeError
 from evomerge.kinds import KINDS, Kind
+from evomerge.space import Family
 from evomerge.store import Store
 from evomerge.testing.kinds import KindSuite
 from tests.kinds.single import Single, SingleBuilder, SingleKind
@@ -143,3 +145,18 @@ def test_a_kind_has_no_gradients_unless_it_says_how() -> None:
 def campaign_file(folder: Path, space: str) -> Path:
     campaign(folder, space)
     return folder / "c.yaml"
+
+
+@pytest.mark.parametrize("expert", ["/two", "/other+/two"])
+def test_core_space_is_for_adapters_on_the_base(expert: str) -> None:
+    parameters = {"weight": {"low": 0.0, "high": 1.0}, "core_space": True}
+    settings = SpaceSettings.model_validate({"method": "ties", "parameters": parameters})
+    adapters = Family("/base", {"one": "/base+/one", "two": "/base+/two"}, 4, "float32")
+    made = KINDS["merge"].space(settings, adapters, 0)
+    point = dict.fromkeys(made.distributions, 0.5)
+    assert made.candidate(point).recipe().parameters["core_space"] is True
+    mixed = replace(adapters, experts={**adapters.experts, "two": expert})
+    with pytest.raises(
+        CampaignError, match=r"space\.parameters\.core_space: .*two is a full model"
+    ):
+        KINDS["merge"].space(settings, mixed, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from evomerge.candidate import Coefficients, Merge, Recipe, Source
-from evomerge.errors import ModelError
+from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.family import check_family
 from evomerge.merge.live import LiveModel
+from evomerge.merge.resident import ResidentInputs
 from evomerge.merge.saving import save
 
 pytestmark = pytest.mark.filterwarnings(
@@ -224,6 +226,158 @@ def test_errors(spoil, message, lora, llama_family):
     with pytest.raises(ModelError, match=message) as caught:
         open_checkpoint(f"{llama_family.base}+{lora}")
     assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_of_another_architecture_is_refused(lora, llama_family, qwen2_family, tmp_path):
+    """Its layers have the same names and shapes, so nothing else would tell."""
+    edit(lora, base_model_name_or_path=qwen2_family.base)
+    with pytest.raises(ModelError, match=r"was trained on .*, a qwen2 model; .* is a llama model"):
+        open_checkpoint(f"{llama_family.base}+{lora}")
+    for elsewhere in (str(tmp_path / "gone"), "org/model", None, 3):
+        edit(lora, base_model_name_or_path=elsewhere)
+        assert open_checkpoint(f"{llama_family.base}+{lora}").updates
+
+
+SUMS = {
+    "linear": {"weight": 0.4},
+    "linear of unlike scale": {"weight": 0.4, "normalize": False},
+    "task_arithmetic": {"weight": 0.4},
+    "task_arithmetic of shares": {"weight": 0.4, "normalize": True},
+}
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["whole", "rows"])
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_of_adapters_form_no_task_vectors(name, rows, qwen2_family, tmp_path, monkeypatch):
+    """In memory and on disk, with any number of threads, the same bytes: those of full experts merged."""
+    method, parameters = name.split()[0], dict(SUMS[name])
+    base = qwen2_family.base
+    experts = tuple(f"{base}+{tmp_path / one}" for one in ("one", "two"))
+    trained(base, tmp_path / "one", r=2, target_modules="all-linear")
+    trained(base, tmp_path / "two", r=2, target_modules=["q_proj", "down_proj"])
+    weight = parameters.pop("weight")
+    table = 0.1 * np.random.default_rng(2).normal(size=(2, 32)).astype(np.float32)
+    coefficients = Coefficients({"model.layers.1.self_attn.q_proj.weight": table})
+    merge = Merge(
+        method,
+        experts,
+        base if method != "linear" else None,
+        own={"weight": (((weight, 0.9),),)},
+        fixed=parameters,
+        coefficients=coefficients if rows else None,
+    )
+    full = {}
+    for expert in experts:
+        opened = open_checkpoint(expert)
+        full[expert] = {one: opened.tensor(one).double() for one in opened.tensors}
+    live = LiveModel(merge.model_names(), dtype="float32")
+    monkeypatch.setattr(ResidentInputs, "delta", None)
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        live.write(merge)
+        found.append({key: one.clone() for key, one in live.module.state_dict().items()})
+    torch.set_num_threads(1)
+    with live.gradients(merge, rows=rows) as tape:
+        sum((3 * one).sin().sum() for one in live.module.parameters()).backward()
+    assert tape.gradients()
+    save(merge, tmp_path / "out")
+    plain = open_checkpoint(base)
+    for key, saved in load_file(tmp_path / "out" / "model.safetensors").items():
+        assert all(torch.equal(one[key], saved) for one in found), key
+        common = plain.tensor(key).double()
+        weights = [torch.tensor([[one]]).double() for one in (weight, 0.9)]
+        if rows and key in coefficients.tables:
+            weights = [
+                one + torch.tensor(row)[:, None] for one, row in zip(weights, table, strict=True)
+            ]
+        total = sum(
+            w * (full[expert][key] - common) for w, expert in zip(weights, experts, strict=True)
+        )
+        shares = parameters.get("normalize", method == "linear")
+        expected = total / sum(weights) if shares else total
+        expected = expected + (sum(weights) if method == "linear" and not shares else 1) * common
+        assert (saved - expected).abs().max() <= 1e-6 * expected.abs().max(), key
+
+
+def test_updates_are_of_the_model_that_they_are_on(qwen2_family, llama_family, tmp_path):
+    """An adapter on another model than the base is merged as the full model that it makes."""
+    base, other = qwen2_family.base, qwen2_family.experts[0]
+    trained(base, tmp_path / "lora", r=2, target_modules=["q_proj"])
+    expert = f"{other}+{tmp_path / 'lora'}"
+    merge = Merge("task_arithmetic", (expert,), base, own={"weight": (((0.5,),),)})
+    save(merge, tmp_path / "out")
+    plain, full = open_checkpoint(base), open_checkpoint(expert)
+    for key, saved in load_file(tmp_path / "out" / "model.safetensors").items():
+        expected = (plain.tensor(key) + full.tensor(key)) / 2
+        assert (saved - expected).abs().max() <= 1e-6 * expected.abs().max(), key
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_ties", "task_arithmetic"])
+def test_core_space_is_the_same_in_memory_and_on_disk(method, qwen2_family, tmp_path):
+    base = qwen2_family.base
+    experts = tuple(f"{base}+{tmp_path / one}" for one in ("one", "two"))
+    trained(base, tmp_path / "one", r=4, target_modules="all-linear")
+    trained(base, tmp_path / "two", r=2, target_modules=["q_proj"], modules_to_save=["norm"])
+    fixed = {"core_space": True} | ({} if method == "task_arithmetic" else {"density": 0.5})
+    merge = Merge(
+        method,
+        experts,
+        base,
+        own={"weight": (((0.6, 0.9),),)},
+        fixed=fixed,
+        dtype="float32",
+        seed=3,
+    )
+    save(merge, tmp_path / "out")
+    saved = load_file(tmp_path / "out" / "model.safetensors")
+    for budget in (0, 10**8):
+        live = LiveModel((base, *experts), dtype="float32", resident_bytes=budget)
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            live.write(merge)
+            torch.set_num_threads(1)
+            for key, tensor in saved.items():
+                assert torch.equal(live.module.state_dict()[key], tensor), key
+    plain = open_checkpoint(base)
+    assert not torch.equal(saved["model.norm.weight"], plain.tensor("model.norm.weight"))
+    if method == "task_arithmetic":
+        save(replace(merge, fixed={}), tmp_path / "without")
+        for key, tensor in load_file(tmp_path / "without" / "model.safetensors").items():
+            assert (saved[key] - tensor).abs().max() <= 1e-6 * tensor.abs().max(), key
+    with live.gradients(merge) as tape:
+        sum(one.sum() for one in live.module.parameters()).backward()
+    assert len(tape.by_number(merge)["weight"][0][0]) == 2
+
+
+def test_core_space_of_full_experts_is_refused(qwen2_family, tmp_path):
+    base, full = qwen2_family.base, qwen2_family.experts[0]
+    trained(base, tmp_path / "lora", r=2, target_modules=["q_proj"])
+    for experts, shown in (
+        ((full,), f"{full} is none on"),
+        ((f"{base}+{tmp_path / 'lora'}", full), f"{full} is none on"),
+        ((f"{full}+{tmp_path / 'lora'}",), "is none on"),
+    ):
+        merge = Merge(
+            "ties",
+            experts,
+            base,
+            own={"weight": ((tuple(0.5 for _ in experts),),)},
+            fixed={"core_space": True},
+        )
+        with pytest.raises(
+            RecipeError, match="core_space merges LoRA adapters on a base_model"
+        ) as it:
+            save(merge, tmp_path / "out")
+        assert shown in str(it.value)
+        assert "\n" not in str(it.value)
+    without = Recipe(
+        "multislerp",
+        (Source(f"{base}+{tmp_path / 'lora'}", None, {"weight": 1.0}),),
+        parameters={"core_space": True},
+    )
+    with pytest.raises(RecipeError, match="is merged without one"):
+        save(without, tmp_path / "out")
 
 
 def test_an_adapter_alone_is_no_model(lora):

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from evomerge.errors import RecipeError, nearest
 from evomerge.merge.methods.arcee_fusion import ARCEE_FUSION
 from evomerge.merge.methods.calibration import calibrated
+from evomerge.merge.methods.core_space import with_core_space
 from evomerge.merge.methods.iso import ISO_C, ISO_CTS
 from evomerge.merge.methods.karcher import KARCHER
 from evomerge.merge.methods.linear import LINEAR
@@ -39,7 +40,7 @@ from evomerge.merge.methods.tsv import TSV
 __all__ = ["METHODS", "Inputs", "Method", "NumberGradients", "Parameter", "method"]
 
 METHODS: dict[str, Method] = {
-    one.name: one
+    one.name: with_core_space(one) if one.reads_deltas else one
     for one in (
         LINEAR,
         SLERP,

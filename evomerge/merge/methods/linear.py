@@ -27,10 +27,11 @@ def linear(inputs: Inputs) -> torch.Tensor:
     Raises:
         MergeError: The weights sum to 0 and are to be normalised.
     """
-    from evomerge.merge.methods.tensors import weighted_sum
+    from evomerge.merge.methods.low_rank import sum_of_inputs
 
-    weights = [inputs.weight(index) for index in range(len(inputs.models))]
-    total = weighted_sum(map(inputs.tensor, range(len(weights))), weights)
+    places = range(len(inputs.models))
+    weights = [inputs.weight(index) for index in places]
+    total = sum_of_inputs(inputs, places, weights)
     if not inputs.shared["normalize"]:
         return total
     divisor = sum(weights)
@@ -45,16 +46,14 @@ def linear(inputs: Inputs) -> torch.Tensor:
 
 def gradients(inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
     """Return ⟨g, θ_i⟩ by the weight of model i; where `normalize`, (⟨g, θ_i⟩ - ⟨g, merged⟩) / Σ w."""
-    from evomerge.merge.methods.tensors import (
-        summed_gradients,
-        weight_gradients,
-    )
+    from evomerge.merge.methods.low_rank import input_products
+    from evomerge.merge.methods.tensors import summed_gradients, weight_gradients
 
     places = range(len(inputs.models))
     weights = [inputs.weight(index) for index in places]
     smallest = 0.0 if inputs.shared["normalize"] else None
-    tensors = map(inputs.tensor, places)
-    found, _ = summed_gradients(gradient, tensors, weights, smallest)
+    products = input_products(inputs, places, gradient)
+    found, _ = summed_gradients(products, weights, smallest)
     own, rows = weight_gradients(inputs, places, found)
     return NumberGradients({"weight": own}, rows=rows)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     import torch
 
+    from evomerge.merge.methods.low_rank import Factors
+
 Value = bool | float
 Values = Mapping[str, Value]
 SUM = "sum"
@@ -94,6 +96,17 @@ class Inputs(Protocol):
 
     def delta(self, index: int) -> torch.Tensor:
         """Return the task vector of an input: it minus the base."""
+        ...
+
+    def low_rank(self, index: int) -> Factors | None:
+        """Return what makes an input of `origin`, as factors (of rank 0: nothing); None: it has full rank.
+
+        Of low rank are inputs that LoRA adapters make of the base, or of a model that all have in common.
+        """
+        ...
+
+    def origin(self) -> torch.Tensor:
+        """Return the base; without one, the tensor that all inputs of low rank are made of."""
         ...
 
     def norm(self, index: int) -> torch.Tensor:

@@ -54,7 +54,7 @@ class _Member:
 
 def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
     """Return the base plus the weighted, sparsified task vectors."""
-    from evomerge.merge.methods.tensors import divisor_of, elected_sum, weighted_sum
+    from evomerge.merge.methods.tensors import divisor_of, elected_sum
 
     assert inputs.base is not None  # needs_base
     base = inputs.tensor(inputs.base)
@@ -73,7 +73,10 @@ def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
         if normalize:
             mixed.div_(divisor.masked_fill_(divisor == 0, 1))
     else:
-        mixed = weighted_sum((_sparsified(member, inputs, index) for index in active), weights)
+        summed = _sum(member, inputs, active, weights, base.device)
+        if summed is None:
+            return base
+        mixed = summed
         if normalize:
             mixed.div_(divisor_of(weights, MIN_WEIGHTS))
     if inputs.shared["lambda"] != 1:
@@ -86,8 +89,10 @@ def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> Number
 
     A weight of 0 counts like any other, though the merge leaves its model out.
     """
+    from evomerge.merge.methods.low_rank import delta_products
     from evomerge.merge.methods.tensors import (
         elected_gradients,
+        row_products,
         summed_gradients,
         weight_gradients,
     )
@@ -97,15 +102,39 @@ def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> Number
             gradient, _kept_derivatives(member, inputs) or _derivatives(member, inputs)
         )
     else:
+        products = (
+            delta_products(inputs, inputs.others, gradient)
+            if member.sparsifier is None
+            else row_products(gradient, _each(member, inputs, inputs.others))
+        )
         found, by_factor = summed_gradients(
-            gradient,
-            (_sparsified(member, inputs, index) for index in inputs.others),
+            products,
             [inputs.weight(index) for index in inputs.others],
             MIN_WEIGHTS if inputs.shared["normalize"] else None,
         )
     found.mul_(float(inputs.shared["lambda"]))
     own, rows = weight_gradients(inputs, inputs.others, found)
     return NumberGradients({"weight": own}, {"lambda": by_factor}, rows)
+
+
+def _sum(
+    member: _Member,
+    inputs: Inputs,
+    active: Sequence[int],
+    weights: Sequence[float | torch.Tensor],
+    device: torch.device,
+) -> torch.Tensor | None:
+    """Return the sum of the sparsified, weighted task vectors; None: it is 0."""
+    from evomerge.merge.methods.low_rank import sum_of_deltas
+    from evomerge.merge.methods.tensors import weighted_sum
+
+    if member.sparsifier is None:
+        return sum_of_deltas(inputs, active, weights, device)
+    return weighted_sum(_each(member, inputs, active), weights)
+
+
+def _each(member: _Member, inputs: Inputs, indices: Sequence[int]) -> Iterator[torch.Tensor]:
+    return (_sparsified(member, inputs, index) for index in indices)
 
 
 def _kept_derivatives(member: _Member, inputs: Inputs) -> tuple[torch.Tensor, ...] | None:

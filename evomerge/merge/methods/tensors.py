@@ -217,23 +217,18 @@ def elected_derivatives(
 
 
 def summed_gradients(
-    gradient: torch.Tensor,
-    tensors: Iterable[torch.Tensor],
-    weights: Sequence[Weight],
-    smallest: float | None,
+    found: torch.Tensor, weights: Sequence[Weight], smallest: float | None
 ) -> tuple[torch.Tensor, float]:
     """Return ⟨g, ∂m/∂w_i⟩ by the weight of each row, and ⟨g, m⟩, of m = Σ w t / W.
 
     Args:
-        gradient: By m.
-        tensors: One a weight.
+        found: ⟨g[row], t[row]⟩ of each t, as of `row_products`.
         weights: Of whole tensors, or by row.
         smallest: W is Σ w, and 1 where that is smaller; None: W is 1.
 
     Returns:
         Float64 `[tensors, rows]` on the CPU, and a number.
     """
-    found = row_products(gradient, tensors)
     factors = _factors(weights)
     mixed = (factors * found).sum(0)
     if smallest is not None:
