@@ -9,6 +9,7 @@ adapters that every server takes do not hold them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,8 +241,16 @@ def _write(
         base_model_name_or_path=_written(base.name),
         inference_mode=True,
     ).save_pretrained(folder)
+    _sort_targets(folder / "adapter_config.json")
     worst = min(shares, key=lambda module: shares[module])
     return Truncated(folder, made, kept / whole, (worst, shares[worst]), tuple(left))
+
+
+def _sort_targets(file: Path) -> None:
+    """Give the target modules an order, which PEFT's set of them has not."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["target_modules"].sort()
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _padded(factors: Factors, rank: int) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,8 @@ from evomerge.merge.methods.tensors import Weight, row_products, summable, weigh
 MANTISSA = 53
 EXPONENT = 0x7FF << 52
 TINY = 2.0**-900  # a row of zeros is as one of such numbers
-BLOCK = 1 << 20  # numbers of a product that are float64 at once
+BLOCK = 1 << 18  # numbers of a product that are float64 at once
+SINGLE = torch.float32  # a float64 merge sums task vectors, whose weights are not rounded
 WORTH = 4
 """Factors are multiplied for each merge where their ranks sum to at most this part of the tensor's smaller
 side; of higher ranks task vectors are formed, and kept."""
@@ -65,6 +66,8 @@ def product(
         device: Of the result, where it is computed if there is float64.
     """
     rank, columns = right.shape
+    if not rank:
+        return torch.zeros(len(left), columns, dtype=dtype, device=device)
     bits = (MANTISSA - max(0, rank - 1).bit_length()) // 2
     found = torch.empty(len(left), columns, dtype=dtype, device=device)
     where = summable(found[:0]).device
@@ -92,9 +95,10 @@ def sum_of_inputs(
 ) -> torch.Tensor:
     """Return Σ weight · input: of low ranks over what they have in common, in one product."""
     factors = _all_low(inputs, indices)
-    if factors is None:
+    origin = None if factors is None else inputs.origin()
+    if factors is None or origin is None or origin.dtype != SINGLE:
         return weighted_sum(map(inputs.tensor, indices), weights)
-    total = inputs.origin() * sum(weights)
+    total = origin * sum(weights)
     update = _update(factors, weights, total)
     return total if update is None else total.add_(update)
 
@@ -111,7 +115,7 @@ def sum_of_deltas(
         device: Of the maths.
     """
     factors = _all_low(inputs, indices)
-    if factors is None:
+    if factors is None or base.dtype != SINGLE:
         return weighted_sum(map(inputs.delta, indices), weights)
     return _update(factors, weights, device)
 
@@ -119,7 +123,7 @@ def sum_of_deltas(
 def input_products(inputs: Inputs, indices: Sequence[int], gradient: torch.Tensor) -> torch.Tensor:
     """Return ⟨g[row], input[row]⟩, as `row_products`."""
     factors = _all_low(inputs, indices)
-    if factors is None:
+    if factors is None or gradient.dtype != SINGLE:
         return row_products(gradient, map(inputs.tensor, indices))
     return row_products(gradient, [inputs.origin()]) + _products(factors, gradient)
 
@@ -127,7 +131,7 @@ def input_products(inputs: Inputs, indices: Sequence[int], gradient: torch.Tenso
 def delta_products(inputs: Inputs, indices: Sequence[int], gradient: torch.Tensor) -> torch.Tensor:
     """Return ⟨g[row], task vector[row]⟩, as `row_products`."""
     factors = _all_low(inputs, indices)
-    if factors is None:
+    if factors is None or gradient.dtype != SINGLE:
         return row_products(gradient, map(inputs.delta, indices))
     return _products(factors, gradient)
 
