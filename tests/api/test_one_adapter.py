@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import evomerge
 from evomerge import candidate as recipes
 from evomerge.candidate import Merge
-from evomerge.candidate.ensemble import Ensemble
+from evomerge.candidate.ensemble import Ensemble, Mix
 from evomerge.candidate.trial import Entry, Estimate, Outcome, TaskScores
 from evomerge.cli import run_command
 from evomerge.config import Campaign
@@ -112,7 +112,7 @@ def test_what_cannot_be_one_adapter(
     merge: Merge, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = Merge("passthrough", (merge.experts[0],))
-    ensemble = Ensemble(str(merge.base), {"one": alone})
+    ensemble = Ensemble(str(merge.base), {"one": alone}, mix=Mix({"one": 1.0}))
     with pytest.raises(UserError, match="is no merge; only a merge can be one adapter"):
         evomerge.merge(ensemble, tmp_path / "out", as_lora=4)
     with pytest.raises(UserError, match="is a folder; say which trial"):
