@@ -228,16 +228,6 @@ def test_errors(spoil, message, lora, llama_family):
     assert "\n" not in str(caught.value)
 
 
-def test_an_adapter_of_another_architecture_is_refused(lora, llama_family, qwen2_family, tmp_path):
-    """Its layers have the same names and shapes, so nothing else would tell."""
-    edit(lora, base_model_name_or_path=qwen2_family.base)
-    with pytest.raises(ModelError, match=r"was trained on .*, a qwen2 model; .* is a llama model"):
-        open_checkpoint(f"{llama_family.base}+{lora}")
-    for elsewhere in (str(tmp_path / "gone"), "org/model", None, 3):
-        edit(lora, base_model_name_or_path=elsewhere)
-        assert open_checkpoint(f"{llama_family.base}+{lora}").updates
-
-
 SUMS = {
     "linear": {"weight": 0.4},
     "linear of unlike scale": {"weight": 0.4, "normalize": False},
@@ -395,7 +385,7 @@ def test_an_adapter_of_another_architecture_is_refused(lora, llama_family, qwen2
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("base", ["org/not-here", "/gone", "", None])
+@pytest.mark.parametrize("base", ["org/not-here", "/gone", "", None, 3])
 def test_an_adapter_whose_base_is_not_here_is_judged_by_its_tensors(base, lora, llama_family):
     edit(lora, base_model_name_or_path=base)
     open_checkpoint(f"{llama_family.base}+{lora}")

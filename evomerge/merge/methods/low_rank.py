@@ -20,7 +20,6 @@ MANTISSA = 53
 EXPONENT = 0x7FF << 52
 TINY = 2.0**-900  # a row of zeros is as one of such numbers
 BLOCK = 1 << 18  # numbers of a product that are float64 at once
-SINGLE = torch.float32  # a float64 merge sums task vectors, whose weights are not rounded
 WORTH = 4
 """Factors are multiplied for each merge where their ranks sum to at most this part of the tensor's smaller
 side; of higher ranks task vectors are formed, and kept."""
@@ -95,11 +94,10 @@ def sum_of_inputs(
 ) -> torch.Tensor:
     """Return Σ weight · input: of low ranks over what they have in common, in one product."""
     factors = _all_low(inputs, indices)
-    origin = None if factors is None else inputs.origin()
-    if factors is None or origin is None or origin.dtype != SINGLE:
+    if factors is None:
         return weighted_sum(map(inputs.tensor, indices), weights)
-    total = origin * sum(weights)
-    update = _update(factors, weights, total)
+    total = inputs.origin() * sum(weights)
+    update = _update(factors, weights, total.device)
     return total if update is None else total.add_(update)
 
 
@@ -115,7 +113,7 @@ def sum_of_deltas(
         device: Of the maths.
     """
     factors = _all_low(inputs, indices)
-    if factors is None or base.dtype != SINGLE:
+    if factors is None:
         return weighted_sum(map(inputs.delta, indices), weights)
     return _update(factors, weights, device)
 
@@ -123,7 +121,7 @@ def sum_of_deltas(
 def input_products(inputs: Inputs, indices: Sequence[int], gradient: torch.Tensor) -> torch.Tensor:
     """Return ⟨g[row], input[row]⟩, as `row_products`."""
     factors = _all_low(inputs, indices)
-    if factors is None or gradient.dtype != SINGLE:
+    if factors is None:
         return row_products(gradient, map(inputs.tensor, indices))
     return row_products(gradient, [inputs.origin()]) + _products(factors, gradient)
 
@@ -131,7 +129,7 @@ def input_products(inputs: Inputs, indices: Sequence[int], gradient: torch.Tenso
 def delta_products(inputs: Inputs, indices: Sequence[int], gradient: torch.Tensor) -> torch.Tensor:
     """Return ⟨g[row], task vector[row]⟩, as `row_products`."""
     factors = _all_low(inputs, indices)
-    if factors is None or gradient.dtype != SINGLE:
+    if factors is None:
         return row_products(gradient, map(inputs.delta, indices))
     return _products(factors, gradient)
 

@@ -154,3 +154,26 @@ def test_weights_by_row_are_refused() -> None:
     assert of is not None
     with pytest.raises(MergeError, match="core_space has no weights by row"):
         of(one, torch.zeros(ROWS, COLUMNS))
+
+
+def test_singular_values_are_the_same_there() -> None:
+    """Iso-C goes by nothing but singular values and vectors, which the bases only turn."""
+    found, expected = (METHODS["iso_c"].merge(inputs("iso_c", core=core)) for core in (True, False))
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"), [("ties", "importance"), ("della", "importance"), ("regmean", "activations")]
+)
+def test_what_is_known_of_columns_is_refused(name: str, asked: str) -> None:
+    with pytest.raises(MergeError, match=f"core_space has no {asked} of entries"):
+        METHODS[name].merge(inputs(name, **{asked: True}))
+
+
+def test_it_is_another_merge_unless_it_is_a_sum() -> None:
+    for name, same in (("task_arithmetic", True), ("ties", False), ("iso_c", False)):
+        effects = [
+            METHODS[name].effect(one.shared, one.own, 0)
+            for one in (inputs(name), inputs(name, core=False))
+        ]
+        assert (effects[0] == effects[1]) == same
