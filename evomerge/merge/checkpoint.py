@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -141,7 +141,9 @@ def open_checkpoint(
     if adapter is None:
         return opened
     lora = open_adapter(locate(adapter, allow_pickle=allow_pickle), allow_pickle=allow_pickle)
-    return with_adapter(opened, lora)
+    own = {} if names is None else {names.parameter(places[name]): name for name in places}
+    changes = {own.get(name, name): change for name, change in lora.changes.items()}
+    return with_adapter(opened, replace(lora, changes=changes))
 
 
 def _config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:

@@ -18,7 +18,7 @@ from evomerge.report.grid import plain
 from evomerge.report.layout import leaderboard_report
 from evomerge.report.leaderboard import Leaderboard
 from evomerge.report.metadata import metadata
-from evomerge.report.parents import common_licence, read_card
+from evomerge.report.parents import common_licence, loading_class, read_card
 from evomerge.report.rows import Row
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def model_card(store: Store, leaderboard: Leaderboard, row: Row | None = None) -
         base=shown_model(campaign.base),
         experts={name: shown_model(model) for name, model in campaign.experts.items()},
         leaderboard="\n".join(map(table, shown.grids if row.kind == "winner" else shown.grids[:1])),
+        loading_class=loading_class(store.campaign.models.base),
         own_form=kind_of(row.recipe).own_form,
         split=split,
         needed=_needed(row.recipe),

@@ -61,6 +61,18 @@ def read_card(model: str) -> ParentCard:
     return ParentCard(agreed.licence, agreed.name, agreed.link, datasets)
 
 
+def loading_class(model: str) -> str:
+    """Return the name of transformers' class that loads what is merged from a model, by its configuration."""
+    try:
+        file = _file(parts(model)[0], CONFIG)
+        config = {} if file is None else json.loads(file.read_text("utf-8"))
+        is_causal = any("ForCausalLM" in name for name in config.get("architectures") or ())
+        has_towers = bool(config.keys() & {"vision_config", "audio_config"})
+    except (OSError, ValueError, AttributeError, TypeError):
+        is_causal, has_towers = True, False
+    return "AutoModelForMultimodalLM" if has_towers and not is_causal else "AutoModelForCausalLM"
+
+
 def common_licence(cards: Sequence[ParentCard]) -> ParentCard | None:
     """Return one of the cards, if all state the same licence."""
     same = len({card.stated for card in cards}) == 1 and cards[0].stated

@@ -6,6 +6,7 @@ import copy
 import json
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from transformers import (
@@ -176,6 +177,37 @@ def test_the_layers_are_the_language_models_and_a_tower_stands_before_them(kind)
     model = AutoModelForMultimodalLM.from_pretrained(family.base)
     shared = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert is_tied(checkpoint.config) == shared
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5"], indirect=True)
+def test_it_agrees_with_mergekit(kind, mergekit, tmp_path, assert_agree):
+    """It loses LLaVA's language model, and wants of the others what transformers no longer writes."""
+    family, tower = kind
+    own = {"weight": (Conditional(0.2, tower), Conditional(0.5)), "density": 0.6}
+    merge = Recipe(
+        "ties",
+        tuple(Source(model, parameters=own) for model in family.experts),
+        base_model=family.base,
+        dtype="float32",
+    )
+    mergekit(merge)
+    save(merge, tmp_path / "out")
+    assert_agree(loaded(tmp_path / "out"), loaded(tmp_path / "mergekit"))
+
+
+def test_adapters_name_the_modules_whatever_the_files_say(kind, tmp_path):
+    family, _ = kind
+    model = AutoModelForMultimodalLM.from_pretrained(family.base)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(model, config)
+    adapted.save_pretrained(tmp_path / "lora")
+    source = Source(f"{family.base}+{tmp_path / 'lora'}", parameters={"weight": 1.0})
+    save(Recipe("linear", (source,), dtype="float32"), tmp_path / "out")
+    expected, base = adapted.merge_and_unload().state_dict(), loaded(family.base)
+    merged = loaded(tmp_path / "out")
+    assert any(not torch.equal(tensor, base[name]) for name, tensor in merged.items())
+    for name, tensor in merged.items():
+        assert torch.allclose(tensor, expected[name], atol=1e-6), name
 
 
 def test_layers_are_stacked(kind, tmp_path):

@@ -9,7 +9,13 @@ from huggingface_hub import ModelCard, constants
 
 from evomerge.report.card import model_card
 from evomerge.report.leaderboard import leaderboard
-from evomerge.report.parents import ParentCard, common_licence, licence_metadata, read_card
+from evomerge.report.parents import (
+    ParentCard,
+    common_licence,
+    licence_metadata,
+    loading_class,
+    read_card,
+)
 from evomerge.store import Store
 
 
@@ -26,6 +32,20 @@ def test_a_card_states_licence_and_data_sets(tmp_path: Path) -> None:
     other = write(tmp_path / "b", "license: other\nlicense_name: own\nlicense_link: LICENSE")
     assert read_card(other) == ParentCard("other", "own", "LICENSE")
     assert read_card(other).stated == "own"
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ('{"architectures": ["LlamaForCausalLM"]}', "AutoModelForCausalLM"),
+        ('{"architectures": ["A"], "vision_config": {}}', "AutoModelForMultimodalLM"),
+        ('{"architectures": ["AForCausalLM"], "vision_config": {}}', "AutoModelForCausalLM"),
+        ("[", "AutoModelForCausalLM"),
+    ],
+)
+def test_what_loads_a_merge_of_it(config: str, expected: str, tmp_path: Path) -> None:
+    assert loading_class(write(tmp_path / "a", "tags: [x]", config)) == expected
+    assert loading_class("zoo:base") == loading_class("org/none") == "AutoModelForCausalLM"
 
 
 def test_a_configuration_states_it_where_the_card_does_not(tmp_path: Path) -> None:
