@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from evomerge.candidate import Recipe
 from evomerge.candidate.mergekit_yaml import statistics_files
 from evomerge.candidate.moe_recipe import MoeRecipe
+from evomerge.candidate.recipe import STATISTICS
 from evomerge.candidate.tables import Array
 from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
@@ -139,19 +140,19 @@ def _fitting(shape: tuple[int, ...], moment: bool) -> list[tuple[int, ...]]:
 
 
 class _Place:
-    """Where names without a folder are looked up: a campaign's results folder."""
+    """Where a campaign's own file is looked up, which its candidates name without a folder."""
 
-    folder: Path | None = None
+    folder = Path()
 
 
 def look_in(folder: str | Path | None) -> None:
-    """Let this process look up files that candidates name without a folder in a results folder."""
-    _Place.folder = None if folder is None else Path(folder)
+    """Let this process look up the file of a campaign's candidates in its results folder; None: here."""
+    _Place.folder = Path(folder or "")
 
 
 def statistics_path(name: str) -> Path:
     """Return where a file of statistics lies that a recipe or a candidate names."""
-    return Path(name) if _Place.folder is None else _Place.folder / name
+    return _Place.folder / name if name == STATISTICS else Path(name)
 
 
 def write_statistics(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +12,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import evomerge
-from evomerge.candidate import Merge, load
+from evomerge.candidate import Merge, dumps_all, load
 from evomerge.candidate.recipe import STATISTICS
 from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.engine import MergeRun, merged_tensors
 from evomerge.merge.live import LiveModel
 from evomerge.merge.masks import largest, largest_by, magnitude_order
-from evomerge.merge.methods import METHODS
+from evomerge.merge.methods import METHODS, Parameter
 from evomerge.merge.plan import plan_merge
-from evomerge.merge.statistics import MOMENT, open_statistics
+from evomerge.merge.saving import save
+from evomerge.merge.statistics import MOMENT, look_in, open_statistics, statistics_path
 from evomerge.testing.methods import plain_inputs
 
 DOWN = "model.layers.0.mlp.down_proj.weight"
@@ -282,6 +284,47 @@ def test_the_command_line_answers_a_bad_file_with_one_line(llama_family, tmp_pat
     assert done.returncode == 2, done.stderr
     assert f"recipe.yaml:7: statistics: {tmp_path / STATISTICS}: " in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_merges_of_several_documents_name_each_file_once(llama_family, file, tmp_path):
+    """Also what is made of them is rebuilt from the copies."""
+    one = merge(llama_family, file).recipe()
+    other = tmp_path / "other.safetensors"
+    save_file({key: 1 - value for key, value in load_file(file).items()}, other)
+    merges = {"first": one, "again": one, "second": merge(llama_family, other).recipe()}
+    last = Merge("linear", tuple(merges), fixed={"weight": 1.0}).recipe()
+    named = dumps_all(last, merges)
+    assert named.count(f"statistics: {STATISTICS}\n") == 2
+    assert named.count(f"statistics: 1.{STATISTICS}\n") == 1
+    save(last, tmp_path / "out", merges=merges)
+    assert (tmp_path / "out" / f"1.{STATISTICS}").read_bytes() == other.read_bytes()
+    evomerge.merge(tmp_path / "out" / "recipe.yaml", tmp_path / "again")
+    weights = [tmp_path / name / "model.safetensors" for name in ("out", "again")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_only_a_campaigns_own_file_is_looked_up_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    look_in(tmp_path / "results")
+    assert statistics_path(STATISTICS) == tmp_path / "results" / STATISTICS
+    assert statistics_path("mine.safetensors") == Path("mine.safetensors")
+    look_in(None)
+    assert statistics_path(STATISTICS) == Path(STATISTICS)
+
+
+def test_what_reads_statistics_is_a_switch_for_all_models():
+    for other in ({"kind": "number"}, {"kind": "boolean", "per_source": True}):
+        with pytest.raises(ValueError, match="a boolean that holds for all models"):
+            Parameter(help="reads them", reads="moment", **other)
+    reading = {name for name, one in METHODS.items() for p in one.parameters.values() if p.reads}
+    assert {
+        "ties",
+        "breadcrumbs",
+        "breadcrumbs_ties",
+        "della",
+        "della_linear",
+        "regmean",
+    } == reading
 
 
 def test_a_file_that_was_written_anew_is_read_anew(file):

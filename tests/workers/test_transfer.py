@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from evomerge.candidate import Merge
+from evomerge.candidate.activations import ActivationsFound, ActivationsJob
 from evomerge.candidate.trial import (
     Entry,
     GradientJob,
@@ -159,6 +160,9 @@ class Echo:
     def write(self, job: WriteJob) -> Written:
         return Written(worker=",".join(job.candidate.model_names()))
 
+    def activations(self, job: ActivationsJob) -> ActivationsFound:
+        return ActivationsFound(worker=",".join(job.candidate.model_names()))
+
 
 def test_candidates_are_built_under_local_names() -> None:
     evaluator = Translated(Echo(), {"/d/base": "/n/1", "/d/lora": "/n/2"})
@@ -169,6 +173,8 @@ def test_candidates_are_built_under_local_names() -> None:
     assert gradients.worker == "/n/1,/n/1+/n/2,org/x"
     assert evaluator.targets(TargetJob(recipe, "task")).worker == "/n/1,/n/1+/n/2,org/x"
     assert evaluator.write(WriteJob("w", recipe, (), 1)).worker == "/n/1,/n/1+/n/2,org/x"
+    sensed = evaluator.activations(ActivationsJob("a", recipe))
+    assert sensed.worker == "/n/1,/n/1+/n/2,org/x"
     assert replace(job) == job
 
 

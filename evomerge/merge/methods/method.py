@@ -49,6 +49,10 @@ class Parameter:
     differentiable: bool = False
     reads: Literal["importance", "moment"] | None = None
 
+    def __post_init__(self) -> None:
+        if self.reads is not None and (self.kind != "boolean" or self.per_source):
+            raise ValueError("reads is of a boolean that holds for all models")
+
 
 class Inputs(Protocol):
     """The inputs of one output tensor, in the order of the recipe, and their parameters.
