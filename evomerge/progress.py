@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, TextIO
+from typing import Literal, Protocol, TextIO, TypeVar
 
 Style = Literal["auto", "rich", "plain", "json", "none"]
 SECONDS_BETWEEN_LINES = 10.0
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,17 @@ class Pace:
         self._display.show(
             Progress(self._stage, self._done, self._total, self._failed, best, rate, left)
         )
+
+
+def counted(
+    items: Iterable[Item], display: Display, stage: str, total: int | None = None
+) -> Iterator[Item]:
+    """Show how many of these items are there by now; nothing before the first one is."""
+    pace = None
+    for item in items:
+        pace = pace or Pace(display, stage, total)
+        pace.step()
+        yield item
 
 
 class NoDisplay:

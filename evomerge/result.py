@@ -144,6 +144,7 @@ def materialise(
     dtype: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    **writing: Any,  # noqa: ANN401
 ) -> int | None:
     """Build and save the model of one trial, such as a member of a Pareto front.
 
@@ -155,6 +156,7 @@ def materialise(
         dtype: Of the file; None: the campaign's.
         trust_remote_code: Let models run their code even where the campaign does not.
         allow_pickle: Accept PyTorch pickles even where the campaign does not.
+        writing: `shard_bytes`, `display` as of `merge.saving.save`.
 
     Returns:
         The trial's number; None of a winner that is no trial.
@@ -178,6 +180,7 @@ def materialise(
         card=card,
         trust_remote_code=trust_remote_code or models.trust_remote_code,
         allow_pickle=allow_pickle or models.allow_pickle,
+        **writing,
     )
     return chosen.number
 

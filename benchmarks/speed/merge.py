@@ -1,9 +1,13 @@
-"""Merging the zoo's five specialists: mergekit to disk, evomerge to disk, evomerge into a live model.
+"""Merging at the speed of memory: a live write against a plain copy, and against mergekit.
 
-    python -m benchmarks.speed.merge [--rounds 5]
+    python -m benchmarks.speed.merge [--parameters 500_000_000] [--methods linear ties] [--rounds 7]
+    python -m benchmarks.speed.merge --base DIR --experts DIR DIR     # a real family
+    python -m benchmarks.speed.merge --part scaling | mergekit | memory
 
-All three run the same recipe (weights by layer group and component), one thread, in turn, in one process;
-ratios are of medians. What a search pays for a candidate is the live column: no file is read or written.
+All in one process, in turns, on as many threads; ratios are of medians, in processor seconds where there is
+one thread. The bytes that must move are those of base and experts as they are stored, and of the result; the
+copy is `torch.Tensor.copy_` that reads and writes as many. `new weights` has other weights in each turn, `new
+densities` other densities, too. Without numba the eager maths is measured.
 """
 
 from __future__ import annotations
@@ -12,94 +16,233 @@ import argparse
 import logging
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks.speed._families import SHAPES, family
 from evomerge import candidate as recipe
-from evomerge import zoo
-from evomerge.candidate import Recipe
-from evomerge.config import SpaceSettings
+from evomerge.candidate import Recipe, Source
+from evomerge.merge import fused
+from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.live import LiveModel
 from evomerge.merge.methods import METHODS
 from evomerge.merge.saving import save
-from evomerge.space import Family, Space
 
-SPECIALISTS = ("extraction", "dialogue", "tools", "translation", "facts")
-CASES = {
-    "task_arithmetic": {},
-    "ties": {"density": {"low": 0.2, "high": 1.0}},
-    "dare_linear": {"density": {"low": 0.2, "high": 1.0}},
-    "dare_ties": {"density": {"low": 0.2, "high": 1.0}},
-}
+METHODS_SHOWN = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
+COPIED = 1 << 28  # bytes that a turn of the copy reads, again and again
+MEGABYTE = 2**20
 
 
 def main() -> None:
-    """Print a table of medians and ratios."""
+    """Print the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args([] if __name__ != "__main__" else None).rounds
-    torch.set_num_threads(1)
+    parser.add_argument("--part", choices=["bandwidth", "scaling", "mergekit", "memory"])
+    parser.add_argument("--parameters", type=int, default=500_000_000)
+    parser.add_argument("--methods", nargs="+", default=METHODS_SHOWN)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--base", help="folder of a real base, instead of random numbers")
+    parser.add_argument("--experts", nargs="+", default=[])
+    parser.add_argument("--scratch", type=Path, help="keep the random families here")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
     logging.disable(logging.WARNING)
-    print(f"{'method':18}{'mergekit':>10}{'disk':>9}{'live':>9}{'disk ×':>9}{'live ×':>9}")
-    for method in CASES:
-        theirs, disk, live = _case(method, rounds)
+    how = "one pass (numba)" if fused.available() else "eager"
+    print(f"torch {torch.__version__}, {chosen.threads} thread(s), {how}")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = chosen.scratch or Path(folder)
+        models = [chosen.base, *chosen.experts]
+        if chosen.base is None:
+            models = family(scratch, chosen.parameters)
+        for part in [chosen.part] if chosen.part else ["bandwidth", "mergekit"]:
+            PARTS[part](models, chosen, scratch)
+
+
+def bandwidth(models: Sequence[str], chosen: argparse.Namespace, _scratch: Path) -> None:
+    """Print how long live writes take, and as a share of the copy's speed."""
+    live, numbers, moved = _resident(models)
+    print(
+        f"{numbers / 1e6:.0f} M parameters, {len(models) - 1} experts, {moved / 1e9:.2f} GB to move"
+    )
+    print(f"{'method':18}{'':16}{'seconds':>9}{'ns/param':>10}{'GB/s':>7}{'copy':>7}{'share':>8}")
+    for method in chosen.methods:
+        for what in ("weights", "densities")[: 1 + ("density" in METHODS[method].parameters)]:
+            turn = iter(range(1000))
+
+            def write(method: str = method, what: str = what, turn: Any = turn) -> None:
+                live.write(made(method, models, next(turn), densities=what == "densities"))
+
+            ours, copied = _turns([write, lambda: _copy(moved)], chosen)
+            print(
+                f"{method:18}{'new ' + what:16}{ours:9.3f}{1e9 * ours / numbers:10.2f}"
+                f"{moved / ours / 1e9:7.1f}{moved / copied / 1e9:7.1f}{copied / ours:8.0%}"
+            )
+
+
+def scaling(_models: Sequence[str], chosen: argparse.Namespace, scratch: Path) -> None:
+    """Print nanoseconds a parameter by size, and by number of experts."""
+    for method in chosen.methods:
+        for parameters in (size for size in SHAPES if size <= chosen.parameters):
+            models = family(scratch, parameters)
+            rows = [models] if parameters < 100_000_000 else [models[:2], models[:3], models]
+            for few in rows:
+                live, numbers, _ = _resident(few)
+                turn = iter(range(1000))
+
+                def write(
+                    method: str = method,
+                    few: Sequence[str] = few,
+                    live: Any = live,
+                    turn: Any = turn,
+                ) -> None:
+                    live.write(made(method, few, next(turn), densities=False))
+
+                (ours,) = _turns([write], chosen)
+                size, each = f"{numbers / 1e6:8.1f} M{len(few) - 1:3} experts", 1e9 * ours / numbers
+                print(f"{method:18}{size}{each:8.2f} ns", flush=True)
+
+
+def mergekit(models: Sequence[str], chosen: argparse.Namespace, scratch: Path) -> None:
+    """Print live writes and saving against mergekit: in memory, and to disk in a warm process."""
+    live, _, _ = _resident(models)
+    columns = ("live", "disk", "in memory", "to disk", "live ×", "live × disk", "disk ×")
+    print(f"{'method':18}" + "".join(f"{name:>13}" for name in columns))
+    for method in chosen.methods:
+        wanted = made(method, models, 0, densities=True)
+        theirs, ours = scratch / "theirs", scratch / "ours"
+        work = [
+            lambda wanted=wanted: live.write(wanted),
+            lambda wanted=wanted, out=ours: save(wanted, out, replace=True),
+            lambda wanted=wanted: _mergekit_in_memory(wanted, live),
+            lambda wanted=wanted, out=theirs: _mergekit_to_disk(wanted, out),
+        ]
+        quick, disk, memory, yaml = _turns(work, chosen)
+        for folder in (ours, theirs):
+            shutil.rmtree(folder)
+        seconds = "".join(f"{value:11.3f} s" for value in (quick, disk, memory, yaml))
+        ratios = "".join(f"{value:13.1f}" for value in (memory / quick, yaml / quick, yaml / disk))
+        print(f"{method:18}{seconds}{ratios}", flush=True)
+
+
+def memory(models: Sequence[str], chosen: argparse.Namespace, scratch: Path) -> None:
+    """Print the peak of anonymous memory of a process that writes each merge to disk."""
+    size = sum(file.stat().st_size for file in Path(models[0]).glob("*.safetensors"))
+    for method in chosen.methods:
+        file = scratch / "recipe.yaml"
+        recipe.save(made(method, models, 0, densities=True), file)
+        peak = anonymous_peak(
+            [sys.executable, "-m", "evomerge", "merge", str(file), str(scratch / "out")]
+        )
+        shutil.rmtree(scratch / "out")
         print(
-            f"{method:18}{theirs:8.3f} s{disk:7.3f} s{live:7.4f} s{theirs / disk:9.1f}{theirs / live:9.1f}"
+            f"{method:18}{size / MEGABYTE:8.0f} MB written, {peak / MEGABYTE:6.0f} MB anonymous at most"
         )
 
 
-def _case(method: str, rounds: int) -> tuple[float, float, float]:
-    made, models = _recipe(method)
-    resident = LiveModel(models, dtype="float32")
-    resident.write(made)
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        times: dict[str, list[float]] = {"mergekit": [], "disk": [], "live": []}
-        for _ in range(rounds + 1):  # the first one warms up
-            times["mergekit"].append(_timed(lambda: _mergekit(made, scratch / "theirs")))
-            times["disk"].append(_timed(lambda: save(made, scratch / "ours", replace=True)))
-            times["live"].append(_timed(lambda: resident.write(made)))
-            shutil.rmtree(scratch / "theirs")
-    medians = [statistics.median(times[name][1:]) for name in ("mergekit", "disk", "live")]
-    return medians[0], medians[1], medians[2]
+def anonymous_peak(command: Sequence[str]) -> int:
+    """Run a command; return the most anonymous memory that it held, in bytes, read every few milliseconds."""
+    most = 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            lines = status.read_text().splitlines()
+            found = [line.split()[1] for line in lines if line.startswith("RssAnon")]
+            most = max([most, *(1024 * int(value) for value in found)])
+            time.sleep(0.005)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return most
 
 
-def _recipe(method: str) -> tuple[Recipe, list[str]]:
-    """Return a recipe with 30 weights (and densities), and its models."""
-    experts = {name: str(zoo.resolve(f"zoo:{name}")) for name in SPECIALISTS}
-    base = str(zoo.resolve("zoo:base"))
-    settings = SpaceSettings.model_validate(
-        {
-            "method": method,
-            "layers": 2,
-            "components": ["self_attn", "mlp"],
-            "parameters": {"weight": {"low": 0.0, "high": 1.0}, **CASES[method]},
-        }
+def made(method: str, models: Sequence[str], turn: int, *, densities: bool) -> Recipe:
+    """Return a recipe with weights, and densities, that no other turn has."""
+    base, *experts = models
+
+    def parameters(place: int) -> dict[str, Any]:
+        found = {"weight": 0.3 + 0.01 * turn + 0.1 * place}
+        if "density" in METHODS[method].parameters:
+            found["density"] = 0.5 + 0.003 * (turn * densities) + 0.1 * place
+        return found
+
+    named = [Source(model, parameters=parameters(place)) for place, model in enumerate(experts)]
+    if not METHODS[method].uses_base:
+        named.insert(0, Source(base, parameters={"weight": 0.5}))
+    base_model = base if METHODS[method].uses_base else None
+    return Recipe(method=method, models=tuple(named), base_model=base_model, dtype="bfloat16")
+
+
+def _resident(models: Sequence[str]) -> tuple[LiveModel, int, int]:
+    """Return a live model, its parameters, and the bytes that a merge must move."""
+    headers = [open_checkpoint(model).tensors.values() for model in models]
+    numbers = sum(header.numel for header in headers[0])
+    read = sum(header.nbytes for each in headers for header in each)
+    return LiveModel(models, dtype="bfloat16"), numbers, read + 2 * numbers
+
+
+def _turns(work: Sequence[Callable[[], object]], chosen: argparse.Namespace) -> list[float]:
+    """Return the median time of each, having warmed up."""
+    clock = time.process_time if chosen.threads == 1 else time.perf_counter
+    times: list[list[float]] = [[] for _ in work]
+    for _ in range(chosen.rounds + 1):
+        for one, found in zip(work, times, strict=True):
+            start = clock()
+            one()
+            found.append(clock() - start)
+    return [statistics.median(found[1:]) for found in times]
+
+
+def _copy(moved: int) -> None:
+    """Read and write as many bytes."""
+    if not _COPY:
+        _COPY.extend(torch.ones(COPIED, dtype=torch.uint8) for _ in range(2))
+    source, target = _COPY
+    whole, rest = divmod(moved // 2, COPIED)
+    for _ in range(whole):
+        target.copy_(source)
+    target[:rest].copy_(source[:rest])
+
+
+_COPY: list[torch.Tensor] = []
+
+
+def _mergekit_in_memory(made: Recipe, live: LiveModel) -> None:
+    """Do what `mergekit-evolve --in-memory` does of a candidate, with its models loaded."""
+    from mergekit.architecture import arch_info_for_config
+    from mergekit.graph import Executor
+    from mergekit.merge import MergeOptions
+    from mergekit.plan import MergePlanner
+
+    config, loaded = live.module.config, dict(live.module.named_parameters())
+    planner = MergePlanner(
+        _mergekit_config(made), arch_info_for_config(config), MergeOptions(quiet=True), config
     )
-    space = Space.build(settings, Family(base, experts, 4, "float32"), METHODS)
-    names = list(space.distributions)
-    point = {name: 0.2 + 0.6 * position / len(names) for position, name in enumerate(names)}
-    return space.candidate(point), [base, *experts.values()]
+    for task, value in Executor(planner.plan_in_memory(), math_device="cpu").run(quiet=True):
+        if task.tensor_name in loaded:
+            loaded[task.tensor_name].data.copy_(value, non_blocking=True)
 
 
-def _mergekit(made: Recipe, out: Path) -> None:
-    import yaml
-    from mergekit.config import MergeConfiguration
+def _mergekit_to_disk(made: Recipe, out: Path) -> None:
     from mergekit.merge import MergeOptions, run_merge
 
-    config = MergeConfiguration.model_validate(yaml.safe_load(recipe.dumps(made)))
-    run_merge(config, str(out), MergeOptions(copy_tokenizer=True, quiet=True))
+    options = MergeOptions(copy_tokenizer=False, quiet=True)
+    run_merge(_mergekit_config(made), str(out), options)
 
 
-def _timed(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def _mergekit_config(made: Recipe) -> Any:
+    import yaml
+    from mergekit.config import MergeConfiguration
 
+    return MergeConfiguration.model_validate(yaml.safe_load(recipe.dumps(made)))
+
+
+PARTS = {"bandwidth": bandwidth, "scaling": scaling, "mergekit": mergekit, "memory": memory}
 
 if __name__ == "__main__":
     main()

@@ -243,6 +243,8 @@ def merge(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     as_lora: int | None = None,
+    max_shard_bytes: int | None = None,
+    display: Display | Style = "none",
 ) -> int | Truncated | None:
     """Build one merged model and save it with its tokenizer, recipe and model card; or one adapter.
 
@@ -258,6 +260,8 @@ def merge(
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
         as_lora: Write the merge as one LoRA adapter of its base, of this rank at most. A weighted sum of
             adapters loses nothing at the sum of their ranks.
+        max_shard_bytes: Largest file of weights, unless one tensor is larger; None: 5 GB.
+        display: Shows progress.
 
     Returns:
         With `trial`: its number; None of a winner that is no trial. With `as_lora`: what the adapter has of
@@ -286,6 +290,18 @@ def merge(
             source, Path(out), trial=trial, rank=as_lora, **settings
         )
         return made
+    if max_shard_bytes is not None:
+        settings["shard_bytes"] = max_shard_bytes
+    with shown_by(display) as shown:
+        return _merged(source, out, trial, {**settings, "display": shown})
+
+
+def _merged(
+    source: Candidate | Recipe | str | Path,
+    out: str | Path,
+    trial: int | str | None,
+    settings: dict[str, Any],
+) -> int | None:
     if trial is not None:
         number: int | None = import_quickly("evomerge.result").materialise(
             Path(str(source)), str(trial), Path(out), **settings

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from evomerge.cli.options import SplitName, names
+from evomerge.cli.options import DisplayOption, SplitName, names
 from evomerge.errors import UserError
+
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def merge(
@@ -29,6 +32,10 @@ def merge(
     ] = None,
     device: Annotated[str, typer.Option(help="Where to compute.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="Of the file, such as bfloat16.")] = None,
+    max_shard_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Largest file, such as 500MB; default: 5GB.")
+    ] = None,
+    display: DisplayOption = "auto",
     trust_remote_code: Annotated[bool, typer.Option(help="Let models run their code.")] = False,
     allow_pickle: Annotated[bool, typer.Option(help="Accept PyTorch pickles.")] = False,
     as_lora: Annotated[
@@ -50,6 +57,8 @@ def merge(
         methods=methods,
         device=device,
         dtype=dtype,
+        max_shard_bytes=None if max_shard_size is None else _bytes(max_shard_size),
+        display=display,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
         as_lora=as_lora,
@@ -59,6 +68,17 @@ def merge(
         print(f"saved the merged model{of_trial} to {out}")
     else:
         print(f"saved the merge as an adapter to {out}\n{made.text()}")
+
+
+def _bytes(size: str) -> int:
+    """Return the bytes of a size such as `500MB`, decimal as transformers takes it."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB|B)?", size.strip().upper())
+    count = int(float(found[1]) * UNITS[found[2] or "B"]) if found else 0
+    if count < 1:
+        raise UserError(
+            f'found "{size}", expected a size such as 500MB or 5GB', field="max-shard-size"
+        )
+    return count
 
 
 def _folder_error(folder: Path) -> UserError:

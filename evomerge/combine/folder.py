@@ -58,6 +58,7 @@ def save_ensemble(
     replace: bool = False,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    **writing: Any,  # noqa: ANN401
 ) -> None:
     """Write an ensemble as a folder that `evomerge.load` and transformers open.
 
@@ -73,6 +74,7 @@ def save_ensemble(
         replace: Replace an existing folder, once the new one is complete.
         trust_remote_code: Let the models run code of their own.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
+        writing: Of the members' files: `shard_bytes`, `display` as of `saving.save`.
 
     Raises:
         UserError: A model, the device or the folder is wrong.
@@ -89,7 +91,9 @@ def save_ensemble(
     if models.vocabulary is not None:
         models.vocabulary.configure(config)
     with finished_folder(out) as aside:
-        writer = _Writer(aside, out.absolute(), dtype, config, {**options, "device": device})
+        writer = _Writer(
+            aside, out.absolute(), dtype, config, {**options, **writing, "device": device}
+        )
         members = [writer.member(one, name) for name, one in candidate.members.items()]
         combiner = {
             "schema": SCHEMA,

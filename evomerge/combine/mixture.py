@@ -23,19 +23,16 @@ from evomerge.merge.card import default_card
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.family import check_finite
+from evomerge.merge.files import TensorHeader
 from evomerge.merge.live import LiveModel
 from evomerge.merge.members import merge_runs, merged_checkpoint
 from evomerge.merge.models import OpenModels, open_models
-from evomerge.merge.saving import (
-    SHARD_BYTES,
-    commonest,
-    finished_folder,
-    refuse_taken,
-    write_tensors,
-)
+from evomerge.merge.saving import commonest, finished_folder, refuse_taken
+from evomerge.merge.shards import SHARD_BYTES, write_tensors
 from evomerge.merge.statistics import copy_statistics
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.user_methods import copy_beside
+from evomerge.progress import Display, NoDisplay, counted
 
 
 class ResidentMixtures:
@@ -127,6 +124,7 @@ def save_mixture(
     device: torch.device | str = "cpu",
     dtype: str | None = None,
     shard_bytes: int = SHARD_BYTES,
+    display: Display | None = None,
     card: str | None = None,
     replace: bool = False,
     trust_remote_code: bool = False,
@@ -143,6 +141,7 @@ def save_mixture(
         device: As `save` takes it, and the other options.
         dtype: Of the file.
         shard_bytes: Largest file.
+        display: Shows how many tensors are there; None: nothing does.
         card: The model card.
         replace: Replace an existing folder.
         trust_remote_code: Let the models run code of their own.
@@ -171,11 +170,11 @@ def save_mixture(
     dtypes = {name: _dtype(part, name, known[part.source], result) for name, part in pieces.items()}
     commonly = commonest(dtypes.values())
     added = dict(assembly.added(gates, commonly))
-    sizes = {
-        name: known[part.source].tensors[part.names[name]].numel * dtypes[name].itemsize
+    headers = {
+        name: TensorHeader(known[part.source].tensors[part.names[name]].shape, dtypes[name])
         for name, part in pieces.items()
     }
-    sizes |= {name: tensor.numel() * tensor.itemsize for name, tensor in added.items()}
+    headers |= {name: TensorHeader(tuple(one.shape), one.dtype) for name, one in added.items()}
 
     def tensor(name: str) -> torch.Tensor:
         if name in added:
@@ -186,9 +185,9 @@ def save_mixture(
 
     with finished_folder(out) as folder:
         # The gates beside them are no weights, which an index tells vLLM.
-        write_tensors(
-            ((name, tensor(name)) for name in sizes), sizes, folder, shard_bytes, indexed=True
-        )
+        tensors = ((name, tensor(name)) for name in headers)
+        shown = counted(tensors, display or NoDisplay(), "merge", len(headers))
+        write_tensors(shown, headers, folder, shard_bytes, indexed=True)
         assembly.config.dtype = commonly
         assembly.config.save_pretrained(folder)
         tokenizer.write(folder)

@@ -8,6 +8,7 @@ import torch
 
 from evomerge.candidate import Merge, Recipe
 from evomerge.errors import ModelError, RecipeError
+from evomerge.merge import fused
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.files import TensorHeader
@@ -87,9 +88,34 @@ class MergeRun:
         out = self.out_dtype(piece)
         if not out.is_floating_point:
             return self._copied(piece).to(self._device, copy=not shared)
+        made = torch.empty(self.header(piece).shape, dtype=out, device=self._device)
+        if self._is_fused(piece, made):
+            return made
         inputs = self.inputs(piece)
         merged = self.plan.method.merge(inputs)
         return merged.to(out, copy=not shared and inputs.lends(merged))
+
+    @torch.no_grad()
+    def write(self, piece: TensorPlan, target: torch.Tensor) -> None:
+        """Merge one tensor of the plan into memory that is there. Raises as `tensors` does.
+
+        Args:
+            piece: Which.
+            target: Of its shape, any dtype and device.
+        """
+        if not self._is_fused(piece, target):
+            target.copy_(self.merged(piece, shared=True))
+
+    def _is_fused(self, piece: TensorPlan, target: torch.Tensor) -> bool:
+        """Merge a tensor in one pass, if that is possible."""
+        find, out = self.plan.method.total, self.out_dtype(piece)
+        if find is None or not out.is_floating_point:
+            return False
+        inputs = self.inputs(piece)
+        total = find(inputs)
+        if total is None or (total.elect and self._merge is not None):
+            return False  # what a merge leaves for its gradients is made by the method
+        return fused.write(inputs, total, target, out)
 
     def inputs(self, piece: TensorPlan, *, by_row: bool = False) -> ResidentInputs:
         """Return what a merge method sees of one tensor of floating-point numbers.

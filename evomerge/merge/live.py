@@ -245,9 +245,8 @@ class LiveModel:
             self._write_converted(run)
             return
         self._check_complete({piece.name for piece in run.plan.tensors})
-        with torch.no_grad():
-            for name, tensor in run.tensors():
-                self._targets[name].copy_(tensor)
+        for piece in run.plan.tensors:
+            run.write(piece, self._targets[piece.name])
 
     def _is_by_name(self, plan: MergePlan) -> bool:
         return all(piece.name in self._targets for piece in plan.tensors)

@@ -20,11 +20,14 @@ from evomerge.candidate.tables import Array
 from evomerge.errors import MergeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.masks import (
+    compact_order,
     largest,
     largest_by,
     magnitude_order,
     mask_key,
+    ranked,
     row_ranks,
+    selected,
     uniform,
 )
 from evomerge.merge.methods.low_rank import Factors
@@ -81,6 +84,12 @@ class Memory:
         """Return which variant is kept under `key`; None: none."""
         found = self._kept.get(key)
         return None if found is None else found[0]
+
+    @property
+    def room(self) -> int:
+        """How many bytes more that are computed from inputs would be kept."""
+        of_derived = self.budget - self.for_inputs - self.derived
+        return max(0, min(self.budget - self.used, of_derived))
 
     def has(self, key: Hashable) -> bool:
         """Tell whether something is kept under `key`."""
@@ -306,8 +315,7 @@ class ResidentInputs:
         shape, count = checkpoint.tensors[name].shape, checkpoint.tensors[name].numel
 
         def build() -> tuple[torch.Tensor]:
-            key = mask_key(self._seed, position, name)
-            return (uniform(key, count, self.device).view(shape),)
+            return (uniform(self.mask_key(index), count, self.device).view(shape),)
 
         place = ("uniform", position, *self._key(index))
         return self._memory.get(place, 4 * count, build, self._seed, derived=True)[0]
@@ -320,6 +328,63 @@ class ResidentInputs:
             return keys[0] if len(set(keys)) == 1 else None
         checkpoint, name, _ = self._sources[self.base]
         return keys[self.base] if checkpoint.is_mapped(name) else None
+
+    def stored(self, index: int) -> torch.Tensor:
+        """Return an input as it is stored, on the device of the maths."""
+        return self._stored(index)
+
+    def dtype_of(self, index: int) -> torch.dtype | None:
+        """Return in which dtype an input is stored; None: it is computed at each call."""
+        checkpoint, name, _ = self._sources[index]
+        return checkpoint.tensors[name].dtype if checkpoint.is_mapped(name) else None
+
+    def mask_key(self, index: int) -> int:
+        """Return the key of an input's random numbers."""
+        _, name, position = self._sources[index]
+        return mask_key(self._seed, position, name)
+
+    def ranked(self, index: int, count: int, slot: int = 0) -> tuple[float, int]:
+        """Return magnitude and position of the last of a task vector's `count` largest entries.
+
+        Args:
+            index: Which input.
+            count: 1 to n.
+            slot: Of several counts for one merge; the last one in each is kept.
+        """
+        assert self.base is not None
+        own, base = self._stored(index).view(-1), self._stored(self.base).view(-1)
+
+        def read(start: int, stop: int) -> torch.Tensor:
+            return difference(own[start:stop], base[start:stop], self.dtype)
+
+        def order() -> tuple[torch.Tensor, ...]:
+            return compact_order(read(0, self.numel), self._memory.room)
+
+        def build() -> tuple[torch.Tensor]:
+            place = ("compact order", *self._delta_key(index))
+            found = self._memory.get(place, None, order, derived=True)
+            last = ranked(found, count, read) if found else selected(read(0, self.numel), count)
+            return (torch.tensor(last, dtype=torch.float64),)
+
+        place = ("ranked", slot, *self._delta_key(index))
+        bound, last = self._memory.get(place, 16, build, count)[0].tolist()
+        return bound, int(last)
+
+    def norm_of(self, index: int, kept: Hashable, build: Callable[[], float]) -> float:
+        """Return the L1 norm of a task vector, or of what is kept of it.
+
+        Args:
+            index: Which input.
+            kept: Tells it from other things that are kept of it; None: all.
+            build: Computes it.
+        """
+        place = ("norm" if kept is None else "kept norm", *self._delta_key(index))
+        variant = None if kept is None else (kept, self.mask_key(index))
+
+        def built() -> tuple[torch.Tensor]:
+            return (torch.tensor(build(), dtype=torch.float64),)
+
+        return float(self._memory.get(place, 8, built, variant)[0])
 
     def _weights_by_input(self) -> dict[int, Weight]:
         found: dict[int, Weight] = {

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from evomerge.candidate import Merge, Recipe
 from evomerge.candidate import save as save_recipe
@@ -27,12 +24,12 @@ from evomerge.merge.family import check_finite
 from evomerge.merge.members import common_vocabulary, merge_runs, merged_checkpoint
 from evomerge.merge.models import OpenModels, open_models
 from evomerge.merge.plan import MergePlan, plan_merge
+from evomerge.merge.shards import SHARD_BYTES, write_tensors
 from evomerge.merge.statistics import copy_statistics
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.user_methods import copy_beside
 from evomerge.merge.validation import check_recipe
-
-SHARD_BYTES = 5 * 10**9
+from evomerge.progress import Display, NoDisplay, counted
 
 
 def save(
@@ -42,6 +39,7 @@ def save(
     device: torch.device | str = "cpu",
     dtype: str | None = None,
     shard_bytes: int = SHARD_BYTES,
+    display: Display | None = None,
     card: str | None = None,
     replace: bool = False,
     trust_remote_code: bool = False,
@@ -58,6 +56,7 @@ def save(
         device: Where the maths is done.
         dtype: Of the file; None: the recipe's, or the base's own.
         shard_bytes: Largest file, unless one tensor is larger.
+        display: Shows how many tensors are merged; None: nothing does.
         card: The model card; None: a short one that shows the recipe.
         replace: Replace an existing folder, once the new one is complete.
         trust_remote_code: Let the models run code of their own; it is copied along.
@@ -91,8 +90,8 @@ def save(
     recipe = source.recipe() if isinstance(source, Merge) else source
     with finished_folder(out) as aside:
         write_tensors(
-            run.tensors(),
-            {piece.name: run.header(piece).nbytes for piece in plan.tensors},
+            counted(run.tensors(), display or NoDisplay(), "merge", len(plan.tensors)),
+            {piece.name: run.header(piece) for piece in plan.tensors},
             aside,
             shard_bytes,
             indexed=any(one.coefficients or one.statistics for one in (recipe, *merges.values())),
@@ -198,61 +197,6 @@ def _inputs(plans: Iterable[MergePlan], model: str) -> list[str]:
         if source == model
     )
     return list(dict.fromkeys(names))
-
-
-def write_tensors(
-    tensors: Iterator[tuple[str, torch.Tensor]],
-    sizes: Mapping[str, int],
-    folder: Path,
-    limit: int = SHARD_BYTES,
-    *,
-    indexed: bool = False,
-) -> None:
-    """Write weights as safetensors files, and their index where there are several or where `indexed`.
-
-    vLLM takes every safetensors file of a folder for weights, coefficients too, unless an index says which.
-
-    Args:
-        tensors: Name and tensor, one after another.
-        sizes: Name → bytes, in the same order.
-        folder: Where to.
-        limit: Largest file, unless one tensor is larger.
-        indexed: Write an index of one file, too.
-    """
-    shards = _shards(sizes, limit)
-    files = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
-    if len(shards) == 1:
-        files = ["model.safetensors"]
-    for file, names in zip(files, shards, strict=True):
-        pending = {
-            name: tensor.to("cpu").contiguous() for name, tensor in islice(tensors, len(names))
-        }
-        save_file(pending, folder / file, metadata={"format": "pt"})
-        del pending
-    if len(shards) > 1 or indexed:
-        weight_map = {
-            name: file for file, names in zip(files, shards, strict=True) for name in names
-        }
-        index = {
-            "metadata": {"total_size": sum(sizes.values())},
-            "weight_map": dict(sorted(weight_map.items())),
-        }
-        (folder / "model.safetensors.index.json").write_text(
-            json.dumps(index, indent=2) + "\n", encoding="utf-8"
-        )
-
-
-def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """Fill files in order, none above `limit` unless one tensor alone is."""
-    shards: list[list[str]] = []
-    filled = 0
-    for name, size in sizes.items():
-        if not shards or filled + size > limit:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    return shards
 
 
 def _beside(out: Path) -> Path:

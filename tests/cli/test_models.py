@@ -12,6 +12,7 @@ import torch
 from evomerge import candidate as recipe
 from evomerge import cli
 from evomerge.candidate import Coefficients, Recipe, Source
+from evomerge.merge.checkpoint import open_checkpoint
 
 
 @pytest.fixture
@@ -35,6 +36,11 @@ def refused(capsys, *arguments: object, expected: int = 2) -> str:
     [
         (["--device", "xpu"], 'device: found "xpu", which cannot be used here'),
         (["--device", "gpu"], 'device: found "gpu", which cannot be used here'),
+        (
+            ["--max-shard-size", "5 GiB"],
+            'max-shard-size: found "5 GiB", expected a size such as 500MB',
+        ),
+        (["--max-shard-size", "0GB"], 'max-shard-size: found "0GB"'),
         (["--dtype", "fp8"], 'evomerge: dtype: found "fp8", expected one of float32, bfloat16'),
     ],
 )
@@ -244,3 +250,15 @@ def test_an_expert_that_holds_nan(method, llama_family, tmp_path, capsys):
 )
 def test_what_to_score_on(flags, message, capsys):
     assert message in refused(capsys, "score", "zoo:facts", *flags)
+
+
+def test_files_are_as_large_as_asked_for_and_progress_is_shown(recipe_file, tmp_path, capsys):
+    options = ["--max-shard-size", "0.02MB", "--display", "plain"]
+    command = ["merge", str(recipe_file), str(tmp_path / "out"), *options]
+    assert cli.run_command(command) == 0
+    files = list((tmp_path / "out").glob("*.safetensors"))
+    assert len(files) > 2
+    assert all(file.stat().st_size < 40_000 for file in files)
+    _, progress = capsys.readouterr()
+    count = len(open_checkpoint(str(tmp_path / "out")).tensors)
+    assert f"merge: {count} of {count}" in progress

@@ -10,7 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.merge.masks import GOLDEN, MIX1, MIX2, largest, magnitude_order, mask_key, uniform
+from evomerge.merge import masks
+from evomerge.merge.masks import (
+    GOLDEN,
+    MIX1,
+    MIX2,
+    compact_order,
+    largest,
+    magnitude_order,
+    mask_key,
+    ranked,
+    selected,
+    uniform,
+)
 
 MASK = (1 << 64) - 1
 
@@ -127,3 +139,36 @@ def test_only_entries_on_the_threshold_can_differ_from_mergekits(density, bfloat
     assert torch.equal(ours.abs().sort().values, theirs.abs().sort().values)
     bound = ours[ours != 0].abs().min()
     assert (bfloat16_deltas[ours != theirs].abs() == bound).all()
+
+
+def last_kept(delta, count):
+    """Magnitude and position of the last of the largest entries, by sorting all of them."""
+    position = sorted(range(len(delta)), key=lambda i: (-abs(delta[i].item()), i))[count - 1]
+    return abs(delta[position].item()), position
+
+
+@settings(deadline=None)
+@given(tensors, st.data())
+def test_any_entry_of_the_order_is_found(delta, data):
+    count = data.draw(st.integers(1, delta.numel()))
+    expected = last_kept(delta, count)
+    assert selected(delta, count) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masks, "GROUP", 8)
+        order = compact_order(delta, most=10**6)
+        assert ranked(order, count, lambda a, b: delta[a:b]) == expected
+
+
+@pytest.mark.parametrize("fine", [0, 50, 20_000])
+def test_an_order_of_bfloat16_differences_is_compact(fine, bfloat16_deltas, monkeypatch):
+    """Entries that no bfloat16 number is are sorted with the others."""
+    monkeypatch.setattr(masks, "GROUP", 1 << 10)
+    delta = bfloat16_deltas.clone()
+    delta[:fine] *= 1.0001
+    order = compact_order(delta, most=10**6)
+    size = sum(part.nbytes for part in order)
+    assert size < 20_000 * (8 + 1 if fine == 20_000 else 4)
+    for count in (1, 2, 37, 5_000, 10_000, 19_990, 20_000):
+        assert ranked(order, count, lambda a, b: delta[a:b]) == last_kept(delta, count)
+    if fine:
+        assert compact_order(delta, most=8) == ()

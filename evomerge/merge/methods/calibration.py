@@ -11,7 +11,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evomerge.merge.methods.method import Effect, Inputs, Method, NumberGradients, Parameter, Values
+from evomerge.merge.methods.method import (
+    Effect,
+    Inputs,
+    Method,
+    NumberGradients,
+    Parameter,
+    Values,
+    unless,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +43,7 @@ def calibrated(method: Method) -> Method:
         method,
         merge=partial(_merge, method),
         gradients=gradients,
+        total=unless("calibrate", method.total),
         effect=partial(_effect, method),
         parameters={**method.parameters, "calibrate": CALIBRATE},
         matrix_bytes=partial(_bytes, method),

@@ -23,6 +23,7 @@ from evomerge.merge.methods.method import (
     NumberGradients,
     Parameter,
     Values,
+    unless,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def with_core_space(method: Method) -> Method:
         method,
         merge=partial(_merge, method.merge),
         gradients=None if method.gradients is None else partial(_gradients, method.gradients),
+        total=unless(CORE_SPACE, method.total),
         parameters={**method.parameters, CORE_SPACE: PARAMETER},
         effect=partial(_effect, method),
     )

@@ -12,6 +12,8 @@ from evomerge.merge.methods.method import (
     Method,
     NumberGradients,
     Parameter,
+    Sum,
+    Term,
     Values,
     as_written,
     summed,
@@ -31,17 +33,30 @@ def linear(inputs: Inputs) -> torch.Tensor:
 
     places = range(len(inputs.models))
     weights = [inputs.weight(index) for index in places]
+    divisor = _divisor(inputs, weights)
     total = sum_of_inputs(inputs, places, weights)
-    if not inputs.shared["normalize"]:
-        return total
-    divisor = sum(weights)
+    return total if isinstance(divisor, float) and divisor == 1 else total.div_(divisor)
+
+
+def total(inputs: Inputs) -> Sum | None:
+    """Return the same as a sum; raises as `linear` does."""
+    weights = [inputs.weight(index) for index in range(len(inputs.models))]
+    whole = [weight for weight in weights if isinstance(weight, float)]
+    divisor = _divisor(inputs, weights)
+    if len(whole) < len(weights) or not isinstance(divisor, float):
+        return None
+    return Sum(tuple(map(Term, range(len(whole)), whole)), base=None, divisor=divisor)
+
+
+def _divisor(inputs: Inputs, weights: Sequence[float | torch.Tensor]) -> float | torch.Tensor:
+    divisor = sum(weights) if inputs.shared["normalize"] else 1.0
     if not _all(divisor):
         found = weights if isinstance(divisor, float) else "of a row"
         raise MergeError(
             f"{inputs.name}: the weights {found} sum to 0 and cannot be normalised; change one, or set "
             "normalize: false"
         )
-    return total.div_(divisor)
+    return divisor
 
 
 def gradients(inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
@@ -79,6 +94,7 @@ LINEAR = Method(
     name="linear",
     merge=linear,
     gradients=gradients,
+    total=total,
     effect=effect,
     rows=True,
     parameters={

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -220,6 +221,17 @@ class Effect:
     masked: bool = False
 
 
+def unless(
+    switch: str, total: Callable[[Inputs], Sum | None] | None
+) -> Callable[[Inputs], Sum | None] | None:
+    """Return a method's `total` for where a boolean parameter that changes the maths is off."""
+    return None if total is None else partial(_unless, switch, total)
+
+
+def _unless(switch: str, total: Callable[[Inputs], Sum | None], inputs: Inputs) -> Sum | None:
+    return None if inputs.shared[switch] else total(inputs)
+
+
 def summed(factors: Mapping[int, float]) -> Effect:
     """Return the effect of Σ factor · input; a factor of 0 leaves its input out."""
     near = {index: rounded(factor) for index, factor in factors.items()}
@@ -240,6 +252,51 @@ def numbers(values: Values) -> Hashable:
 def rounded(value: Value) -> Value:
     """Round a number to what counts, a negative zero to zero."""
     return value if isinstance(value, bool) else round(value, DECIMALS) + 0.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which entries of a task vector are kept; the others are 0.
+
+    Attributes:
+        count: So many of the largest magnitudes, of equals the first; None: all.
+        skipped: How many of the largest are left out before counting.
+        density: Those whose random number is below it; None: all.
+        rescale: They are given the L1 norm of the whole task vector.
+    """
+
+    count: int | None = None
+    skipped: int = 0
+    density: float | None = None
+    rescale: bool = False
+
+
+@dataclass(frozen=True)
+class Term:
+    """One input of a `Sum`: its place, its factor, and what is kept of its task vector."""
+
+    index: int
+    weight: float
+    kept: Kept = Kept()
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A merged tensor as base + factor · Σ weight · kept task vector / divisor, entry by entry.
+
+    Attributes:
+        terms: One at least, in the order in which they are added.
+        base: What task vectors are relative to; None: the terms are models, and nothing is added to them.
+        elect: Sum only entries that agree with the elected sign.
+        divisor: Of the sum; None: the agreeing weights.
+        factor: Of the sum.
+    """
+
+    terms: tuple[Term, ...]
+    base: int | None
+    elect: bool = False
+    divisor: float | None = 1.0
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -269,6 +326,8 @@ class Method:
             magnitudes, its random number, the derivative by its weight.
         matrix_bytes: Rows, columns and number of experts → what merge and gradients of a linear layer's
             matrix take of the host's memory at the peak; None: what `temporaries` says.
+        total: Inputs → the same merge as a sum, which is computed in one pass where that is possible; None:
+            it is none, as where weights differ by row.
         effect: Shared values, own values and place of the base → which numbers count, in a form that is the
             same for settings of the same result.
         ignored: Parameters of mergekit's that change nothing here and are accepted.
@@ -289,5 +348,6 @@ class Method:
     recomputing: int = 0
     derived_bytes: int = 0
     matrix_bytes: Callable[[int, int, int], int] | None = None
+    total: Callable[[Inputs], Sum | None] | None = None
     effect: Callable[[Values, Sequence[Values], int | None], Effect] = as_written
     ignored: tuple[str, ...] = ("int8_mask",)

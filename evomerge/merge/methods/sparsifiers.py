@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from evomerge.merge.methods.method import Inputs, Parameter
+from evomerge.merge.methods.method import Inputs, Kept, Parameter
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,7 @@ class Sparsifier:
 
     Attributes:
         keep: Inputs, index and density (below 1) → task vector with 0 in the entries that are dropped.
+        rule: The same as a rule for each entry by itself; None: there is none.
         random: It draws from the inputs' random numbers.
         ranks: It goes by magnitudes, and so can go by magnitudes times `Inputs.importance`.
         derived_bytes: As of a `Method`.
@@ -32,6 +33,7 @@ class Sparsifier:
     """
 
     keep: Callable[[Inputs, int, float], torch.Tensor]
+    rule: Callable[[Inputs, int, float], Kept] | None = None
     random: bool = False
     ranks: bool = False
     derived_bytes: int = 0
@@ -46,7 +48,7 @@ def largest_entries(inputs: Inputs, index: int, density: float) -> torch.Tensor:
 
     Of equal magnitudes at the threshold the first are kept (`masks.largest` on mergekit's pick).
     """
-    return _kept(inputs, index, density, outliers=0)
+    return _kept(inputs, _largest(inputs, index, density), index)
 
 
 def without_outliers(inputs: Inputs, index: int, density: float) -> torch.Tensor:
@@ -55,8 +57,7 @@ def without_outliers(inputs: Inputs, index: int, density: float) -> torch.Tensor
     Where fewer are left behind the outliers, fewer outliers are dropped; none is kept at density 0. (mergekit
     keeps none where floor(density · n) is 0, either.)
     """
-    gamma = float(inputs.own[index]["gamma"])
-    return _kept(inputs, index, density, outliers=int(gamma * inputs.numel))
+    return _kept(inputs, _middle(inputs, index, density), index)
 
 
 def random_entries(inputs: Inputs, index: int, density: float) -> torch.Tensor:
@@ -87,20 +88,39 @@ def by_rank(inputs: Inputs, index: int, density: float) -> torch.Tensor:
     return masked(delta, inputs.uniform(index), probability)
 
 
-def _kept(inputs: Inputs, index: int, density: float, outliers: int) -> torch.Tensor:
-    if density <= 0 or inputs.numel == 0:
+def _kept(inputs: Inputs, kept: Kept, index: int) -> torch.Tensor:
+    if not kept.count:
         delta = inputs.delta(index)
         return delta.new_zeros(delta.shape)
-    count = max(1, int(density * inputs.numel))
     by_importance = bool(inputs.shared["importance"])
-    skipped = min(outliers, inputs.numel - count)
-    return inputs.largest(index, count, skipped, by_importance=by_importance)
+    return inputs.largest(index, kept.count, kept.skipped, by_importance=by_importance)
 
 
-LARGEST = Sparsifier(largest_entries, ranks=True, derived_bytes=12, temporaries=6, recomputing=2)
-RANDOM = Sparsifier(random_entries, random=True, derived_bytes=4, temporaries=5, recomputing=2)
+def _largest(inputs: Inputs, index: int, density: float, outliers: int = 0) -> Kept:
+    if density <= 0 or inputs.numel == 0:
+        return Kept(count=0)
+    count = max(1, int(density * inputs.numel))
+    return Kept(count=count, skipped=min(outliers, inputs.numel - count))
+
+
+def _middle(inputs: Inputs, index: int, density: float) -> Kept:
+    gamma = float(inputs.own[index]["gamma"])
+    return _largest(inputs, index, density, outliers=int(gamma * inputs.numel))
+
+
+def _below(inputs: Inputs, index: int, density: float) -> Kept:
+    return Kept(density=density)
+
+
+LARGEST = Sparsifier(
+    largest_entries, _largest, ranks=True, derived_bytes=12, temporaries=6, recomputing=2
+)
+RANDOM = Sparsifier(
+    random_entries, _below, random=True, derived_bytes=4, temporaries=5, recomputing=2
+)
 WITHOUT_OUTLIERS = Sparsifier(
     without_outliers,
+    _middle,
     ranks=True,
     derived_bytes=12,
     temporaries=7,

@@ -8,16 +8,19 @@ inputs' dtype.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from evomerge.merge.methods.method import (
     Effect,
     Inputs,
+    Kept,
     Method,
     NumberGradients,
     Parameter,
+    Sum,
+    Term,
     Value,
     Values,
     numbers,
@@ -82,6 +85,28 @@ def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
     if inputs.shared["lambda"] != 1:
         mixed = mixed * float(inputs.shared["lambda"])
     return mixed + base if kept is not None else mixed.add_(base)
+
+
+def total(member: _Member, inputs: Inputs) -> Sum | None:
+    """Return the same as a sum, entry by entry."""
+    from evomerge.merge.methods.tensors import divisor_of
+
+    terms = []
+    for index in inputs.others:
+        weight, kept = inputs.weight(index), _rule(member, inputs, index)
+        if kept is None or not isinstance(weight, float):
+            return None
+        if weight:
+            terms.append(Term(index, weight, kept))
+    if not terms:
+        return None
+    divisor: float | None = 1.0
+    if inputs.shared["normalize"]:
+        divisor = None
+        if not member.elect:
+            divisor = float(divisor_of([term.weight for term in terms], MIN_WEIGHTS))
+    factor = float(inputs.shared["lambda"])
+    return Sum(tuple(terms), inputs.base, member.elect, divisor, factor)
 
 
 def gradients(member: _Member, inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
@@ -204,6 +229,16 @@ def _sparsified(member: _Member, inputs: Inputs, index: int) -> torch.Tensor:
     return rescaled(sparse, inputs.norm(index)) if inputs.shared["rescale"] else sparse
 
 
+def _rule(member: _Member, inputs: Inputs, index: int) -> Kept | None:
+    density = float(inputs.own[index].get("density", 1.0))
+    if member.sparsifier is None or density >= 1:
+        return Kept()
+    if member.sparsifier.rule is None or inputs.shared.get("importance"):
+        return None
+    kept = member.sparsifier.rule(inputs, index, density)
+    return replace(kept, rescale=bool(inputs.shared["rescale"]))
+
+
 def _method(
     name: str, member: _Member, *, normalize: bool = False, rescale: bool | None = None
 ) -> Method:
@@ -251,6 +286,7 @@ def _method(
         name=name,
         merge=partial(merge, member),
         gradients=partial(gradients, member),
+        total=partial(total, member),
         effect=partial(effect, member),
         parameters=parameters,
         needs_base=True,

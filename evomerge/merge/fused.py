@@ -1,0 +1,223 @@
+"""A merge that is a sum, written in one pass over the memory: with numba, on a CPU.
+
+To the bit what the method's own maths gives, without task vectors or masks in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from evomerge.merge.methods.method import Sum, Term
+from evomerge.merge.methods.tensors import MIN_NORM
+from evomerge.merge.resident import ResidentInputs
+
+FEWEST = 1 << 15
+"""Numbers of a tensor from which on it pays; the eager maths takes what is smaller, and compiles nothing."""
+ALONE = 1 << 20
+"""Numbers of a tensor that are left to one thread."""
+MOST = 8
+"""Inputs; the machine code grows with their number."""
+NONE = -1.0
+ALL_DRAWN = 1 << 24
+_STORED = {torch.bfloat16: torch.uint16, torch.float16: torch.int16, torch.float32: torch.float32}
+_WRITTEN = {
+    (torch.bfloat16, torch.bfloat16): torch.uint16,
+    (torch.float32, torch.bfloat16): torch.uint16,
+    (torch.float32, torch.float32): torch.float32,
+    (torch.bfloat16, torch.float32): torch.int32,
+}
+Array = np.ndarray[Any, Any]
+
+
+@cache
+def available() -> bool:
+    """Tell whether numba is installed."""
+    return find_spec("numba") is not None
+
+
+def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Merge one tensor.
+
+    Args:
+        inputs: What it is made of.
+        total: How.
+        out: Where to.
+        dtype: What the result is rounded to before it is written.
+
+    Returns:
+        Whether that is possible here; otherwise nothing was written.
+    """
+    used = [term.index for term in total.terms] + ([] if total.base is None else [total.base])
+    if not (
+        inputs.numel >= FEWEST
+        and len(total.terms) <= MOST
+        and inputs.device.type == out.device.type == "cpu"
+        and inputs.dtype == torch.float32
+        and all(inputs.dtype_of(index) in _STORED for index in used)
+        and any(inputs.low_rank(term.index) is None for term in total.terms)
+        and available()
+    ):
+        return False
+    if (dtype, out.dtype) in _WRITTEN and out.is_contiguous():
+        _merge(inputs, total, out.view(_WRITTEN[dtype, out.dtype]))
+    else:
+        made = torch.empty(out.shape, dtype=torch.float32)
+        _merge(inputs, total, made)
+        out.copy_(made.to(dtype))
+    return True
+
+
+def _merge(inputs: ResidentInputs, total: Sum, out: torch.Tensor) -> None:
+    kernel: Any = import_module("evomerge.merge.kernel")
+    arrays = _arrays([inputs.stored(term.index) for term in total.terms])
+    base = None if total.base is None else _arrays([inputs.stored(total.base)])[0]
+    weights = tuple(np.float32(term.weight) for term in total.terms)
+    rules = [_Rule(inputs, term) for term in total.terms]
+    scales = _scales(inputs, total, rules, arrays, base)
+    divisor = np.float32(1 if total.divisor is None else total.divisor)
+    elect = True if total.elect else None
+    how = scales, elect, total.divisor is None, divisor, np.float32(total.factor)
+    (target,) = _arrays([out])
+
+    def work(start: int, stop: int) -> None:
+        for part, bounds, tops in _parts(rules, start, stop):
+            drawn = _drawn(rules, kernel.BLOCK)
+            kernel.merge(arrays, base, target, *part, weights, bounds, tops, *drawn, *how)
+
+    _in_parts(inputs.numel, kernel.PIECE, work)
+
+
+class _Rule:
+    """What is kept of a task vector, as the machine code takes it.
+
+    Attributes:
+        bound: Magnitude and position of the last entry that is among the largest; None: all are kept.
+        top: The same of those that are dropped; None: none are.
+        key: Of random numbers; None: none are drawn.
+        cut: Of 2^24, what a random number lies below that keeps its entry.
+    """
+
+    def __init__(self, inputs: ResidentInputs, term: Term) -> None:
+        kept, index = term.kept, term.index
+        self.bound: tuple[float, int] | None = None
+        self.top: tuple[float, int] | None = None
+        self.key: int | None = None
+        self.cut = ALL_DRAWN
+        if kept.density is not None:
+            self.key = inputs.mask_key(index)
+            self.cut = math.ceil(float(np.float32(kept.density)) * ALL_DRAWN)
+        elif kept.count is not None and kept.count < inputs.numel:
+            self.bound = math.inf, -1
+            if kept.count:
+                self.bound = inputs.ranked(index, kept.skipped + kept.count)
+            if kept.skipped:
+                self.top = inputs.ranked(index, kept.skipped, slot=1)
+
+
+def _parts(
+    rules: Sequence[_Rule], start: int, stop: int
+) -> list[tuple[tuple[int, int], tuple[Any, ...] | None, tuple[Any, ...] | None]]:
+    """Cut numbers where a threshold changes: of entries on it the first ones are among the largest.
+
+    Returns:
+        Start and stop, and of each input the magnitudes above which entries are kept, and dropped; None: all
+        are kept, none are dropped.
+    """
+    limits = [limit for rule in rules for limit in (rule.bound, rule.top) if limit is not None]
+    if not limits:
+        return [((start, stop), None, None)]
+    cuts = {last + 1 for _, last in limits if start < last + 1 < stop}
+    edges = sorted({start, stop, *cuts})
+
+    def above(limit: tuple[float, int] | None, at: int, default: float) -> np.float32:
+        bound, last = (default, -1) if limit is None else limit
+        low, high = np.float32(-np.inf), np.float32(bound)
+        return np.nextafter(high, low) if at <= last else high
+
+    found: list[tuple[tuple[int, int], tuple[Any, ...] | None, tuple[Any, ...] | None]] = []
+    for at, end in pairwise(edges):
+        bounds = tuple(above(rule.bound, at, NONE) for rule in rules)
+        tops = tuple(above(rule.top, at, math.inf) for rule in rules)
+        dropped = any(rule.top is not None for rule in rules)
+        found.append(((at, end), bounds, tops if dropped else None))
+    return found
+
+
+def _drawn(rules: Sequence[_Rule], block: int) -> tuple[tuple[Any, ...] | None, ...]:
+    """Return keys, room for random numbers, the same as halves, and cuts; all None where none are drawn."""
+    if all(rule.key is None for rule in rules):
+        return None, None, None, None
+    drawn = tuple(np.empty(block // 2, np.uint64) for _ in rules)
+    return (
+        tuple(np.uint64(rule.key or 0) for rule in rules),
+        drawn,
+        tuple(each.view(np.uint32) for each in drawn),
+        tuple(np.uint32(rule.cut) for rule in rules),
+    )
+
+
+def _scales(
+    inputs: ResidentInputs,
+    total: Sum,
+    rules: Sequence[_Rule],
+    arrays: tuple[Array, ...],
+    base: Array | None,
+) -> tuple[np.float32, ...] | None:
+    """Return what gives task vectors the L1 norm back that they had (`methods.tensors.rescaled`)."""
+    if not any(term.kept.rescale for term in total.terms):
+        return None
+    scales = []
+    for term, rule, array in zip(total.terms, rules, arrays, strict=True):
+        scale = 1.0
+        if term.kept.rescale:
+            whole = _Rule(inputs, Term(term.index, 1.0))
+            norm = inputs.norm_of(term.index, None, partial(_norm, array, base, whole))
+            own = inputs.norm_of(term.index, term.kept, partial(_norm, array, base, rule))
+            scale = norm / own if norm >= MIN_NORM and own >= MIN_NORM else 1.0
+        scales.append(np.float32(scale))
+    return tuple(scales)
+
+
+def _norm(array: Array, base: Array | None, rule: _Rule) -> float:
+    kernel: Any = import_module("evomerge.merge.kernel")
+    sums = np.zeros(-(-len(array) // kernel.PIECE))
+
+    def work(start: int, stop: int) -> None:
+        for part, bounds, tops in _parts([rule], start, stop):
+            drawn = _drawn([rule], kernel.BLOCK)
+            kernel.magnitudes((array,), base, *part, bounds, tops, *drawn, sums)
+
+    _in_parts(len(array), kernel.PIECE, work)
+    return math.fsum(sums)
+
+
+def _arrays(tensors: Sequence[torch.Tensor]) -> tuple[Array, ...]:
+    """Return tensors as arrays of one type, by which the machine code tells their dtypes."""
+    if len({tensor.dtype for tensor in tensors}) > 1:
+        tensors = [tensor.float() for tensor in tensors]
+    return tuple(
+        tensor.contiguous().view(-1).view(_STORED.get(tensor.dtype, tensor.dtype)).numpy()
+        for tensor in tensors
+    )
+
+
+def _in_parts(numel: int, piece: int, work: Callable[[int, int], None]) -> None:
+    """Share numbers out among as many threads as torch uses."""
+    threads = torch.get_num_threads()
+    if threads == 1 or numel <= ALONE:
+        work(0, numel)
+        return
+    size = -(-numel // (threads * piece)) * piece
+    starts = range(0, numel, size)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, starts, (min(start + size, numel) for start in starts)))

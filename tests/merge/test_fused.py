@@ -1,0 +1,197 @@
+"""Merges in one pass: the bits of the eager maths, for every dtype, size and rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from evomerge.merge import fused
+from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.engine import MergeRun
+from evomerge.merge.files import TensorHeader
+from evomerge.merge.methods import METHODS
+from evomerge.merge.plan import MergePlan, TensorPlan
+from evomerge.merge.resident import Memory
+
+pytest.importorskip("numba")
+
+
+@pytest.fixture(autouse=True)
+def _any_size(monkeypatch):
+    monkeypatch.setattr(fused, "FEWEST", 1)
+
+
+SUMS = (
+    *("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties"),
+    *("breadcrumbs", "breadcrumbs_ties"),
+)
+SIZES = (1, 3, 1024, 3000, 70_001)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def numbers(size, dtype, seed, scale=0.02):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(size, generator=generator) * scale).to(dtype)
+
+
+def family(size, dtypes, experts=3):
+    """Models of one tensor, `w`; the base's has a zero, and one expert is equal to it in a third of it."""
+    base = numbers(size, torch.float32, 0)
+    base[0] = -0.0
+    found = {"base": base}
+    for number in range(experts):
+        found[f"m{number}"] = base + numbers(size, torch.float32, number + 1, 0.002)
+    found["m0"][: size // 3] = base[: size // 3]
+    return {
+        name: opened(name, tensor.to(dtypes[place % len(dtypes)]))
+        for place, (name, tensor) in enumerate(found.items())
+    }
+
+
+def opened(name, tensor):
+    header = TensorHeader(tuple(tensor.shape), tensor.dtype)
+    return Checkpoint(name, Path(name), LlamaConfig(), {"w": header}, _read=lambda _: tensor)
+
+
+def run_of(method, models, *, memory=None, dtype=None, seed=3, weights=(0.7, -0.4, 1.3), **given):
+    """A run over one tensor; `given` parameters take the place of defaults."""
+    chosen, names = METHODS[method], tuple(models)
+    values = {k: p.default for k, p in chosen.parameters.items() if p.default is not None} | given
+    shared = {
+        k: v
+        for k, v in values.items()
+        if k in chosen.parameters and not chosen.parameters[k].per_source
+    }
+    each = {
+        k: v
+        for k, v in values.items()
+        if k in chosen.parameters and chosen.parameters[k].per_source
+    }
+    own = tuple({**each, "weight": weight} for weight in (0.5, *weights))[: len(names)]
+    base = 0 if chosen.uses_base else None
+    piece = TensorPlan("w", names, ("w",) * len(names), base, shared, own)
+    plan = MergePlan(chosen, LlamaConfig(), (piece,), names, seed=seed)
+    return MergeRun(plan, models, memory=memory, dtype=dtype)
+
+
+def merged(run):
+    return run.merged(run.plan.tensors[0])
+
+
+def bits(tensor):
+    return tensor.view(torch.int16 if tensor.dtype.itemsize == 2 else torch.int32)
+
+
+def both(monkeypatch, *args, **kwargs):
+    """The same merge in one pass and by the eager maths, as bits."""
+    calls = []
+    write = fused.write
+    monkeypatch.setattr(fused, "write", lambda *given: calls.append(1) or write(*given))
+    one_pass = merged(run_of(*args, **kwargs))
+    assert calls
+    monkeypatch.setattr(fused, "write", lambda *_: False)
+    eager = merged(run_of(*args, **(kwargs | {"memory": None})))
+    monkeypatch.setattr(fused, "write", write)
+    return bits(one_pass), bits(eager)
+
+
+@pytest.mark.parametrize("method", SUMS)
+@pytest.mark.parametrize("size", SIZES)
+def test_it_has_the_bits_of_the_eager_maths(method, size, monkeypatch):
+    models = family(size, (torch.bfloat16,))
+    for given in ({}, {"normalize": True, "lambda": 0.3}, {"normalize": False, "rescale": True}):
+        one_pass, eager = both(
+            monkeypatch, method, models, dtype="bfloat16", density=0.37, gamma=0.2, **given
+        )
+        assert torch.equal(one_pass, eager), given
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("stored", [*((one,) for one in DTYPES), DTYPES], ids=str)
+def test_any_dtype(dtype, stored, monkeypatch):
+    models = family(3000, stored)
+    one_pass, eager = both(monkeypatch, "task_arithmetic", models, dtype=dtype)
+    assert torch.equal(one_pass, eager)
+
+
+@pytest.mark.parametrize("method", [name for name in SUMS if "density" in METHODS[name].parameters])
+@pytest.mark.parametrize("density", [0.0, 1e-9, 0.003, 0.5, 0.999, 1.0])
+@pytest.mark.parametrize("memory", [0, 10**9])
+def test_any_density_with_and_without_memory(method, density, memory, monkeypatch):
+    models = family(5000, (torch.bfloat16,))
+    kept = Memory(memory)
+    for _ in range(2):
+        one_pass, eager = both(
+            monkeypatch, method, models, memory=kept, density=density, dtype="bfloat16"
+        )
+        assert torch.equal(one_pass, eager)
+
+
+def test_a_new_density_and_a_new_seed_are_seen(monkeypatch):
+    models, memory = family(60_000, (torch.bfloat16,)), Memory(10**9)
+    for method in ("ties", "dare_ties", "breadcrumbs"):
+        for density, seed in ((0.3, 1), (0.31, 1), (0.31, 2), (0.3, 2)):
+            one_pass, eager = both(
+                monkeypatch,
+                method,
+                models,
+                memory=memory,
+                density=density,
+                seed=seed,
+                dtype="bfloat16",
+            )
+            assert torch.equal(one_pass, eager)
+    assert memory.used < 60_000 * 3  # no task vector, no mask
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_ties"])
+def test_threads_change_no_bit(method, monkeypatch):
+    models = family(400_000, (torch.bfloat16,))
+    alone = merged(run_of(method, models, density=0.4))
+    monkeypatch.setattr(fused, "ALONE", 0)
+    torch.set_num_threads(3)
+    try:
+        together = merged(run_of(method, models, density=0.4))
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(alone, together)
+
+
+@pytest.mark.parametrize("live", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_target_gets_what_a_file_would_hold(live, dtype):
+    run = run_of("task_arithmetic", family(3000, (torch.bfloat16,)), dtype=dtype)
+    target = torch.zeros(3000, dtype=live)
+    run.write(run.plan.tensors[0], target)
+    assert torch.equal(target, merged(run).to(live))
+    apart = torch.zeros(3000, 2, dtype=live)[:, 0]  # not contiguous
+    run.write(run.plan.tensors[0], apart)
+    assert torch.equal(target, apart)
+
+
+def test_infinity_and_nan_are_rounded_as_torch_does(monkeypatch):
+    models = family(8, (torch.float32,), experts=1)
+    extreme = torch.tensor([3e38, -3e38, 3.4e38, float("inf"), float("nan"), 1e-45, -1e-40, 0.0])
+    models["m0"] = replace(models["m0"], _read=lambda _: extreme)
+    for dtype in ("float32", "bfloat16", "float16"):
+        one_pass, eager = both(
+            monkeypatch, "linear", models, weights=(1.0,), dtype=dtype, normalize=False
+        )
+        nan = torch.tensor([False] * 4 + [True] + [False] * 3)
+        assert torch.equal(one_pass[~nan], eager[~nan])
+
+
+def test_float64_and_rows_are_left_to_the_method(monkeypatch):
+    def refuse(*_args):
+        raise AssertionError
+
+    monkeypatch.setattr(fused, "_merge", refuse)
+    models = family(64, (torch.float32,))
+    assert merged(run_of("linear", models, dtype="float64")).dtype == torch.float64
+    run = run_of("task_arithmetic", models)
+    piece = replace(run.plan.tensors[0], added=(None, torch.ones(64).numpy(), None, None))
+    assert MergeRun(replace(run.plan, tensors=(piece,)), models).merged(piece).numel() == 64

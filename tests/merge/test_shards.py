@@ -1,0 +1,58 @@
+"""Files of weights: the bytes of the safetensors library, one tensor in memory at a time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+from benchmarks.speed._families import family
+from benchmarks.speed.merge import anonymous_peak, made
+from evomerge import candidate
+from evomerge.errors import MergeError
+from evomerge.merge.files import TensorHeader
+from evomerge.merge.shards import write_tensors
+
+
+def headers(tensors):
+    return {name: TensorHeader(tuple(one.shape), one.dtype) for name, one in tensors.items()}
+
+
+def test_the_library_would_write_the_same_bytes(tmp_path):
+    tensors = {
+        "z": torch.randn(3, 5).bfloat16(),
+        "é": torch.randn(7),
+        "a": torch.tensor(2.0, dtype=torch.float64),
+        "b": torch.randn(5, 3).T.bfloat16(),
+        "none": torch.zeros(0, 4),
+    }
+    write_tensors(tensors.items(), headers(tensors), tmp_path)
+    plain = {name: one.contiguous() for name, one in tensors.items()}
+    written = (tmp_path / "model.safetensors").read_bytes()
+    assert written == save(plain, metadata={"format": "pt"})
+
+
+def test_a_tensor_that_was_not_planned_is_refused(tmp_path):
+    with pytest.raises(MergeError, match="w is"):
+        write_tensors([("w", torch.zeros(2))], headers({"w": torch.zeros(3)}), tmp_path)
+
+
+def test_a_process_holds_little_more_than_one_tensor(tmp_path):
+    """200 MB are written; the imports' own memory is that of a process that merges a small model."""
+    folder = tmp_path / "large"
+    models = family(folder, 100_000_000, experts=2)
+    base = sum(file.stat().st_size for file in Path(models[0]).glob("*.safetensors"))
+    assert base > 190_000_000
+    small = family(tmp_path / "small", 10_000_000, experts=2)
+    peaks = []
+    for number, each in enumerate((small, models)):
+        file, out = tmp_path / f"{number}.yaml", tmp_path / f"out{number}"
+        candidate.save(made("task_arithmetic", each, 0, densities=False), file)
+        command = [sys.executable, "-m", "evomerge", "merge", str(file), str(out)]
+        peaks.append(anonymous_peak([*command, "--max-shard-size", "50MB", "--display", "none"]))
+    assert len(load_file(next((tmp_path / "out1").glob("*.safetensors")))) > 1
+    assert len(list((tmp_path / "out1").glob("*.safetensors"))) > 3
+    assert peaks[1] - peaks[0] < base / 3
