@@ -126,6 +126,13 @@ _Distinct = Annotated[
 ]
 
 
+AUTO = "auto"
+AUTO_METHODS = ("task_arithmetic", "dare_linear", "breadcrumbs")
+"""What `method: auto` searches: the best few of all that were measured (docs/reference/methods.md)."""
+AUTO_PARAMETERS = {
+    "weight": {"low": 0.0, "high": 1.2},
+    "density": {"low": 0.2, "high": 1.0, "per": ["expert"]},
+}
 _OF_MERGES = ("method", "parameters")
 _OF_OTHERS = ("members", "order", "repeats", "shared", "combiner", "over")
 
@@ -135,7 +142,9 @@ class SpaceSettings(Settings):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "if": {"properties": {"kind": {"const": "merge"}}},
+            "if": {
+                "properties": {"kind": {"const": "merge"}, "method": {"not": {"const": AUTO}}}
+            },
             "then": {"required": list(_OF_MERGES)},
         }
     )
@@ -149,7 +158,8 @@ class SpaceSettings(Settings):
         Annotated[tuple[NonEmpty, ...], Field(min_length=1)],
         BeforeValidator(_as_tuple, json_schema_input_type=NonEmpty | _Distinct),
     ] = ()
-    """A merge method; or several, then the method is searched too."""
+    """A merge method; or several, then the method is searched too; `auto`: the best few of those measured,
+    with ranges of their own where `parameters` has none."""
     layers: Layers = 1
     """Number of contiguous groups of layers; or `each`, the default of stacks; or explicit [start, stop)
     pairs."""
@@ -175,6 +185,17 @@ class SpaceSettings(Settings):
     """Of mixed ensembles: what is averaged."""
 
     _removed = model_validator(mode="before")(_refuse_removed)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _chosen(cls, data: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+        """Put the methods in the place of `auto`, with a range for each number that has none."""
+        if not isinstance(data, dict) or data.get("method") not in (AUTO, [AUTO]):
+            return data
+        given = data.get("parameters") or {}
+        if not isinstance(given, Mapping):
+            return data
+        return {**data, "method": AUTO_METHODS, "parameters": {**AUTO_PARAMETERS, **given}}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

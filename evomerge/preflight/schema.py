@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evomerge.config import Campaign, Search, SpaceSettings
+from evomerge.config.space import AUTO
 from evomerge.kinds import KINDS
 from evomerge.merge.methods import METHODS, Parameter
 from evomerge.search.samplers import SAMPLERS
@@ -35,7 +36,7 @@ def json_schema() -> dict[str, Any]:
 
 def _without_own_methods(parameters: list[str]) -> dict[str, Any]:
     """Return what holds besides where the campaign names no file of merge methods."""
-    name = {"enum": list(METHODS)}
+    name = {"enum": [*METHODS, AUTO]}
     known = {
         "properties": {
             "method": {"anyOf": [name, {"type": "array", "items": name}]},

@@ -1,6 +1,7 @@
 import pytest
 
 from evomerge.config import Bounds, Range, SpaceSettings
+from evomerge.config.space import AUTO_METHODS
 
 WEIGHT = "    weight: {low: 0.0, high: 1.2}\n"
 
@@ -28,6 +29,18 @@ def test_all_kinds_of_ranges_are_read(read):
 def test_one_method_or_several(read):
     assert read().space.method == ("ties",)
     assert read("method: ties", "method: [ties, linear]").space.method == ("ties", "linear")
+
+
+def test_auto_is_the_best_few_with_ranges_where_none_is_given(read):
+    lines = "  method: ties\n  parameters:\n" + WEIGHT
+    bare = read(lines, "  method: auto\n").space
+    assert bare.method == AUTO_METHODS
+    assert bare.parameters == SpaceSettings(method="auto").parameters
+    assert bare.parameters["weight"] == Range(low=0.0, high=1.2)
+    own = read(lines, "  method: auto\n  parameters: {density: 0.5}\n").space
+    assert own.parameters == {**bare.parameters, "density": 0.5}
+    again = SpaceSettings.model_validate(bare.model_dump())
+    assert (again.method, again.parameters) == (bare.method, bare.parameters)
 
 
 def test_subsets_are_off_unless_asked_for(read):

@@ -76,6 +76,7 @@ def test_shipped_files_validate_as_they_are_and_as_they_are_printed(faults, ship
     ("path", "value"),
     [
         (("space", "method"), ["ties", "dare_ties"]),
+        (("space",), {"method": "auto"}),
         (("space", "layers"), "each"),
         (("space", "layers"), [[0, 1], [1, 4]]),
         (("space", "parameters", "weight"), 0.5),
