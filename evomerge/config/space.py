@@ -142,9 +142,7 @@ class SpaceSettings(Settings):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "if": {
-                "properties": {"kind": {"const": "merge"}, "method": {"not": {"const": AUTO}}}
-            },
+            "if": {"properties": {"kind": {"const": "merge"}, "method": {"not": {"const": AUTO}}}},
             "then": {"required": list(_OF_MERGES)},
         }
     )
