@@ -19,7 +19,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
 from evomerge.candidate import Merge, Recipe
 from evomerge.candidate import save as save_recipe
@@ -35,6 +35,7 @@ from evomerge.merge.location import split_adapter
 from evomerge.merge.methods import algebra
 from evomerge.merge.methods.low_rank import Factors, joined
 from evomerge.merge.methods.method import SUM
+from evomerge.merge.names import auto_class, parameter_names
 from evomerge.merge.plan import TensorPlan
 from evomerge.merge.saving import finished_folder, open_run, refuse_taken
 
@@ -184,7 +185,7 @@ def truncated(update: Factors | Tensor, rank: int) -> tuple[Factors, float, floa
 def linear_modules(config: PretrainedConfig, *, trust_remote_code: bool = False) -> set[str]:
     """Return the names of a model's linear layers, its head apart."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model = auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
     head = model.get_output_embeddings()
     return {
         name
@@ -207,13 +208,15 @@ def _write(
             f"{base.config.model_type} has no linear layers besides its head, which a LoRA adapter changes",
             file=base.name,
         )
+    parameters = parameter_names(base.config, base.tensors, trust_remote_code=trust_remote_code)
     whole = kept = 0.0
     found: dict[str, Factors] = {}
     shares: dict[str, float] = {}
     left = []
     for name, update in updates:
-        module = name.removesuffix(".weight")
-        if module in modules and name != module:
+        own = parameters.get(name, name)
+        module = own.removesuffix(".weight")
+        if module in modules and own != module:
             found[module], squared, near = truncated(update, rank)
             whole, kept = whole + squared, kept + near
             if squared:

@@ -18,7 +18,7 @@ from evomerge.merge.files import TensorHeader, WeightFiles, stored_tensors, weig
 from evomerge.merge.heads import VocabularyTensors
 from evomerge.merge.location import locate, split_adapter
 from evomerge.merge.methods.low_rank import Factors
-from evomerge.merge.names import ModelNames, model_names
+from evomerge.merge.names import ModelNames, model_names, parameter_names
 from evomerge.merge.quantised import check_config, gguf_error
 
 
@@ -141,8 +141,9 @@ def open_checkpoint(
     if adapter is None:
         return opened
     lora = open_adapter(locate(adapter, allow_pickle=allow_pickle), allow_pickle=allow_pickle)
-    own = {} if names is None else {names.parameter(places[name]): name for name in places}
-    changes = {own.get(name, name): change for name, change in lora.changes.items()}
+    own = parameter_names(config, places, trust_remote_code=trust_remote_code)
+    stored_as = {parameter: name for name, parameter in own.items()}
+    changes = {stored_as.get(name, name): change for name, change in lora.changes.items()}
     return with_adapter(opened, replace(lora, changes=changes))
 
 

@@ -25,7 +25,7 @@ from evomerge.merge.gradients import GradientTape, recomputed, recorded
 from evomerge.merge.heads import is_tied, untied_config
 from evomerge.merge.layout import Layout
 from evomerge.merge.models import open_models
-from evomerge.merge.names import auto_class, model_names
+from evomerge.merge.names import auto_class, parameter_names
 from evomerge.merge.plan import MergePlan, plan_merge
 from evomerge.merge.random_vectors import randomised
 from evomerge.merge.resident import Memory
@@ -87,9 +87,9 @@ class LiveModel:
         if resident_bytes is None:
             resident_bytes = int(free_memory(self.device) * SHARE_OF_MEMORY)
         self._memory = Memory(resident_bytes)
-        names = model_names(base.config, trust_remote_code=trust_remote_code)
-        own = {} if names is None else {name: names.parameter(name) for name in base.tensors}
-        self._parameters = {name: found for name, found in own.items() if found is not None}
+        self._parameters = parameter_names(
+            base.config, base.tensors, trust_remote_code=trust_remote_code
+        )
         self._targets = _targets(self.module, self._parameters)
 
     @property

@@ -127,6 +127,15 @@ def model_names(config: PretrainedConfig, *, trust_remote_code: bool) -> ModelNa
     return _names(_Key(config, trust_remote_code))
 
 
+def parameter_names(
+    config: PretrainedConfig, stored: Iterable[str], *, trust_remote_code: bool
+) -> dict[str, str]:
+    """Return stored tensor → the parameter that it is, of those that are one as they stand."""
+    names = model_names(config, trust_remote_code=trust_remote_code)
+    found = {} if names is None else {name: names.parameter(name) for name in stored}
+    return {name: own for name, own in found.items() if own is not None}
+
+
 class _Key:
     """A configuration as a key: equal where it describes the same model."""
 

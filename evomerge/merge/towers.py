@@ -58,5 +58,11 @@ def _beside(model: Checkpoint, base: Checkpoint) -> Checkpoint:
         config=config if model.rows is None else resized_config(config, model.rows),
         tensors=dict(sorted(headers.items())),
         adapted=frozenset(name for name, stored in origin.items() if stored in model.adapted),
+        updates={
+            name: model.updates[stored]
+            for name, stored in origin.items()
+            if stored in model.updates
+        },
         _read=read,
+        _origin=lambda name: model.origin(origin[name]),
     )

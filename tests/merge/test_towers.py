@@ -31,6 +31,7 @@ from transformers import (
 from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import ModelError
 from evomerge.inference.forward import Forward
+from evomerge.merge.adapter_output import save_adapter
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.heads import is_tied
 from evomerge.merge.layout import Layout
@@ -210,6 +211,20 @@ def test_adapters_name_the_modules_whatever_the_files_say(kind, tmp_path):
         assert torch.allclose(tensor, expected[name], atol=1e-6), name
 
 
+@pytest.mark.parametrize("kind", ["llava"], indirect=True)
+def test_a_merge_as_an_adapter(kind, tmp_path):
+    family, tower = kind
+    save(apart(family, tower), tmp_path / "out")
+    made = save_adapter(apart(family, tower), tmp_path / "lora", rank=32)
+    assert not any(tower in name for name in made.left)  # they are the base's
+    model = AutoModelForMultimodalLM.from_pretrained(family.base)
+    adapted = peft.PeftModel.from_pretrained(model, tmp_path / "lora").merge_and_unload()
+    expected = loaded(tmp_path / "out")
+    for name, tensor in adapted.state_dict().items():
+        if "_proj" in name:
+            assert torch.allclose(tensor, expected[name], atol=1e-5), name
+
+
 def test_layers_are_stacked(kind, tmp_path):
     family, _ = kind
     if "qwen3_5" in family.base:
@@ -264,11 +279,17 @@ def plain(kind, build_family, tmp_path):
 
 def test_plain_language_models_are_merged_into_the_language_part(kind, plain, tmp_path):
     family, tower = kind
-    models = tuple(Source(model, parameters={"weight": 0.3}) for model in plain)
+    model = AutoModelForCausalLM.from_pretrained(plain[0])
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(model, lora)
+    adapted.save_pretrained(tmp_path / "lora")
+    names = (*plain[1:], f"{plain[0]}+{tmp_path / 'lora'}")
+    models = tuple(Source(model, parameters={"weight": 0.3}) for model in names)
     merge = Recipe("task_arithmetic", models, base_model=family.base, dtype="float32")
     save(merge, tmp_path / "out")
     base, merged = loaded(family.base), loaded(tmp_path / "out")
-    experts = [AutoModelForCausalLM.from_pretrained(model).state_dict() for model in plain]
+    experts = [AutoModelForCausalLM.from_pretrained(model).state_dict() for model in plain[1:]]
+    experts.append(adapted.merge_and_unload().state_dict())
     changed = 0
     for name, tensor in merged.items():
         own = [expert.get(name.replace("language_model.", "")) for expert in experts]
@@ -279,7 +300,7 @@ def test_plain_language_models_are_merged_into_the_language_part(kind, plain, tm
             assert torch.allclose(tensor, expected, atol=1e-5), name
             changed += 1
     assert changed >= len(experts[0]) - 1  # a tied head
-    live = LiveModel([family.base, *plain], dtype="float32")
+    live = LiveModel([family.base, *names], dtype="float32")
     live.write(merge)
     for name, tensor in live.module.state_dict().items():
         assert torch.equal(tensor, merged[name]), name
