@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -13,6 +14,7 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
     AutoModelForMultimodalLM,
+    AutoTokenizer,
     CLIPVisionConfig,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -28,7 +30,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from evomerge.candidate import Conditional, Recipe, Slice, Source
+from evomerge.candidate import Conditional, Recipe, Slice, Source, Vocabulary
 from evomerge.errors import ModelError
 from evomerge.inference.forward import Forward
 from evomerge.merge.adapter_output import save_adapter
@@ -316,3 +318,23 @@ def test_a_language_model_of_another_size_does_not_fit(kind, llama_family, tmp_p
     with pytest.raises(ModelError, match=r"which the base|the base's") as caught:
         save(merge, tmp_path / "out")
     assert "\n" not in str(caught.value)
+
+
+def test_a_token_that_one_of_them_added_is_kept(kind, tmp_path):
+    family, tower = kind
+    tokens = AutoTokenizer.from_pretrained(family.experts[1])
+    tokens.add_special_tokens({"additional_special_tokens": ["<new>"]})
+    model = AutoModelForMultimodalLM.from_pretrained(family.experts[1])
+    model.resize_token_embeddings(len(tokens), mean_resizing=False)
+    model.save_pretrained(tmp_path / "longer")
+    tokens.save_pretrained(tmp_path / "longer")
+    other = replace(family, experts=(family.experts[0], str(tmp_path / "longer")))
+    merge = apart(other, tower, vocabulary=Vocabulary("union"))
+    save(merge, tmp_path / "out")
+    merged = loaded(tmp_path / "out")
+    rows = [tensor.shape[0] for name, tensor in merged.items() if "embed_tokens" in name]
+    assert rows == [len(tokens)]
+    live = LiveModel(other.models, dtype="float32", vocabulary=Vocabulary("union"))
+    live.write(merge)
+    for name, tensor in live.module.state_dict().items():
+        assert torch.equal(tensor, merged[name]), name
