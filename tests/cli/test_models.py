@@ -164,6 +164,13 @@ def test_several_documents(recipe_file, tmp_path, capsys):
         ("karcher", 2, {"max_iter": 2.5}, 7, "found 2.5, expected a whole number"),
         ("ram", 2, {"epsilon": -1.0}, 7, "found -1.0, expected a number of at least 0"),
         ("ramplus_tl", 2, {"rho": 1.0}, 7, 'ramplus_tl has no parameter "rho"'),
+        ("regmean", 2, {"weight": -0.5}, 7, "found -0.5, expected a number of at least 0"),
+        ("regmean", 2, {"weight": 1.0, "ridge": -1}, 8, "expected a number of at least 0"),
+        ("tsv", 2, {"weight": 1.0, "rank_share": 1.5}, 8, "expected a number from 0 to 1"),
+        ("iso_cts", 2, {"weight": 1.0, "common_share": -1}, 8, "expected a number from 0 to 1"),
+        ("iso_c", 2, {"weight": 1.0, "density": 0.5}, 8, 'iso_c has no parameter "density"'),
+        ("ties", 2, {"weight": 1.0, "calibrate": 2}, 8, "found 2, expected true or false"),
+        ("slerp", 1, {"t": 0.5, "calibrate": True}, 7, 'slerp has no parameter "calibrate"'),
         ("multislerp", 2, {"weight": [1.0, -1.0]}, None, "sum to 0 and cannot be normalised"),
         ("multislerp", 2, {"weight": 0.0}, None, "sum to 0 and cannot be normalised"),
     ],
@@ -216,7 +223,8 @@ def test_opposed_experts_of_multislerp(llama_family, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "method", ["breadcrumbs", "della_linear", "sce", "arcee_fusion", "karcher"]
+    "method",
+    ["breadcrumbs", "della_linear", "sce", "arcee_fusion", "karcher", "regmean", "tsv", "iso_c"],
 )
 def test_an_expert_that_holds_nan(method, llama_family, tmp_path, capsys):
     folder = tmp_path / "broken"
@@ -224,7 +232,7 @@ def test_an_expert_that_holds_nan(method, llama_family, tmp_path, capsys):
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     tensors["model.norm.weight"][3] = float("nan")
     safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    weight = {"weight": 1.0} if method in ("breadcrumbs", "della_linear") else {}
+    weight = {} if method in ("sce", "arcee_fusion", "karcher") else {"weight": 1.0}
     made = Recipe(method, (Source(str(folder)),), base_model=llama_family.base, parameters=weight)
     recipe.save(made, tmp_path / "recipe.yaml")
     found = refused(capsys, "merge", tmp_path / "recipe.yaml", tmp_path / "out")
