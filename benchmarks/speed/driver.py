@@ -1,191 +1,92 @@
-"""The driver alone: how busy it keeps 64 workers, and what ask and tell cost late in a campaign.
+"""The driver alone: how busy it keeps a cluster, and what a trial costs it, early and late in a campaign.
 
-    python -m benchmarks.speed.driver [--samplers cmaes gradient ...] [--workers 64] [--trials 6000]
+    python -m benchmarks.speed.driver [--samplers cmaes gradient ...] [--clusters 1000x30 64x0.5]
+        [--trials 10000] [--charge wall]
 
-Workers are simulated: each answers after 500 ms, without using the processor. The driver is the real one:
-sampler, study database, search loop; 40 weights, five tasks of 64 items.
+Workers are simulated (`evomerge.testing.simulate`), in virtual time. The driver is the real one: sampler,
+study database, search loop, pool; 40 weights, five tasks of 64 items. What it takes passes in virtual time,
+too, so that workers wait for it: its wall time, or (`--charge cpu`) its processor time where other work on
+the machine would be charged. What Ray itself takes for its calls is not in it. Each row has a process of its
+own.
 
-- busy: share of the workers' time in which they have work, over a campaign; the median of some runs, and
-  the least and the most: whatever else runs on the machine takes the driver's time.
-- ask + tell at trial 100 and at trial 5,000: one trial at a time, both transactions included. The trials
-  before were drawn at random and put into the database; only the descents are over by then.
+- busy: share of the workers' time in which they have work, until the last trial is handed out: without the
+  end of the campaign, at which ever fewer trials are left.
+- ms/trial: processor time of the driver for one trial, of a tenth of them: early, when each worker has had
+  one, and late, as long as each still gets one.
+- memory: what the driver's peak grew by; database: `study.db` at the end.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import count
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
-from evomerge.candidate.cost import Cost
-from evomerge.candidate.trial import Entry, Estimate, GradientJob, Gradients, Outcome, TaskScores
+from evomerge.candidate.trial import GradientJob, Gradients
 from evomerge.config import Campaign
-from evomerge.merge.methods import METHODS
-from evomerge.objective import Objectives, References
-from evomerge.progress import NoDisplay
-from evomerge.search.loop import explore
-from evomerge.search.study import Study
-from evomerge.space import Family, Space
-from evomerge.store import Store
-from evomerge.workers import Pool
-from evomerge.workers.pool import Answer, Work
+from evomerge.testing.simulate import SimulatedWorkers, simulate
 
 SAMPLERS = ("gradient", "cmaes", "random", "qmc", "nsga2", "tpe")
-SECONDS = 0.5
+CLUSTERS = ("1000x30", "64x0.5")
+CHARGES = {"wall": time.perf_counter, "cpu": time.process_time}
 EXPERTS, LAYERS = 5, 8
 TASKS, ITEMS = 5, 64
-EARLY, LATE, MEASURED = 100, 5000, 30
-AIM_BUSY, AIM_GROWTH = 0.95, 3.0
+AIM_BUSY = {"1000x30": 0.98, "64x0.5": 0.95}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of the table.
 
-    sampler: str
-    workers: int
-    runs: tuple[float, ...]
-    trials_per_second: float
-    milliseconds_early: float
-    milliseconds_late: float
-
-    @property
-    def busy(self) -> float:
-        """Median share of the workers' time in which they have work."""
-        return median(self.runs)
-
-    @property
-    def growth(self) -> float:
-        """Cost late over cost early."""
-        return self.milliseconds_late / self.milliseconds_early
-
-
-class SimulatedPool(Pool):
-    """Workers that answer after a while.
-
-    Args:
-        size: How many.
-        seconds: After how long.
+    Attributes:
+        cluster: Number of workers, and seconds a candidate.
+        busy: Share of the workers' time, as above.
+        early: Milliseconds a trial.
+        late: The same.
+        memory: By which the driver's peak grew, MiB.
+        database: MiB.
     """
 
-    def __init__(self, size: int, seconds: float) -> None:
-        self._size, self._seconds = size, seconds
-        self._running: list[tuple[float, int, Work]] = []
-        self._numbers = count()
-        self.answered = 0
-
-    @property
-    def size(self) -> int:
-        """How many workers."""
-        return self._size
-
-    @property
-    def free(self) -> int:
-        """How many are idle; one whose work is done is busy until somebody takes it."""
-        return self._size - len(self._running)
-
-    def submit(self, work: Work) -> None:
-        """Begin work, which ends when its time is over."""
-        heapq.heappush(
-            self._running, (time.perf_counter() + self._seconds, next(self._numbers), work)
-        )
-
-    def next(self, timeout: float | None = None) -> tuple[Work, Answer]:
-        """Wait for the work that ends first."""
-        left = self._running[0][0] - time.perf_counter()
-        if timeout is not None and left > timeout:
-            raise TimeoutError
-        if left > 0:
-            time.sleep(left)
-        _, _, work = heapq.heappop(self._running)
-        self.answered += 1
-        return work, answer(work)
-
-    def close(self, *, force: bool = False) -> None:
-        """Nothing is left behind."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A campaign over a family that does not exist."""
-
-    campaign: Campaign
-    space: Space
-    aims: Objectives = field(repr=False)
-
-    @classmethod
-    def of(cls, sampler: str, trials: int, out: Path) -> Setting:
-        """Return the campaign of a sampler."""
-        experts = {f"e{n}": f"/m/e{n}" for n in range(EXPERTS)}
-        campaign = Campaign.model_validate(
-            {
-                "name": out.name,
-                "models": {"base": "/m/base", "experts": list(experts.values())},
-                "space": {
-                    "method": "task_arithmetic",
-                    "layers": LAYERS,
-                    "parameters": {"weight": {"low": 0.0, "high": 1.2}},
-                },
-                "objectives": [{"task": task, "metric": "acc"} for task in _TASKS],
-                "items": {"search": ITEMS, "select": 4, "holdout": 4},
-                "search": {"trials": trials, "seed": 7, "sampler": sampler, "pruner": "none"},
-                "out": str(out),
-            }
-        )
-        family = Family("/m/base", experts, LAYERS, "float32")
-        references = References(_OUTCOMES[0], dict.fromkeys(experts, _OUTCOMES[1]), {})
-        return cls(
-            campaign,
-            Space.build(campaign.space, family, METHODS),
-            Objectives(campaign, references),
-        )
-
-    def study(self, store: Store) -> Study:
-        """Open the study of a store."""
-        return Study(self.space, self.aims, store, counts=dict.fromkeys(_TASKS, ITEMS))
-
-    def create(self) -> Store:
-        """Create the results folder."""
-        chosen = self.aims.directions
-        facts = {"items": {task: {"search": ids} for task, ids in _IDS.items()}}
-        return Store.create(Path(self.campaign.out), self.campaign, facts, directions=chosen)
+    sampler: str
+    cluster: str
+    trials: int
+    busy: float
+    early: float
+    late: float
+    memory: float
+    database: float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table and write it as JSON."""
     options = _options(arguments)
     rows = []
-    print("sampler  busy               trials/s  ask+tell at 100  at 5,000  growth", flush=True)
-    for sampler in options.samplers:
-        with tempfile.TemporaryDirectory(prefix="driver-", dir=options.folder) as folder:
-            shares, rates = zip(
-                *(
-                    busy_share(sampler, options.workers, options.trials, Path(folder) / f"{run}")
-                    for run in range(options.runs)
-                ),
-                strict=True,
+    print("sampler   workers     busy  ms/trial early   late  memory  database", flush=True)
+    for cluster in options.clusters:
+        for sampler in options.samplers:
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                row = process.submit(
+                    row_of, sampler, cluster, options.trials, options.charge, options.folder
+                ).result()
+            print(
+                f"{row.sampler:8}  {row.cluster:8}  {row.busy:6.1%}  {row.early:14.2f}  {row.late:5.2f}"
+                f"  {row.memory:6.0f}  {row.database:8.0f}",
+                flush=True,
             )
-            early = ask_and_tell(sampler, EARLY, Path(folder) / "early")
-            late = ask_and_tell(sampler, LATE, Path(folder) / "late")
-        row = Row(sampler, options.workers, shares, median(rates), early, late)
-        print(
-            f"{sampler:7}  {row.busy:4.0%} ({min(shares):.0%} to {max(shares):.0%})  "
-            f"{row.trials_per_second:8.0f}  {early:12.2f} ms  {late:6.2f} ms  {row.growth:5.2f}",
-            flush=True,
-        )
-        rows.append(asdict(row) | {"busy": row.busy, "growth": row.growth})
+            rows.append(asdict(row))
     report = {
-        "aims": {"busy": AIM_BUSY, "growth": AIM_GROWTH},
+        "aims": AIM_BUSY,
+        "charge": options.charge,
         "load": os.getloadavg(),
         "rows": rows,
     }
@@ -193,81 +94,90 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def busy_share(sampler: str, workers: int, trials: int, out: Path) -> tuple[float, float]:
-    """Return the share of the workers' time in which they worked, and trials a second."""
-    setting = Setting.of(sampler, trials, out)
-    pool = SimulatedPool(workers, SECONDS)
-    with setting.create() as store:
-        study = setting.study(store)
-        start = time.perf_counter()
-        explore(setting.campaign, store, study, pool, NoDisplay())
-        seconds = time.perf_counter() - start
-    return pool.answered * SECONDS / (workers * seconds), pool.answered / seconds
+def row_of(sampler: str, cluster: str, trials: int, charge: str, folder: Path | None) -> Row:
+    """Search once, with as many workers as a cluster has."""
+    count, seconds = cluster.split("x")
+    with tempfile.TemporaryDirectory(prefix="driver-", dir=folder) as temporary:
+        out, before = Path(temporary) / "out", _peak()
+        found = simulate(
+            campaign(),
+            outcomes,
+            workers=SimulatedWorkers(int(count)),
+            seconds=float(seconds),
+            gradients=gradients,
+            charged=CHARGES[charge],
+            folder=out,
+            sampler=sampler,
+            trials=trials,
+        )
+        assert found.lost == 0
+        database = (out / "study.db").stat().st_size / 2**20
+    tenth, apart = trials // 10, min(int(1.5 * int(count)), trials // 4)  # some are asked for ahead
+    early, late = (
+        found.driver[start : start + tenth + 1] for start in (apart, trials - apart - tenth - 1)
+    )
+    return Row(
+        sampler,
+        cluster,
+        trials,
+        found.busy_before_end,
+        1e3 * (early[-1] - early[0]) / tenth,
+        1e3 * (late[-1] - late[0]) / tenth,
+        _peak() - before,
+        database,
+    )
 
 
-def ask_and_tell(sampler: str, after: int, out: Path) -> float:
-    """Return the median milliseconds of one ask and one tell after so many trials."""
-    setting = Setting.of(sampler, after + 100 * MEASURED, out)
-    with setting.create() as store:
-        _fill(store, setting.space, after)
-        study = setting.study(store)
-        milliseconds = []
-        while len(milliseconds) < MEASURED:
-            start = time.perf_counter()
-            work = study.ask()
-            between = time.perf_counter()
-            assert work is not None
-            found = answer(work)
-            again = time.perf_counter()
-            study.tell(work, found)
-            if not isinstance(work, GradientJob):
-                milliseconds.append(1e3 * (time.perf_counter() - again + between - start))
-    return median(milliseconds)
+def campaign() -> Campaign:
+    """Return a campaign over a family that does not exist."""
+    return Campaign.model_validate(
+        {
+            "name": "driver",
+            "models": {"base": "/m/base", "experts": [f"/m/e{n}" for n in range(EXPERTS)]},
+            "space": {
+                "method": "task_arithmetic",
+                "layers": LAYERS,
+                "parameters": {"weight": {"low": 0.0, "high": 1.2}},
+            },
+            "objectives": [{"task": f"task{n}", "metric": "acc"} for n in range(TASKS)],
+            "items": {"search": ITEMS, "select": 4, "holdout": 4},
+            "search": {"seed": 7, "pruner": "none"},
+        }
+    )
 
 
-def answer(work: Work) -> Answer:
-    """Return one of some outcomes made in advance, or gradients."""
-    if isinstance(work, GradientJob):
-        numbers = {"weight": (((1e-3,) * EXPERTS,),) * LAYERS}
-        return Gradients(1.0, {}, numbers, cost=Cost(items=work.count))
-    return _OUTCOMES[(work.entry.number or 0) % len(_OUTCOMES)]
+def outcomes(params: dict[str, float]) -> dict[str, list[float]]:
+    """Return per-item values of 0 and 1 that are as many the nearer a point is to one, by task."""
+    weights = np.array(list(params.values()))
+    return {
+        f"task{n}": (_CHANCES[n] < 1 - np.sqrt(np.mean((weights - best) ** 2)))
+        .astype(float)
+        .tolist()
+        for n, best in enumerate(_BEST)
+    }
 
 
-def _fill(store: Store, space: Space, trials: int) -> None:
-    """Put trials at random points into the database."""
-    draws = np.random.default_rng(0).uniform(0.0, 1.2, (trials, len(space.distributions)))
-    for start in range(0, trials, 100):
-        with store.together():
-            for number in range(start, min(start + 100, trials)):
-                params = dict(zip(space.distributions, draws[number].tolist(), strict=True))
-                candidate = Entry(f"trial {number}", space.candidate(params), number)
-                store.asked(candidate, params, space.distributions)
-                outcome = _OUTCOMES[number % len(_OUTCOMES)]
-                mean = np.mean([one.values["acc"].value for one in outcome.scores.values()])
-                store.told(candidate, outcome, [float(mean)])
+def gradients(params: dict[str, float], job: GradientJob) -> Gradients:
+    """Return the same gradients everywhere."""
+    return Gradients(1.0, {}, {"weight": (((1e-3,) * EXPERTS,),) * LAYERS})
 
 
-def _outcome(seed: int) -> Outcome:
-    rng = np.random.default_rng(seed)
-    scores = {}
-    for task in _TASKS:
-        values = tuple((rng.random(ITEMS) < rng.random()).astype(float).tolist())
-        mean = {"acc": Estimate(float(np.mean(values)), 0.05)}
-        scores[task] = TaskScores(tuple(_IDS[task]), {"acc": values}, mean)
-    return Outcome(scores, cost=Cost(0.01, 0.04, TASKS * ITEMS), worker="simulated")
+_DRAWS = np.random.default_rng(0)
+_BEST = _DRAWS.uniform(0.0, 1.2, (TASKS, EXPERTS * LAYERS))
+_CHANCES = _DRAWS.random((TASKS, ITEMS))
 
 
-_TASKS = tuple(f"task{n}" for n in range(TASKS))
-_IDS = {task: [f"{task}-{n:08x}" for n in range(ITEMS)] for task in _TASKS}
-_OUTCOMES = tuple(_outcome(seed) for seed in range(97))
+def _peak() -> float:
+    """Return the most memory that this process has had, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
-    parser.add_argument("--workers", type=int, default=64)
-    parser.add_argument("--trials", type=int, default=6000)
-    parser.add_argument("--runs", type=int, default=3, help="campaigns of each sampler")
+    parser.add_argument("--clusters", nargs="+", default=CLUSTERS, help="WORKERSxSECONDS")
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--charge", choices=CHARGES, default="wall")
     parser.add_argument(
         "--folder", type=Path, help="where databases are written; default: temporary"
     )

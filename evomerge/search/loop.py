@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 from evomerge.config import Campaign
 from evomerge.errors import CampaignStopped
@@ -33,6 +34,8 @@ def explore(
     pool: Pool,
     display: Display,
     callback: Callback | None = None,
+    *,
+    clock: Callable[[], float] | None = None,
 ) -> None:
     """Search until the budget is spent, and record and say what ended it.
 
@@ -43,13 +46,15 @@ def explore(
         pool: Who tries it.
         display: Shows progress.
         callback: Is told of every trial that ends.
+        clock: Seconds by which `hours` are counted; None: those that pass.
 
     Raises:
         CampaignStopped: The first candidates all failed alike.
     """
     store.end(None)
     try:
-        ended = _explored(campaign, store, study, pool, display, callback or Callback())
+        now = clock or time.monotonic
+        ended = _explored(campaign, store, study, pool, display, callback or Callback(), now)
     except (KeyboardInterrupt, CampaignStopped) as stopped:
         interrupted = isinstance(stopped, KeyboardInterrupt)
         store.end(Ended.INTERRUPTED if interrupted else Ended.FAILURES)
@@ -65,10 +70,11 @@ def _explored(
     pool: Pool,
     display: Display,
     callback: Callback,
+    now: Callable[[], float],
 ) -> Ended:
     """Return what ended the search."""
     hours = campaign.search.hours
-    deadline = None if hours is None else time.monotonic() + 3600 * hours
+    deadline = None if hours is None else now() + 3600 * hours
     tally = study.tally
     pace = Pace(display, "search", campaign.search.trials, tally.told, tally.failed)
     checked = tally.told > FIRST_CANDIDATES
@@ -76,7 +82,7 @@ def _explored(
     one_by_one = campaign.search.deterministic
     running = 0
     while True:
-        in_time = deadline is None or time.monotonic() < deadline
+        in_time = deadline is None or now() < deadline
         ahead = 0 if one_by_one else pool.size // AHEAD
         while in_time and (missing := pool.free + ahead - len(waiting)) > 0:
             with store.together():

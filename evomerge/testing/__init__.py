@@ -1,4 +1,4 @@
-"""Shared test suites for those who add a method, sampler, pool, kind, backend, report format or logger.
+"""Test suites for a method, sampler, pool, kind, backend, report format or logger; and a simulator.
 
 Each suite is a class of pytest tests. Derive from it, override the fixtures that it names, and pytest runs
 every property that evomerge relies on:
@@ -10,14 +10,18 @@ every property that evomerge relies on:
         def open_pool(self):
             return MyPool
 
-Needs pytest, which the package itself does not.
+They need pytest, which the package itself does not, nor `evomerge.testing.simulate`: a search on workers
+that do not exist, in virtual time.
 """
 
-import pytest
+from contextlib import suppress
 
-pytest.register_assert_rewrite(
-    *(
-        f"{__name__}.{suite}"
-        for suite in ("pools", "methods", "samplers", "kinds", "backends", "formats", "loggers")
+with suppress(ModuleNotFoundError):
+    import pytest
+
+    pytest.register_assert_rewrite(
+        *(
+            f"{__name__}.{suite}"
+            for suite in ("pools", "methods", "samplers", "kinds", "backends", "formats", "loggers")
+        )
     )
-)

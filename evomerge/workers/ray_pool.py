@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from evomerge.candidate.trial import Failure, FailureKind
 from evomerge.errors import EvomergeError
@@ -26,6 +26,20 @@ SECONDS_BETWEEN_LOOKS = 3.0
 """At the cluster's nodes."""
 SECONDS_WITHOUT_WORKERS = 600.0
 """After so long without a single node, the pool gives up."""
+
+
+class Runtime(NamedTuple):
+    """What a pool runs on: Ray, and the clock that both go by; `evomerge.testing` simulates all three.
+
+    Attributes:
+        cluster: The nodes.
+        ray: The module.
+        clock: `monotonic` and `sleep`, as the module `time` has them.
+    """
+
+    cluster: Cluster
+    ray: Any
+    clock: Any
 
 
 class Worker:
@@ -91,6 +105,7 @@ class RayPool:
             so that what is submitted when depends on nothing but that order.
         transfer: Folders that a node may lack.
         prepare: What a worker does before it is told what to build; picklable.
+        runtime: What it runs on; None: Ray, started or joined.
 
     Raises:
         CampaignError: The workers do not fit.
@@ -109,16 +124,19 @@ class RayPool:
         ordered: bool = False,
         transfer: Transfer | None = None,
         prepare: Callable[[], object] | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        self._cluster = Cluster(count=count, cpus=cpus, gpus=gpus, address=address)
-        import ray
+        if runtime is None:
+            cluster = Cluster(count=count, cpus=cpus, gpus=gpus, address=address)
+            import ray
 
-        self._ray = ray
+            runtime = Runtime(cluster, ray, time)
+        self._cluster, self._ray, self._clock = runtime
         self._retries, self._ordered = retries, ordered
         self._transfer: Any = None
         self._build: Build | None = None
         self._prepare = prepare
-        self._actor_class = ray.remote(Worker).options(
+        self._actor_class = self._ray.remote(Worker).options(
             num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0
         )
         self._starting: dict[Any, _Actor] = {}
@@ -127,7 +145,7 @@ class RayPool:
         self._queue: deque[_Task] = deque()
         self._done: dict[int, tuple[Work, Answer]] = {}
         self._submitted = self._returned = self._deaths_at_start = 0
-        self._looked = self._last_seen = time.monotonic()
+        self._looked = self._last_seen = self._clock.monotonic()
         self._closed = False
         self._unbuilt = [self._create() for _ in range(self._cluster.count)]
         if build is not None:
@@ -137,7 +155,7 @@ class RayPool:
         """Let the workers build their evaluators; each begins when it is prepared."""
         self._transfer = None if transfer is None else start_transfer(transfer)
         self._build = build
-        self._looked = self._last_seen = time.monotonic()
+        self._looked = self._last_seen = self._clock.monotonic()
         while self._unbuilt:
             self._begin(self._unbuilt.pop())
 
@@ -168,17 +186,17 @@ class RayPool:
         """Wait for work to finish, through deaths of workers."""
         if not self._in_flight:
             raise ValueError("no job is in flight")
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else self._clock.monotonic() + timeout
         found = self._take()
         while found is None:
-            if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
+            if self._clock.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
                 self._match_cluster()
             left = SECONDS_BETWEEN_LOOKS
             if end is not None:
-                left = min(left, max(0.0, end - time.monotonic()))
+                left = min(left, max(0.0, end - self._clock.monotonic()))
             self._wait(left)
             found = self._take()
-            if found is None and end is not None and time.monotonic() >= end:
+            if found is None and end is not None and self._clock.monotonic() >= end:
                 raise TimeoutError(f"no job finished within {timeout:g} s")
         return found
 
@@ -217,7 +235,7 @@ class RayPool:
         if not references:
             self._wait_for_a_node(seconds)
             return
-        self._last_seen = time.monotonic()
+        self._last_seen = self._clock.monotonic()
         ready, _ = self._ray.wait(references, timeout=seconds)
         for reference in ready:
             if reference in self._running:
@@ -227,11 +245,11 @@ class RayPool:
         self._dispatch()
 
     def _wait_for_a_node(self, seconds: float) -> None:
-        if time.monotonic() - self._last_seen > SECONDS_WITHOUT_WORKERS:
+        if self._clock.monotonic() - self._last_seen > SECONDS_WITHOUT_WORKERS:
             raise EvomergeError(
                 f"every node left the cluster, and none came within {SECONDS_WITHOUT_WORKERS:g} s"
             )
-        time.sleep(seconds)
+        self._clock.sleep(seconds)
 
     def _landed(self, reference: Any, task: _Task, actor: _Actor) -> None:  # noqa: ANN401 - Ray's
         exceptions = self._ray.exceptions
@@ -286,7 +304,7 @@ class RayPool:
 
     def _match_cluster(self) -> None:
         """Start workers where there is room, and let go those that wait for room which is gone."""
-        self._looked = time.monotonic()
+        self._looked = self._clock.monotonic()
         room = self._cluster.room()
         for _ in range(self.size, room):
             self._begin(self._create())
