@@ -1,6 +1,7 @@
 """Reports of a long study: seconds, and memory at its peak.
 
-    python -m benchmarks.speed.reports [--trials 10000] [--workers 16] [--folder DIR]
+    python -m benchmarks.speed.reports [--trials 10000] [--workers 16] [--studies finished ...]
+        [--reports page ...] [--folder DIR]
 
 The study is written through the store: 60 weights, five tasks of 64 items, two metrics an item; some trials
 are pruned, some fail. It is reported as a finished one, as one that still runs, and as one with a front.
@@ -46,6 +47,7 @@ TASKS = tuple(f"zoo_{name}" for name in EXPERTS)
 METRICS = ("gold_loglikelihood", "exact_match")
 ITEMS: dict[Split, int] = {"search": 64, "select": 64, "holdout": 200}
 LAYERS = 4
+STUDIES = ("finished", "running", "front")
 AIM_SECONDS, AIM_MEGABYTES = 20.0, 500.0
 REPORTS = {
     "leaderboard": "import evomerge; evomerge.report(folder).to_json()",
@@ -79,12 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     rows = []
     print("study     report        seconds  processor s   peak MB", flush=True)
-    for study in ("finished", "running", "front"):
+    for study in options.studies:
         with tempfile.TemporaryDirectory(prefix="reports-", dir=options.folder) as folder:
             out = Path(folder) / study
             write_study(out, options.trials, options.workers, kind=study)
-            for name, code in REPORTS.items():
-                row = measured(study, name, code, out)
+            for name in options.reports:
+                row = measured(study, name, REPORTS[name], out)
                 print(
                     f"{row.study:9} {row.report:11} {row.seconds:9.1f} {row.processor_seconds:12.1f} "
                     f"{row.megabytes:9.0f}",
@@ -245,6 +247,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--studies", nargs="+", choices=STUDIES, default=STUDIES)
+    parser.add_argument("--reports", nargs="+", choices=REPORTS, default=tuple(REPORTS))
     parser.add_argument("--folder", type=Path, help="where studies are written; default: temporary")
     parser.add_argument("--out", type=Path, default=Path("results/speed/reports.json"))
     return parser.parse_args(arguments)
