@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -44,6 +44,7 @@ from evomerge.search.tally import GRADIENT_COST
 from evomerge.space import Space
 from evomerge.store import Store
 from evomerge.testing.simulated_ray import Clock, SimulatedRay, SimulatedWorkers, simulated_pool
+from evomerge.workers import Evaluates
 
 __all__ = ["Simulated", "SimulatedWorkers", "nearest", "simulate"]
 
@@ -203,7 +204,7 @@ class _Pointed(Study):
 
 
 class _Answers:
-    """What simulated workers answer, with how long it takes them."""
+    """What simulated workers answer, with how long it takes them: scores and gradients, all a search asks."""
 
     study: _Pointed
 
@@ -277,12 +278,6 @@ class _Answers:
             found.rows,
         )
 
-    def targets(self, job: object) -> Any:  # noqa: ANN401 - it does not return
-        """Refuse: there are no teachers, texts or hidden states."""
-        raise NotImplementedError(type(job).__name__)
-
-    write = states = targets
-
     def _took(self, point: Point, items: int) -> float:
         whole = self._seconds(point) if callable(self._seconds) else self._seconds
         return whole * items / self._count
@@ -311,7 +306,10 @@ def _run(
     clock: Clock,
 ) -> Simulated:
     ordered = campaign.search.deterministic
-    pool, notes = simulated_pool(lambda: answers, ray, clock, ordered=ordered), _Notes(clock)
+    pool, notes = (
+        simulated_pool(lambda: cast("Evaluates", answers), ray, clock, ordered=ordered),
+        _Notes(clock),
+    )
     explore(campaign, store, study, pool, NoDisplay(), notes, clock=clock.monotonic)
     now = clock.monotonic()
     pool.close(force=True)

@@ -277,7 +277,7 @@ class SimulatedRay:
             found = answer(actor.evaluator, work)
         now = actor.slot.working.since = self.given = self._clock.monotonic()
         found = _by(actor.slot, found, now)
-        seconds = 0.0 if isinstance(found, StatesFound) else found.cost.score_seconds
+        seconds = found.cost.score_seconds
         rate = self._workers.deaths / 3600
         left = self._chance.expovariate(rate) if rate else math.inf
         if left < seconds:
@@ -422,8 +422,8 @@ def simulated_pool(
 
 def _by(slot: Slot, found: Answer, now: float) -> Answer:
     """Return an answer as a worker gives it that began now."""
-    if isinstance(found, StatesFound):
-        return found
     seconds = found.cost.score_seconds / slot.speed
     cost = replace(found.cost, score_seconds=seconds, began=now)
+    if isinstance(found, StatesFound):
+        return replace(found, cost=cost)
     return replace(found, cost=cost, worker=f"worker {slot.number}" if found.worker else "")
