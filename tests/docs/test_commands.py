@@ -35,6 +35,8 @@ INSTEAD = {
     "make check": f"make --directory {ROOT} --dry-run check",
     "make docs": f"make --directory {ROOT} --dry-run docs",
     "evomerge resume results/mine --trials 20": "evomerge resume results/mine --trials 1",
+    # a file of the user's that the page shows
+    "evomerge merge recipe.yaml merged --methods my_methods.py": "evomerge merge --help",
     # what takes a browser, several machines, or hours
     "evomerge report results/quickstart --image history.svg --figure history": "evomerge report --help",
     "ray start --head --port=6379": "ray start --help",
