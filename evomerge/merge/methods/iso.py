@@ -15,6 +15,7 @@ from evomerge.merge.methods.method import (
     Effect,
     Inputs,
     Method,
+    NumberGradients,
     Parameter,
     Values,
     numbers,
@@ -32,8 +33,7 @@ Build = Callable[[Inputs, Mapping[int, float]], "torch.Tensor"]
 def isotropic(build: Build, inputs: Inputs) -> torch.Tensor:
     """Return the base plus lambda times what `build` makes of a linear layer's matrices.
 
-    For embeddings, output head and all that is no matrix that is Σ wᵢ τᵢ divided by the number of experts
-    whose weight is not 0.
+    For embeddings, output head and all that is no matrix that is Σ wᵢ τᵢ divided by the number of experts.
     """
     from evomerge.merge.methods.algebra import is_linear
     from evomerge.merge.methods.tensors import weighted_sum
@@ -47,7 +47,7 @@ def isotropic(build: Build, inputs: Inputs) -> torch.Tensor:
     factor, ratios = float(inputs.shared["lambda"]) * scale, _divided(weights, scale)
     if not is_linear(inputs.name, first.shape):
         mixed = weighted_sum(map(inputs.delta, ratios), list(ratios.values()))
-        return mixed.mul_(factor / len(ratios)).add_(base)
+        return mixed.mul_(factor / len(inputs.others)).add_(base)
     # The result is linear in the scale of all weights: what is kept holds for any.
     variant = (build.__name__, tuple(ratios.items()), inputs.shared.get("common_share"))
     flat = inputs.derived(
@@ -65,6 +65,51 @@ def flattened(inputs: Inputs, weights: Mapping[int, float]) -> torch.Tensor:
 
     left, values, right = svd(_sum(inputs, weights))
     return product(left, right) * _mean(values)
+
+
+def gradients(inputs: Inputs, gradient: torch.Tensor) -> NumberGradients:
+    """Return the gradients of Iso-C by the weights and by lambda; 0 where all weights are 0.
+
+    Singular values of 0 are taken to stay 0.
+    """
+    from evomerge.merge.methods.algebra import is_linear
+    from evomerge.merge.methods.tensors import dot
+
+    assert inputs.base is not None  # needs_base
+    found, weights = [0.0] * len(inputs.models), _weights(inputs.own, inputs.base)
+    factor = float(inputs.shared["lambda"])
+    if not weights:
+        return NumberGradients({"weight": tuple(found)}, {"lambda": 0.0})
+    if is_linear(inputs.name, gradient.shape):
+        by_sum = _gradient_by_sum(_sum(inputs, weights), gradient)
+    else:
+        by_sum = gradient / len(inputs.others)
+    for index in inputs.others:
+        found[index] = dot(by_sum, inputs.delta(index).to(by_sum.device))
+    # The result grows with the scale of all weights, so that ⟨∂/∂w, w⟩ is the result itself.
+    by_factor = sum(found[index] * weight for index, weight in weights.items())
+    return NumberGradients({"weight": tuple(factor * one for one in found)}, {"lambda": by_factor})
+
+
+def _gradient_by_sum(total: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of ⟨g, σ U Vᵀ⟩ by the matrix U Σ Vᵀ, σ the mean of Σ.
+
+    With A = Uᵀ dS V the polar factor changes by U ((A - Aᵀ) / (σᵢ + σⱼ)) Vᵀ, and by what dS adds outside of
+    the spaces of U and V, divided by Σ.
+    """
+    from evomerge.merge.methods.algebra import matrix, product, svd
+
+    left, values, right = svd(total)
+    if not len(values):
+        return total
+    gradient, mean = matrix(gradient), float(values.mean())
+    by_left, by_right = product(left.T, gradient), product(gradient, right.T)
+    inner = product(by_left, right.T)
+    turned = (inner - inner.T) / (values[:, None] + values)
+    across = (by_left - product(inner, right)) / values[:, None] + product(turned, right)
+    found = product(left, across) + product((by_right - product(left, inner)) / values, right)
+    share = float(inner.trace()) / len(values)
+    return found.mul_(mean).add_(product(left, right).mul_(share))
 
 
 def with_own_directions(inputs: Inputs, weights: Mapping[int, float]) -> torch.Tensor:
@@ -130,35 +175,32 @@ def _bytes(rows: int, columns: int, experts: int) -> int:
     return 84 * rows * columns
 
 
-def _method(name: str, build: Build, parameters: Mapping[str, Parameter]) -> Method:
-    return Method(
-        name=name,
-        merge=partial(isotropic, build),
-        effect=effect,
-        parameters={
-            "weight": replace(WEIGHT, differentiable=False),
-            "lambda": replace(LAMBDA, differentiable=False),
-            **parameters,
-        },
-        needs_base=True,
-        uses_base=True,
-        reads_deltas=True,
-        derived_bytes=4,
-        matrix_bytes=_bytes,
-    )
-
-
-ISO_C = _method("iso_c", flattened, {})
-ISO_CTS = _method(
-    "iso_cts",
-    with_own_directions,
-    {
+ISO_C = Method(
+    name="iso_c",
+    merge=partial(isotropic, flattened),
+    gradients=gradients,
+    effect=effect,
+    parameters={"weight": WEIGHT, "lambda": LAMBDA},
+    needs_base=True,
+    uses_base=True,
+    reads_deltas=True,
+    derived_bytes=4,
+    matrix_bytes=_bytes,
+)
+ISO_CTS = replace(
+    ISO_C,
+    name="iso_cts",
+    merge=partial(isotropic, with_own_directions),
+    gradients=None,
+    parameters={
+        "weight": replace(WEIGHT, differentiable=False),
+        "lambda": replace(LAMBDA, differentiable=False),
         "common_share": Parameter(
             "number",
             "share of the directions that are those of the summed task vectors; 0.5 to 0.9 is usual",
             default=0.8,
             low=0.0,
             high=1.0,
-        )
+        ),
     },
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evomerge.merge.methods import METHODS
-from evomerge.testing.methods import plain_inputs
+from evomerge.testing.methods import MethodSuite, plain_inputs
 
 CALIBRATED = [name for name, method in METHODS.items() if "calibrate" in method.parameters]
 
@@ -123,3 +123,21 @@ def test_a_calibrated_merge_is_another_merge():
             effects.append(method.effect(inputs.shared, inputs.own, inputs.base))
         assert effects[0] != effects[1]
         assert effects[0].parts == effects[1].parts
+
+
+@pytest.mark.parametrize("name", ["task_arithmetic", "ties", "tsv"])
+def test_memory_and_threads_with_calibration(name, monkeypatch):
+    """As the shared suite tests every method without it."""
+    method = METHODS[name]
+    own = [{"weight": 0.3 + 0.2 * index} for index in range(4)]
+    given = {"calibrate": True}
+    MethodSuite().test_memory_is_what_is_stated(True, method, given, own, monkeypatch)
+    tensors = torch.randn(4, 60, 90)
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(method.merge(plain_inputs(method, tensors, own, given)))
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(*found)

@@ -111,13 +111,13 @@ def test_the_same_expert_twice_is_one_of_twice_its_weight(name, merge):
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_other_tensors_are_means_of_those_that_take_part(name):
+def test_other_tensors_are_means_of_all_experts(name):
     base, one, other, out = torch.randn(4, 5, 6)
     inputs = plain_inputs(
         METHODS[name], [base, one, out, other], own([1.0, 0.0, 0.5]), {"lambda": 0.8}
     )
     inputs.name = "lm_head.weight"
-    expected = base + 0.8 * ((one - base) + 0.5 * (other - base)) / 2
+    expected = base + 0.8 * ((one - base) + 0.5 * (other - base)) / 3
     assert torch.allclose(METHODS[name].merge(inputs), expected, atol=1e-6)
 
 
@@ -131,8 +131,42 @@ def test_a_factor_of_all_weights_is_a_factor_of_the_result(name, merge):
     assert torch.allclose(base - negative, scaled - base, atol=1e-5)
 
     def effect(factor, weights):
-        shared = {"lambda": factor, "calibrate": False, "common_share": 0.8}
-        return METHODS[name].effect(shared, own(weights), 0)
+        inputs = plain_inputs(METHODS[name], [base], own(weights), {"lambda": factor})
+        return METHODS[name].effect(inputs.shared, inputs.own, 0)
 
     assert effect(0.5, [0.4, 0.8]) == effect(1.0, [0.2, 0.4])
     assert effect(0.5, [0.4, 0.0]) != effect(0.5, [0.4, 0.1])
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4)])
+@pytest.mark.parametrize("weights", [[0.4, 0.9, 0.2], [0.4, 0.0, -0.7], [0.0, 1.0, 0.0]])
+@pytest.mark.parametrize("name", ["w", "lm_head.weight"])
+def test_gradients_of_iso_c_are_central_differences(shape, weights, name):
+    """In float64, where a weight is 0 as well."""
+    method, tensors = METHODS["iso_c"], list(torch.randn(4, *shape, dtype=torch.float64))
+    gradient = torch.randn(shape, dtype=torch.float64)
+
+    def inputs(weights, factor=0.7):
+        found = plain_inputs(method, tensors, own(weights), {"lambda": factor})
+        found.name = name
+        return found
+
+    def change(up, down):
+        return float(((method.merge(up) - method.merge(down)) * gradient).sum()) / 2e-6
+
+    found = method.gradients(inputs(weights), gradient)
+    for place, value in enumerate(found.own["weight"][1:]):
+        moved = [list(weights), list(weights)]
+        moved[0][place] += 1e-6
+        moved[1][place] -= 1e-6
+        assert value == pytest.approx(change(*map(inputs, moved)), rel=1e-5, abs=1e-7)
+    by_factor = change(inputs(weights, 0.7 + 1e-6), inputs(weights, 0.7 - 1e-6))
+    assert found.shared["lambda"] == pytest.approx(by_factor, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0]])
+def test_a_sum_of_0_has_no_gradients(weights, gradients):
+    base, one = torch.zeros(4, 5), torch.randn(4, 5)
+    found = gradients("iso_c", torch.ones(4, 5), [base, one, one.clone()], own(weights))
+    assert found.own == {"weight": (0.0, 0.0, 0.0)}
+    assert found.shared == {"lambda": 0.0}

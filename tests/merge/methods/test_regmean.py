@@ -219,13 +219,10 @@ def test_only_the_ratios_of_weights_count(merge):
         for factor in (1.0, 3.0)
     ]
     assert torch.allclose(found[0], found[1], atol=1e-6)
-    effects = [
-        METHODS["regmean"].effect(
-            {"lambda": 1.0, "ridge": ridge, "off_diagonal": 1.0, "calibrate": False},
-            own([factor * w for w in (0.2, 0.4, 1.0)]),
-            0,
-        )
-        for factor, ridge in ((1.0, 0.0), (3.0, 1e-7), (1.0, 0.1))
-    ]
+    effects = []
+    for factor, ridge in ((1.0, 0.0), (3.0, 1e-7), (1.0, 0.1)):
+        weights = own([factor * w for w in (0.2, 0.4, 1.0)])
+        inputs = plain_inputs(METHODS["regmean"], [base], weights, {"ridge": ridge})
+        effects.append(METHODS["regmean"].effect(inputs.shared, inputs.own, 0))
     assert effects[0] == effects[1]
     assert effects[0] != effects[2]

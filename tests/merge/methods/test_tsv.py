@@ -113,9 +113,9 @@ def test_gradients_are_exact_where_a_weight_is_0(name):
 
 def test_lambda_times_weight_is_what_counts():
     def effect(factor, weights, share=None):
-        shared = {"lambda": factor, "calibrate": False}
-        shared |= {} if share is None else {"rank_share": share}
-        return METHODS["tsv"].effect(shared, own(weights), 0)
+        shared = {"lambda": factor} | ({} if share is None else {"rank_share": share})
+        inputs = plain_inputs(METHODS["tsv"], [torch.zeros(2)], own(weights), shared)
+        return METHODS["tsv"].effect(inputs.shared, inputs.own, 0)
 
     assert effect(0.5, [1.0, 0.4]) == effect(1.0, [0.5, 0.2])
     assert effect(0.5, [1.0, 0.0]) != effect(0.5, [1.0, 0.1])
