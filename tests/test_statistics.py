@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import evomerge
@@ -162,6 +162,53 @@ def test_other_scorers_are_refused(tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(CampaignError, match=r"scorer\.backend: .*learn from prompts"):
         evomerge.check(tmp_path / "c.yaml")
+
+
+def with_own(tmp_path, content, text=CAMPAIGN):
+    save_file(content, tmp_path / "mine.safetensors")
+    text = text.replace("tasks_path:", "statistics: mine.safetensors\ntasks_path:")
+    (tmp_path / "c.yaml").write_text(text)
+    return tmp_path / "c.yaml"
+
+
+def test_importances_of_ones_own_take_the_place_of_prompts(result, tmp_path):
+    own = {key: 2 * one for key, one in load_file(result.folder / STATISTICS).items()}
+    found = evomerge.search(with_own(tmp_path, own))
+    assert load_file(found.folder / STATISTICS).keys() == own.keys()
+    assert all(
+        torch.equal(one, own[key]) for key, one in load_file(found.folder / STATISTICS).items()
+    )
+    doubled = [values for _, values, _ in history(found.folder)]
+    assert doubled == [values for _, values, _ in history(result.folder)]  # the same ranks
+    (tmp_path / "mine.safetensors").unlink()
+    evomerge.resume(found.folder, trials=1)
+    assert len(history(found.folder)) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda own: {key: one for key, one in own.items() if key.startswith("0/")},
+            "holds nothing of",
+        ),
+        (lambda own: {key: -one for key, one in own.items()}, "expected numbers of at least 0"),
+        (lambda own: {"0/x": torch.ones(1), **own}, "which is not a tensor of"),
+        (None, "no method of this campaign reads it"),
+    ],
+)
+def test_check_answers_importances_that_do_not_fit_with_one_line(
+    result, tmp_path, change, expected
+):
+    own, text = load_file(result.folder / STATISTICS), CAMPAIGN
+    if change is None:
+        text = text.replace("importance: true", "importance: false")
+    file = with_own(tmp_path, own if change is None else change(own), text)
+    with pytest.raises(CampaignError, match=expected) as caught:
+        evomerge.check(file)
+    line = text.splitlines().index(next(s for s in text.splitlines() if s.startswith("tasks_path")))
+    assert f"c.yaml:{line + 1}: statistics: " in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_second_moments_are_kept_where_a_method_reads_them_and_the_winner_is_rebuilt(

@@ -68,6 +68,9 @@ class Campaign(Settings):
     """What a model takes, as objectives."""
     methods: LocalPath | None = None
     """A Python file that declares merge methods of your own, which `space.method` may then name."""
+    statistics: LocalPath | None = None
+    """A safetensors file of importances of the experts' weights, in place of those that their search prompts
+    give, for methods that read them (`importance: true`)."""
     tasks_path: LocalPath | None = None
     """A folder of lm-eval task files beside lm-eval's own."""
     items: ItemCounts = ItemCounts()

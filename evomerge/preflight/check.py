@@ -10,7 +10,7 @@ from evomerge.config import Campaign
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError, TaskError
 from evomerge.kinds import SearchSpace, check_base, space_of
-from evomerge.merge.statistics import look_in
+from evomerge.merge.statistics import Statistics, look_in
 from evomerge.merge.user_methods import MethodFile
 from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
@@ -111,6 +111,8 @@ def _preflight(campaign: Campaign, results: Path | None) -> Preflight:
         items = _load_items(campaign, family, requests, plan, prompt)
     check_teachers(campaign, family, items)
     check_needs(campaign, space.needs, items)
+    if results is None:
+        check_statistics(campaign, space.needs, family)
     campaign = with_sampler(campaign, space, items)
     check_race(campaign, items)
     check_weights(family)  # reads all of it, so after all that is told by less
@@ -175,6 +177,19 @@ def check_needs(campaign: Campaign, needs: Needs, items: Items) -> None:
                 f"{fault}, and these candidates learn from such a number; take another metric",
                 field=f"objectives.{position}.metric",
             )
+
+
+def check_statistics(campaign: Campaign, needs: Needs, family: OpenFamily) -> None:
+    """Check a file of the user's against the experts, before it is copied. Raises CampaignError."""
+    if campaign.statistics is None:
+        return
+    with at_field("statistics", CampaignError):
+        if not needs.statistics:
+            raise CampaignError(
+                "no method of this campaign reads it; set importance: true, or leave it out"
+            )
+        given = Statistics(Path(campaign.statistics))
+        given.check(list(family.family.experts.values()), family.checkpoints)
 
 
 def _load_items(

@@ -14,6 +14,7 @@ from evomerge.errors import CampaignStopped, ResultsError
 from evomerge.merge.statistics import write_statistics
 from evomerge.progress import Pace
 from evomerge.search.bench import Bench
+from evomerge.store.folder import write_whole
 from evomerge.workers.pool import in_turn
 
 DIGEST = "statistics"
@@ -23,7 +24,8 @@ DIGEST = "statistics"
 def take_statistics(bench: Bench, experts: Sequence[Entry], reads: Collection[str]) -> None:
     """Let each expert read its search prompts and write what methods read of it, unless that is there.
 
-    Its prompts are those of the tasks that it is the teacher of; those of all tasks where there is none.
+    Its prompts are those of the tasks that it is the teacher of; those of all tasks where there is none. A
+    file of the user's is copied in their place.
 
     Args:
         bench: Of the campaign.
@@ -39,8 +41,12 @@ def take_statistics(bench: Bench, experts: Sequence[Entry], reads: Collection[st
         return
     path, arrays = bench.store.folder / STATISTICS, bench.store.arrays
     if not (arrays.has(DIGEST) and path.is_file()):
-        found = _taken(bench, experts, moments="moment" in reads)
-        write_statistics(path, [(one.squares, one.moments) for one in found])
+        given = bench.campaign.statistics
+        if given is not None:
+            write_whole(path, Path(given).read_bytes())
+        else:
+            found = _taken(bench, experts, moments="moment" in reads)
+            write_statistics(path, [(one.squares, one.moments) for one in found])
     digest = _digest(path)
     if not arrays.has(DIGEST):
         arrays.keep(DIGEST, digest)

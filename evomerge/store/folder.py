@@ -158,7 +158,7 @@ class FolderLock:
             return "host and process unknown"
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that it is never seen half-written: aside, fsync, rename.
 
     Raises:
@@ -166,8 +166,7 @@ def write_whole(path: Path, text: str) -> None:
     """
     aside = path.with_name(f".{path.name.lstrip('.')}.new")
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
         rename_whole(aside, path)
     except OSError as error:
         raise unwritable(path, error) from None

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from evomerge.candidate import Merge
 from evomerge.candidate.activations import ActivationsFound
@@ -55,7 +55,7 @@ def bench(tmp_path):
     goals = [SimpleNamespace(task="t", teacher="b"), SimpleNamespace(task="u", teacher=None)]
     return SimpleNamespace(
         store=SimpleNamespace(folder=tmp_path, arrays=Arrays()),
-        campaign=SimpleNamespace(objectives=goals),
+        campaign=SimpleNamespace(objectives=goals, statistics=None),
         pool=Backwards(),
         display=NoDisplay(),
     )
@@ -103,6 +103,17 @@ def test_one_that_is_gone_is_taken_again_and_another_one_refused(bench, tmp_path
     (tmp_path / STATISTICS).write_bytes(before[:-1] + b"x")
     with pytest.raises(ResultsError, match="is not what the campaign began with"):
         take_statistics(bench, EXPERTS, {"importance"})
+
+
+def test_a_file_of_the_users_is_copied_and_nobody_reads(bench, tmp_path):
+    save_file({f"{n}/w": np.ones((1, 2), np.float32) for n in range(3)}, tmp_path / "mine")
+    bench.campaign.statistics = str(tmp_path / "mine")
+    content = (tmp_path / "mine").read_bytes()
+    for _ in range(2):  # a campaign that is resumed has the copy
+        take_statistics(bench, EXPERTS, {"importance"})
+        (tmp_path / "mine").unlink(missing_ok=True)
+    assert (tmp_path / STATISTICS).read_bytes() == content
+    assert not bench.pool.jobs
 
 
 def test_an_expert_that_cannot_read_stops_the_campaign(bench, tmp_path):
