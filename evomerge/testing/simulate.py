@@ -43,7 +43,8 @@ from evomerge.search.study import Study
 from evomerge.search.tally import GRADIENT_COST
 from evomerge.space import Space
 from evomerge.store import Store
-from evomerge.testing.simulated_ray import Clock, SimulatedRay, SimulatedWorkers, simulated_pool
+from evomerge.testing.simulated_nodes import Clock, SimulatedWorkers
+from evomerge.testing.simulated_ray import SimulatedRay, simulated_pool
 from evomerge.workers import Evaluates
 
 __all__ = ["Simulated", "SimulatedWorkers", "nearest", "simulate"]

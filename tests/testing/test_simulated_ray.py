@@ -12,13 +12,8 @@ from evomerge.candidate.cost import Cost
 from evomerge.candidate.trial import FailureKind, Job, Outcome
 from evomerge.errors import EvomergeError
 from evomerge.testing.pools import EchoEvaluator, OpenPool, PoolSuite, echo_job
-from evomerge.testing.simulated_ray import (
-    Clock,
-    SimulatedRay,
-    SimulatedWorkers,
-    Spans,
-    simulated_pool,
-)
+from evomerge.testing.simulated_nodes import Clock, SimulatedWorkers, Spans
+from evomerge.testing.simulated_ray import SimulatedRay, simulated_pool
 from evomerge.workers import RayPool
 
 SECONDS = 30.0
