@@ -53,6 +53,7 @@ class Parameter:
     per_source: bool = True
     differentiable: bool = True
     default: float | None = None
+    reads: str | None = None
 
 
 @dataclass(frozen=True)

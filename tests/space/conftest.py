@@ -13,6 +13,7 @@ class Parameter:
     per_source: bool
     differentiable: bool = False
     default: bool | float | None = None
+    reads: str | None = None
 
 
 @dataclass(frozen=True)
