@@ -27,6 +27,7 @@ from evomerge.inference.forward import Forward
 from evomerge.merge.live import LiveModel
 from evomerge.merge.masks import largest, row_ranks, uniform
 from evomerge.merge.methods import METHODS
+from evomerge.merge.methods.low_rank import product
 from evomerge.merge.saving import save
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import WorkerSetup, open_pool
@@ -114,6 +115,15 @@ def test_masks_are_the_same_on_every_device() -> None:
         assert torch.equal(largest(delta.to(DEVICE), count).cpu(), largest(delta, count))
     rows = delta.view(50, 200)
     assert torch.equal(row_ranks(rows.to(DEVICE)).cpu(), row_ranks(rows))
+
+
+@pytest.mark.parametrize("rank", [3, 96, 700])
+def test_products_of_factors_are_the_same_on_every_device(rank: int) -> None:
+    generator = torch.Generator().manual_seed(rank)
+    left, right = (torch.randn(n, rank, generator=generator).double() for n in (300, 200))
+    there = product(left, right.T, device=DEVICE)
+    assert there.device.type == DEVICE
+    assert torch.equal(there.cpu(), product(left, right.T))
 
 
 @pytest.fixture(scope="module")
