@@ -20,7 +20,7 @@ MANTISSA = 53
 EXPONENT = 0x7FF << 52
 TINY = 2.0**-900  # a row of zeros is as one of such numbers
 BLOCK = 1 << 18  # numbers of a product that are float64 at once
-WORTH = 4
+WORTH = 2
 """Factors are multiplied for each merge where their ranks sum to at most this part of the tensor's smaller
 side; of higher ranks task vectors are formed, and kept."""
 
