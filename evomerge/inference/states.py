@@ -144,7 +144,9 @@ def _blocks(body: nn.Module) -> list[nn.Module]:
     config: Any = getattr(body, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     count = getattr(text, "num_hidden_layers", None)
-    lists = [each for each in body.modules() if isinstance(each, nn.ModuleList)]
+    decoder = getattr(body, "get_decoder", None)  # a tower of as many layers is not meant
+    part: nn.Module = decoder() if callable(decoder) else body
+    lists = [each for each in part.modules() if isinstance(each, nn.ModuleList)]
     found = [list(each) for each in lists if len(each) == count]
     if not found:
         raise ModelError(

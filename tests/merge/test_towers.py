@@ -33,6 +33,7 @@ from transformers import (
 from evomerge.candidate import Conditional, Recipe, Slice, Source, Vocabulary
 from evomerge.errors import ModelError
 from evomerge.inference.forward import Forward
+from evomerge.inference.states import mean_states
 from evomerge.merge.adapter_output import save_adapter
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.heads import is_tied
@@ -262,7 +263,10 @@ def test_text_is_read_as_the_model_itself_reads_it(kind):
     with torch.no_grad():
         found = Forward(module)(tokens, torch.tensor([1, 3]))
         expected = module(input_ids=tokens).logits[0, [1, 3]]
+        states = mean_states(module, tokens.tolist())[0]
+        own = module(input_ids=tokens, output_hidden_states=True).hidden_states
     assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(states, torch.stack([each[0].mean(0) for each in own]), atol=1e-5)
 
 
 @pytest.fixture
