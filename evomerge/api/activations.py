@@ -66,8 +66,10 @@ def statistics(
         opened.write(Merge("passthrough", (model,), dtype=dtype))
         texts = read_prompts(Path(file), opened.tokenizer)
         tokens = [opened.tokenizer(text)["input_ids"] for text in texts]
-        known = opened.checkpoints[model].tensors
+        known, stored = opened.checkpoints[model].tensors, opened.stored_as
         parts = moments_by_tensor(opened.module, tokens, full=moments)
-        squares, pairs = ({n: t.numpy() for n, t in one.items() if n in known} for one in parts)
+        squares, pairs = (
+            {stored(n): t.numpy() for n, t in one.items() if stored(n) in known} for one in parts
+        )
         found.append((squares, pairs))
     write_statistics(Path(out), found)

@@ -47,7 +47,9 @@ class _Read(Exception):  # noqa: N818 - it ends a pass
 def states(base: PreTrainedModel, tokens: Tensor, mask: Tensor, layer: int) -> Tensor:
     """Return the hidden states of a layer, `[B, L, d]`; no layer behind it is computed."""
     count, body = base.config.get_text_config().num_hidden_layers, base.base_model
-    lists = [one for one in body.modules() if isinstance(one, nn.ModuleList) and len(one) == count]
+    decoder = getattr(body, "get_decoder", None)  # a tower of as many layers is not meant
+    part: nn.Module = decoder() if callable(decoder) else body
+    lists = [one for one in part.modules() if isinstance(one, nn.ModuleList) and len(one) == count]
     asked = {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
     if layer == count or not lists:
         found: Tensor = body(**asked, output_hidden_states=True).hidden_states[layer]

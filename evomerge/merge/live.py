@@ -90,6 +90,7 @@ class LiveModel:
         self._parameters = parameter_names(
             base.config, base.tensors, trust_remote_code=trust_remote_code
         )
+        self._stored = {own: stored for stored, own in self._parameters.items()}
         self._targets = _targets(self.module, self._parameters)
 
     @property
@@ -239,6 +240,10 @@ class LiveModel:
         return MergeRun(
             plan, seen, device=self.device, memory=self._memory, differentiated=differentiated
         )
+
+    def stored_as(self, parameter: str) -> str:
+        """Return the name in the models' files of a parameter of the module."""
+        return self._stored.get(parameter, parameter)
 
     def _write(self, run: MergeRun) -> None:
         if not self._is_by_name(run.plan):

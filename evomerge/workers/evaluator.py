@@ -329,8 +329,10 @@ class _Resident:
         read = [tokens for task in job.tasks or prompts for tokens in prompts[task]]
         module = self._builder(job.candidate).build(job.candidate)
         found = moments_by_tensor(module, read, full=job.moments)
-        known = self._model.models.base.tensors
-        squares, moments = ({n: t.numpy() for n, t in one.items() if n in known} for one in found)
+        known, stored = self._model.models.base.tensors, self._model.stored_as
+        squares, moments = (
+            {stored(n): t.numpy() for n, t in one.items() if stored(n) in known} for one in found
+        )
         return squares, moments, len(read)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
@@ -30,6 +31,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from evomerge.api.activations import statistics
 from evomerge.candidate import Conditional, Recipe, Slice, Source, Vocabulary
 from evomerge.errors import ModelError
 from evomerge.inference.forward import Forward
@@ -226,6 +228,20 @@ def test_a_merge_as_an_adapter(kind, tmp_path):
     for name, tensor in adapted.state_dict().items():
         if "_proj" in name:
             assert torch.allclose(tensor, expected[name], atol=1e-5), name
+
+
+def test_activations_are_kept_by_the_names_in_the_files(kind, tmp_path):
+    """Of the language model's layers only: text enters no others."""
+    family, tower = kind
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "abc"}\n')
+    statistics(family.experts[:1], tmp_path / "prompts.jsonl", tmp_path / "s.safetensors")
+    checkpoint = open_checkpoint(family.base)
+    found = {name.split("/", 1)[1] for name in load_file(tmp_path / "s.safetensors")}
+    assert found <= checkpoint.tensors.keys()
+    layout = Layout.of(checkpoint)
+    layers = {layout.layer_of(name) for name in found}
+    assert layers == {0, 1}
+    assert not any(tower in name for name in found)
 
 
 def test_layers_are_stacked(kind, tmp_path):
