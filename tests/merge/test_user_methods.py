@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 import evomerge
+from evomerge.candidate import Merge
 from evomerge.errors import MergeError, RecipeError, UserError
+from evomerge.merge.live import LiveModel
 from evomerge.merge.methods import METHODS, NumberGradients
 from evomerge.merge.methods.declared import DECLARED
 from evomerge.merge.user_methods import FILE, MethodFile, use
@@ -115,6 +117,26 @@ def test_errors_of_ours_and_of_memory_pass_as_they_are(tmp_path):
         with pytest.raises(type(error)) as caught:
             raises.merge(inputs)
         assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "merged = inputs.tensor(0); merged += 1; return merged",
+        "kept = inputs.tensor(1); kept[0] = 0; return inputs.tensor(0) + kept",
+        "delta = inputs.delta(0); delta.view(-1).mul_(2); return inputs.tensor(1) + delta",
+    ],
+)
+def test_writing_into_what_other_merges_read_is_refused(llama_family, tmp_path, body):
+    """Models that are stored in float32 are views of their files, and task vectors are kept."""
+    source = f"import evomerge\n@evomerge.method('bad')\ndef bad(inputs):\n    {body}\n"
+    use(file(tmp_path, source))
+    one = Merge("bad", llama_family.experts[:1], llama_family.base)
+    live = LiveModel(llama_family.models, dtype="float32", resident_bytes=2**28)
+    with pytest.raises(MergeError, match=r'"bad" writes into an input of model.*; clone it'):
+        live.write(one)
+    use(file(tmp_path, source.replace("(0)", "(0).clone()").replace("(1)", "(1).clone()")))
+    live.write(one)
 
 
 def test_gradients_that_raise_name_the_tensor():

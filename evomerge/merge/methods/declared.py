@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -84,12 +85,44 @@ def _merged(name: str, function: Callable[[Inputs], torch.Tensor], inputs: Input
     return merged
 
 
+class _Watched:
+    """Inputs that know whether a tensor was written into that they gave."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._given: list[tuple[weakref.ref[torch.Tensor], int]] = []
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever inputs have
+        found = getattr(self._inputs, name)
+        return partial(self._noted, found) if callable(found) else found
+
+    @property
+    def is_written(self) -> bool:
+        """Whether one was that is read again; what nobody holds any more was the method's own."""
+        alive = ((given(), version) for given, version in self._given)
+        return any(one is not None and one._version != version for one, version in alive)
+
+    def _noted(self, give: Callable[..., Any], *args: Any, **named: Any) -> Any:  # noqa: ANN401
+        import torch
+
+        found = give(*args, **named)
+        if isinstance(found, torch.Tensor):
+            self._given.append((weakref.ref(found), found._version))
+        return found
+
+
 def _called(name: str, function: Callable[..., Found], inputs: Inputs, *more: object) -> Found:
     """Call a user's function; what it raises, of whatever type, names the tensor and the line."""
     import torch
 
+    watched = _Watched(inputs)
     try:
-        return function(inputs, *more)
+        found = function(watched, *more)
+        if watched.is_written:
+            raise MergeError(
+                f'method "{name}" writes into an input of {inputs.name}; clone it first'
+            )
+        return found
     except (EvomergeError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except Exception as error:
