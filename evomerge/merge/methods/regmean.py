@@ -117,7 +117,7 @@ def _regression(inputs: Inputs, shares: Mapping[int, float]) -> torch.Tensor | N
     prior = _mean(inputs, shares)
     numerator = matrix(prior) * ridge
     for index, share in shares.items():
-        numerator.add_(_weighed(inputs, index, inputs.delta(index)).mul_(share))
+        numerator.add_(_answers(inputs, index) * share)
     try:
         return solve(moments, numerator).to(prior.device, prior.dtype)
     except MergeError:
@@ -130,8 +130,11 @@ def _regression(inputs: Inputs, shares: Mapping[int, float]) -> torch.Tensor | N
 def _by_shares(
     inputs: Inputs, shares: Mapping[int, float], gradient: torch.Tensor, merged: torch.Tensor
 ) -> list[float]:
-    """Return the gradient of ⟨g, M⟩ by each expert's weight, times the sum of the weights."""
-    from evomerge.merge.methods.algebra import matrix, solve
+    """Return the gradient of ⟨g, M⟩ by each expert's weight, times the sum of the weights.
+
+    With G = g A⁻¹ that is ⟨G, τᵢ Cᵢ⟩ - ⟨Gᵀ M, Cᵢ⟩, and what the ridge and the prior add.
+    """
+    from evomerge.merge.methods.algebra import matrix, product, solve
     from evomerge.merge.methods.tensors import dot
 
     found = _sum(inputs, shares)
@@ -143,13 +146,15 @@ def _by_shares(
     del moments, found
     by_prior = dot(through, matrix(_mean(inputs, shares)))
     by_ridge = by_prior - dot(through, merged)
+    by_moment = product(through.T, merged)
+    _keep_off_diagonal(inputs, by_moment)
     values = []
     for index in inputs.others:
-        delta, moment = matrix(inputs.delta(index)), _moment(inputs, index)
+        moment = _moment(inputs, index)
+        by_own_moment = dot(through, _answers(inputs, index)) - dot(by_moment, moment)
         by_own_ridge = _ridge(inputs.shared) * _mean_diagonal(moment) * by_ridge
-        by_own_prior = ridge * (dot(through, delta) - by_prior)
-        by_moment = dot(_weighed(inputs, index, through), delta - merged)
-        values.append(by_moment + by_own_ridge + by_own_prior)
+        by_own_prior = ridge * (dot(through, inputs.delta(index).cpu()) - by_prior)
+        values.append(by_own_moment + by_own_ridge + by_own_prior)
     return values
 
 
@@ -167,24 +172,34 @@ def _sum(inputs: Inputs, shares: Mapping[int, float]) -> tuple[torch.Tensor, flo
     for index, share in shares.items():
         total.add_(matrix(_moment(inputs, index)) * share)
     mean = _mean_diagonal(total)
-    kept = float(inputs.shared["off_diagonal"])
-    if kept != 1:
-        diagonal = total.diagonal().clone()
-        total.mul_(kept).diagonal().copy_(diagonal)
+    _keep_off_diagonal(inputs, total)
     ridge = _ridge(inputs.shared) * mean
     total.diagonal().add_(ridge)
     return (total, ridge) if mean > 0 else None
 
 
-def _weighed(inputs: Inputs, index: int, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a matrix `[out, in]` times an expert's second moments, these as `off_diagonal` makes them."""
+def _keep_off_diagonal(inputs: Inputs, moment: torch.Tensor) -> None:
+    """Multiply what is not on the diagonal of a square matrix by `off_diagonal`, in place."""
+    kept = float(inputs.shared["off_diagonal"])
+    if kept != 1:
+        diagonal = moment.diagonal().clone()
+        moment.mul_(kept).diagonal().copy_(diagonal)
+
+
+def _answers(inputs: Inputs, index: int) -> torch.Tensor:
+    """Return an expert's task vector times its second moments, these as `off_diagonal` makes them."""
     from evomerge.merge.methods.algebra import matrix, product
 
-    moment, kept = _moment(inputs, index), float(inputs.shared["off_diagonal"])
-    found = product(tensor, moment)
+    def build() -> torch.Tensor:
+        return product(inputs.delta(index), _moment(inputs, index))
+
+    of_data = bool(inputs.shared["activations"])
+    found = build() if of_data else inputs.derived(f"answers of {index}", build)
+    kept = float(inputs.shared["off_diagonal"])
     if kept == 1:
         return found
-    return found.mul_(kept).add_(matrix(tensor) * (moment.diagonal().double() * (1 - kept)))
+    diagonal = _moment(inputs, index).diagonal().double() * (1 - kept)
+    return (found * kept).add_(matrix(inputs.delta(index)) * diagonal)
 
 
 def _moment(inputs: Inputs, index: int) -> torch.Tensor:
@@ -260,6 +275,6 @@ REGMEAN = Method(
     uses_base=True,
     reads_deltas=True,
     temporaries=5,
-    derived_bytes=16,
+    derived_bytes=24,
     matrix_bytes=_bytes,
 )
