@@ -293,50 +293,10 @@ def merge(
     if max_shard_bytes is not None:
         settings["shard_bytes"] = max_shard_bytes
     with shown_by(display) as shown:
-        return _merged(source, out, trial, {**settings, "display": shown})
-
-
-def _merged(
-    source: Candidate | Recipe | str | Path,
-    out: str | Path,
-    trial: int | str | None,
-    settings: dict[str, Any],
-) -> int | None:
-    if trial is not None:
-        number: int | None = import_quickly("evomerge.result").materialise(
-            Path(str(source)), str(trial), Path(out), **settings
+        number: int | None = import_quickly("evomerge.api.one_model").merge_as_model(
+            source, Path(out), trial=trial, display=shown, **settings
         )
-        return number
-    from evomerge import candidate as recipes
-    from evomerge.errors import RecipeError
-
-    if isinstance(source, recipes.Recipe):
-        import_quickly("evomerge.merge.saving").save(source, out, **settings)
-        return None
-    if not isinstance(source, str | Path):
-        from evomerge.kinds import kind_of
-
-        kind_of(source).save(source, out, **settings)
-        return None
-    if Path(source).is_dir():
-        raise UserError("is a folder; say which trial: trial=N, or trial='best'", file=source)
-    from evomerge.kinds import files, kind_of
-
-    own = files.load(Path(source))
-    if own is not None:
-        kind_of(own).save(own, out, **settings)
-        return None
-    loaded, merges = recipes.load_all(Path(source))
-    try:
-        if isinstance(loaded, recipes.MoeRecipe):
-            import_quickly("evomerge.combine.mixture").save_mixture(
-                loaded, out, merges=merges, **settings
-            )
-        else:
-            import_quickly("evomerge.merge.saving").save(loaded, out, merges=merges, **settings)
-    except RecipeError as error:
-        raise recipes.located(error, Path(source)) from error
-    return None
+    return number
 
 
 def score(

@@ -12,9 +12,10 @@ from evomerge.merge import fused
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.files import TensorHeader
+from evomerge.merge.memory import Memory
 from evomerge.merge.methods.core_space import CORE_SPACE
 from evomerge.merge.plan import MergePlan, TensorPlan, plan_merge
-from evomerge.merge.resident import Memory, ResidentInputs
+from evomerge.merge.resident import ResidentInputs
 from evomerge.merge.statistics import open_statistics
 from evomerge.merge.vocabulary import OutputVocabulary
 

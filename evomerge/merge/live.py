@@ -24,11 +24,11 @@ from evomerge.merge.engine import MergeRun
 from evomerge.merge.gradients import GradientTape, recomputed, recorded
 from evomerge.merge.heads import is_tied, untied_config
 from evomerge.merge.layout import Layout
+from evomerge.merge.memory import Memory
 from evomerge.merge.models import open_models
 from evomerge.merge.names import auto_class, parameter_names
 from evomerge.merge.plan import MergePlan, plan_merge
 from evomerge.merge.random_vectors import randomised
-from evomerge.merge.resident import Memory
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
 

@@ -30,75 +30,11 @@ from evomerge.merge.masks import (
     selected,
     uniform,
 )
+from evomerge.merge.memory import Memory
 from evomerge.merge.methods.low_rank import Factors
 from evomerge.merge.methods.method import Values
 from evomerge.merge.methods.tensors import Weight, difference, l1_norm
 from evomerge.merge.statistics import Statistics
-
-
-class Memory:
-    """Tensors by key, admitted until a budget is spent; what was admitted stays.
-
-    Args:
-        budget: Bytes; 0 keeps nothing.
-        for_inputs: How much of it only inputs may take; what is computed from them gets the rest.
-    """
-
-    def __init__(self, budget: int = 0, *, for_inputs: int = 0) -> None:
-        self.budget, self.for_inputs = budget, for_inputs
-        self.used = self.derived = 0
-        self._kept: dict[Hashable, tuple[Hashable, tuple[torch.Tensor, ...]]] = {}
-
-    def get(
-        self,
-        key: Hashable,
-        nbytes: int | None,
-        build: Callable[[], tuple[torch.Tensor, ...]],
-        variant: Hashable = None,
-        *,
-        derived: bool = False,
-    ) -> tuple[torch.Tensor, ...]:
-        """Return what is kept under `key`, or build it and keep it if there is room.
-
-        Args:
-            key: Place in memory.
-            nbytes: What the result occupies; None: as much as its tensors.
-            build: Makes it.
-            variant: Of several results for one place, such as masks of another seed; the last one is kept.
-            derived: It is computed from inputs: an order, random numbers.
-        """
-        found = self._kept.get(key)
-        if found is not None and found[0] == variant:
-            return found[1]
-        built = build()
-        if nbytes is None:
-            nbytes = sum(tensor.nbytes for tensor in built)
-        if found is not None or self.has_room(nbytes, derived=derived):
-            if found is None:
-                self.used += nbytes
-                self.derived += nbytes if derived else 0
-            self._kept[key] = (variant, built)
-        return built
-
-    def variant(self, key: Hashable) -> Hashable:
-        """Return which variant is kept under `key`; None: none."""
-        found = self._kept.get(key)
-        return None if found is None else found[0]
-
-    @property
-    def room(self) -> int:
-        """How many bytes more that are computed from inputs would be kept."""
-        of_derived = self.budget - self.for_inputs - self.derived
-        return max(0, min(self.budget - self.used, of_derived))
-
-    def has(self, key: Hashable) -> bool:
-        """Tell whether something is kept under `key`."""
-        return key in self._kept
-
-    def has_room(self, nbytes: int, *, derived: bool = False) -> bool:
-        """Tell whether that many bytes more would be kept."""
-        fits = self.used + nbytes <= self.budget
-        return fits and (not derived or self.derived + nbytes <= self.budget - self.for_inputs)
 
 
 class ResidentInputs:
@@ -169,7 +105,7 @@ class ResidentInputs:
 
     def tensor(self, index: int) -> torch.Tensor:
         """Return an input in the dtype of the maths."""
-        return self._lend(self._stored(index)).to(self.dtype)
+        return self._lend(self.stored(index)).to(self.dtype)
 
     def weight(self, index: int) -> Weight:
         """Return the weight of an input; by row where something else than zeros is added to it."""
@@ -186,12 +122,12 @@ class ResidentInputs:
         if self._key(index) == self._key(base):  # an adapter does not change it
             return torch.zeros_like(self.tensor(base))
         if self.device.type != "cpu":
-            return difference(self._stored(index), self._stored(base), self.dtype)
+            return difference(self.stored(index), self.stored(base), self.dtype)
 
         def build() -> tuple[torch.Tensor]:
             kept = self._memory.variant(("input", *self._key(index))) == "stored"
-            own = self._stored(index) if kept else self._read(index)
-            return (difference(own, self._stored(base), self.dtype),)
+            own = self.stored(index) if kept else self._read(index)
+            return (difference(own, self.stored(base), self.dtype),)
 
         form = ("delta", self._key(base), self.dtype)
         delta = self._lend(self._only_form(index, form, build))
@@ -329,10 +265,6 @@ class ResidentInputs:
         checkpoint, name, _ = self._sources[self.base]
         return keys[self.base] if checkpoint.is_mapped(name) else None
 
-    def stored(self, index: int) -> torch.Tensor:
-        """Return an input as it is stored, on the device of the maths."""
-        return self._stored(index)
-
     def dtype_of(self, index: int) -> torch.dtype | None:
         """Return in which dtype an input is stored; None: it is computed at each call."""
         checkpoint, name, _ = self._sources[index]
@@ -352,7 +284,7 @@ class ResidentInputs:
             slot: Of several counts for one merge; the last one in each is kept.
         """
         assert self.base is not None
-        own, base = self._stored(index).view(-1), self._stored(self.base).view(-1)
+        own, base = self.stored(index).view(-1), self.stored(self.base).view(-1)
 
         def read(start: int, stop: int) -> torch.Tensor:
             return difference(own[start:stop], base[start:stop], self.dtype)
@@ -423,7 +355,7 @@ class ResidentInputs:
         self._lent.add(kept.untyped_storage().data_ptr())
         return kept
 
-    def _stored(self, index: int) -> torch.Tensor:
+    def stored(self, index: int) -> torch.Tensor:
         """Return an input as it is stored, on the device of the maths."""
         checkpoint, name, _ = self._sources[index]
         if self.device.type == "cpu":

@@ -11,7 +11,7 @@ from evomerge.candidate import Conditional, Recipe, Slice, Source
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.engine import merged_tensors
-from evomerge.merge.resident import Memory
+from evomerge.merge.memory import Memory
 
 
 def test_some_slice_must_have_a_layer(llama_family, ours):

@@ -13,9 +13,9 @@ from evomerge.merge import fused
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.files import TensorHeader
+from evomerge.merge.memory import Memory
 from evomerge.merge.methods import METHODS
 from evomerge.merge.plan import MergePlan, TensorPlan
-from evomerge.merge.resident import Memory
 
 pytest.importorskip("numba")
 

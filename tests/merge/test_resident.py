@@ -15,39 +15,11 @@ from evomerge.candidate import Recipe, Source
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.engine import merged_tensors
 from evomerge.merge.masks import largest
+from evomerge.merge.memory import Memory
 from evomerge.merge.methods import METHODS
-from evomerge.merge.resident import Memory, ResidentInputs
+from evomerge.merge.resident import ResidentInputs
 
 NAME = "model.layers.0.mlp.up_proj.weight"
-
-
-def test_memory_keeps_what_fits_and_never_more():
-    memory, built = Memory(100), []
-
-    def build(value):
-        def make():
-            built.append(value)
-            return (torch.tensor(value),)
-
-        return make
-
-    for _ in range(2):
-        assert memory.get("a", 60, build(1))[0] == 1
-        assert memory.get("b", 60, build(2))[0] == 2
-    assert built == [1, 2, 2]
-    assert memory.used == 60
-    assert memory.has("a")
-    assert not memory.has("b")
-    assert memory.has_room(40)
-    assert not memory.has_room(41)
-
-
-def test_memory_keeps_one_variant_in_a_place():
-    memory = Memory(10)
-    for variant in (1, 2, 2, 1):
-        found = memory.get("u", 10, lambda v=variant: (torch.tensor(v),), variant=variant)
-        assert found[0] == variant
-    assert memory.used == 10
 
 
 @pytest.fixture(params=[0, 10**9])
@@ -209,16 +181,6 @@ def test_an_input_is_never_kept_in_two_forms(llama_family):
             merge_all(models, memory, "cpu", method)
         numbers = sum(header.numel for header in models[llama_family.base].tensors.values())
         assert memory.used == 4 * numbers * len(models)
-
-
-def test_what_is_derived_leaves_room_for_inputs():
-    memory = Memory(100, for_inputs=70)
-    memory.get("order", 40, lambda: (torch.zeros(1),), derived=True)
-    assert not memory.has("order")
-    memory.get("numbers", 30, lambda: (torch.zeros(1),), derived=True)
-    memory.get("input", 70, lambda: (torch.zeros(1),))
-    assert memory.used == 100
-    assert not memory.has_room(1)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -19,7 +19,7 @@ from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.engine import merged_tensors
 from evomerge.merge.live import LiveModel
-from evomerge.merge.resident import Memory
+from evomerge.merge.memory import Memory
 from evomerge.merge.saving import save
 from evomerge.merge.vocabulary import OutputVocabulary
 from tests.merge.vocabularies import (

@@ -1,0 +1,72 @@
+"""What is kept from one merge to the next, within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import torch
+
+
+class Memory:
+    """Tensors by key, admitted until a budget is spent; what was admitted stays.
+
+    Args:
+        budget: Bytes; 0 keeps nothing.
+        for_inputs: How much of it only inputs may take; what is computed from them gets the rest.
+    """
+
+    def __init__(self, budget: int = 0, *, for_inputs: int = 0) -> None:
+        self.budget, self.for_inputs = budget, for_inputs
+        self.used = self.derived = 0
+        self._kept: dict[Hashable, tuple[Hashable, tuple[torch.Tensor, ...]]] = {}
+
+    def get(
+        self,
+        key: Hashable,
+        nbytes: int | None,
+        build: Callable[[], tuple[torch.Tensor, ...]],
+        variant: Hashable = None,
+        *,
+        derived: bool = False,
+    ) -> tuple[torch.Tensor, ...]:
+        """Return what is kept under `key`, or build it and keep it if there is room.
+
+        Args:
+            key: Place in memory.
+            nbytes: What the result occupies; None: as much as its tensors.
+            build: Makes it.
+            variant: Of several results for one place, such as masks of another seed; the last one is kept.
+            derived: It is computed from inputs: an order, random numbers.
+        """
+        found = self._kept.get(key)
+        if found is not None and found[0] == variant:
+            return found[1]
+        built = build()
+        if nbytes is None:
+            nbytes = sum(tensor.nbytes for tensor in built)
+        if found is not None or self.has_room(nbytes, derived=derived):
+            if found is None:
+                self.used += nbytes
+                self.derived += nbytes if derived else 0
+            self._kept[key] = (variant, built)
+        return built
+
+    def variant(self, key: Hashable) -> Hashable:
+        """Return which variant is kept under `key`; None: none."""
+        found = self._kept.get(key)
+        return None if found is None else found[0]
+
+    @property
+    def room(self) -> int:
+        """How many bytes more that are computed from inputs would be kept."""
+        of_derived = self.budget - self.for_inputs - self.derived
+        return max(0, min(self.budget - self.used, of_derived))
+
+    def has(self, key: Hashable) -> bool:
+        """Tell whether something is kept under `key`."""
+        return key in self._kept
+
+    def has_room(self, nbytes: int, *, derived: bool = False) -> bool:
+        """Tell whether that many bytes more would be kept."""
+        fits = self.used + nbytes <= self.budget
+        return fits and (not derived or self.derived + nbytes <= self.budget - self.for_inputs)
