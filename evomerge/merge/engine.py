@@ -90,11 +90,7 @@ class MergeRun:
         if not out.is_floating_point:
             return self._copied(piece).to(self._device, copy=not shared)
         made = torch.empty(self.header(piece).shape, dtype=out, device=self._device)
-        if self._is_fused(piece, made):
-            return made
-        inputs = self.inputs(piece)
-        merged = self.plan.method.merge(inputs)
-        return merged.to(out, copy=not shared and inputs.lends(merged))
+        return made if self._is_fused(piece, made) else self._by_method(piece, shared=shared)
 
     @torch.no_grad()
     def write(self, piece: TensorPlan, target: torch.Tensor) -> None:
@@ -104,15 +100,22 @@ class MergeRun:
             piece: Which.
             target: Of its shape, any dtype and device.
         """
-        if not self._is_fused(piece, target):
-            target.copy_(self.merged(piece, shared=True))
+        if not self.out_dtype(piece).is_floating_point:
+            target.copy_(self._copied(piece))
+        elif not self._is_fused(piece, target):
+            target.copy_(self._by_method(piece, shared=True))
+
+    def _by_method(self, piece: TensorPlan, *, shared: bool) -> torch.Tensor:
+        inputs = self.inputs(piece)
+        merged = self.plan.method.merge(inputs)
+        return merged.to(self.out_dtype(piece), copy=not shared and inputs.lends(merged))
 
     def _is_fused(self, piece: TensorPlan, target: torch.Tensor) -> bool:
         """Merge a tensor in one pass, if that is possible."""
         find, out = self.plan.method.total, self.out_dtype(piece)
-        if find is None or not out.is_floating_point:
-            return False
         inputs = self.inputs(piece)
+        if find is None or not fused.pays(inputs):
+            return False
         total = find(inputs)
         if total is None or (total.elect and self._merge is not None):
             return False  # what a merge leaves for its gradients is made by the method

@@ -45,6 +45,11 @@ def available() -> bool:
     return find_spec("numba") is not None
 
 
+def pays(inputs: ResidentInputs) -> bool:
+    """Tell whether a tensor is large enough, on a CPU, and numba installed."""
+    return inputs.numel >= FEWEST and inputs.device.type == "cpu" and available()
+
+
 def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dtype) -> bool:
     """Merge one tensor.
 
@@ -59,13 +64,11 @@ def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dt
     """
     used = [term.index for term in total.terms] + ([] if total.base is None else [total.base])
     if not (
-        inputs.numel >= FEWEST
-        and len(total.terms) <= MOST
-        and inputs.device.type == out.device.type == "cpu"
+        len(total.terms) <= MOST
+        and out.device.type == "cpu"
         and inputs.dtype == torch.float32
         and all(inputs.dtype_of(index) in _STORED for index in used)
         and any(inputs.low_rank(term.index) is None for term in total.terms)
-        and available()
     ):
         return False
     if (dtype, out.dtype) in _WRITTEN and out.is_contiguous():
@@ -78,7 +81,7 @@ def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dt
 
 
 def _merge(inputs: ResidentInputs, total: Sum, out: torch.Tensor) -> None:
-    kernel: Any = import_module("evomerge.merge.kernel")
+    kernel = _kernel()
     arrays = _arrays([inputs.stored(term.index) for term in total.terms])
     base = None if total.base is None else _arrays([inputs.stored(total.base)])[0]
     weights = tuple(np.float32(term.weight) for term in total.terms)
@@ -95,6 +98,11 @@ def _merge(inputs: ResidentInputs, total: Sum, out: torch.Tensor) -> None:
             kernel.merge(arrays, base, target, *part, weights, bounds, tops, *drawn, *how)
 
     _in_parts(inputs.numel, kernel.PIECE, work)
+
+
+@cache
+def _kernel() -> Any:  # noqa: ANN401 - a module that need not be there
+    return import_module("evomerge.merge.kernel")
 
 
 class _Rule:
@@ -189,7 +197,7 @@ def _scales(
 
 
 def _norm(array: Array, base: Array | None, rule: _Rule) -> float:
-    kernel: Any = import_module("evomerge.merge.kernel")
+    kernel = _kernel()
     sums = np.zeros(-(-len(array) // kernel.PIECE))
 
     def work(start: int, stop: int) -> None:
