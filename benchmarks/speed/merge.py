@@ -144,6 +144,49 @@ def memory(models: Sequence[str], chosen: argparse.Namespace, scratch: Path) -> 
         print(
             f"{method:18}{size / MEGABYTE:8.0f} MB written, {peak / MEGABYTE:6.0f} MB anonymous at most"
         )
+    for resident, part in mapped(models):
+        whole, own = resident / MEGABYTE, part / MEGABYTE
+        print(f"one of two workers: {whole:.0f} MB of the models' files, {own:.0f} MB its part")
+
+
+def mapped(models: Sequence[str], workers: int = 2) -> list[tuple[int, int]]:
+    """Let processes merge at the same time; return of each what it maps of the models' files, in bytes.
+
+    Returns:
+        What is resident of them, and the process's part of it: a page that n processes share counts 1/n.
+    """
+    code = (
+        "import sys; from evomerge.merge.live import LiveModel; from benchmarks.speed.merge import made; "
+        "models = sys.argv[1:]; live = LiveModel(models, dtype='bfloat16'); "
+        "live.write(made('ties', models, 0, densities=False)); print('ready', flush=True); input()"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *models], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(workers)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        process.stdout.readline()
+    found = [_mapped(process.pid, models) for process in started]
+    for process in started:
+        process.communicate(b"\n")
+    return found
+
+
+def _mapped(pid: int, models: Sequence[str]) -> tuple[int, int]:
+    resident = proportional = 0
+    ours = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        key, value = line.split()[:2]
+        if not key.endswith(":"):
+            ours = any(model in line for model in models)
+        elif ours and key == "Rss:":
+            resident += 1024 * int(value)
+        elif ours and key == "Pss:":
+            proportional += 1024 * int(value)
+    return resident, proportional
 
 
 def anonymous_peak(command: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ densities the smaller keeps a subset of what the larger keeps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ import xxhash
 CHUNK = 1 << 16  # pairs of elements hashed at once, so that the passes stay in the cache
 GROUP = 1 << 15  # entries whose magnitudes are counted together; their number fits into 16 bits
 COARSE = 1 << 15  # magnitudes that are float32 numbers with 7 bits of mantissa, as bfloat16's are
+Bits = np.ndarray[Any, np.dtype[Any]]
 GOLDEN = 0x9E3779B97F4A7C15
 MIX1 = 0xBF58476D1CE4E5B9
 MIX2 = 0x94D049BB133111EB
@@ -65,15 +67,18 @@ def magnitude_order(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return ascending, order.to(torch.int32)
 
 
-def compact_order(delta: torch.Tensor, most: int) -> tuple[torch.Tensor, ...]:
+def compact_order(
+    read: Callable[[int, int], torch.Tensor], numel: int, most: int
+) -> tuple[torch.Tensor, ...]:
     """Return what `ranked` needs to find any entry of the order of magnitudes.
 
     A difference of two bfloat16 numbers mostly is one, too: such entries are counted by magnitude and group,
-    and only the others are sorted. That is about a fifth of a byte an entry of bfloat16 models, and eight of
-    float32 models.
+    and only the others are sorted. That is about a third of a byte an entry of bfloat16 models, and eight of
+    float32 models. It is read in groups, twice.
 
     Args:
-        delta: `[n]`, float32, on the CPU, contiguous.
+        read: Start and stop → these entries of the task vector, float32, on the CPU.
+        numel: How many it has.
         most: Bytes; nothing is returned where it would be more.
 
     Returns:
@@ -81,23 +86,39 @@ def compact_order(delta: torch.Tensor, most: int) -> tuple[torch.Tensor, ...]:
         those counted are at least as large; the counts, `[groups, magnitudes]`; of the others, by falling
         magnitude, their bits and their positions.
     """
-    bits = delta.abs().numpy().view(np.int32)
-    fine = np.flatnonzero(bits & 0xFFFF)
-    if 8 * len(fine) > most:
-        return ()
-    coarse = bits >> 16
-    coarse[fine] = COARSE
-    groups = [coarse[start : start + GROUP] for start in range(0, len(coarse), GROUP)]
-    totals = np.bincount(coarse, minlength=COARSE + 1)
-    keys = np.flatnonzero(totals[:COARSE])[::-1]
-    counts = np.stack(
-        [np.bincount(g, minlength=COARSE + 1)[keys].astype(np.uint16) for g in groups]
-    )
-    found, order = torch.sort(torch.from_numpy(bits[fine]), descending=True, stable=True)
+    totals = np.zeros(COARSE + 1, np.int64)
+    places, others, size = [], [], 0
+    starts = range(0, numel, GROUP)
+    for start in starts:
+        bits, fine = _bits(read(start, start + GROUP))
+        size += 8 * len(fine)
+        if size > most:
+            return ()
+        places.append((fine + start).astype(np.int32))
+        others.append(bits[fine])
+        totals += _counted(bits, fine)
+    keys = np.flatnonzero(totals[:COARSE])[::-1].copy()
+    counts = np.empty((len(starts), len(keys)), np.uint16)
+    for row, start in zip(counts, starts, strict=True):
+        row[:] = _counted(*_bits(read(start, start + GROUP)))[keys]
+    fallen = torch.from_numpy(np.concatenate(others))
+    found, order = torch.sort(fallen, descending=True, stable=True)
     edges, ends = (keys << 16).astype(np.int32), totals[keys].cumsum()
     larger = np.searchsorted(-found.numpy(), -edges) + ends - totals[keys]
-    made = (edges, larger, ends, counts, found.numpy(), fine[order.numpy()].astype(np.int32))
+    made = (edges, larger, ends, counts, found.numpy(), np.concatenate(places)[order.numpy()])
     return tuple(map(torch.from_numpy, made))
+
+
+def _bits(delta: torch.Tensor) -> tuple[Bits, Bits]:
+    """Return magnitudes as whole numbers, and the places of those with more than 7 bits of mantissa."""
+    bits = delta.abs().numpy().view(np.int32)
+    return bits, np.flatnonzero(bits & 0xFFFF)
+
+
+def _counted(bits: Bits, fine: Bits) -> Bits:
+    coarse = bits >> 16
+    coarse[fine] = COARSE
+    return np.bincount(coarse, minlength=COARSE + 1)
 
 
 def ranked(

@@ -290,7 +290,7 @@ class ResidentInputs:
             return difference(own[start:stop], base[start:stop], self.dtype)
 
         def order() -> tuple[torch.Tensor, ...]:
-            return compact_order(read(0, self.numel), self._memory.room)
+            return compact_order(read, self.numel, self._memory.room)
 
         def build() -> tuple[torch.Tensor]:
             place = ("compact order", *self._delta_key(index))
