@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
@@ -119,8 +120,21 @@ def lora_updates(folder: Path) -> dict[str, Tensor]:
             rank = a.shape[0]
             scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
             module = key.removeprefix("base_model.model.").removesuffix(FACTOR)
-            found[module] = (b.float() @ a.float()) * scale
+            found[module] = _product(b.double() * scale, a.double())
     return found
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Return a matrix product with exact sums, float32, as merges have it (`merge.methods.low_rank`)."""
+    bits = (53 - max(0, len(right) - 1).bit_length()) // 2
+    return (_on_grid(left, 1, bits) @ _on_grid(right, 0, bits)).float()
+
+
+def _on_grid(factor: Tensor, axis: int, bits: int) -> Tensor:
+    largest = factor.abs().amax(axis, keepdim=True).clamp_(min=2.0**-900)
+    power = (largest.view(torch.int64) & (0x7FF << 52)).view(torch.float64)
+    unit = power * 2.0 ** (1 - bits)
+    return (factor / unit).round_() * unit
 
 
 def same_place(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
