@@ -87,9 +87,10 @@ def _merge(inputs: ResidentInputs, total: Sum, out: torch.Tensor) -> None:
     weights = tuple(np.float32(term.weight) for term in total.terms)
     rules = [_Rule(inputs, term) for term in total.terms]
     scales = _scales(inputs, total, rules, arrays, base)
-    divisor = np.float32(1 if total.divisor is None else total.divisor)
-    elect = True if total.elect else None
-    how = scales, elect, total.divisor is None, divisor, np.float32(total.factor)
+    divisor = None if total.divisor in (None, 1) else np.float32(total.divisor)
+    factor = None if total.factor == 1 else np.float32(total.factor)
+    switches = (True if on else None for on in (total.elect, total.divisor is None))
+    how = scales, *switches, divisor, factor
     (target,) = _arrays([out])
 
     def work(start: int, stop: int) -> None:

@@ -64,9 +64,9 @@ def merge(
         cuts: Of 2^24, what a random number lies below that keeps its entry; or None.
         scales: Factors of what is kept; None: none.
         elect: Sum only what agrees with the elected sign; None: sum all.
-        by_agreeing: Divide by the agreeing weights.
-        divisor: Of the sum, otherwise; float32.
-        factor: Of the sum; float32.
+        by_agreeing: Divide by the agreeing weights; None: do not.
+        divisor: Of the sum, float32; None: 1.
+        factor: Of the sum, float32; None: 1.
     """
     for block in range(start, stop, BLOCK):
         at, end = np.uint64(block), np.uint64(min(block + BLOCK, stop))
@@ -96,9 +96,12 @@ def merge(
                     scales,
                 )
                 total *= sign
-                if by_agreeing:
+                if by_agreeing is not None:
                     total /= agreeing if agreeing != ZERO else ONE
-            total = total / divisor * factor
+            if divisor is not None:
+                total /= divisor
+            if factor is not None:
+                total *= factor
             if base is not None:
                 total += near
             _store(out, j, total)
