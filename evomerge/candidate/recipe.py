@@ -140,6 +140,15 @@ class Recipe:
         """Every model but the base, each once, in order of appearance."""
         return tuple(name for name in self.model_names() if name != self.base_model)
 
+    def scopes(self) -> tuple[Mapping[str, Setting], ...]:
+        """Return the parameters of every scope."""
+        inner = (source for piece in self.slices for source in piece.sources)
+        return (
+            self.parameters,
+            *(piece.parameters for piece in self.slices),
+            *(source.parameters for source in (*self.models, *inner)),
+        )
+
     def with_seed(self, seed: int) -> Recipe:
         """Return the same recipe with other random masks."""
         return replace(self, seed=seed)

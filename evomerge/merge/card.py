@@ -9,6 +9,7 @@ from evomerge.candidate import NEEDS_COEFFICIENTS, Recipe, dumps_all
 from evomerge.candidate.moe_recipe import MoeRecipe
 from evomerge.candidate.recipe import NEEDS_STATISTICS
 from evomerge.config.model_names import hub_ids
+from evomerge.merge.methods import mergekit_lacks
 from evomerge.merge.user_methods import remark
 from evomerge.yaml_file import dump
 
@@ -45,8 +46,10 @@ def default_card(
     merged = [*merges.values(), *([recipe] if isinstance(recipe, Recipe) else [])]
     needed = f"\n{NEEDS_COEFFICIENTS}\n" if any(one.coefficients for one in merged) else ""
     needed += f"\n{NEEDS_STATISTICS}\n" if any(one.statistics for one in merged) else ""
-    own = remark(one.method for one in merged)
-    needed += f"\n{own}\n" if own else ""
+    names = [one.method for one in merged]
+    scopes = [scope for one in merged for scope in one.scopes()]
+    for said in (remark(names), mergekit_lacks(names, scopes)):
+        needed += f"\n{said}\n" if said else ""
     gates = recipe.gates if isinstance(recipe, MoeRecipe) else None
     if gates is not None and gates.accuracy:
         needed += f"\n{gates.remark()}\n"

@@ -12,12 +12,13 @@ from evomerge.candidate.recipe import NEEDS_STATISTICS
 from evomerge.candidate.trial import SPLITS
 from evomerge.errors import ResultsError
 from evomerge.kinds import kind_of
+from evomerge.merge.methods import mergekit_lacks
 from evomerge.merge.user_methods import remark
 from evomerge.report.formats.markdown import cell, fenced, table
 from evomerge.report.grid import plain
 from evomerge.report.layout import leaderboard_report
 from evomerge.report.leaderboard import Leaderboard
-from evomerge.report.metadata import metadata
+from evomerge.report.metadata import fixed_parameters, metadata
 from evomerge.report.parents import common_licence, loading_class, read_card
 from evomerge.report.rows import Row
 
@@ -76,7 +77,9 @@ def _needed(candidate: Candidate) -> str:
     """Return what building the model again needs beside the recipe."""
     rows = "" if candidate.coefficients is None else NEEDS_COEFFICIENTS
     read = "" if candidate.statistics is None else NEEDS_STATISTICS
-    return "\n\n".join(filter(None, (rows, read, remark(candidate.methods), candidate.remark())))
+    lacking = mergekit_lacks(candidate.methods, fixed_parameters(candidate))
+    said = (rows, read, remark(candidate.methods), lacking, candidate.remark())
+    return "\n\n".join(filter(None, said))
 
 
 def shown_model(model: str) -> str:

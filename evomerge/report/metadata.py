@@ -12,6 +12,7 @@ from evomerge.candidate import Candidate, Merge
 from evomerge.candidate.trial import Split
 from evomerge.config.model_names import hub_ids
 from evomerge.kinds import kind_of
+from evomerge.merge.methods import mergekit_lacks
 from evomerge.report.parents import ParentCard, licence_metadata
 from evomerge.report.rows import Row
 from evomerge.report.summary import Summary
@@ -49,10 +50,16 @@ def metadata(campaign: Summary, row: Row, split: Split, parents: Sequence[Parent
     return data.to_yaml() + "\n"
 
 
+def fixed_parameters(candidate: Candidate) -> list[Mapping[str, object]]:
+    """Return the parameters that a merge has everywhere, in a list; none of another kind."""
+    return [candidate.fixed] if isinstance(candidate, Merge) else []
+
+
 def _tags(candidate: Candidate, *, is_whole: bool) -> list[str]:
     tags = ["merge"] if is_whole else []
     tags.append("evomerge")
-    if is_whole and not candidate.arrays():
+    lacking = mergekit_lacks(candidate.methods, fixed_parameters(candidate))
+    if is_whole and not candidate.arrays() and candidate.statistics is None and not lacking:
         tags.append("mergekit")  # which reads the recipe, too
     return [*tags, candidate.method if isinstance(candidate, Merge) else candidate.kind]
 

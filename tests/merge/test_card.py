@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from evomerge import yaml_file
 from evomerge.candidate import Coefficients, Recipe, Source, loads
@@ -39,3 +40,20 @@ def test_a_card_says_what_a_merge_by_row_needs():
     card = default_card(recipe, "mine")
     assert "`coefficients.safetensors`, beside the recipe" in card
     assert "mergekit does not read that file, and so cannot build this merge" in card
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "lacking"),
+    [
+        ("regmean", {}, "`regmean`"),
+        ("ties", {"calibrate": True, "importance": True}, "`calibrate` and no `importance`"),
+        ("ties", {"calibrate": False}, None),
+    ],
+)
+def test_a_card_says_what_mergekit_lacks(method, parameters, lacking):
+    sources = (Source("org/one", parameters={"weight": 1.0}),)
+    card = default_card(Recipe(method, sources, base_model="org/b", parameters=parameters), "mine")
+    if lacking is None:
+        assert "mergekit" not in card
+    else:
+        assert f"mergekit has no {lacking}, and cannot build this merge." in card

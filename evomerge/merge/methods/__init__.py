@@ -6,6 +6,7 @@ here imports torch before something is merged.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 
 from evomerge.errors import RecipeError, nearest
@@ -37,7 +38,15 @@ from evomerge.merge.methods.task_arithmetic import (
 )
 from evomerge.merge.methods.tsv import TSV
 
-__all__ = ["METHODS", "Inputs", "Method", "NumberGradients", "Parameter", "method"]
+__all__ = [
+    "METHODS",
+    "Inputs",
+    "Method",
+    "NumberGradients",
+    "Parameter",
+    "mergekit_lacks",
+    "method",
+]
 
 METHODS: dict[str, Method] = {
     one.name: with_core_space(one) if one.reads_deltas else one
@@ -85,3 +94,18 @@ def method(name: str) -> Method:
     if name in METHODS:
         return METHODS[name]
     raise RecipeError(f'unknown method "{name}"; {nearest(name, METHODS)}', field="merge_method")
+
+
+def mergekit_lacks(names: Iterable[str], scopes: Iterable[Mapping[str, object]] = ()) -> str:
+    """Return what a model card says of methods and parameters that mergekit does not know; empty: none.
+
+    Args:
+        names: The methods that a model was merged by; those of a user's file have a remark of their own.
+        scopes: Parameter → its setting, where such a method has one.
+    """
+    used = [METHODS[name] for name in dict.fromkeys(names) if name in METHODS]
+    lacking = [one.name for one in used if one.beyond_mergekit]
+    known = {name for one in used for name, spec in one.parameters.items() if spec.beyond_mergekit}
+    lacking += [name for name in sorted(known) if any(scope.get(name) for scope in scopes)]
+    listed = " and no ".join(f"`{name}`" for name in lacking)
+    return listed and f"mergekit has no {listed}, and cannot build this merge."

@@ -28,6 +28,7 @@ CALIBRATE = Parameter(
     "boolean",
     "shrink the merged task vector of linear layers in directions that several experts share",
     default=False,
+    beyond_mergekit=True,
 )
 
 

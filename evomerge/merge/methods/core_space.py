@@ -36,6 +36,7 @@ PARAMETER = Parameter(
     "boolean",
     "merge LoRA experts as core matrices in bases that they share (arXiv 2509.17786); adapters only",
     default=False,
+    beyond_mergekit=True,
 )
 Merge = Callable[[Inputs], "torch.Tensor"]
 Gradients = Callable[[Inputs, "torch.Tensor"], NumberGradients]

@@ -177,6 +177,7 @@ def _bytes(rows: int, columns: int, experts: int) -> int:
 
 ISO_C = Method(
     name="iso_c",
+    beyond_mergekit=True,
     merge=partial(isotropic, flattened),
     gradients=gradients,
     effect=effect,
@@ -190,6 +191,7 @@ ISO_C = Method(
 ISO_CTS = replace(
     ISO_C,
     name="iso_cts",
+    beyond_mergekit=True,
     merge=partial(isotropic, with_own_directions),
     gradients=None,
     parameters={

@@ -38,6 +38,7 @@ class Parameter:
         differentiable: The merged tensor changes smoothly with it, and the method's `gradients` tell how.
         reads: Of a boolean: where it is true, the method reads statistics of the experts' activations, their
             mean squares (`Inputs.importance`) or all second moments (`Inputs.moment`).
+        beyond_mergekit: mergekit does not know it, and where it is true would build another merge.
     """
 
     kind: Literal["number", "integer", "boolean"]
@@ -49,6 +50,7 @@ class Parameter:
     per_source: bool = False
     differentiable: bool = False
     reads: Literal["importance", "moment"] | None = None
+    beyond_mergekit: bool = False
 
     def __post_init__(self) -> None:
         if self.reads is not None and (self.kind != "boolean" or self.per_source):
@@ -331,6 +333,7 @@ class Method:
         effect: Shared values, own values and place of the base → which numbers count, in a form that is the
             same for settings of the same result.
         ignored: Parameters of mergekit's that change nothing here and are accepted.
+        beyond_mergekit: mergekit has no method of this name.
     """
 
     name: str
@@ -351,3 +354,4 @@ class Method:
     total: Callable[[Inputs], Sum | None] | None = None
     effect: Callable[[Values, Sequence[Values], int | None], Effect] = as_written
     ignored: tuple[str, ...] = ("int8_mask",)
+    beyond_mergekit: bool = False

@@ -232,6 +232,7 @@ def _bytes(rows: int, columns: int, experts: int) -> int:
 
 REGMEAN = Method(
     name="regmean",
+    beyond_mergekit=True,
     merge=regmean,
     gradients=gradients,
     effect=effect,

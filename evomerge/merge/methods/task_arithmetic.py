@@ -281,6 +281,7 @@ def _method(
                 "its prompts (root mean square), or what a file of yours says",
                 default=False,
                 reads="importance",
+                beyond_mergekit=True,
             )
     return Method(
         name=name,

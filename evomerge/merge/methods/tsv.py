@@ -123,6 +123,7 @@ LAMBDA = Parameter(
 )
 TSV = Method(
     name="tsv",
+    beyond_mergekit=True,
     merge=tsv,
     gradients=gradients,
     effect=effect,
