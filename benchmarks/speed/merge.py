@@ -266,9 +266,10 @@ def _mergekit_in_memory(made: Recipe, live: LiveModel) -> None:
     planner = MergePlanner(
         _mergekit_config(made), arch_info_for_config(config), MergeOptions(quiet=True), config
     )
-    for task, value in Executor(planner.plan_in_memory(), math_device="cpu").run(quiet=True):
-        if task.tensor_name in loaded:
-            loaded[task.tensor_name].data.copy_(value, non_blocking=True)
+    planner._plan()  # plan_in_memory's own tasks need an older pydantic
+    names = {task: weight.name for weight, task in planner._tensors}
+    for task, value in Executor(list(names), math_device="cpu").run(quiet=True):
+        loaded[names[task]].data.copy_(value, non_blocking=True)
 
 
 def _mergekit_to_disk(made: Recipe, out: Path) -> None:
