@@ -146,11 +146,13 @@ def memory(models: Sequence[str], chosen: argparse.Namespace, scratch: Path) -> 
         )
     for resident, part in mapped(models):
         whole, own = resident / MEGABYTE, part / MEGABYTE
-        print(f"one of two workers: {whole:.0f} MB of the models' files, {own:.0f} MB its part")
+        print(f"one of two workers: {whole:.0f} MB of the experts' files, {own:.0f} MB its part")
 
 
 def mapped(models: Sequence[str], workers: int = 2) -> list[tuple[int, int]]:
-    """Let processes merge at the same time; return of each what it maps of the models' files, in bytes.
+    """Let processes merge at the same time; return of each what it maps of the experts' files, in bytes.
+
+    The base's file is left out: transformers maps it privately, and the live weights lie there.
 
     Returns:
         What is resident of them, and the process's part of it: a page that n processes share counts 1/n.
@@ -169,7 +171,7 @@ def mapped(models: Sequence[str], workers: int = 2) -> list[tuple[int, int]]:
     for process in started:
         assert process.stdout is not None
         process.stdout.readline()
-    found = [_mapped(process.pid, models) for process in started]
+    found = [_mapped(process.pid, models[1:]) for process in started]
     for process in started:
         process.communicate(b"\n")
     return found

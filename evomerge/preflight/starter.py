@@ -33,7 +33,7 @@ models:
 {experts}
   dtype: {dtype}  # of weights and passes; bfloat16: half the memory, on most CPUs much slower
 {tokenizer}space:
-  method: task_arithmetic  # base + sum of weight x (expert - base); see also ties, dare_ties, linear
+  method: task_arithmetic  # base + sum of weight x (expert - base); `auto` searches the best few methods
   layers: {layers}  # contiguous groups of layers, each with weights of its own; or `each`
 {components}  parameters:
     weight: {{low: 0.0, high: 1.2}}  # a range is searched, a value is fixed; 0: without the expert
