@@ -87,10 +87,9 @@ def main() -> None:
         ]
         if not wanted:
             continue
-        method, ranges = (
-            (name, RANGES[name]) if RANGES[name] else ("task_arithmetic", {"weight": WEIGHT})
-        )
-        settings = {"method": method, "layers": 1, "parameters": ranges}
+        searched = name if RANGES[name] else "task_arithmetic"
+        method = searched.partition(",")[0]
+        settings = {"method": method, "layers": 1, "parameters": RANGES[searched]}
         bench = Bench(name, items, _UNBOUNDED, settings, options.trials)
         for sampler, seed in wanted:
             if RANGES[name]:
