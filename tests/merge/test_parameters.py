@@ -29,7 +29,8 @@ def test_shared_and_own_parameters_are_kept_apart():
     own = resolve(METHODS["ties"], scopes, tensor=TENSOR, t=0, per_source=True)
     shared = resolve(METHODS["ties"], scopes, tensor=TENSOR, t=0, per_source=False)
     assert own == {"weight": 0.5, "density": 1.0}
-    assert shared == {"normalize": False, "lambda": 2.0, "rescale": False}
+    switches = {"calibrate": False, "core_space": False, "importance": False}
+    assert shared == {"normalize": False, "lambda": 2.0, "rescale": False, **switches}
 
 
 def test_a_missing_required_value():
