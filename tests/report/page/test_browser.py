@@ -264,7 +264,7 @@ def test_choices_of_a_figure_are_buttons_and_its_numbers_a_table(
     assert title.text_content() != before
     assert figure.get_by_role("button", name="items").get_attribute("aria-pressed") == "true"
     figure.get_by_text("The numbers").click()
-    assert figure.locator("tbody tr").count() > 5
+    figure.locator("tbody tr").nth(5).wait_for(state="attached")
     with page.expect_download() as download:
         figure.get_by_role("button", name="Save as SVG").click()
     assert download.value.suggested_filename == "history.svg"
