@@ -21,7 +21,7 @@ from evomerge.merge.methods.method import Sum, Term
 from evomerge.merge.methods.tensors import MIN_NORM
 from evomerge.merge.resident import ResidentInputs
 
-FEWEST = 1 << 15
+FEWEST = 1 << 18
 """Numbers of a tensor from which on it pays; the eager maths takes what is smaller, and compiles nothing."""
 ALONE = 1 << 20
 """Numbers of a tensor that are left to one thread."""
