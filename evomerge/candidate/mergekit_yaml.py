@@ -157,7 +157,7 @@ def save(
 ) -> None:
     """Write a recipe to a file that `load_all` and mergekit read, and coefficients and gates beside it.
 
-    Statistics are copied by whoever opens them (`statistics_files`).
+    The caller copies statistics (`statistics_files`).
 
     Args:
         recipe: What is made.

@@ -103,7 +103,7 @@ class EnsembleKind(Kind):
         """Let each member leave, while the others answer."""
         left = {name: candidate.without(name) for name in candidate.members}
         found = tuple(Ablation(one, name) for name, one in left.items() if one is not None)
-        note = "An ensemble has no groups of layers to leave out."
+        note = "Of an ensemble, groups of layers cannot be left out."
         if not found:
             return Ablations(notes=("The ensemble has one member, and nobody else could answer.",))
         routed = "the router chooses among the others, by what it has learnt of them"

@@ -34,7 +34,7 @@ def ablations(merge: Merge, checkpoints: Mapping[str, Checkpoint]) -> Ablations:
         experts = tuple(Ablation(without_weight(merge, name), name) for name in merge.experts)
         how = _how(merge, chosen)
         if not chosen.needs_base:
-            reason = "has no base that could take a group's place, so no group is left out"
+            reason = "needs no base, which would take a group's place, so groups cannot be left out"
             return Ablations(how, experts, notes=(f"{merge.method} {reason}.",))
 
         def without(place: Place, tensors: list[str]) -> Merge:
@@ -53,7 +53,7 @@ def ablations(merge: Merge, checkpoints: Mapping[str, Checkpoint]) -> Ablations:
         return Ablations(notes=(f"{merge.method} {reason}.",))
     groups = tuple(_groups(merge, checkpoints, without))
     if len(groups) < 2:
-        note = "An expert's numbers hold for all layers and tensors, so there is no group to leave out."
+        note = "An expert's numbers hold for all layers and tensors, so groups cannot be left out."
         return Ablations(how, experts, notes=(note,))
     return Ablations(how, experts, groups)
 

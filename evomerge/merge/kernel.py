@@ -109,7 +109,6 @@ def merge(
 
 def _total(total, j, near, inputs, weights, bounds, tops, halves, place, cuts, scales):
     """Add the parts of these inputs to a sum; None: there is none yet."""
-    raise NotImplementedError
 
 
 @overload(_total)
@@ -140,7 +139,6 @@ def _total_overload(total, j, near, inputs, weights, bounds, tops, halves, place
 
 def _agreeing(sums, sign, j, near, inputs, weights, bounds, tops, halves, place, cuts, scales):
     """Add the parts that have a sign to one sum, and their weights to another."""
-    raise NotImplementedError
 
 
 @overload(_agreeing)
@@ -178,7 +176,6 @@ def _agreeing_overload(
 
 def _plus(total, part):
     """Return the sum; there may be no total yet."""
-    raise NotImplementedError
 
 
 @overload(_plus)
@@ -190,7 +187,6 @@ def _plus_overload(total, part):
 
 def _rest(values):
     """Return a tuple or an array without its first, or None."""
-    raise NotImplementedError
 
 
 @overload(_rest)
@@ -287,7 +283,6 @@ def _as_bits(_typing, number):
 
 def _wide(stored):
     """Return what is stored as float32."""
-    raise NotImplementedError
 
 
 @overload(_wide)
@@ -320,7 +315,6 @@ def _rounded(number):
 
 def _store(out, j, number):
     """Round a number once, and store it."""
-    raise NotImplementedError
 
 
 @overload(_store)

@@ -43,7 +43,7 @@ from evomerge.search.study import Study
 from evomerge.search.tally import GRADIENT_COST
 from evomerge.space import Space
 from evomerge.store import Store
-from evomerge.testing.simulated_nodes import Clock, SimulatedWorkers
+from evomerge.testing.simulated_nodes import SimulatedWorkers, VirtualClock
 from evomerge.testing.simulated_ray import SimulatedRay, simulated_pool
 from evomerge.workers import Evaluates
 
@@ -141,7 +141,7 @@ def simulate(
     campaign = campaign.model_copy(update={"search": Search.model_validate(chosen)})
     campaign = _with_sampler(campaign, gradients)
     space = Space.of(campaign, layers or _layers(campaign), METHODS)
-    clock = Clock(charged)
+    clock = VirtualClock(charged)
     ray = SimulatedRay(workers, clock, campaign.search.seed)
     answers = _Answers(campaign, outcomes, seconds, gradients)
     aims, known = _references(campaign, space, answers)
@@ -287,7 +287,7 @@ class _Answers:
 class _Notes(Callback):
     """Notes when trials end."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: VirtualClock) -> None:
         self._clock, self._before = clock, time.process_time() - clock.outside
         self.trials: list[tuple[float, TrialEnded]] = []
         self.driver: list[float] = []
@@ -304,7 +304,7 @@ def _run(
     study: _Pointed,
     answers: _Answers,
     ray: SimulatedRay,
-    clock: Clock,
+    clock: VirtualClock,
 ) -> Simulated:
     ordered = campaign.search.deterministic
     pool, notes = (

@@ -33,7 +33,7 @@ class SimulatedWorkers:
     absence: float = 600.0
 
 
-class Clock:
+class VirtualClock:
     """Seconds that pass when somebody waits, and while the driver works if that is charged.
 
     Args:
@@ -100,7 +100,7 @@ class Node:
     number: int
     chance: Random
     there: Spans = field(default_factory=Spans)
-    slots: list[Slot] = field(default_factory=list)
+    slots: list[WorkerSlot] = field(default_factory=list)
     joined: int = 0
 
     @property
@@ -115,7 +115,7 @@ class Node:
 
 
 @dataclass(eq=False)
-class Slot:
+class WorkerSlot:
     """Where one worker at a time is, and when it had work."""
 
     number: int

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from evomerge.candidate.states import StatesFound
-from evomerge.testing.simulated_nodes import Clock, Node, SimulatedWorkers, Slot
+from evomerge.testing.simulated_nodes import Node, SimulatedWorkers, VirtualClock, WorkerSlot
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.pool import Answer, Build, Evaluates, Work, answer
 from evomerge.workers.ray_pool import RayPool, Runtime
@@ -39,7 +39,7 @@ class _Actor:
     def __init__(self, ray: SimulatedRay) -> None:
         self.ready = SimpleNamespace(remote=partial(ray.begin, self))
         self.answer = SimpleNamespace(remote=partial(ray.work, self))
-        self.slot: Slot | None = None
+        self.slot: WorkerSlot | None = None
         self.evaluator: Evaluates | None = None
         self.pending: list[_Reference] = []
         self.dead = False
@@ -70,7 +70,7 @@ class SimulatedRay:
         OutOfMemoryError=type("OutOfMemoryError", (DiedError,), {}),
     )
 
-    def __init__(self, workers: SimulatedWorkers, clock: Clock, seed: int = 0) -> None:
+    def __init__(self, workers: SimulatedWorkers, clock: VirtualClock, seed: int = 0) -> None:
         self._workers, self._clock = workers, clock
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._numbers = count()
@@ -80,14 +80,14 @@ class SimulatedRay:
         self._chance = Random(f"{seed}, deaths")
         self.deaths = self.departures = 0
         self.given = 0.0
-        self.slots: list[Slot] = []
+        self.slots: list[WorkerSlot] = []
         self._nodes: list[Node] = []
         for number in range(math.ceil(workers.count / workers.per_node)):
             self._nodes.append(Node(number, Random(f"{seed}, node {number}")))
         for number in range(workers.count):
             node = self._nodes[number // workers.per_node]
             speed = workers.speeds[number % len(workers.speeds)]
-            self.slots.append(Slot(number, speed, node))
+            self.slots.append(WorkerSlot(number, speed, node))
             node.slots.append(self.slots[-1])
         for node in self._nodes:
             self._join(node, 0.0)
@@ -246,7 +246,7 @@ class SimulatedRay:
             self._release(slot)
             self._place(when)
 
-    def _release(self, slot: Slot) -> None:
+    def _release(self, slot: WorkerSlot) -> None:
         if slot.node.up:
             heapq.heappush(self._free, slot.number)
 
@@ -289,7 +289,7 @@ class SimulatedCluster(Cluster):
 
 
 def simulated_pool(
-    build: Build, ray: SimulatedRay, clock: Clock, *, ordered: bool = False
+    build: Build, ray: SimulatedRay, clock: VirtualClock, *, ordered: bool = False
 ) -> RayPool:
     """Return a pool of workers that do not exist.
 
@@ -304,7 +304,7 @@ def simulated_pool(
     return RayPool(build, count=len(ray.slots), ordered=ordered, runtime=runtime)
 
 
-def _by(slot: Slot, found: Answer, now: float) -> Answer:
+def _by(slot: WorkerSlot, found: Answer, now: float) -> Answer:
     """Return an answer as a worker gives it that began now."""
     seconds = found.cost.score_seconds / slot.speed
     cost = replace(found.cost, score_seconds=seconds, began=now)

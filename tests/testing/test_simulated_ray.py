@@ -12,7 +12,7 @@ from evomerge.candidate.cost import Cost
 from evomerge.candidate.trial import FailureKind, Job, Outcome
 from evomerge.errors import EvomergeError
 from evomerge.testing.pools import EchoEvaluator, OpenPool, PoolSuite, echo_job
-from evomerge.testing.simulated_nodes import Clock, SimulatedWorkers, Spans
+from evomerge.testing.simulated_nodes import SimulatedWorkers, Spans, VirtualClock
 from evomerge.testing.simulated_ray import SimulatedRay, simulated_pool
 from evomerge.workers import RayPool
 
@@ -24,8 +24,8 @@ class Slow(EchoEvaluator):
         return replace(super().evaluate(job), cost=Cost(score_seconds=SECONDS, items=2))
 
 
-def opened(*, seed: int = 0, **workers: Any) -> tuple[RayPool, SimulatedRay, Clock]:
-    clock = Clock()
+def opened(*, seed: int = 0, **workers: Any) -> tuple[RayPool, SimulatedRay, VirtualClock]:
+    clock = VirtualClock()
     ray = SimulatedRay(SimulatedWorkers(**workers), clock, seed)
     return simulated_pool(Slow, ray, clock), ray, clock
 
@@ -46,7 +46,7 @@ def served(pool: RayPool, count: int) -> list[tuple[int | None, Outcome]]:
 class TestSimulatedPool(PoolSuite):
     @pytest.fixture
     def open_pool(self) -> OpenPool:
-        clock = Clock()
+        clock = VirtualClock()
         ray = SimulatedRay(SimulatedWorkers(2), clock)
         return partial(simulated_pool, ray=ray, clock=clock)
 
@@ -128,7 +128,7 @@ def test_a_cluster_without_nodes_is_given_up_in_the_pools_own_words() -> None:
 
 def test_the_drivers_time_passes_too_where_it_is_charged() -> None:
     spent = iter(range(10**6))
-    clock = Clock(lambda: float(next(spent)))
+    clock = VirtualClock(lambda: float(next(spent)))
     ray = SimulatedRay(SimulatedWorkers(2), clock)
     served(simulated_pool(Slow, ray, clock), 20)
     assert clock.monotonic() > 20 * SECONDS / 2 + 100
