@@ -79,6 +79,24 @@ class MergeRun:
             yield piece.name, self.merged(piece)
 
     @torch.no_grad()
+    def in_turn(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Merge tensor by tensor, as `tensors` does, for who only reads, and is done with one before the next.
+
+        A tensor may share its memory with an input and with the next one: the process takes no more at the
+        last than at the first.
+        """
+        most = max((self.header(piece).nbytes for piece in self.plan.tensors), default=0)
+        room = torch.empty(most, dtype=torch.uint8, device=self._device)
+        for piece in self.plan.tensors:
+            header = self.header(piece)
+            if not header.dtype.is_floating_point:
+                yield piece.name, self._copied(piece)
+                continue
+            made = room[: header.nbytes].view(header.dtype).view(header.shape)
+            fits = self._is_fused(piece, made)
+            yield piece.name, made if fits else self._by_method(piece, shared=True)
+
+    @torch.no_grad()
     def merged(self, piece: TensorPlan, *, shared: bool = False) -> torch.Tensor:
         """Merge one tensor of the plan. Raises as `tensors` does.
 

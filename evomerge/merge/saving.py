@@ -90,7 +90,7 @@ def save(
     recipe = source.recipe() if isinstance(source, Merge) else source
     with finished_folder(out) as aside:
         write_tensors(
-            counted(run.tensors(), display or NoDisplay(), "merge", len(plan.tensors)),
+            counted(run.in_turn(), display or NoDisplay(), "merge", len(plan.tensors)),
             {piece.name: run.header(piece) for piece in plan.tensors},
             aside,
             shard_bytes,
