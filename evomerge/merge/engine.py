@@ -80,10 +80,10 @@ class MergeRun:
 
     @torch.no_grad()
     def in_turn(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Merge tensor by tensor, as `tensors` does, for who only reads, and is done with one before the next.
+        """Merge tensor by tensor, as `tensors` does, for who is done with one before the next.
 
-        A tensor may share its memory with an input and with the next one: the process takes no more at the
-        last than at the first.
+        A tensor may share its memory with an input, which nobody writes into then, and with the next one:
+        the process takes no more at the last than at the first.
         """
         most = max((self.header(piece).nbytes for piece in self.plan.tensors), default=0)
         room = torch.empty(most, dtype=torch.uint8, device=self._device)
