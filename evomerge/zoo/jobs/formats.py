@@ -39,7 +39,13 @@ def _record(rng: Random, kind: str) -> Record:
 
 
 def _new(rng: Random, field: str, record: Record) -> str:
-    return rng.choice([value for value in VALUES[field] if value not in record.values()])
+    """Draw one of a field's values that the record has nowhere."""
+    places = PLACES[field]
+    taken = sorted({places[value] for value in record.values() if value in places})
+    place = rng.choice(range(len(places) - len(taken)))
+    for each in taken:
+        place += each <= place
+    return VALUES[field][place]
 
 
 def _note(rng: Random, kind: str, record: Record) -> str:
@@ -93,6 +99,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "colour": COLOURS,
     "ticket": tuple(f"{letter}{number}" for letter in "ABCDEFGH" for number in range(100, 1000)),
 }
+PLACES = {field: {value: n for n, value in enumerate(own)} for field, own in VALUES.items()}
 _WORDS = table("formats")
 REQUESTS: dict[str, list[str]] = _WORDS["requests"]
 FORMS: dict[str, dict[str, list[str]]] = _WORDS["forms"]
