@@ -280,6 +280,26 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Jobs:
+    """Evaluations that one worker does together; at least one."""
+
+    each: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of `Jobs`: an outcome for each of them, in their order, or a `failure` of the whole."""
+
+    each: tuple[Outcome, ...] = ()
+    failure: Failure | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """Of all of them."""
+        return sum((outcome.cost for outcome in self.each), Cost())
+
+
+@dataclass(frozen=True)
 class TargetJob:
     """What a teacher says of the items of one task.
 

@@ -20,7 +20,9 @@ from evomerge.candidate.trial import (
     GradientJob,
     Gradients,
     Job,
+    Jobs,
     Outcome,
+    Outcomes,
     Target,
     TargetJob,
     TargetsFound,
@@ -42,6 +44,10 @@ class EchoEvaluator:
         number = float(job.entry.number or 0)
         scores = TaskScores(("a", "b"), {"acc": (0.1 + 0.2, number)}, {"acc": Estimate(number)})
         return Outcome({"task": scores}, None, Cost(items=2), f"pid/{os.getpid()}")
+
+    def together(self, jobs: Jobs) -> Outcomes:
+        """Return what comes of each alone."""
+        return Outcomes(tuple(map(self.evaluate, jobs.each)))
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Return the number of items as the loss, and of each task the first number that its teacher told."""

@@ -15,9 +15,10 @@ from functools import partial
 from itertools import count
 from random import Random
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from evomerge.candidate.states import StatesFound
+from evomerge.candidate.trial import Outcome, Outcomes
 from evomerge.testing.simulated_nodes import Node, SimulatedWorkers, VirtualClock, WorkerSlot
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.pool import Answer, Build, Evaluates, Work, answer
@@ -306,6 +307,9 @@ def simulated_pool(
 
 def _by(slot: WorkerSlot, found: Answer, now: float) -> Answer:
     """Return an answer as a worker gives it that began now."""
+    if isinstance(found, Outcomes):
+        each = tuple(cast("Outcome", _by(slot, one, now)) for one in found.each)
+        return replace(found, each=each)
     seconds = found.cost.score_seconds / slot.speed
     cost = replace(found.cost, score_seconds=seconds, began=now)
     if isinstance(found, StatesFound):

@@ -24,7 +24,9 @@ from evomerge.candidate.trial import (
     GradientJob,
     Gradients,
     Job,
+    Jobs,
     Outcome,
+    Outcomes,
     Pruned,
     Race,
     Target,
@@ -61,6 +63,7 @@ from evomerge.workers.folder_scoring import (
 from evomerge.workers.members import known_scores, routes_of, tokens_read
 from evomerge.workers.memory_plan import keep_to_share, plan_memory_here
 from evomerge.workers.setup import WorkerSetup
+from evomerge.workers.together import end_to_end
 from evomerge.workers.timing import Prompts, timing
 
 RESIDENT = "resident"
@@ -103,6 +106,13 @@ class Evaluator:
         told = built.routes, built.read, None if isinstance(timed, Failure) else timed
         scores = scored.tasks if job.answers else without_answers(scored.tasks)
         return Outcome(scores, None, cost, self._name, pruned, learnt, *told)
+
+    def together(self, jobs: Jobs) -> Outcomes:
+        """Evaluate candidates for all of which the scorer writes at once where it can."""
+        nothing = nullcontext(None)
+        _, clock = _attempt(nothing, lambda _: self._scoring.write_ahead(jobs.each))
+        seconds = clock.cost().score_seconds
+        return end_to_end(list(map(self.evaluate, jobs.each)), clock.began, seconds)
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Build a recipe and take the gradient of its loss; failures are typed as `evaluate` types them."""

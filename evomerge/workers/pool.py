@@ -1,8 +1,8 @@
 """What the driver sees of its workers: submit work, take whichever finishes first. And the simplest pool.
 
-Work is of six kinds: a `Job`, which an `Outcome` answers, a `GradientJob`, which `Gradients` answer, a
-`TargetJob`, which `TargetsFound` answer, a `WriteJob`, which `Written` answers, a `StatesJob`, which
-`StatesFound` answer, and an `ActivationsJob`, which `ActivationsFound` answer.
+Work is of seven kinds: a `Job`, which an `Outcome` answers, `Jobs`, which `Outcomes` answer, a `GradientJob`,
+which `Gradients` answer, a `TargetJob`, which `TargetsFound` answer, a `WriteJob`, which `Written` answers, a
+`StatesJob`, which `StatesFound` answer, and an `ActivationsJob`, which `ActivationsFound` answer.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from evomerge.candidate.trial import (
     GradientJob,
     Gradients,
     Job,
+    Jobs,
     Outcome,
+    Outcomes,
     TargetJob,
     TargetsFound,
 )
 from evomerge.candidate.writing import WriteJob, Written
 
-Work = Job | GradientJob | TargetJob | WriteJob | StatesJob | ActivationsJob
-Answer = Outcome | Gradients | TargetsFound | Written | StatesFound | ActivationsFound
+Work = Job | Jobs | GradientJob | TargetJob | WriteJob | StatesJob | ActivationsJob
+Answer = Outcome | Outcomes | Gradients | TargetsFound | Written | StatesFound | ActivationsFound
 
 
 class Evaluates(Protocol):
@@ -32,6 +34,9 @@ class Evaluates(Protocol):
 
     def evaluate(self, job: Job) -> Outcome:
         """Evaluate; a candidate's failure is returned, never raised."""
+
+    def together(self, jobs: Jobs) -> Outcomes:
+        """Evaluate several candidates; what goes wrong with one is its own failure."""
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Take a gradient; a failure is returned, never raised."""
@@ -104,6 +109,8 @@ class Pool(Protocol):
 
 def answer(evaluator: Evaluates, work: Work) -> Answer:
     """Return an evaluator's answer to work of any kind."""
+    if isinstance(work, Jobs):
+        return evaluator.together(work)
     if isinstance(work, GradientJob):
         return evaluator.gradient(work)
     if isinstance(work, TargetJob):
@@ -117,6 +124,8 @@ def answer(evaluator: Evaluates, work: Work) -> Answer:
 
 def failed(work: Work, failure: Failure) -> Answer:
     """Return the answer that says that work failed."""
+    if isinstance(work, Jobs):
+        return Outcomes(failure=failure)
     if isinstance(work, GradientJob):
         return Gradients(failure=failure)
     if isinstance(work, TargetJob):

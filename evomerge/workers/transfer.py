@@ -24,7 +24,9 @@ from evomerge.candidate.trial import (
     GradientJob,
     Gradients,
     Job,
+    Jobs,
     Outcome,
+    Outcomes,
     TargetJob,
     TargetsFound,
 )
@@ -251,8 +253,11 @@ class Translated:
 
     def evaluate(self, job: Job) -> Outcome:
         """Evaluate under local names."""
-        candidate = job.entry.candidate.renamed(self._local)
-        return self._evaluator.evaluate(replace(job, entry=replace(job.entry, candidate=candidate)))
+        return self._evaluator.evaluate(self._renamed(job))
+
+    def together(self, jobs: Jobs) -> Outcomes:
+        """Evaluate several under local names."""
+        return self._evaluator.together(Jobs(tuple(map(self._renamed, jobs.each))))
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Take a gradient under local names."""
@@ -276,3 +281,7 @@ class Translated:
         return self._evaluator.activations(
             replace(job, candidate=job.candidate.renamed(self._local))
         )
+
+    def _renamed(self, job: Job) -> Job:
+        candidate = job.entry.candidate.renamed(self._local)
+        return replace(job, entry=replace(job.entry, candidate=candidate))
