@@ -324,6 +324,7 @@ def setup_of(ready: Preflight) -> WorkerSetup:
         allow_pickle=campaign.models.allow_pickle,
         backend=None if campaign.scorer.backend == "resident" else campaign.scorer.backend,
         backend_arguments=campaign.scorer.args,
+        at_once=campaign.scorer.at_once,
         allow_unsafe_code=campaign.scorer.allow_unsafe_code,
         methods=campaign.space.methods,
         method_file=ready.methods,

@@ -43,3 +43,8 @@ class ScorerSettings(Settings):
             message = "args are for lm-eval's model types; give backend too, such as hf"
             raise FieldError(message, "args")
         return self
+
+    @property
+    def at_once(self) -> int:
+        """How many candidates a worker may take at once: as many adapters as vLLM's engine holds."""
+        return int(self.args.get("max_loras", 1)) if self.backend == "vllm" else 1

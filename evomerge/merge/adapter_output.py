@@ -224,29 +224,51 @@ def _write(
         elif squared := _squared(update):
             whole += squared
             left.append(name)
-    changed = {module.rpartition(".")[2] for module in shares}
+    changed = {_kind(module) for module in shares}
     if not changed:
         raise MergeError("the linear layers are those of the base: no adapter is needed")
-    made = max(one.rank for one in found.values())
+    held = {module: one for module, one in found.items() if _kind(module) in changed}
+    made = write_factors(base.name, held, folder, dtype)
+    worst = min(shares, key=lambda module: shares[module])
+    return Truncated(folder, made, kept / whole, (worst, shares[worst]), tuple(left))
+
+
+def write_factors(
+    base: str, updates: Mapping[str, Factors], folder: Path, dtype: str = "float32"
+) -> int:
+    """Write an adapter that adds exactly this to a base; PEFT loads it.
+
+    Args:
+        base: Its name.
+        updates: Linear layer → what is added to its weight; one at least.
+        folder: Where; it is made.
+        dtype: Of the file.
+
+    Returns:
+        Its rank.
+    """
+    made = max(one.rank for one in updates.values())
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
-    for module, one in found.items():
-        if module.rpartition(".")[2] in changed:
-            for letter, factor in zip("AB", _padded(one, made), strict=True):
-                key = f"{PREFIX}{module}.lora_{letter}.weight"
-                tensors[key] = factor.to("cpu", torch_dtype(dtype))
+    for module, one in updates.items():
+        for letter, factor in zip("AB", _padded(one, made), strict=True):
+            key = f"{PREFIX}{module}.lora_{letter}.weight"
+            tensors[key] = factor.to("cpu", torch_dtype(dtype))
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     LoraConfig(
         task_type="CAUSAL_LM",
         r=made,
         lora_alpha=made,
-        target_modules=sorted(changed),
-        base_model_name_or_path=_written(base.name),
+        target_modules=sorted(set(map(_kind, updates))),
+        base_model_name_or_path=_written(base),
         inference_mode=True,
     ).save_pretrained(folder)
     _sort_targets(folder / "adapter_config.json")
-    worst = min(shares, key=lambda module: shares[module])
-    return Truncated(folder, made, kept / whole, (worst, shares[worst]), tuple(left))
+    return made
+
+
+def _kind(module: str) -> str:
+    return module.rpartition(".")[2]
 
 
 def _sort_targets(file: Path) -> None:
@@ -281,6 +303,16 @@ def _squared(update: Factors | Tensor) -> float:
 
 def _update(run: MergeRun, piece: TensorPlan, base: Checkpoint) -> Factors | Tensor:
     """Return what a merge adds to a tensor of the base: factors where it is a sum of such."""
+    exact = exact_update(run, piece, base)
+    if exact is not None:
+        return exact
+    with torch.no_grad():
+        merged = run.merged(piece, shared=True)
+        return _finite(merged - base.tensor(piece.name).to(merged), piece.name, base)
+
+
+def exact_update(run: MergeRun, piece: TensorPlan, base: Checkpoint) -> Factors | None:
+    """Return what a merge adds to a tensor of the base as factors; None: it is no weighted sum of such."""
     effect = run.plan.method.effect(piece.shared, piece.own, piece.base)
     inputs = run.inputs(piece)
     weights = {index: factor for index, factor in effect.parts.items() if isinstance(factor, float)}
@@ -290,9 +322,7 @@ def _update(run: MergeRun, piece: TensorPlan, base: Checkpoint) -> Factors | Ten
         same = base.key(piece.name) == inputs.common
         if same and len(factors) == len(weights):
             return Factors(*joined(factors, list(weights.values())))
-    with torch.no_grad():
-        merged = run.merged(piece, shared=True)
-        return _finite(merged - base.tensor(piece.name).to(merged), piece.name, base)
+    return None
 
 
 def _task_vector(base: Checkpoint, expert: Checkpoint, name: str, device: str) -> Tensor:

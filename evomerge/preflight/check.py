@@ -12,6 +12,7 @@ from evomerge.errors import CampaignError, TaskError
 from evomerge.kinds import SearchSpace, check_base, space_of
 from evomerge.merge.statistics import Statistics, look_in
 from evomerge.merge.user_methods import MethodFile
+from evomerge.preflight.adapters import check_adapters
 from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
 from evomerge.preflight.teachers import asked, check_teachers, folder_of, requests_of
@@ -97,6 +98,7 @@ def _preflight(campaign: Campaign, results: Path | None) -> Preflight:
     family = open_family(campaign.models)
     space = space_of(campaign.space, family.family, campaign.search.seed)
     check_base(campaign.space, family.base)
+    check_adapters(campaign, family)
     if not space.distributions:
         raise CampaignError(
             "nothing is searched: every parameter is fixed; give one a range, such as "

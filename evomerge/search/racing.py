@@ -124,6 +124,8 @@ def race_faults(campaign: Campaign, items: _Metrics, better: Better) -> list[str
         found.append("a candidate that is worse on the tasks may still win by its costs")
     if not backend_type(campaign.scorer.backend).races:
         found.append(f"the backend {campaign.scorer.backend} scores all items in one go")
+    if campaign.scorer.at_once > 1:
+        found.append("candidates that are evaluated together (max_loras) are written for at once")
     return found
 
 

@@ -63,7 +63,6 @@ from evomerge.workers.folder_scoring import (
 from evomerge.workers.members import known_scores, routes_of, tokens_read
 from evomerge.workers.memory_plan import keep_to_share, plan_memory_here
 from evomerge.workers.setup import WorkerSetup
-from evomerge.workers.together import end_to_end
 from evomerge.workers.timing import Prompts, timing
 
 RESIDENT = "resident"
@@ -108,11 +107,8 @@ class Evaluator:
         return Outcome(scores, None, cost, self._name, pruned, learnt, *told)
 
     def together(self, jobs: Jobs) -> Outcomes:
-        """Evaluate candidates for all of which the scorer writes at once where it can."""
-        nothing = nullcontext(None)
-        _, clock = _attempt(nothing, lambda _: self._scoring.write_ahead(jobs.each))
-        seconds = clock.cost().score_seconds
-        return end_to_end(list(map(self.evaluate, jobs.each)), clock.began, seconds)
+        """Evaluate one after another."""
+        return Outcomes(tuple(map(self.evaluate, jobs.each)))
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Build a recipe and take the gradient of its loss; failures are typed as `evaluate` types them."""

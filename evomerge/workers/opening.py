@@ -19,6 +19,7 @@ from evomerge.workers.placement import Sharing, sharing_of
 from evomerge.workers.pool import Evaluates, Pool, SerialPool
 from evomerge.workers.ray_pool import RayPool
 from evomerge.workers.setup import WorkerSetup
+from evomerge.workers.together import Together
 from evomerge.workers.transfer import Transfer, Translated, local_model, local_names
 
 EVALUATOR = "evomerge.workers.evaluator"
@@ -50,6 +51,17 @@ def open_pool(
         UserError: A model or task cannot be used, or the workers do not fit.
         EvomergeError: Ray cannot be started or reached.
     """
+    pool = _opened(setup, workers, address, ordered, started)
+    return pool if setup.at_once == 1 else Together(pool, setup.at_once, ordered=ordered)
+
+
+def _opened(
+    setup: WorkerSetup,
+    workers: Workers,
+    address: str | None,
+    ordered: bool,
+    started: Started | None,
+) -> Pool:
     setup = replace(setup, threads=max(1, int(workers.cpus)))
     if in_process(workers.count, address):
         if workers.gpus:

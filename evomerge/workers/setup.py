@@ -33,6 +33,7 @@ class WorkerSetup:
         backend: One of lm-eval's model types, which loads each candidate from a folder; None: passes
             over live weights.
         backend_arguments: Of that type.
+        at_once: How many candidates a worker takes at once, at most.
         allow_unsafe_code: Let tasks run code that a model writes.
         methods: Merge methods of the candidates.
         method_file: What declares those of the user.
@@ -56,6 +57,7 @@ class WorkerSetup:
     threads: int | None = None
     backend: str | None = None
     backend_arguments: Mapping[str, Any] = field(default_factory=dict)
+    at_once: int = 1
     allow_unsafe_code: bool = False
     methods: tuple[str, ...] = ()
     method_file: MethodFile | None = None

@@ -128,9 +128,7 @@ def end_to_end(outcomes: list[Outcome], began: float, seconds: float) -> Outcome
     found = []
     for outcome, own in zip(outcomes, tokens, strict=True):
         share = seconds * own / sum(tokens) if any(tokens) else seconds / len(tokens)
-        cost = replace(
-            outcome.cost, score_seconds=outcome.cost.score_seconds + share, began=began
-        )
+        cost = replace(outcome.cost, score_seconds=outcome.cost.score_seconds + share, began=began)
         began += cost.merge_seconds + cost.score_seconds
         found.append(replace(outcome, cost=cost))
     return Outcomes(tuple(found))

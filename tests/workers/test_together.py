@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -44,7 +43,7 @@ class TestOfSeveralInOrder(PoolSuite):
 
 
 class Noting(EchoEvaluator):
-    """Notes the numbers of the candidates that it is given at once; those of the method `whole` only alone."""
+    """Notes the numbers of the candidates that it is given at once; `whole` only alone."""
 
     def __init__(self) -> None:
         self.given: list[tuple[int | None, ...]] = []

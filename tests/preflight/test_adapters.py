@@ -1,0 +1,99 @@
+"""The numbers of `scorer.args` for candidates as adapters, against the experts of a campaign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evomerge.config import Campaign, Models, ScorerSettings
+from evomerge.errors import CampaignError
+from evomerge.preflight.adapters import check_adapters
+from evomerge.preflight.check import Preflight
+from evomerge.preflight.family import open_family
+from evomerge.search.racing import race_faults
+from tests.combine.crew import adapter
+from tests.conftest import Family
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning:transformers"),
+    pytest.mark.filterwarnings("ignore::UserWarning:peft"),
+]
+Check = Callable[..., None]
+
+
+@pytest.fixture
+def check(small: Preflight, llama_family: Family, tmp_path: Path) -> Check:
+    """Checks experts of the ranks, `full` being a full model, with scorer arguments."""
+
+    def check(ranks: tuple[int, ...], full: bool = False, **arguments: Any) -> None:
+        base = llama_family.base
+        made = [str(adapter(base, tmp_path / f"a{n}", n, r=r)) for n, r in enumerate(ranks)]
+        named = [*made, *llama_family.experts[:full]]
+        experts = [{"model": model, "name": f"e{n}"} for n, model in enumerate(named)]
+        settings = {"base": base, "experts": experts, "dtype": "float32"}
+        scorer = ScorerSettings.model_validate({"backend": "vllm", "args": arguments})
+        campaign = small.campaign.model_copy(update={"scorer": scorer})
+        check_adapters(campaign, open_family(Models.model_validate(settings)))
+
+    return check
+
+
+def test_adapters_that_fit_are_accepted(check: Check) -> None:
+    check((2, 6), max_loras=4)
+    check((2, 6), max_loras=4, max_lora_rank=8)
+    check((2,), full=True)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "full", "arguments", "message"),
+    [
+        ((2,), False, {"max_loras": 0}, "max_loras: found 0, expected a whole number of 1 or more"),
+        ((2,), False, {"max_loras": "8"}, "max_loras: found '8', expected a whole number"),
+        (
+            (2,),
+            False,
+            {"max_lora_rank": 8},
+            "max_lora_rank: is for candidates as adapters; give max_loras",
+        ),
+        ((2,), True, {"max_loras": 8}, "max_loras: found 8, but the expert e1 is a full model"),
+        (
+            (2, 7),
+            False,
+            {"max_loras": 8, "max_lora_rank": 8},
+            "max_lora_rank: found 8, expected 9 or more",
+        ),
+        (
+            (300, 400),
+            False,
+            {"max_loras": 8},
+            "ranks of the experts sum to 700, and vLLM takes .* 512",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(
+    check: Check, ranks: tuple[int, ...], full: bool, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CampaignError, match=message) as refused:
+        check(ranks, full, **arguments)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "at_once"),
+    [
+        ("{}", 1),
+        ("{backend: vllm}", 1),
+        ("{backend: vllm, args: {max_loras: 6}}", 6),
+        ("{backend: hf, args: {max_loras: 6}}", 1),
+    ],
+)
+def test_candidates_that_go_together_are_not_raced(
+    small: Preflight, write: Callable[..., Path], scorer: str, at_once: int
+) -> None:
+    campaign = Campaign.load(write("workers:", f"scorer: {scorer}\nworkers:"))
+    assert campaign.scorer.at_once == at_once
+    faults = race_faults(campaign, small.items, small.items.higher_is_better)
+    assert any("max_loras" in fault for fault in faults) == (at_once > 1)
