@@ -20,7 +20,7 @@ class _Task(NamedTuple):
 class Together:
     """A pool that gives each worker of another one up to so many candidates at once.
 
-    What is submitted waits until `next` is called: then every idle worker gets its share of it as one piece of
+    What is submitted waits until `next` is called: then each idle worker gets its share of it as one piece of
     work, `Jobs`. A batch whose worker died too often, or raised, is taken apart, and its candidates are
     evaluated one by one: so that one of them does not fail the others.
 
