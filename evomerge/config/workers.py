@@ -30,17 +30,17 @@ class ScorerSettings(Settings):
     """What runs the models on the items."""
 
     backend: NonEmpty = "resident"
-    """`resident`: passes over the live weights; or one of lm-eval's model types (`hf`, `vllm`, …), which
-    loads each candidate from a folder in memory."""
+    """`resident`: passes over the live weights; `vllm`: the same, and vLLM writes the texts; or one of
+    lm-eval's model types (`hf`, `sglang`, …), which loads each candidate from a folder in memory."""
     args: Mapping[str, Any] = Field(default_factory=dict)
-    """Arguments of such a model type."""
+    """Engine arguments of vLLM, or arguments of such a model type."""
     allow_unsafe_code: bool = False
     """Let tasks run code that a model writes."""
 
     @model_validator(mode="after")
     def _args_have_a_taker(self) -> Self:
         if self.args and self.backend == "resident":
-            message = "args are for lm-eval's model types; give backend too, such as hf"
+            message = "args are for vLLM and lm-eval's model types; give backend too, such as hf"
             raise FieldError(message, "args")
         return self
 

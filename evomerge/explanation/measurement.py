@@ -22,7 +22,7 @@ from evomerge.merge.task_vectors import TaskVectorConflicts, task_vectors
 from evomerge.preflight.check import Preflight
 from evomerge.progress import Display, Pace
 from evomerge.run import setup_of
-from evomerge.scoring import gold_count
+from evomerge.scoring import gold_count, is_resident
 from evomerge.search.bench import Bench
 from evomerge.store import Store
 from evomerge.store.findings import digest
@@ -146,7 +146,7 @@ class WinnerMeasurement:
         return found
 
     def _as_noise(self) -> list[tuple[Entry, int | None]]:
-        if self._ready.campaign.scorer.backend != "resident":
+        if not is_resident(self._ready.campaign.scorer.backend):
             self.notes.append("Random task vectors need the resident scorer.")
             return []
         if self.outcome(self.winner.candidate, SEED) is not None:
@@ -160,7 +160,7 @@ class WinnerMeasurement:
             what = f"kind {candidate.kind}" if chosen is None else f"method {chosen.name}"
             self.notes.append(f"The {what} has no gradient by weights, so no effect is predicted.")
             return []
-        if self._ready.campaign.scorer.backend != "resident":
+        if not is_resident(self._ready.campaign.scorer.backend):
             self.notes.append("Gradients and hidden states need the resident scorer.")
             return []
         jobs = []
@@ -177,7 +177,7 @@ class WinnerMeasurement:
         experts = {
             row.name: row.candidate for row in self._ready.space.baselines() if row.role == "expert"
         }
-        resident = self._ready.campaign.scorer.backend == "resident"
+        resident = is_resident(self._ready.campaign.scorer.backend)
         known = self._store.findings.get(self._states_key) is not None
         if known or not resident or len(experts) < 2:
             return []

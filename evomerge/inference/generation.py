@@ -329,15 +329,30 @@ class _Decoding:
         self._live = live
 
     def _check_stuck(self) -> None:
-        if self._stuck_checked or min(len(each.written) for each in self._all) < _STUCK_AFTER:
-            return
-        self._stuck_checked = True
-        said = {token for sequence in self._all for token in sequence.written[:_STUCK_AFTER]}
-        if len(self._all) >= _ENOUGH_PROMPTS and len(said) == 1:
-            raise Collapsed(
-                f"all of the first {len(self._all)} prompts are continued by token "
-                f"{said.pop()} over and over"
-            )
+        if not self._stuck_checked:
+            self._stuck_checked = check_stuck([each.written for each in self._all])
+
+
+def check_stuck(written: Sequence[Tokens]) -> bool:
+    """Check that prompts are not all continued by one token over and over.
+
+    Args:
+        written: What continues each prompt, so far.
+
+    Returns:
+        Whether that could be told: every text is long enough.
+
+    Raises:
+        Collapsed: Many prompts are, and all alike.
+    """
+    if min((len(tokens) for tokens in written), default=0) < _STUCK_AFTER:
+        return False
+    said = {token for tokens in written for token in tokens[:_STUCK_AFTER]}
+    if len(written) >= _ENOUGH_PROMPTS and len(said) == 1:
+        raise Collapsed(
+            f"all of the first {len(written)} prompts are continued by token {said.pop()} over and over"
+        )
+    return True
 
 
 def _processed(

@@ -37,13 +37,16 @@ class Stopping:
         tokenizer: The model's.
         end_tokens: Tokens at which generation ends anyway.
         vocabulary: Number of logits, V; may exceed the tokenizer's tokens.
+
+    Attributes:
+        end_tokens: As given.
     """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, end_tokens: Sequence[int], vocabulary: int
     ) -> None:
         self._tokenizer = tokenizer
-        self._end_tokens = tuple(end_tokens)
+        self.end_tokens = tuple(end_tokens)
         self._vocabulary = vocabulary
         self._texts: list[str | None] | None = None
         self._rules: dict[tuple[str, ...], StopRule] = {}
@@ -67,6 +70,14 @@ class Stopping:
             self._tokenizer.decode(tokens, skip_special_tokens=True),
         }
         return any(string in text for string in rule.strings for text in texts)
+
+    def length(self, tokens: Tokens, rule: StopRule) -> int | None:
+        """Return after how many of these tokens a generation ends; None: it goes on behind the last."""
+        ends, may_end = rule.ends[tokens].tolist(), rule.may_end[tokens].tolist()
+        for index in range(len(tokens)):
+            if ends[index] or (may_end[index] and self.is_over(tokens[: index + 1], rule)):
+                return index + 1
+        return None
 
     def text(self, tokens: Tokens, rule: StopRule, behind: Tokens | None = None) -> str:
         """Decode generated tokens and cut at the first stop string, as HFLM does.
@@ -111,7 +122,7 @@ class Stopping:
                 ends[token] = True
             elif not last.isdisjoint(text):
                 may_end[token] = True
-        ends[list(self._end_tokens)] = True
+        ends[list(self.end_tokens)] = True
         return StopRule(strings, ends, may_end)
 
 

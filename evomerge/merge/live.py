@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,9 +28,30 @@ from evomerge.merge.memory import Memory
 from evomerge.merge.models import open_models
 from evomerge.merge.names import auto_class, parameter_names
 from evomerge.merge.plan import MergePlan, plan_merge
-from evomerge.merge.random_vectors import randomised
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
+
+
+@dataclass
+class Held:
+    """What a module holds, for who is to hold the same.
+
+    Attributes:
+        version: Another one after each write, whole or broken off.
+        source: The last merge; None: nothing was written yet.
+        noise: What drew the task vectors of its experts; None: they are the experts' own.
+        names: Of its tensors in the files; none where the module's are not those of the files.
+    """
+
+    version: int = 0
+    source: Merge | Recipe | None = None
+    noise: int | None = None
+    names: tuple[str, ...] = ()
+
+    def change(self, source: Merge | Recipe, noise: int | None, names: tuple[str, ...]) -> None:
+        """Say what is written from now on."""
+        self.version += 1
+        self.source, self.noise, self.names = source, noise, names
 
 
 class LiveModel:
@@ -43,6 +64,7 @@ class LiveModel:
         models: What is resident.
         checkpoints: Every model of it by its name.
         device: Of the live weights and of the maths.
+        held: What the module holds.
 
     Args:
         models: Names as in recipes, the base first.
@@ -92,6 +114,8 @@ class LiveModel:
         )
         self._stored = {own: stored for stored, own in self._parameters.items()}
         self._targets = _targets(self.module, self._parameters)
+        self.held = Held()
+        self._noise: int | None = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -117,6 +141,7 @@ class LiveModel:
         other = copy.copy(self)
         other.module = copy.deepcopy(self.module)
         other._targets = _targets(other.module, self._parameters)
+        other.held = Held()
         return other
 
     def randomised(self, seed: int) -> LiveModel:
@@ -128,15 +153,9 @@ class LiveModel:
         Raises:
             MergeError: The models are matched by token, so that there is no task vector of each tensor.
         """
-        if self.models.vocabulary is not None:
-            raise MergeError("random task vectors need models of one vocabulary")
-        other, base = copy.copy(self), self.models.base
-        checkpoints = {
-            name: one if one is base else randomised(one, base, f"{seed}/{place}")
-            for place, (name, one) in enumerate(self.checkpoints.items())
-        }
-        other.models = replace(self.models, checkpoints=checkpoints)
-        other.checkpoints = checkpoints
+        other = copy.copy(self)
+        other.models = self.models.randomised(seed)
+        other.checkpoints, other._noise = other.models.checkpoints, seed
         other._memory = Memory()
         return other
 
@@ -151,7 +170,12 @@ class LiveModel:
             MergeError: The maths has no answer, or it makes another number of layers. The module
                 then holds a mix of old and new weights, and the next write gives a whole model again.
         """
-        self._write(self.run(source))
+        self._write(source, self.run(source))
+
+    def tensors_held(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the tensors of the last merge as the module holds them, by their names in the files."""
+        for name in self.held.names:
+            yield name, self._targets[name]
 
     @contextmanager
     def gradients(
@@ -182,7 +206,7 @@ class LiveModel:
                 "(experts fused at loading); choose a sampler that needs none"
             )
         tape = GradientTape(run, by_row=rows)
-        self._write(run)
+        self._write(source, run)
         layers = self._layers() if recompute else ()
         with recorded(tape, self._targets), recomputed(layers):
             yield tape
@@ -245,8 +269,11 @@ class LiveModel:
         """Return the name in the models' files of a parameter of the module."""
         return self._stored.get(parameter, parameter)
 
-    def _write(self, run: MergeRun) -> None:
-        if not self._is_by_name(run.plan):
+    def _write(self, source: Merge | Recipe, run: MergeRun) -> None:
+        by_name = self._is_by_name(run.plan)
+        names = tuple(piece.name for piece in run.plan.tensors) if by_name else ()
+        self.held.change(source, self._noise, names)
+        if not by_name:
             self._write_converted(run)
             return
         self._check_complete({piece.name for piece in run.plan.tensors})

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.candidate import Vocabulary
+from evomerge.errors import MergeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.family import check_family
 from evomerge.merge.heads import with_heads
 from evomerge.merge.plan import MergePlan
+from evomerge.merge.random_vectors import randomised
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.towers import with_towers
 from evomerge.merge.vocabulary import OutputVocabulary
@@ -48,6 +50,24 @@ class OpenModels:
             return self.vocabulary.tokenizer
         folder = str(self.base.tokenizer_folder)
         return load_tokenizer(folder, trust_remote_code=self.trust_remote_code)
+
+    def randomised(self, seed: int) -> OpenModels:
+        """Return the same models with experts whose task vectors are noise of the same norms.
+
+        Args:
+            seed: Draws the noise.
+
+        Raises:
+            MergeError: The models are matched by token, so that there is no task vector of each tensor.
+        """
+        if self.vocabulary is not None:
+            raise MergeError("random task vectors need models of one vocabulary")
+        base = self.base
+        noisy = {
+            name: one if one is base else randomised(one, base, f"{seed}/{place}")
+            for place, (name, one) in enumerate(self.checkpoints.items())
+        }
+        return replace(self, checkpoints=noisy)
 
     def seen(self, plan: MergePlan) -> Mapping[str, Checkpoint]:
         """Return the models as a merge reads them: with their rows matched by token, where that was asked."""

@@ -17,7 +17,7 @@ from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
 from evomerge.preflight.teachers import asked, check_teachers, folder_of, requests_of
 from evomerge.preflight.typos import check_names
-from evomerge.scoring import open_backend
+from evomerge.scoring import VllmScorer, is_resident, open_backend
 from evomerge.search.samplers import sampler_class
 from evomerge.space import Needs
 from evomerge.store import TASKS
@@ -146,7 +146,7 @@ def check_sampler(campaign: Campaign) -> None:
 def check_costs(campaign: Campaign) -> None:
     """Check that the scorer measures what costs are asked for. Raises CampaignError."""
     backend = campaign.scorer.backend
-    if "time" in campaign.asked_costs and backend != "resident":
+    if "time" in campaign.asked_costs and not is_resident(backend):
         raise CampaignError(
             f'found "{backend}", but time is measured by the resident scorer only; leave it out, or take '
             "active_parameters in place of time",
@@ -166,7 +166,7 @@ def check_budget(campaign: Campaign) -> None:
 
 def check_needs(campaign: Campaign, needs: Needs, items: Items) -> None:
     """Check that scorer and metrics give what candidates learn from. Raises CampaignError."""
-    if needs.prompts and campaign.scorer.backend != "resident":
+    if needs.prompts and not is_resident(campaign.scorer.backend):
         raise CampaignError(
             f'found "{campaign.scorer.backend}", but these candidates learn from prompts, which only the '
             "resident scorer reads; leave it out",
@@ -234,4 +234,6 @@ def _load_items(
         with at_field("scorer.backend"):
             backend = open_backend(campaign.scorer.backend, items, campaign.scorer.args)
             backend.check({g.task: (g.metric, g.report) for g in campaign.objectives})
+            if isinstance(backend, VllmScorer):
+                backend.check_model(family.base.config)
     return items

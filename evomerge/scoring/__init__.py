@@ -1,8 +1,9 @@
 """A module × items → per-item scores and losses, by a backend: the very numbers of lm-eval."""
 
 from evomerge.scoring.answering import Scored
-from evomerge.scoring.backends import BACKENDS, Backend, backend_type, open_backend
+from evomerge.scoring.backends import BACKENDS, Backend, backend_type, is_resident, open_backend
 from evomerge.scoring.item_loss import Losses, gold_count
+from evomerge.scoring.live_vllm import VllmScorer
 from evomerge.scoring.resident_lm import ResidentLM
 from evomerge.scoring.scorer import MemberPart, Scorer
 from evomerge.scoring.table import lm_eval_results, lm_eval_table
@@ -15,8 +16,10 @@ __all__ = [
     "ResidentLM",
     "Scored",
     "Scorer",
+    "VllmScorer",
     "backend_type",
     "gold_count",
+    "is_resident",
     "lm_eval_results",
     "lm_eval_table",
     "open_backend",

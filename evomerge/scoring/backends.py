@@ -1,4 +1,4 @@
-"""What can score candidates: the resident passes, lm-eval's model types, and whatever is registered.
+"""What can score candidates: the resident passes, vLLM live, lm-eval's model types, and what is registered.
 
 Another backend is a class with `Backend`'s members and one entry in `BACKENDS`, or in another package an
 entry point of the group `evomerge.backends`. `evomerge.testing.backends` tests what each has to hold.
@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from evomerge.candidate.trial import Split
 from evomerge.scoring.answering import Scored
+from evomerge.scoring.live_vllm import VllmScorer
 from evomerge.scoring.lm_eval_backend import LmEvalBackend
 from evomerge.scoring.scorer import Scorer
 from evomerge.tasks.items import Items
@@ -46,7 +47,7 @@ class Backend(Protocol):
         """Score a candidate on all items of a split, by `LeafValues` and `assemble` of `tasks.scores`."""
 
 
-BACKENDS: dict[str, type[Any]] = {"resident": Scorer}
+BACKENDS: dict[str, type[Any]] = {"resident": Scorer, "vllm": VllmScorer}
 """Name → `Backend`, made as `(items, **arguments)`; any other name is lm-eval's model type."""
 BACKENDS |= {point.name: point.load() for point in entry_points(group="evomerge.backends")}
 
@@ -54,6 +55,11 @@ BACKENDS |= {point.name: point.load() for point in entry_points(group="evomerge.
 def backend_type(name: str) -> type[Backend]:
     """Return the class behind a name, which says what it takes and can do."""
     return BACKENDS.get(name, LmEvalBackend)
+
+
+def is_resident(name: str) -> bool:
+    """Tell whether a backend is the resident scorer or one that adds to it: it times, and reads prompts."""
+    return issubclass(backend_type(name), Scorer)
 
 
 def open_backend(

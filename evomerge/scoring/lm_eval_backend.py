@@ -1,4 +1,4 @@
-"""Any other model type of lm-eval's on the same items: vllm, sglang, an API server, its own hf.
+"""Any other model type of lm-eval's on the same items: sglang, an API server, its own hf.
 
 The candidate is a folder here, not a resident module: lm-eval loads it again each time, and answers the
 very requests that the resident scorer answers.
@@ -27,20 +27,17 @@ from evomerge.tasks.metrics import GOLD_EXACT_MATCH, GOLD_PROBABILITY
 from evomerge.tasks.rendering import Leaf
 from evomerge.tasks.scores import Asked, LeafValues, assemble
 
-_PASSED_ON: Mapping[str, set[str]] = {"vllm": {"gpu_memory_utilization"}}
-"""Arguments that a type hands to its engine without naming them."""
-
 
 class LmEvalBackend:
     """Scores model folders with one of lm-eval's model types.
 
     Args:
         items: What to score them on.
-        name: lm-eval's name of the model type, such as `hf` or `vllm`.
+        name: lm-eval's name of the model type, such as `hf` or `sglang`.
         arguments: Of that type, such as `{"dtype": "float32", "batch_size": 16}`.
         defaults: Arguments for where `arguments` has none; only those are handed over that the type's
-            constructor or its engine names. `device` is for the `hf` types, whose own default is CUDA:
-            the others (vllm, sglang) run on what they can see.
+            constructor names. `device` is for the `hf` types, whose own default is CUDA:
+            the others (sglang) run on what they can see.
 
     Raises:
         TaskError: lm-eval knows no such model type, or cannot import what it needs.
@@ -64,7 +61,7 @@ class LmEvalBackend:
         except (ValueError, KeyError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise TaskError(f'lm-eval offers no backend "{name}": {reason}') from None
-        named = set(signature(self._type).parameters) | _PASSED_ON.get(name, set())
+        named = set(signature(self._type).parameters)
         if not issubclass(self._type, HFLM):
             named -= {"device"}
         taken = {name: value for name, value in defaults.items() if name in named}

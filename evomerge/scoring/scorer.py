@@ -82,9 +82,7 @@ class Scorer:
             NotFinite: Its logits are NaN.
         """
         if module not in self._engines:
-            engine = Engine(
-                module, self._items.tokenizer, self._batch_tokens, self._memory, self._drafts
-            )
+            engine = self._engine_of(module)
             engine.encoder = self._encoders.setdefault(engine.encoder.key, engine.encoder)
             self._engines[module] = engine
         return self._engines[module]
@@ -238,6 +236,9 @@ class Scorer:
         self, split: Split, metrics: Mapping[str, tuple[str, ...] | None]
     ) -> dict[str, Asked]:
         return {task: Asked.of(self._items, task, split, names) for task, names in metrics.items()}
+
+    def _engine_of(self, module: nn.Module) -> Engine:
+        return Engine(module, self._items.tokenizer, self._batch_tokens, self._memory, self._drafts)
 
     def _scored(
         self,

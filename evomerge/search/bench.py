@@ -153,7 +153,9 @@ class Bench:
 
     def _divergences(self, split: Split) -> list[TargetJob]:
         """Return what teachers are asked so that models' divergence from them is reported."""
-        if split == "search" or self.campaign.scorer.backend != "resident":
+        from evomerge.scoring import backend_type
+
+        if split == "search" or not backend_type(self.campaign.scorer.backend).gradients:
             return []
         tasks = [
             goal.task

@@ -44,7 +44,14 @@ from evomerge.merge.live import LiveModel
 from evomerge.merge.statistics import look_in
 from evomerge.merge.user_methods import use
 from evomerge.racing import blocks, give_up
-from evomerge.scoring import MemberPart, Scored, Scorer, backend_type, open_backend
+from evomerge.scoring import (
+    MemberPart,
+    Scored,
+    Scorer,
+    VllmScorer,
+    backend_type,
+    open_backend,
+)
 from evomerge.workers.clock import Clock
 from evomerge.workers.failures import CANDIDATE_ERRORS, failure_of
 from evomerge.workers.folder_scoring import (
@@ -64,6 +71,7 @@ from evomerge.workers.members import known_scores, routes_of, tokens_read
 from evomerge.workers.memory_plan import keep_to_share, plan_memory_here
 from evomerge.workers.setup import WorkerSetup
 from evomerge.workers.timing import Prompts, timing
+from evomerge.workers.vllm_weights import serve
 
 RESIDENT = "resident"
 Built = TypeVar("Built")
@@ -209,6 +217,8 @@ class _Resident:
         self._builders: dict[str, Builder] = {}
         if isinstance(self._scorer, Scorer):
             self._scorer.engine(self._model.module)  # while its weights are the base's
+        if isinstance(self._scorer, VllmScorer):
+            serve(self._scorer, self._model, setup)
 
     @contextmanager
     def built(self, job: Job) -> Iterator[BuiltCandidate]:

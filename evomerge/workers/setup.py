@@ -30,9 +30,9 @@ class WorkerSetup:
         trust_remote_code: Let models and tasks run code of their own.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
         threads: Threads of one worker; None: PyTorch's default.
-        backend: One of lm-eval's model types, which loads each candidate from a folder; None: passes
-            over live weights.
-        backend_arguments: Of that type.
+        backend: vLLM beside the passes over live weights, or one of lm-eval's model types, which loads each
+            candidate from a folder; None: those passes alone.
+        backend_arguments: Of vLLM, or of that type.
         at_once: How many candidates a worker takes at once, at most.
         allow_unsafe_code: Let tasks run code that a model writes.
         methods: Merge methods of the candidates.

@@ -23,7 +23,7 @@ def test_the_scorer_is_resident_unless_lm_evals(read):
         ("workers: {gpus: -1}", "c.yaml:11: workers.gpus: found -1"),
         ("workers: {retries: -1}", "c.yaml:11: workers.retries: found -1"),
         ("workers: {cpu: 1}", 'c.yaml:11: workers.cpu: unknown key "cpu"; did you mean "cpus"?'),
-        ("scorer: {args: {x: 1}}", "c.yaml:11: scorer.args: args are for lm-eval's model types"),
+        ("scorer: {args: {x: 1}}", "c.yaml:11: scorer.args: args are for vLLM and"),
         ("scorer: {backend: ''}", 'c.yaml:11: scorer.backend: found ""'),
     ],
 )

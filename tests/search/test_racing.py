@@ -150,7 +150,7 @@ def test_what_cannot_race_is_named():
     found = race_faults(
         campaign(
             costs=[{"cost": "generated_tokens"}],
-            scorer={"backend": "vllm"},
+            scorer={"backend": "hf"},
             normalize="best_expert",
         ),
         items,
@@ -161,5 +161,5 @@ def test_what_cannot_race_is_named():
         "errors of essay",
         'errors of task "essay" as a share of the best expert\'s is not a mean over items',
         "a candidate that is worse on the tasks may still win by its costs",
-        "the backend vllm scores all items in one go",
+        "the backend hf scores all items in one go",
     ]

