@@ -332,4 +332,5 @@ def setup_of(ready: Preflight) -> WorkerSetup:
         vocabulary=ready.family.family.vocabulary,
         whole_models=ready.space.needs.whole_models,
         feed_forwards=ready.space.needs.feed_forwards,
+        quantise=campaign.scorer.quantise,
     )

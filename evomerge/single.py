@@ -123,6 +123,7 @@ def score_on_campaign(
         device=device,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle or run.models.allow_pickle,
+        quantise=run.scorer.quantise,
     )
     items = campaign_items(
         run,
@@ -267,6 +268,7 @@ class _Subject:
         device: str,
         trust_remote_code: bool,
         allow_pickle: bool,
+        quantise: str | None = None,
     ) -> None:
         path = by_part(_located)(model)
         if (Path(path).expanduser() / ADAPTER_CONFIG).is_file():
@@ -280,6 +282,7 @@ class _Subject:
             "device": device,
             "trust_remote_code": trust_remote_code,
             "allow_pickle": allow_pickle,
+            "quantise": quantise,
         }
 
     def scored(self, scorer: Scorer, split: Split, metrics: _Metrics) -> Scored:
@@ -299,6 +302,7 @@ class _EnsembleSubject:
         device: str,
         trust_remote_code: bool,
         allow_pickle: bool,
+        quantise: str | None = None,
     ) -> None:
         from evomerge.combine.folder import open_candidate
 
@@ -311,6 +315,7 @@ class _EnsembleSubject:
             device=device,
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
+            quantise=quantise,
         )
 
     def scored(self, scorer: Scorer, split: Split, metrics: _Metrics) -> Scored:
@@ -332,7 +337,12 @@ class _EnsembleSubject:
 
 
 def _subject(
-    model: str, base: str | None, *, dtype: str, device: str, **options: bool
+    model: str,
+    base: str | None,
+    *,
+    dtype: str,
+    device: str,
+    **options: Any,  # noqa: ANN401
 ) -> _Subject | _EnsembleSubject:
     folder = Path(model).expanduser()
     if (folder / "combiner.json").is_file():

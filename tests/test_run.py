@@ -70,6 +70,20 @@ def test_the_leaderboard_has_parents_baselines_and_a_winner_on_holdout(result):
     assert tasks["zoo_facts"]["exact_match"]["n"] == 16
 
 
+def test_quantised_scores_are_those_of_the_saved_model_quantised(campaign, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    settings = campaign.scorer.model_copy(update={"quantise": "nf4"})
+    quantised = campaign.model_copy(update={"scorer": settings})
+    result = evomerge.search(changed(quantised, tmp_path / "out", trials=1, finalists=1))
+    (winner,) = result.leaderboard.winners
+    scores = winner.splits["holdout"].tasks["zoo_facts"]
+    alone = score_on_campaign(str(tmp_path / "out/best"), tmp_path / "out", "holdout")
+    values = alone.scored.tasks["zoo_facts"].metrics["gold_loglikelihood"]
+    assert scores["gold_loglikelihood"].value == pytest.approx(sum(values) / len(values), rel=1e-6)
+    assert "weights quantised to nf4" in (tmp_path / "out/leaderboard.md").read_text()
+    assert "quantization_config" not in (tmp_path / "out/best/config.json").read_text()
+
+
 def test_what_items_ask_and_models_answered_is_kept(result):
     with Store.open(result.folder, write=False) as store:
         texts = read_texts(store.arrays, "holdout")

@@ -34,6 +34,8 @@ class ScorerSettings(Settings):
     lm-eval's model types (`hf`, `sglang`, …), which loads each candidate from a folder in memory."""
     args: Mapping[str, Any] = Field(default_factory=dict)
     """Engine arguments of vLLM, or arguments of such a model type."""
+    quantise: Literal["nf4", "fp4", "int8"] | None = None
+    """Score with the merged weights of linear layers quantised by bitsandbytes; what is saved is not."""
     allow_unsafe_code: bool = False
     """Let tasks run code that a model writes."""
 
@@ -42,9 +44,20 @@ class ScorerSettings(Settings):
         if self.args and self.backend == "resident":
             message = "args are for vLLM and lm-eval's model types; give backend too, such as hf"
             raise FieldError(message, "args")
+        if self.quantise is not None and self.backend != "resident":
+            message = (
+                f"is of the resident scorer; leave it out, or give {self.backend} an argument of its own, "
+                "such as args: {quantization: fp8} of vllm"
+            )
+            raise FieldError(message, "quantise")
         return self
 
     @property
     def at_once(self) -> int:
         """How many candidates a worker may take at once: as many adapters as vLLM's engine holds."""
         return int(self.args.get("max_loras", 1)) if self.backend == "vllm" else 1
+
+    @property
+    def quantised_to(self) -> str:
+        """What the weights are quantised to while candidates are scored; empty: nothing."""
+        return self.quantise or str(self.args.get("quantization") or "")

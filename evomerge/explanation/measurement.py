@@ -163,6 +163,9 @@ class WinnerMeasurement:
         if not is_resident(self._ready.campaign.scorer.backend):
             self.notes.append("Gradients and hidden states need the resident scorer.")
             return []
+        if self._ready.campaign.scorer.quantise is not None:
+            self.notes.append("Quantised weights have no gradients, so no effect is predicted.")
+            return []
         jobs = []
         for goal in self._ready.campaign.objectives:
             count = gold_count(self._ready.items, goal.task)

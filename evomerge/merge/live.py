@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from evomerge.candidate import Merge, Recipe, Vocabulary
 from evomerge.errors import MergeError, ModelError, RecipeError
+from evomerge.merge import quantise as quantised
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import free_memory, torch_dtype, usable_device
 from evomerge.merge.engine import MergeRun
@@ -76,9 +77,11 @@ class LiveModel:
         resident_bytes: How much may be spent on keeping task vectors, their orders and masks from one
             merge to the next; default a quarter of the memory that is free. What does not fit is read and
             computed again each time, with the same result.
+        quantise: nf4, fp4 or int8: what is written is kept in such codes (`merge.quantise`), without
+            gradients; None: in full precision.
 
     Raises:
-        ModelError: A model is missing, damaged, or of another family.
+        ModelError: A model is missing, damaged, or of another family, or it cannot be quantised.
         UserError: The device or dtype does not exist.
     """
 
@@ -92,6 +95,7 @@ class LiveModel:
         allow_pickle: bool = False,
         resident_bytes: int | None = None,
         vocabulary: Vocabulary | None = None,
+        quantise: str | None = None,
     ) -> None:
         self.device, self._dtype = usable_device(device), torch_dtype(dtype)
         self.models = open_models(
@@ -99,7 +103,8 @@ class LiveModel:
         )
         self.checkpoints = self.models.checkpoints
         base = self.models.base
-        module = _load_module(base, self._dtype, trust_remote_code, self.device)
+        placed = _placed(self.device) | quantised.loading(quantise, self._dtype, self.device)
+        module = _load_module(base, self._dtype, trust_remote_code, placed)
         matched = self.models.vocabulary
         rows = base.rows if matched is None else matched.rows
         if rows is not None and rows != len(module.get_input_embeddings().weight):
@@ -113,9 +118,11 @@ class LiveModel:
             base.config, base.tensors, trust_remote_code=trust_remote_code
         )
         self._stored = {own: stored for stored, own in self._parameters.items()}
-        self._targets = _targets(self.module, self._parameters)
+        self._find_targets()
         self.held = Held()
         self._noise: int | None = None
+        if quantise is not None and not self._targets.keys() >= base.tensors.keys():
+            raise ModelError(quantised.FUSED.format(quantise), file=base.name)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -140,7 +147,7 @@ class LiveModel:
         """Return another live model over what is resident, with a module of its own."""
         other = copy.copy(self)
         other.module = copy.deepcopy(self.module)
-        other._targets = _targets(other.module, self._parameters)
+        other._find_targets()
         other.held = Held()
         return other
 
@@ -199,6 +206,7 @@ class LiveModel:
             MergeError: As `write` does; or the method has no gradients, or none by row, or the module's
                 tensors are not those of the files (experts fused at loading).
         """
+        self._refuse_quantised("gradients")
         run = self.run(source, differentiated=True)
         if not self._is_by_name(run.plan):
             raise MergeError(
@@ -221,8 +229,9 @@ class LiveModel:
             tensors: By name; the module may share their memory.
 
         Raises:
-            MergeError: They are not those of such a model.
+            MergeError: They are not those of such a model, or the live model is quantised.
         """
+        self._refuse_quantised("candidates that are modules of their own")
         state = {
             name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor
             for name, tensor in tensors.items()
@@ -269,6 +278,15 @@ class LiveModel:
         """Return the name in the models' files of a parameter of the module."""
         return self._stored.get(parameter, parameter)
 
+    def _find_targets(self) -> None:
+        self._targets = _targets(self.module, self._parameters)
+        layers = quantised.quantised_layers(self.module)
+        self._quantised = {self.stored_as(name): layer for name, layer in layers}
+
+    def _refuse_quantised(self, what: str) -> None:
+        if self._quantised:
+            raise MergeError(f"{what} need weights in full precision; leave scorer.quantise out")
+
     def _write(self, source: Merge | Recipe, run: MergeRun) -> None:
         by_name = self._is_by_name(run.plan)
         names = tuple(piece.name for piece in run.plan.tensors) if by_name else ()
@@ -278,7 +296,11 @@ class LiveModel:
             return
         self._check_complete({piece.name for piece in run.plan.tensors})
         for piece in run.plan.tensors:
-            run.write(piece, self._targets[piece.name])
+            layer = self._quantised.get(piece.name)
+            if layer is None:
+                run.write(piece, self._targets[piece.name])
+            else:
+                quantised.write(layer, run.merged(piece, shared=True).to(self._dtype))
 
     def _is_by_name(self, plan: MergePlan) -> bool:
         return all(piece.name in self._targets for piece in plan.tensors)
@@ -305,13 +327,13 @@ class LiveModel:
 
 
 def _load_module(
-    base: Checkpoint, dtype: torch.dtype, trust_remote_code: bool, device: torch.device
+    base: Checkpoint, dtype: torch.dtype, trust_remote_code: bool, placed: Mapping[str, Any]
 ) -> PreTrainedModel:
     """Load the base tensor by tensor to its device: the host never holds a copy of a model for a GPU."""
     try:
         with _without_bars():
             module: PreTrainedModel = auto_class(base.config).from_pretrained(
-                base.folder, dtype=dtype, trust_remote_code=trust_remote_code, **_placed(device)
+                base.folder, dtype=dtype, trust_remote_code=trust_remote_code, **placed
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -352,5 +374,7 @@ def _targets(module: torch.nn.Module, parameters: Mapping[str, str]) -> dict[str
         module: The model.
         parameters: Name in the files → the module's own, where they differ.
     """
-    state = dict(module.state_dict(keep_vars=True))
+    own = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    own |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    state = {name: one for name, one in module.state_dict(keep_vars=True).items() if name in own}
     return state | {stored: state[own] for stored, own in parameters.items() if own in state}

@@ -10,6 +10,7 @@ from evomerge.config import Campaign
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError, TaskError
 from evomerge.kinds import SearchSpace, check_base, space_of
+from evomerge.merge.quantise import check_package
 from evomerge.merge.statistics import Statistics, look_in
 from evomerge.merge.user_methods import MethodFile
 from evomerge.preflight.adapters import check_adapters
@@ -113,6 +114,7 @@ def _preflight(campaign: Campaign, results: Path | None) -> Preflight:
         items = _load_items(campaign, family, requests, plan, prompt)
     check_teachers(campaign, family, items)
     check_needs(campaign, space.needs, items)
+    check_quantised(campaign, space.needs)
     if results is None:
         check_statistics(campaign, space.needs, family)
     campaign = with_sampler(campaign, space, items)
@@ -152,6 +154,19 @@ def check_costs(campaign: Campaign) -> None:
             "active_parameters in place of time",
             field="scorer.backend",
         )
+
+
+def check_quantised(campaign: Campaign, needs: Needs) -> None:
+    """Check that candidates can be scored with quantised weights. Raises CampaignError."""
+    if campaign.scorer.quantise is None:
+        return
+    with at_field("scorer.quantise", CampaignError):
+        check_package(campaign.scorer.quantise)
+        if needs.whole_models > 1:
+            raise CampaignError(
+                f'found "{campaign.scorer.quantise}", but these candidates hold {needs.whole_models} models '
+                "at once, and only merges and routed ensembles are quantised; leave it out"
+            )
 
 
 def check_budget(campaign: Campaign) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from evomerge.candidate.trial import SPLITS, row_key, row_name
 from evomerge.errors import ResultsError
+from evomerge.merge.quantise import PACKAGE
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.family import size_of
 from evomerge.store import Store
@@ -45,8 +46,9 @@ def facts_of(ready: Preflight, first: Sequence[Mapping[str, float]] = ()) -> dic
     """
     goals, items = ready.campaign.objectives, ready.items
     allow_pickle = ready.campaign.models.allow_pickle
+    libraries = (*LIBRARIES, PACKAGE) if ready.campaign.scorer.quantise else LIBRARIES
     return {
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "versions": {name: importlib.metadata.version(name) for name in libraries},
         "models": {_key(name): digest for name, digest in ready.family.hashes.items()},
         "revisions": {_key(name): commit for name, commit in ready.family.revisions.items()},
         "prompts": dict(items.digests),

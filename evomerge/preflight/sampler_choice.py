@@ -31,6 +31,8 @@ def with_sampler(campaign: Campaign, space: SearchSpace, items: Items) -> Campai
         return campaign
     if not backend_type(campaign.scorer.backend).gradients:
         fault = f"the backend {campaign.scorer.backend} gives no gradients"
+    elif campaign.scorer.quantise is not None:
+        fault = f"weights quantised to {campaign.scorer.quantise} have no gradients"
     elif not space.differentiable:
         fault = "no searched number has one (weights and factors do)"
     elif not any(gold_count(items, goal.task) for goal in campaign.objectives):

@@ -179,7 +179,7 @@ def _progress(leaderboard: Leaderboard) -> str:
 
 def _meaning_notes(campaign: Summary) -> list[str]:
     """Say what the columns of means and costs are."""
-    found = []
+    found = [campaign.precision] if campaign.precision else []
     searched = sorted({goal.metric for goal in campaign.goals if goal.metric != goal.report})
     if searched:
         found.append(f"searched: the weighted mean of what the sampler saw ({', '.join(searched)})")

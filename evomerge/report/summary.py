@@ -82,6 +82,7 @@ class Summary:
         ended: What ended the search, such as `trials` or `hours`; None: nothing yet, or it is not recorded.
         chosen: What chose the winner, a clause; empty before there is one.
         holdout_readings: How many winners, one after the other, were scored on holdout.
+        quantised: What the weights of all models were quantised to when they were scored; empty: nothing.
     """
 
     name: str
@@ -101,11 +102,19 @@ class Summary:
     ended: str | None = None
     chosen: str = ""
     holdout_readings: int = 0
+    quantised: str = ""
 
     @property
     def done(self) -> int:
         """Trials with an outcome of any kind."""
         return self.complete + self.pruned + self.failed
+
+    @property
+    def precision(self) -> str:
+        """In which precision scores were made, a clause; empty: in that of the saved models."""
+        return self.quantised and (
+            f"scored with weights quantised to {self.quantised}; what is saved is in full precision"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts and lists."""
@@ -135,6 +144,7 @@ def summarise(store: Store, trials: Sequence[StoredTrial]) -> Summary:
         ended=store.ended,
         chosen="" if store.winner is None else store.winner.how,
         holdout_readings=store.holdout_readings,
+        quantised=campaign.scorer.quantised_to,
     )
 
 

@@ -199,6 +199,7 @@ class _Resident:
             allow_pickle=setup.allow_pickle,
             resident_bytes=0,
             vocabulary=setup.vocabulary,
+            quantise=setup.quantise,
         )
         plan = plan_memory_here(self._model.checkpoints, setup)
         if setup.whole_models > 1 and not plan.fits:

@@ -42,6 +42,7 @@ class WorkerSetup:
         vocabulary: Whose tokens the candidates have; None: the models all have the same.
         whole_models: How many models of the base's size a candidate holds at once.
         feed_forwards: How many times the feed-forward blocks of one, besides.
+        quantise: As of `LiveModel`.
     """
 
     models: tuple[str, ...]
@@ -66,3 +67,4 @@ class WorkerSetup:
     vocabulary: Vocabulary | None = None
     whole_models: int = 1
     feed_forwards: int = 0
+    quantise: str | None = None

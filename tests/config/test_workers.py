@@ -14,6 +14,13 @@ def test_the_scorer_is_resident_unless_lm_evals(read):
     assert (scorer.backend, scorer.args) == ("hf", {"batch_size": 4})
 
 
+def test_what_weights_are_quantised_to_is_named_by_whoever_does_it(read):
+    assert read().scorer.quantised_to == ""
+    assert read(new="scorer: {quantise: nf4}\n").scorer.quantised_to == "nf4"
+    vllm = read(new="scorer: {backend: vllm, args: {quantization: fp8}}\n").scorer
+    assert vllm.quantised_to == "fp8"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -24,6 +31,11 @@ def test_the_scorer_is_resident_unless_lm_evals(read):
         ("workers: {retries: -1}", "c.yaml:11: workers.retries: found -1"),
         ("workers: {cpu: 1}", 'c.yaml:11: workers.cpu: unknown key "cpu"; did you mean "cpus"?'),
         ("scorer: {args: {x: 1}}", "c.yaml:11: scorer.args: args are for vLLM and"),
+        ("scorer: {quantise: nf5}", 'c.yaml:11: scorer.quantise: found "nf5"'),
+        (
+            "scorer: {quantise: nf4, backend: vllm}",
+            "c.yaml:11: scorer.quantise: is of the resident scorer",
+        ),
         ("scorer: {backend: ''}", 'c.yaml:11: scorer.backend: found ""'),
     ],
 )

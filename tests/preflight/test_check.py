@@ -7,6 +7,7 @@ import pytest
 from evomerge.config import Campaign
 from evomerge.errors import UserError
 from evomerge.kinds import KINDS
+from evomerge.merge import quantise
 from evomerge.preflight import check
 from evomerge.preflight.warnings import without_gradient
 from evomerge.scoring import gold_count
@@ -88,6 +89,11 @@ def test_every_line_of_the_template_for_large_models_has_a_comment():
             "item_evaluations: 15",
             "c.yaml:16: search.item_evaluations: found 15, expected 16 or more: so many items are scored",
         ),
+        (
+            "method: task_arithmetic\n  layers: 2\n  parameters:\n    weight: {low: 0.0, high: 1.2}",
+            "kind: stack\nscorer: {quantise: int8}",
+            'c.yaml:8: scorer.quantise: found "int8", but these candidates hold',
+        ),
         ("name: small", "name: small\nscorer: {backend: hff}", 'c.yaml:2: scorer.backend: lm-eval offers no'),
     ],
 )  # fmt: skip
@@ -99,6 +105,14 @@ def test_what_models_and_tasks_refute_is_one_line_with_its_place(write, old, new
     assert message in text
     assert "\n" not in text
     assert list(path.parent.iterdir()) == [path]  # nothing written
+
+
+def test_quantising_needs_bitsandbytes(write, monkeypatch):
+    monkeypatch.setattr(quantise, "find_spec", lambda _: None)
+    with pytest.raises(
+        UserError, match=r"c\.yaml:2: scorer\.quantise: nf4 needs bitsandbytes; install"
+    ):
+        preflight(write("name: small", "name: small\nscorer: {quantise: nf4}"))
 
 
 def test_a_sampler_without_gradients_by_some_dimensions_is_a_warning_by_all_an_error(write):

@@ -43,6 +43,7 @@ def campaign(sampler="auto", **changes):
         (GRADIENTD, [], {"mode": "pareto"}, "nsga2"),
         (FLAT, ["one"], {"mode": "pareto"}, "nsga2"),
         (GRADIENTD, ["one"], {"scorer": {"backend": "hf"}}, "cmaes"),
+        (GRADIENTD, ["one"], {"scorer": {"quantise": "nf4"}}, "cmaes"),
     ],
 )
 def test_auto_is_gradient_wherever_there_is_one(space, gold, changes, expected):
