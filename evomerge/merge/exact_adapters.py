@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
+
 from evomerge.candidate import Merge, Recipe
 from evomerge.merge.adapter_output import exact_update, linear_modules, write_factors
 from evomerge.merge.checkpoint import Checkpoint
@@ -62,8 +64,13 @@ class ExactAdapters:
         return found
 
     def write(self, updates: Updates, folder: Path) -> None:
-        """Write what `updates` returned, if not empty, as a PEFT folder in float32."""
-        write_factors(self._base.name, updates, folder)
+        """Write what `updates` returned as a PEFT folder in float32; of nothing, an adapter that adds 0."""
+        write_factors(self._base.name, updates or self._nothing(), folder)
+
+    def _nothing(self) -> Updates:
+        stored, layer = next(iter(self._layers.items()))
+        rows, columns = self._base.tensors[stored].shape
+        return {layer: Factors(torch.zeros(rows, 1), torch.zeros(1, columns))}
 
 
 def summed_rank(experts: Iterable[Checkpoint]) -> int:

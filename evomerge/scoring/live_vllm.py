@@ -6,13 +6,15 @@ resident passes, so that both give the same text wherever they find the same mos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 from transformers import PretrainedConfig, RepetitionPenaltyLogitsProcessor
 
+from evomerge.candidate.trial import Split
 from evomerge.errors import TaskError
 from evomerge.inference.engine import Engine
 from evomerge.inference.generation import Prompt, check_stuck
@@ -29,6 +31,10 @@ from evomerge.tasks.items import Items
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+
+Texts = Mapping[Hashable, Tokens]
+"""Key of a prompt → what continues it."""
 
 
 class LiveEngine(Engine):
@@ -39,10 +45,15 @@ class LiveEngine(Engine):
     """
 
     vllm: LiveVllm | None = None
+    texts: Texts | None = None  # of the module, where they were written before its weights
 
     def write(self, prompts: Sequence[Prompt]) -> list[Tokens]:
         """Continue prompts greedily, as `Engine.write` does and with its errors."""
-        if self.vllm is None or not prompts or not self._serves(self.vllm, prompts):
+        if self.texts is not None:
+            known = {prompt.key: self.texts[prompt.key] for prompt in prompts}
+            check_stuck(list(known.values()))
+            return [known[prompt.key] for prompt in prompts]
+        if self.vllm is None or not self.serves(prompts):
             return super().write(prompts)
         distinct = {prompt.key: prompt for prompt in prompts}
         asked = list(distinct.values())
@@ -54,14 +65,42 @@ class LiveEngine(Engine):
         written = dict(zip(distinct, found, strict=True))
         return [written[prompt.key] for prompt in prompts]
 
-    def _serves(self, vllm: LiveVllm, prompts: Sequence[Prompt]) -> bool:
+    def write_for(
+        self, asked: Sequence[tuple[LoRARequest, Sequence[Prompt]]]
+    ) -> list[Texts]:
+        """Let adapters of the base continue prompts, all at once.
+
+        Args:
+            asked: Each with its prompts, which `serves` says can be continued.
+
+        Raises:
+            RuntimeError: vLLM fails.
+            ValueError: vLLM does not take an adapter.
+        """
+        assert self.vllm is not None
+        self.vllm.hold_base(adapter for adapter, _ in asked)
+        distinct = [{prompt.key: prompt for prompt in prompts} for _, prompts in asked]
+        adapters = [adapter for (adapter, _), own in zip(asked, distinct, strict=True) for _ in own]
+        prompts = [prompt for own in distinct for prompt in own.values()]
+        found = iter(self._continued(self.vllm, prompts, adapters))
+        return [{key: next(found) for key in own} for own in distinct]
+
+    def serves(self, prompts: Sequence[Prompt]) -> bool:
+        """Tell whether vLLM continues these, as the module would."""
+        if self.vllm is None or not prompts:
+            return False
         penalties = all(
             isinstance(one, RepetitionPenaltyLogitsProcessor) for one in self._processors or ()
         )
         longest = max(len(prompt.tokens) + prompt.limit for prompt in prompts)
-        return penalties and longest <= vllm.max_length
+        return penalties and longest <= self.vllm.max_length
 
-    def _continued(self, vllm: LiveVllm, prompts: Sequence[Prompt]) -> list[Tokens]:
+    def _continued(
+        self,
+        vllm: LiveVllm,
+        prompts: Sequence[Prompt],
+        adapters: Sequence[LoRARequest] | None = None,
+    ) -> list[Tokens]:
         """Let vLLM write until each text is over by our rules; by its own it may stop sooner or later."""
         written: list[Tokens] = [[] for _ in prompts]
         left = list(range(len(prompts)))
@@ -69,6 +108,7 @@ class LiveEngine(Engine):
             found = vllm.generate(
                 [prompts[n].tokens + written[n] for n in left],
                 [self._parameters(prompts[n], len(written[n])) for n in left],
+                None if adapters is None else [adapters[n] for n in left],
             )
             unfinished = []
             for n, tokens in zip(left, found, strict=True):
@@ -152,6 +192,38 @@ class VllmScorer(Scorer):
                 field="scorer.args.max_model_len",
             )
         engine.vllm = LiveVllm(start(arguments), weights)
+
+    def asked(
+        self, module: nn.Module, split: Split, metrics: Mapping[str, tuple[str, ...]]
+    ) -> tuple[list[Prompt], bool]:
+        """Return what `score` lets vLLM continue, and whether the module reads anything besides."""
+        engine = self.engine(module)
+        assert isinstance(engine, LiveEngine)
+        found = self._leaf_values(split, self._asked(split, metrics))
+        whole = {task: range(len(self._items.ids(task, split))) for task in found}
+        parts = self._parts(engine, found, {}, whole)
+        prompts = [prompt for part in parts for prompt in part.prompts()]
+        reads = any(part.readings(n) for part in parts for n in part.positions)
+        return (prompts if engine.serves(prompts) else []), reads
+
+    def write_for(
+        self, module: nn.Module, asked: Sequence[tuple[LoRARequest, Sequence[Prompt]]]
+    ) -> list[Texts]:
+        """Continue what is `asked` by adapters of the base; see `LiveEngine.write_for`."""
+        engine = self.engine(module)
+        assert isinstance(engine, LiveEngine)
+        return engine.write_for(asked)
+
+    @contextmanager
+    def given(self, module: nn.Module, texts: Texts | None) -> Iterator[None]:
+        """Take texts for what the module would write, whatever its weights are; None: let it write."""
+        engine = self.engine(module)
+        assert isinstance(engine, LiveEngine)
+        engine.texts = texts
+        try:
+            yield
+        finally:
+            engine.texts = None
 
     def _engine_of(self, module: nn.Module) -> Engine:
         return LiveEngine(

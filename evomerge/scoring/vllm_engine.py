@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
     from transformers import PretrainedConfig
     from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
 
+BASE = -1
+"""The version of the base's weights, under adapters; those of a live model have positive ones."""
 LEAST_VERSION = "0.16.0"
 """The first whose `reload_weights` takes weights from an iterator."""
 OWN_ARGUMENTS = {
     "distributed_executor_backend",
+    "enable_lora",
     "generation_config",
     "load_format",
     "model",
@@ -54,6 +58,9 @@ class Weights(Protocol):
     def write(self, llm: LLM) -> None:
         """Let each of the engine's processes hold them, and know their version as `merge_version`."""
 
+    def write_base(self, llm: LLM) -> None:
+        """Let each of the engine's processes hold the base, for adapters, as the version `BASE`."""
+
 
 class LiveVllm:
     """A running engine whose weights follow those of a live module.
@@ -77,31 +84,53 @@ class LiveVllm:
         Raises:
             RuntimeError: What is cached of other weights cannot be forgotten.
         """
-        if self._written == self._weights.version:
-            return False
-        self._written = None
-        self._weights.write(self._llm)
-        if not self._llm.reset_prefix_cache():
-            raise RuntimeError("vLLM keeps the prefix cache of other weights")
-        self._written = self._weights.version
-        return True
+        return self._hold(self._weights.version, self._weights.write)
+
+    def hold_base(self, adapters: Iterable[LoRARequest]) -> None:
+        """Write the base's weights, if others are held, and read adapters of them.
+
+        Raises:
+            RuntimeError: As `follow` does.
+            ValueError: vLLM does not take an adapter.
+        """
+        self._hold(BASE, self._weights.write_base)
+        for adapter in adapters:
+            self._llm.llm_engine.add_lora(adapter)
 
     def generate(
-        self, prompts: Sequence[Tokens], parameters: Sequence[SamplingParams]
+        self,
+        prompts: Sequence[Tokens],
+        parameters: Sequence[SamplingParams],
+        adapters: Sequence[LoRARequest] | None = None,
     ) -> list[Tokens]:
         """Continue prompts with the weights that were written; the tokens of each, its end among them.
+
+        Args:
+            prompts: What to continue.
+            parameters: One for each.
+            adapters: One for each, on the base; None: by the weights that `follow` wrote.
 
         Raises:
             RuntimeError: A process of the engine held others.
         """
         asked = [{"prompt_token_ids": list(tokens)} for tokens in prompts]
-        outputs = self._llm.generate(asked, list(parameters), use_tqdm=False)
+        by = None if adapters is None else list(adapters)
+        outputs = self._llm.generate(asked, list(parameters), lora_request=by, use_tqdm=False)
+        expected = self._weights.version if adapters is None else BASE
         held = self._llm.collective_rpc("written_version")
-        if set(held) != {self._weights.version}:
-            raise RuntimeError(
-                f"vLLM wrote with weights of version {held}, expected {self._weights.version}"
-            )
+        if set(held) != {expected}:
+            raise RuntimeError(f"vLLM wrote with weights of version {held}, expected {expected}")
         return [list(each.outputs[0].token_ids) for each in outputs]
+
+    def _hold(self, version: int, write: Callable[[LLM], None]) -> bool:
+        if self._written == version:
+            return False
+        self._written = None
+        write(self._llm)
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM keeps the prefix cache of other weights")
+        self._written = version
+        return True
 
 
 def check_vllm(arguments: Mapping[str, Any]) -> None:

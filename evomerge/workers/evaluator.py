@@ -48,6 +48,7 @@ from evomerge.scoring import (
     MemberPart,
     Scored,
     Scorer,
+    Texts,
     VllmScorer,
     backend_type,
     open_backend,
@@ -71,6 +72,8 @@ from evomerge.workers.members import known_scores, routes_of, tokens_read
 from evomerge.workers.memory_plan import keep_to_share, plan_memory_here
 from evomerge.workers.setup import WorkerSetup
 from evomerge.workers.timing import Prompts, timing
+from evomerge.workers.together import end_to_end
+from evomerge.workers.vllm_adapters import CandidateAdapters
 from evomerge.workers.vllm_weights import serve
 
 RESIDENT = "resident"
@@ -98,8 +101,25 @@ class Evaluator:
 
     def evaluate(self, job: Job) -> Outcome:
         """Build a candidate and score it; whatever goes wrong with it becomes a typed failure."""
+        return self.together(Jobs((job,))).each[0]
+
+    def together(self, jobs: Jobs) -> Outcomes:
+        """Evaluate candidates one after another; what can be written for all at once is written before."""
+        texts, clock = _attempt(nullcontext(jobs.each), self._scoring.texts)
+        if isinstance(texts, Failure):
+            if len(jobs.each) > 1:
+                return Outcomes(tuple(map(self.evaluate, jobs.each)))
+            return Outcomes((Outcome(failure=texts, cost=clock.cost(), worker=self._name),))
+        seconds = clock.cost().score_seconds
+        found = [self._evaluated(job, texts.get(place)) for place, job in enumerate(jobs.each)]
+        if texts:
+            shares = {place: sum(map(len, own.values())) for place, own in texts.items()}
+            found = end_to_end(found, clock.began, seconds, shares)
+        return Outcomes(tuple(found))
+
+    def _evaluated(self, job: Job, texts: Texts | None) -> Outcome:
         found, clock = _attempt(
-            self._scoring.built(job),
+            self._scoring.built(job, texts),
             lambda built: (built, *_run(built.score(job), job.race if built.races else None)),
         )
         if isinstance(found, Failure):
@@ -113,10 +133,6 @@ class Evaluator:
         told = built.routes, built.read, None if isinstance(timed, Failure) else timed
         scores = scored.tasks if job.answers else without_answers(scored.tasks)
         return Outcome(scores, None, cost, self._name, pruned, learnt, *told)
-
-    def together(self, jobs: Jobs) -> Outcomes:
-        """Evaluate one after another."""
-        return Outcomes(tuple(map(self.evaluate, jobs.each)))
 
     def gradient(self, job: GradientJob) -> Gradients:
         """Build a recipe and take the gradient of its loss; failures are typed as `evaluate` types them."""
@@ -216,19 +232,28 @@ class _Resident:
             defaults=own | backend_defaults(setup),
         )
         self._builders: dict[str, Builder] = {}
+        self._adapters: CandidateAdapters | None = None
         if isinstance(self._scorer, Scorer):
             self._scorer.engine(self._model.module)  # while its weights are the base's
         if isinstance(self._scorer, VllmScorer):
             serve(self._scorer, self._model, setup)
+            if "max_loras" in setup.backend_arguments:
+                self._adapters = CandidateAdapters(self._scorer, self._model, setup)
+
+    def texts(self, jobs: Sequence[Job]) -> dict[int, Texts]:
+        """Return what candidates write, by position, where vLLM writes for several at once."""
+        return {} if self._adapters is None else self._adapters.texts(jobs)
 
     @contextmanager
-    def built(self, job: Job) -> Iterator[BuiltCandidate]:
+    def built(self, job: Job, texts: Texts | None) -> Iterator[BuiltCandidate]:
         builder = self._builder(job.entry.candidate, job.noise)
         candidate = builder.fitted(job.entry.candidate, job.known)
         parts = builder.parts(candidate, job.split)
         if parts is None:
-            module = builder.build(candidate)
-            score = partial(self._score, module)
+            module = self._model.module
+            if texts is None or self._scorer.asked(module, job.split, job.metrics)[1]:
+                module = builder.build(candidate)
+            score = partial(self._score, module, texts)
             yield BuiltCandidate(score, candidate, self._scorer.races, timing=self._timing(module))
         else:
             members = list(candidate.scored_members)
@@ -258,7 +283,11 @@ class _Resident:
             self._builders[candidate.kind] = kind_of(candidate).opened(self._model, prompts)
         return self._builders[candidate.kind]
 
-    def _score(self, module: nn.Module, job: Job) -> Iterator[Scored]:
+    def _score(self, module: nn.Module, texts: Texts | None, job: Job) -> Iterator[Scored]:
+        if texts is not None:
+            with self._scorer.given(module, texts):
+                yield from self._score(module, None, job)
+            return
         taught = {"targets": job.targets} if job.targets else {}  # which not every backend takes
         if job.race is None:
             yield self._scorer.score(module, job.split, job.metrics, **taught)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -20,7 +20,7 @@ from evomerge.errors import TaskError
 from evomerge.kinds import kind_of
 from evomerge.kinds.kind import NumberTables
 from evomerge.merge.models import open_models
-from evomerge.scoring import Losses, Scored, open_backend
+from evomerge.scoring import Losses, Scored, Texts, open_backend
 from evomerge.tasks import Items, load_items
 from evomerge.workers.scratch import in_memory
 from evomerge.workers.setup import WorkerSetup
@@ -64,8 +64,12 @@ class FolderScoring:
             defaults=backend_defaults(setup),
         )
 
+    def texts(self, jobs: Sequence[Job]) -> dict[int, Texts]:
+        """Return nothing: a backend of lm-eval's writes once it has loaded a candidate."""
+        return {}
+
     @contextmanager
-    def built(self, job: Job) -> Iterator[BuiltCandidate]:
+    def built(self, job: Job, texts: Texts | None) -> Iterator[BuiltCandidate]:
         """Save a candidate, so that it can be scored."""
         candidate = job.entry.candidate
         if job.noise is not None:

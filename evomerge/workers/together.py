@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
@@ -116,19 +117,22 @@ def goes_together(work: Work) -> bool:
     return work.entry.candidate.kind == "merge" and work.race is None and work.noise is None
 
 
-def end_to_end(outcomes: list[Outcome], began: float, seconds: float) -> Outcomes:
+def end_to_end(
+    outcomes: Sequence[Outcome], began: float, seconds: float, tokens: Mapping[int, int]
+) -> list[Outcome]:
     """Share out what a batch took before its first candidate, and lay its candidates end to end.
 
     Args:
         outcomes: Of the candidates, in the order in which they were evaluated.
         began: Unix time at which the batch began.
-        seconds: That it took to write for all of them: shared out by what each has written.
+        seconds: That it took to write for some of them.
+        tokens: Position of each of those → how many tokens it has written; the seconds are shared out by it.
     """
-    tokens = [outcome.cost.generated_tokens for outcome in outcomes]
-    found = []
-    for outcome, own in zip(outcomes, tokens, strict=True):
-        share = seconds * own / sum(tokens) if any(tokens) else seconds / len(tokens)
-        cost = replace(outcome.cost, score_seconds=outcome.cost.score_seconds + share, began=began)
+    whole, found = sum(tokens.values()), []
+    for place, outcome in enumerate(outcomes):
+        own = tokens.get(place, 0) / whole if whole else (place in tokens) / len(tokens)
+        score = outcome.cost.score_seconds + seconds * own
+        cost = replace(outcome.cost, score_seconds=score, began=began)
         began += cost.merge_seconds + cost.score_seconds
         found.append(replace(outcome, cost=cost))
-    return Outcomes(tuple(found))
+    return found

@@ -23,7 +23,9 @@ from evomerge.merge.statistics import look_in
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.user_methods import use
 from evomerge.scoring import VllmScorer
+from evomerge.scoring.vllm_engine import BASE
 from evomerge.workers.setup import WorkerSetup
+from evomerge.workers.vllm_adapters import adapter_arguments
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -140,10 +142,23 @@ class WorkerWeights:
             tensors = self._live.tensors_held()
             llm.collective_rpc("write_tensors", args=(held.version, tensors))
             return
+        self._merge(llm, held.version, held.source, held.noise)
+
+    def write_base(self, llm: LLM) -> None:
+        """Let each of the engine's processes hold the base, which the live model need not hold."""
+        base = Merge("passthrough", (self._setup.models[0],), dtype=self._setup.dtype)
+        if self._apart:
+            self._merge(llm, BASE, base, None)
+        else:
+            llm.collective_rpc("write_tensors", args=(BASE, self._live.run(base).tensors()))
+
+    def _merge(
+        self, llm: LLM, version: int, source: Merge | Recipe | None, noise: int | None
+    ) -> None:
         if not self._opened:
             llm.collective_rpc("open_merges", args=(self._setup,))
             self._opened = True
-        llm.collective_rpc("write_merge", args=(held.version, held.source, held.noise))
+        llm.collective_rpc("write_merge", args=(version, source, noise))
 
 
 def serve(scorer: VllmScorer, live: LiveModel, setup: WorkerSetup) -> None:
@@ -151,12 +166,16 @@ def serve(scorer: VllmScorer, live: LiveModel, setup: WorkerSetup) -> None:
     with TemporaryDirectory(prefix="evomerge-vllm-") as name:
         folder = Path(name)
         _write_served(live, folder)
-        arguments = _defaults(setup) | {
-            "model": str(folder),
-            "load_format": "dummy",
-            "generation_config": "vllm",
-            "worker_extension_cls": f"{__name__}.{LiveWeights.__name__}",
-        }
+        arguments = (
+            _defaults(setup)
+            | adapter_arguments(live, setup)
+            | {
+                "model": str(folder),
+                "load_format": "dummy",
+                "generation_config": "vllm",
+                "worker_extension_cls": f"{__name__}.{LiveWeights.__name__}",
+            }
+        )
         ranks = scorer.arguments.get("tensor_parallel_size", arguments["tensor_parallel_size"])
         if ranks > 1:
             arguments["distributed_executor_backend"] = "mp"

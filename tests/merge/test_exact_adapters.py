@@ -63,8 +63,15 @@ def test_the_adapter_is_the_merge(live: LiveModel, adapters: ExactAdapters, tmp_
         torch.testing.assert_close(adapted.tensor(name), merged, rtol=0, atol=1e-6)
 
 
-def test_a_merge_of_nothing_is_the_base(live: LiveModel, adapters: ExactAdapters) -> None:
-    assert adapters.updates(merge(live, 0.0, 0.0)) == {}
+def test_a_merge_of_nothing_is_the_base(
+    live: LiveModel, adapters: ExactAdapters, tmp_path: Path
+) -> None:
+    nothing = adapters.updates(merge(live, 0.0, 0.0))
+    assert nothing == {}
+    adapters.write(nothing, tmp_path / "adapter")
+    adapted = open_checkpoint(f"{live.models.base.name}+{tmp_path / 'adapter'}")
+    for name in adapted.tensors:
+        assert torch.equal(adapted.tensor(name), live.models.base.tensor(name))
 
 
 def test_sparse_methods_are_adapters_only_where_nothing_is_dropped(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from evomerge.candidate import Merge
@@ -163,11 +162,11 @@ def test_only_merges_on_search_items_go_together() -> None:
 
 
 def test_what_a_batch_took_is_shared_out_by_what_was_written() -> None:
-    costs = [Cost(1.0, 2.0, 4, tokens) for tokens in (10, 30)]
-    shared = end_to_end([Outcome(cost=cost) for cost in costs], began=100.0, seconds=8.0).each
-    first, second = (one.cost for one in shared)
+    outcomes = [Outcome(cost=Cost(1.0, 2.0, 4, tokens)) for tokens in (10, 20, 30)]
+    first, alone, second = (one.cost for one in end_to_end(outcomes, 100.0, 8.0, {0: 10, 2: 30}))
     assert (first.score_seconds, first.began) == (4.0, 100.0)
-    assert (second.score_seconds, second.began) == (8.0, 105.0)
-    assert first + second == Cost(2.0, 12.0, 8, 40)
-    (nothing,) = end_to_end([Outcome()], began=0.0, seconds=3.0).each
-    assert np.isclose(nothing.cost.score_seconds, 3.0)
+    assert (alone.score_seconds, alone.began) == (2.0, 105.0)
+    assert (second.score_seconds, second.began) == (8.0, 108.0)
+    assert first + alone + second == Cost(3.0, 14.0, 12, 60)
+    nothing = end_to_end([Outcome(), Outcome()], 0.0, 3.0, {1: 0})
+    assert [one.cost.score_seconds for one in nothing] == [0.0, 3.0]

@@ -1,0 +1,149 @@
+"""Candidates of a LoRA family as adapters of one vLLM: in one batch, alone, as weights, and as PEFT has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from evomerge.candidate import Merge
+from evomerge.candidate.trial import Entry, Job, Jobs, Outcome
+from evomerge.merge.adapter_output import save_adapter
+from evomerge.workers.evaluator import Evaluator
+from tests.combine.crew import adapter
+from tests.vllm.served_family import Served, save_served
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm"),
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft"),
+]
+TIE = 1e-3
+"""Logits that differ by less are equal, for whom adds in another order."""
+RANKS = (4, 2, 3)
+METRICS = {"words": ("alike",)}
+BOTH = {**METRICS, "letters": ("acc", "gold_loglikelihood")}
+WEIGHTS = [(0.9, 0.3, 0.1), (0.0, 1.0, 0.5), (0.0, 0.0, 0.0), (-0.4, 0.8, 1.2), (1, 0, 0), (2, 1, -1)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A base and three adapters on it, of unlike ranks and layers."""
+    folder = tmp_path_factory.mktemp("adapters")
+    family = save_served(folder)
+    base = family.models[0]
+    layers = [["q_proj", "down_proj"], ["q_proj", "o_proj", "up_proj"], ["k_proj", "v_proj", "gate_proj"]]
+    made = [
+        adapter(base, folder / f"adapter{n}", n, r=rank, target_modules=layers[n])
+        for n, rank in enumerate(RANKS)
+    ]
+    return Served((base, *(f"{base}+{one}" for one in made)), family.tasks)
+
+
+@pytest.fixture(scope="module")
+def evaluator(served: Served) -> Evaluator:
+    return Evaluator(served.setup("words", "letters", backend_arguments={"max_loras": 6}))
+
+
+def jobs(candidates: list[Merge], metrics: dict[str, tuple[str, ...]] = METRICS) -> list[Job]:
+    return [
+        Job(Entry(f"trial {n}", candidate, n), "search", metrics, answers=True)
+        for n, candidate in enumerate(candidates)
+    ]
+
+
+@pytest.fixture(scope="module")
+def candidates(served: Served) -> list[Merge]:
+    return [served.merge(*weights) for weights in WEIGHTS]
+
+
+def answers(outcome: Outcome) -> tuple[str, ...]:
+    assert outcome.failure is None, outcome.failure.trace
+    return outcome.scores["words"].answers
+
+
+def test_many_in_one_batch_answer_as_one_at_a_time_and_as_written_weights(
+    evaluator: Evaluator, candidates: list[Merge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = jobs(candidates)
+    live = evaluator._scoring._model  # type: ignore[union-attr]
+    before = live.held.version
+    batch = evaluator.together(Jobs(tuple(asked))).each
+    alone = [evaluator.evaluate(job) for job in asked]
+    assert live.held.version == before  # nothing was merged
+    monkeypatch.setattr(evaluator._scoring, "_adapters", None)
+    written = [evaluator.evaluate(job) for job in asked]
+    assert live.held.version == before + len(asked)
+    texts = [answers(outcome) for outcome in batch]
+    assert len(set(texts)) == len(texts)
+    assert texts == [answers(outcome) for outcome in alone] == [answers(one) for one in written]
+    assert [one.scores for one in batch] == [one.scores for one in written]
+    spent = [outcome.cost for outcome in batch]
+    assert [one.items for one in spent] == [12] * 6
+    assert [one.generated_tokens for one in spent] == [one.cost.generated_tokens for one in written]
+    assert all(a.began < b.began for a, b in zip(spent, spent[1:], strict=False))
+
+
+def test_the_batch_answers_as_peft_does_with_each_adapter(
+    evaluator: Evaluator, candidates: list[Merge], served: Served, tmp_path: Path
+) -> None:
+    """Each token that vLLM writes is PEFT's most likely one, of the adapter of `evomerge merge --as-lora`."""
+    written = evaluator._scoring.texts(jobs(candidates))
+    base = AutoModelForCausalLM.from_pretrained(served.models[0], dtype=torch.float32)
+    ties = count = 0
+    for place, candidate in enumerate(candidates):
+        if not any(WEIGHTS[place]):
+            continue  # the base, of which --as-lora makes no adapter
+        save_adapter(candidate, tmp_path / str(place), rank=sum(RANKS))
+        model = PeftModel.from_pretrained(base, tmp_path / str(place)).eval()
+        for (prompt, *_), tokens in written[place].items():
+            with torch.no_grad():
+                logits = model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
+            own = logits.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+            assert (logits.amax(1) - own).max() < TIE
+            ties += int((logits.argmax(1) != torch.tensor(tokens)).sum())
+            count += len(tokens)
+        base = model.unload()
+    print(f"{count - ties} of {count} tokens equal, the others are ties")
+    assert count > 500
+    assert ties < count / 100
+
+
+def test_what_is_read_besides_is_read_of_the_merged_weights(
+    evaluator: Evaluator, candidates: list[Merge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = jobs(candidates[:3], BOTH)
+    batch = evaluator.together(Jobs(tuple(asked))).each
+    monkeypatch.setattr(evaluator._scoring, "_adapters", None)
+    assert [one.scores for one in batch] == [evaluator.evaluate(job).scores for job in asked]
+    assert len({one.scores["letters"].metrics["gold_loglikelihood"] for one in batch}) == 3
+
+
+def test_what_is_no_adapter_goes_by_its_weights_within_a_batch(
+    evaluator: Evaluator, candidates: list[Merge], served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ties = served.merge(0.9, 0.3, 0.8, method="ties", fixed={"density": 0.3})
+    asked = jobs([candidates[0], ties, candidates[1]])
+    assert evaluator._scoring.texts(asked).keys() == {0, 2}
+    batch = evaluator.together(Jobs(tuple(asked))).each
+    again = evaluator.together(Jobs(tuple(asked[::2]))).each  # the base is held again
+    assert [one.scores for one in batch[::2]] == [one.scores for one in again]
+    monkeypatch.setattr(evaluator._scoring, "_adapters", None)
+    assert [one.scores for one in batch] == [evaluator.evaluate(job).scores for job in asked]
+
+
+def test_a_call_that_fails_is_each_candidates_own_failure(
+    evaluator: Evaluator, candidates: list[Merge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    engine = evaluator._scoring._scorer.engine(evaluator._scoring._model.module)
+    monkeypatch.setattr(engine.vllm, "generate", refuse)
+    outcomes = evaluator.together(Jobs(tuple(jobs(candidates[:2])))).each
+    assert [str(one.failure.reason) for one in outcomes if one.failure] == ["RuntimeError: no room"] * 2
