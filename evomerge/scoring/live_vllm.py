@@ -65,9 +65,7 @@ class LiveEngine(Engine):
         written = dict(zip(distinct, found, strict=True))
         return [written[prompt.key] for prompt in prompts]
 
-    def write_for(
-        self, asked: Sequence[tuple[LoRARequest, Sequence[Prompt]]]
-    ) -> list[Texts]:
+    def write_for(self, asked: Sequence[tuple[LoRARequest, Sequence[Prompt]]]) -> list[Texts]:
         """Let adapters of the base continue prompts, all at once.
 
         Args:

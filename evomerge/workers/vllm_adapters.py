@@ -1,7 +1,7 @@
 """Candidates that are adapters of the base, for all of which a running vLLM writes at once.
 
-Nothing is merged for them: each is written as an adapter, in memory, and each prompt names its own. vLLM holds
-the base's weights meanwhile.
+Nothing is merged for them: each is written as an adapter, in memory, which its prompts name. vLLM holds the
+base meanwhile.
 """
 
 from __future__ import annotations

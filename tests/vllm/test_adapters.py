@@ -1,9 +1,9 @@
-"""Candidates of a LoRA family as adapters of one vLLM: in one batch, alone, as weights, and as PEFT has them."""
+"""Candidates of a LoRA family as adapters of one vLLM: in a batch, alone, as weights, and as PEFT does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,14 @@ TIE = 1e-3
 RANKS = (4, 2, 3)
 METRICS = {"words": ("alike",)}
 BOTH = {**METRICS, "letters": ("acc", "gold_loglikelihood")}
-WEIGHTS = [(0.9, 0.3, 0.1), (0.0, 1.0, 0.5), (0.0, 0.0, 0.0), (-0.4, 0.8, 1.2), (1, 0, 0), (2, 1, -1)]
+WEIGHTS = [
+    (0.9, 0.3, 0.1),
+    (0.0, 1.0, 0.5),
+    (0.0, 0.0, 0.0),
+    (-0.4, 0.8, 1.2),
+    (1, 0, 0),
+    (2, 1, -1),
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("adapters")
     family = save_served(folder)
     base = family.models[0]
-    layers = [["q_proj", "down_proj"], ["q_proj", "o_proj", "up_proj"], ["k_proj", "v_proj", "gate_proj"]]
+    layers = [
+        ["q_proj", "down_proj"],
+        ["q_proj", "o_proj", "up_proj"],
+        ["k_proj", "v_proj", "gate_proj"],
+    ]
     made = [
         adapter(base, folder / f"adapter{n}", n, r=rank, target_modules=layers[n])
         for n, rank in enumerate(RANKS)
@@ -86,7 +97,7 @@ def test_many_in_one_batch_answer_as_one_at_a_time_and_as_written_weights(
     spent = [outcome.cost for outcome in batch]
     assert [one.items for one in spent] == [12] * 6
     assert [one.generated_tokens for one in spent] == [one.cost.generated_tokens for one in written]
-    assert all(a.began < b.began for a, b in zip(spent, spent[1:], strict=False))
+    assert all(a.began < b.began for a, b in pairwise(spent))
 
 
 def test_the_batch_answers_as_peft_does_with_each_adapter(
@@ -146,4 +157,6 @@ def test_a_call_that_fails_is_each_candidates_own_failure(
     engine = evaluator._scoring._scorer.engine(evaluator._scoring._model.module)
     monkeypatch.setattr(engine.vllm, "generate", refuse)
     outcomes = evaluator.together(Jobs(tuple(jobs(candidates[:2])))).each
-    assert [str(one.failure.reason) for one in outcomes if one.failure] == ["RuntimeError: no room"] * 2
+    assert [str(one.failure.reason) for one in outcomes if one.failure] == [
+        "RuntimeError: no room"
+    ] * 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.candidate import Merge
 from evomerge.candidate.trial import (
+    Failure,
     FailureKind,
     Gradients,
     Job,
+    Jobs,
     Race,
     TargetsFound,
 )
@@ -293,3 +296,28 @@ def test_models_that_do_not_fit_together_are_refused(
     message = r"candidates that hold 3 models at once do not fit: 1 worker need .*; or take fewer"
     with pytest.raises(ModelError, match=message):
         Evaluator(replace(setup, whole_models=3))
+
+
+def test_candidates_that_come_together_score_as_they_do_alone(
+    evaluator: Evaluator, setup: WorkerSetup
+) -> None:
+    jobs = tuple(job(setup, weight) for weight in (0.2, 0.9))
+    found = evaluator.together(Jobs(jobs)).each
+    assert [one.scores for one in found] == [evaluator.evaluate(one).scores for one in jobs]
+    assert len({str(one.scores) for one in found}) == 2
+
+
+def test_what_cannot_be_written_at_once_is_tried_alone(
+    evaluator: Evaluator, setup: WorkerSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_one(jobs: Sequence[Job]) -> dict[int, Any]:
+        if len(jobs) > 1 or jobs[0] is bad:
+            raise RuntimeError("too many")
+        return {}
+
+    good, bad = job(setup, 0.2), job(setup, 0.9)
+    expected = evaluator.evaluate(good).scores
+    monkeypatch.setattr(evaluator._scoring, "texts", only_one)
+    first, second = evaluator.together(Jobs((good, bad))).each
+    assert first.scores == expected
+    assert second.failure == Failure(FailureKind.TASK, "RuntimeError: too many")
