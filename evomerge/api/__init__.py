@@ -5,6 +5,7 @@ from evomerge.api.campaigns import check, compare, merge, open, report, resume, 
 from evomerge.api.ensembles import adapters, add, load, remove
 from evomerge.api.explanations import explain
 from evomerge.api.hub import push
+from evomerge.api.object_store import export
 
 __all__ = [
     "adapters",
@@ -12,6 +13,7 @@ __all__ = [
     "check",
     "compare",
     "explain",
+    "export",
     "load",
     "merge",
     "open",

@@ -47,6 +47,7 @@ for command in (
     ensembles.adapters,
     ensembles.serve,
     hub.push,
+    hub.export,
     campaigns.schema,
 ):
     app.command()(command)

@@ -32,11 +32,11 @@ ROOM = 2**18
 UNFINISHED_BACKUP = f".{BACKUP}.new"
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
-_REPORTS = (
+REPORTS = (
     *("leaderboard.json", "leaderboard.md", "front.json", "report.html"),
     *("explanation.json", "explanation.md"),
 )
-_MODEL = "best"
+MODEL = "best"
 LOGGERS = "loggers"
 """What loggers write, unless they are told to write elsewhere."""
 _OURS = (
@@ -44,10 +44,10 @@ _OURS = (
     *(f"{name}{suffix}" for name in (DATABASE, UNFINISHED) for suffix in _SUFFIXES),
     *(
         name
-        for file in (CAMPAIGN, METHODS_FILE, STATISTICS, *_REPORTS)
+        for file in (CAMPAIGN, METHODS_FILE, STATISTICS, *REPORTS)
         for name in (file, f".{file}.new")
     ),
-    *(_MODEL, LOGGERS),
+    *(MODEL, LOGGERS),
 )
 _LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, f"{OWNER}.new", CAMPAIGN, f".{CAMPAIGN}.new"} | {
     name for name in _OURS if name.startswith(UNFINISHED)
@@ -76,7 +76,7 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
         return
     if is_campaign(folder):
         what = f"the results folder exists; go on with `evomerge resume {folder}`, "
-    elif all(map(_is_ours, found)):  # a leaderboard that was kept, without its study
+    elif all(map(is_ours, found)):  # a leaderboard that was kept, without its study
         what = "the folder holds what is left of a campaign, without its study; "
     else:
         what = "the folder holds files that do not belong to a campaign; choose another --out"
@@ -88,7 +88,7 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
 def clear(folder: Path) -> None:
     """Remove what campaigns write from a folder; anything else stays."""
     for path in list(folder.iterdir()):
-        if path.name in (LOCK, OWNER) or not _is_ours(path):
+        if path.name in (LOCK, OWNER) or not is_ours(path):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -193,10 +193,10 @@ def unwritable(path: Path, error: OSError) -> EvomergeError:
     return EvomergeError(f"{path}: cannot be written: {error.strerror or error}")
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
     """Tell whether a campaign writes that file; a model is first saved beside `best`."""
     name = path.name
-    by_name = name in _OURS or name in _LEFT_BY_A_KILLED_CREATE or name.startswith(f".{_MODEL}.")
+    by_name = name in _OURS or name in _LEFT_BY_A_KILLED_CREATE or name.startswith(f".{MODEL}.")
     return by_name or _holds_answers(path)
 
 
