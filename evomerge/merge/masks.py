@@ -111,8 +111,12 @@ def compact_order(
 
 def _bits(delta: torch.Tensor) -> tuple[Bits, Bits]:
     """Return magnitudes as whole numbers, and the places of those with more than 7 bits of mantissa."""
-    bits = delta.abs().numpy().view(np.int32)
+    bits = _magnitudes(delta)
     return bits, np.flatnonzero(bits & 0xFFFF)
+
+
+def _magnitudes(delta: torch.Tensor) -> Bits:
+    return delta.abs().numpy().view(np.int32)
 
 
 def _counted(bits: Bits, fine: Bits) -> Bits:
@@ -146,17 +150,38 @@ def ranked(
     return _magnitude(found[place]), int(positions[place])
 
 
-def selected(delta: torch.Tensor, count: int) -> tuple[float, int]:
-    """Return what `ranked` returns, from the task vector itself.
+def selected(
+    read: Callable[[int, int], torch.Tensor], numel: int, count: int
+) -> tuple[float, int]:
+    """Return what `ranked` returns, from the task vector itself, which is read in groups, twice.
 
     Args:
-        delta: `[n]`, on the CPU.
+        read: As of `compact_order`.
+        numel: How many entries it has.
         count: 1 to n.
     """
-    magnitudes = delta.abs()
-    bound = in_order(magnitudes.clone(), [delta.numel() - count])[0]
-    missing = count - int((magnitudes > bound).count_nonzero())
-    return float(bound), int((magnitudes == bound).nonzero()[missing - 1])
+    starts = range(0, numel, GROUP)
+    totals = np.zeros(COARSE, np.int64)
+    for start in starts:
+        totals += np.bincount(_magnitudes(read(start, start + GROUP)) >> 16, minlength=COARSE)
+    coarse, missing = _from_above(totals, count)
+    places, found = [], []
+    for start in starts:
+        bits = _magnitudes(read(start, start + GROUP))
+        near = np.flatnonzero(bits >> 16 == coarse)
+        places.append(near + start)
+        found.append(bits[near] & 0xFFFF)
+    fine = np.concatenate(found)
+    last, missing = _from_above(np.bincount(fine, minlength=1 << 16), missing)
+    bound = np.int32(coarse << 16 | last)
+    return _magnitude(bound), int(np.concatenate(places)[fine == last][missing - 1])
+
+
+def _from_above(counts: Bits, count: int) -> tuple[int, int]:
+    """Return the bin that the `count`-th falls into, counted from the last bin, and its number there."""
+    ends = counts[::-1].cumsum()
+    at = int(np.searchsorted(ends, count))
+    return len(counts) - 1 - at, count - int(ends[at] - counts[::-1][at])
 
 
 def row_ranks(delta: torch.Tensor) -> torch.Tensor:

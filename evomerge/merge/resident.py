@@ -295,7 +295,7 @@ class ResidentInputs:
         def build() -> tuple[torch.Tensor]:
             place = ("compact order", *self._delta_key(index))
             found = self._memory.get(place, None, order, derived=True)
-            last = ranked(found, count, read) if found else selected(read(0, self.numel), count)
+            last = ranked(found, count, read) if found else selected(read, self.numel, count)
             return (torch.tensor(last, dtype=torch.float64),)
 
         place = ("ranked", slot, *self._delta_key(index))
