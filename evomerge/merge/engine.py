@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -130,14 +133,20 @@ class MergeRun:
 
     def _is_fused(self, piece: TensorPlan, target: torch.Tensor) -> bool:
         """Merge a tensor in one pass, if that is possible."""
-        find, out = self.plan.method.total, self.out_dtype(piece)
-        inputs = self.inputs(piece)
-        if find is None or not fused.pays(inputs):
+        find = self.plan.method.total
+        if find is None or not self._pays:
             return False
+        inputs = self.inputs(piece)
         total = find(inputs)
         if total is None or (total.elect and self._merge is not None):
             return False  # what a merge leaves for its gradients is made by the method
-        return fused.write(inputs, total, target, out)
+        return fused.write(inputs, total, target, self.out_dtype(piece))
+
+    @cached_property
+    def _pays(self) -> bool:
+        """Whether the model is large enough for one pass over each tensor."""
+        sizes = (math.prod(self._stored(piece).shape) for piece in self.plan.tensors)
+        return fused.pays(self._device, sizes)
 
     def inputs(self, piece: TensorPlan, *, by_row: bool = False) -> ResidentInputs:
         """Return what a merge method sees of one tensor of floating-point numbers.
@@ -151,36 +160,49 @@ class MergeRun:
         return self._inputs[piece.name].again(by_row=by_row)
 
     def _opened(self, piece: TensorPlan) -> ResidentInputs:
-        return ResidentInputs(
+        sources = tuple(
+            (self._checkpoints[model], tensor, self._position[model])
+            for model, tensor in zip(piece.models, piece.tensors, strict=True)
+        )
+        experts = tuple(map(self._expert.get, piece.models))
+        dtype = torch.float64 if self.out_dtype(piece) == torch.float64 else torch.float32
+        own: dict[str, Any] = {
+            "shared": piece.shared,
+            "own": piece.own,
+            "added": piece.added,
+            "seed": self.plan.seed,
+            "merge": self._merge,
+        }
+        known = self._memory.inputs.get(piece.name)
+        fixed = piece.base, experts, self._statistics, self._device, dtype
+        if known is not None and known.is_of(sources, *fixed):
+            return known.again(**own)
+        opened = self._memory.inputs[piece.name] = ResidentInputs(
             name=piece.name,
-            sources=tuple(
-                (self._checkpoints[model], tensor, self._position[model])
-                for model, tensor in zip(piece.models, piece.tensors, strict=True)
-            ),
+            sources=sources,
             base=piece.base,
-            shared=piece.shared,
-            own=piece.own,
-            added=piece.added,
-            seed=self.plan.seed,
-            merge=self._merge,
             statistics=self._statistics,
-            experts=tuple(map(self._expert.get, piece.models)),
+            experts=experts,
             memory=self._memory,
             device=self._device,
-            dtype=torch.float64 if self.out_dtype(piece) == torch.float64 else torch.float32,
+            dtype=dtype,
+            **own,
         )
+        return opened
 
     def out_dtype(self, piece: TensorPlan) -> torch.dtype:
         """Return the dtype of one merged tensor; what is stored as whole numbers stays so."""
-        source = piece.base if piece.base is not None else 0
-        stored = self._checkpoints[piece.models[source]].tensors[piece.tensors[source]].dtype
+        stored = self._stored(piece).dtype
         name = self._dtype or self.plan.dtype
         return torch_dtype(name) if name is not None and stored.is_floating_point else stored
 
     def header(self, piece: TensorPlan) -> TensorHeader:
         """Return shape and dtype of one merged tensor."""
-        shape = self._checkpoints[piece.models[0]].tensors[piece.tensors[0]].shape
-        return TensorHeader(shape, self.out_dtype(piece))
+        return TensorHeader(self._stored(piece).shape, self.out_dtype(piece))
+
+    def _stored(self, piece: TensorPlan) -> TensorHeader:
+        source = piece.base if piece.base is not None else 0
+        return self._checkpoints[piece.models[source]].tensors[piece.tensors[source]]
 
     def _check_rows(self, piece: TensorPlan) -> None:
         shape = self.header(piece).shape

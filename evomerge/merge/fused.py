@@ -6,12 +6,12 @@ To the bit what the method's own maths gives, without task vectors or masks in m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,15 @@ from evomerge.merge.methods.method import Sum, Term
 from evomerge.merge.methods.tensors import MIN_NORM
 from evomerge.merge.resident import ResidentInputs
 
-FEWEST = 1 << 18
-"""Numbers of a tensor from which on it pays; the eager maths takes what is smaller, and compiles nothing."""
+FEWEST = 1 << 20
+"""Numbers of a model from which on it pays; the eager maths takes what is smaller, and compiles nothing."""
 ALONE = 1 << 20
 """Numbers of a tensor that are left to one thread."""
 MOST = 8
 """Inputs; the machine code grows with their number."""
-NONE = -1.0
+INFINITY = np.float32(np.inf)
+ALL = -1, np.float32(-1), np.float32(-1)
+NOTHING = -1, INFINITY, INFINITY
 ALL_DRAWN = 1 << 24
 _STORED = {torch.bfloat16: torch.uint16, torch.float16: torch.int16, torch.float32: torch.float32}
 _WRITTEN = {
@@ -45,9 +47,10 @@ def available() -> bool:
     return find_spec("numba") is not None
 
 
-def pays(inputs: ResidentInputs) -> bool:
-    """Tell whether a tensor is large enough, on a CPU, and numba installed."""
-    return inputs.numel >= FEWEST and inputs.device.type == "cpu" and available()
+def pays(device: torch.device, sizes: Iterable[int]) -> bool:
+    """Tell whether a model's tensors are large enough in all, on a CPU, and numba installed."""
+    enough = any(size >= FEWEST for size in accumulate(sizes))
+    return enough and device.type == "cpu" and available()
 
 
 def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dtype) -> bool:
@@ -62,28 +65,31 @@ def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dt
     Returns:
         Whether that is possible here; otherwise nothing was written.
     """
-    used = [term.index for term in total.terms] + ([] if total.base is None else [total.base])
     if not (
         len(total.terms) <= MOST
         and out.device.type == "cpu"
         and inputs.dtype == torch.float32
-        and all(inputs.dtype_of(index) in _STORED for index in used)
         and any(inputs.low_rank(term.index) is None for term in total.terms)
     ):
         return False
+    arrays = _views(inputs, [term.index for term in total.terms])
+    base = () if total.base is None else _views(inputs, [total.base])
+    if arrays is None or base is None:
+        return False
+    how = inputs, total, arrays, base[0] if base else None
     if (dtype, out.dtype) in _WRITTEN and out.is_contiguous():
-        _merge(inputs, total, out.view(_WRITTEN[dtype, out.dtype]))
+        _merge(*how, _flat(out, _WRITTEN[dtype, out.dtype]))
     else:
         made = torch.empty(out.shape, dtype=torch.float32)
-        _merge(inputs, total, made)
+        _merge(*how, _flat(made, torch.float32))
         out.copy_(made.to(dtype))
     return True
 
 
-def _merge(inputs: ResidentInputs, total: Sum, out: torch.Tensor) -> None:
+def _merge(
+    inputs: ResidentInputs, total: Sum, arrays: tuple[Array, ...], base: Array | None, target: Array
+) -> None:
     kernel = _kernel()
-    arrays = _arrays([inputs.stored(term.index) for term in total.terms])
-    base = None if total.base is None else _arrays([inputs.stored(total.base)])[0]
     weights = tuple(np.float32(term.weight) for term in total.terms)
     rules = [_Rule(inputs, term) for term in total.terms]
     scales = _scales(inputs, total, rules, arrays, base)
@@ -91,7 +97,6 @@ def _merge(inputs: ResidentInputs, total: Sum, out: torch.Tensor) -> None:
     factor = None if total.factor == 1 else np.float32(total.factor)
     switches = (True if on else None for on in (total.elect, total.divisor is None))
     how = scales, *switches, divisor, factor
-    (target,) = _arrays([out])
 
     def work(start: int, stop: int) -> None:
         for part, bounds, tops in _parts(rules, start, stop):
@@ -106,60 +111,66 @@ def _kernel() -> Any:  # noqa: ANN401 - a module that need not be there
     return import_module("evomerge.merge.kernel")
 
 
+Limit = tuple[int, np.float32, np.float32]
+"""A position, the magnitude above which entries up to there pass, and the one for those behind it."""
+
+
 class _Rule:
     """What is kept of a task vector, as the machine code takes it.
 
     Attributes:
-        bound: Magnitude and position of the last entry that is among the largest; None: all are kept.
-        top: The same of those that are dropped; None: none are.
+        bound: Above which entries are kept.
+        top: Above which entries are dropped; None: none are.
         key: Of random numbers; None: none are drawn.
         cut: Of 2^24, what a random number lies below that keeps its entry.
     """
 
     def __init__(self, inputs: ResidentInputs, term: Term) -> None:
         kept, index = term.kept, term.index
-        self.bound: tuple[float, int] | None = None
-        self.top: tuple[float, int] | None = None
+        self.bound = ALL
+        self.top: Limit | None = None
         self.key: int | None = None
         self.cut = ALL_DRAWN
         if kept.density is not None:
             self.key = inputs.mask_key(index)
             self.cut = math.ceil(float(np.float32(kept.density)) * ALL_DRAWN)
         elif kept.count is not None and kept.count < inputs.numel:
-            self.bound = math.inf, -1
+            self.bound = NOTHING
             if kept.count:
-                self.bound = inputs.ranked(index, kept.skipped + kept.count)
+                self.bound = _limit(*inputs.ranked(index, kept.skipped + kept.count))
             if kept.skipped:
-                self.top = inputs.ranked(index, kept.skipped, slot=1)
+                self.top = _limit(*inputs.ranked(index, kept.skipped, slot=1))
+
+
+def _limit(magnitude: float, last: int) -> Limit:
+    """Return it of an entry that is the last of the largest: of its equals the first ones pass."""
+    high = np.float32(magnitude)
+    return last, np.nextafter(high, -INFINITY), high
 
 
 def _parts(
     rules: Sequence[_Rule], start: int, stop: int
 ) -> list[tuple[tuple[int, int], tuple[Any, ...] | None, tuple[Any, ...] | None]]:
-    """Cut numbers where a threshold changes: of entries on it the first ones are among the largest.
+    """Cut numbers where a threshold changes.
 
     Returns:
         Start and stop, and of each input the magnitudes above which entries are kept, and dropped; None: all
         are kept, none are dropped.
     """
-    limits = [limit for rule in rules for limit in (rule.bound, rule.top) if limit is not None]
-    if not limits:
+    bounds = [rule.bound for rule in rules]
+    tops = [rule.top or NOTHING for rule in rules]
+    dropped = any(rule.top is not None for rule in rules)
+    if not dropped and all(bound is ALL for bound in bounds):
         return [((start, stop), None, None)]
-    cuts = {last + 1 for _, last in limits if start < last + 1 < stop}
-    edges = sorted({start, stop, *cuts})
+    cuts = {last + 1 for last, _, _ in bounds + tops if start <= last < stop - 1}
+    return [
+        ((at, end), _above(bounds, at), _above(tops, at) if dropped else None)
+        for at, end in pairwise(sorted({start, stop, *cuts}))
+    ]
 
-    def above(limit: tuple[float, int] | None, at: int, default: float) -> np.float32:
-        bound, last = (default, -1) if limit is None else limit
-        low, high = np.float32(-np.inf), np.float32(bound)
-        return np.nextafter(high, low) if at <= last else high
 
-    found: list[tuple[tuple[int, int], tuple[Any, ...] | None, tuple[Any, ...] | None]] = []
-    for at, end in pairwise(edges):
-        bounds = tuple(above(rule.bound, at, NONE) for rule in rules)
-        tops = tuple(above(rule.top, at, math.inf) for rule in rules)
-        dropped = any(rule.top is not None for rule in rules)
-        found.append(((at, end), bounds, tops if dropped else None))
-    return found
+def _above(limits: Sequence[Limit], at: int) -> tuple[np.float32, ...]:
+    return tuple(low if at <= last else high for last, low, high in limits)
 
 
 def _drawn(rules: Sequence[_Rule], block: int) -> tuple[tuple[Any, ...] | None, ...]:
@@ -210,14 +221,27 @@ def _norm(array: Array, base: Array | None, rule: _Rule) -> float:
     return math.fsum(sums)
 
 
-def _arrays(tensors: Sequence[torch.Tensor]) -> tuple[Array, ...]:
-    """Return tensors as arrays of one type, by which the machine code tells their dtypes."""
-    if len({tensor.dtype for tensor in tensors}) > 1:
-        tensors = [tensor.float() for tensor in tensors]
-    return tuple(
-        tensor.contiguous().view(-1).view(_STORED.get(tensor.dtype, tensor.dtype)).numpy()
-        for tensor in tensors
-    )
+def _views(inputs: ResidentInputs, indices: Sequence[int]) -> tuple[Array, ...] | None:
+    """Return inputs as arrays of one type; None: the machine code cannot read one of them."""
+    found = tuple(view for index in indices if (view := _view(inputs, index)) is not None)
+    if len(found) < len(indices):
+        return None
+    if len({view.dtype for view in found}) > 1:
+        return tuple(_flat(inputs.stored(index).float(), torch.float32) for index in indices)
+    return found
+
+
+def _view(inputs: ResidentInputs, index: int) -> Array | None:
+    """Return an input as an array, by whose type the machine code tells its dtype; None: it knows it not."""
+    if index not in inputs.views:
+        dtype = inputs.dtype_of(index)
+        known = _STORED.get(dtype) if dtype is not None else None
+        inputs.views[index] = None if known is None else _flat(inputs.stored(index), known)
+    return inputs.views[index]
+
+
+def _flat(tensor: torch.Tensor, dtype: torch.dtype) -> Array:
+    return tensor.contiguous().view(-1).view(dtype).numpy()
 
 
 def _in_parts(numel: int, piece: int, work: Callable[[int, int], None]) -> None:

@@ -150,9 +150,7 @@ def ranked(
     return _magnitude(found[place]), int(positions[place])
 
 
-def selected(
-    read: Callable[[int, int], torch.Tensor], numel: int, count: int
-) -> tuple[float, int]:
+def selected(read: Callable[[int, int], torch.Tensor], numel: int, count: int) -> tuple[float, int]:
     """Return what `ranked` returns, from the task vector itself, which is read in groups, twice.
 
     Args:

@@ -8,10 +8,9 @@ its task vector is computed when it is needed. No input is kept in both forms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from copy import copy
-from functools import cached_property
+from collections.abc import Callable, Hashable, Sequence
 from itertools import compress
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +35,22 @@ from evomerge.merge.methods.method import Values
 from evomerge.merge.methods.tensors import Weight, difference, l1_norm
 from evomerge.merge.statistics import Statistics
 
+Source = tuple[Checkpoint, str, int]
+_OF_A_MERGE = {
+    "shared": "shared",
+    "own": "own",
+    "added": "_added",
+    "seed": "_seed",
+    "merge": "_merge",
+}
+
 
 class ResidentInputs:
     """Inputs of one output tensor, as a merge method sees them (`methods.Inputs`).
+
+    Attributes:
+        common: Key of what inputs of low rank are made of: the base's, or the one that all have; None: none.
+        views: What the machine code reads, by input (`fused`): the same for all merges of these tensors.
 
     Args:
         name: As `methods.Inputs`; `base`, `shared` and `own` likewise.
@@ -57,7 +69,7 @@ class ResidentInputs:
         self,
         *,
         name: str,
-        sources: tuple[tuple[Checkpoint, str, int], ...],
+        sources: tuple[Source, ...],
         base: int | None,
         shared: Values,
         own: tuple[Values, ...],
@@ -92,12 +104,35 @@ class ResidentInputs:
         self._deltas: dict[int, torch.Tensor] = {}  # of those that are kept
         self._lent: set[int] = set()
         self._keys: dict[int, tuple[Hashable, ...]] = {}
+        self.common = self._common()
+        self.views: dict[int, np.ndarray[Any, Any] | None] = {}
 
-    def again(self, *, by_row: bool) -> ResidentInputs:
-        """Return the same inputs, with nothing of them on the device that is not kept there."""
-        inputs = copy(self)
-        inputs.by_row, inputs._copied = by_row, {}
+    def again(self, *, by_row: bool = False, **changed: object) -> ResidentInputs:
+        """Return the same inputs, with nothing of them on the device that is not kept there.
+
+        Args:
+            by_row: As of `methods.Inputs`.
+            changed: What another merge of the same tensors has of its own: `shared`, `own`, `added`, `seed`,
+                `merge`, as given to the constructor.
+        """
+        inputs = object.__new__(ResidentInputs)
+        inputs.__dict__.update(self.__dict__, by_row=by_row, _copied={})
+        if changed:
+            of_merge = {_OF_A_MERGE[name]: value for name, value in changed.items()}
+            inputs.__dict__.update(of_merge, _weights={}, _lent=set())
         return inputs
+
+    def is_of(self, sources: Sequence[Source], *others: object) -> bool:
+        """Tell whether it reads these tensors, and its base, experts, statistics, device and dtype are these.
+
+        Args:
+            sources: As given to the constructor.
+            others: Base, experts, statistics, device and dtype.
+        """
+        own = (self.base, self._experts, self._statistics, self.device, self.dtype)
+        pairs = zip(self._sources, sources, strict=False)
+        alike = len(self._sources) == len(sources) and own == others
+        return alike and all(ours[0] is one[0] and ours[1:] == one[1:] for ours, one in pairs)
 
     def lends(self, tensor: torch.Tensor) -> bool:
         """Tell whether a tensor shares memory with an input or task vector that a method was given."""
@@ -256,9 +291,7 @@ class ResidentInputs:
         place = ("uniform", position, *self._key(index))
         return self._memory.get(place, 4 * count, build, self._seed, derived=True)[0]
 
-    @cached_property
-    def common(self) -> tuple[Hashable, ...] | None:
-        """Return the key of what inputs of low rank are made of: the base's, or the one that all have."""
+    def _common(self) -> tuple[Hashable, ...] | None:
         keys = [checkpoint.origin_key(name) for checkpoint, name, _ in self._sources]
         if self.base is None:
             return keys[0] if len(set(keys)) == 1 else None
