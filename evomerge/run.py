@@ -320,6 +320,7 @@ def setup_of(ready: Preflight) -> WorkerSetup:
         prompt=ready.prompt,
         batch_tokens=campaign.workers.batch_tokens,
         device="cuda" if campaign.workers.gpus else "cpu",
+        gpus=max(1, int(campaign.workers.gpus)),
         trust_remote_code=campaign.models.trust_remote_code,
         allow_pickle=campaign.models.allow_pickle,
         backend=None if campaign.scorer.backend == "resident" else campaign.scorer.backend,

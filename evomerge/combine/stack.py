@@ -75,7 +75,10 @@ class StackBuilder:
         }
         known = {**live.checkpoints, **made}
         plan = plan_merge(stack.recipe(), known)
-        run = MergeRun(plan, known, device=live.device)
+        config = copy.deepcopy(live.module.config)
+        layers = config.get_text_config().num_hidden_layers
+        restack(config, [step.layer for step in stack.path], layers)
+        run = MergeRun(plan, known, device=live.places(config))
         tensors: dict[str, torch.Tensor] = {}
         shared: dict[Hashable, torch.Tensor] = {}
         for piece in plan.tensors:
@@ -83,9 +86,6 @@ class StackBuilder:
             if key not in shared:
                 shared[key] = run.merged(piece, shared=True)
             tensors[piece.name] = shared[key]
-        config = copy.deepcopy(live.module.config)
-        layers = config.get_text_config().num_hidden_layers
-        restack(config, [step.layer for step in stack.path], layers)
         return live.load(config, tensors)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from evomerge.config.faults import FieldError
 from evomerge.config.settings import Count, NonEmpty, Settings
@@ -19,11 +19,20 @@ class Workers(Settings):
     cpus: float = Field(default=1, gt=0)
     """Cores of one worker, its threads too."""
     gpus: float = Field(default=0, ge=0)
-    """GPUs of one worker, fractions too."""
+    """GPUs of one worker: a fraction of one, which others share, or as many as its models need."""
     batch_tokens: Count | Literal["auto"] = "auto"
     """Tokens of one forward pass; `auto`: sized from the machine."""
     retries: int = Field(default=2, ge=0)
     """How often a candidate whose worker died is given to another one."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(
+                f"found {gpus:g}, expected a fraction of one GPU, such as 0.5, or a whole number of them"
+            )
+        return gpus
 
 
 class ScorerSettings(Settings):

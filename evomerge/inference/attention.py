@@ -81,13 +81,14 @@ def attend(
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     found, weight = _own(query, key, value, attention_mask, scaling)
     for share in preambles:
-        part = query if share.rows is None else query[share.rows]
+        rows = None if share.rows is None else share.rows.to(query.device)
+        part = query if rows is None else query[rows]
         other, other_weight = _shared(part, *share.preamble.states(layer), scaling)
-        if share.rows is None:
+        if rows is None:
             found = _mean(found, weight, other, other_weight)
         else:
-            mean = _mean(found[share.rows], weight[share.rows], other, other_weight)
-            found = found.index_copy(0, share.rows, mean)
+            mean = _mean(found[rows], weight[rows], other, other_weight)
+            found = found.index_copy(0, rows, mean)
     return found.transpose(1, 2).contiguous(), None
 
 

@@ -79,6 +79,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._states: dict[int, tuple[Tensor, Tensor]] = {}  # [slots, K, capacity, D] each
         self._slots: slice | Tensor = slice(0, slots)
         self._columns = torch.zeros(0, 0, dtype=torch.int64)
+        self._places: dict[torch.device, tuple[slice | Tensor, Tensor, Tensor]] = {}
         self._seen = 0
         self._used = 0  # columns that any slot uses
         self._preambles: list[PreambleCache] = []
@@ -115,16 +116,16 @@ class SlotCache(Cache):  # type: ignore[misc]
             columns: `[n, w]`, int64: where each token is kept.
             seen: One more than the largest of them.
         """
-        device = columns.device
-        self._slots = slots if isinstance(slots, slice) else torch.tensor(slots, device=device)
+        self._slots = slots if isinstance(slots, slice) else torch.tensor(slots)
         self._columns, self._seen, self._used = columns, seen, max(self._used, seen)
+        self._places = {}
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
         """Put the sequences of slots `sources` into slots `targets`, both `[k]`, int64."""
         for stores in self._states.values():
             for store in stores:
-                used = store[:, :, : self._used]
-                used.index_copy_(0, targets, used.index_select(0, sources))
+                used, device = store[:, :, : self._used], store.device
+                used.index_copy_(0, targets.to(device), used.index_select(0, sources.to(device)))
         self._preamble_of[targets.cpu()] = self._preamble_of[sources.cpu()]
 
     def update(
@@ -137,13 +138,9 @@ class SlotCache(Cache):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor]:
         """Keep what was announced; return all keys and values that it may attend to."""
         keys, values = self._stores(layer_idx, key_states, value_states)
-        slots = self._slots
-        if isinstance(slots, slice):
-            rows = torch.arange(slots.start, slots.stop, device=key_states.device)
-        else:
-            rows = slots
-        keys[rows[:, None], :, self._columns] = key_states.transpose(1, 2)
-        values[rows[:, None], :, self._columns] = value_states.transpose(1, 2)
+        slots, rows, columns = self._announced(key_states.device)
+        keys[rows, :, columns] = key_states.transpose(1, 2)
+        values[rows, :, columns] = value_states.transpose(1, 2)
         return keys[slots, :, : self._seen], values[slots, :, : self._seen]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -153,6 +150,17 @@ class SlotCache(Cache):  # type: ignore[misc]
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """Return how many tokens the next ones may attend to, and at which the first of them stands."""
         return self.get_seq_length() + query_length, 0
+
+    def _announced(self, device: torch.device) -> tuple[slice | Tensor, Tensor, Tensor]:
+        """Return slots, and rows and columns of each of their tokens, for the layers of a device."""
+        if device not in self._places:
+            slots = self._slots
+            if isinstance(slots, slice):
+                rows = torch.arange(slots.start, slots.stop, device=device)
+            else:
+                rows = slots = slots.to(device)
+            self._places[device] = slots, rows[:, None], self._columns.to(device)
+        return self._places[device]
 
     def _stores(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self._states:

@@ -206,7 +206,7 @@ def _only(mlp: nn.Module, rows: Tensor) -> Iterator[None]:
 
     def spread(_: nn.Module, __: object, output: Tensor) -> Tensor:
         full = output.new_zeros(shape[-1].numel() // shape[-1][-1], output.shape[-1])
-        return full.index_copy_(0, rows, output[0]).reshape(*shape[-1][:-1], -1)
+        return full.index_copy_(0, rows.to(full.device), output[0]).reshape(*shape[-1][:-1], -1)
 
     def keep_rows(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         shape.append(inputs[0].shape)
@@ -240,7 +240,7 @@ def _last_mlps(module: nn.Module) -> list[str]:
 
 
 def _picked(states: Tensor, rows: Tensor) -> Tensor:
-    return states.reshape(-1, states.shape[-1]).index_select(0, rows)
+    return states.reshape(-1, states.shape[-1]).index_select(0, rows.to(states.device))
 
 
 def _window(config: Any) -> int | None:  # noqa: ANN401 - any model's configuration

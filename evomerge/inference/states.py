@@ -117,7 +117,9 @@ class _Reader:
                 past_key_values=self._cache,
                 use_cache=self._cache is not None,
             ).last_hidden_state
-        return torch.stack([seen[layer].float() for layer in self._layers], dim=2)
+        return torch.stack(
+            [seen[layer].to(self._device, torch.float32) for layer in self._layers], dim=2
+        )
 
 
 @contextmanager

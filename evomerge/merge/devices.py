@@ -42,6 +42,20 @@ def usable_device(name: torch.device | str) -> torch.device:
     return device
 
 
+def usable_devices(name: torch.device | str, count: int) -> tuple[torch.device, ...]:
+    """Return the first devices of a type, having used each once; a single one is torch's of that name.
+
+    Raises:
+        UserError: One of them is unknown, or not present.
+    """
+    return tuple(map(usable_device, devices_of(name, count)))
+
+
+def devices_of(name: torch.device | str, count: int) -> list[torch.device | str]:
+    """Return the names of the first devices of a type; a single one is torch's of that name."""
+    return [name] if count == 1 else [f"{name}:{index}" for index in range(count)]
+
+
 def torch_dtype(name: str) -> torch.dtype:
     """Return torch's dtype of that name.
 

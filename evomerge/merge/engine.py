@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,7 @@ from evomerge.merge.vocabulary import OutputVocabulary
 
 
 class MergeRun:
-    """A plan over open models, computed on one device.
+    """A plan over open models, each tensor computed on one device.
 
     Inputs are taken in the precision in which they are stored, the maths is done in float32 (float64 for
     a float64 result) and rounded once, to the result's dtype.
@@ -32,9 +32,9 @@ class MergeRun:
     Args:
         plan: What to merge.
         checkpoints: Every model by its name, as the merge reads them (`OpenModels.seen`).
-        device: Where the maths is done.
+        device: Where the maths is done; or what says so of each merged tensor, by its name.
         dtype: Of the result; None: the plan's, or the base's own.
-        memory: What is kept between merges; None: nothing.
+        memory: What is kept between merges, or that on each device; None: nothing.
         differentiated: Whether gradients are to follow, which may find there what the merge computed.
 
     Raises:
@@ -47,14 +47,17 @@ class MergeRun:
         plan: MergePlan,
         checkpoints: Mapping[str, Checkpoint],
         *,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | Callable[[str], torch.device] = "cpu",
         dtype: str | None = None,
-        memory: Memory | None = None,
+        memory: Memory | Mapping[torch.device, Memory] | None = None,
         differentiated: bool = False,
     ) -> None:
         self.plan = plan
         self._checkpoints, self._dtype = checkpoints, dtype
-        self._device, self._memory = torch.device(device), memory or Memory()
+        self._device_of = (
+            _always(torch.device(device)) if isinstance(device, str | torch.device) else device
+        )
+        self._memory = memory or Memory()
         self._merge = object() if differentiated else None
         self._inputs: dict[str, ResidentInputs] = {}
         self._position = {model: position for position, model in enumerate(plan.models)}
@@ -89,7 +92,7 @@ class MergeRun:
         the process takes no more at the last than at the first.
         """
         most = max((self.header(piece).nbytes for piece in self.plan.tensors), default=0)
-        room = torch.empty(most, dtype=torch.uint8, device=self._device)
+        room = torch.empty(most, dtype=torch.uint8, device=self._device_of(""))
         for piece in self.plan.tensors:
             header = self.header(piece)
             if not header.dtype.is_floating_point:
@@ -107,10 +110,10 @@ class MergeRun:
             piece: Which.
             shared: Whether it may share its memory with an input that it equals; nobody writes into it then.
         """
-        out = self.out_dtype(piece)
+        out, device = self.out_dtype(piece), self._device_of(piece.name)
         if not out.is_floating_point:
-            return self._copied(piece).to(self._device, copy=not shared)
-        made = torch.empty(self.header(piece).shape, dtype=out, device=self._device)
+            return self._copied(piece).to(device, copy=not shared)
+        made = torch.empty(self.header(piece).shape, dtype=out, device=device)
         return made if self._is_fused(piece, made) else self._by_method(piece, shared=shared)
 
     @torch.no_grad()
@@ -146,7 +149,7 @@ class MergeRun:
     def _pays(self) -> bool:
         """Whether the model is large enough for one pass over each tensor."""
         sizes = (math.prod(self._stored(piece).shape) for piece in self.plan.tensors)
-        return fused.pays(self._device, sizes)
+        return fused.pays(self._device_of(""), sizes)
 
     def inputs(self, piece: TensorPlan, *, by_row: bool = False) -> ResidentInputs:
         """Return what a merge method sees of one tensor of floating-point numbers.
@@ -173,18 +176,20 @@ class MergeRun:
             "seed": self.plan.seed,
             "merge": self._merge,
         }
-        known = self._memory.inputs.get(piece.name)
-        fixed = piece.base, experts, self._statistics, self._device, dtype
+        device = self._device_of(piece.name)
+        memory = self._memory if isinstance(self._memory, Memory) else self._memory[device]
+        known = memory.inputs.get(piece.name)
+        fixed = piece.base, experts, self._statistics, device, dtype
         if known is not None and known.is_of(sources, *fixed):
             return known.again(**own)
-        opened = self._memory.inputs[piece.name] = ResidentInputs(
+        opened = memory.inputs[piece.name] = ResidentInputs(
             name=piece.name,
             sources=sources,
             base=piece.base,
             statistics=self._statistics,
             experts=experts,
-            memory=self._memory,
-            device=self._device,
+            memory=memory,
+            device=device,
             dtype=dtype,
             **own,
         )
@@ -240,6 +245,10 @@ class MergeRun:
                     file=model,
                 )
         return first
+
+
+def _always(device: torch.device) -> Callable[[str], torch.device]:
+    return lambda _: device
 
 
 def merged_tensors(

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
 
 from evomerge.candidate import Merge, Recipe, Vocabulary
 from evomerge.errors import MergeError, ModelError, RecipeError
 from evomerge.merge import quantise as quantised
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.devices import free_memory, torch_dtype, usable_device
+from evomerge.merge.devices import free_memory, torch_dtype, usable_devices
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.gradients import GradientTape, recomputed, recorded
-from evomerge.merge.heads import is_tied, untied_config
 from evomerge.merge.layout import Layout
+from evomerge.merge.loading import load_base, load_tensors
 from evomerge.merge.memory import Memory
 from evomerge.merge.models import open_models
-from evomerge.merge.names import auto_class, parameter_names
+from evomerge.merge.names import model_names, parameter_names
 from evomerge.merge.plan import MergePlan, plan_merge
+from evomerge.merge.spread import device_of, spread
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
 
@@ -64,7 +65,9 @@ class LiveModel:
         module: The causal language model, in evaluation mode; it starts as the base.
         models: What is resident.
         checkpoints: Every model of it by its name.
-        device: Of the live weights and of the maths.
+        devices: Of the live weights and of the maths of each tensor, in the order of the layers.
+        device: The first of them, which takes tokens and gives logits.
+        memories: What is kept on each of them from one merge to the next.
         held: What the module holds.
 
     Args:
@@ -72,11 +75,12 @@ class LiveModel:
         vocabulary: How all recipes match rows by token; None: the models have one vocabulary.
         dtype: Of the live weights: float32, bfloat16, float16 or float64.
         device: Of the live weights and of the maths.
+        devices: Over how many devices of that type they are spread, layer by layer.
         trust_remote_code: Let the models run code of their own.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
-        resident_bytes: How much may be spent on keeping task vectors, their orders and masks from one
-            merge to the next; default a quarter of the memory that is free. What does not fit is read and
-            computed again each time, with the same result.
+        resident_bytes: How much of each device may be spent on keeping task vectors, their orders and masks
+            from one merge to the next; default a quarter of the memory that is free. What does not fit is
+            read and computed again each time, with the same result.
         quantise: nf4, fp4 or int8: what is written is kept in such codes (`merge.quantise`), without
             gradients; None: in full precision.
 
@@ -91,29 +95,36 @@ class LiveModel:
         *,
         dtype: str,
         device: torch.device | str = "cpu",
+        devices: int = 1,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
         resident_bytes: int | None = None,
         vocabulary: Vocabulary | None = None,
         quantise: str | None = None,
     ) -> None:
-        self.device, self._dtype = usable_device(device), torch_dtype(dtype)
+        self.devices, self._dtype = usable_devices(device, devices), torch_dtype(dtype)
+        self.device, self._trusts = self.devices[0], trust_remote_code
         self.models = open_models(
             models, vocabulary, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
         self.checkpoints = self.models.checkpoints
         base = self.models.base
-        placed = _placed(self.device) | quantised.loading(quantise, self._dtype, self.device)
-        module = _load_module(base, self._dtype, trust_remote_code, placed)
+        module = self._load_base(base, quantise)
         matched = self.models.vocabulary
         rows = base.rows if matched is None else matched.rows
         if rows is not None and rows != len(module.get_input_embeddings().weight):
             module.resize_token_embeddings(rows, mean_resizing=False)
-        self.module: PreTrainedModel = module.to(self.device).eval()
-        self.module.requires_grad_(False)
-        if resident_bytes is None:
-            resident_bytes = int(free_memory(self.device) * SHARE_OF_MEMORY)
-        self._memory = Memory(resident_bytes)
+        if len(self.devices) == 1:
+            module.to(self.device)
+        self.module: PreTrainedModel = module.eval().requires_grad_(False)
+        self.keep(
+            Memory(
+                int(free_memory(each) * SHARE_OF_MEMORY)
+                if resident_bytes is None
+                else resident_bytes
+            )
+            for each in self.devices
+        )
         self._parameters = parameter_names(
             base.config, base.tensors, trust_remote_code=trust_remote_code
         )
@@ -133,15 +144,13 @@ class LiveModel:
         """
         return self.models.tokenizer
 
-    def keep(self, budget: int, *, for_inputs: int = 0) -> None:
-        """Say again how much may be kept from one merge to the next; nothing is kept yet after it.
+    def keep(self, memories: Iterable[Memory]) -> None:
+        """Say again what may be kept on each device from one merge to the next; nothing is kept yet after it.
 
         Args:
-            budget: Bytes, as `resident_bytes`.
-            for_inputs: How much of it only models and task vectors may take; what is computed from them
-                (orders, random numbers) gets the rest.
+            memories: Empty, one a device.
         """
-        self._memory = Memory(budget, for_inputs=for_inputs)
+        self.memories = dict(zip(self.devices, memories, strict=True))
 
     def twin(self) -> LiveModel:
         """Return another live model over what is resident, with a module of its own."""
@@ -163,7 +172,7 @@ class LiveModel:
         other = copy.copy(self)
         other.models = self.models.randomised(seed)
         other.checkpoints, other._noise = other.models.checkpoints, seed
-        other._memory = Memory()
+        other.keep(Memory() for _ in self.devices)
         return other
 
     def write(self, source: Merge | Recipe) -> None:
@@ -236,21 +245,9 @@ class LiveModel:
             name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor
             for name, tensor in tensors.items()
         }
-        with _without_bars():
-            loaded, report = type(self.module).from_pretrained(
-                None,
-                config=config,
-                state_dict=state,
-                dtype=self._dtype,
-                output_loading_info=True,
-                **_placed(self.device),
-            )
-        unused = report["unexpected_keys"] or report["missing_keys"] or report["mismatched_keys"]
-        if unused:
-            raise MergeError(f"transformers does not take the merged tensors: {sorted(unused)[0]}")
-        loaded.generation_config = self.module.generation_config
-        module: PreTrainedModel = loaded.eval()
-        return module.requires_grad_(False)
+        return load_tensors(
+            self.module, config, state, dtype=self._dtype, **self._device_map(config)
+        )
 
     def run(self, source: Merge | Recipe, *, differentiated: bool = False) -> MergeRun:
         """Return the run of a merge over the resident models, as `MergeRun` is; raises as `write` does."""
@@ -271,8 +268,24 @@ class LiveModel:
             raise MergeError(f"the merge makes {layers} layers, the live model has {own_layers}")
         seen = self.models.seen(plan)
         return MergeRun(
-            plan, seen, device=self.device, memory=self._memory, differentiated=differentiated
+            plan,
+            seen,
+            device=self.places(self.module.config),
+            memory=self.memories,
+            differentiated=differentiated,
         )
+
+    def places(self, config: PretrainedConfig) -> Callable[[str], torch.device]:
+        """Return what says on which device a tensor of a model of this configuration lies, by its name."""
+        places = self._places(config)
+        targets = self._targets if config is self.module.config else {}
+
+        def find(name: str) -> torch.device:
+            if name in targets:
+                return targets[name].device
+            return self.devices[device_of(name, places)]
+
+        return find
 
     def stored_as(self, parameter: str) -> str:
         """Return the name in the models' files of a parameter of the module."""
@@ -286,6 +299,26 @@ class LiveModel:
     def _refuse_quantised(self, what: str) -> None:
         if self._quantised:
             raise MergeError(f"{what} need weights in full precision; leave scorer.quantise out")
+
+    def _load_base(self, base: Checkpoint, quantise: str | None) -> PreTrainedModel:
+        code, config = self._trusts, base.config
+        if len(self.devices) > 1:  # whose head may be tied where that of `base` is not
+            config = AutoConfig.from_pretrained(base.folder, trust_remote_code=code)
+        options = quantised.loading(quantise, self._dtype, self.device) | self._device_map(config)
+        return load_base(base, dtype=self._dtype, trust_remote_code=code, **options)
+
+    def _device_map(self, config: PretrainedConfig) -> dict[str, Any]:
+        """Return transformers' arguments that put a model of this configuration on the devices."""
+        if self.device.type == "cpu":
+            return {}
+        places = self._places(config) or {"": 0}
+        return {"device_map": {name: self.devices[place] for name, place in places.items()}}
+
+    def _places(self, config: PretrainedConfig) -> Mapping[str, int]:
+        if len(self.devices) == 1:
+            return {}
+        names = model_names(config, trust_remote_code=self._trusts)
+        return {} if names is None else spread(names.parts, len(self.devices))
 
     def _write(self, source: Merge | Recipe, run: MergeRun) -> None:
         by_name = self._is_by_name(run.plan)
@@ -324,47 +357,6 @@ class LiveModel:
         for name, target in self._targets.items():
             if target.numel() and target.data_ptr() not in written:
                 raise MergeError(f"{name} is in the live model and in none of the files")
-
-
-def _load_module(
-    base: Checkpoint, dtype: torch.dtype, trust_remote_code: bool, placed: Mapping[str, Any]
-) -> PreTrainedModel:
-    """Load the base tensor by tensor to its device: the host never holds a copy of a model for a GPU."""
-    try:
-        with _without_bars():
-            module: PreTrainedModel = auto_class(base.config).from_pretrained(
-                base.folder, dtype=dtype, trust_remote_code=trust_remote_code, **placed
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"transformers cannot load it: {reason}", file=base.name) from None
-    if is_tied(module.config) and not is_tied(base.config):
-        _untie(module)
-    return module
-
-
-def _placed(device: torch.device) -> dict[str, Any]:
-    return {} if device.type == "cpu" else {"device_map": {"": device}}
-
-
-def _untie(module: PreTrainedModel) -> None:
-    """Give a module with a tied output head a copy of the embeddings as head of its own."""
-    head = module.get_output_embeddings()
-    if head is not None:
-        module.config = untied_config(module.config)
-        head.weight = torch.nn.Parameter(module.get_input_embeddings().weight.detach().clone())
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keep transformers' own progress bars off the terminal; progress is the caller's to show."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _targets(module: torch.nn.Module, parameters: Mapping[str, str]) -> dict[str, torch.Tensor]:

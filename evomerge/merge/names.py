@@ -21,6 +21,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.models.auto import modeling_auto
 
+from evomerge.merge.spread import ModelPart, parts_of
+
 # Of any architecture: published before transformers made these buffers the model's own affair.
 BUFFERS = (r"rotary_emb\.inv_freq$", r"(^|\.)(attn|attention)\.(bias|masked_bias)$")
 UNKNOWN = (ValueError, KeyError, TypeError, AttributeError, OSError, ImportError, RuntimeError)
@@ -39,6 +41,7 @@ class ModelNames:
         converters: transformers' own, such as experts fused at loading.
         own_class: The config names this class; a file of another, such as a body without its head, lacks
             what it never had.
+        parts: Its modules that several devices may share out among them.
     """
 
     prefix: str
@@ -48,6 +51,7 @@ class ModelNames:
     renamings: tuple[WeightRenaming, ...]
     converters: tuple[WeightConverter, ...]
     own_class: bool
+    parts: tuple[ModelPart, ...]
 
     def canonical(self, stored: str) -> str | None:
         """Return the name under which a stored tensor is known; None: it is left out."""
@@ -183,4 +187,5 @@ def _names(key: _Key) -> ModelNames | None:
         renamings=tuple(one for one in transforms if isinstance(one, WeightRenaming)),
         converters=tuple(one for one in transforms if isinstance(one, WeightConverter)),
         own_class=architectures[0] == type(model).__name__,
+        parts=parts_of(model),
     )

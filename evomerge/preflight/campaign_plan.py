@@ -17,7 +17,8 @@ from evomerge.preflight.tokens import token_lines
 from evomerge.preflight.warnings import warnings_of
 from evomerge.scoring import gold_count
 from evomerge.search.forecast import Forecast, forecast
-from evomerge.workers.memory_plan import Machine, MemoryPlan, plan_memory, sizes_of
+from evomerge.workers.memory_plan import Machine, MemoryPlan, plan_memory
+from evomerge.workers.model_sizes import sizes_by_device, sizes_of
 from evomerge.workers.placement import Sharing, sharing_of
 
 STARTING_SECONDS = 20.0
@@ -170,4 +171,8 @@ def memory_of(ready: Preflight, machine: Here, sharing: Sharing) -> MemoryPlan |
     live, blocks = needs.whole_models, needs.feed_forwards
     sizes = sizes_of(ready.family.checkpoints, itemsize, live, blocks)
     methods = [METHODS[name] for name in campaign.space.methods]
-    return plan_memory(sizes, Machine(machine.host, machine.host_free, device), sharing, methods)
+    code = campaign.models.trust_remote_code
+    gpus = int(campaign.workers.gpus)
+    parts = sizes_by_device(ready.family.checkpoints, gpus, itemsize, live, trust_remote_code=code)
+    node = Machine(machine.host, machine.host_free, device)
+    return plan_memory(sizes, node, sharing, methods, parts)

@@ -187,6 +187,11 @@ def check_needs(campaign: Campaign, needs: Needs, items: Items) -> None:
             "resident scorer reads; leave it out",
             field="scorer.backend",
         )
+    if needs.feed_forwards and campaign.workers.gpus > 1:
+        raise CampaignError(
+            f"found {campaign.workers.gpus:g}, but mixtures of experts are built on one GPU; take 1",
+            field="workers.gpus",
+        )
     for position, goal in enumerate(campaign.objectives):
         fault = items.race_fault(goal.task, goal.metric) if needs.scores else None
         if fault is not None:

@@ -45,18 +45,27 @@ def _memory(memory: MemoryPlan | None) -> list[str]:
         )
         return [host, kept]
     shared = f" ({memory.sharing.device} workers on each)" if memory.sharing.device > 1 else ""
-    gpu = (
-        f"of a GPU{shared}".ljust(16)
-        + f"{size(memory.share)} a worker: {size(memory.weights)} live model, "
-        f"{_kept(memory, 'models')}, {size(memory.workspace)} while merging, {size(memory.passes)} for "
-        "passes"
-    )
+    gpus = [_of_a_gpu(f"of a GPU{shared}", memory)]
+    if memory.devices:
+        gpus = [
+            f"GPUs a worker   {len(memory.devices)}, the models spread over them layer by layer"
+        ]
+        gpus += [_of_a_gpu(f"of GPU {n}", one) for n, one in enumerate(memory.devices)]
     streams = []
     if memory.streamed:
         streams = [
-            f"streams         {size(memory.streamed)} from the host's memory to each GPU for every candidate"
+            f"streams         {size(memory.streamed)} from the host's memory to "
+            f"{'its GPUs' if memory.devices else 'each GPU'} for every candidate"
         ]
-    return [host, gpu, *streams]
+    return [host, *gpus, *streams]
+
+
+def _of_a_gpu(name: str, memory: MemoryPlan) -> str:
+    return name.ljust(16) + (
+        f"{size(memory.share)} a worker: {size(memory.weights)} live model, "
+        f"{_kept(memory, 'models')}, {size(memory.workspace)} while merging, {size(memory.passes)} for "
+        "passes"
+    )
 
 
 def _kept(memory: MemoryPlan, what: str) -> str:

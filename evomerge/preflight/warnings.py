@@ -21,6 +21,8 @@ from evomerge.workers.memory_plan import MemoryPlan, size
 TOO_LONG = 30 * 86400
 """Seconds beyond which a campaign is warned of."""
 FEWEST_BATCH_TOKENS = 64
+SEVERAL_GPUS = ("resident", "vllm")
+"""Scorers that spread a model over the GPUs of a worker."""
 MANY_TRIALS = 10**6
 
 
@@ -145,9 +147,11 @@ def _of_workers(ready: Preflight, machine: Here) -> Iterator[str]:
             f"workers.gpus: {_workers(count)} of {workers.gpus:g} GPUs need {count * workers.gpus:g}, "
             f"there are {gpus} here; lower workers.count or workers.gpus, or join a cluster with --address"
         )
-    if workers.gpus > 1:
+    backend = ready.campaign.scorer.backend
+    if workers.gpus > 1 and backend not in SEVERAL_GPUS:
         yield (
-            f"workers.gpus: a worker computes on one GPU, and {workers.gpus:g} are kept for each; take 1"
+            f"workers.gpus: a worker of the scorer {backend} computes on one GPU, and {workers.gpus:g} are "
+            "kept for each; take 1"
         )
     if workers.cpus > machine.cores:
         yield f"workers.cpus: {workers.cpus:g} cores a worker, there are {machine.cores} here"

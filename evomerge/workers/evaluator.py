@@ -41,6 +41,7 @@ from evomerge.inference.activations import moments_by_tensor
 from evomerge.inference.states import distances, mean_states
 from evomerge.kinds import Assignment, Builder, kind_of
 from evomerge.merge.live import LiveModel
+from evomerge.merge.memory import Memory
 from evomerge.merge.statistics import look_in
 from evomerge.merge.user_methods import use
 from evomerge.racing import blocks, give_up
@@ -211,6 +212,7 @@ class _Resident:
             setup.models,
             dtype=setup.dtype,
             device=setup.device,
+            devices=setup.gpus,
             trust_remote_code=setup.trust_remote_code,
             allow_pickle=setup.allow_pickle,
             resident_bytes=0,
@@ -223,7 +225,10 @@ class _Resident:
                 f"candidates that hold {setup.whole_models} models at once do not fit: {plan.faults[0]}; "
                 "or take fewer members"
             )
-        self._model.keep(plan.kept, for_inputs=plan.inputs if plan.on_gpu else 0)
+        self._model.keep(
+            Memory(one.kept, for_inputs=one.inputs if one.on_gpu else 0)
+            for one in plan.devices or [plan] * setup.gpus
+        )
         own = {"batch_tokens": setup.batch_tokens, "memory": plan.passes}
         self._scorer: Any = open_backend(
             setup.backend or RESIDENT,

@@ -3,22 +3,22 @@
 The workers take their budgets from it, and `evomerge check` prints it, so what is printed is what happens.
 On a GPU a worker has its share of one device: the live weights come first, then room for the passes, then
 the models as they are stored; what does not fit streams from the files that the host maps into its memory,
-for every candidate. On a CPU the models are views of their files, and what is kept are task vectors.
+for every candidate. Over several GPUs the models are spread layer by layer, and each of them is planned with
+its part. On a CPU the models are views of their files, and what is kept are task vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from evomerge.candidate.size import FEED_FORWARD
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.devices import gpu_memory, host_memory, torch_dtype
+from evomerge.merge.devices import devices_of, gpu_memory, host_memory, torch_dtype
 from evomerge.merge.methods import METHODS, Method
-from evomerge.merge.methods.algebra import is_linear
 from evomerge.merge.methods.task_vectors import HELD
+from evomerge.workers.model_sizes import Sizes, sizes_by_device, sizes_of
 from evomerge.workers.placement import Sharing
 from evomerge.workers.setup import WorkerSetup
 
@@ -35,32 +35,6 @@ LEAST_FOR_PASSES = 2**30
 _MATHS = 4  # bytes of a number in a merge: float32
 _PASSES_PART = 5  # passes get at least this part of what the live weights leave
 _KEPT_PART = 4  # of a host's free memory, what its workers' task vectors may take
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Models in bytes and numbers.
-
-    Attributes:
-        models: Bytes of each model, base first, as it is read: stored, or computed by an adapter; what an
-            adapter leaves as it is counts once.
-        computed: Of these all together, those that are not views of a file.
-        files: Bytes of all files, each counted once.
-        numbers: Of one model.
-        deltas: Of all task vectors, where they are not 0 altogether.
-        tensors: Of each of its tensors.
-        weights: Bytes of the live model, or of all that are live at once.
-        matrices: Shapes of the linear layers' matrices.
-    """
-
-    models: tuple[int, ...]
-    computed: int
-    files: int
-    numbers: int
-    deltas: int
-    tensors: tuple[int, ...]
-    weights: int
-    matrices: frozenset[tuple[int, ...]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -97,6 +71,9 @@ class MemoryPlan:
         host_free: What is free there.
         files: The models' files, which all workers of a node share in the page cache.
         faults: What does not fit, and what to change; empty: it fits.
+        devices: The same of each of a worker's GPUs, where it has several: `share`, `weights`, `wanted`,
+            `inputs`, `derived` and `streamed` are then their sums, `workspace` the most and `passes` the
+            least of them.
     """
 
     on_gpu: bool
@@ -113,6 +90,7 @@ class MemoryPlan:
     host_free: int
     files: int
     faults: tuple[str, ...] = ()
+    devices: tuple[MemoryPlan, ...] = ()
 
     @property
     def kept(self) -> int:
@@ -122,6 +100,8 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         """Whether weights, maths and the smallest passes find room; else `faults` begin with why not."""
+        if self.devices:
+            return all(one.fits for one in self.devices)
         least = self.weights + self.workspace + LEAST_FOR_PASSES
         return self.host <= self.host_free and not (self.on_gpu and least > self.share)
 
@@ -132,32 +112,46 @@ class MemoryPlan:
 
 
 def plan_memory(
-    sizes: Sizes, machine: Machine, sharing: Sharing, methods: Iterable[Method]
+    sizes: Sizes,
+    machine: Machine,
+    sharing: Sharing,
+    methods: Iterable[Method],
+    parts: Sequence[Sizes] = (),
 ) -> MemoryPlan:
-    """Plan what one of several equal workers of a node keeps, and where, for candidates of these methods."""
+    """Plan what one of several equal workers of a node keeps, and where, for candidates of these methods.
+
+    Args:
+        sizes: Of the models.
+        machine: Where it is.
+        sharing: How many workers there are.
+        methods: Of the candidates.
+        parts: What of the models lies on each of a worker's GPUs, where it has several.
+    """
     chosen = tuple(methods)
-    derived = sizes.deltas * max((method.derived_bytes for method in chosen), default=0)
-    # TIES is among the baselines of every campaign.
-    workspace = max(_workspace(method, sizes) for method in (*chosen, METHODS["ties"]))
     algebra = max((_algebra(method, sizes) for method in chosen), default=0)
     if machine.device is None:
-        workspace = max(workspace, algebra)
-        return _on_cpus(sizes, machine, sharing, chosen, workspace, derived)
-    return _on_gpus(sizes, machine, machine.device, sharing, workspace, derived, algebra)
+        return _with_faults(_on_cpus(sizes, machine, sharing, chosen, algebra))
+    each = [
+        _on_a_gpu(one, machine, sharing, chosen, algebra, max(1, len(parts)))
+        for one in parts or [sizes]
+    ]
+    return _with_faults(replace(_together(each), files=sizes.files))
 
 
 def plan_memory_here(checkpoints: Mapping[str, Checkpoint], setup: WorkerSetup) -> MemoryPlan:
     """Plan this worker's memory; on a GPU never with more than is free there now."""
     host, host_free = host_memory()
-    device = None
     itemsize, live = torch_dtype(setup.dtype).itemsize, setup.whole_models
     sizes = sizes_of(checkpoints, itemsize, live, setup.feed_forwards)
-    if torch.device(setup.device).type == "cuda":
-        total, free = gpu_memory(torch.device(setup.device))
-        own = torch.cuda.memory_reserved(torch.device(setup.device))
-        device = min(total, (free + own) * setup.sharing.device)
     methods = [METHODS[name] for name in setup.methods if name in METHODS]
-    return plan_memory(sizes, Machine(host, host_free, device), setup.sharing, methods)
+    device: int | None = None
+    parts: tuple[Sizes, ...] = ()
+    if torch.device(setup.device).type == "cuda":
+        gpus = map(torch.device, devices_of(setup.device, setup.gpus))
+        device = min(_usable(each, setup.sharing) for each in gpus)
+        code = setup.trust_remote_code
+        parts = sizes_by_device(checkpoints, setup.gpus, itemsize, live, trust_remote_code=code)
+    return plan_memory(sizes, Machine(host, host_free, device), setup.sharing, methods, parts)
 
 
 def keep_to_share(setup: WorkerSetup) -> None:
@@ -166,53 +160,6 @@ def keep_to_share(setup: WorkerSetup) -> None:
     if device.type == "cuda" and sharing > 1:
         total, _ = gpu_memory(device)
         torch.cuda.set_per_process_memory_fraction(1 / sharing - CONTEXT_BYTES / total)
-
-
-def sizes_of(
-    checkpoints: Mapping[str, Checkpoint], itemsize: int, live: int = 1, feed_forwards: int = 0
-) -> Sizes:
-    """Return the sizes of open models, the base first; only headers are read.
-
-    Args:
-        checkpoints: By name.
-        itemsize: Bytes of a number of the live model.
-        live: How many models of the base's size are live at once.
-        feed_forwards: How many times the feed-forward blocks of one, besides.
-    """
-    base, *experts = checkpoints.values()
-    numbers = [header.numel for header in base.tensors.values()]
-    blocks = sum(header.numel for name, header in base.tensors.items() if FEED_FORWARD in name)
-    models, computed, deltas = [], 0, 0
-    files: dict[Hashable, int] = {}
-    seen: set[Hashable] = set()
-    for one in (base, *experts):
-        own = 0
-        for name, header in one.tensors.items():
-            key = one.key(name)
-            if key in seen:
-                continue
-            seen.add(key)
-            own += header.nbytes
-            deltas += header.numel if one is not base else 0
-            if one.is_mapped(name):
-                files[key] = header.nbytes
-            else:
-                computed += header.nbytes
-        models.append(own)
-    return Sizes(
-        models=tuple(models),
-        computed=computed,
-        files=sum(files.values()),
-        numbers=sum(numbers),
-        deltas=deltas,
-        tensors=tuple(numbers),
-        weights=itemsize * (live * sum(numbers) + feed_forwards * blocks),
-        matrices=frozenset(
-            tuple(header.shape)
-            for name, header in base.tensors.items()
-            if is_linear(name, header.shape)
-        ),
-    )
 
 
 def _workspace(method: Method, sizes: Sizes) -> int:
@@ -235,15 +182,31 @@ def _algebra(method: Method, sizes: Sizes) -> int:
     return 0 if of is None else max((of(m, n, experts) for m, n in sizes.matrices), default=0)
 
 
-def _on_gpus(
+def _usable(device: torch.device, sharing: Sharing) -> int:
+    """Return the memory of a GPU, or what of it its workers can have now if that is less."""
+    total, free = gpu_memory(device)
+    return min(total, (free + torch.cuda.memory_reserved(device)) * sharing.device)
+
+
+def _peak(methods: Iterable[Method], sizes: Sizes) -> int:
+    # TIES is among the baselines of every campaign.
+    return max(_workspace(method, sizes) for method in (*methods, METHODS["ties"]))
+
+
+def _derived(methods: Iterable[Method], sizes: Sizes) -> int:
+    return sizes.deltas * max((method.derived_bytes for method in methods), default=0)
+
+
+def _on_a_gpu(
     sizes: Sizes,
     machine: Machine,
-    device: int,
     sharing: Sharing,
-    workspace: int,
-    derived: int,
+    methods: tuple[Method, ...],
     algebra: int,
+    count: int,
 ) -> MemoryPlan:
+    """Plan one of the `count` GPUs of a worker, with what lies on it."""
+    device, workspace = machine.device or 0, _peak(methods, sizes)
     share = device // sharing.device - CONTEXT_BYTES
     room = share - sizes.weights - workspace
     wanted = sum(sizes.models)
@@ -251,21 +214,21 @@ def _on_gpus(
     if inputs < wanted:  # what streams stands on the device while its tensor is merged
         room -= max(sizes.tensors, default=0) * (sum(sizes.models) // max(1, sizes.numbers))
         inputs = max(0, min(wanted, room - room // _PASSES_PART))
-    derived = max(0, min(derived, room // 2 - inputs))
-    host = sharing.node * (GPU_PROCESS_BYTES + algebra)
-    faults = []
+    derived = max(0, min(_derived(methods, sizes), room // 2 - inputs))
+    fault = ""
     if room < LEAST_FOR_PASSES:
+        where = "of GPU memory" if count == 1 else f"on one of its {count} GPUs"
         need = share - room + LEAST_FOR_PASSES + CONTEXT_BYTES
         advice = (
             f"let fewer than {sharing.device} workers share a GPU (workers.gpus: 1)"
             if sharing.device > 1
-            else "take a larger GPU, or models.dtype: bfloat16"
+            else f"take a larger GPU, or models.dtype: bfloat16, or workers.gpus: {2 * count}"
         )
-        faults.append(
-            f"a worker needs {size(need)} of GPU memory at least, and has "
+        fault = (
+            f"a worker needs {size(need)} {where} at least, and has "
             f"{size(device // sharing.device)}; {advice}"
         )
-    plan = MemoryPlan(
+    return MemoryPlan(
         on_gpu=True,
         sharing=sharing,
         share=share,
@@ -276,29 +239,40 @@ def _on_gpus(
         derived=derived,
         streamed=wanted - inputs,
         passes=max(0, room - inputs - derived),
-        host=host,
+        host=sharing.node * (GPU_PROCESS_BYTES + algebra),
         host_free=machine.host_free,
         files=sizes.files,
+        faults=(fault,) if fault else (),
     )
-    return _with_faults(plan, faults)
+
+
+def _together(each: Sequence[MemoryPlan]) -> MemoryPlan:
+    """Return the plan of a worker's GPUs from that of each."""
+    if len(each) == 1:
+        return each[0]
+    summed = ("share", "weights", "wanted", "inputs", "derived", "streamed")
+    return replace(
+        each[0],
+        **{field: sum(getattr(one, field) for one in each) for field in summed},
+        workspace=max(one.workspace for one in each),
+        passes=min(one.passes for one in each),
+        faults=next((one.faults for one in each if one.faults), ()),
+        devices=tuple(each),
+    )
 
 
 def _on_cpus(
-    sizes: Sizes,
-    machine: Machine,
-    sharing: Sharing,
-    methods: tuple[Method, ...],
-    workspace: int,
-    derived: int,
+    sizes: Sizes, machine: Machine, sharing: Sharing, methods: tuple[Method, ...], algebra: int
 ) -> MemoryPlan:
+    workspace = max(_peak(methods, sizes), algebra)
     deltas = _MATHS * sizes.deltas
     wanted = deltas if any(method.reads_deltas for method in methods) else sizes.computed
     least = sharing.node * (PROCESS_BYTES + sizes.weights + workspace)
     spare = max(0, machine.host_free - least - sizes.files)
     most = min(machine.host_free // _KEPT_PART, spare) // sharing.node
     inputs = min(wanted, most)
-    derived = min(derived, most - inputs)
-    plan = MemoryPlan(
+    derived = min(_derived(methods, sizes), most - inputs)
+    return MemoryPlan(
         on_gpu=False,
         sharing=sharing,
         share=machine.host_free // sharing.node,
@@ -313,10 +287,11 @@ def _on_cpus(
         host_free=machine.host_free,
         files=sizes.files,
     )
-    return _with_faults(plan, [])
 
 
-def _with_faults(plan: MemoryPlan, faults: list[str]) -> MemoryPlan:
+def _with_faults(plan: MemoryPlan) -> MemoryPlan:
+    """Add what does not fit into the host's memory."""
+    faults = list(plan.faults)
     if plan.host > plan.host_free:
         workers = f"{plan.sharing.node} worker{'s' * (plan.sharing.node > 1)}"
         advice = "lower workers.count" if plan.sharing.node > 1 else "take a larger machine"

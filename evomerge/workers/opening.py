@@ -64,8 +64,7 @@ def _opened(
 ) -> Pool:
     setup = replace(setup, threads=max(1, int(workers.cpus)))
     if in_process(workers.count, address):
-        if workers.gpus:
-            _check_cuda()
+        _check_gpus(workers.gpus)
         return SerialPool(partial(_evaluator, setup))
     pool = _start(workers, address, ordered) if started is None else started.result()
     transfer = _transfer(setup, address)
@@ -119,12 +118,20 @@ def _start(workers: Workers, address: str | None, ordered: bool) -> RayPool:
     )
 
 
-def _check_cuda() -> None:
+def _check_gpus(wanted: float) -> None:
+    if not wanted:
+        return
     import torch
 
-    if not torch.cuda.is_available():
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not found:
         raise CampaignError(
             "a GPU is asked for, and PyTorch finds none here; set it to 0", field="workers.gpus"
+        )
+    if found < wanted:
+        raise CampaignError(
+            f"{wanted:g} GPUs are asked for, and PyTorch finds {found} here; lower it",
+            field="workers.gpus",
         )
 
 

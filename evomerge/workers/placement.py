@@ -62,6 +62,13 @@ def workers_that_fit(
         if name == "cpus" and may_share_cores:
             continue
         found = [node.get(key, 0.0) for node in nodes]
+        largest = max(found, default=0.0)
+        if share > largest > 0:
+            raise CampaignError(
+                f"a worker of {share:g} {name} needs a node with {share:g}, the largest has "
+                f"{largest:g}; lower workers.{name}",
+                field=f"workers.{name}",
+            )
         if share > 0 and sum(_floor(of_node / share) for of_node in found) < wanted:
             raise CampaignError(
                 f"{wanted} workers of {share:g} {name} need {wanted * share:g}, found "

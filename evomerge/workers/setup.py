@@ -27,6 +27,7 @@ class WorkerSetup:
         prompt: How prompts are rendered.
         batch_tokens: Most tokens of one forward pass; `auto`: by the device.
         device: Of the live weights and the forward passes.
+        gpus: Over how many GPUs the live weights are spread, where the device is one.
         trust_remote_code: Let models and tasks run code of their own.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
         threads: Threads of one worker; None: PyTorch's default.
@@ -53,6 +54,7 @@ class WorkerSetup:
     prompt: PromptStyle
     batch_tokens: int | Literal["auto"] = "auto"
     device: str = "cpu"
+    gpus: int = 1
     trust_remote_code: bool = False
     allow_pickle: bool = False
     threads: int | None = None

@@ -28,6 +28,11 @@ def test_what_weights_are_quantised_to_is_named_by_whoever_does_it(read):
         ("workers: {count: many}", 'c.yaml:11: workers.count: found "many", expected'),
         ("workers: {cpus: 0}", "c.yaml:11: workers.cpus: found 0, expected more than 0"),
         ("workers: {gpus: -1}", "c.yaml:11: workers.gpus: found -1"),
+        (
+            "workers: {gpus: 1.5}",
+            "c.yaml:11: workers.gpus: found 1.5, expected a fraction of one GPU, such as 0.5, or a whole "
+            "number of them",
+        ),
         ("workers: {retries: -1}", "c.yaml:11: workers.retries: found -1"),
         ("workers: {cpu: 1}", 'c.yaml:11: workers.cpu: unknown key "cpu"; did you mean "cpus"?'),
         ("scorer: {args: {x: 1}}", "c.yaml:11: scorer.args: args are for vLLM and"),

@@ -1,5 +1,8 @@
+import copy
+
 import pytest
 import torch
+from accelerate import dispatch_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -8,6 +11,7 @@ from evomerge.inference.failures import Collapsed, NotFinite
 from evomerge.inference.forward import Forward
 from evomerge.inference.generation import Prompt, generate
 from evomerge.inference.stopping import Stopping
+from tests.pseudo_devices import DEVICE, pseudo_devices
 
 PROMPTS = [f"{'abc de fg hij ' * 3}"[: 5 + 3 * (n % 9)] + str(n) for n in range(20)]
 
@@ -181,14 +185,40 @@ def test_what_prompts_begin_with_is_read_once(llama):
     assert shapes[1][1] <= max(len(prompt.tokens) for prompt in longer) - len(shared)
 
 
+def beginnings(prompts):
+    begin = ([40 + n % 50 for n in range(60)], [50 + n % 30 for n in range(90)], [])
+    return [Prompt(begin[n % 3] + p.tokens, p.rule, p.limit, False) for n, p in enumerate(prompts)]
+
+
+@pytest.mark.parametrize("cascades", [True, False])
+def test_layers_on_several_devices(llama, cascades, monkeypatch):
+    forward, stopping, prompts = setting(llama.module, llama.tokenizer)
+    mixed = beginnings(prompts)
+    with torch.inference_mode():
+        expected = generate(forward, stopping, mixed, batch_tokens=500, cache_tokens=10**4)
+    module = copy.deepcopy(llama.module)
+    names = [name for name, _ in module.named_modules() if name.count(".") == 2]
+    layers = [name for name in names if ".layers." in name]
+    places = {name: torch.device(DEVICE, 1 + n % 2) for n, name in enumerate(layers)}
+    others = ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")
+    places |= dict.fromkeys(others, torch.device(DEVICE, 0))
+    with pseudo_devices(monkeypatch):
+        dispatch_model(module, places)
+        spread = Forward(module)
+        assert spread._cascades
+        spread._cascades &= cascades
+        with torch.inference_mode():
+            found = generate(spread, stopping, mixed, batch_tokens=500, cache_tokens=10**4)
+    assert found == expected
+
+
 @pytest.mark.parametrize("cascades", [True, False])
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
 def test_some_begin_with_this_some_with_that_some_with_nothing(subject, architecture, cascades):
     one = subject(architecture)
     forward, stopping, prompts = setting(one.module, one.tokenizer)
     forward._cascades &= cascades
-    begin = ([40 + n % 50 for n in range(60)], [50 + n % 30 for n in range(90)], [])
-    mixed = [Prompt(begin[n % 3] + p.tokens, p.rule, p.limit, False) for n, p in enumerate(prompts)]
+    mixed = beginnings(prompts)
     drafts = Drafts()
     with torch.inference_mode():
         expected = [alone(one.module, stopping, prompt) for prompt in mixed]

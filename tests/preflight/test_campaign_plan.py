@@ -87,6 +87,16 @@ def test_workers_on_gpus_are_counted_by_gpus_and_timed_there(checked, asked):
     assert asked == ["cuda"]
 
 
+def test_models_are_planned_over_all_gpus_of_a_worker(checked, asked):
+    found = plan(checked("count: auto", "count: auto, gpus: 2"), SERVER)
+    assert found.workers == 4
+    assert found.memory.sharing == Sharing(node=4, device=1)
+    one, two = found.memory.devices
+    assert one.weights + two.weights == found.memory.weights
+    assert min(one.weights, two.weights) > 0
+    assert json.dumps(found.to_json())
+
+
 def test_without_the_gpus_that_are_asked_for_nothing_is_made_up(checked, asked):
     found = plan(checked("count: auto", "count: auto, gpus: 1"), LAPTOP)
     assert (found.seconds, found.memory, found.memory_bytes, found.workers) == (None, None, 0, 1)
@@ -104,6 +114,7 @@ def test_without_the_gpus_that_are_asked_for_nothing_is_made_up(checked, asked):
         ({"count": "auto", "gpus": 1}, SERVER, Sharing(8, 1)),
         ({"count": "auto", "gpus": 0.25, "cpus": 2}, SERVER, Sharing(32, 4)),
         ({"count": 3, "gpus": 1}, SERVER, Sharing(3, 1)),
+        ({"count": "auto", "gpus": 4}, SERVER, Sharing(2, 1)),
     ],
 )
 def test_workers_are_what_a_pool_starts(workers, machine, expected):

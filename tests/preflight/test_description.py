@@ -9,7 +9,8 @@ import pytest
 from evomerge.merge.methods import METHODS
 from evomerge.preflight.campaign_plan import Plan
 from evomerge.preflight.description import describe
-from evomerge.workers.memory_plan import Machine, Sizes, plan_memory
+from evomerge.workers.memory_plan import Machine, plan_memory
+from evomerge.workers.model_sizes import Sizes
 from evomerge.workers.placement import Sharing
 
 GB = 10**9

@@ -51,8 +51,8 @@ def test_a_plain_campaign_raises_none(checked):
         (("count: auto", "count: auto, gpus: 3"), TWO_GPUS, (
             "workers.gpus: 1 worker of 3 GPUs need 3, there are 2 here"
         )),
-        (("count: auto", "count: 1, gpus: 2"), TWO_GPUS, (
-            "workers.gpus: a worker computes on one GPU, and 2 are kept for each; take 1"
+        (("{count: auto}", "{count: 1, gpus: 2}\nscorer: {backend: hf}"), TWO_GPUS, (
+            "workers.gpus: a worker of the scorer hf computes on one GPU, and 2 are kept for each; take 1"
         )),
         (("count: auto", "count: auto, batch_tokens: 1000000000"), LAPTOP, (
             "workers.batch_tokens: a pass of 1000000000 tokens takes "

@@ -267,7 +267,7 @@ def test_a_worker_keeps_to_its_memory_plan(
     assert plan.sharing == sharing
     resident = found._scoring
     assert isinstance(resident, evaluator_module._Resident)
-    kept = resident._model._memory
+    (kept,) = resident._model.memories.values()
     assert (kept.budget, kept.for_inputs) == (3000, 2000)
     assert resident._scorer.engine(resident._model.module).room.cached == 2**19 // (
         2 * 4 * 2 * 8 * 4

@@ -18,12 +18,11 @@ from evomerge.workers.memory_plan import (
     CONTEXT_BYTES,
     Machine,
     MemoryPlan,
-    Sizes,
     keep_to_share,
     plan_memory,
     plan_memory_here,
-    sizes_of,
 )
+from evomerge.workers.model_sizes import Sizes, sizes_of
 from evomerge.workers.placement import Sharing
 
 GB = 10**9
@@ -148,7 +147,7 @@ def test_models_stored_in_float32_take_twice_as_much() -> None:
 def test_a_model_that_no_gpu_holds_is_said_to_be_too_large() -> None:
     (fault,) = gpu(RTX4090, family((70_000_000_000, 128_256 * 8192, 28_672 * 8192), 2)).faults[:1]
     assert fault.startswith("a worker needs 1")
-    assert "take a larger GPU, or models.dtype: bfloat16" in fault
+    assert "take a larger GPU, or models.dtype: bfloat16, or workers.gpus: 2" in fault
 
 
 def test_on_cpus_task_vectors_are_kept_beside_views_of_the_files() -> None:

@@ -89,6 +89,12 @@ def test_a_gpu_that_is_not_there_is_one_line_without_ray_too(
         CampaignError, match=r"workers\.gpus: a GPU is asked for, and PyTorch finds"
     ):
         opening.open_pool(SETUP, Workers(count=0, gpus=1))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(
+        CampaignError, match=r"workers\.gpus: 4 GPUs are asked for, and PyTorch finds 2"
+    ):
+        opening.open_pool(SETUP, Workers(count=1, gpus=4))
     assert opened == []
 
 

@@ -63,6 +63,15 @@ def test_fractions_add_up() -> None:
     assert capacity(1, 0.3, [{"CPU": 8.0, "GPU": 0.9}]) == 3
 
 
+@pytest.mark.parametrize("count", [1, "auto"])
+def test_a_worker_does_not_get_more_gpus_than_the_largest_node_has(count: int | str) -> None:
+    nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}]
+    line = r"workers\.gpus: a worker of 4 gpus needs a node with 4, the largest has 2; lower workers\.gpus"
+    with pytest.raises(CampaignError, match=line):
+        workers_that_fit(count, 1, 4, nodes, may_share_cores=False)  # type: ignore[arg-type]
+    assert workers_that_fit("auto", 1, 2, [NODE, *nodes], may_share_cores=False) == 4 + 1
+
+
 @pytest.mark.parametrize("count", [3, "auto"])
 def test_gpus_that_are_not_there_are_an_error(count: int | str) -> None:
     resources = MACHINE if count == 3 else {"CPU": 8.0}
