@@ -7,7 +7,6 @@ only codes and scales are kept: what loading the saved merge with the same `Bits
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -50,7 +49,6 @@ def loading(scheme: str | None, dtype: torch.dtype, device: torch.device) -> dic
     if scheme is None:
         return {}
     check_package(scheme)
-    logging.getLogger(PACKAGE).setLevel(logging.ERROR)  # it warns of the dtype at every product
     if scheme == INT8:
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:

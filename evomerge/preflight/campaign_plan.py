@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from evomerge.config import ITEMSIZES, Campaign
 from evomerge.merge.methods import METHODS
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.machine import Here, here
+from evomerge.preflight.preparation import Preparation, preparation_of
 from evomerge.preflight.rates import Rates, rates
 from evomerge.preflight.tokens import token_lines
 from evomerge.preflight.warnings import warnings_of
@@ -46,6 +47,7 @@ class Plan:
         ended_by_hours: Whether `hours` end the search before its other budgets do.
         warnings: What is legal, but probably not meant.
         tokenizer: What becomes of the models' tokens; nothing where all have the same.
+        preparation: What is read before the first trial.
     """
 
     dimensions: int
@@ -62,6 +64,7 @@ class Plan:
     ended_by_hours: bool
     warnings: tuple[str, ...] = ()
     tokenizer: tuple[str, ...] = ()
+    preparation: Preparation = field(default_factory=Preparation)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -81,13 +84,14 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
     machine = machine or here()
     sharing = workers_here(campaign, machine)
     golds = {goal.task: gold_count(ready.items, goal.task) for goal in campaign.objectives}
-    work = forecast(campaign, sharing.node, golds)
+    work, before = forecast(campaign, sharing.node, golds), preparation_of(ready, golds)
     on_gpus = campaign.workers.gpus > 0
     seconds, by_hours = None, False
     if machine.gpus or not on_gpus:
         found = rates(ready, "cuda" if on_gpus else "cpu")
         at_once = min(sharing.node, max(1, int(machine.cores // campaign.workers.cpus)))
         work, seconds, by_hours = _timed(ready, found, work, at_once)
+        seconds += before.seconds(found) / at_once
     memory = memory_of(ready, machine, sharing)
     extra = (
         2 * len(ready.space.baselines())
@@ -114,6 +118,7 @@ def plan(ready: Preflight, machine: Here | None = None) -> Plan:
         ended_by_hours=by_hours,
         warnings=warnings_of(ready, machine, memory, seconds, work.trials, (results, free)),
         tokenizer=token_lines(ready.family, campaign.models.tokenizer),
+        preparation=before,
     )
 
 

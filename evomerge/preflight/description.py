@@ -14,6 +14,7 @@ def describe(plan: Plan) -> str:
         f"dimensions      {plan.dimensions}",
         f"trials          {plan.trials}, {plan.items_per_trial} items each{steps} "
         f"({plan.evaluations} evaluations with parents, baselines, finalists and holdout)",
+        *([f"before them     {plan.preparation}"] if str(plan.preparation) else []),
         f"workers         {plan.workers}",
         *_memory(plan.memory),
         f"disk            {size(plan.disk_bytes)} ({size(plan.free_disk_bytes)} free)",

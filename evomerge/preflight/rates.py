@@ -26,17 +26,21 @@ _TOKENS_TIMED = 1024
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of one worker for one item of every task, or, for gradients, for one item.
+    """Seconds of one worker: to score one item of every task; all else of one item.
 
     Attributes:
         searched: To score what is searched.
         reported: To score searched and reported metrics.
         gradient: To read an item with a gold answer forward and backward.
+        read: To read an item's prompt.
+        written: To write an answer, as long as is guessed.
     """
 
     searched: float
     reported: float
     gradient: float
+    read: float
+    written: float
 
 
 def rates(ready: Preflight, device: str) -> Rates:
@@ -55,7 +59,20 @@ def rates(ready: Preflight, device: str) -> Rates:
     per_token = _OVERHEAD * 2 * ready.family.parameters / operations
     searched = per_token * _tokens_of_an_item(ready, reported=False)
     reported = per_token * _tokens_of_an_item(ready, reported=True)
-    return Rates(searched, reported, _GRADIENT * searched / len(ready.campaign.objectives))
+    tasks = len(ready.campaign.objectives)
+    read, written = per_token * _tokens_of_prompts(ready) / tasks, per_token * GENERATED_TOKENS
+    return Rates(searched, reported, _GRADIENT * searched / tasks, read, written)
+
+
+def _tokens_of_prompts(ready: Preflight) -> float:
+    """Return the tokens of a prompt of every task."""
+    total = 0.0
+    for goal in ready.campaign.objectives:
+        leaves = ready.items.leaves(goal.task, "search")
+        texts = [str(of_item[0].args[0]) for leaf in leaves for of_item in leaf.requests if of_item]
+        lengths = [len(ids) for ids in ready.family.tokenizer(texts)["input_ids"]] if texts else []
+        total += sum(lengths) / max(1, len(lengths))
+    return total
 
 
 def _tokens_of_an_item(ready: Preflight, *, reported: bool) -> float:
