@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+import mmap
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
@@ -29,6 +31,7 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 SUFFIXES = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".npz"}
 SHOWN = 3  # foreign files that a message lists
+_HUGE_PAGE, _ALIAS = 2**21, 2**28
 LFS = b"version https://git-lfs"
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -182,8 +185,10 @@ def _open_safetensors(
 ) -> tuple[dict[str, TensorHeader], Callable[[str], torch.Tensor]]:
     owner: dict[str, tuple[Any, Path]] = {}
     headers: dict[str, TensorHeader] = {}
+    gaps = []
     for file in files.files:
         try:
+            gaps.append(_gap_before(file))
             handle: Any = safe_open(file, framework="pt")
         except (SafetensorError, OSError) as error:
             raise safetensors_error(file, error) from None
@@ -196,7 +201,7 @@ def _open_safetensors(
             owner[name] = (handle, file)
             headers[name] = TensorHeader(tuple(piece.get_shape()), DTYPES[piece.get_dtype()])
 
-    def read(name: str) -> torch.Tensor:
+    def read(name: str, _held: Sequence[object] = gaps) -> torch.Tensor:
         handle, file = owner[name]
         try:
             tensor: torch.Tensor = handle.get_tensor(name)
@@ -205,6 +210,18 @@ def _open_safetensors(
         return tensor
 
     return headers, read
+
+
+def _gap_before(file: Path) -> object:
+    """Reserve addresses, no memory, so that equal files do not lie a multiple of 256 MiB apart.
+
+    An AMD Zen's first cache finds lines by a hash of their address, and reads such files at once at half the
+    speed. safetensors maps a file twice, the system one map below the other, in huge pages.
+    """
+    apart = 2 * -(-file.stat().st_size // _HUGE_PAGE) * _HUGE_PAGE
+    if apart % (_ALIAS // 8) or sys.platform != "linux":
+        return None
+    return mmap.mmap(-1, _ALIAS + 17 * _HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0)
 
 
 def _open_pickles(

@@ -309,10 +309,11 @@ def restack(config: PretrainedConfig, origin: Sequence[int], num_layers: int) ->
 def _recipe_tensors(
     recipe: Recipe, chosen: Method, slices: Sequence[Slice], layout: Layout
 ) -> Iterator[TensorPlan]:
+    planners = [_SlicePlanner(recipe, chosen, number, one) for number, one in enumerate(slices)]
     for name in layout.first:
-        yield _tensor(recipe, chosen, slices, 0, name, None, 0.0)
+        yield planners[0].tensor(name, None, 0.0)
     out = 0
-    for number, piece in enumerate(slices):
+    for piece, planner in zip(slices, planners, strict=True):
         starts = [_range(source)[0] for source in piece.sources]
         start, stop = _range(piece.sources[0])
         for step in range(stop - start):
@@ -326,46 +327,53 @@ def _recipe_tensors(
                             "cannot be merged with each other",
                             field="slices",
                         )
-                yield _tensor(recipe, chosen, slices, number, layout.name(out, suffix), names, t)
+                yield planner.tensor(layout.name(out, suffix), names, t)
             out += 1
     for name in layout.last:
-        yield _tensor(recipe, chosen, slices, len(slices) - 1, name, None, 0.0)
+        yield planners[-1].tensor(name, None, 0.0)
 
 
-def _tensor(
-    recipe: Recipe,
-    chosen: Method,
-    slices: Sequence[Slice],
-    number: int,
-    name: str,
-    names: tuple[str, ...] | None,
-    t: float,
-) -> TensorPlan:
-    piece = slices[number]
-    models = tuple(source.model for source in piece.sources)
-    tensors = names or (name,) * len(models)
-    ancestor = piece.base_model or recipe.base_model
-    base = ancestor if chosen.uses_base else None
-    wider = (piece.parameters, recipe.parameters)
-    own = tuple(
-        resolve(
-            chosen,
-            (source.parameters, *wider),
-            tensor=tensor,
-            t=t,
-            per_source=True,
-            model=source.model,
-            required=source.model != base,
+class _SlicePlanner:
+    """Plans the tensors of one slice; its parameters are resolved once where no filter or gradient is."""
+
+    def __init__(self, recipe: Recipe, chosen: Method, number: int, piece: Slice) -> None:
+        self._chosen, self._number, self._piece = chosen, number, piece
+        self._models = tuple(source.model for source in piece.sources)
+        self._ancestor = piece.base_model or recipe.base_model
+        self._base = self._ancestor if chosen.uses_base else None
+        self._wider = (piece.parameters, recipe.parameters)
+        scopes = [*self._wider, *(source.parameters for source in piece.sources)]
+        self._uniform = not any(isinstance(v, tuple) for scope in scopes for v in scope.values())
+        self._known: tuple[Values, tuple[Values, ...]] | None = None
+
+    def tensor(self, name: str, names: tuple[str, ...] | None, t: float) -> TensorPlan:
+        tensors = names or (name,) * len(self._models)
+        found = self._known or self._resolved(name, tensors, t)
+        self._known = found if self._uniform else None
+        return TensorPlan(
+            name=name,
+            models=self._models,
+            tensors=tensors,
+            base=self._models.index(self._base) if self._base is not None else None,
+            shared=found[0],
+            own=found[1],
+            place=(self._number, 0),
+            ancestor=self._ancestor if self._ancestor in self._models else None,
         )
-        for source, tensor in zip(piece.sources, tensors, strict=True)
-    )
-    return TensorPlan(
-        name=name,
-        models=models,
-        tensors=tensors,
-        base=models.index(base) if base is not None else None,
-        shared=resolve(chosen, wider, tensor=name, t=t, per_source=False),
-        own=own,
-        place=(number, 0),
-        ancestor=ancestor if ancestor in models else None,
-    )
+
+    def _resolved(
+        self, name: str, tensors: Sequence[str], t: float
+    ) -> tuple[Values, tuple[Values, ...]]:
+        own = tuple(
+            resolve(
+                self._chosen,
+                (source.parameters, *self._wider),
+                tensor=tensor,
+                t=t,
+                per_source=True,
+                model=source.model,
+                required=source.model != self._base,
+            )
+            for source, tensor in zip(self._piece.sources, tensors, strict=True)
+        )
+        return resolve(self._chosen, self._wider, tensor=name, t=t, per_source=False), own

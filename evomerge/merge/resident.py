@@ -317,10 +317,11 @@ class ResidentInputs:
             slot: Of several counts for one merge; the last one in each is kept.
         """
         assert self.base is not None
-        own, base = self.stored(index).view(-1), self.stored(self.base).view(-1)
+        base = self.base
 
         def read(start: int, stop: int) -> torch.Tensor:
-            return difference(own[start:stop], base[start:stop], self.dtype)
+            a, b = (self.stored(one).view(-1)[start:stop] for one in (index, base))
+            return difference(a, b, self.dtype)
 
         def order() -> tuple[torch.Tensor, ...]:
             return compact_order(read, self.numel, self._memory.room)
