@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError
 from evomerge.merge.exact_adapters import RANKS, summed_rank
@@ -9,6 +11,8 @@ from evomerge.merge.location import split_adapter
 from evomerge.preflight.family import OpenFamily
 
 MOST, RANK = "max_loras", "max_lora_rank"
+SUMS = frozenset({"linear", "task_arithmetic"})
+"""Methods that add weighted task vectors to the base, whatever their parameters are."""
 
 
 def check_adapters(campaign: Campaign, family: OpenFamily) -> None:
@@ -26,6 +30,12 @@ def check_adapters(campaign: Campaign, family: OpenFamily) -> None:
             raise _error(name, f"found {found!r}, expected a whole number of 1 or more")
     if MOST not in arguments:
         raise _error(RANK, f"is for candidates as adapters; give {MOST} too, or leave it out")
+    if SUMS.isdisjoint(campaign.space.methods):
+        raise _error(
+            MOST,
+            f"found {arguments[MOST]}, but no candidate of this space is an adapter: those are merges by "
+            f"{' or '.join(sorted(SUMS))}; leave it out",
+        )
     experts = family.family.experts
     full = [name for name, model in experts.items() if split_adapter(model)[1] is None]
     if full:
@@ -46,6 +56,21 @@ def check_adapters(campaign: Campaign, family: OpenFamily) -> None:
             RANK,
             f"found {arguments[RANK]}, expected {needed} or more, to which the ranks of the experts sum",
         )
+
+
+def written_as_weights(campaign: Campaign, family: OpenFamily) -> Iterator[str]:
+    """Yield a warning for each expert of which no candidate is an adapter, so that `max_loras` is in vain."""
+    if MOST not in campaign.scorer.args:
+        return
+    rows = set(family.base.vocabulary_tensors.names)
+    for name, model in family.family.experts.items():
+        expert = family.checkpoints[model]
+        other = sorted(expert.adapted - expert.updates.keys() | expert.updates.keys() & rows)
+        if other:
+            yield (
+                f"scorer.args.{MOST}: {name} trains {other[0]}, which is no linear layer: candidates with a "
+                "part of it are merged, and written into vLLM one by one"
+            )
 
 
 def _error(name: str, message: str) -> CampaignError:

@@ -32,6 +32,7 @@ OWN_ARGUMENTS = {
     "enable_lora",
     "generation_config",
     "load_format",
+    "lora_target_modules",
     "model",
     "tokenizer",
     "tokenizer_mode",

@@ -10,7 +10,7 @@ import pytest
 
 from evomerge.config import Campaign, Models, ScorerSettings
 from evomerge.errors import CampaignError
-from evomerge.preflight.adapters import check_adapters
+from evomerge.preflight.adapters import check_adapters, written_as_weights
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.family import open_family
 from evomerge.search.racing import race_faults
@@ -21,30 +21,63 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers"),
     pytest.mark.filterwarnings("ignore::UserWarning:peft"),
 ]
-Check = Callable[..., None]
+Check = Callable[..., list[str]]
 
 
 @pytest.fixture
 def check(small: Preflight, llama_family: Family, tmp_path: Path) -> Check:
     """Checks experts of the ranks, `full` being a full model, with scorer arguments."""
 
-    def check(ranks: tuple[int, ...], full: bool = False, **arguments: Any) -> None:
-        base = llama_family.base
-        made = [str(adapter(base, tmp_path / f"a{n}", n, r=r)) for n, r in enumerate(ranks)]
+    def check(
+        ranks: tuple[int, ...], full: bool = False, options: Any = None, **arguments: Any
+    ) -> list[str]:
+        base, options = llama_family.base, options or {}
+        made = [
+            str(adapter(base, tmp_path / f"a{n}", n, r=r, **options)) for n, r in enumerate(ranks)
+        ]
         named = [*made, *llama_family.experts[:full]]
         experts = [{"model": model, "name": f"e{n}"} for n, model in enumerate(named)]
         settings = {"base": base, "experts": experts, "dtype": "float32"}
         scorer = ScorerSettings.model_validate({"backend": "vllm", "args": arguments})
         campaign = small.campaign.model_copy(update={"scorer": scorer})
-        check_adapters(campaign, open_family(Models.model_validate(settings)))
+        family = open_family(Models.model_validate(settings))
+        check_adapters(campaign, family)
+        return list(written_as_weights(campaign, family))
 
     return check
 
 
 def test_adapters_that_fit_are_accepted(check: Check) -> None:
-    check((2, 6), max_loras=4)
-    check((2, 6), max_loras=4, max_lora_rank=8)
-    check((2,), full=True)
+    assert check((2, 6), max_loras=4) == []
+    assert check((2, 6), max_loras=4, max_lora_rank=8) == []
+    assert check((2,), full=True) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "tensor"),
+    [
+        ({"modules_to_save": ["norm"]}, "model.layers.0.input_layernorm.weight"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "model.embed_tokens.weight"),
+    ],
+)
+def test_what_makes_adapters_impossible_is_warned_of(
+    check: Check, options: dict[str, list[str]], tensor: str
+) -> None:
+    (warning,) = check((2,), options=options, max_loras=4)
+    assert warning.startswith(
+        f"scorer.args.max_loras: e0 trains {tensor}, which is no linear layer"
+    )
+    assert check((2,), options=options) == []
+
+
+def test_a_method_that_makes_no_adapters_is_refused(small: Preflight) -> None:
+    scorer = ScorerSettings.model_validate({"backend": "vllm", "args": {"max_loras": 4}})
+    space = small.campaign.space.model_copy(update={"method": ("ties",)})
+    campaign = small.campaign.model_copy(update={"scorer": scorer, "space": space})
+    with pytest.raises(
+        CampaignError, match="found 4, but no candidate of this space is an adapter"
+    ):
+        check_adapters(campaign, small.family)
 
 
 @pytest.mark.parametrize(

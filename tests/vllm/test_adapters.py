@@ -20,8 +20,8 @@ from evomerge.candidate import save as save_recipe
 from evomerge.candidate.trial import Entry, Job, Jobs, Outcome
 from evomerge.merge.adapter_output import save_adapter
 from evomerge.workers.evaluator import Evaluator
-from tests.combine.crew import adapter
-from tests.vllm.served_family import Served, save_served
+from tests.vllm.adapter_family import RANK, save_adapters
+from tests.vllm.served_family import Served
 from tests.vllm.test_serve import free_port, running
 
 pytestmark = [
@@ -31,7 +31,6 @@ pytestmark = [
 ]
 TIE = 1e-3
 """Logits that differ by less are equal, for whom adds in another order."""
-RANKS = (4, 2, 3)
 METRICS = {"words": ("alike",)}
 BOTH = {**METRICS, "letters": ("acc", "gold_loglikelihood")}
 WEIGHTS = [
@@ -46,20 +45,7 @@ WEIGHTS = [
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    """A base and three adapters on it, of unlike ranks and layers."""
-    folder = tmp_path_factory.mktemp("adapters")
-    family = save_served(folder)
-    base = family.models[0]
-    layers = [
-        ["q_proj", "down_proj"],
-        ["q_proj", "o_proj", "up_proj"],
-        ["k_proj", "v_proj", "gate_proj"],
-    ]
-    made = [
-        adapter(base, folder / f"adapter{n}", n, r=rank, target_modules=layers[n])
-        for n, rank in enumerate(RANKS)
-    ]
-    return Served((base, *(f"{base}+{one}" for one in made)), family.tasks)
+    return save_adapters(tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +101,7 @@ def test_the_batch_answers_as_peft_does_with_each_adapter(
     count = 0
     for place, candidate in enumerate(candidates):
         if any(WEIGHTS[place]):  # of the base --as-lora makes no adapter
-            save_adapter(candidate, tmp_path / str(place), rank=sum(RANKS))
+            save_adapter(candidate, tmp_path / str(place), rank=RANK)
             model = PeftModel.from_pretrained(base, tmp_path / str(place)).eval()
             for (prompt, *_), tokens in written[place].items():
                 check_greedy(model, prompt, tokens)
@@ -175,7 +161,7 @@ def test_a_saved_adapter_is_served_and_answers_as_peft_does(
     """What `evomerge merge --as-lora` writes, behind `vllm serve`."""
     save_recipe(candidates[0].recipe(), tmp_path / "best.yaml")
     best, base = tmp_path / "best", served.models[0]
-    command = ["merge", tmp_path / "best.yaml", best, "--as-lora", sum(RANKS)]
+    command = ["merge", tmp_path / "best.yaml", best, "--as-lora", RANK]
     subprocess.run([sys.executable, "-m", "evomerge", *map(str, command)], check=True)
     port = free_port()
     line = (
