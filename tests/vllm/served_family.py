@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from evomerge.candidate import Merge
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import WorkerSetup
-from tests.conftest import save_family
+from tests.conftest import byte_tokenizer, save_family
 
 COUNTS = {"search": 12, "select": 6, "holdout": 6}
 WRITES = """
@@ -22,7 +23,7 @@ test_split: test
 doc_to_text: "{{question}}"
 doc_to_target: "{{answer}}"
 process_results: !function docs.alike
-generation_kwargs: {until: ["\\n", "e ", "qu"], max_gen_toks: 20}
+generation_kwargs: {do_sample: false, until: ["\\n", "e ", "qu"], max_gen_toks: 20}
 metric_list:
   - {metric: alike, aggregation: mean, higher_is_better: true}
 """
@@ -57,7 +58,7 @@ def load(**_):
 
 
 def alike(doc, results):
-    return {"alike": sum(map(str.isalnum, results[0])) / max(1, len(results[0]))}
+    return {"alike": sum(c.isascii() and c.isalnum() for c in results[0]) / 20}
 """
 
 
@@ -102,9 +103,22 @@ def save_served(folder: Path, **options: Any) -> Served:
         **options,
     )
     family = save_family(folder, LlamaForCausalLM, config, experts=4)
+    for model in family.models:
+        _write_ascii_only(Path(model) / "model.safetensors")
     tasks = folder / "tasks"
     tasks.mkdir()
     (tasks / "words.yaml").write_text(WRITES)
     (tasks / "letters.yaml").write_text(CHOOSES)
     (tasks / "docs.py").write_text(DOCS)
     return Served(family.models, tasks)
+
+
+def _write_ascii_only(file: Path) -> None:
+    """Let a model prefer ASCII: half a character is decoded otherwise in a stream than in one go."""
+    tensors, tokenizer = load_file(file), byte_tokenizer()
+    head = tensors.get("lm_head.weight")
+    if head is not None:
+        texts = tokenizer.batch_decode([[token] for token in range(len(head))])
+        head[[not text.isascii() for text in texts]] = 0.0
+        head[:2] = 0.0  # special tokens, which lm-eval's class for vLLM leaves in the text
+        save_file(tensors, file, {"format": "pt"})
