@@ -21,6 +21,7 @@ from evomerge.search.forecast import Forecast, forecast
 from evomerge.workers.memory_plan import Machine, MemoryPlan, plan_memory
 from evomerge.workers.model_sizes import sizes_by_device, sizes_of
 from evomerge.workers.placement import Sharing, sharing_of
+from evomerge.workers.vllm_memory import VllmMemory
 
 STARTING_SECONDS = 20.0
 """Ray, the workers' libraries and models, and at the end the model and the report."""
@@ -180,4 +181,5 @@ def memory_of(ready: Preflight, machine: Here, sharing: Sharing) -> MemoryPlan |
     gpus = int(campaign.workers.gpus)
     parts = sizes_by_device(ready.family.checkpoints, gpus, itemsize, live, trust_remote_code=code)
     node = Machine(machine.host, machine.host_free, device)
-    return plan_memory(sizes, node, sharing, methods, parts)
+    vllm = VllmMemory.of(campaign.scorer.backend, campaign.scorer.args, sharing)
+    return plan_memory(sizes, node, sharing, methods, parts, vllm)

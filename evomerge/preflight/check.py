@@ -255,5 +255,5 @@ def _load_items(
             backend = open_backend(campaign.scorer.backend, items, campaign.scorer.args)
             backend.check({g.task: (g.metric, g.report) for g in campaign.objectives})
             if isinstance(backend, VllmScorer):
-                backend.check_model(family.base.config)
+                backend.check_model(family.base.config, campaign.workers.gpus)
     return items

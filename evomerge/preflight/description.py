@@ -42,7 +42,7 @@ def _memory(memory: MemoryPlan | None) -> list[str]:
     if not memory.on_gpu:
         kept = (
             f"of a worker     {size(memory.weights)} live model, {_kept(memory, 'task vectors')}, "
-            f"{size(memory.workspace)} while merging"
+            f"{size(memory.workspace)} while merging{_vllm(memory)}"
         )
         return [host, kept]
     shared = f" ({memory.sharing.device} workers on each)" if memory.sharing.device > 1 else ""
@@ -65,8 +65,12 @@ def _of_a_gpu(name: str, memory: MemoryPlan) -> str:
     return name.ljust(16) + (
         f"{size(memory.share)} a worker: {size(memory.weights)} live model, "
         f"{_kept(memory, 'models')}, {size(memory.workspace)} while merging, {size(memory.passes)} for "
-        "passes"
+        f"passes{_vllm(memory)}"
     )
+
+
+def _vllm(memory: MemoryPlan) -> str:
+    return f"; {size(memory.vllm)} vLLM, with weights of its own" if memory.vllm else ""
 
 
 def _kept(memory: MemoryPlan, what: str) -> str:

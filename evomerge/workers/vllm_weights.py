@@ -23,17 +23,13 @@ from evomerge.merge.statistics import look_in
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.merge.user_methods import use
 from evomerge.scoring import VllmScorer
-from evomerge.scoring.vllm_engine import BASE
+from evomerge.scoring.vllm_engine import BASE, processes
 from evomerge.workers.setup import WorkerSetup
 from evomerge.workers.vllm_adapters import adapter_arguments
+from evomerge.workers.vllm_memory import VllmMemory
 
 if TYPE_CHECKING:
     from vllm import LLM
-
-KV_BYTES = 2**30
-"""Of vLLM's keys and values on a CPU."""
-GPU_PART = 0.45
-"""Of a GPU, for vLLM and its own copy of the weights; as much is left to the resident passes."""
 
 
 class LiveWeights:
@@ -176,10 +172,10 @@ def serve(scorer: VllmScorer, live: LiveModel, setup: WorkerSetup) -> None:
                 "worker_extension_cls": f"{__name__}.{LiveWeights.__name__}",
             }
         )
-        ranks = scorer.arguments.get("tensor_parallel_size", arguments["tensor_parallel_size"])
-        if ranks > 1:
+        apart = processes(arguments | dict(scorer.arguments)) > 1
+        if apart:
             arguments["distributed_executor_backend"] = "mp"
-        weights = WorkerWeights(live, setup, apart=ranks > 1)
+        weights = WorkerWeights(live, setup, apart=apart)
         scorer.serve(live.module, weights, arguments)
 
 
@@ -190,11 +186,13 @@ def _defaults(setup: WorkerSetup) -> dict[str, Any]:
         "seed": 0,
         "enable_prefix_caching": True,
         "trust_remote_code": setup.trust_remote_code,
-        "tensor_parallel_size": 1,
+        "tensor_parallel_size": setup.gpus,
     }
+    memory = VllmMemory.of(setup.backend, setup.backend_arguments, setup.sharing)
+    assert memory is not None
     if setup.device == "cpu":
-        return found | {"enforce_eager": True, "kv_cache_memory_bytes": KV_BYTES}
-    return found | {"gpu_memory_utilization": GPU_PART / setup.sharing.device}
+        return found | {"enforce_eager": True, "kv_cache_memory_bytes": memory.kv_bytes}
+    return found | {"gpu_memory_utilization": memory.part}
 
 
 def _write_served(live: LiveModel, folder: Path) -> None:

@@ -167,7 +167,8 @@ def started(monkeypatch: pytest.MonkeyPatch, llm: Llm) -> list[Any]:
     """With which arguments engines were started."""
     found: list[Any] = []
 
-    def start(arguments: Any) -> Llm:
+    def start(arguments: Any, device: str) -> Llm:
+        assert device == "cpu"
         found.append(arguments)
         return llm
 

@@ -13,7 +13,12 @@ from transformers import LlamaConfig
 
 from evomerge.errors import TaskError
 from evomerge.scoring import vllm_engine
-from evomerge.scoring.vllm_engine import check_architecture, check_vllm, start
+from evomerge.scoring.vllm_engine import (
+    check_architecture,
+    check_processes,
+    check_vllm,
+    start,
+)
 
 
 @pytest.fixture
@@ -28,6 +33,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         arguments.EngineArgs = make_dataclass("EngineArgs", known)  # type: ignore[attr-defined]
         for name, module in (("vllm", vllm), ("vllm.engine.arg_utils", arguments)):
             monkeypatch.setitem(sys.modules, name, module)
+        platforms = ModuleType("vllm.platforms")
+        platforms.current_platform = SimpleNamespace(device_type="cpu")  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
         monkeypatch.setitem(sys.modules, "vllm.engine", ModuleType("vllm.engine"))
         monkeypatch.setattr(vllm_engine, "find_spec", lambda name: object())
 
@@ -87,4 +95,28 @@ def test_a_refusal_in_its_own_words_in_one_line(install: Callable[..., None]) ->
     with pytest.raises(
         TaskError, match=r"^scorer: vLLM does not start: Head size 16 is not supported$"
     ):
-        start({"model": "x"})
+        start({"model": "x"}, "cpu")
+
+
+def test_a_vllm_for_other_devices(install: Callable[..., None]) -> None:
+    install(LLM=dict)
+    assert start({"model": "x"}, "cpu") == {"model": "x"}
+    with pytest.raises(
+        TaskError, match=r"^scorer.backend: this vLLM computes on cpu, the workers on cuda"
+    ):
+        start({"model": "x"}, "cuda")
+
+
+def test_more_processes_than_gpus() -> None:
+    spread = {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}
+    for arguments, gpus in (
+        (spread, 4),
+        (spread, 0),
+        ({"tensor_parallel_size": "x"}, 1),
+        ({}, 0.5),
+    ):
+        check_processes(arguments, gpus)
+    with pytest.raises(
+        TaskError, match=r"^scorer.args: vLLM would compute on 4 GPUs, and a worker has 2"
+    ):
+        check_processes(spread, 2)

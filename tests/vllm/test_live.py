@@ -39,7 +39,6 @@ TIE = 1e-3
 WEIGHTS = [(0.9, 0.0, 0.0, 0.0), (0.3, 0.3, 0.3, 0.3), (0.0, 0.7, 0.2, 0.0), (0.1, 0.0, 0.9, 0.4)]
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
-    "VLLM_TARGET_DEVICE": "cpu",
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),
 }

@@ -176,7 +176,7 @@ class Scorer:
 
 def test_an_engine_is_started_without_weights(setup: WorkerSetup, live: LiveModel) -> None:
     scorer = Scorer()
-    serve(scorer, live, setup)  # type: ignore[arg-type]
+    serve(scorer, live, replace(setup, backend="vllm"))  # type: ignore[arg-type]
     assert (scorer.config.vocab_size, len(scorer.tokenizer)) == (259, 259)
     assert scorer.started["load_format"] == "dummy"
     assert scorer.started["dtype"] == "float32"
@@ -187,7 +187,7 @@ def test_an_engine_is_started_without_weights(setup: WorkerSetup, live: LiveMode
 
 def test_several_processes_merge_by_themselves(setup: WorkerSetup, live: LiveModel) -> None:
     scorer = Scorer(tensor_parallel_size=2)
-    serve(scorer, live, setup)  # type: ignore[arg-type]
+    serve(scorer, live, replace(setup, backend="vllm"))  # type: ignore[arg-type]
     assert scorer.apart
     assert scorer.started["distributed_executor_backend"] == "mp"
 
@@ -195,6 +195,6 @@ def test_several_processes_merge_by_themselves(setup: WorkerSetup, live: LiveMod
 def test_workers_of_a_gpu_share_it(setup: WorkerSetup, live: LiveModel) -> None:
     sharing = SimpleNamespace(device=2)
     scorer = Scorer()
-    serve(scorer, live, replace(setup, device="cuda", sharing=sharing))  # type: ignore[arg-type]
+    serve(scorer, live, replace(setup, backend="vllm", device="cuda", sharing=sharing))  # type: ignore[arg-type]
     assert 0 < scorer.started["gpu_memory_utilization"] < 0.25
     assert "enforce_eager" not in scorer.started
