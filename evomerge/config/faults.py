@@ -95,13 +95,15 @@ class MissingFieldError(FieldError):
 
 
 @contextmanager
-def at_field(field: str, kind: type[UserError] | None = None) -> Iterator[None]:
-    """Let an error name a field of the campaign file, and be of another kind if one is given."""
+def at_field(
+    field: str, kind: type[UserError] | None = None, *, own: bool = False
+) -> Iterator[None]:
+    """Let an error name a field of the campaign file (unless it may keep its own) and be of another kind."""
     try:
         yield
     except UserError as error:
         raise (kind or type(error))(
-            error.message, file=error.file, line=error.line, field=field
+            error.message, file=error.file, line=error.line, field=(own and error.field) or field
         ) from error
 
 

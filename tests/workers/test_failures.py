@@ -20,6 +20,7 @@ from evomerge.candidate.trial import (
 )
 from evomerge.errors import MergeError, RecipeError, TaskError
 from evomerge.inference import Collapsed, NotFinite
+from evomerge.inference.failures import EngineLost
 from evomerge.workers.failures import CANDIDATE_ERRORS, LONGEST_TRACE, DeviceLost, failure_of
 from evomerge.workers.ray_pool import Worker
 
@@ -99,6 +100,13 @@ def test_a_lost_gpu_is_no_failure_of_one_candidate() -> None:
         failure_of(gone, FailureKind.TASK)
     full = torch.AcceleratorError("CUDA error: out of memory")
     assert failure_of(full, FailureKind.TASK).kind is FailureKind.OUT_OF_MEMORY
+
+
+def test_a_lost_vllm_is_no_failure_of_one_candidate() -> None:
+    gone = EngineLost("vLLM breaks off: no such kernel")
+    assert isinstance(gone, CANDIDATE_ERRORS)
+    with pytest.raises(DeviceLost, match=r"writes no more texts: vLLM breaks off: no such kernel$"):
+        failure_of(gone, FailureKind.TASK)
 
 
 def test_a_worker_whose_gpu_is_lost_dies(monkeypatch: pytest.MonkeyPatch) -> None:
