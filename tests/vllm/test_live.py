@@ -17,9 +17,10 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import evomerge
-from evomerge.candidate import Merge
+from evomerge.candidate import Merge, Vocabulary
 from evomerge.candidate.trial import Entry, Job, Outcome
 from evomerge.inference.generation import Prompt
 from evomerge.scoring.live_vllm import LiveEngine
@@ -158,6 +159,35 @@ def test_random_task_vectors_are_written_too(
     real, noise = (evaluate(evaluator, candidates[1], noise=seed) for seed in (None, 7))
     assert noise.scores != real.scores
     assert noise.scores == evaluate(resident, candidates[1], noise=7).scores
+
+
+def untie(model: str) -> None:
+    """Give a saved model with a tied head one of its own."""
+    folder = Path(model)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(1)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "case", ["tied heads", "one head of its own", "more tokens", "two processes"]
+)
+def test_other_families_are_written_whole(tmp_path: Path, case: str) -> None:
+    """Candidate after candidate, as our own passes write them."""
+    vocabulary = Vocabulary("union", pad_to_multiple_of=80) if case == "more tokens" else None
+    arguments = {"tensor_parallel_size": 2} if case == "two processes" else {}
+    tied = case in ("tied heads", "one head of its own")
+    served = save_served(tmp_path / "family", tie_word_embeddings=tied)
+    if case == "one head of its own":
+        untie(served.models[-1])
+    options = {"vocabulary": vocabulary, "backend_arguments": arguments}
+    evaluator = Evaluator(served.setup("words", **options))
+    resident = Evaluator(served.setup("words", vocabulary=vocabulary, backend=None))
+    for weights in (*WEIGHTS[:3], WEIGHTS[0]):
+        candidate = served.merge(*weights, vocabulary=vocabulary)
+        assert write(evaluator, candidate) == write(resident, candidate)
 
 
 CAMPAIGN = """\
