@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -52,6 +52,9 @@ class ModelNames:
     converters: tuple[WeightConverter, ...]
     own_class: bool
     parts: tuple[ModelPart, ...]
+    _found: dict[tuple[str, str | None], tuple[str, str | None]] = field(
+        default_factory=dict, repr=False
+    )
 
     def canonical(self, stored: str) -> str | None:
         """Return the name under which a stored tensor is known; None: it is left out."""
@@ -98,14 +101,15 @@ class ModelNames:
 
     def _renamed(self, stored: str, prefix: str | None) -> tuple[str, str | None]:
         """Transformers' own renaming, and the pattern of the converter that it found."""
-        found: tuple[str, str | None] = rename_source_key(
-            stored,
-            list(self.renamings),
-            list(self.converters),
-            base_model_prefix=prefix,
-            meta_state_dict=self.state,
-        )
-        return found
+        if (stored, prefix) not in self._found:
+            self._found[stored, prefix] = rename_source_key(
+                stored,
+                list(self.renamings),
+                list(self.converters),
+                base_model_prefix=prefix,
+                meta_state_dict=self.state,
+            )
+        return self._found[stored, prefix]
 
 
 def auto_class(config: PretrainedConfig) -> Any:  # noqa: ANN401 - transformers' auto classes have no common type
@@ -145,8 +149,11 @@ class _Key:
 
     def __init__(self, config: PretrainedConfig, trust_remote_code: bool) -> None:
         self.config, self.trust_remote_code = config, trust_remote_code
-        text: str = config.to_json_string(use_diff=False)
-        self._key = (type(config), text, config.name_or_path, trust_remote_code)
+        told = copy.copy(config)
+        if not trust_remote_code:
+            told.name_or_path = ""  # else it says where the code is
+        text: str = told.to_json_string(use_diff=False)
+        self._key = (type(config), text, told.name_or_path, trust_remote_code)
 
     def __hash__(self) -> int:
         return hash(self._key)

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.candidate import Coefficients, Merge, Recipe, Slice, Source, load
 from evomerge.errors import MergeError, ModelError, RecipeError, ResultsError
+from evomerge.merge import fused
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.engine import merged_tensors
 from evomerge.merge.live import LiveModel
@@ -243,6 +244,37 @@ def test_a_failure_leaves_nothing(changes, error, message, llama_family, tmp_pat
     with pytest.raises(error, match=message):
         save(ties(llama_family, **changes), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("one_pass", [False, True])
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])
+@pytest.mark.parametrize("weight", [0.5, 0.0])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_what_is_not_finite_is_named(
+    value, weight, method, one_pass, llama_family, tmp_path, monkeypatch
+):
+    """Whether it is seen in the result, as in a sum, or looked for before."""
+    monkeypatch.setattr(fused, "FEWEST", 1 if one_pass else 10**9)
+    broken = Path(shutil.copytree(llama_family.experts[1], tmp_path / "broken"))
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.norm.weight"][3] = value
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    sources = (
+        Source(llama_family.experts[0], parameters={"weight": 0.5}),
+        Source(str(broken), parameters={"weight": weight}),
+    )
+    base = None if method == "linear" else llama_family.base
+    with pytest.raises(ModelError, match=r"model\.norm\.weight holds .* in 1 of 32") as found:
+        save(Recipe(method, sources, base_model=base), tmp_path / "out")
+    assert str(broken) in str(found.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_beyond_its_dtype_is_no_fault_of_the_inputs(llama_family, tmp_path):
+    sources = tuple(Source(one, parameters={"weight": 1e6}) for one in llama_family.experts)
+    recipe = Recipe("linear", sources, parameters={"normalize": False}, dtype="float16")
+    save(recipe, tmp_path / "out")
+    assert any(one.isinf().any() for one in stored(tmp_path / "out").values())
 
 
 def test_a_failure_leaves_the_old_folder_whole(llama_family, tmp_path):
