@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.candidate.recipe import STATISTICS
 from evomerge.candidate.trial import Entry, Split, row_key
 from evomerge.config import Campaign, Objective
 from evomerge.config.model_names import anchored, short_name
@@ -22,6 +21,7 @@ from evomerge.report.grid import Column, Grid, numbers
 from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.report.scores import Value
 from evomerge.run import save_winner, setup_of, write_reports
+from evomerge.search.activations import join_statistics
 from evomerge.search.bench import Bench
 from evomerge.search.reselection import Reselection
 from evomerge.space.baselines import BASE, BEST
@@ -202,9 +202,6 @@ def _changed(
 ) -> MembershipChange:
     """Score what is not known yet, choose, save."""
     assert store.winner is not None
-    if (store.folder / STATISTICS).is_file():
-        message = "the campaign's merges read statistics of the experts that it began with; start a new one"
-        raise UserError(message, file=store.folder)
     before = store.winner.entry
     campaign = with_workers(roster.campaign(store.campaign), 1)
     ready = preflight(campaign, results=store.folder)
@@ -213,13 +210,22 @@ def _changed(
         display.say(warning)
     pool = open_pool(setup_of(ready), ready.campaign.workers)
     try:
+        bench = Bench(store, ready.campaign, ready.items, pool, display)
+        parents = [row for row in ready.space.baselines() if row.role != "baseline"]
+        reads, place = ready.space.needs.statistics, None
+        if reads and joined is not None:
+            (entry,) = (row.entry for row in parents if row.name == joined)
+            names = store.campaign.expert_names()
+            began = {_model_of(store, name): number for number, name in enumerate(names)}
+            place = join_statistics(bench, entry, reads, began)
         reselection = Reselection(
-            Bench(store, ready.campaign, ready.items, pool, display),
+            bench,
             facts,
-            [row for row in ready.space.baselines() if row.role != "baseline"],
+            parents,
             ready.family.family.num_layers,
             joined=joined,
             left=None if left is None else (left, _model_of(store, left)),
+            place=place,
         )
         found = reselection.candidates(before)
         after = reselection.best(found)

@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,14 +14,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import evomerge
+from evomerge.candidate.experts import without_expert
 from evomerge.candidate.recipe import STATISTICS
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError, ResultsError, UserError
-from evomerge.merge.statistics import MOMENT
+from evomerge.merge.statistics import MOMENT, look_in
 from evomerge.merge.user_methods import use
 from evomerge.preflight.check import preflight
 from evomerge.scoring import Scorer
 from evomerge.store import Store
+from evomerge.workers.evaluator import Evaluator
 from tests.small_campaign import TEXT
 
 CAMPAIGN = (
@@ -151,9 +155,94 @@ def test_killed_and_resumed_it_has_the_same_history(result, file, tmp_path):
         assert (out / name).read_bytes() == (result.folder / name).read_bytes()
 
 
-def test_an_expert_neither_joins_nor_leaves(result):
-    with pytest.raises(UserError, match="read statistics of the experts that it began with"):
-        evomerge.remove(result.folder, "facts")
+REGRESSION = CAMPAIGN.replace(
+    "method: [ties, task_arithmetic]\n  layers: 2\n  parameters:\n    density: 0.4\n    importance",
+    "method: regmean\n  layers: 2\n  parameters:\n    activations",
+).replace("trials: 4", "trials: 2")
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory):
+    """A finished campaign of two experts, and the same with a third one."""
+    folder = tmp_path_factory.mktemp("joined")
+    (folder / "c.yaml").write_text(REGRESSION)
+    before = evomerge.search(folder / "c.yaml", out=folder / "before")
+    shutil.copytree(before.folder, folder / "after")
+    return before, evomerge.add(folder / "after", "zoo:tools"), folder / "after"
+
+
+def test_an_expert_that_joins_reads_and_its_statistics_are_those_of_a_new_campaign(
+    joined, tmp_path
+):
+    before, change, folder = joined
+    (tmp_path / "c.yaml").write_text(
+        REGRESSION.replace("zoo:translation", "zoo:translation, zoo:tools")
+    )
+    fresh = load_file(
+        evomerge.search(tmp_path / "c.yaml", out=tmp_path / "fresh").folder / STATISTICS
+    )
+    found, old = (load_file(one / STATISTICS) for one in (folder, before.folder))
+    assert found.keys() == fresh.keys() > old.keys()
+    assert all(torch.equal(found[name], fresh[name]) for name in found)
+    values = change.values["select"]
+    means = [sum(own[n] for own in values.values()) for n in (0, 1)]
+    assert means[1] >= means[0]  # nothing is lost
+
+
+def test_who_left_may_come_back_and_a_search_goes_on(joined, tmp_path, monkeypatch):
+    read = []
+    evaluate = Evaluator.evaluate
+    monkeypatch.setattr(
+        Evaluator,
+        "evaluate",
+        lambda self, job: read.append(job.entry.candidate.statistics) or evaluate(self, job),
+    )
+    results = shutil.copytree(joined[0].folder, tmp_path / "results")
+    evomerge.add(results, "zoo:tools")
+    assert read.count(f"{STATISTICS}#0,1,2") >= 4  # a merge with each weight
+    content = (results / STATISTICS).read_bytes()
+    evomerge.remove(results, "facts")
+    evomerge.add(results, "zoo:facts")
+    evomerge.resume(results, trials=1)  # with the experts that it began with
+    assert history(results)[:2] == history(joined[0].folder)
+    assert len(history(results)) == 3
+    assert (results / STATISTICS).read_bytes() == content
+
+
+def test_a_merge_without_an_expert_is_that_of_the_others(joined, tmp_path):
+    before, _, folder = joined
+    with Store.open(before.folder, write=False) as store:
+        merge = next(trial.candidate for trial in store.trials())
+    statistics = load_file(before.folder / STATISTICS)
+    left = without_expert(merge, merge.experts[0])
+    assert left.statistics == f"{STATISTICS}#1"
+    own = {n.replace("1/", "0/", 1): t for n, t in statistics.items() if n.split("/")[-2] == "1"}
+    save_file(own, tmp_path / "own")
+    alone = replace(left, statistics=str(tmp_path / "own"))
+    whole = replace(merge, statistics=str(before.folder / STATISTICS))
+    look_in(folder)  # where a third one joined
+    for name, one in {"left": left, "alone": alone, "old": merge, "whole": whole}.items():
+        evomerge.merge(one, tmp_path / name)
+    evomerge.merge(tmp_path / "left/recipe.yaml", tmp_path / "again")
+    for same in (("left", "alone", "again"), ("old", "whole")):
+        found = [(tmp_path / name / "model.safetensors").read_bytes() for name in same]
+        assert len(set(found)) == 1
+
+
+def test_who_is_killed_while_an_expert_joins_has_what_was_there(joined, tmp_path, monkeypatch):
+    before, _, folder = joined
+    results = shutil.copytree(before.folder, tmp_path / "results")
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{Path.__module__}.Path.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evomerge.add(results, "zoo:tools")
+    evomerge.resume(results)
+    evomerge.add(results, "zoo:tools")
+    assert (results / STATISTICS).read_bytes() == (folder / STATISTICS).read_bytes()
 
 
 def test_other_scorers_are_refused(tmp_path):

@@ -9,12 +9,13 @@ import numpy as np
 
 from evomerge.candidate.coefficients import Coefficients
 from evomerge.candidate.merge import Merge, Row
+from evomerge.candidate.recipe import split_places, with_places
 from evomerge.candidate.tables import Array
 
 WEIGHT = "weight"
 
 
-def with_expert(merge: Merge, model: str, weight: float) -> Merge | None:
+def with_expert(merge: Merge, model: str, weight: float, place: int | None = None) -> Merge | None:
     """Return a merge into which one more expert goes with one weight everywhere.
 
     What else each expert has a number of (density, …) the new one has the mean of the others'. A weight that
@@ -24,6 +25,7 @@ def with_expert(merge: Merge, model: str, weight: float) -> Merge | None:
         merge: Of some experts on a base.
         model: The expert.
         weight: Its weight.
+        place: Of its statistics in their file; None: the merge reads none.
 
     Returns:
         None where the merge lacks a base, or contains the expert already.
@@ -37,7 +39,8 @@ def with_expert(merge: Merge, model: str, weight: float) -> Merge | None:
     def added(table: Array) -> Array:
         return np.concatenate([table, np.zeros_like(table[:1])])
 
-    return _changed(merge, (*merge.experts, model), longer, added)
+    places = [] if place is None else [*_places(merge), place]
+    return _changed(merge, (*merge.experts, model), longer, added, places)
 
 
 def without_expert(merge: Merge, model: str) -> Merge | None:
@@ -60,7 +63,14 @@ def without_expert(merge: Merge, model: str) -> Merge | None:
         return np.delete(table, place, axis=0)
 
     left = (*merge.experts[:place], *merge.experts[place + 1 :])
-    return _changed(merge, left, shorter, cut)
+    places = _places(merge)
+    return _changed(merge, left, shorter, cut, [*places[:place], *places[place + 1 :]])
+
+
+def _places(merge: Merge) -> list[int]:
+    """Return the experts' places in the file of statistics."""
+    places = split_places(merge.statistics or "")[1]
+    return list(places or range(len(merge.experts)))
 
 
 def _changed(
@@ -68,6 +78,7 @@ def _changed(
     experts: tuple[str, ...],
     row: Callable[[str], Callable[[Row], Row]],
     table: Callable[[Array], Array],
+    places: list[int],
 ) -> Merge:
     own = {
         name: tuple(tuple(map(row(name), group)) for group in groups)
@@ -77,4 +88,5 @@ def _changed(
     if coefficients is not None:
         tables = {name: table(found) for name, found in coefficients.tables.items()}
         coefficients = Coefficients(tables)
-    return replace(merge, experts=experts, own=own, coefficients=coefficients)
+    read = merge.statistics and with_places(split_places(merge.statistics)[0], tuple(places))
+    return replace(merge, experts=experts, own=own, coefficients=coefficients, statistics=read)

@@ -26,6 +26,8 @@ from evomerge.candidate.recipe import (
     Slice,
     Source,
     Vocabulary,
+    split_places,
+    with_places,
 )
 from evomerge.candidate.tables import Tables
 from evomerge.errors import RecipeError
@@ -86,7 +88,7 @@ def dumps(recipe: Recipe) -> str:
 
     Of coefficients and statistics it names the files, which `save` writes.
     """
-    return yaml_file.dump(_data(recipe, FILE, STATISTICS))
+    return yaml_file.dump(_data(recipe, FILE, statistics_files(recipe).get(recipe.statistics)))
 
 
 def dumps_all(recipe: Recipe | MoeRecipe, merges: Mapping[str, Recipe]) -> str:
@@ -112,8 +114,10 @@ def statistics_files(
 ) -> dict[str | None, str]:
     """Return the files of statistics that a recipe and its merges name → what they are called beside it."""
     merged = [*merges.values(), *([recipe] if isinstance(recipe, Recipe) else [])]
-    named = dict.fromkeys(one.statistics for one in merged if one.statistics is not None)
-    return {name: f"{n}.{STATISTICS}" if n else STATISTICS for n, name in enumerate(named)}
+    named = {one.statistics: split_places(one.statistics) for one in merged if one.statistics}
+    files = dict.fromkeys(file for file, _ in named.values())
+    beside = {file: f"{n}.{STATISTICS}" if n else STATISTICS for n, file in enumerate(files)}
+    return {name: with_places(beside[file], places) for name, (file, places) in named.items()}
 
 
 def _read(document: yaml_file.Document) -> Recipe | MoeRecipe:

@@ -22,7 +22,16 @@ from evomerge.candidate.forms import (
     read_tables,
     refuse,
 )
-from evomerge.candidate.recipe import Conditional, Recipe, Setting, Slice, Source, Vocabulary
+from evomerge.candidate.recipe import (
+    Conditional,
+    Recipe,
+    Setting,
+    Slice,
+    Source,
+    Vocabulary,
+    split_places,
+    with_places,
+)
 from evomerge.candidate.tokens import token_source
 from evomerge.errors import RecipeError
 from evomerge.yaml_file import Document, Location
@@ -174,11 +183,12 @@ def read_recipe(document: Document) -> Recipe:
 
 
 def _statistics(document: Document, name: str) -> str:
+    name, places = split_places(name)
     path = Path(name) if document.path is None else document.path.parent.resolve() / name
     if document.path is not None and not path.is_file():
         fault = "no such file; the recipe cannot be merged without it, copy it along"
         raise document.error(RecipeError, ("statistics",), f"{path}: {fault}")
-    return str(path)
+    return with_places(str(path), places)
 
 
 def _known(location: Location) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ this order; a setting is a scalar, a gradient over the layers of a slice, or a l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +20,23 @@ NEEDS_STATISTICS = (
     "needed to build this model. mergekit does not read that file, and so cannot build this merge."
 )
 """For model cards."""
+_PLACES = re.compile(r"#(\d+(?:,\d+)*)$")
+
+
+def split_places(statistics: str) -> tuple[str, tuple[int, ...]]:
+    """Split `FILE#0,2`, how a recipe names statistics, into the file and its experts' places there.
+
+    Without places these are 0, 1, … in the order of the recipe's experts.
+    """
+    found = _PLACES.search(statistics)
+    if found is None:
+        return statistics, ()
+    return statistics[: found.start()], tuple(map(int, found[1].split(",")))
+
+
+def with_places(file: str, places: tuple[int, ...]) -> str:
+    """Return what `split_places` splits; without places the file alone."""
+    return f"{file}#{','.join(map(str, places))}" if places else file
 
 
 @dataclass(frozen=True)

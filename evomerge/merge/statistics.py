@@ -3,7 +3,8 @@
 `N/TENSOR` says how much the entries of a tensor of expert N count (from 0, the recipe's models without the
 base): numbers of at least 0, of the tensor's shape, or `[1, columns]` or `[rows, 1]`. A campaign writes the
 root mean square of what enters each column of a linear layer. `moment/N/TENSOR` is the mean of x xT over
-those vectors x, `[columns, columns]`, for methods that read it.
+those vectors x, `[columns, columns]`, for methods that read it. A recipe whose experts stand at other places
+names them: `FILE#0,2`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -20,17 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from evomerge.candidate import Recipe
 from evomerge.candidate.mergekit_yaml import statistics_files
 from evomerge.candidate.moe_recipe import MoeRecipe
-from evomerge.candidate.recipe import STATISTICS
+from evomerge.candidate.recipe import STATISTICS, split_places
 from evomerge.candidate.tables import Array
 from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 
 MOMENT = "moment/"
+GROWN = "grown"
+"""Metadata of a file to which experts were added that joined a campaign."""
 _KEY = re.compile(rf"({MOMENT})?(\d+)/(.+)")
 
 
@@ -42,16 +45,17 @@ class Statistics:
 
     Args:
         path: Of the file.
+        places: Of the recipe's experts there; none: 0, 1, …
 
     Raises:
         RecipeError: It is missing or damaged, or holds something else.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, places: tuple[int, ...] = ()) -> None:
+        self._path, self._places = path, places
         try:
             state = path.stat()
-            self.key: Hashable = (str(path), state.st_mtime_ns, state.st_size)
+            self.key: Hashable = (str(path), state.st_mtime_ns, state.st_size, places)
             opened: Any = safe_open(path, framework="pt")
         except FileNotFoundError:
             raise self._error(
@@ -60,6 +64,7 @@ class Statistics:
         except (OSError, SafetensorError) as error:
             raise self._error(f"not a safetensors file ({error})") from None
         self._file = opened
+        self._grown = bool(places) or GROWN in (opened.metadata() or {})
         names: list[str] = list(opened.keys())
         self._shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
         for name in self._shapes:
@@ -70,14 +75,19 @@ class Statistics:
 
     def importance(self, expert: int, tensor: str) -> torch.Tensor | None:
         """Return what multiplies a tensor's magnitudes, as it is stored; None: nothing is known of it."""
-        found = self._tensor(f"{expert}/{tensor}")
+        found = self._tensor(f"{self._place(expert)}/{tensor}")
         if found is None and (moment := self.moment(expert, tensor)) is not None:
             found = moment.diagonal().clamp(min=0).sqrt()[None]
         return found
 
     def moment(self, expert: int, tensor: str) -> torch.Tensor | None:
         """Return the mean of x xT over what entered a linear layer; None: it is not known."""
-        return self._tensor(f"{MOMENT}{expert}/{tensor}")
+        return self._tensor(f"{MOMENT}{self._place(expert)}/{tensor}")
+
+    @property
+    def holds(self) -> frozenset[int]:
+        """The places of the experts that it has something of."""
+        return frozenset(self._parts(key)[1] for key in self._shapes)
 
     def check(self, experts: Sequence[str], checkpoints: Mapping[str, Checkpoint]) -> None:
         """Check that it is of these experts, and that its shapes are those of their tensors.
@@ -86,10 +96,18 @@ class Statistics:
             RecipeError: It is not; expert and tensor are named.
         """
         known: set[int] = set()
+        if self._places and len(self._places) != len(experts):
+            raise self._error(
+                f"found places of {len(self._places)} experts, the recipe has {len(experts)}"
+            )
+        places = {self._place(expert): expert for expert in range(len(experts))}
         for key, shape in self._shapes.items():
-            moment, expert, tensor = self._parts(key)
+            moment, place, tensor = self._parts(key)
+            expert = places.get(place, place)
+            if place not in places and self._grown:
+                continue  # of an expert that is not in this merge
             known.add(expert)
-            if expert >= len(experts):
+            if place not in places:
                 raise self._error(
                     f"holds {key}, of expert {expert}, the recipe has {len(experts)} experts, from 0"
                 )
@@ -105,6 +123,9 @@ class Statistics:
         for place, model in enumerate(experts):
             if place not in known:
                 raise self._error(f"holds nothing of {model}, expert {place} of the recipe")
+
+    def _place(self, expert: int) -> int:
+        return self._places[expert] if self._places else expert
 
     def _tensor(self, key: str) -> torch.Tensor | None:
         if key not in self._shapes:
@@ -152,7 +173,8 @@ def look_in(folder: str | Path | None) -> None:
 
 def statistics_path(name: str) -> Path:
     """Return where a file of statistics lies that a recipe or a candidate names."""
-    return _Place.folder / name if name == STATISTICS else Path(name)
+    file, _ = split_places(name)
+    return _Place.folder / file if file == STATISTICS else Path(file)
 
 
 def write_statistics(
@@ -168,14 +190,54 @@ def write_statistics(
         MergeError: The disk does not take it.
     """
     tensors: dict[str, Array] = {}
-    for place, (importances, moments) in enumerate(experts):
-        tensors |= {f"{place}/{name}": one for name, one in importances.items()}
-        tensors |= {f"{MOMENT}{place}/{name}": one for name, one in moments.items()}
+    for place, own in enumerate(experts):
+        tensors |= _named(place, *own)
+    _write(path, tensors)
+
+
+def add_statistics(
+    path: Path,
+    place: int,
+    importances: Mapping[str, Array],
+    moments: Mapping[str, Array],
+    ready: Callable[[Path], object],
+) -> None:
+    """Add an expert's to a file, aside first; merges that do not read it may then leave it unread.
+
+    Args:
+        path: Of the file.
+        place: Of the expert in it.
+        importances: By tensor.
+        moments: By tensor.
+        ready: Called with the finished file before it takes the old one's place.
+
+    Raises:
+        MergeError: The disk does not take it.
+    """
+    tensors = load_file(path) | _named(place, importances, moments)
+    _write(path, tensors, {GROWN: "true"}, ready)
+
+
+def _named(
+    place: int, importances: Mapping[str, Array], moments: Mapping[str, Array]
+) -> dict[str, Array]:
+    own = {f"{place}/{name}": one for name, one in importances.items()}
+    return own | {f"{MOMENT}{place}/{name}": one for name, one in moments.items()}
+
+
+def _write(
+    path: Path,
+    tensors: Mapping[str, Array],
+    metadata: dict[str, str] | None = None,
+    ready: Callable[[Path], object] = lambda _: None,
+) -> None:
     aside = path.with_name(f".{path.name}.new")
     try:
-        save_file({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, aside)
+        ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+        save_file(ordered, aside, metadata)
         with aside.open("rb") as file:
             os.fsync(file.fileno())
+        ready(aside)
         aside.replace(path)
     except (OSError, SafetensorError) as error:
         raise MergeError(f"{path} cannot be written: {error}") from None
@@ -186,7 +248,7 @@ def copy_statistics(
 ) -> None:
     """Copy the files of statistics that a recipe and its merges name into a folder, beside the recipe."""
     for name, beside in statistics_files(recipe, merges).items():
-        shutil.copyfile(statistics_path(str(name)), folder / beside)
+        shutil.copyfile(statistics_path(str(name)), folder / split_places(beside)[0])
 
 
 def open_statistics(name: str) -> Statistics:
@@ -197,9 +259,10 @@ def open_statistics(name: str) -> Statistics:
     """
     path = statistics_path(name)
     state = path.stat() if path.is_file() else None
-    return _opened(path, None if state is None else (state.st_mtime_ns, state.st_size))
+    key = None if state is None else (state.st_mtime_ns, state.st_size)
+    return _opened(path, split_places(name)[1], key)
 
 
 @lru_cache(maxsize=4)
-def _opened(path: Path, _state: Hashable) -> Statistics:
-    return Statistics(path)
+def _opened(path: Path, places: tuple[int, ...], _state: Hashable) -> Statistics:
+    return Statistics(path, places)

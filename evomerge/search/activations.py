@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import xxhash
@@ -11,14 +12,16 @@ from evomerge.candidate.activations import ActivationsFound, ActivationsJob
 from evomerge.candidate.recipe import STATISTICS
 from evomerge.candidate.trial import Entry
 from evomerge.errors import CampaignStopped, ResultsError
-from evomerge.merge.statistics import write_statistics
+from evomerge.merge.statistics import Statistics, add_statistics, write_statistics
 from evomerge.progress import Pace
 from evomerge.search.bench import Bench
 from evomerge.store.folder import write_whole
 from evomerge.workers.pool import in_turn
 
 DIGEST = "statistics"
-"""Under which key a store keeps the digest of the file."""
+"""Under which key a store keeps the digest of the file; of several what it was before experts joined, too."""
+PLACES = "places of statistics"
+"""Under which key a store keeps the experts' places in it, once one joined."""
 
 
 def take_statistics(bench: Bench, experts: Sequence[Entry], reads: Collection[str]) -> None:
@@ -50,9 +53,51 @@ def take_statistics(bench: Bench, experts: Sequence[Entry], reads: Collection[st
     digest = _digest(path)
     if not arrays.has(DIGEST):
         arrays.keep(DIGEST, digest)
-    elif arrays.get(DIGEST) != digest:
+    elif digest not in arrays.get(DIGEST).split():
         message = "is not what the campaign began with; bring it back, or start a new campaign"
         raise ResultsError(message, file=path)
+
+
+def join_statistics(
+    bench: Bench, expert: Entry, reads: Collection[str], places: Mapping[str, int]
+) -> int:
+    """Let an expert that joins a campaign read, and add its statistics to the campaign's.
+
+    Args:
+        bench: Of the campaign with that expert.
+        expert: Who joins.
+        reads: As of `take_statistics`.
+        places: In the file, of the models that the campaign began with.
+
+    Returns:
+        Its place in the file; of one that left earlier the one that it had.
+
+    Raises:
+        CampaignStopped: It cannot read.
+        UserError: The file is missing or damaged.
+        EvomergeError: The disk is full or not writable.
+    """
+    store, model = bench.store, expert.candidate.model_names()[-1]
+    path, arrays = store.folder / STATISTICS, store.arrays
+    known: dict[str, int] = {
+        **places,
+        **(json.loads(arrays.get(PLACES)) if arrays.has(PLACES) else {}),
+    }
+    there = Statistics(path).holds
+    if known.get(model) in there:
+        return known[model]
+    (found,) = _taken(bench, [expert], moments="moment" in reads)
+    place = max(there) + 1
+
+    def record(file: Path) -> None:
+        with (
+            store.together()
+        ):  # a process that is killed here has a file as it was, which is known, too
+            arrays.keep(DIGEST, b" ".join([arrays.get(DIGEST), _digest(file)]))
+            arrays.keep(PLACES, json.dumps({**known, model: place}).encode())
+
+    add_statistics(path, place, found.squares, found.moments, record)
+    return place
 
 
 def _taken(bench: Bench, experts: Sequence[Entry], *, moments: bool) -> list[ActivationsFound]:

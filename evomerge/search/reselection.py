@@ -38,6 +38,7 @@ class Reselection:
         layers: Of a model.
         joined: Name of the expert that joined; None: one left.
         left: Name of the expert that left, and its model; None: one joined.
+        place: Of the statistics of the expert that joined in their file; None: merges read none.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Reselection:
         *,
         joined: str | None = None,
         left: tuple[str, str] | None = None,
+        place: int | None = None,
     ) -> None:
         self._bench, self._facts, self._layers = bench, facts, layers
-        self._joined, self._left = joined, left
+        self._joined, self._left, self._place = joined, left, place
         self.what = f"with {joined}" if left is None else f"without {left[0]}"
         self.parents = {row.name: row.entry for row in parents}
         self._known: dict[Split, dict[str, tuple[Candidate, Outcome]]] = {s: {} for s in SPLITS}
@@ -152,7 +154,7 @@ class Reselection:
             options = [without_expert(old, self._left[1])]
         else:
             model = self.parents[str(self._joined)].candidate.model_names()[-1]
-            options = [old, *(with_expert(old, model, weight) for weight in WEIGHTS)]
+            options = [old, *(with_expert(old, model, w, self._place) for w in WEIGHTS)]
         merges = [self._finalist(one) for one in options if one is not None]
         if not merges:
             return None
