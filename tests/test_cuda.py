@@ -29,6 +29,7 @@ from evomerge.merge.masks import largest, row_ranks, uniform
 from evomerge.merge.methods import METHODS
 from evomerge.merge.methods.low_rank import product
 from evomerge.merge.saving import save
+from evomerge.merge.staging import to_device
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import WorkerSetup, open_pool
 from evomerge.workers.evaluator import Evaluator
@@ -37,6 +38,9 @@ from evomerge.workers.placement import Sharing
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="PyTorch finds no GPU here (torch.cuda.is_available())"
+)
+several = pytest.mark.skipif(
+    torch.cuda.device_count() < 2, reason="needs two GPUs (torch.cuda.device_count())"
 )
 TASKS = Path(__file__).parents[1] / "benchmarks" / "tasks"
 METRICS = {
@@ -284,3 +288,41 @@ def test_two_workers_on_one_device(
     for seed in (0, 1):
         asked = job(models, seed)
         same_scores(found[asked.entry.candidate.text()], on_cpu.evaluate(asked))
+
+
+@pytest.mark.parametrize("count", [1, 10**6, 10**8])
+def test_copies_through_pinned_memory_are_plain_copies(count: int) -> None:
+    tensor = torch.randn(count, dtype=torch.bfloat16)
+    copies = [to_device(tensor, torch.device(DEVICE)) for _ in range(3)]
+    assert all(torch.equal(one, tensor.to(DEVICE)) for one in copies)
+
+
+@several
+@pytest.mark.parametrize("budget", [0, 10**8], ids=["streamed", "resident"])
+def test_a_live_merge_over_two_gpus_is_that_on_one(budget: int, llama_family: Any) -> None:
+    options = {"dtype": "bfloat16", "device": DEVICE, "resident_bytes": budget}
+    one = LiveModel(llama_family.models, **options)
+    two = LiveModel(llama_family.models, devices=2, **options)
+    assert {each.device.index for each in two.module.parameters()} == {0, 1}
+    for method in (*SAME_EVERYWHERE, *SUMS):
+        recipe = merge_of(llama_family.models, method, "bfloat16")
+        one.write(recipe)
+        two.write(recipe)
+        expected = one.module.state_dict()
+        for name, tensor in two.module.state_dict().items():
+            assert torch.equal(tensor.cpu(), expected[name].cpu()), (method, name)
+
+
+@several
+def test_scores_and_gradients_over_two_gpus_are_those_of_one(
+    models: tuple[str, ...], setup: WorkerSetup, on_gpu: Evaluator
+) -> None:
+    over_two = Evaluator(replace(setup, gpus=2))
+    for seed in (0, 1):
+        same_scores(over_two.evaluate(job(models, seed)), on_gpu.evaluate(job(models, seed)))
+    recipe = merge_of(models, "task_arithmetic", "float32")
+    items, shares = dict.fromkeys(METRICS, (0, 3, 7)), dict.fromkeys(METRICS, 0.5)
+    asked = GradientJob("descent 0, step 0", recipe, items, shares)
+    found, expected = over_two.gradient(asked), on_gpu.gradient(asked)
+    assert found.failure is None
+    assert np.allclose(found.numbers["weight"], expected.numbers["weight"], rtol=1e-5)

@@ -33,6 +33,7 @@ from evomerge.merge.memory import Memory
 from evomerge.merge.methods.low_rank import Factors
 from evomerge.merge.methods.method import Values
 from evomerge.merge.methods.tensors import Weight, difference, l1_norm
+from evomerge.merge.staging import to_device
 from evomerge.merge.statistics import Statistics
 
 Source = tuple[Checkpoint, str, int]
@@ -189,7 +190,7 @@ class ResidentInputs:
         if self.device.type != "cpu":
             place, held = ("input", *self.common), found
             (found,) = self._memory.get(
-                place, held.nbytes, lambda: (held.to(self.device),), "stored"
+                place, held.nbytes, lambda: (to_device(held, self.device),), "stored"
             )
         return self._lend(found).to(self.dtype)
 
@@ -401,7 +402,7 @@ class ResidentInputs:
         if index not in self._copied:
             # What does not stay on the device is copied there once a merge.
             self._copied[index] = self._only_form(
-                index, "stored", lambda: (self._read(index).to(self.device),)
+                index, "stored", lambda: (to_device(self._read(index), self.device),)
             )
         return self._copied[index]
 
