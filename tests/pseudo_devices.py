@@ -132,6 +132,8 @@ class _Mode(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in ("to", "cpu") and args and isinstance(args[0], torch.Tensor):
             return _moved(func, name, *args, **kwargs)
+        if func == torch.Tensor.data.__set__ and isinstance(args[0], Placed):  # type: ignore[attr-defined]
+            args[0].own = args[1].own
         device = kwargs.get("device")
         if device is None or torch.device(device).type != DEVICE:
             return func(*args, **kwargs)

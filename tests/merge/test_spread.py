@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
-from evomerge.candidate import Merge, PathStep, Stack
+from evomerge.candidate import Merge, PathStep, Stack, Vocabulary
 from evomerge.combine.stack import StackBuilder
 from evomerge.merge.live import LiveModel
 from evomerge.merge.memory import Memory
@@ -149,3 +157,53 @@ def test_a_stack_over_several_devices_is_that_on_one(llama_family: Any, devices:
             logits.append(module(tokens.to(live.device)).logits.cpu())
     assert {each.device.index for each in module.parameters()} == {0, 1}
     assert torch.equal(*logits)
+
+
+def mixtral(_: Any, folder: Path, build: Any) -> tuple[str, ...]:  # experts fused at loading
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 3}
+    config = MixtralConfig(vocab_size=262, pad_token_id=0, dtype="float32", **sizes, **heads)
+    models: tuple[str, ...] = build(folder, MixtralForCausalLM, config).models
+    return models
+
+
+def one_untied(qwen2: Any, folder: Path, _: Any) -> tuple[str, ...]:
+    module = AutoModelForCausalLM.from_pretrained(qwen2.base)
+    module.config.tie_word_embeddings = False
+    module.lm_head.weight = torch.nn.Parameter(module.lm_head.weight.detach() + 1)
+    module.save_pretrained(folder)
+    return qwen2.base, str(folder)
+
+
+def one_longer(qwen2: Any, folder: Path, _: Any) -> tuple[str, ...]:
+    tokens = AutoTokenizer.from_pretrained(qwen2.experts[1])
+    tokens.add_special_tokens({"additional_special_tokens": ["<new>"]})
+    module = AutoModelForCausalLM.from_pretrained(qwen2.experts[1])
+    module.resize_token_embeddings(len(tokens), mean_resizing=False)
+    for one in (module, tokens):
+        one.save_pretrained(folder)
+    return qwen2.base, qwen2.experts[0], str(folder)
+
+
+@pytest.mark.parametrize("models_of", [mixtral, one_untied, one_longer])
+def test_heads_vocabularies_and_fused_experts_over_several_devices(
+    models_of: Any, qwen2_family: Any, build_family: Any, tmp_path: Path, devices: None
+) -> None:
+    models = models_of(qwen2_family, tmp_path / "out", build_family)
+    vocabulary = Vocabulary("union") if models_of is one_longer else None
+    recipe = replace(merge_of(models, "task_arithmetic"), vocabulary=vocabulary)
+    tokens = torch.arange(5, 25)[None]
+    states, logits = [], []
+    for device, count in (("cpu", 1), (DEVICE, 2)):
+        live = LiveModel(
+            models, dtype="float32", device=device, devices=count, vocabulary=vocabulary
+        )
+        live.write(recipe)
+        states.append({name: each.cpu() for name, each in live.module.state_dict().items()})
+        if models_of is not mixtral:  # which does other things on the CPU than elsewhere
+            with torch.no_grad():
+                logits.append(live.module(tokens.to(live.device)).logits.cpu())
+    assert len(set(where(live).values())) == 2
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[1][name], one) for name, one in states[0].items())
+    assert not logits or torch.equal(*logits)
