@@ -333,5 +333,6 @@ def setup_of(ready: Preflight) -> WorkerSetup:
         vocabulary=ready.family.family.vocabulary,
         whole_models=ready.space.needs.whole_models,
         feed_forwards=ready.space.needs.feed_forwards,
+        one_pass=ready.one_pass,
         quantise=campaign.scorer.quantise,
     )

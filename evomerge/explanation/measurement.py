@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -90,7 +90,8 @@ class WinnerMeasurement:
         others: list[Work] = [*self._gradient_jobs(), *self._states_jobs()]
         if not scored and not others:
             return
-        pool = open_pool(setup_of(self._ready), self._ready.campaign.workers)
+        setup = replace(setup_of(self._ready), one_pass=False)  # gradients are asked for
+        pool = open_pool(setup, self._ready.campaign.workers)
         try:
             bench = Bench(self._store, self._ready.campaign, self._ready.items, pool, self._display)
             metrics, told = bench.wanted(SPLIT)

@@ -29,14 +29,16 @@ class Staging:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._buffers = cycle([(_pinned(PIECE), torch.cuda.Event()) for _ in range(2)])
+        self._buffers = cycle([(_pinned(PIECE), _event()) for _ in range(2)])
 
     def copy(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a copy of a tensor of the host; the host goes on while the GPU takes the last of it."""
         made = torch.empty(tensor.shape, dtype=tensor.dtype, device=self._device)
         source = tensor.contiguous().view(-1).view(torch.uint8)
         target = made.view(-1).view(torch.uint8)
-        for piece, place in zip(source.split(PIECE), target.split(PIECE), strict=True):
+        for piece, place in zip(
+            torch.split(source, PIECE), torch.split(target, PIECE), strict=True
+        ):
             buffer, taken = next(self._buffers)
             taken.synchronize()
             place.copy_(buffer[: len(piece)].copy_(piece), non_blocking=True)
@@ -46,6 +48,10 @@ class Staging:
 
 def _pinned(size: int) -> torch.Tensor:
     return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]
 
 
 @cache

@@ -182,4 +182,4 @@ def memory_of(ready: Preflight, machine: Here, sharing: Sharing) -> MemoryPlan |
     parts = sizes_by_device(ready.family.checkpoints, gpus, itemsize, live, trust_remote_code=code)
     node = Machine(machine.host, machine.host_free, device)
     vllm = VllmMemory.of(campaign.scorer.backend, campaign.scorer.args, sharing)
-    return plan_memory(sizes, node, sharing, methods, parts, vllm)
+    return plan_memory(sizes, node, sharing, methods, parts, vllm, one_pass=ready.one_pass)

@@ -10,6 +10,7 @@ from evomerge.config import Campaign
 from evomerge.config.faults import at_field, located
 from evomerge.errors import CampaignError, TaskError
 from evomerge.kinds import SearchSpace, check_base, space_of
+from evomerge.merge.methods.core_space import CORE_SPACE
 from evomerge.merge.quantise import check_package
 from evomerge.merge.statistics import Statistics, look_in
 from evomerge.merge.user_methods import MethodFile
@@ -56,6 +57,14 @@ class Preflight:
     prompts: tuple[Prompts, ...] = ()
     methods: MethodFile | None = None
     results: Path = Path()
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether candidates need nothing of a merge but its result: no gradients, statistics or algebra."""
+        given = {name for part in self.campaign.space.parts for name in part.parameters}
+        algebra = {"calibrate", CORE_SPACE} & given
+        descends = sampler_class(self.campaign).needs_gold
+        return not (descends or self.space.needs.statistics or algebra)
 
 
 def preflight(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from evomerge.merge import fused
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import devices_of, gpu_memory, host_memory, torch_dtype
 from evomerge.merge.methods import METHODS, Method
@@ -121,6 +122,8 @@ def plan_memory(
     methods: Iterable[Method],
     parts: Sequence[Sizes] = (),
     vllm: VllmMemory | None = None,
+    *,
+    one_pass: bool = False,
 ) -> MemoryPlan:
     """Plan what one of several equal workers of a node keeps, and where, for candidates of these methods.
 
@@ -131,12 +134,15 @@ def plan_memory(
         methods: Of the candidates.
         parts: What of the models lies on each of a worker's GPUs, where it has several.
         vllm: What its engine takes, if it has one.
+        one_pass: As of `WorkerSetup`.
     """
     beside = 0 if vllm is None else vllm.bytes(sizes.weights, machine.device)
     chosen = tuple(methods)
     algebra = max((_algebra(method, sizes) for method in chosen), default=0)
     if machine.device is None:
-        return _with_faults(_on_cpus(sizes, machine, sharing, chosen, algebra, beside))
+        few = len(sizes.models) - 1 <= fused.MOST
+        one_pass = one_pass and few and fused.pays(torch.device("cpu"), sizes.tensors)
+        return _with_faults(_on_cpus(sizes, machine, sharing, chosen, algebra, beside, one_pass))
     each = [
         _on_a_gpu(one, machine, sharing, chosen, algebra, max(1, len(parts)), beside)
         for one in parts or [sizes]
@@ -158,8 +164,8 @@ def plan_memory_here(checkpoints: Mapping[str, Checkpoint], setup: WorkerSetup) 
         code = setup.trust_remote_code
         parts = sizes_by_device(checkpoints, setup.gpus, itemsize, live, trust_remote_code=code)
     vllm = VllmMemory.of(setup.backend, setup.backend_arguments, setup.sharing)
-    node = Machine(host, host_free, device)
-    return plan_memory(sizes, node, setup.sharing, methods, parts, vllm)
+    node, one_pass = Machine(host, host_free, device), setup.one_pass
+    return plan_memory(sizes, node, setup.sharing, methods, parts, vllm, one_pass=one_pass)
 
 
 def keep_to_share(setup: WorkerSetup) -> None:
@@ -276,6 +282,24 @@ def _together(each: Sequence[MemoryPlan]) -> MemoryPlan:
     )
 
 
+def _kept_on_cpus(method: Method, sizes: Sizes, one_pass: bool) -> tuple[int, int]:
+    """Return bytes of the inputs that a method keeps, and of what it computes from them.
+
+    Models of files need no memory where they are merged in one pass; adapters where nothing is left out of
+    them, since they are then added up as factors.
+    """
+    computed = sizes.computed // _MATHS
+    mapped = max(0, sizes.deltas - computed)
+    if method.one_pass_bytes is not None and one_pass:
+        inputs, derived = 0, method.one_pass_bytes * mapped
+    else:
+        inputs = _MATHS * mapped if method.reads_deltas else 0
+        derived = method.derived_bytes * mapped
+    if method.one_pass_bytes is None or method.derived_bytes:
+        inputs, derived = inputs + sizes.computed, derived + method.derived_bytes * computed
+    return inputs, derived
+
+
 def _on_cpus(
     sizes: Sizes,
     machine: Machine,
@@ -283,15 +307,17 @@ def _on_cpus(
     methods: tuple[Method, ...],
     algebra: int,
     vllm: int,
+    one_pass: bool,
 ) -> MemoryPlan:
     workspace = max(_peak(methods, sizes), algebra)
-    deltas = _MATHS * sizes.deltas
-    wanted = deltas if any(method.reads_deltas for method in methods) else sizes.computed
+    kept = [_kept_on_cpus(method, sizes, one_pass) for method in methods]
+    wanted = max((inputs for inputs, _ in kept), default=sizes.computed)
+    derived = max((of_inputs for _, of_inputs in kept), default=0)
     least = sharing.node * (PROCESS_BYTES + sizes.weights + workspace + vllm)
     spare = max(0, machine.host_free - least - sizes.files)
     most = min(machine.host_free // _KEPT_PART, spare) // sharing.node
     inputs = min(wanted, most)
-    derived = min(_derived(methods, sizes), most - inputs)
+    derived = min(derived, most - inputs)
     return MemoryPlan(
         on_gpu=False,
         sharing=sharing,

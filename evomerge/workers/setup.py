@@ -44,6 +44,7 @@ class WorkerSetup:
         whole_models: How many models of the base's size a candidate holds at once.
         feed_forwards: How many times the feed-forward blocks of one, besides.
         quantise: As of `LiveModel`.
+        one_pass: Candidates need nothing of a merge but its result: no gradients, statistics or algebra.
     """
 
     models: tuple[str, ...]
@@ -70,3 +71,4 @@ class WorkerSetup:
     whole_models: int = 1
     feed_forwards: int = 0
     quantise: str | None = None
+    one_pass: bool = False

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from evomerge.candidate import Merge
 from evomerge.config import Campaign
+from evomerge.merge import fused
 from evomerge.merge.checkpoint import open_checkpoint
+from evomerge.merge.live import LiveModel
 from evomerge.merge.methods import METHODS
 from evomerge.tasks import PromptStyle, SplitPlan
 from evomerge.workers import WorkerSetup, memory_plan
@@ -160,6 +163,48 @@ def test_on_cpus_task_vectors_are_kept_beside_views_of_the_files() -> None:
     assert plan.passes == HOST.host // 2 // 4
     ordered = plan_memory(sizes, HOST, Sharing(), [TIES])
     assert ordered.derived == min(2 * 12 * LLAMA_1B[0], 32 * GB - ordered.inputs)
+
+
+def test_what_is_merged_in_one_pass_keeps_no_task_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "available", lambda: True)
+    sizes = family(LLAMA_1B, 2, stored=4, live=4)
+    plans = {
+        name: plan_memory(sizes, HOST, Sharing(), [METHODS[name]], one_pass=True)
+        for name in ("linear", "task_arithmetic", "dare_ties", "ties", "della", "sce")
+    }
+    assert [plans[name].kept for name in ("linear", "task_arithmetic", "dare_ties")] == [0, 0, 0]
+    assert plans["ties"].derived == 2 * 8 * LLAMA_1B[0]
+    for name in ("della", "sce"):
+        assert plans[name] == plan_memory(sizes, HOST, Sharing(), [METHODS[name]])
+    monkeypatch.setattr(fused, "available", lambda: False)
+    without = plan_memory(sizes, HOST, Sharing(), [TIES], one_pass=True)
+    assert without.wanted == 2 * 4 * LLAMA_1B[0]
+
+
+def test_adapters_that_are_added_up_need_no_memory() -> None:
+    sizes = replace(family(LLAMA_1B, 2, stored=4, live=4), computed=2 * 4 * 10**8, deltas=2 * 10**8)
+    plans = [plan_memory(sizes, HOST, Sharing(), [method]) for method in (ARITHMETIC, TIES)]
+    assert [plan.inputs for plan in plans] == [0, 2 * 4 * 10**8]
+
+
+@pytest.mark.parametrize("one_pass", [False, True])
+def test_a_live_model_keeps_no_more_than_planned(
+    one_pass: bool, llama_family: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "FEWEST", 1 if one_pass else 10**9)
+    base, *experts = llama_family.models
+    weights = {"weight": (((0.3, 0.5, 0.7),),)}
+    for method in (ARITHMETIC, TIES, METHODS["dare_linear"], METHODS["della"]):
+        live = LiveModel(llama_family.models, dtype="float32", resident_bytes=10**9)
+        sizes = sizes_of(live.checkpoints, 4)
+        plan = plan_memory(sizes, HOST, Sharing(), [method], one_pass=one_pass)
+        for density in (0.4, 0.5, 0.6):
+            fixed = {"density": density} if "density" in method.parameters else {}
+            live.write(Merge(method.name, tuple(experts), base, own=weights, fixed=fixed))
+        (kept,) = live.memories.values()
+        small = 2**14  # norms and thresholds
+        assert kept.used <= plan.kept + small
+        assert plan.kept == 0 or kept.used > plan.kept / 2, method.name
 
 
 def test_on_cpus_what_is_kept_leaves_room_for_the_files() -> None:

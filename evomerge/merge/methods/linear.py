@@ -95,6 +95,7 @@ LINEAR = Method(
     merge=linear,
     gradients=gradients,
     total=total,
+    one_pass_bytes=0,
     effect=effect,
     rows=True,
     parameters={

@@ -326,6 +326,7 @@ class Method:
         recomputing: How many more where task vectors are too large to be held.
         derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
             magnitudes, its random number, the derivative by its weight.
+        one_pass_bytes: What of that is kept where it is merged in one pass; None: it never is.
         matrix_bytes: Rows, columns and number of experts → what merge and gradients of a linear layer's
             matrix take of the host's memory at the peak; None: what `temporaries` says.
         total: Inputs → the same merge as a sum, which is computed in one pass where that is possible; None:
@@ -350,6 +351,7 @@ class Method:
     temporaries: int = 4
     recomputing: int = 0
     derived_bytes: int = 0
+    one_pass_bytes: int | None = None
     matrix_bytes: Callable[[int, int, int], int] | None = None
     total: Callable[[Inputs], Sum | None] | None = None
     effect: Callable[[Values, Sequence[Values], int | None], Effect] = as_written

@@ -298,6 +298,7 @@ def _method(
         temporaries=_temporaries(member),
         recomputing=member.sparsifier.recomputing if member.sparsifier and member.elect else 0,
         derived_bytes=_derived_bytes(member),
+        one_pass_bytes=_one_pass_bytes(member),
         ignored=("int8_mask", *(() if member.sparsifier else ("density", "rescale"))),
     )
 
@@ -312,6 +313,14 @@ def _derived_bytes(member: _Member) -> int:
     if member.sparsifier is None:
         return 0
     return member.sparsifier.derived_bytes + 6 * (member.elect and member.sparsifier.random)
+
+
+def _one_pass_bytes(member: _Member) -> int | None:
+    if member.sparsifier is None:
+        return 0
+    if member.sparsifier.rule is None:
+        return None
+    return 8 if member.sparsifier.ranks else 0
 
 
 TASK_ARITHMETIC = _method("task_arithmetic", _Member(None, elect=False))
