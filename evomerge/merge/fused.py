@@ -137,15 +137,42 @@ class _Rule:
         elif kept.count is not None and kept.count < inputs.numel:
             self.bound = NOTHING
             if kept.count:
-                self.bound = _limit(*inputs.ranked(index, kept.skipped + kept.count))
+                self.bound = _limit(inputs, index, kept.skipped + kept.count)
             if kept.skipped:
-                self.top = _limit(*inputs.ranked(index, kept.skipped, slot=1))
+                self.top = _limit(inputs, index, kept.skipped, slot=1)
 
 
-def _limit(magnitude: float, last: int) -> Limit:
-    """Return it of an entry that is the last of the largest: of its equals the first ones pass."""
+def _limit(inputs: ResidentInputs, index: int, count: int, slot: int = 0) -> Limit:
+    """Return it of the last of the `count` largest entries: of its equals the first ones pass."""
+
+    def select() -> tuple[float, int]:
+        assert inputs.base is not None
+        (own,), (base,) = (_views(inputs, [one]) or () for one in (index, inputs.base))
+        return selected(own, base, count)
+
+    magnitude, last = inputs.ranked(index, count, select, slot)
     high = np.float32(magnitude)
     return last, np.nextafter(high, -INFINITY), high
+
+
+def selected(own: Array, base: Array, count: int) -> tuple[float, int]:
+    """Return what `masks.ranked` returns, by counting magnitudes: by the upper half of their bits, the lower.
+
+    Args:
+        own: An input, `[n]`.
+        base: What its task vector is relative to.
+        count: 1 to n.
+    """
+    bits, missing = 0, count
+    for coarse in (True, False):
+        counts = np.zeros(1 << 16, np.int64)
+        _kernel().count(own, base, np.int64(-1 if coarse else bits), counts)
+        ends = counts[::-1].cumsum()
+        at = int(np.searchsorted(ends, missing))
+        missing -= int(ends[at] - counts[::-1][at])
+        bits = bits << 16 | (len(counts) - 1 - at)
+    last = _kernel().position(own, base, np.int64(bits), missing)
+    return float(np.uint32(bits).view(np.float32)), int(last)
 
 
 def _parts(

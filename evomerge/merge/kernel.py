@@ -254,6 +254,40 @@ def magnitudes(inputs, base, start, stop, bounds, tops, keys, drawn, halves, cut
         sums[piece // PIECE] += lanes.sum()
 
 
+@njit(nogil=True, cache=True)
+def count(own, base, coarse, counts):
+    """Count the magnitudes of a task vector by half of their bits.
+
+    Args:
+        own: An input, `[n]`.
+        base: What it is relative to.
+        coarse: Upper half of those that are counted by the lower; -1: all are, by the upper.
+        counts: Int64 `[2^16]`, added to.
+    """
+    for j in range(np.uint64(0), np.uint64(len(own))):
+        bits = _magnitude(own, base, j)
+        if coarse < 0:
+            counts[bits >> 16] += 1
+        elif bits >> 16 == coarse:
+            counts[bits & 0xFFFF] += 1
+
+
+@njit(nogil=True, cache=True)
+def position(own, base, wanted, number):
+    """Return where the `number`-th magnitude with these bits is; one is there."""
+    for j in range(np.uint64(0), np.uint64(len(own))):
+        if _magnitude(own, base, j) == wanted:
+            number -= 1
+            if number == 0:
+                return j
+    return np.uint64(len(own))
+
+
+@njit
+def _magnitude(own, base, j):
+    return np.int64(_as_bits(_wide(own[j]) - _wide(base[j])) & np.uint32(0x7FFFFFFF))
+
+
 @njit
 def _draw(key, at, size, drawn):
     """Draw the random numbers of `masks.uniform`, two in one; `at` is even."""

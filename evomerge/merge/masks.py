@@ -150,38 +150,6 @@ def ranked(
     return _magnitude(found[place]), int(positions[place])
 
 
-def selected(read: Callable[[int, int], torch.Tensor], numel: int, count: int) -> tuple[float, int]:
-    """Return what `ranked` returns, from the task vector itself, which is read in groups, twice.
-
-    Args:
-        read: As of `compact_order`.
-        numel: How many entries it has.
-        count: 1 to n.
-    """
-    starts = range(0, numel, GROUP)
-    totals = np.zeros(COARSE, np.int64)
-    for start in starts:
-        totals += np.bincount(_magnitudes(read(start, start + GROUP)) >> 16, minlength=COARSE)
-    coarse, missing = _from_above(totals, count)
-    places, found = [], []
-    for start in starts:
-        bits = _magnitudes(read(start, start + GROUP))
-        near = np.flatnonzero(bits >> 16 == coarse)
-        places.append(near + start)
-        found.append(bits[near] & 0xFFFF)
-    fine = np.concatenate(found)
-    last, missing = _from_above(np.bincount(fine, minlength=1 << 16), missing)
-    bound = np.int32(coarse << 16 | last)
-    return _magnitude(bound), int(np.concatenate(places)[fine == last][missing - 1])
-
-
-def _from_above(counts: Bits, count: int) -> tuple[int, int]:
-    """Return the bin that the `count`-th falls into, counted from the last bin, and its number there."""
-    ends = counts[::-1].cumsum()
-    at = int(np.searchsorted(ends, count))
-    return len(counts) - 1 - at, count - int(ends[at] - counts[::-1][at])
-
-
 def row_ranks(delta: torch.Tensor) -> torch.Tensor:
     """Return the place of each entry by rising magnitude in its row, from 0; of equals the first is lower.
 

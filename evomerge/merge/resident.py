@@ -26,7 +26,6 @@ from evomerge.merge.masks import (
     mask_key,
     ranked,
     row_ranks,
-    selected,
     uniform,
 )
 from evomerge.merge.memory import Memory
@@ -309,12 +308,15 @@ class ResidentInputs:
         _, name, position = self._sources[index]
         return mask_key(self._seed, position, name)
 
-    def ranked(self, index: int, count: int, slot: int = 0) -> tuple[float, int]:
+    def ranked(
+        self, index: int, count: int, select: Callable[[], tuple[float, int]], slot: int = 0
+    ) -> tuple[float, int]:
         """Return magnitude and position of the last of a task vector's `count` largest entries.
 
         Args:
             index: Which input.
             count: 1 to n.
+            select: Finds them where there is no room for the order of magnitudes.
             slot: Of several counts for one merge; the last one in each is kept.
         """
         assert self.base is not None
@@ -330,7 +332,7 @@ class ResidentInputs:
         def build() -> tuple[torch.Tensor]:
             place = ("compact order", *self._delta_key(index))
             found = self._memory.get(place, None, order, derived=True)
-            last = ranked(found, count, read) if found else selected(read, self.numel, count)
+            last = ranked(found, count, read) if found else select()
             return (torch.tensor(last, dtype=torch.float64),)
 
         place = ("ranked", slot, *self._delta_key(index))
