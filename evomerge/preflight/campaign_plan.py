@@ -175,11 +175,17 @@ def memory_of(ready: Preflight, machine: Here, sharing: Sharing) -> MemoryPlan |
         device = min(machine.gpus)
     itemsize, needs = ITEMSIZES[campaign.models.dtype], ready.space.needs
     live, blocks = needs.whole_models, needs.feed_forwards
-    sizes = sizes_of(ready.family.checkpoints, itemsize, live, blocks)
+    quantise = campaign.scorer.quantise
+    sizes = sizes_of(ready.family.checkpoints, itemsize, live, blocks, quantise)
     methods = [METHODS[name] for name in campaign.space.methods]
-    code = campaign.models.trust_remote_code
-    gpus = int(campaign.workers.gpus)
-    parts = sizes_by_device(ready.family.checkpoints, gpus, itemsize, live, trust_remote_code=code)
+    parts = sizes_by_device(
+        ready.family.checkpoints,
+        int(campaign.workers.gpus),
+        itemsize,
+        live,
+        quantise=quantise,
+        trust_remote_code=campaign.models.trust_remote_code,
+    )
     node = Machine(machine.host, machine.host_free, device)
     vllm = VllmMemory.of(campaign.scorer.backend, campaign.scorer.args, sharing)
     return plan_memory(sizes, node, sharing, methods, parts, vllm, one_pass=ready.one_pass)

@@ -154,15 +154,22 @@ def plan_memory_here(checkpoints: Mapping[str, Checkpoint], setup: WorkerSetup) 
     """Plan this worker's memory; on a GPU never with more than is free there now."""
     host, host_free = host_memory()
     itemsize, live = torch_dtype(setup.dtype).itemsize, setup.whole_models
-    sizes = sizes_of(checkpoints, itemsize, live, setup.feed_forwards)
+    quantise = setup.quantise
+    sizes = sizes_of(checkpoints, itemsize, live, setup.feed_forwards, quantise)
     methods = [METHODS[name] for name in setup.methods if name in METHODS]
     device: int | None = None
     parts: tuple[Sizes, ...] = ()
     if torch.device(setup.device).type == "cuda":
         gpus = map(torch.device, devices_of(setup.device, setup.gpus))
         device = min(_usable(each, setup.sharing) for each in gpus)
-        code = setup.trust_remote_code
-        parts = sizes_by_device(checkpoints, setup.gpus, itemsize, live, trust_remote_code=code)
+        parts = sizes_by_device(
+            checkpoints,
+            setup.gpus,
+            itemsize,
+            live,
+            quantise=quantise,
+            trust_remote_code=setup.trust_remote_code,
+        )
     vllm = VllmMemory.of(setup.backend, setup.backend_arguments, setup.sharing)
     node, one_pass = Machine(host, host_free, device), setup.one_pass
     return plan_memory(sizes, node, setup.sharing, methods, parts, vllm, one_pass=one_pass)

@@ -11,6 +11,9 @@ from evomerge.merge.methods.algebra import is_linear
 from evomerge.merge.names import model_names
 from evomerge.merge.spread import device_of, spread
 
+NUMBER_BYTES: Mapping[str, float] = {"nf4": 0.5 + 4 / 64, "fp4": 0.5 + 4 / 64, "int8": 1.0}
+"""Of a quantised number; in 4 bits with its part of a block's scale."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -39,7 +42,11 @@ class Sizes:
 
 
 def sizes_of(
-    checkpoints: Mapping[str, Checkpoint], itemsize: int, live: int = 1, feed_forwards: int = 0
+    checkpoints: Mapping[str, Checkpoint],
+    itemsize: int,
+    live: int = 1,
+    feed_forwards: int = 0,
+    quantise: str | None = None,
 ) -> Sizes:
     """Return the sizes of open models, the base first; only headers are read.
 
@@ -48,6 +55,7 @@ def sizes_of(
         itemsize: Bytes of a number of the live model.
         live: How many models of the base's size are live at once.
         feed_forwards: How many times the feed-forward blocks of one, besides.
+        quantise: What the linear layers of the live model are quantised to (`LiveModel`).
     """
     base, *experts = checkpoints.values()
     numbers = [header.numel for header in base.tensors.values()]
@@ -69,6 +77,9 @@ def sizes_of(
             else:
                 computed += header.nbytes
         models.append(own)
+    linear = {name: one for name, one in base.tensors.items() if is_linear(name, one.shape)}
+    less = 0.0 if quantise is None else itemsize - NUMBER_BYTES[quantise]
+    saved = round(less * sum(header.numel for header in linear.values()))
     return Sizes(
         models=tuple(models),
         computed=computed,
@@ -76,12 +87,8 @@ def sizes_of(
         numbers=sum(numbers),
         deltas=deltas,
         tensors=tuple(numbers),
-        weights=itemsize * (live * sum(numbers) + feed_forwards * blocks),
-        matrices=frozenset(
-            tuple(header.shape)
-            for name, header in base.tensors.items()
-            if is_linear(name, header.shape)
-        ),
+        weights=itemsize * (live * sum(numbers) + feed_forwards * blocks) - saved,
+        matrices=frozenset(tuple(header.shape) for header in linear.values()),
     )
 
 
@@ -91,6 +98,7 @@ def sizes_by_device(
     itemsize: int,
     live: int = 1,
     *,
+    quantise: str | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Sizes, ...]:
     """Return the sizes of what lies on each of `count` devices that a live model is spread over.
@@ -111,6 +119,11 @@ def sizes_by_device(
         return replace(one, tensors=own)
 
     return tuple(
-        sizes_of({name: part(one, device) for name, one in checkpoints.items()}, itemsize, live)
+        sizes_of(
+            {name: part(one, device) for name, one in checkpoints.items()},
+            itemsize,
+            live,
+            quantise=quantise,
+        )
         for device in range(count)
     )

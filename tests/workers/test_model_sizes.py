@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,14 @@ from transformers import LlamaConfig
 
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.files import TensorHeader
+from evomerge.merge.live import LiveModel
 from evomerge.merge.methods import METHODS
 from evomerge.merge.names import auto_class
+from evomerge.merge.quantise import quantised_layers
 from evomerge.workers.memory_plan import CONTEXT_BYTES, Machine, MemoryPlan, plan_memory
 from evomerge.workers.model_sizes import Sizes, sizes_by_device, sizes_of
 from evomerge.workers.placement import Sharing
+from tests.conftest import Family
 from tests.published_models import LLAMA_2_7B, LLAMA_3_2_1B, LLAMA_3_70B
 
 GB = 10**9
@@ -128,3 +132,25 @@ def test_too_few_gpus_are_said_to_be_too_few() -> None:
         "a worker needs 120.6 GB on one of its 2 GPUs at least, and has 85.0 GB; "
     )
     assert fault.endswith("or workers.gpus: 4")
+
+
+def test_a_70b_model_in_4_bits_fits_one_card_while_it_is_scored() -> None:
+    models = family(LLAMA_3_70B, 2)
+    full, quantised = (sizes_of(models, 2, quantise=one) for one in (None, "nf4"))
+    linear = 80 * (LAYER_70B - 2 * 8192)
+    assert quantised.weights == full.weights - round((2 - 0.5625) * linear)
+    assert 40 * GB < quantised.weights < 45 * GB < H100 < full.weights
+    assert replace(quantised, weights=full.weights) == full
+    parts = sizes_by_device(models, 2, 2, quantise="nf4")
+    assert sum(one.weights for one in parts) == pytest.approx(quantised.weights)
+
+
+@pytest.mark.parametrize("scheme", ["nf4", "int8"])
+def test_quantised_weights_take_what_is_planned(scheme: str, llama_family: Family) -> None:
+    pytest.importorskip("bitsandbytes")
+    live = LiveModel(llama_family.models, dtype="bfloat16", quantise=scheme)
+    found = sum(each.nbytes for each in live.module.parameters())
+    for _, layer in quantised_layers(live.module):
+        if scheme == "nf4":
+            found += layer.weight.quant_state.absmax.nbytes
+    assert sizes_of(live.checkpoints, 2, quantise=scheme).weights == found
