@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from evomerge.config import Campaign
-from evomerge.errors import UserError
+from evomerge.errors import CampaignError, UserError
 from evomerge.kinds import KINDS
 from evomerge.merge import quantise
 from evomerge.preflight import check
+from evomerge.preflight.check import check_needs
 from evomerge.preflight.warnings import without_gradient
 from evomerge.scoring import gold_count
+from evomerge.space import Needs
 
 ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
@@ -197,3 +199,11 @@ def test_broken_data_are_named_with_file_and_line(half_answered, tmp_path):
     message = r"c.yaml:\d+: objectives.0.task: .*half.jsonl:2: not valid JSON"
     with pytest.raises(UserError, match=message):
         preflight(path)
+
+
+def test_mixtures_are_refused_where_a_worker_has_several_gpus(checked):
+    ready = checked("count: auto", "count: 1, gpus: 2")
+    line = r"workers\.gpus: found 2, but mixtures of experts are built on one GPU; take 1"
+    with pytest.raises(CampaignError, match=line):
+        check_needs(ready.campaign, Needs(feed_forwards=2), ready.items)
+    check_needs(ready.campaign, Needs(whole_models=2), ready.items)

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from evomerge import zoo
 from evomerge.candidate import Merge
 from evomerge.candidate.activations import ActivationsJob
+from evomerge.candidate.ensemble import Ensemble, Mix
 from evomerge.candidate.states import StatesJob
 from evomerge.candidate.trial import Entry, GradientJob, Job
+from evomerge.combine.mixed import MixedMembers
+from evomerge.merge.live import LiveModel
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import WorkerSetup
 from evomerge.workers.evaluator import Evaluator
@@ -82,3 +86,16 @@ def test_states_and_activations_are_the_same(workers: tuple[Evaluator, Evaluator
     assert found[0].squares.keys() == found[1].squares.keys() != set()
     for name, squares in found[0].squares.items():
         assert np.allclose(found[1].squares[name], squares, rtol=1e-4), name
+
+
+def test_a_mixed_ensemble_gives_the_same_logits(workers: tuple[Evaluator, Evaluator]) -> None:
+    both = Mix({"a": 0.4, "b": 0.6}, top_k=2)
+    ensemble = Ensemble(MODELS[0], {"a": merge(0.1), "b": merge(0.9)}, mix=both)
+    logits = []
+    for device, count in (("cpu", 1), (DEVICE, 3)):
+        live = LiveModel(MODELS, dtype="float32", device=device, devices=count)
+        model = MixedMembers(live).build(ensemble)
+        with torch.no_grad():
+            tokens = torch.arange(5, 25, device=live.device)[None]
+            logits.append(model(input_ids=tokens).logits.cpu())
+    assert torch.equal(*logits)
