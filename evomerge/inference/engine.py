@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -66,6 +67,7 @@ class Engine:
             self._forward.device,
             memory=memory,
             batch_tokens=None if batch_tokens == "auto" else batch_tokens,
+            share=_share_of_layers(module),
         )
         self.most_reads = max(1, LOGITS_IN_MEMORY // self._forward.vocabulary)
         self._drafts = drafts or Drafts()
@@ -137,6 +139,13 @@ class Engine:
     @cached_property
     def _processors(self) -> LogitsProcessorList | None:
         return processors(getattr(self._forward.module, "generation_config", None))
+
+
+def _share_of_layers(module: nn.Module) -> float:
+    """Return what share of a module's layers the device with most of them has."""
+    places: dict[str, object] = getattr(module, "hf_device_map", {})
+    found = Counter(place for name, place in places.items() if name.rpartition(".")[2].isdigit())
+    return max(found.values()) / found.total() if found else 1.0
 
 
 def _end_tokens(module: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

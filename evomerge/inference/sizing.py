@@ -7,8 +7,9 @@ up to some 65,000.
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +38,12 @@ class TokenBytes:
     entering: int  # what enters all layers, where they are recomputed in the backward pass
     layers: int  # number of layers
     inner: int  # numbers of one layer's widest states
+
+    def of(self, share: float) -> TokenBytes:
+        """Return what one token takes where only a share of the layers is."""
+        layers = math.ceil(self.layers * share)
+        cached, entering = (each * layers // self.layers for each in (self.cached, self.entering))
+        return replace(self, cached=cached, entering=entering, layers=layers)
 
 
 def token_bytes(config: Any, dtype: torch.dtype) -> TokenBytes:  # noqa: ANN401 - any model's configuration
@@ -78,6 +85,7 @@ def room_of(
     *,
     memory: int | None = None,
     batch_tokens: int | None = None,
+    share: float = 1.0,
 ) -> Room:
     """Size passes.
 
@@ -87,8 +95,9 @@ def room_of(
         device: Where they run.
         memory: Bytes that passes may take; None: `scoring_memory`.
         batch_tokens: Most tokens of one forward pass; None: a power of two that fits and pays.
+        share: Of the layers, how many the device with most of them has, where several have some.
     """
-    token = token_bytes(config, dtype)
+    token = token_bytes(config, dtype).of(share)
     room = (scoring_memory(device) if memory is None else memory) // _SHARE
     batch = batch_tokens or _batch_tokens(token, room, dtype, device)
     kept = room // (token.layers * token.kept)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from transformers import LlamaConfig
 
@@ -33,6 +34,18 @@ def test_keys_and_values_are_counted():
     tokens = sizing.room_of(config, torch.float32, CPU).cached
     # 2 (key, value) · 3 layers · 2 heads · 16 numbers · 4 bytes
     assert tokens == min(sizing.scoring_memory(CPU) // 4, 2**30) // (2 * 3 * 2 * 16 * 4)
+
+
+def test_of_layers_on_several_devices_the_fullest_one_counts(monkeypatch):
+    monkeypatch.setattr(sizing, "scoring_memory", lambda _: 2**33)
+    one, half, few = (
+        sizing.room_of(LARGE, torch.bfloat16, CPU, share=share, batch_tokens=4096)
+        for share in (1.0, 0.5, 11 / 80)  # 4.4 of 32 layers: 5
+    )
+    assert half.cached // 2 == one.cached // 1
+    assert few.cached == pytest.approx(one.cached * 32 / 5, rel=1e-3)
+    assert (one.recompute, few.recompute) == (True, False)
+    assert few.batch == half.batch == one.batch
 
 
 def test_backward_passes_are_as_large_as_memory_lets_them(monkeypatch):

@@ -17,6 +17,7 @@ from evomerge.candidate.ensemble import Ensemble, Mix
 from evomerge.candidate.states import StatesJob
 from evomerge.candidate.trial import Entry, GradientJob, Job
 from evomerge.combine.mixed import MixedMembers
+from evomerge.inference.engine import Engine
 from evomerge.merge.live import LiveModel
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
 from evomerge.workers import WorkerSetup
@@ -86,6 +87,14 @@ def test_states_and_activations_are_the_same(workers: tuple[Evaluator, Evaluator
     assert found[0].squares.keys() == found[1].squares.keys() != set()
     for name, squares in found[0].squares.items():
         assert np.allclose(found[1].squares[name], squares, rtol=1e-4), name
+
+
+def test_the_device_with_most_layers_bounds_keys_and_values(
+    workers: tuple[Evaluator, Evaluator],
+) -> None:
+    models = [each._scoring._model for each in workers]  # type: ignore[union-attr]
+    one, several = (Engine(each.module, each.tokenizer, memory=2**20).room for each in models)
+    assert several.cached == 2 * one.cached  # two of four layers
 
 
 def test_a_mixed_ensemble_gives_the_same_logits(workers: tuple[Evaluator, Evaluator]) -> None:
