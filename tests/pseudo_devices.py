@@ -37,7 +37,7 @@ class Placed(torch.Tensor):
                 storage_offset=own.storage_offset(),
                 dtype=own.dtype,
             )
-        made.own, made.place = own, place
+        made.own, made.place = own, torch.device(place.type, place.index or 0)  # as CUDA does
         return made
 
     def __init__(self, own: torch.Tensor, place: torch.device) -> None:

@@ -281,7 +281,7 @@ class LiveModel:
         targets = self._targets if config is self.module.config else {}
 
         def find(name: str) -> torch.device:
-            if name in targets:
+            if name in targets and places:  # else a tensor says `cuda:0` where the device is `cuda`
                 return targets[name].device
             return self.devices[device_of(name, places)]
 

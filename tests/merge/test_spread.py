@@ -114,6 +114,18 @@ def test_a_live_merge_over_several_devices_is_that_on_one(
     assert where(live) == places
 
 
+def test_a_single_device_needs_no_number(llama_family: Any, devices: None) -> None:
+    one = LiveModel(llama_family.models, dtype="float32", device="cpu")
+    live = LiveModel(llama_family.models, dtype="float32", device=DEVICE)
+    assert set(where(live).values()) == {0}
+    recipe = merge_of(llama_family.models, "task_arithmetic")
+    for each in (one, live):
+        each.write(recipe)
+    expected = one.module.state_dict()
+    for name, tensor in live.module.state_dict().items():
+        assert torch.equal(tensor.cpu(), expected[name]), name
+
+
 def test_gradients_over_several_devices_are_those_on_one(llama_family: Any, devices: None) -> None:
     recipe = merge_of(llama_family.models, "ties")
     tokens = torch.arange(5, 25)[None]
