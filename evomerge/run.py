@@ -79,8 +79,8 @@ def search(
         answers = None
         if ready.prompts:
             answers = Path(stack.enter_context(TemporaryDirectory(prefix="evomerge-answers-")))
-            with _workers(without_tasks(ready), address, started) as pool:
-                ready, started = answered(ready, pool, display, answers, file), None
+            with _workers(without_tasks(ready), address, started, stay=started is not None) as pool:
+                ready = answered(ready, pool, display, answers, file)
         facts = facts_of(ready, first_points(ready, file))
         better = ready.items.higher_is_better
         pool = stack.enter_context(_workers(ready, address, started))
@@ -149,8 +149,13 @@ def _with_budget_of(ready: Preflight, store: Store) -> Preflight:
 
 
 @contextmanager
-def _workers(ready: Preflight, address: str | None, started: Started | None) -> Iterator[Pool]:
-    """Let workers load while the driver goes on; whatever goes wrong, they end at once."""
+def _workers(
+    ready: Preflight, address: str | None, started: Started | None, *, stay: bool = False
+) -> Iterator[Pool]:
+    """Let workers load while the driver goes on; whatever goes wrong, they end at once.
+
+    Those that `stay` may be opened again; who started them ends them.
+    """
     campaign = ready.campaign
     pool = open_pool(
         setup_of(ready),
@@ -162,7 +167,8 @@ def _workers(ready: Preflight, address: str | None, started: Started | None) -> 
     try:
         yield pool
     finally:
-        pool.close(force=True)
+        if not stay:
+            pool.close(force=True)
 
 
 def _run(

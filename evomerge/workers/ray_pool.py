@@ -65,6 +65,10 @@ class Worker:
         node: str = ray.get_runtime_context().get_node_id()
         return node
 
+    def forget(self) -> None:
+        """Let the evaluator go: another one will be built."""
+        self._evaluator = None
+
     def answer(self, work: Work) -> Answer:
         """Do the work; a worker whose GPU is lost dies, so that another one takes its place and the work."""
         from evomerge.workers.failures import DeviceLost  # torch: the driver does not wait for it
@@ -152,7 +156,15 @@ class RayPool:
             self.begin(build, transfer)
 
     def begin(self, build: Build, transfer: Transfer | None = None) -> None:
-        """Let the workers build their evaluators; each begins when it is prepared."""
+        """Let the workers build evaluators, each when it is prepared.
+
+        Called again, while no work is in flight, they build others in the place of those that they have.
+        """
+        for actor in (*self._idle, *self._starting.values()):
+            actor.handle.forget.remote()
+            self._unbuilt.append(actor)
+        self._idle, self._starting = deque(), {}
+        self._end_transfer()
         self._transfer = None if transfer is None else start_transfer(transfer)
         self._build = build
         self._looked = self._last_seen = self._clock.monotonic()
@@ -210,11 +222,14 @@ class RayPool:
         running = [actor for _, actor in self._running.values()]
         for actor in [*self._unbuilt, *self._idle, *self._starting.values(), *running]:
             self._kill(actor)
-        if self._transfer is not None:
-            self._ray.kill(self._transfer, no_restart=True)
+        self._end_transfer()
         self._starting, self._idle, self._running = {}, deque(), {}
         self._queue, self._done = deque(), {}
         self._cluster.close()
+
+    def _end_transfer(self) -> None:
+        if self._transfer is not None:
+            self._ray.kill(self._transfer, no_restart=True)
 
     @property
     def _in_flight(self) -> int:

@@ -39,6 +39,9 @@ class FakeEvaluator(EchoEvaluator):
                 os.kill(os.getpid(), 9)
         elif command == "bug":
             raise KeyError("a bug")
+        elif command == "process":
+            time.sleep(0.2)  # so that the other one is asked, too
+            return Outcome(worker=f"{self.folder} {os.getpid()}")
         elif command == "node":
             return Outcome(worker=ray_node())
         return super().evaluate(job)

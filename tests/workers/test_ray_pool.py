@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from evomerge.errors import EvomergeError, ModelError
 from evomerge.workers import Evaluates, RayPool
 from evomerge.workers.cluster import Cluster
 from evomerge.workers.pool import Build
+from tests.workers.conftest import FakeEvaluator
 
 MakeJob = Callable[..., Job]
 
@@ -63,6 +65,23 @@ def test_what_is_finished_can_be_taken_without_waiting(ray_pool: RayPool, job: M
         ray_pool.submit(job(number))
     ray_pool._ray.wait(list(ray_pool._running), num_returns=2, timeout=60)
     assert {ray_pool.next(timeout=0)[0].entry.number for _ in range(2)} == {0, 1}
+
+
+def test_workers_that_begin_again_build_another_evaluator(
+    ray_pool: RayPool, job: MakeJob, tmp_path: Path
+) -> None:
+    def processes() -> set[str]:
+        for number in range(2):
+            ray_pool.submit(job(number, "process"))
+        return {ray_pool.next(timeout=60)[1].worker for _ in range(2)}
+
+    before = processes()  # one of the workers may still be starting
+    ray_pool.begin(partial(FakeEvaluator, str(tmp_path / "other")))
+    after = processes() | processes()
+    assert {one.split()[0] for one in before} == {str(tmp_path)}
+    assert {one.split()[0] for one in after} == {str(tmp_path / "other")}
+    assert {one.split()[1] for one in before} <= {one.split()[1] for one in after}
+    assert ray_pool.size == 2
 
 
 @pytest.mark.parametrize("deaths", [1, 2])
