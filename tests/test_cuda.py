@@ -28,6 +28,7 @@ from evomerge.merge.live import LiveModel
 from evomerge.merge.masks import largest, row_ranks, uniform
 from evomerge.merge.methods import METHODS
 from evomerge.merge.methods.low_rank import product
+from evomerge.merge.quantise import loading
 from evomerge.merge.saving import save
 from evomerge.merge.staging import to_device
 from evomerge.tasks import PromptStyle, SplitPlan, TaskRequest
@@ -326,3 +327,25 @@ def test_scores_and_gradients_over_two_gpus_are_those_of_one(
     found, expected = over_two.gradient(asked), on_gpu.gradient(asked)
     assert found.failure is None
     assert np.allclose(found.numbers["weight"], expected.numbers["weight"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["nf4", "fp4", "int8"])
+def test_quantised_weights_are_those_that_transformers_loads(
+    scheme: str, llama_family: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    base, *experts = llama_family.models
+    merge = Merge("task_arithmetic", tuple(experts), base, fixed={"weight": 0.4}, dtype="bfloat16")
+    live = LiveModel(llama_family.models, dtype="bfloat16", device=DEVICE, quantise=scheme)
+    live.write(merge)
+    save(merge, tmp_path / "out", device=DEVICE)
+    options = loading(scheme, torch.bfloat16, torch.device(DEVICE))
+    loaded = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", dtype=torch.bfloat16, **options
+    ).eval()
+    found, expected = live.module.state_dict(), loaded.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    tokens = torch.arange(3, 51, device=DEVICE).reshape(2, 24)
+    with torch.no_grad():
+        assert torch.equal(live.module(input_ids=tokens).logits, loaded(input_ids=tokens).logits)
