@@ -2,5 +2,5 @@
 
 import logging
 
-# It warns of kernels that could be fetched when peft imports it, and of the dtype at every product.
+# It warns of kernels that could be fetched when it is imported, and of the dtype at every product.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig
@@ -247,6 +246,8 @@ def write_factors(
     Returns:
         Its rank.
     """
+    from peft import LoraConfig
+
     made = max(one.rank for one in updates.values())
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
