@@ -5,8 +5,8 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-PEERS_APART = {"trials", "time_to_quality"}
-"""Need an environment of a peer's own; run them by hand."""
+PEERS_APART = {"trials", "time_to_quality", "vllm_adapters"}
+"""Need an environment of their own; run them by hand."""
 
 
 def main() -> None:
