@@ -1,10 +1,10 @@
-"""Candidates of a LoRA family in a live vLLM: a batch of adapters in one call against weights written in turn.
+"""Candidates of a LoRA family in a live vLLM: adapters in one batch against weights written in turn.
 
     python -m benchmarks.speed.vllm_adapters [--layers 30] [--width 576] [--candidates 6] [--rounds 3]
 
-A random Llama (by default of SmolLM2-135M's shape, with the zoo's vocabulary) and three random adapters write
-answers to a task of the zoo. All in one process with one thread, in turns; processor seconds a candidate, the
-median of the rounds, which differ in their weights. Needs vLLM: run it in the environment of `make test-vllm`.
+A random Llama (by default of SmolLM2-135M's shape, with the zoo's vocabulary) and three random adapters
+answer a task of the zoo. All in one process with one thread, in turns; processor seconds a candidate, the
+median of the rounds, which differ in their weights. It needs the environment of `make test-vllm`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def measure(models: tuple[str, ...], candidates: int, rounds: int, items: int) -
         "adapters, one batch": lambda jobs: list(evaluator.together(Jobs(jobs)).each),
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for number in range(rounds + 1):  # the first warms up
+    for _ in range(rounds + 1):  # the first warms up
         jobs = tuple(job(models, torch.rand(EXPERTS).tolist()) for _ in range(candidates))
         for way, run in ways.items():
             began = time.process_time()
