@@ -58,10 +58,15 @@ def check_adapters(campaign: Campaign, family: OpenFamily) -> None:
         )
 
 
-def written_as_weights(campaign: Campaign, family: OpenFamily) -> Iterator[str]:
-    """Yield a warning for each expert of which no candidate is an adapter, so that `max_loras` is in vain."""
+def in_vain(campaign: Campaign, family: OpenFamily) -> Iterator[str]:
+    """Yield a warning for whatever makes `max_loras` useless: processors, experts that are more than LoRA."""
     if MOST not in campaign.scorer.args:
         return
+    if not campaign.workers.gpus:
+        yield (
+            f"scorer.args.{MOST}: without a GPU vLLM is slower with adapters than where weights are "
+            "written into it (benchmarks/speed/vllm_adapters.py); leave it out"
+        )
     rows = set(family.base.vocabulary_tensors.names)
     for name, model in family.family.experts.items():
         expert = family.checkpoints[model]

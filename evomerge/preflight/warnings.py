@@ -10,7 +10,7 @@ from evomerge.inference.sizing import token_bytes
 from evomerge.kinds import SearchSpace
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.layout import Layout
-from evomerge.preflight.adapters import written_as_weights
+from evomerge.preflight.adapters import in_vain
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.machine import Here
 from evomerge.search.samplers import sampler_class
@@ -53,7 +53,7 @@ def warnings_of(
         *without_gradient(ready.space, ready.campaign.search.sampler),
         *_of_components(ready),
         *_of_workers(ready, machine),
-        *written_as_weights(ready.campaign, ready.family),
+        *in_vain(ready.campaign, ready.family),
         *_of_batches(ready, memory),
         *(memory.faults if memory is not None else ()),
         *([full] if needed > free else []),

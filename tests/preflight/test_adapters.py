@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from evomerge.config import Campaign, Models, ScorerSettings
+from evomerge.config import Campaign, Models, ScorerSettings, Workers
 from evomerge.errors import CampaignError
-from evomerge.preflight.adapters import check_adapters, written_as_weights
+from evomerge.preflight.adapters import check_adapters, in_vain
 from evomerge.preflight.check import Preflight
 from evomerge.preflight.family import open_family
 from evomerge.search.racing import race_faults
@@ -29,7 +29,11 @@ def check(small: Preflight, llama_family: Family, tmp_path: Path) -> Check:
     """Checks experts of the ranks, `full` being a full model, with scorer arguments."""
 
     def check(
-        ranks: tuple[int, ...], full: bool = False, options: Any = None, **arguments: Any
+        ranks: tuple[int, ...],
+        full: bool = False,
+        options: Any = None,
+        gpus: int = 1,
+        **arguments: Any,
     ) -> list[str]:
         base, options = llama_family.base, options or {}
         made = [
@@ -39,10 +43,11 @@ def check(small: Preflight, llama_family: Family, tmp_path: Path) -> Check:
         experts = [{"model": model, "name": f"e{n}"} for n, model in enumerate(named)]
         settings = {"base": base, "experts": experts, "dtype": "float32"}
         scorer = ScorerSettings.model_validate({"backend": "vllm", "args": arguments})
-        campaign = small.campaign.model_copy(update={"scorer": scorer})
+        update = {"scorer": scorer, "workers": Workers(gpus=gpus)}
+        campaign = small.campaign.model_copy(update=update)
         family = open_family(Models.model_validate(settings))
         check_adapters(campaign, family)
-        return list(written_as_weights(campaign, family))
+        return list(in_vain(campaign, family))
 
     return check
 
@@ -51,6 +56,12 @@ def test_adapters_that_fit_are_accepted(check: Check) -> None:
     assert check((2, 6), max_loras=4) == []
     assert check((2, 6), max_loras=4, max_lora_rank=8) == []
     assert check((2,), full=True) == []
+
+
+def test_without_a_gpu_adapters_do_not_pay(check: Check) -> None:
+    (warning,) = check((2,), gpus=0, max_loras=4)
+    assert warning.startswith("scorer.args.max_loras: without a GPU vLLM is slower with adapters")
+    assert check((2,), gpus=0) == []
 
 
 @pytest.mark.parametrize(
