@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.candidate.trial import Failure, FailureKind, Gradients, Job, Outcome
+from evomerge.candidate.trial import Failure, FailureKind, Gradients, Job, Jobs, Outcome, Outcomes
 from evomerge.errors import CampaignStopped, EvomergeError
 from evomerge.progress import NoDisplay
 from evomerge.search import loop as exploring
 from evomerge.search.loop import FIRST_CANDIDATES, explore
 from evomerge.store import Store
+from evomerge.workers.together import Together
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,24 @@ def test_every_worker_is_busy_until_the_budget_is_spent(driver, tmp_path, sample
     last = display.all[-1]
     assert (last.stage, last.done, last.total, last.failed) == ("search", 30, 30, 4)
     assert last.best == study.tally.best_value
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_batches_are_whole_and_have_the_trials_of_one_by_one(driver, tmp_path, deterministic):
+    def answer(work):
+        if isinstance(work, Jobs):
+            return Outcomes(tuple(map(driver.answer, work.each)))
+        return driver.answer(work)
+
+    inner = FakePool(2, answer, ordered=deterministic)
+    pool = Together(inner, 4, ordered=deterministic)
+    search = {"sampler": "random", "trials": 30, "deterministic": deterministic}
+    run(driver, tmp_path / "batches", pool, **search)
+    sizes = [len(work.each) for work in inner.submitted if isinstance(work, Jobs)]
+    assert sizes[:5] == [4] * 5
+    assert sum(sizes) + sum(isinstance(work, Job) for work in inner.submitted) == 30
+    run(driver, tmp_path / "alone", FakePool(1, driver.answer), **search)
+    assert trials(tmp_path / "batches") == trials(tmp_path / "alone")
 
 
 @pytest.mark.parametrize(
