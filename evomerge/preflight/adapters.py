@@ -51,6 +51,9 @@ def check_adapters(campaign: Campaign, family: OpenFamily) -> None:
             f"the ranks of the experts sum to {needed}, and vLLM takes adapters of {RANKS[-1]} at most; "
             "leave it out",
         )
+    sizes = ", ".join(map(str, RANKS))
+    if arguments.get(RANK, RANKS[0]) not in RANKS:
+        raise _error(RANK, f"found {arguments[RANK]}, expected one of vLLM's sizes: {sizes}")
     if arguments.get(RANK, needed) < needed:
         raise _error(
             RANK,
