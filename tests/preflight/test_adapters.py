@@ -110,6 +110,12 @@ def test_a_method_that_makes_no_adapters_is_refused(small: Preflight) -> None:
             "max_lora_rank: found 8, expected 9 or more",
         ),
         (
+            (2, 7),
+            False,
+            {"max_loras": 8, "max_lora_rank": 9},
+            "max_lora_rank: found 9, expected one of vLLM's sizes: 8, 16, 32",
+        ),
+        (
             (300, 400),
             False,
             {"max_loras": 8},
