@@ -17,7 +17,6 @@ from evomerge.merge.devices import torch_dtype
 from evomerge.merge.files import TensorHeader
 from evomerge.merge.memory import Memory
 from evomerge.merge.methods.core_space import CORE_SPACE
-from evomerge.merge.methods.method import Kept
 from evomerge.merge.plan import MergePlan, TensorPlan, plan_merge
 from evomerge.merge.resident import ResidentInputs
 from evomerge.merge.statistics import open_statistics
@@ -151,17 +150,6 @@ class MergeRun:
         """Whether the model is large enough for one pass over each tensor."""
         sizes = (math.prod(self._stored(piece).shape) for piece in self.plan.tensors)
         return fused.pays(self._device_of(""), sizes)
-
-    def shows_all(self, piece: TensorPlan) -> bool:
-        """Tell whether NaN or infinity in any input would be in the merged tensor, too."""
-        find = self.plan.method.total
-        if find is None or not self.out_dtype(piece).is_floating_point:
-            return False
-        total = find(self.inputs(piece))
-        if total is None or total.elect:
-            return False
-        whole = {term.index for term in total.terms if term.weight and term.kept == Kept()}
-        return len(whole | ({total.base} - {None})) == len(piece.models)
 
     def inputs(self, piece: TensorPlan, *, by_row: bool = False) -> ResidentInputs:
         """Return what a merge method sees of one tensor of floating-point numbers.

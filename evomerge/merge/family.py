@@ -82,7 +82,8 @@ def check_finite(checkpoint: Checkpoint, names: Iterable[str] | None = None) -> 
         if not header.dtype.is_floating_point or not header.numel:
             continue
         tensor = checkpoint.tensor(name)
-        if is_finite(tensor):
+        # NaN goes through both; some 20 times as fast as isfinite
+        if torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
             continue
         bad = ~torch.isfinite(tensor)
         nans = int(torch.isnan(tensor).sum())
@@ -93,13 +94,6 @@ def check_finite(checkpoint: Checkpoint, names: Iterable[str] | None = None) -> 
             "it again, or leave it out",
             file=checkpoint.name,
         )
-
-
-def is_finite(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor holds neither NaN nor infinity; NaN goes through minimum and maximum."""
-    if not tensor.is_floating_point() or not tensor.numel():
-        return True
-    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())  # 20 times as fast
 
 
 def merged_names(checkpoint: Checkpoint) -> tuple[str, ...]:

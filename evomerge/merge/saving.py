@@ -20,10 +20,10 @@ from evomerge.errors import MergeError, ResultsError
 from evomerge.merge.card import default_card
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import MergeRun
-from evomerge.merge.family import check_finite, is_finite
+from evomerge.merge.family import check_finite
 from evomerge.merge.members import common_vocabulary, merge_runs, merged_checkpoint
 from evomerge.merge.models import OpenModels, open_models
-from evomerge.merge.plan import TensorPlan, plan_merge
+from evomerge.merge.plan import MergePlan, plan_merge
 from evomerge.merge.shards import SHARD_BYTES, write_tensors
 from evomerge.merge.statistics import copy_statistics
 from evomerge.merge.tokenizer_files import TokenizerFiles
@@ -82,7 +82,6 @@ def save(
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
-        in_passing=True,
     )
     plan = run.plan
     tokenizer = TokenizerFiles.plan(plan.chat_template, models)
@@ -91,7 +90,7 @@ def save(
     recipe = source.recipe() if isinstance(source, Merge) else source
     with finished_folder(out) as aside:
         write_tensors(
-            counted(_finite(run, models), display or NoDisplay(), "merge", len(plan.tensors)),
+            counted(run.in_turn(), display or NoDisplay(), "merge", len(plan.tensors)),
             {piece.name: run.header(piece) for piece in plan.tensors},
             aside,
             shard_bytes,
@@ -116,7 +115,6 @@ def open_run(
     trust_remote_code: bool,
     allow_pickle: bool,
     base: str | None = None,
-    in_passing: bool = False,
 ) -> tuple[OpenModels, MergeRun]:
     """Open the models of a merge, plan it, and check all that it reads.
 
@@ -128,7 +126,6 @@ def open_run(
         trust_remote_code: Let the models run code of their own.
         allow_pickle: Accept PyTorch pickles.
         base: Is opened first, whether the merge names it or not.
-        in_passing: NaN and infinity are left to `_finite` where they would show in the result.
 
     Raises:
         RecipeError: The recipe is wrong.
@@ -146,14 +143,10 @@ def open_run(
     runs = merge_runs(merges, models, device)
     made = {name: merged_checkpoint(name, run, models) for name, run in runs.items()}
     plan = plan_merge(source, {**models.checkpoints, **made})
-    seen = {**models.checkpoints, **made} if made else models.seen(plan)
-    run = MergeRun(plan, seen, device=device, dtype=dtype)
-    later = in_passing and not made
-    pieces = [piece for piece in plan.tensors if not (later and run.shows_all(piece))]
-    pieces += [piece for one in runs.values() for piece in one.plan.tensors]
     for model, checkpoint in models.checkpoints.items():
-        check_finite(checkpoint, _inputs(pieces, model))
-    return models, run
+        check_finite(checkpoint, _inputs([*(run.plan for run in runs.values()), plan], model))
+    seen = {**models.checkpoints, **made} if made else models.seen(plan)
+    return models, MergeRun(plan, seen, device=device, dtype=dtype)
 
 
 def refuse_taken(out: Path, *, replace: bool) -> None:
@@ -194,21 +187,12 @@ def commonest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
     return max(set(floating), key=floating.count)
 
 
-def _finite(run: MergeRun, models: OpenModels) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the merged tensors; of one that is not finite, and shows why, the inputs are checked first."""
-    for piece, (name, tensor) in zip(run.plan.tensors, run.in_turn(), strict=True):
-        if run.shows_all(piece) and not is_finite(tensor):
-            for model, source in zip(piece.models, piece.tensors, strict=True):
-                if model in models.checkpoints:
-                    check_finite(models.checkpoints[model], [source])
-        yield name, tensor
-
-
-def _inputs(pieces: Iterable[TensorPlan], model: str) -> list[str]:
-    """The tensors of a model that are read."""
+def _inputs(plans: Iterable[MergePlan], model: str) -> list[str]:
+    """The tensors of a model that plans read."""
     names = (
         tensor
-        for piece in pieces
+        for plan in plans
+        for piece in plan.tensors
         for source, tensor in zip(piece.models, piece.tensors, strict=True)
         if source == model
     )
