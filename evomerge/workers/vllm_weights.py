@@ -69,11 +69,11 @@ class LiveWeights:
         self.merge_version = None
         try:
             self.model_runner.reload_weights(weights_iterator=iter(tensors))
-        except BaseException:
-            self._end_reload()
-            raise
-        self._repack_heads()
-        self.merge_version = version
+            self._repack_heads()
+            self.merge_version = version
+        finally:
+            if self.merge_version is None:
+                self._end_reload()
 
     def written_version(self) -> int | None:
         """Return the version of the weights that are held."""
