@@ -74,7 +74,7 @@ class Checkpoint:
         return self.name, tensor, self.views.get(tensor)
 
     def origin_key(self, tensor: str) -> tuple[Hashable, ...] | None:
-        """Return the key of what a tensor is without its update; None: it is no update of a stored one."""
+        """Return the key of what a tensor is without its update; None: it does not update a stored one."""
         if tensor in self.updates:
             return str(self.folder), tensor, None
         return self.key(tensor) if self.is_mapped(tensor) else None

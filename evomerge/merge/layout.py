@@ -25,7 +25,7 @@ class Layout:
         prefix: What stands before a layer's number, such as `model.layers.`.
         num_layers: Height of the stack.
         first: Tensors outside the layers that are read before them: the embeddings, and of a model that sees
-            or hears besides all that is no part of its language model.
+            or hears besides all that its language model does not have.
         layers: Per layer the tensors' names without prefix and number, such as `mlp.up_proj.weight`.
         last: The other tensors outside the layers: final norm and lm_head.
     """

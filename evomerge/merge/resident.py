@@ -1,9 +1,7 @@
-"""Inputs of a merge: read once, kept in one form each, as long as there is room.
+"""Inputs of a merge as its method sees them, and what is computed from them, kept as long as there is room.
 
 The live model and the disk go through the same functions; the only difference is how much is kept. What
-is kept never changes a bit of the result. On a CPU an input is a view of its file, which takes no memory
-of the process, and what is kept is its task vector; on any other device it is kept as it is stored, and
-its task vector is computed when it is needed. No input is kept in both forms.
+is kept never changes a bit of the result.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import torch
 
 from evomerge.candidate.tables import Array
 from evomerge.errors import MergeError
-from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.masks import (
     compact_order,
     largest,
@@ -29,13 +26,11 @@ from evomerge.merge.masks import (
     uniform,
 )
 from evomerge.merge.memory import Memory
-from evomerge.merge.methods.low_rank import Factors
 from evomerge.merge.methods.method import Values
 from evomerge.merge.methods.tensors import Weight, difference, l1_norm
-from evomerge.merge.staging import to_device
 from evomerge.merge.statistics import Statistics
+from evomerge.merge.stored import Source, StoredInputs
 
-Source = tuple[Checkpoint, str, int]
 _OF_A_MERGE = {
     "shared": "shared",
     "own": "own",
@@ -45,11 +40,10 @@ _OF_A_MERGE = {
 }
 
 
-class ResidentInputs:
+class ResidentInputs(StoredInputs):
     """Inputs of one output tensor, as a merge method sees them (`methods.Inputs`).
 
     Attributes:
-        common: Key of what inputs of low rank are made of: the base's, or the one that all have; None: none.
         views: What the machine code reads, by input (`fused`): the same for all merges of these tensors.
 
     Args:
@@ -82,11 +76,8 @@ class ResidentInputs:
         statistics: Statistics | None = None,
         experts: tuple[int | None, ...] = (),
     ) -> None:
+        super().__init__(sources, base=base, memory=memory, device=device, dtype=dtype)
         self.name = name
-        header = sources[0][0].tensors[sources[0][1]]
-        self.shape, self.numel = header.shape, header.numel
-        self.models = tuple(checkpoint.name for checkpoint, _, _ in sources)
-        self.base = base
         self.others = tuple(index for index in range(len(sources)) if index != base)
         self.shared = shared
         self.own = own
@@ -95,16 +86,8 @@ class ResidentInputs:
         self._statistics, self._experts = statistics, experts or (None,) * len(sources)
         self._added = added
         self._weights: dict[int, Weight] = {}
-        self._sources = sources
         self._seed = seed
-        self._memory = memory
-        self.device = device
-        self.dtype = dtype
-        self._copied: dict[int, torch.Tensor] = {}
         self._deltas: dict[int, torch.Tensor] = {}  # of those that are kept
-        self._lent: set[int] = set()
-        self._keys: dict[int, tuple[Hashable, ...]] = {}
-        self.common = self._common()
         self.views: dict[int, np.ndarray[Any, Any] | None] = {}
 
     def again(self, *, by_row: bool = False, **changed: object) -> ResidentInputs:
@@ -134,14 +117,6 @@ class ResidentInputs:
         alike = len(self._sources) == len(sources) and own == others
         return alike and all(ours[0] is one[0] and ours[1:] == one[1:] for ours, one in pairs)
 
-    def lends(self, tensor: torch.Tensor) -> bool:
-        """Tell whether a tensor shares memory with an input or task vector that a method was given."""
-        return tensor.untyped_storage().data_ptr() in self._lent
-
-    def tensor(self, index: int) -> torch.Tensor:
-        """Return an input in the dtype of the maths."""
-        return self._lend(self.stored(index)).to(self.dtype)
-
     def weight(self, index: int) -> Weight:
         """Return the weight of an input; by row where something else than zeros is added to it."""
         if not self._weights:
@@ -169,29 +144,6 @@ class ResidentInputs:
         if self._memory.variant(("input", *self._key(index))) == form:
             self._deltas[index] = delta
         return delta
-
-    def low_rank(self, index: int) -> Factors | None:
-        """Return what makes an input of `origin`, as factors; None: it is not of low rank."""
-        checkpoint, name, _ = self._sources[index]
-        if self.common is None or checkpoint.origin_key(name) != self.common:
-            return None
-        rows, columns = (*checkpoint.tensors[name].shape, 1, 1)[:2]
-        nothing = Factors(torch.empty(rows, 0), torch.empty(0, columns))
-        return checkpoint.updates.get(name, nothing)
-
-    def origin(self) -> torch.Tensor:
-        """Return the base, or the tensor that all inputs of low rank are made of."""
-        if self.base is not None:
-            return self.tensor(self.base)
-        assert self.common is not None  # inputs of low rank have it in common
-        checkpoint, name, _ = self._sources[0]
-        found = checkpoint.origin(name)
-        if self.device.type != "cpu":
-            place, held = ("input", *self.common), found
-            (found,) = self._memory.get(
-                place, held.nbytes, lambda: (to_device(held, self.device),), "stored"
-            )
-        return self._lend(found).to(self.dtype)
 
     def norm(self, index: int) -> torch.Tensor:
         """Return the L1 norm of the task vector of an input; float64, no dimensions."""
@@ -291,18 +243,6 @@ class ResidentInputs:
         place = ("uniform", position, *self._key(index))
         return self._memory.get(place, 4 * count, build, self._seed, derived=True)[0]
 
-    def _common(self) -> tuple[Hashable, ...] | None:
-        keys = [checkpoint.origin_key(name) for checkpoint, name, _ in self._sources]
-        if self.base is None:
-            return keys[0] if len(set(keys)) == 1 else None
-        checkpoint, name, _ = self._sources[self.base]
-        return keys[self.base] if checkpoint.is_mapped(name) else None
-
-    def dtype_of(self, index: int) -> torch.dtype | None:
-        """Return in which dtype an input is stored; None: it is computed at each call."""
-        checkpoint, name, _ = self._sources[index]
-        return checkpoint.tensors[name].dtype if checkpoint.is_mapped(name) else None
-
     def mask_key(self, index: int) -> int:
         """Return the key of an input's random numbers."""
         _, name, position = self._sources[index]
@@ -387,47 +327,6 @@ class ResidentInputs:
 
     def _largest_place(self, index: int, by: Hashable) -> tuple[Hashable, ...]:
         return ("largest", by, *self._delta_key(index))
-
-    def _lend(self, kept: torch.Tensor) -> torch.Tensor:
-        self._lent.add(kept.untyped_storage().data_ptr())
-        return kept
-
-    def stored(self, index: int) -> torch.Tensor:
-        """Return an input as it is stored, on the device of the maths."""
-        checkpoint, name, _ = self._sources[index]
-        if self.device.type == "cpu":
-            if checkpoint.is_mapped(name):
-                # A view: its bytes are in the page cache, for all processes.
-                key = ("view", *self._key(index))
-                return self._memory.get(key, 0, lambda: (self._read(index),))[0]
-            return self._only_form(index, "stored", lambda: (self._read(index),))
-        if index not in self._copied:
-            # What does not stay on the device is copied there once a merge.
-            self._copied[index] = self._only_form(
-                index, "stored", lambda: (to_device(self._read(index), self.device),)
-            )
-        return self._copied[index]
-
-    def _only_form(
-        self, index: int, form: Hashable, build: Callable[[], tuple[torch.Tensor]]
-    ) -> torch.Tensor:
-        """Keep an input in this form, unless it is kept in another one."""
-        place = ("input", *self._key(index))
-        if self._memory.variant(place) not in (None, form):
-            return build()[0]
-        checkpoint, name, _ = self._sources[index]
-        dtype = checkpoint.tensors[name].dtype if form == "stored" else self.dtype
-        return self._memory.get(place, self.numel * dtype.itemsize, build, form)[0]
-
-    def _read(self, index: int) -> torch.Tensor:
-        checkpoint, name, _ = self._sources[index]
-        return checkpoint.tensor(name)
-
-    def _key(self, index: int) -> tuple[Hashable, ...]:
-        if index not in self._keys:
-            checkpoint, name, _ = self._sources[index]
-            self._keys[index] = checkpoint.key(name)
-        return self._keys[index]
 
     def _delta_key(self, index: int) -> tuple[Hashable, ...]:
         assert self.base is not None
