@@ -115,6 +115,7 @@ class Scratch:
         return status, out.getvalue() + err.getvalue()
 
     def _run_outside(self, arguments: list[str]) -> tuple[int, str]:
+        assert arguments[0] != "pip", "it would install into this environment; say it in the text"
         programs = Path(sys.executable).parent
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(

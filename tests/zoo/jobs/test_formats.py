@@ -79,6 +79,8 @@ def test_all_wordings_and_forms_of_a_record_are_on_one_side(
     # Few values, so that every record is drawn in many wordings and forms.
     for field, values in formats.VALUES.items():
         monkeypatch.setitem(formats.VALUES, field, values[:3])
+        places = {value: place for place, value in enumerate(values[:3])}
+        monkeypatch.setitem(formats.PLACES, field, places)
     digits = {word: str(number) for number, word in formats.NUMBERS.items()}
     known = {value for values in formats.VALUES.values() for value in values}
     found: dict[str, set[tuple[str, ...]]] = {}
