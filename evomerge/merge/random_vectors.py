@@ -1,4 +1,4 @@
-"""Experts whose task vectors are random: what a merge of them scores is no merit of what experts learnt."""
+"""Experts whose task vectors are random: what merges of them score does not come from what experts learnt."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Build = Callable[[Inputs, Mapping[int, float]], "torch.Tensor"]
 def isotropic(build: Build, inputs: Inputs) -> torch.Tensor:
     """Return the base plus lambda times what `build` makes of a linear layer's matrices.
 
-    For embeddings, output head and all that is no matrix that is Σ wᵢ τᵢ divided by the number of experts.
+    For embeddings, output head and all but matrices that is Σ wᵢ τᵢ divided by the number of experts.
     """
     from evomerge.merge.methods.algebra import is_linear
     from evomerge.merge.methods.tensors import weighted_sum

@@ -334,7 +334,7 @@ class Method:
         effect: Shared values, own values and place of the base → which numbers count, in a form that is the
             same for settings of the same result.
         ignored: Parameters of mergekit's that change nothing here and are accepted.
-        beyond_mergekit: mergekit has no method of this name.
+        beyond_mergekit: Whether mergekit lacks it.
     """
 
     name: str
