@@ -256,7 +256,7 @@ class ResidentInputs(StoredInputs):
         Args:
             index: Which input.
             count: 1 to n.
-            select: Finds them where there is no room for the order of magnitudes.
+            select: Finds them where the order of magnitudes has no place in memory.
             slot: Of several counts for one merge; the last one in each is kept.
         """
         assert self.base is not None

@@ -16,7 +16,7 @@ from evomerge.merge.layout import Layout, is_composite
 def with_towers(checkpoints: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
     """Give plain language models the towers of the first model, if it has any; others are as they are.
 
-    All that is no part of the first one's language model (towers, projectors) is its own in each of them, so
+    All that lies outside the first one's language model (towers, projectors) is its own in each of them, so
     that it stays as it is. Whether the language parts fit is told by their tensors (`check_family`).
     """
     base = next(iter(checkpoints.values()))

@@ -16,7 +16,7 @@ from evomerge.zoo import registry
 CARD = "README.md"
 CONFIG = "config.json"
 OTHER = "other"
-"""What the Hub calls a licence that it has no name for."""
+"""What the Hub calls a licence that is not on its list."""
 
 
 @dataclass(frozen=True)
