@@ -135,7 +135,7 @@ class MixtureKind(Kind):
         """Let each expert leave the gates."""
         left = {name: candidate.without(name) for name in candidate.experts}
         found = tuple(Ablation(one, name) for name, one in left.items() if one is not None)
-        notes = ["Groups of layers are not left out of a mixture."]
+        notes = ["No group of layers is left out of a mixture."]
         if not found:
             return Ablations(
                 notes=("The mixture has one expert, and no other could take its place.",)

@@ -97,7 +97,7 @@ class StackKind(Kind):
         ]
         found = tuple(Ablation(candidate.with_base_for(name), name) for name in names)
         how = "A member is left out: the base's layers stand in the places of its own."
-        note = "Groups of layers are not left out of a stack besides."
+        note = "No group of layers is left out of a stack."
         return Ablations(how, found, notes=(note,))
 
     def save(self, candidate: Stack, out: Path | str, **options: Any) -> None:  # noqa: ANN401
