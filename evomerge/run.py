@@ -39,6 +39,7 @@ from evomerge.search.selection import choose_winner, compared_baselines, pick_fi
 from evomerge.search.study import Study
 from evomerge.search.teachers import teacher_jobs
 from evomerge.space import Baseline
+from evomerge.space.baselines import regression
 from evomerge.store import Store, keep_texts, refuse_existing
 from evomerge.workers import Pool, Started, WorkerSetup, open_pool
 from evomerge.workers.imports import import_quickly
@@ -192,7 +193,8 @@ def _result(
     bench = Bench(store, ready.campaign, ready.items, pool, display, callback)
     baselines = ready.space.baselines()
     experts = [row.entry for row in baselines if row.role == "expert"]
-    take_statistics(bench, experts, ready.space.needs.statistics)
+    merge = regression(ready.family.family)
+    take_statistics(bench, experts, ready.space.needs.statistics, merge)
     if bench.score("parents and baselines", _candidates(baselines), "search"):
         board = leaderboard(store)
         for note in zero_notes(board.rows, board.campaign.goals, "search"):

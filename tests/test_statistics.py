@@ -18,7 +18,7 @@ from evomerge.candidate.experts import without_expert
 from evomerge.candidate.recipe import STATISTICS
 from evomerge.config import Campaign
 from evomerge.errors import CampaignError, ResultsError, UserError
-from evomerge.merge.statistics import MOMENT, look_in
+from evomerge.merge.statistics import MERGED, MOMENT, look_in
 from evomerge.merge.user_methods import use
 from evomerge.preflight.check import preflight
 from evomerge.scoring import Scorer
@@ -227,6 +227,24 @@ def test_a_merge_without_an_expert_is_that_of_the_others(joined, tmp_path):
     for same in (("left", "alone", "again"), ("old", "whole")):
         found = [(tmp_path / name / "model.safetensors").read_bytes() for name in same]
         assert len(set(found)) == 1
+
+
+def test_moments_in_a_merge_are_taken_for_a_campaign_that_reads_them_and_none_can_join(
+    joined, tmp_path
+):
+    before, _, _ = joined
+    (tmp_path / "c.yaml").write_text(REGRESSION.replace("activations", "merged_features"))
+    results = evomerge.search(tmp_path / "c.yaml").folder
+    found, alone = (load_file(one / STATISTICS) for one in (results, before.folder))
+    moments = {n.removeprefix(MOMENT): one for n, one in alone.items() if n.startswith(MOMENT)}
+    assert found.keys() == {f"{MERGED}{name}" for name in moments}
+    assert not any(torch.equal(one, found[f"{MERGED}{name}"]) for name, one in moments.items())
+    assert all(trial[1] for trial in history(results))
+    with pytest.raises(UserError, match="a merge of all, so that none can join"):
+        evomerge.add(results, "zoo:tools")
+    evomerge.merge(results / "best/recipe.yaml", tmp_path / "again")
+    weights = tmp_path / "again/model.safetensors"
+    assert weights.read_bytes() == (results / "best/model.safetensors").read_bytes()
 
 
 def test_who_is_killed_while_an_expert_joins_has_what_was_there(joined, tmp_path, monkeypatch):

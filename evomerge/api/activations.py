@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evomerge.errors import ResultsError, UserError
 from evomerge.workers.imports import import_quickly
+
+if TYPE_CHECKING:
+    from evomerge.merge.live import LiveModel
 
 
 def statistics(
@@ -15,6 +19,7 @@ def statistics(
     out: str | Path,
     *,
     moments: bool = False,
+    base: str | None = None,
     dtype: str = "float32",
     device: str = "cpu",
     trust_remote_code: bool = False,
@@ -30,6 +35,8 @@ def statistics(
         prompts: JSON lines, as a campaign's `prompts`: a file for all, or one an expert.
         out: The file, which must not exist.
         moments: Keep all second moments, `[columns, columns]` a layer, too.
+        base: Keep those that `merged_features` reads, too, in a merge of the experts on this model. Its
+            tokenizer encodes their prompts.
         dtype: Of the models.
         device: Where they run.
         trust_remote_code: Let models run code of their own.
@@ -49,27 +56,42 @@ def statistics(
     live = import_quickly("evomerge.merge.live")
     from evomerge import zoo
     from evomerge.candidate import Merge
-    from evomerge.inference.activations import moments_by_tensor
+    from evomerge.candidate.activations import ActivationsJob
+    from evomerge.merge.activations import activations
     from evomerge.merge.statistics import write_statistics
     from evomerge.tasks import read_prompts
 
-    found = []
-    for expert, file in zip(experts, files, strict=True):
-        model = str(zoo.resolve(expert)) if expert.startswith("zoo:") else expert
-        opened = live.LiveModel(
-            [model],
+    def opened(*models: str) -> LiveModel:
+        found: LiveModel = live.LiveModel(
+            models,
             dtype=dtype,
             device=device,
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
-        opened.write(Merge("passthrough", (model,), dtype=dtype))
-        texts = read_prompts(Path(file), opened.tokenizer)
-        tokens = [opened.tokenizer(text)["input_ids"] for text in texts]
-        known, stored = opened.checkpoints[model].tensors, opened.stored_as
-        parts = moments_by_tensor(opened.module, tokens, full=moments)
-        squares, pairs = (
-            {stored(n): t.numpy() for n, t in one.items() if stored(n) in known} for one in parts
-        )
-        found.append((squares, pairs))
+        return found
+
+    def tokens(model: LiveModel, file: str | Path) -> list[list[int]]:
+        texts = read_prompts(Path(file), model.tokenizer)
+        return [model.tokenizer(text)["input_ids"] for text in texts]
+
+    def resolved(model: str) -> str:
+        return str(zoo.resolve(model)) if model.startswith("zoo:") else model
+
+    names = tuple(map(resolved, experts))
+    jobs = [
+        ActivationsJob(one, Merge("passthrough", (one,), dtype=dtype), moments=moments)
+        for one in names
+    ]
+    found = []
+    for job, file in zip(jobs, files, strict=True):
+        model = opened(job.name)
+        own = activations(model, job, [tokens(model, file)])
+        found.append([own.squares, own.moments])
+    if base is not None:
+        merge = Merge("regmean", names, resolved(base), fixed={"weight": 1.0}, dtype=dtype)
+        model = opened(resolved(base), *names)
+        together = ActivationsJob("", merge, experts=tuple(jobs))
+        merged = activations(model, together, [tokens(model, file) for file in files]).merged
+        found = [[*own, more] for own, more in zip(found, merged, strict=True)]
     write_statistics(Path(out), found)

@@ -28,7 +28,7 @@ from evomerge.merge.loading import load_base, load_tensors
 from evomerge.merge.memory import Memory
 from evomerge.merge.models import open_models
 from evomerge.merge.names import model_names, parameter_names
-from evomerge.merge.plan import MergePlan, plan_merge
+from evomerge.merge.plan import MergePlan, TensorPlan, plan_merge
 from evomerge.merge.spread import device_of, spread
 
 SHARE_OF_MEMORY = 0.25  # of what is free when the model is built
@@ -188,6 +188,27 @@ class LiveModel:
         """
         self._write(source, self.run(source))
 
+    def write_layer(self, source: Merge | Recipe, layer: int | None) -> None:
+        """Write a merge's weights into one layer, and leave the rest as it is until the next whole write.
+
+        Args:
+            source: As for `write`.
+            layer: Its number; None: what is outside the layers.
+
+        Raises:
+            RecipeError: As `write` does.
+            MergeError: As `write` does, or the module's tensors are not those of the files.
+        """
+        run = self.run(source)
+        if not self._is_by_name(run.plan):
+            raise MergeError(
+                "layers are not written one by one: transformers converts the files' tensors when it loads "
+                "them (experts fused at loading)"
+            )
+        self.held.change(source, self._noise, ())
+        layer_of = Layout.of(self.models.base).layer_of
+        self._put(run, [piece for piece in run.plan.tensors if layer_of(piece.name) == layer])
+
     def tensors_held(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the tensors of the last merge as the module holds them, by their names in the files."""
         for name in self.held.names:
@@ -224,7 +245,7 @@ class LiveModel:
             )
         tape = GradientTape(run, by_row=rows)
         self._write(source, run)
-        layers = self._layers() if recompute else ()
+        layers = self.layers() if recompute else ()
         with recorded(tape, self._targets), recomputed(layers):
             yield tape
 
@@ -328,7 +349,10 @@ class LiveModel:
             self._write_converted(run)
             return
         self._check_complete({piece.name for piece in run.plan.tensors})
-        for piece in run.plan.tensors:
+        self._put(run, run.plan.tensors)
+
+    def _put(self, run: MergeRun, pieces: Iterable[TensorPlan]) -> None:
+        for piece in pieces:
             layer = self._quantised.get(piece.name)
             if layer is None:
                 run.write(piece, self._targets[piece.name])
@@ -338,7 +362,8 @@ class LiveModel:
     def _is_by_name(self, plan: MergePlan) -> bool:
         return all(piece.name in self._targets for piece in plan.tensors)
 
-    def _layers(self) -> tuple[torch.nn.Module, ...]:
+    def layers(self) -> tuple[torch.nn.Module, ...]:
+        """Return the layers of the module, in their order."""
         layout = Layout.of(self.models.base)
         stored = layout.name(0, layout.layers[0][0])
         own = self._parameters.get(stored, stored)

@@ -191,11 +191,11 @@ class ResidentInputs(StoredInputs):
         found = self._statistics.importance(expert, name)
         return None if found is None else found.to(self.device, self.dtype)
 
-    def moment(self, index: int) -> torch.Tensor:
+    def moment(self, index: int, *, merged: bool = False) -> torch.Tensor:
         """Return the mean of x xT over the vectors that entered this linear layer in an input."""
         found, expert, (_, name, _) = None, self._experts[index], self._sources[index]
         if self._statistics is not None and expert is not None:
-            found = self._statistics.moment(expert, name)
+            found = self._statistics.moment(expert, name, merged=merged)
         if found is None:
             why = "there is no file of statistics" if self._statistics is None else "it has none"
             raise MergeError(

@@ -3,8 +3,8 @@
 `N/TENSOR` says how much the entries of a tensor of expert N count (from 0, the recipe's models without the
 base): numbers of at least 0, of the tensor's shape, or `[1, columns]` or `[rows, 1]`. A campaign writes the
 root mean square of what enters each column of a linear layer. `moment/N/TENSOR` is the mean of x xT over
-those vectors x, `[columns, columns]`, for methods that read it. A recipe whose experts stand at other places
-names them: `FILE#0,2`.
+those vectors x, `[columns, columns]`, for methods that read it; `merged/N/TENSOR` the same of what enters it
+where the layers before are merged. A recipe whose experts stand at other places names them: `FILE#0,2`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from evomerge.candidate.tables import Array
 from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 
-MOMENT = "moment/"
+MOMENT, MERGED = "moment/", "merged/"
 GROWN = "grown"
 """Metadata of a file to which experts were added that joined a campaign."""
-_KEY = re.compile(rf"({MOMENT})?(\d+)/(.+)")
+_KEY = re.compile(rf"({MOMENT}|{MERGED})?(\d+)/(.+)")
 
 
 class Statistics:
@@ -80,9 +80,15 @@ class Statistics:
             found = moment.diagonal().clamp(min=0).sqrt()[None]
         return found
 
-    def moment(self, expert: int, tensor: str) -> torch.Tensor | None:
-        """Return the mean of x xT over what entered a linear layer; None: it is not known."""
-        return self._tensor(f"{MOMENT}{self._place(expert)}/{tensor}")
+    def moment(self, expert: int, tensor: str, *, merged: bool = False) -> torch.Tensor | None:
+        """Return the mean of x xT over what entered a linear layer; None: it is not known.
+
+        Args:
+            expert: Its place in the recipe.
+            tensor: The layer's.
+            merged: Where the layers before are merged.
+        """
+        return self._tensor(f"{MERGED if merged else MOMENT}{self._place(expert)}/{tensor}")
 
     @property
     def holds(self) -> frozenset[int]:
@@ -139,7 +145,7 @@ class Statistics:
             raise self._error(
                 f"{key} holds NaN or infinity, or whole numbers; expected finite numbers"
             )
-        if not key.startswith(MOMENT) and bool((values < 0).any()):
+        if not key.startswith((MOMENT, MERGED)) and bool((values < 0).any()):
             raise self._error(
                 f"{key} holds {float(values.min()):g}, expected numbers of at least 0"
             )
@@ -177,21 +183,19 @@ def statistics_path(name: str) -> Path:
     return _Place.folder / file if file == STATISTICS else Path(file)
 
 
-def write_statistics(
-    path: Path, experts: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]]
-) -> None:
+def write_statistics(path: Path, experts: Sequence[Sequence[Mapping[str, Array]]]) -> None:
     """Write a file, aside first.
 
     Args:
         path: Of the file.
-        experts: Of each, importances and second moments by tensor.
+        experts: Of each, importances by tensor, second moments, and those in a merge; later ones may lack.
 
     Raises:
         MergeError: The disk does not take it.
     """
     tensors: dict[str, Array] = {}
     for place, own in enumerate(experts):
-        tensors |= _named(place, *own)
+        tensors |= _named(place, own)
     _write(path, tensors)
 
 
@@ -214,15 +218,13 @@ def add_statistics(
     Raises:
         MergeError: The disk does not take it.
     """
-    tensors = load_file(path) | _named(place, importances, moments)
+    tensors = load_file(path) | _named(place, (importances, moments))
     _write(path, tensors, {GROWN: "true"}, ready)
 
 
-def _named(
-    place: int, importances: Mapping[str, Array], moments: Mapping[str, Array]
-) -> dict[str, Array]:
-    own = {f"{place}/{name}": one for name, one in importances.items()}
-    return own | {f"{MOMENT}{place}/{name}": one for name, one in moments.items()}
+def _named(place: int, own: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    kinds = zip(("", MOMENT, MERGED), own, strict=False)
+    return {f"{kind}{place}/{name}": t for kind, each in kinds for name, t in each.items()}
 
 
 def _write(
@@ -261,6 +263,11 @@ def open_statistics(name: str) -> Statistics:
     state = path.stat() if path.is_file() else None
     key = None if state is None else (state.st_mtime_ns, state.st_size)
     return _opened(path, split_places(name)[1], key)
+
+
+def forget_statistics() -> None:
+    """Close the files that are held open."""
+    _opened.cache_clear()
 
 
 @lru_cache(maxsize=4)

@@ -11,9 +11,10 @@ from evomerge.preflight.rates import Rates
 from evomerge.search.samplers import sampler_class
 from evomerge.tasks.metrics import TEACHER_DIVERGENCE
 
-_MOMENTS = (
-    2.0  # readings that one is worth which takes all second moments of what enters the layers
-)
+_OWN = {"importance": 1.0, "moment": 2.0}
+"""What reads a prompt once → how many plain readings that takes; moments are all pairs of columns."""
+_MERGED = 4.0
+"""The same where layers are merged one after another: a reading, and two of each layer."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,19 @@ class Preparation:
 
     Attributes:
         statistics: Prompts that experts read so that statistics of their activations are taken.
-        moments: Whether these are all second moments.
+        readings: How many plain readings each of these takes.
         answered: Prompts that teachers answer.
         taught: Items whose right answers teachers read.
     """
 
     statistics: int = 0
-    moments: bool = False
+    readings: float = 0.0
     answered: int = 0
     taught: int = 0
 
     def seconds(self, rates: Rates) -> float:
         """Return the time of one worker."""
-        read = self.statistics * (_MOMENTS if self.moments else 1.0) + self.answered + self.taught
+        read = self.statistics * self.readings + self.answered + self.taught
         return read * rates.read + self.answered * rates.written
 
     def __str__(self) -> str:
@@ -68,7 +69,8 @@ def preparation_of(ready: Preflight, golds: Mapping[str, int]) -> Preparation:
             taught += sum(getattr(items, split) for split in FINAL_SPLITS)
     return Preparation(
         statistics=items.search * sum(taught_by),
-        moments="moment" in reads,
+        readings=max((_OWN.get(each, 0.0) for each in reads), default=0.0)
+        + _MERGED * ("merged" in reads),
         answered=sum(len(ready.items.ids(task, split)) for task in asked for split in SPLITS),
         taught=taught,
     )

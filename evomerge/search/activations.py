@@ -8,10 +8,12 @@ from pathlib import Path
 
 import xxhash
 
+from evomerge.candidate import Merge
 from evomerge.candidate.activations import ActivationsFound, ActivationsJob
 from evomerge.candidate.recipe import STATISTICS
+from evomerge.candidate.tables import Array
 from evomerge.candidate.trial import Entry
-from evomerge.errors import CampaignStopped, ResultsError
+from evomerge.errors import CampaignStopped, ResultsError, UserError
 from evomerge.merge.statistics import Statistics, add_statistics, write_statistics
 from evomerge.progress import Pace
 from evomerge.search.bench import Bench
@@ -22,9 +24,13 @@ DIGEST = "statistics"
 """Under which key a store keeps the digest of the file; of several what it was before experts joined, too."""
 PLACES = "places of statistics"
 """Under which key a store keeps the experts' places in it, once one joined."""
+TOGETHER = "statistics of the merge"
+"""What messages call the job that reads layers of all experts."""
 
 
-def take_statistics(bench: Bench, experts: Sequence[Entry], reads: Collection[str]) -> None:
+def take_statistics(
+    bench: Bench, experts: Sequence[Entry], reads: Collection[str], merge: Merge
+) -> None:
     """Let each expert read its search prompts and write what methods read of it, unless that is there.
 
     Its prompts are those of the tasks that it is the teacher of; those of all tasks where there is none. A
@@ -34,6 +40,7 @@ def take_statistics(bench: Bench, experts: Sequence[Entry], reads: Collection[st
         bench: Of the campaign.
         experts: In the order of the campaign.
         reads: What methods read (`Parameter.reads`); nothing: nothing is done.
+        merge: Of the experts, whose layers they are to read where that is asked for.
 
     Raises:
         CampaignStopped: An expert cannot read.
@@ -48,8 +55,7 @@ def take_statistics(bench: Bench, experts: Sequence[Entry], reads: Collection[st
         if given is not None:
             write_whole(path, Path(given).read_bytes())
         else:
-            found = _taken(bench, experts, moments="moment" in reads)
-            write_statistics(path, [(one.squares, one.moments) for one in found])
+            write_statistics(path, _taken(bench, experts, reads, merge))
     digest = _digest(path)
     if not arrays.has(DIGEST):
         arrays.keep(DIGEST, digest)
@@ -74,7 +80,7 @@ def join_statistics(
 
     Raises:
         CampaignStopped: It cannot read.
-        UserError: The file is missing or damaged.
+        UserError: What is read of the others would change with it, or the file is missing or damaged.
         EvomergeError: The disk is full or not writable.
     """
     store, model = bench.store, expert.candidate.model_names()[-1]
@@ -86,7 +92,13 @@ def join_statistics(
     there = Statistics(path).holds
     if known.get(model) in there:
         return known[model]
-    (found,) = _taken(bench, [expert], moments="moment" in reads)
+    if "merged" in reads:
+        raise UserError(
+            "merged_features: the experts' statistics are of a merge of all, so that none can join; start a "
+            "new campaign with it",
+            file=path,
+        )
+    ((squares, moments, _),) = _taken(bench, [expert], reads)
     place = max(there) + 1
 
     def record(file: Path) -> None:
@@ -96,31 +108,37 @@ def join_statistics(
             arrays.keep(DIGEST, b" ".join([arrays.get(DIGEST), _digest(file)]))
             arrays.keep(PLACES, json.dumps({**known, model: place}).encode())
 
-    add_statistics(path, place, found.squares, found.moments, record)
+    add_statistics(path, place, squares, moments, record)
     return place
 
 
-def _taken(bench: Bench, experts: Sequence[Entry], *, moments: bool) -> list[ActivationsFound]:
-    goals = bench.campaign.objectives
-    jobs = [
-        ActivationsJob(
-            f'statistics of "{one.name}"',
-            one.candidate,
-            tuple(goal.task for goal in goals if goal.teacher == one.name),
-            moments,
-        )
-        for one in experts
-    ]
-    pace = Pace(bench.display, "statistics of the experts", len(jobs))
+def _taken(
+    bench: Bench, experts: Sequence[Entry], reads: Collection[str], merge: Merge | None = None
+) -> list[tuple[Mapping[str, Array], Mapping[str, Array], Mapping[str, Array]]]:
+    """Return of each expert importances, moments, and where it is asked for those in the merge."""
+    jobs = [_job(bench, one, "moment" in reads) for one in experts]
+    asked = jobs if {*reads} != {"merged"} else []
+    if merge is not None and "merged" in reads:
+        asked = [ActivationsJob(TOGETHER, merge, experts=tuple(jobs)), *asked]
+    pace = Pace(bench.display, "statistics of the experts", len(asked))
     found: dict[str, ActivationsFound] = {}
-    for job, answer in in_turn(bench.pool, jobs):
+    for job, answer in in_turn(bench.pool, asked):
         assert isinstance(job, ActivationsJob)
         assert isinstance(answer, ActivationsFound)
         if answer.failure is not None:
             raise CampaignStopped(f"{job.name}: {answer.failure.reason}")
         found[job.name] = answer
         pace.step()
-    return [found[job.name] for job in jobs]
+    of_all = found.get(TOGETHER, ActivationsFound(merged=({},) * len(jobs)))
+    own = [found.get(job.name, ActivationsFound()) for job in jobs]
+    return [(one.squares, one.moments, more) for one, more in zip(own, of_all.merged, strict=True)]
+
+
+def _job(bench: Bench, expert: Entry, moments: bool) -> ActivationsJob:
+    goals = bench.campaign.objectives
+    tasks = tuple(goal.task for goal in goals if goal.teacher == expert.name)
+    assert isinstance(expert.candidate, Merge)  # a parent
+    return ActivationsJob(f'statistics of "{expert.name}"', expert.candidate, tasks, moments)
 
 
 def _digest(path: Path) -> bytes:

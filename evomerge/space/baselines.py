@@ -120,6 +120,11 @@ def average(family: Family) -> Merge:
     return _Merges(family).average()
 
 
+def regression(family: Family) -> Merge:
+    """Return regmean of the experts, with equal weights and all else as it is by default."""
+    return _Merges(family).merged("regmean", {"weight": 1.0})
+
+
 def parent(family: Family, model: str) -> Merge:
     """Return a model as it is, in the vocabulary of all."""
     return _Merges(family).alone(model)

@@ -107,7 +107,7 @@ class PlainInputs:
         """Return what a task vector's magnitudes count."""
         return self._importances.get(index)
 
-    def moment(self, index: int) -> torch.Tensor:
+    def moment(self, index: int, *, merged: bool = False) -> torch.Tensor:
         """Return second moments of an input's activations."""
         if index not in self._moments:
             raise MergeError(f"there are no second moments of {self.models[index]}")

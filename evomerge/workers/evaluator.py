@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -37,9 +38,9 @@ from evomerge.candidate.trial import (
 from evomerge.candidate.writing import WriteJob, Written
 from evomerge.errors import ModelError
 from evomerge.inference import NotFinite
-from evomerge.inference.activations import moments_by_tensor
 from evomerge.inference.states import distances, mean_states
 from evomerge.kinds import Assignment, Builder, kind_of
+from evomerge.merge.activations import activations
 from evomerge.merge.live import LiveModel
 from evomerge.merge.memory import Memory
 from evomerge.merge.statistics import look_in
@@ -166,8 +167,8 @@ class Evaluator:
         found, clock = _attempt(self._scoring.sensing(), lambda sense: sense(job))
         if isinstance(found, Failure):
             return ActivationsFound(failure=found, cost=clock.cost(), worker=self._name)
-        squares, moments, prompts = found
-        return ActivationsFound(squares, moments, None, clock.cost(prompts), self._name)
+        answer, prompts = found
+        return replace(answer, cost=clock.cost(prompts), worker=self._name)
 
     def write(self, job: WriteJob) -> Written:
         """Build a model and let it continue prompts; failures are typed as `evaluate` types them."""
@@ -377,14 +378,11 @@ class _Resident:
     def _sensed(self, job: ActivationsJob) -> Activations:
         """Return what enters the linear layers whose weights are tensors of the models' files."""
         prompts = self._scorer.prompts(self._model.module).tokens(job.split)
-        read = [tokens for task in job.tasks or prompts for tokens in prompts[task]]
-        module = self._builder(job.candidate).build(job.candidate)
-        found = moments_by_tensor(module, read, full=job.moments)
-        known, stored = self._model.models.base.tensors, self._model.stored_as
-        squares, moments = (
-            {stored(n): t.numpy() for n, t in one.items() if stored(n) in known} for one in found
-        )
-        return squares, moments, len(read)
+        read = [
+            [tokens for task in one.tasks or prompts for tokens in prompts[task]]
+            for one in job.experts or (job,)
+        ]
+        return activations(self._model, job, read), sum(map(len, read))
 
 
 def _make_room_after(failure: Failure) -> None:

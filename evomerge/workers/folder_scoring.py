@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.candidate import Candidate
-from evomerge.candidate.activations import ActivationsJob
+from evomerge.candidate.activations import ActivationsFound, ActivationsJob
 from evomerge.candidate.states import StatesJob
-from evomerge.candidate.tables import Array
 from evomerge.candidate.timing import Timing
 from evomerge.candidate.trial import GradientJob, Job, Target, TargetJob
 from evomerge.candidate.writing import WriteJob
@@ -30,8 +29,8 @@ GPU_MEMORY = 0.9
 Score = Callable[[Job], Iterator[Scored]]  # cumulative: one by block in a race, else a single one
 Differentiated = tuple[Losses, NumberTables]
 Distances = list[list[list[float]]]
-Activations = tuple[dict[str, Array], dict[str, Array], int]
-"""Arrays as of `ActivationsFound`, and how many prompts were read."""
+Activations = tuple[ActivationsFound, int]
+"""What was found, and how many prompts were read."""
 
 
 @dataclass(frozen=True)

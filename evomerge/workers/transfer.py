@@ -277,10 +277,8 @@ class Translated:
         return self._evaluator.states(replace(job, models=models))
 
     def activations(self, job: ActivationsJob) -> ActivationsFound:
-        """Take statistics under a local name."""
-        return self._evaluator.activations(
-            replace(job, candidate=job.candidate.renamed(self._local))
-        )
+        """Take statistics under local names."""
+        return self._evaluator.activations(job.renamed(self._local))
 
     def _renamed(self, job: Job) -> Job:
         candidate = job.entry.candidate.renamed(self._local)

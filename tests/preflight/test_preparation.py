@@ -29,13 +29,19 @@ def test_nothing_is_read_where_nothing_is_needed(checked):
 
 def test_each_expert_reads_the_prompts_of_its_tasks_or_all(checked):
     found = preparation_of(reading(checked(), "importance"), GOLDS)
-    assert found == Preparation(statistics=2 * 2 * 8)
+    assert found == Preparation(statistics=2 * 2 * 8, readings=1)
     assert found.seconds(RATES) == 32 * 2.0
     taught = checked("zoo_facts, metric", "zoo_facts, teacher: facts, metric")
     found = preparation_of(reading(taught, "importance", "moment"), GOLDS)
-    assert found == Preparation(statistics=8 + 2 * 8, moments=True)
+    assert found == Preparation(statistics=8 + 2 * 8, readings=2)
     assert found.seconds(RATES) == 24 * 2 * 2.0
     assert str(found) == "24 prompts read for statistics"
+    for reads, readings in (
+        (["merged"], 4),
+        (["merged", "importance"], 5),
+        (["merged", "moment"], 6),
+    ):
+        assert preparation_of(reading(taught, *reads), GOLDS).readings == readings
 
 
 def test_a_file_of_the_users_is_read_by_nobody(checked, tmp_path):

@@ -16,6 +16,7 @@ from evomerge.progress import NoDisplay
 from evomerge.search.activations import take_statistics
 
 EXPERTS = [Entry(name, Merge("passthrough", (f"/{name}",)), role="expert") for name in "abc"]
+MERGE = Merge("regmean", ("/a", "/b", "/c"), "/base")
 
 
 class Backwards:
@@ -36,6 +37,8 @@ class Backwards:
 
     def next(self, timeout=None):
         job = self.waiting.pop()
+        if job.experts:
+            return job, ActivationsFound(merged=[{"w": np.full((2, 2), n)} for n in range(3)])
         name = job.candidate.experts[0]
         if name == self.failing:
             return job, ActivationsFound(failure=Failure(FailureKind.TASK, "it cannot read"))
@@ -62,7 +65,7 @@ def bench(tmp_path):
 
 
 def test_experts_stand_in_their_order_and_teachers_read_their_tasks(bench, tmp_path):
-    take_statistics(bench, EXPERTS, {"importance"})
+    take_statistics(bench, EXPERTS, {"importance"}, MERGE)
     found = load_file(tmp_path / STATISTICS)
     assert {key: one[0, 0] for key, one in found.items()} == {"0/w": 97, "1/w": 98, "2/w": 99}
     assert {job.candidate.experts: job.tasks for job in bench.pool.jobs} == {
@@ -74,35 +77,51 @@ def test_experts_stand_in_their_order_and_teachers_read_their_tasks(bench, tmp_p
 
 
 def test_second_moments_only_where_they_are_read(bench, tmp_path):
-    take_statistics(bench, EXPERTS, {"moment", "importance"})
+    take_statistics(bench, EXPERTS, {"moment", "importance"}, MERGE)
     assert load_file(tmp_path / STATISTICS).keys() == {
         f"{kind}{place}/w" for kind in ("", "moment/") for place in range(3)
     }
 
 
+@pytest.mark.parametrize("others", [set(), {"importance"}])
+def test_moments_in_a_merge_are_of_one_job_beside_what_else_is_read(bench, tmp_path, others):
+    take_statistics(bench, EXPERTS, {"merged"} | others, MERGE)
+    together, *alone = bench.pool.jobs
+    assert together.candidate == MERGE
+    assert [(job.candidate, job.tasks) for job in together.experts] == [
+        (EXPERTS[0].candidate, ()),
+        (EXPERTS[1].candidate, ("t",)),
+        (EXPERTS[2].candidate, ()),
+    ]
+    assert alone == list(together.experts if others else ())
+    found = {key: one[0, 0] for key, one in load_file(tmp_path / STATISTICS).items()}
+    own = {"0/w": 97, "1/w": 98, "2/w": 99} if others else {}
+    assert found == {"merged/0/w": 0, "merged/1/w": 1, "merged/2/w": 2} | own
+
+
 def test_they_are_taken_once_and_nothing_where_nothing_is_read(bench, tmp_path):
-    take_statistics(bench, EXPERTS, set())
+    take_statistics(bench, EXPERTS, set(), MERGE)
     assert not bench.pool.jobs
     for _ in range(2):
-        take_statistics(bench, EXPERTS, {"importance"})
+        take_statistics(bench, EXPERTS, {"importance"}, MERGE)
     assert len(bench.pool.jobs) == 3
 
 
 def test_what_a_killed_driver_left_is_taken_again(bench, tmp_path):
     (tmp_path / STATISTICS).write_bytes(b"of a campaign that recorded nothing")
-    take_statistics(bench, EXPERTS, {"importance"})
+    take_statistics(bench, EXPERTS, {"importance"}, MERGE)
     assert len(load_file(tmp_path / STATISTICS)) == 3
 
 
 def test_one_that_is_gone_is_taken_again_and_another_one_refused(bench, tmp_path):
-    take_statistics(bench, EXPERTS, {"importance"})
+    take_statistics(bench, EXPERTS, {"importance"}, MERGE)
     before = (tmp_path / STATISTICS).read_bytes()
     (tmp_path / STATISTICS).unlink()
-    take_statistics(bench, EXPERTS, {"importance"})
+    take_statistics(bench, EXPERTS, {"importance"}, MERGE)
     assert (tmp_path / STATISTICS).read_bytes() == before
     (tmp_path / STATISTICS).write_bytes(before[:-1] + b"x")
     with pytest.raises(ResultsError, match="is not what the campaign began with"):
-        take_statistics(bench, EXPERTS, {"importance"})
+        take_statistics(bench, EXPERTS, {"importance"}, MERGE)
 
 
 def test_a_file_of_the_users_is_copied_and_nobody_reads(bench, tmp_path):
@@ -110,7 +129,7 @@ def test_a_file_of_the_users_is_copied_and_nobody_reads(bench, tmp_path):
     bench.campaign.statistics = str(tmp_path / "mine")
     content = (tmp_path / "mine").read_bytes()
     for _ in range(2):  # a campaign that is resumed has the copy
-        take_statistics(bench, EXPERTS, {"importance"})
+        take_statistics(bench, EXPERTS, {"importance"}, MERGE)
         (tmp_path / "mine").unlink(missing_ok=True)
     assert (tmp_path / STATISTICS).read_bytes() == content
     assert not bench.pool.jobs
@@ -119,5 +138,5 @@ def test_a_file_of_the_users_is_copied_and_nobody_reads(bench, tmp_path):
 def test_an_expert_that_cannot_read_stops_the_campaign(bench, tmp_path):
     bench.pool = Backwards(failing="/b")
     with pytest.raises(CampaignStopped, match='statistics of "b": it cannot read'):
-        take_statistics(bench, EXPERTS, {"importance"})
+        take_statistics(bench, EXPERTS, {"importance"}, MERGE)
     assert not (tmp_path / STATISTICS).exists()

@@ -7,6 +7,7 @@ import numpy as np
 from evomerge.candidate import Merge
 from evomerge.candidate.activations import ActivationsFound, ActivationsJob
 from evomerge.inference.activations import moments_by_tensor
+from evomerge.merge.activations import moments_in_merge
 from evomerge.workers import WorkerSetup
 from evomerge.workers.evaluator import Evaluator
 from evomerge.workers.pool import SerialPool, failed
@@ -40,6 +41,26 @@ def test_tasks_may_be_named(setup: WorkerSetup, evaluator: Evaluator) -> None:
         evaluator.activations(asked(setup)),
     )
     assert all(np.array_equal(named.squares[name], one) for name, one in every.squares.items())
+
+
+def test_layers_are_read_in_a_merge_by_each_expert_with_its_own_prompts(
+    setup: WorkerSetup, evaluator: Evaluator
+) -> None:
+    merge = Merge("regmean", setup.models[1:], setup.models[0], fixed={"weight": 1.0})
+    experts = tuple(
+        ActivationsJob(name, Merge("passthrough", (name,)), ("letters",) if number else ())
+        for number, name in enumerate(setup.models[1:])
+    )
+    found = evaluator.activations(ActivationsJob("together", merge, experts=experts))
+    assert found.failure is None
+    assert found.cost.items == 8 * len(experts)
+    scoring = evaluator._scoring
+    prompts = scoring._scorer.prompts(scoring._model.module).tokens("search")["letters"]  # type: ignore[union-attr]
+    alone = [one.candidate for one in experts]
+    expected = moments_in_merge(scoring._model, merge, alone, [prompts] * len(experts))  # type: ignore[union-attr]
+    for own, other in zip(found.merged, expected, strict=True):
+        assert own.keys() == other.keys() == evaluator.activations(asked(setup)).squares.keys()
+        assert all(np.array_equal(one, other[name]) for name, one in own.items())
 
 
 def test_an_unknown_model_is_a_failure(evaluator: Evaluator) -> None:

@@ -161,7 +161,10 @@ class Echo:
         return Written(worker=",".join(job.candidate.model_names()))
 
     def activations(self, job: ActivationsJob) -> ActivationsFound:
-        return ActivationsFound(worker=",".join(job.candidate.model_names()))
+        jobs = (job, *job.experts)
+        return ActivationsFound(
+            worker=",".join(n for one in jobs for n in one.candidate.model_names())
+        )
 
 
 def test_candidates_are_built_under_local_names() -> None:
@@ -173,8 +176,9 @@ def test_candidates_are_built_under_local_names() -> None:
     assert gradients.worker == "/n/1,/n/1+/n/2,org/x"
     assert evaluator.targets(TargetJob(recipe, "task")).worker == "/n/1,/n/1+/n/2,org/x"
     assert evaluator.write(WriteJob("w", recipe, (), 1)).worker == "/n/1,/n/1+/n/2,org/x"
-    sensed = evaluator.activations(ActivationsJob("a", recipe))
-    assert sensed.worker == "/n/1,/n/1+/n/2,org/x"
+    expert = ActivationsJob("b", Merge("passthrough", ("/d/base+/d/lora",)))
+    sensed = evaluator.activations(ActivationsJob("a", recipe, experts=(expert,)))
+    assert sensed.worker == "/n/1,/n/1+/n/2,org/x,/n/1+/n/2"
     assert replace(job) == job
 
 

@@ -147,9 +147,9 @@ class CoreInputs:
         """Refuse: it is of the columns of the tensor."""
         self._refuse("importance")
 
-    def moment(self, index: int) -> torch.Tensor:
+    def moment(self, index: int, *, merged: bool = False) -> torch.Tensor:
         """Refuse: it is of the columns of the tensor."""
-        self._refuse("activations")
+        self._refuse("merged_features" if merged else "activations")
         raise AssertionError
 
     def fixed(self, what: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -37,7 +37,7 @@ class Parameter:
         per_source: Each model has its own; otherwise one value holds for all.
         differentiable: The merged tensor changes smoothly with it, and the method's `gradients` tell how.
         reads: Of a boolean: where it is true, the method reads statistics of the experts' activations, their
-            mean squares (`Inputs.importance`) or all second moments (`Inputs.moment`).
+            mean squares (`Inputs.importance`) or all second moments (`Inputs.moment`), their own or `merged`.
         beyond_mergekit: mergekit does not know it, and where it is true would build another merge.
     """
 
@@ -49,7 +49,7 @@ class Parameter:
     high: float | None = None
     per_source: bool = False
     differentiable: bool = False
-    reads: Literal["importance", "moment"] | None = None
+    reads: Literal["importance", "moment", "merged"] | None = None
     beyond_mergekit: bool = False
 
     def __post_init__(self) -> None:
@@ -147,10 +147,14 @@ class Inputs(Protocol):
         """
         ...
 
-    def moment(self, index: int) -> torch.Tensor:
+    def moment(self, index: int, *, merged: bool = False) -> torch.Tensor:
         """Return the mean of x xT over the vectors that entered this linear layer in an input.
 
         Float32 `[columns, columns]`, over the tokens of its search prompts.
+
+        Args:
+            index: Of the input.
+            merged: What enters where the layers before are merged, in place of its own.
 
         Raises:
             MergeError: No statistics are given, or they have none of this tensor.

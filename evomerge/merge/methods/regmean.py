@@ -2,6 +2,7 @@
 
 Published with the second moments of the experts' inputs. Without data they are estimated by those of the task
 vectors' rows (WUDI, 2503.08099; ACTMat, 2604.01329): training moves each row by a combination of the inputs.
+RegMean++ (2508.03121) takes the moments where the layers before are merged already.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ def regmean(inputs: Inputs) -> torch.Tensor:
     For the matrix of a linear layer, task vectors τᵢ `[out, in]` and second moments Cᵢ `[in, in]`,
     M = (Σ wᵢ τᵢ Cᵢ + μ P) (Σ wᵢ Cᵢ + μ I)⁻¹ with the weighted mean P = Σ wᵢ τᵢ / Σ wᵢ, and μ the ridge times
     the mean diagonal entry of Σ wᵢ Cᵢ. Cᵢ is τᵢᵀτᵢ / ‖τᵢ‖², or with `activations` the mean of x xᵀ over the
-    layer's inputs x. In directions in which the sum of the moments is 0, M is P: the limit of a vanishing
-    ridge. For embeddings, output head and all that is no matrix M is P. Weights count relative to each other;
-    where all are 0, the result is the base.
+    layer's inputs x, or with `merged_features` over those that the merged layers before give. In directions
+    in which the sum of the moments is 0, M is P: the limit of a vanishing ridge. For embeddings, output head
+    and all that is no matrix M is P. Weights count relative to each other; where all are 0, the result is
+    the base.
 
     Raises:
         MergeError: There are no activations, or the sum of the moments is not positive definite.
@@ -193,8 +195,7 @@ def _answers(inputs: Inputs, index: int) -> torch.Tensor:
     def build() -> torch.Tensor:
         return product(inputs.delta(index), _moment(inputs, index))
 
-    of_data = bool(inputs.shared["activations"])
-    found = build() if of_data else inputs.derived(f"answers of {index}", build)
+    found = build() if _reads(inputs) else inputs.derived(f"answers of {index}", build)
     kept = float(inputs.shared["off_diagonal"])
     if kept == 1:
         return found
@@ -209,8 +210,8 @@ def _moment(inputs: Inputs, index: int) -> torch.Tensor:
     """
     from evomerge.merge.methods.algebra import product
 
-    if inputs.shared["activations"]:
-        return inputs.moment(index).cpu()
+    if _reads(inputs):
+        return inputs.moment(index, merged=bool(inputs.shared["merged_features"])).cpu()
 
     def build() -> torch.Tensor:
         delta = inputs.delta(index)
@@ -218,6 +219,11 @@ def _moment(inputs: Inputs, index: int) -> torch.Tensor:
         return squares.div_(float(squares.trace()) or 1.0)
 
     return inputs.derived(f"second moment of {index}", build)
+
+
+def _reads(inputs: Inputs) -> bool:
+    """Tell whether the moments are those of activations."""
+    return bool(inputs.shared["activations"] or inputs.shared["merged_features"])
 
 
 def _mean_diagonal(moment: torch.Tensor) -> float:
@@ -270,6 +276,13 @@ REGMEAN = Method(
             "take the moments of the layers' inputs on search prompts, not of the task vectors",
             default=False,
             reads="moment",
+        ),
+        "merged_features": Parameter(
+            "boolean",
+            "take the moments of what enters an expert's layer where the layers before it are merged "
+            "(RegMean++)",
+            default=False,
+            reads="merged",
         ),
     },
     needs_base=True,

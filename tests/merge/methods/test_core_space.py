@@ -163,7 +163,13 @@ def test_singular_values_are_the_same_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"), [("ties", "importance"), ("della", "importance"), ("regmean", "activations")]
+    ("name", "asked"),
+    [
+        ("ties", "importance"),
+        ("della", "importance"),
+        ("regmean", "activations"),
+        ("regmean", "merged_features"),
+    ],
 )
 def test_what_is_known_of_columns_is_refused(name: str, asked: str) -> None:
     with pytest.raises(MergeError, match=f"core_space has no {asked} of entries"):

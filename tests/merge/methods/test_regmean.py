@@ -44,7 +44,7 @@ def with_moments(tensors, weights, moments, **shared):
     inputs = plain_inputs(
         METHODS["regmean"], tensors, own(weights), {"activations": True, **shared}
     )
-    inputs.moment = lambda index: moments[index - 1]
+    inputs.moment = lambda index, merged: moments[index - 1]
     return inputs
 
 
@@ -162,6 +162,16 @@ def test_other_tensors_are_weighted_means(name, merge):
     assert torch.allclose(found, expected.reshape(-1), atol=1e-6)
 
 
+def test_moments_in_a_merge_are_read_where_they_are_asked_for():
+    base, experts = family(2)
+    of_merge, alone = [psd(6), psd(6)], [psd(6), psd(6)]
+    for shared, read in (({"merged_features": True}, of_merge), ({"activations": True}, alone)):
+        inputs = plain_inputs(METHODS["regmean"], [base, *experts], own([1.0, 0.5]), shared)
+        inputs.moment = lambda index, merged: (of_merge if merged else alone)[index - 1]
+        expected = reference(base, experts, [1.0, 0.5], read)
+        assert torch.allclose(METHODS["regmean"].merge(inputs).double(), expected, atol=1e-5)
+
+
 def test_moments_that_are_none_are_one_error():
     base, (one, other) = family(2)
     broken = torch.diag(torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0, -1.0]))
@@ -173,10 +183,10 @@ def test_moments_that_are_none_are_one_error():
 
 
 @pytest.mark.parametrize("name", ["w", "lm_head.weight"])
-@pytest.mark.parametrize("activations", [False, True])
+@pytest.mark.parametrize("of", [None, "activations", "merged_features"])
 @pytest.mark.parametrize("weights", [[0.4, 0.9, 0.2], [0.4, 0.0, 1.0], [0.0, 1.0, 0.0]])
 @pytest.mark.parametrize("shared", [{"ridge": 0.0}, {"ridge": 0.3, "off_diagonal": 0.4}])
-def test_gradients_are_central_differences(name, activations, weights, shared):
+def test_gradients_are_central_differences(name, of, weights, shared):
     """In float64, where weights are 0 as well, which then go below 0."""
     method = METHODS["regmean"]
     base, *experts = torch.randn(4, 6, 5, dtype=torch.float64)
@@ -184,9 +194,9 @@ def test_gradients_are_central_differences(name, activations, weights, shared):
     moments = [psd(5).double() for _ in experts]
 
     def inputs(weights, factor=0.7):
-        given = {"lambda": factor, "activations": activations, **shared}
+        given = {"lambda": factor, **({of: True} if of else {}), **shared}
         found = plain_inputs(method, [base, *experts], own(weights), given)
-        found.moment, found.name = (lambda index: moments[index - 1]), name
+        found.moment, found.name = (lambda index, merged: moments[index - 1]), name
         return found
 
     def change(step, up, down):
