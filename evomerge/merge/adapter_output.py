@@ -36,7 +36,7 @@ from evomerge.merge.methods.low_rank import Factors, joined
 from evomerge.merge.methods.method import SUM
 from evomerge.merge.names import auto_class, parameter_names
 from evomerge.merge.plan import TensorPlan
-from evomerge.merge.saving import finished_folder, open_run, refuse_taken
+from evomerge.merge.saving import check_inputs, finished_folder, open_run, refuse_taken
 
 SAME_SUM = 1e-8  # factors of models that sum to 1 within this leave the base whole
 
@@ -117,6 +117,7 @@ def save_adapter(
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
+    check_inputs(run.plan.tensors, models)
     base = models.base
     _check_layers(run, base)
     updates = ((piece.name, _update(run, piece, base)) for piece in run.plan.tensors)

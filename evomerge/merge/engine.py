@@ -14,9 +14,11 @@ from evomerge.errors import ModelError, RecipeError
 from evomerge.merge import fused
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
+from evomerge.merge.family import is_finite
 from evomerge.merge.files import TensorHeader
 from evomerge.merge.memory import Memory
 from evomerge.merge.methods.core_space import CORE_SPACE
+from evomerge.merge.methods.method import Sum
 from evomerge.merge.plan import MergePlan, TensorPlan, plan_merge
 from evomerge.merge.resident import ResidentInputs
 from evomerge.merge.statistics import open_statistics
@@ -85,11 +87,15 @@ class MergeRun:
             yield piece.name, self.merged(piece)
 
     @torch.no_grad()
-    def in_turn(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def in_turn(self, check: Callable[[TensorPlan], None]) -> Iterator[tuple[str, torch.Tensor]]:
         """Merge tensor by tensor, as `tensors` does, for who is done with one before the next.
 
         A tensor may share its memory with an input, which nobody writes into then, and with the next one:
         the process takes no more at the last than at the first.
+
+        Args:
+            check: Raises where an input of a tensor holds NaN or infinity. It is called before the tensor is
+                merged; after a sum that shows them all, only where there are some in it.
         """
         most = max((self.header(piece).nbytes for piece in self.plan.tensors), default=0)
         room = torch.empty(most, dtype=torch.uint8, device=self._device_of(""))
@@ -99,7 +105,13 @@ class MergeRun:
                 yield piece.name, self._copied(piece)
                 continue
             made = room[: header.nbytes].view(header.dtype).view(header.shape)
-            fits = self._is_fused(piece, made)
+            found = self._sum(piece)
+            shows = found is not None and found[1].shows_all(len(piece.models))
+            if not shows:
+                check(piece)
+            fits = found is not None and fused.write(*found, made, header.dtype)
+            if shows and not (fits and is_finite(made)):
+                check(piece)
             yield piece.name, made if fits else self._by_method(piece, shared=True)
 
     @torch.no_grad()
@@ -136,14 +148,19 @@ class MergeRun:
 
     def _is_fused(self, piece: TensorPlan, target: torch.Tensor) -> bool:
         """Merge a tensor in one pass, if that is possible."""
+        found = self._sum(piece)
+        return found is not None and fused.write(*found, target, self.out_dtype(piece))
+
+    def _sum(self, piece: TensorPlan) -> tuple[ResidentInputs, Sum] | None:
+        """Return inputs and sum of a tensor that may be merged in one pass; None: it may not be."""
         find = self.plan.method.total
         if find is None or not self._pays:
-            return False
+            return None
         inputs = self.inputs(piece)
         total = find(inputs)
         if total is None or (total.elect and self._merge is not None):
-            return False  # what a merge leaves for its gradients is made by the method
-        return fused.write(inputs, total, target, self.out_dtype(piece))
+            return None  # what a merge leaves for its gradients is made by the method
+        return inputs, total
 
     @cached_property
     def _pays(self) -> bool:

@@ -23,7 +23,7 @@ from evomerge.merge.engine import MergeRun
 from evomerge.merge.family import check_finite
 from evomerge.merge.members import common_vocabulary, merge_runs, merged_checkpoint
 from evomerge.merge.models import OpenModels, open_models
-from evomerge.merge.plan import MergePlan, plan_merge
+from evomerge.merge.plan import TensorPlan, plan_merge
 from evomerge.merge.shards import SHARD_BYTES, write_tensors
 from evomerge.merge.statistics import copy_statistics
 from evomerge.merge.tokenizer_files import TokenizerFiles
@@ -88,9 +88,11 @@ def save(
     if models.vocabulary is not None:
         models.vocabulary.configure(plan.config)
     recipe = source.recipe() if isinstance(source, Merge) else source
+    merged = run.in_turn(lambda piece: check_inputs([piece], models))
+    shown = counted(merged, display or NoDisplay(), "merge", len(plan.tensors))
     with finished_folder(out) as aside:
         write_tensors(
-            counted(run.in_turn(), display or NoDisplay(), "merge", len(plan.tensors)),
+            shown,
             {piece.name: run.header(piece) for piece in plan.tensors},
             aside,
             shard_bytes,
@@ -116,7 +118,7 @@ def open_run(
     allow_pickle: bool,
     base: str | None = None,
 ) -> tuple[OpenModels, MergeRun]:
-    """Open the models of a merge, plan it, and check all that it reads.
+    """Open the models of a merge, plan it, and check what the merges that it is made of read.
 
     Args:
         source: What to merge.
@@ -143,10 +145,23 @@ def open_run(
     runs = merge_runs(merges, models, device)
     made = {name: merged_checkpoint(name, run, models) for name, run in runs.items()}
     plan = plan_merge(source, {**models.checkpoints, **made})
-    for model, checkpoint in models.checkpoints.items():
-        check_finite(checkpoint, _inputs([*(run.plan for run in runs.values()), plan], model))
+    check_inputs([piece for run in runs.values() for piece in run.plan.tensors], models)
     seen = {**models.checkpoints, **made} if made else models.seen(plan)
     return models, MergeRun(plan, seen, device=device, dtype=dtype)
+
+
+def check_inputs(pieces: Iterable[TensorPlan], models: OpenModels) -> None:
+    """Check that tensors are made of finite numbers only; of each model a tensor is read once.
+
+    Raises:
+        ModelError: As of `check_finite`.
+    """
+    read: dict[str, dict[str, None]] = {model: {} for model in models.checkpoints}
+    for piece in pieces:
+        for model, tensor in zip(piece.models, piece.tensors, strict=True):
+            read.get(model, {})[tensor] = None  # what a merge gives was checked before
+    for model, names in read.items():
+        check_finite(models.checkpoints[model], names)
 
 
 def refuse_taken(out: Path, *, replace: bool) -> None:
@@ -185,18 +200,6 @@ def commonest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
     """Return the dtype of floating-point numbers that most of a model's tensors have."""
     floating = [dtype for dtype in dtypes if dtype.is_floating_point]
     return max(set(floating), key=floating.count)
-
-
-def _inputs(plans: Iterable[MergePlan], model: str) -> list[str]:
-    """The tensors of a model that plans read."""
-    names = (
-        tensor
-        for plan in plans
-        for piece in plan.tensors
-        for source, tensor in zip(piece.models, piece.tensors, strict=True)
-        if source == model
-    )
-    return list(dict.fromkeys(names))
 
 
 def _beside(out: Path) -> Path:

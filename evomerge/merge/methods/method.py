@@ -304,6 +304,11 @@ class Sum:
     divisor: float | None = 1.0
     factor: float = 1.0
 
+    def shows_all(self, inputs: int) -> bool:
+        """Tell whether NaN or infinity in any of so many inputs would be in the merged tensor, too."""
+        whole = {term.index for term in self.terms if term.kept == Kept()}
+        return not self.elect and len(whole | ({self.base} - {None})) == inputs
+
 
 @dataclass(frozen=True)
 class Method:
