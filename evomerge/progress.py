@@ -15,6 +15,8 @@ from typing import Literal, Protocol, TextIO, TypeVar
 
 Style = Literal["auto", "rich", "plain", "json", "none"]
 SECONDS_BETWEEN_LINES = 10.0
+QUIET = 3.0
+"""Seconds in which `counted` shows nothing: bad input that is found by then is told of in one line."""
 Item = TypeVar("Item")
 
 
@@ -58,12 +60,19 @@ class Display(Protocol):
 
 
 class Pace:
-    """Counts one stage and shows it: done, failed, a minute, time left."""
+    """Counts one stage and shows it, from some seconds on or at its end: done, failed, a minute, time left."""
 
     def __init__(
-        self, display: Display, stage: str, total: int | None, done: int = 0, failed: int = 0
+        self,
+        display: Display,
+        stage: str,
+        total: int | None,
+        done: int = 0,
+        failed: int = 0,
+        *,
+        quiet: float = 0.0,
     ) -> None:
-        self._display, self._stage, self._total = display, stage, total
+        self._display, self._stage, self._total, self._quiet = display, stage, total, quiet
         self._done, self._failed, self._before = done, failed, done
         self._start = time.monotonic()
         self._show(None)
@@ -80,7 +89,10 @@ class Pace:
         self._show(best)
 
     def _show(self, best: float | None) -> None:
-        minutes = (time.monotonic() - self._start) / 60
+        seconds = time.monotonic() - self._start
+        if seconds < self._quiet and self._done != self._total:
+            return
+        minutes = seconds / 60
         here = self._done - self._before
         rate = here / minutes if here and minutes > 0 else 0.0
         left = None
@@ -94,10 +106,9 @@ class Pace:
 def counted(
     items: Iterable[Item], display: Display, stage: str, total: int | None = None
 ) -> Iterator[Item]:
-    """Show how many of these items are there by now; nothing before the first one is."""
-    pace = None
+    """Show how many of these items are there by now; nothing in the first seconds, unless all are."""
+    pace = Pace(display, stage, total, quiet=QUIET)
     for item in items:
-        pace = pace or Pace(display, stage, total)
         pace.step()
         yield item
 

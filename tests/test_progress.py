@@ -4,7 +4,15 @@ import json
 import pytest
 
 from evomerge import progress
-from evomerge.progress import JsonDisplay, Pace, PlainDisplay, Progress, describe, open_display
+from evomerge.progress import (
+    JsonDisplay,
+    Pace,
+    PlainDisplay,
+    Progress,
+    counted,
+    describe,
+    open_display,
+)
 
 
 class Recorder:
@@ -64,6 +72,21 @@ def test_pace_may_be_told_how_far_it_is(monkeypatch):
     pace.reach(7, 2, 0.5)
     last = recorder.shown[-1]
     assert (last.done, last.failed, last.best, last.per_minute) == (7, 2, 0.5, pytest.approx(3.0))
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(1.0, [3, 4, 5]), (0.1, [5])])
+def test_what_is_counted_is_shown_after_some_seconds_and_at_the_end(seconds, shown, monkeypatch):
+    now, recorder = [100.0], Recorder()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+
+    def items():
+        for item in "abcde":
+            now[0] += seconds
+            yield item
+
+    assert list(counted(items(), recorder, "merge", 5)) == list("abcde")
+    assert [(one.done, one.total) for one in recorder.shown] == [(done, 5) for done in shown]
+    assert recorder.shown[-1].per_minute == pytest.approx(60 / seconds)
 
 
 def test_without_a_limit_there_is_no_time_left(monkeypatch):

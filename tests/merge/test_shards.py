@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ from benchmarks.speed._families import family
 from benchmarks.speed.merge import anonymous_peak, made
 from evomerge import candidate
 from evomerge.errors import MergeError
+from evomerge.merge import shards
 from evomerge.merge.files import TensorHeader
 from evomerge.merge.shards import write_tensors
 
@@ -39,6 +43,35 @@ def test_the_library_would_write_the_same_bytes(tmp_path):
 def test_a_tensor_that_was_not_planned_is_refused(tmp_path):
     with pytest.raises(MergeError, match="w is"):
         write_tensors([("w", torch.zeros(2))], headers({"w": torch.zeros(3)}), tmp_path)
+
+
+def test_a_file_that_finds_no_room_is_refused_before_the_first_tensor_is_made(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    planned = headers({"w": torch.zeros(10_000)})
+    asked = ((name, pytest.fail("merged in vain")) for name in planned)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_tensors(asked, planned, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_what_is_written_goes_to_the_disk_meanwhile_and_its_errors_are_heard(tmp_path, monkeypatch):
+    tensors = {name: torch.randn(64) for name in "abcdef"}
+    synced = []
+    monkeypatch.setattr(shards, "_FLUSHED", 512)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    write_tensors(tensors.items(), headers(tensors), tmp_path)
+    assert synced
+    assert load_file(tmp_path / "model.safetensors").keys() == tensors.keys()
+
+    def broken(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_tensors(tensors.items(), headers(tensors), tmp_path)
 
 
 def test_a_process_holds_little_more_than_one_tensor(tmp_path):
