@@ -60,7 +60,7 @@ class Display(Protocol):
 
 
 class Pace:
-    """Counts one stage and shows it, from some seconds on or at its end: done, failed, a minute, time left."""
+    """Counts one stage and shows it, perhaps from some seconds on: done, failed, a minute, time left."""
 
     def __init__(
         self,
@@ -69,7 +69,6 @@ class Pace:
         total: int | None,
         done: int = 0,
         failed: int = 0,
-        *,
         quiet: float = 0.0,
     ) -> None:
         self._display, self._stage, self._total, self._quiet = display, stage, total, quiet

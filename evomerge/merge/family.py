@@ -98,8 +98,8 @@ def check_finite(checkpoint: Checkpoint, names: Iterable[str] | None = None) -> 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Tell whether floating-point numbers hold neither NaN nor infinity.
 
-    Both go into a sum, and through minimum and maximum, which are asked where a sum overflows: 40 and 20 times
-    as fast as `isfinite`.
+    Both go into a sum, and through minimum and maximum, which are asked where a sum overflows: 40 and 20
+    times as fast as `isfinite`.
     """
     if torch.isfinite(tensor.sum()):
         return True
