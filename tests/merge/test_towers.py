@@ -42,6 +42,7 @@ from evomerge.merge.heads import is_tied
 from evomerge.merge.layout import Layout
 from evomerge.merge.live import LiveModel
 from evomerge.merge.saving import save
+from evomerge.merge.statistics import MERGED
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TEXT = {
@@ -234,9 +235,11 @@ def test_activations_are_kept_by_the_names_in_the_files(kind, tmp_path):
     """Of the language model's layers only: text enters no others."""
     family, tower = kind
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "abc"}\n')
-    statistics(family.experts[:1], tmp_path / "prompts.jsonl", tmp_path / "s.safetensors")
-    checkpoint = open_checkpoint(family.base)
-    found = {name.split("/", 1)[1] for name in load_file(tmp_path / "s.safetensors")}
+    file = tmp_path / "s.safetensors"
+    statistics(family.experts[:1], tmp_path / "prompts.jsonl", file, base=family.base)
+    checkpoint, kept = open_checkpoint(family.base), load_file(file)
+    found = {name.split("/", 1)[1] for name in kept if not name.startswith(MERGED)}
+    assert found == {name.split("/", 2)[2] for name in kept if name.startswith(MERGED)}
     assert found <= checkpoint.tensors.keys()
     layout = Layout.of(checkpoint)
     layers = {layout.layer_of(name) for name in found}
