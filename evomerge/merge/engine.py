@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -62,11 +62,14 @@ class MergeRun:
         self._memory = memory or Memory()
         self._merge = object() if differentiated else None
         self._inputs: dict[str, ResidentInputs] = {}
+        self._sums: dict[Hashable, Sum | None] = {}
         self._position = {model: position for position, model in enumerate(plan.models)}
         self._expert = {model: place for place, model in enumerate(plan.experts)}
         self._statistics = None if plan.statistics is None else open_statistics(plan.statistics)
         if self._statistics is not None:
             self._statistics.check(plan.experts, checkpoints)
+        read = (id(checkpoints[model]) for model in plan.models)
+        self._read = *read, id(self._statistics), plan.models, plan.experts
         for piece in plan.tensors:
             if piece.added:
                 self._check_rows(piece)
@@ -128,13 +131,12 @@ class MergeRun:
         made = torch.empty(self.header(piece).shape, dtype=out, device=device)
         return made if self._is_fused(piece, made) else self._by_method(piece, shared=shared)
 
-    @torch.no_grad()
     def write(self, piece: TensorPlan, target: torch.Tensor) -> None:
         """Merge one tensor of the plan into memory that is there. Raises as `tensors` does.
 
         Args:
             piece: Which.
-            target: Of its shape, any dtype and device.
+            target: Of its shape, any dtype and device; it requires no gradient.
         """
         if not self.out_dtype(piece).is_floating_point:
             target.copy_(self._copied(piece))
@@ -157,7 +159,10 @@ class MergeRun:
         if find is None or not self._pays:
             return None
         inputs = self.inputs(piece)
-        total = find(inputs)
+        numbers = id(piece.shared), id(piece.own), inputs.numel, piece.added and piece.name
+        if numbers not in self._sums:  # the same of all tensors of one size with the same numbers
+            self._sums[numbers] = find(inputs)
+        total = self._sums[numbers]
         if total is None or (total.elect and self._merge is not None):
             return None  # what a merge leaves for its gradients is made by the method
         return inputs, total
@@ -180,13 +185,7 @@ class MergeRun:
         return self._inputs[piece.name].again(by_row=by_row)
 
     def _opened(self, piece: TensorPlan) -> ResidentInputs:
-        sources = tuple(
-            (self._checkpoints[model], tensor, self._position[model])
-            for model, tensor in zip(piece.models, piece.tensors, strict=True)
-        )
-        experts = tuple(map(self._expert.get, piece.models))
-        dtype = torch.float64 if self.out_dtype(piece) == torch.float64 else torch.float32
-        own: dict[str, Any] = {
+        of_merge: dict[str, Any] = {
             "shared": piece.shared,
             "own": piece.own,
             "added": piece.added,
@@ -195,21 +194,26 @@ class MergeRun:
         }
         device = self._device_of(piece.name)
         memory = self._memory if isinstance(self._memory, Memory) else self._memory[device]
-        known = memory.inputs.get(piece.name)
-        fixed = piece.base, experts, self._statistics, device, dtype
-        if known is not None and known.is_of(sources, *fixed):
-            return known.again(**own)
-        opened = memory.inputs[piece.name] = ResidentInputs(
+        dtype = torch.float64 if self.out_dtype(piece) == torch.float64 else torch.float32
+        read = self._read, piece.models, piece.tensors, piece.base, device, dtype
+        before, known = memory.inputs.get(piece.name, (None, None))
+        if known is not None and before == read:
+            return known.again(**of_merge)
+        opened = ResidentInputs(
             name=piece.name,
-            sources=sources,
+            sources=tuple(
+                (self._checkpoints[model], tensor, self._position[model])
+                for model, tensor in zip(piece.models, piece.tensors, strict=True)
+            ),
             base=piece.base,
             statistics=self._statistics,
-            experts=experts,
+            experts=tuple(map(self._expert.get, piece.models)),
             memory=memory,
             device=device,
             dtype=dtype,
-            **own,
+            **of_merge,
         )
+        memory.inputs[piece.name] = read, opened
         return opened
 
     def out_dtype(self, piece: TensorPlan) -> torch.dtype:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from evomerge.merge.methods.method import Sum, Term
-from evomerge.merge.methods.tensors import MIN_NORM
 from evomerge.merge.resident import ResidentInputs
 
 FEWEST = 1 << 20
@@ -27,7 +26,7 @@ ALONE = 1 << 20
 """Numbers of a tensor that are left to one thread."""
 MOST = 8
 """Inputs; the machine code grows with their number."""
-INFINITY = np.float32(np.inf)
+ONE, INFINITY = np.float32(1), np.float32(np.inf)
 ALL = -1, np.float32(-1), np.float32(-1)
 NOTHING = -1, INFINITY, INFINITY
 ALL_DRAWN = 1 << 24
@@ -77,8 +76,9 @@ def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dt
     if arrays is None or base is None:
         return False
     how = inputs, total, arrays, base[0] if base else None
-    if (dtype, out.dtype) in _WRITTEN and out.is_contiguous():
-        _merge(*how, _flat(out, _WRITTEN[dtype, out.dtype]))
+    form = _WRITTEN.get((dtype, out.dtype)) if out.is_contiguous() else None
+    if form is not None:
+        _merge(*how, _flat(out, form))
     else:
         made = torch.empty(out.shape, dtype=torch.float32)
         _merge(*how, _flat(made, torch.float32))
@@ -91,12 +91,13 @@ def _merge(
 ) -> None:
     kernel = _kernel()
     weights = tuple(np.float32(term.weight) for term in total.terms)
-    rules = [_Rule(inputs, term) for term in total.terms]
-    scales = _scales(inputs, total, rules, arrays, base)
+    rules = [_Rule(inputs, term) for term in total.terms] if total.drops else []
+    scales = None
+    if any(term.kept.rescale for term in total.terms):
+        scales = tuple(map(partial(_scale, inputs, base), total.terms, rules, arrays))
     divisor = None if total.divisor in (None, 1) else np.float32(total.divisor)
     factor = None if total.factor == 1 else np.float32(total.factor)
-    switches = (True if on else None for on in (total.elect, total.divisor is None))
-    how = scales, *switches, divisor, factor
+    how = scales, total.elect or None, total.divisor is None or None, divisor, factor
 
     def work(start: int, stop: int) -> None:
         for part, bounds, tops in _parts(rules, start, stop):
@@ -180,6 +181,11 @@ def _parts(
 ) -> list[tuple[tuple[int, int], tuple[Any, ...] | None, tuple[Any, ...] | None]]:
     """Cut numbers where a threshold changes.
 
+    Args:
+        rules: One an input; none: all entries are kept.
+        start: First number.
+        stop: Behind the last.
+
     Returns:
         Start and stop, and of each input the magnitudes above which entries are kept, and dropped; None: all
         are kept, none are dropped.
@@ -213,35 +219,23 @@ def _drawn(rules: Sequence[_Rule], block: int) -> tuple[tuple[Any, ...] | None, 
     )
 
 
-def _scales(
-    inputs: ResidentInputs,
-    total: Sum,
-    rules: Sequence[_Rule],
-    arrays: tuple[Array, ...],
-    base: Array | None,
-) -> tuple[np.float32, ...] | None:
-    """Return what gives task vectors the L1 norm back that they had (`methods.tensors.rescaled`)."""
-    if not any(term.kept.rescale for term in total.terms):
-        return None
-    scales = []
-    for term, rule, array in zip(total.terms, rules, arrays, strict=True):
-        scale = 1.0
-        if term.kept.rescale:
-            whole = _Rule(inputs, Term(term.index, 1.0))
-            norm = inputs.norm_of(term.index, None, partial(_norm, array, base, whole))
-            own = inputs.norm_of(term.index, term.kept, partial(_norm, array, base, rule))
-            scale = norm / own if norm >= MIN_NORM and own >= MIN_NORM else 1.0
-        scales.append(np.float32(scale))
-    return tuple(scales)
+def _scale(
+    inputs: ResidentInputs, base: Array | None, term: Term, rule: _Rule, array: Array
+) -> np.float32:
+    """Return what gives a task vector the L1 norm back that it had (`methods.tensors.rescaled`)."""
+    if not term.kept.rescale:
+        return ONE
+    whole, own = (partial(_norm, array, base, rules) for rules in ([], [rule]))
+    return np.float32(inputs.scale(term.index, (term.kept, rule.key), whole, own))
 
 
-def _norm(array: Array, base: Array | None, rule: _Rule) -> float:
+def _norm(array: Array, base: Array | None, rules: Sequence[_Rule]) -> float:
     kernel = _kernel()
     sums = np.zeros(-(-len(array) // kernel.PIECE))
 
     def work(start: int, stop: int) -> None:
-        for part, bounds, tops in _parts([rule], start, stop):
-            drawn = _drawn([rule], kernel.BLOCK)
+        for part, bounds, tops in _parts(rules, start, stop):
+            drawn = _drawn(rules, kernel.BLOCK)
             kernel.magnitudes((array,), base, *part, bounds, tops, *drawn, sums)
 
     _in_parts(len(array), kernel.PIECE, work)
@@ -250,7 +244,9 @@ def _norm(array: Array, base: Array | None, rule: _Rule) -> float:
 
 def _views(inputs: ResidentInputs, indices: Sequence[int]) -> tuple[Array, ...] | None:
     """Return inputs as arrays of one type; None: the machine code cannot read one of them."""
-    found = tuple(view for index in indices if (view := _view(inputs, index)) is not None)
+    if not inputs.views:
+        inputs.views.extend(_view(inputs, index) for index in range(len(inputs.models)))
+    found = tuple(view for index in indices if (view := inputs.views[index]) is not None)
     if len(found) < len(indices):
         return None
     if len({view.dtype for view in found}) > 1:
@@ -260,15 +256,13 @@ def _views(inputs: ResidentInputs, indices: Sequence[int]) -> tuple[Array, ...] 
 
 def _view(inputs: ResidentInputs, index: int) -> Array | None:
     """Return an input as an array, by whose type the machine code tells its dtype; None: it knows it not."""
-    if index not in inputs.views:
-        dtype = inputs.dtype_of(index)
-        known = _STORED.get(dtype) if dtype is not None else None
-        inputs.views[index] = None if known is None else _flat(inputs.stored(index), known)
-    return inputs.views[index]
+    dtype = inputs.dtype_of(index)
+    known = _STORED.get(dtype) if dtype is not None else None
+    return None if known is None else _flat(inputs.stored(index), known)
 
 
 def _flat(tensor: torch.Tensor, dtype: torch.dtype) -> Array:
-    return tensor.contiguous().view(-1).view(dtype).numpy()
+    return tensor.contiguous().view(dtype).numpy().reshape(-1)
 
 
 def _in_parts(numel: int, piece: int, work: Callable[[int, int], None]) -> None:

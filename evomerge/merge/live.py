@@ -341,6 +341,7 @@ class LiveModel:
         names = model_names(config, trust_remote_code=self._trusts)
         return {} if names is None else spread(names.parts, len(self.devices))
 
+    @torch.no_grad()
     def _write(self, source: Merge | Recipe, run: MergeRun) -> None:
         by_name = self._is_by_name(run.plan)
         names = tuple(piece.name for piece in run.plan.tensors) if by_name else ()
@@ -373,9 +374,8 @@ class LiveModel:
     def _write_converted(self, run: MergeRun) -> None:
         """For files whose tensors are not the module's (experts fused at loading): load as a file is."""
         converted = self.load(self.module.config, dict(run.tensors())).state_dict()
-        with torch.no_grad():
-            for name, target in self.module.state_dict().items():
-                target.copy_(converted[name])
+        for name, target in self.module.state_dict().items():
+            target.copy_(converted[name])
 
     def _check_complete(self, names: set[str]) -> None:
         written = {self._targets[name].data_ptr() for name in names}

@@ -6,9 +6,8 @@ is kept never changes a bit of the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from itertools import compress
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,24 +26,16 @@ from evomerge.merge.masks import (
 )
 from evomerge.merge.memory import Memory
 from evomerge.merge.methods.method import Values
-from evomerge.merge.methods.tensors import Weight, difference, l1_norm
+from evomerge.merge.methods.tensors import MIN_NORM, Weight, difference, l1_norm
 from evomerge.merge.statistics import Statistics
 from evomerge.merge.stored import Source, StoredInputs
-
-_OF_A_MERGE = {
-    "shared": "shared",
-    "own": "own",
-    "added": "_added",
-    "seed": "_seed",
-    "merge": "_merge",
-}
 
 
 class ResidentInputs(StoredInputs):
     """Inputs of one output tensor, as a merge method sees them (`methods.Inputs`).
 
     Attributes:
-        views: What the machine code reads, by input (`fused`): the same for all merges of these tensors.
+        views: What the machine code reads, by input (`fused`); the same for all merges of them.
 
     Args:
         name: As `methods.Inputs`; `base`, `shared` and `own` likewise.
@@ -82,40 +73,27 @@ class ResidentInputs(StoredInputs):
         self.shared = shared
         self.own = own
         self.by_row = False
-        self._merge = merge
+        self.merge = merge
         self._statistics, self._experts = statistics, experts or (None,) * len(sources)
-        self._added = added
+        self.added = added
         self._weights: dict[int, Weight] = {}
-        self._seed = seed
+        self.seed = seed
         self._deltas: dict[int, torch.Tensor] = {}  # of those that are kept
-        self.views: dict[int, np.ndarray[Any, Any] | None] = {}
+        self.views: list[Array | None] = []
 
-    def again(self, *, by_row: bool = False, **changed: object) -> ResidentInputs:
+    def again(self, *, by_row: bool = False, **of_merge: object) -> ResidentInputs:
         """Return the same inputs, with nothing of them on the device that is not kept there.
 
         Args:
             by_row: As of `methods.Inputs`.
-            changed: What another merge of the same tensors has of its own: `shared`, `own`, `added`, `seed`,
+            of_merge: What another merge of the same tensors has of its own: `shared`, `own`, `added`, `seed`,
                 `merge`, as given to the constructor.
         """
         inputs = object.__new__(ResidentInputs)
-        inputs.__dict__.update(self.__dict__, by_row=by_row, _copied={})
-        if changed:
-            of_merge = {_OF_A_MERGE[name]: value for name, value in changed.items()}
-            inputs.__dict__.update(of_merge, _weights={}, _lent=set())
+        inputs.__dict__.update(self.__dict__, by_row=by_row, _copied={}, _lent=set(), **of_merge)
+        if of_merge:
+            inputs._weights = {}
         return inputs
-
-    def is_of(self, sources: Sequence[Source], *others: object) -> bool:
-        """Tell whether it reads these tensors, and its base, experts, statistics, device and dtype are these.
-
-        Args:
-            sources: As given to the constructor.
-            others: Base, experts, statistics, device and dtype.
-        """
-        own = (self.base, self._experts, self._statistics, self.device, self.dtype)
-        pairs = zip(self._sources, sources, strict=False)
-        alike = len(self._sources) == len(sources) and own == others
-        return alike and all(ours[0] is one[0] and ours[1:] == one[1:] for ours, one in pairs)
 
     def weight(self, index: int) -> Weight:
         """Return the weight of an input; by row where something else than zeros is added to it."""
@@ -228,9 +206,9 @@ class ResidentInputs(StoredInputs):
         """Return what `build` makes for one merge and its gradients; None: they keep nothing."""
         place, nbytes = ("once", self.name, count), count * self.numel * self.dtype.itemsize
         fits = self._memory.has(place) or self._memory.has_room(nbytes, derived=True)
-        if self._merge is None or not fits:
+        if self.merge is None or not fits:
             return None
-        return self._memory.get(place, nbytes, build, self._merge, derived=True)
+        return self._memory.get(place, nbytes, build, self.merge, derived=True)
 
     def uniform(self, index: int) -> torch.Tensor:
         """Return one number in [0, 1) for each element of the task vector."""
@@ -241,12 +219,12 @@ class ResidentInputs(StoredInputs):
             return (uniform(self.mask_key(index), count, self.device).view(shape),)
 
         place = ("uniform", position, *self._key(index))
-        return self._memory.get(place, 4 * count, build, self._seed, derived=True)[0]
+        return self._memory.get(place, 4 * count, build, self.seed, derived=True)[0]
 
     def mask_key(self, index: int) -> int:
         """Return the key of an input's random numbers."""
         _, name, position = self._sources[index]
-        return mask_key(self._seed, position, name)
+        return mask_key(self.seed, position, name)
 
     def ranked(
         self, index: int, count: int, select: Callable[[], tuple[float, int]], slot: int = 0
@@ -279,21 +257,28 @@ class ResidentInputs(StoredInputs):
         bound, last = self._memory.get(place, 16, build, count)[0].tolist()
         return bound, int(last)
 
-    def norm_of(self, index: int, kept: Hashable, build: Callable[[], float]) -> float:
-        """Return the L1 norm of a task vector, or of what is kept of it.
+    def scale(
+        self, index: int, kept: Hashable, whole: Callable[[], float], own: Callable[[], float]
+    ) -> float:
+        """Return what gives the rest of a task vector the L1 norm of the whole, unless one is all but 0.
 
         Args:
             index: Which input.
-            kept: Tells it from other things that are kept of it; None: all.
-            build: Computes it.
+            kept: Tells what is kept of it from all else that may be.
+            whole: Computes the norm of the task vector.
+            own: Computes that of what is kept.
         """
-        place = ("norm" if kept is None else "kept norm", *self._delta_key(index))
-        variant = None if kept is None else (kept, self.mask_key(index))
+        key = self._delta_key(index)
 
-        def built() -> tuple[torch.Tensor]:
-            return (torch.tensor(build(), dtype=torch.float64),)
+        def built(number: float) -> tuple[torch.Tensor]:
+            return (torch.tensor(number, dtype=torch.float64),)
 
-        return float(self._memory.get(place, 8, built, variant)[0])
+        def build() -> tuple[torch.Tensor]:
+            norm = self._memory.get(("norm", *key), 8, lambda: built(whole()))[0].item()
+            rest = own()
+            return built(norm / rest if min(norm, rest) >= MIN_NORM else 1.0)
+
+        return float(self._memory.get(("scale", *key), 8, build, kept)[0].item())
 
     def _weights_by_input(self) -> dict[int, Weight]:
         found: dict[int, Weight] = {
@@ -301,7 +286,7 @@ class ResidentInputs(StoredInputs):
             for index, values in enumerate(self.own)
             if "weight" in values
         }
-        added = {index: rows for index, rows in enumerate(self._added) if rows is not None}
+        added = {index: rows for index, rows in enumerate(self.added) if rows is not None}
         if added:
             checkpoint, name, _ = self._sources[0]
             dimensions = len(checkpoint.tensors[name].shape)

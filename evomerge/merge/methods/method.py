@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -308,6 +308,11 @@ class Sum:
         """Tell whether NaN or infinity in any of so many inputs would be in the merged tensor, too."""
         whole = {term.index for term in self.terms if term.kept == Kept()}
         return not self.elect and len(whole | ({self.base} - {None})) == inputs
+
+    @cached_property
+    def drops(self) -> bool:
+        """Whether anything but all entries is kept of a task vector."""
+        return any(term.kept != Kept() for term in self.terms)
 
 
 @dataclass(frozen=True)
