@@ -22,9 +22,9 @@ from evomerge.merge.names import ModelNames, model_names, parameter_names
 from evomerge.merge.quantised import check_config, gguf_error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A model on disk.
+    """A model on disk; equal to itself only.
 
     Attributes:
         name: As it was asked for.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class MergeRun:
         )
         self._memory = memory or Memory()
         self._merge = object() if differentiated else None
-        self._inputs: dict[str, ResidentInputs] = {}
+        self._inputs: dict[str, Callable[..., ResidentInputs]] = {}
         self._sums: dict[Hashable, Sum | None] = {}
         self._position = {model: position for position, model in enumerate(plan.models)}
         self._expert = {model: place for place, model in enumerate(plan.experts)}
@@ -182,9 +182,9 @@ class MergeRun:
         """
         if piece.name not in self._inputs:
             self._inputs[piece.name] = self._opened(piece)
-        return self._inputs[piece.name].again(by_row=by_row)
+        return self._inputs[piece.name](by_row=by_row)
 
-    def _opened(self, piece: TensorPlan) -> ResidentInputs:
+    def _opened(self, piece: TensorPlan) -> Callable[..., ResidentInputs]:
         of_merge: dict[str, Any] = {
             "shared": piece.shared,
             "own": piece.own,
@@ -197,24 +197,23 @@ class MergeRun:
         dtype = torch.float64 if self.out_dtype(piece) == torch.float64 else torch.float32
         read = self._read, piece.models, piece.tensors, piece.base, device, dtype
         before, known = memory.inputs.get(piece.name, (None, None))
-        if known is not None and before == read:
-            return known.again(**of_merge)
-        opened = ResidentInputs(
-            name=piece.name,
-            sources=tuple(
-                (self._checkpoints[model], tensor, self._position[model])
-                for model, tensor in zip(piece.models, piece.tensors, strict=True)
-            ),
-            base=piece.base,
-            statistics=self._statistics,
-            experts=tuple(map(self._expert.get, piece.models)),
-            memory=memory,
-            device=device,
-            dtype=dtype,
-            **of_merge,
-        )
-        memory.inputs[piece.name] = read, opened
-        return opened
+        if known is None or before != read:
+            known = ResidentInputs(
+                name=piece.name,
+                sources=tuple(
+                    (self._checkpoints[model], tensor, self._position[model])
+                    for model, tensor in zip(piece.models, piece.tensors, strict=True)
+                ),
+                base=piece.base,
+                statistics=self._statistics,
+                experts=tuple(map(self._expert.get, piece.models)),
+                memory=memory,
+                device=device,
+                dtype=dtype,
+                **of_merge,
+            )
+            memory.inputs[piece.name] = read, known
+        return partial(known.again, **of_merge)
 
     def out_dtype(self, piece: TensorPlan) -> torch.dtype:
         """Return the dtype of one merged tensor; what is stored as whole numbers stays so."""

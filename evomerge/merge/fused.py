@@ -90,10 +90,10 @@ def _merge(
     inputs: ResidentInputs, total: Sum, arrays: tuple[Array, ...], base: Array | None, target: Array
 ) -> None:
     kernel = _kernel()
-    weights = tuple(np.float32(term.weight) for term in total.terms)
+    weights = tuple([np.float32(term.weight) for term in total.terms])
     rules = [_Rule(inputs, term) for term in total.terms] if total.drops else []
     scales = None
-    if any(term.kept.rescale for term in total.terms):
+    if total.drops and any(term.kept.rescale for term in total.terms):
         scales = tuple(map(partial(_scale, inputs, base), total.terms, rules, arrays))
     divisor = None if total.divisor in (None, 1) else np.float32(total.divisor)
     factor = None if total.factor == 1 else np.float32(total.factor)
@@ -151,9 +151,8 @@ def _limit(inputs: ResidentInputs, index: int, count: int, slot: int = 0) -> Lim
         (own,), (base,) = (_views(inputs, [one]) or () for one in (index, inputs.base))
         return selected(own, base, count)
 
-    magnitude, last = inputs.ranked(index, count, select, slot)
-    high = np.float32(magnitude)
-    return last, np.nextafter(high, -INFINITY), high
+    last, low, high = inputs.limit(index, count, select, slot)
+    return int(last), np.float32(low), np.float32(high)
 
 
 def selected(own: Array, base: Array, count: int) -> tuple[float, int]:
@@ -203,7 +202,7 @@ def _parts(
 
 
 def _above(limits: Sequence[Limit], at: int) -> tuple[np.float32, ...]:
-    return tuple(low if at <= last else high for last, low, high in limits)
+    return tuple([low if at <= last else high for last, low, high in limits])
 
 
 def _drawn(rules: Sequence[_Rule], block: int) -> tuple[tuple[Any, ...] | None, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from transformers import PretrainedConfig
 
@@ -38,11 +39,17 @@ class Layout:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Layout:
-        """Read the layout of a model.
+        """Read the layout of a model, once.
 
         Raises:
             ModelError: The names show no stack of as many layers as the config says.
         """
+        if checkpoint not in _READ:
+            _READ[checkpoint] = cls._read(checkpoint)
+        return _READ[checkpoint]
+
+    @classmethod
+    def _read(cls, checkpoint: Checkpoint) -> Layout:
         names = merged_names(checkpoint)
         count = getattr(checkpoint.config.get_text_config(), "num_hidden_layers", None)
         stacks: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -97,6 +104,9 @@ class Layout:
     def name(self, layer: int, suffix: str) -> str:
         """Return the full name of a layer's tensor."""
         return f"{self.prefix}{layer}.{suffix}"
+
+
+_READ: WeakKeyDictionary[Checkpoint, Layout] = WeakKeyDictionary()
 
 
 def is_composite(config: PretrainedConfig) -> bool:

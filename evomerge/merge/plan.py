@@ -339,8 +339,10 @@ class _SlicePlanner:
     def __init__(self, recipe: Recipe, chosen: Method, number: int, piece: Slice) -> None:
         self._chosen, self._number, self._piece = chosen, number, piece
         self._models = tuple(source.model for source in piece.sources)
-        self._ancestor = piece.base_model or recipe.base_model
-        self._base = self._ancestor if chosen.uses_base else None
+        ancestor = piece.base_model or recipe.base_model
+        self._ancestor = ancestor if ancestor in self._models else None
+        self._base = ancestor if chosen.uses_base else None
+        self._place = None if self._base is None else self._models.index(self._base)
         self._wider = (piece.parameters, recipe.parameters)
         scopes = [*self._wider, *(source.parameters for source in piece.sources)]
         self._uniform = not any(isinstance(v, tuple) for scope in scopes for v in scope.values())
@@ -354,11 +356,11 @@ class _SlicePlanner:
             name=name,
             models=self._models,
             tensors=tensors,
-            base=self._models.index(self._base) if self._base is not None else None,
+            base=self._place,
             shared=found[0],
             own=found[1],
             place=(self._number, 0),
-            ancestor=self._ancestor if self._ancestor in self._models else None,
+            ancestor=self._ancestor,
         )
 
     def _resolved(

@@ -81,18 +81,15 @@ class ResidentInputs(StoredInputs):
         self._deltas: dict[int, torch.Tensor] = {}  # of those that are kept
         self.views: list[Array | None] = []
 
-    def again(self, *, by_row: bool = False, **of_merge: object) -> ResidentInputs:
+    def again(self, **changed: object) -> ResidentInputs:
         """Return the same inputs, with nothing of them on the device that is not kept there.
 
         Args:
-            by_row: As of `methods.Inputs`.
-            of_merge: What another merge of the same tensors has of its own: `shared`, `own`, `added`, `seed`,
-                `merge`, as given to the constructor.
+            changed: `by_row`, and what another merge of the same tensors has of its own: `shared`, `own`,
+                `added`, `seed`, `merge`, as given to the constructor.
         """
         inputs = object.__new__(ResidentInputs)
-        inputs.__dict__.update(self.__dict__, by_row=by_row, _copied={}, _lent=set(), **of_merge)
-        if of_merge:
-            inputs._weights = {}
+        inputs.__dict__.update(self.__dict__, _copied={}, _lent=set(), _weights={}, **changed)
         return inputs
 
     def weight(self, index: int) -> Weight:
@@ -226,10 +223,12 @@ class ResidentInputs(StoredInputs):
         _, name, position = self._sources[index]
         return mask_key(self.seed, position, name)
 
-    def ranked(
+    def limit(
         self, index: int, count: int, select: Callable[[], tuple[float, int]], slot: int = 0
-    ) -> tuple[float, int]:
-        """Return magnitude and position of the last of a task vector's `count` largest entries.
+    ) -> list[float]:
+        """Return where the last of a task vector's `count` largest entries is, and what its magnitude is.
+
+        Position, the next lower float32, and the magnitude itself.
 
         Args:
             index: Which input.
@@ -250,12 +249,13 @@ class ResidentInputs(StoredInputs):
         def build() -> tuple[torch.Tensor]:
             place = ("compact order", *self._delta_key(index))
             found = self._memory.get(place, None, order, derived=True)
-            last = ranked(found, count, read) if found else select()
-            return (torch.tensor(last, dtype=torch.float64),)
+            magnitude, last = ranked(found, count, read) if found else select()
+            below = np.nextafter(np.float32(magnitude), np.float32(-np.inf))
+            return (torch.tensor((last, below, magnitude), dtype=torch.float64),)
 
-        place = ("ranked", slot, *self._delta_key(index))
-        bound, last = self._memory.get(place, 16, build, count)[0].tolist()
-        return bound, int(last)
+        place = ("limit", slot, *self._delta_key(index))
+        found: list[float] = self._memory.get(place, 24, build, count)[0].tolist()
+        return found
 
     def scale(
         self, index: int, kept: Hashable, whole: Callable[[], float], own: Callable[[], float]
@@ -276,7 +276,7 @@ class ResidentInputs(StoredInputs):
         def build() -> tuple[torch.Tensor]:
             norm = self._memory.get(("norm", *key), 8, lambda: built(whole()))[0].item()
             rest = own()
-            return built(norm / rest if min(norm, rest) >= MIN_NORM else 1.0)
+            return built(norm / rest if norm >= MIN_NORM and rest >= MIN_NORM else 1.0)
 
         return float(self._memory.get(("scale", *key), 8, build, kept)[0].item())
 

@@ -7,7 +7,7 @@ input is kept in both forms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
@@ -51,7 +51,9 @@ class StoredInputs:
         self._copied: dict[int, torch.Tensor] = {}
         self._lent: set[int] = set()
         self._keys: dict[int, tuple[Hashable, ...]] = {}
-        self.common = self._common()
+        keys = [checkpoint.origin_key(name) for checkpoint, name, _ in sources]
+        self.common = self._common(keys)
+        self._has_common = [key is not None and key == self.common for key in keys]
 
     def lends(self, tensor: torch.Tensor) -> bool:
         """Tell whether a tensor shares memory with an input or task vector that a method was given."""
@@ -105,9 +107,9 @@ class StoredInputs:
 
     def low_rank(self, index: int) -> Factors | None:
         """Return what makes an input of `origin`, as factors; None: it is not of low rank."""
-        checkpoint, name, _ = self._sources[index]
-        if self.common is None or checkpoint.origin_key(name) != self.common:
+        if not self._has_common[index]:
             return None
+        checkpoint, name, _ = self._sources[index]
         rows, columns = (*checkpoint.tensors[name].shape, 1, 1)[:2]
         nothing = Factors(torch.empty(rows, 0), torch.empty(0, columns))
         return checkpoint.updates.get(name, nothing)
@@ -126,8 +128,7 @@ class StoredInputs:
             )
         return self._lend(found).to(self.dtype)
 
-    def _common(self) -> tuple[Hashable, ...] | None:
-        keys = [checkpoint.origin_key(name) for checkpoint, name, _ in self._sources]
+    def _common(self, keys: Sequence[tuple[Hashable, ...] | None]) -> tuple[Hashable, ...] | None:
         if self.base is None:
             return keys[0] if len(set(keys)) == 1 else None
         checkpoint, name, _ = self._sources[self.base]

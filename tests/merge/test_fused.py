@@ -195,3 +195,28 @@ def test_float64_and_rows_are_left_to_the_method(monkeypatch):
     run = run_of("task_arithmetic", models)
     piece = replace(run.plan.tensors[0], added=(None, torch.ones(64).numpy(), None, None))
     assert MergeRun(replace(run.plan, tensors=(piece,)), models).merged(piece).numel() == 64
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties"])
+def test_tensors_of_one_merge_have_their_own_sizes_and_numbers(method, monkeypatch):
+    parts = {
+        name: family(size, (torch.bfloat16,))
+        for name, size in (("u", 3000), ("v", 1024), ("w", 3000))
+    }
+    models = {
+        model: replace(
+            one,
+            tensors={name: parts[name][model].tensors["w"] for name in parts},
+            _read=lambda name, model=model: parts[name][model].tensor("w"),
+        )
+        for model, one in parts["w"].items()
+    }
+    plan = run_of(method, models, density=0.37).plan
+    piece = plan.tensors[0]
+    other = tuple({**values, "weight": 0.1} for values in piece.own)
+    alike = (replace(piece, name=name, tensors=(name,) * len(models)) for name in ("u", "v"))
+    run = MergeRun(replace(plan, tensors=(*alike, replace(piece, own=other))), models)
+    one_pass = dict(run.tensors())
+    monkeypatch.setattr(fused, "write", lambda *_: False)
+    for name, tensor in run.tensors():
+        assert torch.equal(tensor, one_pass[name]), name
