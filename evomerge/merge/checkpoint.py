@@ -185,7 +185,7 @@ def _check_index(
 ) -> None:
     """Check that the shards hold what the index says; tied heads and ignored buffers may be missing."""
     lost = sorted(files.mapped.keys() - stored.keys())
-    if names is not None:
+    if lost and names is not None:
         lost = names.lost(lost, stored)
     if lost:
         raise ModelError(
