@@ -306,8 +306,8 @@ class Sum:
 
     def shows_all(self, inputs: int) -> bool:
         """Tell whether NaN or infinity in any of so many inputs would be in the merged tensor, too."""
-        whole = {term.index for term in self.terms if term.kept == Kept()}
-        return not self.elect and len(whole | ({self.base} - {None})) == inputs
+        read = {term.index for term in self.terms} | ({self.base} - {None})
+        return len(read) == inputs and not (self.elect or self.drops)
 
     @cached_property
     def drops(self) -> bool:
