@@ -247,6 +247,19 @@ def test_an_index_may_name_a_tied_head_that_is_not_stored(qwen2_family, tmp_path
     check_family(open_checkpoint(str(folder)), [open_checkpoint(qwen2_family.experts[0])])
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_values_may_begin_at_any_byte(padding, folder, llama_family):
+    """Older versions of the library pad no header."""
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].rstrip() + b" " * padding
+    file.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    opened, wanted = open_checkpoint(str(folder)), load_file(file)
+    assert opened.tensors.keys() == wanted.keys()
+    assert all(torch.equal(opened.tensor(name), one) for name, one in wanted.items())
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="where maps lie is the system's to say")
 def test_equal_files_of_a_round_size_do_not_lie_a_multiple_of_256_mib_apart(tmp_path):
     """Else a Zen's first cache takes them for one another, and a merge takes twice as long."""
