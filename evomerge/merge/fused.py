@@ -68,7 +68,7 @@ def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dt
         len(total.terms) <= MOST
         and out.device.type == "cpu"
         and inputs.dtype == torch.float32
-        and any(inputs.low_rank(term.index) is None for term in total.terms)
+        and not _is_low_rank(inputs, total)
     ):
         return False
     arrays = _views(inputs, [term.index for term in total.terms])
@@ -84,6 +84,12 @@ def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dt
         _merge(*how, _flat(made, torch.float32))
         out.copy_(made.to(dtype))
     return True
+
+
+def _is_low_rank(inputs: ResidentInputs, total: Sum) -> bool:
+    """Tell whether the method sums factors, without forming what they make."""
+    plain = not total.drops and not total.elect
+    return plain and all(inputs.low_rank(term.index) is not None for term in total.terms)
 
 
 def _merge(
@@ -255,9 +261,11 @@ def _views(inputs: ResidentInputs, indices: Sequence[int]) -> tuple[Array, ...] 
 
 def _view(inputs: ResidentInputs, index: int) -> Array | None:
     """Return an input as an array, by whose type the machine code tells its dtype; None: it knows it not."""
-    dtype = inputs.dtype_of(index)
-    known = _STORED.get(dtype) if dtype is not None else None
-    return None if known is None else _flat(inputs.stored(index), known)
+    if not inputs.stays(index):
+        return None
+    stored = inputs.stored(index)
+    form = _STORED.get(stored.dtype)
+    return None if form is None else _flat(stored, form)
 
 
 def _flat(tensor: torch.Tensor, dtype: torch.dtype) -> Array:

@@ -104,15 +104,14 @@ class ResidentInputs(StoredInputs):
         base = self.base
         if index in self._deltas:
             return self._deltas[index]
-        if self._key(index) == self._key(base):  # an adapter does not change it
+        if self._is_base(index):
             return torch.zeros_like(self.tensor(base))
-        if self.device.type != "cpu":
+        checkpoint, name, _ = self._sources[index]
+        if self.device.type != "cpu" or not checkpoint.is_mapped(name):
             return difference(self.stored(index), self.stored(base), self.dtype)
 
         def build() -> tuple[torch.Tensor]:
-            kept = self._memory.variant(("input", *self._key(index))) == "stored"
-            own = self.stored(index) if kept else self._read(index)
-            return (difference(own, self.stored(base), self.dtype),)
+            return (difference(self._read(index), self.stored(base), self.dtype),)
 
         form = ("delta", self._key(base), self.dtype)
         delta = self._lend(self._only_form(index, form, build))
@@ -130,6 +129,8 @@ class ResidentInputs(StoredInputs):
         self, index: int, count: int, skipped: int = 0, *, by_importance: bool = False
     ) -> torch.Tensor:
         """Return the task vector with all but `count` of its largest magnitudes set to 0."""
+        if self._is_base(index):
+            return self.delta(index)
         by = self._statistics_key if by_importance else None
         importance = self.importance(index) if by_importance else None
 
@@ -154,6 +155,8 @@ class ResidentInputs(StoredInputs):
             delta = self.delta(index)
             return (row_ranks(delta if importance is None else delta * importance),)
 
+        if self._is_base(index):
+            return build()[0]
         by = self._statistics_key if by_importance else None
         place = ("ranks", by, *self._delta_key(index))
         return self._memory.get(place, 4 * self.numel, build, derived=True)[0]
@@ -215,6 +218,8 @@ class ResidentInputs(StoredInputs):
         def build() -> tuple[torch.Tensor]:
             return (uniform(self.mask_key(index), count, self.device).view(shape),)
 
+        if self._is_base(index):
+            return build()[0]
         place = ("uniform", position, *self._key(index))
         return self._memory.get(place, 4 * count, build, self.seed, derived=True)[0]
 
@@ -309,6 +314,10 @@ class ResidentInputs(StoredInputs):
         if is_first or not fits:
             return None
         return self._memory.get(place, nbytes, lambda: magnitude_order(flat), derived=True)
+
+    def _is_base(self, index: int) -> bool:
+        """Tell whether an input is the base's own tensor, which its adapter does not change."""
+        return self.base is not None and self._key(index) == self._key(self.base)
 
     def _largest_place(self, index: int, by: Hashable) -> tuple[Hashable, ...]:
         return ("largest", by, *self._delta_key(index))

@@ -1,8 +1,8 @@
 """Inputs of a merge as they are stored: read once, kept in one form each, as long as there is room.
 
 On a CPU an input is a view of its file, which takes no memory of the process, and what is kept is its task
-vector; on any other device it is kept as it is stored, and its task vector is computed when it is needed. No
-input is kept in both forms.
+vector. What an adapter makes of the base is kept as it is, and on any other device an input as it is stored;
+its task vector is computed when it is needed. No input is kept in both forms.
 """
 
 from __future__ import annotations
@@ -63,10 +63,14 @@ class StoredInputs:
         """Return an input in the dtype of the maths."""
         return self._lend(self.stored(index)).to(self.dtype)
 
-    def dtype_of(self, index: int) -> torch.dtype | None:
-        """Return in which dtype an input is stored; None: it is computed at each call."""
+    def stays(self, index: int) -> bool:
+        """Tell whether an input is a view of a file, or is kept as it is stored once it has been computed."""
         checkpoint, name, _ = self._sources[index]
-        return checkpoint.tensors[name].dtype if checkpoint.is_mapped(name) else None
+        if checkpoint.is_mapped(name):
+            return True
+        nbytes = self.numel * checkpoint.tensors[name].dtype.itemsize
+        form = self._memory.variant(("input", *self._key(index)))
+        return form == "stored" or (form is None and self._memory.has_room(nbytes))
 
     def stored(self, index: int) -> torch.Tensor:
         """Return an input as it is stored, on the device of the maths."""

@@ -293,18 +293,16 @@ def _kept_on_cpus(method: Method, sizes: Sizes, one_pass: bool) -> tuple[int, in
     """Return bytes of the inputs that a method keeps, and of what it computes from them.
 
     Models of files need no memory where they are merged in one pass; adapters where nothing is left out of
-    them, since they are then added up as factors.
+    them, since they are then added up as factors, and otherwise what they make of the base is kept.
     """
     computed = sizes.computed // _MATHS
     mapped = max(0, sizes.deltas - computed)
+    each, inputs = method.derived_bytes, _MATHS * mapped if method.reads_deltas else 0
     if method.one_pass_bytes is not None and one_pass:
-        inputs, derived = 0, method.one_pass_bytes * mapped
-    else:
-        inputs = _MATHS * mapped if method.reads_deltas else 0
-        derived = method.derived_bytes * mapped
+        each, inputs = method.one_pass_bytes, 0
     if method.one_pass_bytes is None or method.derived_bytes:
-        inputs, derived = inputs + sizes.computed, derived + method.derived_bytes * computed
-    return inputs, derived
+        return inputs + sizes.computed, each * sizes.deltas
+    return inputs, each * mapped
 
 
 def _on_cpus(

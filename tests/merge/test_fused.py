@@ -131,6 +131,22 @@ def test_any_density_with_and_without_memory(method, density, memory, monkeypatc
         assert torch.equal(one_pass, eager)
 
 
+@pytest.mark.parametrize("method", ["ties", "dare_linear", "dare_ties", "breadcrumbs"])
+@pytest.mark.parametrize("memory", [0, 10**9])
+def test_what_adapters_make_of_the_base_is_read_where_it_is_kept(method, memory, monkeypatch):
+    stored = family(5000, (torch.bfloat16, torch.float32, torch.float32, torch.float32))
+    adapted = {name: replace(one, adapted=frozenset({"w"})) for name, one in stored.items()}
+    models = adapted | {"base": stored["base"]}
+    kept, done, write = Memory(memory), [], fused.write
+    monkeypatch.setattr(fused, "write", lambda *given: done.append(write(*given)) or done[-1])
+    found = [merged(run_of(method, models, memory=kept, density=0.37)) for _ in range(2)]
+    assert done == [memory > 0] * 2
+    monkeypatch.setattr(fused, "write", lambda *_: False)
+    for models_of_files in (stored, models):
+        eager = merged(run_of(method, models_of_files, density=0.37))
+        assert all(torch.equal(bits(one), bits(eager)) for one in found)
+
+
 def test_a_new_density_and_a_new_seed_are_seen(monkeypatch):
     models, memory = family(60_000, (torch.bfloat16,)), Memory(10**9)
     for method in ("ties", "dare_ties", "breadcrumbs"):

@@ -27,6 +27,7 @@ from evomerge.workers.memory_plan import (
 )
 from evomerge.workers.model_sizes import Sizes, sizes_of
 from evomerge.workers.placement import Sharing
+from tests.combine.crew import adapter
 
 GB = 10**9
 SETUP = WorkerSetup((), "float32", (), None, SplitPlan({}), PromptStyle(), methods=("ties",))
@@ -187,15 +188,31 @@ def test_adapters_that_are_added_up_need_no_memory() -> None:
     assert [plan.inputs for plan in plans] == [0, 2 * 4 * 10**8]
 
 
+@pytest.fixture
+def adapters(llama_family: Any, tmp_path: Path) -> list[str]:
+    """A base, and two experts that are adapters on it."""
+    names = ("a", "b")
+    base = llama_family.base
+    for seed, name in enumerate(names):
+        adapter(base, tmp_path / name, r=4, target_modules="all-linear", seed=seed)
+    return [base, *(f"{base}+{tmp_path / name}" for name in names)]
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.parametrize("one_pass", [False, True])
+@pytest.mark.parametrize("adapted", [False, True])
 def test_a_live_model_keeps_no_more_than_planned(
-    one_pass: bool, llama_family: Any, monkeypatch: pytest.MonkeyPatch
+    one_pass: bool,
+    adapted: bool,
+    llama_family: Any,
+    adapters: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fused, "FEWEST", 1 if one_pass else 10**9)
-    base, *experts = llama_family.models
-    weights = {"weight": (((0.3, 0.5, 0.7),),)}
+    base, *experts = models = adapters if adapted else llama_family.models
+    weights = {"weight": (((0.3, 0.5, 0.7)[: len(experts)],),)}
     for method in (ARITHMETIC, TIES, METHODS["dare_linear"], METHODS["della"]):
-        live = LiveModel(llama_family.models, dtype="float32", resident_bytes=10**9)
+        live = LiveModel(models, dtype="float32", resident_bytes=10**9)
         sizes = sizes_of(live.checkpoints, 4)
         plan = plan_memory(sizes, HOST, Sharing(), [method], one_pass=one_pass)
         for density in (0.4, 0.5, 0.6):
