@@ -151,13 +151,17 @@ class _Rule:
 
 def _limit(inputs: ResidentInputs, index: int, count: int, slot: int = 0) -> Limit:
     """Return it of the last of the `count` largest entries: of its equals the first ones pass."""
+    assert inputs.base is not None
+    own, base = inputs.views[index], inputs.views[inputs.base]
+    assert own is not None  # `write` found them
+    assert base is not None
 
-    def select() -> tuple[float, int]:
-        assert inputs.base is not None
-        (own,), (base,) = (_views(inputs, [one]) or () for one in (index, inputs.base))
-        return selected(own, base, count)
+    def place(start: int, stop: int, bits: int, number: int) -> int:
+        part = own[start:stop], base[start:stop]
+        return start + int(_kernel().position(*part, np.int64(bits), number))
 
-    last, low, high = inputs.limit(index, count, select, slot)
+    select = partial(selected, own, base, count)
+    last, low, high = inputs.limit(index, count, select, place, slot)
     return int(last), np.float32(low), np.float32(high)
 
 

@@ -275,12 +275,20 @@ def count(own, base, coarse, counts):
 @njit(nogil=True, cache=True)
 def position(own, base, wanted, number):
     """Return where the `number`-th magnitude with these bits is; one is there."""
-    for j in range(np.uint64(0), np.uint64(len(own))):
-        if _magnitude(own, base, j) == wanted:
-            number -= 1
-            if number == 0:
-                return j
-    return np.uint64(len(own))
+    size = np.uint64(len(own))
+    for block in range(np.uint64(0), size, np.uint64(BLOCK)):
+        end, equal = min(block + np.uint64(BLOCK), size), 0
+        for j in range(block, end):
+            equal += _magnitude(own, base, j) == wanted
+        if equal < number:
+            number -= equal
+            continue
+        for j in range(block, end):
+            if _magnitude(own, base, j) == wanted:
+                number -= 1
+                if number == 0:
+                    return j
+    return size
 
 
 @njit

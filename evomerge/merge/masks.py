@@ -18,6 +18,8 @@ CHUNK = 1 << 16  # pairs of elements hashed at once, so that the passes stay in 
 GROUP = 1 << 15  # entries whose magnitudes are counted together; their number fits into 16 bits
 COARSE = 1 << 15  # magnitudes that are float32 numbers with 7 bits of mantissa, as bfloat16's are
 Bits = np.ndarray[Any, np.dtype[Any]]
+Place = Callable[[int, int, int, int], int]
+"""Start, stop, bits, number → where in between the number-th magnitude with these bits is; one is there."""
 GOLDEN = 0x9E3779B97F4A7C15
 MIX1 = 0xBF58476D1CE4E5B9
 MIX2 = 0x94D049BB133111EB
@@ -125,29 +127,27 @@ def _counted(bits: Bits, fine: Bits) -> Bits:
     return np.bincount(coarse, minlength=COARSE + 1)
 
 
-def ranked(
-    order: tuple[torch.Tensor, ...], count: int, read: Callable[[int, int], torch.Tensor]
-) -> tuple[float, int]:
+def ranked(order: tuple[torch.Tensor, ...], count: int, place: Place) -> tuple[float, int]:
     """Return magnitude and position of the entry that is last among the `count` largest, of equals the first.
 
     Args:
         order: What `compact_order` returned.
         count: 1 to n.
-        read: Start and stop → these entries of the task vector.
+        place: Finds an entry of the task vector among its equals.
     """
-    edges, larger, ends, counts, found, positions = (one.numpy() for one in order)
-    at = int(np.searchsorted(larger, count)) - 1
+    edges, larger, ends, counts = (one.numpy() for one in order[:4])
+    at = int(larger.searchsorted(count)) - 1
     if at >= 0:
         column = counts[:, at].cumsum(dtype=np.int64)
         missing = count - int(larger[at])
         if missing <= column[-1]:
-            group = int(np.searchsorted(column, missing))
+            group = int(column.searchsorted(missing))
             missing -= int(column[group - 1]) if group else 0
             start = group * GROUP
-            equal = read(start, start + GROUP).abs().numpy().view(np.int32) == edges[at]
-            return _magnitude(edges[at]), start + int(np.flatnonzero(equal)[missing - 1])
-    place = count - 1 - (int(ends[at]) if at >= 0 else 0)
-    return _magnitude(found[place]), int(positions[place])
+            return _magnitude(edges[at]), place(start, start + GROUP, int(edges[at]), missing)
+    rest = count - 1 - (int(ends[at]) if at >= 0 else 0)
+    found, positions = (one.numpy() for one in order[4:])
+    return _magnitude(found[rest]), int(positions[rest])
 
 
 def row_ranks(delta: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ import torch
 from evomerge.candidate.tables import Array
 from evomerge.errors import MergeError
 from evomerge.merge.masks import (
+    Place,
     compact_order,
     largest,
     largest_by,
@@ -229,7 +230,12 @@ class ResidentInputs(StoredInputs):
         return mask_key(self.seed, position, name)
 
     def limit(
-        self, index: int, count: int, select: Callable[[], tuple[float, int]], slot: int = 0
+        self,
+        index: int,
+        count: int,
+        select: Callable[[], tuple[float, int]],
+        place: Place,
+        slot: int = 0,
     ) -> list[float]:
         """Return where the last of a task vector's `count` largest entries is, and what its magnitude is.
 
@@ -238,7 +244,8 @@ class ResidentInputs(StoredInputs):
         Args:
             index: Which input.
             count: 1 to n.
-            select: Finds them where the order of magnitudes has no place in memory.
+            select: Finds position and magnitude where the order of magnitudes has no place in memory.
+            place: As of `masks.ranked`.
             slot: Of several counts for one merge; the last one in each is kept.
         """
         assert self.base is not None
@@ -252,14 +259,13 @@ class ResidentInputs(StoredInputs):
             return compact_order(read, self.numel, self._memory.room)
 
         def build() -> tuple[torch.Tensor]:
-            place = ("compact order", *self._delta_key(index))
-            found = self._memory.get(place, None, order, derived=True)
-            magnitude, last = ranked(found, count, read) if found else select()
-            below = np.nextafter(np.float32(magnitude), np.float32(-np.inf))
-            return (torch.tensor((last, below, magnitude), dtype=torch.float64),)
+            known = self._memory.get(("compact order", *key), None, order, derived=True)
+            magnitude, last = ranked(known, count, place) if known else select()
+            below = float(np.nextafter(np.float32(magnitude), np.float32(-np.inf)))
+            return (torch.from_numpy(np.array((last, below, magnitude))),)
 
-        place = ("limit", slot, *self._delta_key(index))
-        found: list[float] = self._memory.get(place, 24, build, count)[0].tolist()
+        key = self._delta_key(index)
+        found: list[float] = self._memory.get(("limit", slot, *key), 24, build, count)[0].tolist()
         return found
 
     def scale(
@@ -276,7 +282,7 @@ class ResidentInputs(StoredInputs):
         key = self._delta_key(index)
 
         def built(number: float) -> tuple[torch.Tensor]:
-            return (torch.tensor(number, dtype=torch.float64),)
+            return (torch.from_numpy(np.array(number)),)
 
         def build() -> tuple[torch.Tensor]:
             norm = self._memory.get(("norm", *key), 8, lambda: built(whole()))[0].item()
