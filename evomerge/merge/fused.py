@@ -156,12 +156,12 @@ def _limit(inputs: ResidentInputs, index: int, count: int, slot: int = 0) -> Lim
     assert own is not None  # `write` found them
     assert base is not None
 
-    def place(start: int, stop: int, bits: int, number: int) -> int:
+    def find(start: int, stop: int, bits: int, number: int) -> int:
         part = own[start:stop], base[start:stop]
         return start + int(_kernel().position(*part, np.int64(bits), number))
 
     select = partial(selected, own, base, count)
-    last, low, high = inputs.limit(index, count, select, place, slot)
+    last, low, high = inputs.limit(index, count, select, find, slot)
     return int(last), np.float32(low), np.float32(high)
 
 

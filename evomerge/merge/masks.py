@@ -18,7 +18,7 @@ CHUNK = 1 << 16  # pairs of elements hashed at once, so that the passes stay in 
 GROUP = 1 << 15  # entries whose magnitudes are counted together; their number fits into 16 bits
 COARSE = 1 << 15  # magnitudes that are float32 numbers with 7 bits of mantissa, as bfloat16's are
 Bits = np.ndarray[Any, np.dtype[Any]]
-Place = Callable[[int, int, int, int], int]
+FindEqual = Callable[[int, int, int, int], int]
 """Start, stop, bits, number → where in between the number-th magnitude with these bits is; one is there."""
 GOLDEN = 0x9E3779B97F4A7C15
 MIX1 = 0xBF58476D1CE4E5B9
@@ -127,13 +127,13 @@ def _counted(bits: Bits, fine: Bits) -> Bits:
     return np.bincount(coarse, minlength=COARSE + 1)
 
 
-def ranked(order: tuple[torch.Tensor, ...], count: int, place: Place) -> tuple[float, int]:
+def ranked(order: tuple[torch.Tensor, ...], count: int, find: FindEqual) -> tuple[float, int]:
     """Return magnitude and position of the entry that is last among the `count` largest, of equals the first.
 
     Args:
         order: What `compact_order` returned.
         count: 1 to n.
-        place: Finds an entry of the task vector among its equals.
+        find: Finds an entry of the task vector among its equals.
     """
     edges, larger, ends, counts = (one.numpy() for one in order[:4])
     at = int(larger.searchsorted(count)) - 1
@@ -144,7 +144,7 @@ def ranked(order: tuple[torch.Tensor, ...], count: int, place: Place) -> tuple[f
             group = int(column.searchsorted(missing))
             missing -= int(column[group - 1]) if group else 0
             start = group * GROUP
-            return _magnitude(edges[at]), place(start, start + GROUP, int(edges[at]), missing)
+            return _magnitude(edges[at]), find(start, start + GROUP, int(edges[at]), missing)
     rest = count - 1 - (int(ends[at]) if at >= 0 else 0)
     found, positions = (one.numpy() for one in order[4:])
     return _magnitude(found[rest]), int(positions[rest])

@@ -15,7 +15,7 @@ import torch
 from evomerge.candidate.tables import Array
 from evomerge.errors import MergeError
 from evomerge.merge.masks import (
-    Place,
+    FindEqual,
     compact_order,
     largest,
     largest_by,
@@ -234,7 +234,7 @@ class ResidentInputs(StoredInputs):
         index: int,
         count: int,
         select: Callable[[], tuple[float, int]],
-        place: Place,
+        find: FindEqual,
         slot: int = 0,
     ) -> list[float]:
         """Return where the last of a task vector's `count` largest entries is, and what its magnitude is.
@@ -245,7 +245,7 @@ class ResidentInputs(StoredInputs):
             index: Which input.
             count: 1 to n.
             select: Finds position and magnitude where the order of magnitudes has no place in memory.
-            place: As of `masks.ranked`.
+            find: As of `masks.ranked`.
             slot: Of several counts for one merge; the last one in each is kept.
         """
         assert self.base is not None
@@ -260,7 +260,7 @@ class ResidentInputs(StoredInputs):
 
         def build() -> tuple[torch.Tensor]:
             known = self._memory.get(("compact order", *key), None, order, derived=True)
-            magnitude, last = ranked(known, count, place) if known else select()
+            magnitude, last = ranked(known, count, find) if known else select()
             below = float(np.nextafter(np.float32(magnitude), np.float32(-np.inf)))
             return (torch.from_numpy(np.array((last, below, magnitude))),)
 

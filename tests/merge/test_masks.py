@@ -146,14 +146,14 @@ def last_kept(delta, count):
     return abs(delta[position].item()), position
 
 
-def place_in(delta):
+def finder(delta):
     """Where one of equal magnitudes is, by looking at each."""
 
-    def place(start, stop, bits, number):
+    def find(start, stop, bits, number):
         magnitudes = delta[start:stop].abs().numpy().view(np.int32)
         return start + int(np.flatnonzero(magnitudes == bits)[number - 1])
 
-    return place
+    return find
 
 
 @settings(deadline=None)
@@ -166,7 +166,7 @@ def test_any_entry_of_the_order_is_found(delta, data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masks, "GROUP", 8)
         order = compact_order(lambda a, b: delta[a:b], len(delta), most=10**6)
-        assert ranked(order, count, place_in(delta)) == expected
+        assert ranked(order, count, finder(delta)) == expected
 
 
 @pytest.mark.parametrize("fine", [0, 50, 20_000])
@@ -179,6 +179,6 @@ def test_an_order_of_bfloat16_differences_is_compact(fine, bfloat16_deltas, monk
     size = sum(part.nbytes for part in order)
     assert size < 20_000 * (8 + 1 if fine == 20_000 else 4)
     for count in (1, 2, 37, 5_000, 10_000, 19_990, 20_000):
-        assert ranked(order, count, place_in(delta)) == last_kept(delta, count)
+        assert ranked(order, count, finder(delta)) == last_kept(delta, count)
     if fine:
         assert compact_order(lambda a, b: delta[a:b], len(delta), most=8) == ()
