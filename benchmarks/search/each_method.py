@@ -1,6 +1,7 @@
-r"""Every merge method at its best, on the zoo: which one to begin with.
+r"""Every merge method at its best: which one to begin with.
 
     python -m benchmarks.search.each_method [--methods ties ...] [--samplers cmaes gradient] [--seeds 0 1 2]
+    python -m benchmarks.search.each_method --models results/smollm2_models --items 8 --holdout 100
 
 Each method searches its own numbers for 60 trials: a weight an expert where it has weights (one group of
 layers), and the numbers by which it is usually tuned (its scale, density, threshold), shared by the experts.
@@ -9,6 +10,9 @@ campaign's usual loss, by group and, where the method takes them, by tensor and 
 naive merge. The winner is the best on `select` of the four best on `search`; `holdout` is its exact match,
 mean and spread over seeds; a method without numbers is scored as it is. Methods of two models (slerp,
 nuslerp, nearswap, arcee_fusion) cannot merge five experts and are left out.
+
+`--models` takes a family that `benchmarks/smollm2/build.py` made, and searches by the log-likelihood of the
+gold answers: exact match tells little on so few items of a real task. `finer` is that of the holdout items.
 
 Runs are added to one JSON file, so that a long run can be split; a run that is there is not done again.
 """
@@ -24,7 +28,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmarks.search._few_items import FINER, METRIC, Suite
 from benchmarks.search.samplers import Bench
+from evomerge.candidate.trial import Outcome
 from evomerge.merge.methods import METHODS
 
 WEIGHT = {"low": 0.0, "high": 1.2}
@@ -58,6 +64,11 @@ RANGES: dict[str, dict[str, Any]] = {
     "ramplus_tl": {"epsilon": EPSILON, "r": UNIT, "alpha": UNIT},
 }
 """Method, and how → what is searched of it; nothing: it has no number to search."""
+CORE_SPACE = {
+    f"{name}, core space": RANGES[name] | {"core_space": True}
+    for name in ("regmean", "tsv", "iso_c", "iso_cts", "ties", "dare_ties", "breadcrumbs", "sce")
+}
+"""The same of adapters, merged as core matrices."""
 _UNBOUNDED = 10**9  # item evaluations: trials are the budget
 Row = Mapping[str, Any]
 
@@ -65,38 +76,45 @@ Row = Mapping[str, Any]
 def main() -> None:
     """Run what is not there yet, and print the table of all that is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", default=list(RANGES), choices=list(RANGES))
+    parser.add_argument(
+        "--methods", nargs="+", default=list(RANGES), choices=[*RANGES, *CORE_SPACE]
+    )
     parser.add_argument("--samplers", nargs="+", default=["cmaes", "gradient"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--items", type=int, default=64, help="search and select items of a task")
     parser.add_argument("--holdout", type=int, default=200, help="held-out items of a task")
+    parser.add_argument("--models", type=Path, help="a built family, instead of the zoo")
+    parser.add_argument("--dtype", default="bfloat16", help="of its merges")
     parser.add_argument("--out", type=Path, default=Path("results/search/each_method.json"))
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    suite = None if options.models is None else Suite.built(options.models, options.dtype)
+    metric = METRIC if suite is None else FINER
+    known: dict[str, Outcome] = {}
     items = {"search": options.items, "select": options.items, "holdout": options.holdout}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = json.loads(options.out.read_text()) if options.out.exists() else []
     done = {(row["space"], row["sampler"], row["seed"]) for row in rows}
+    ranges = RANGES | CORE_SPACE
     for name in options.methods:
         wanted = [
             (sampler, seed)
             for sampler in _samplers(name, options.samplers)
-            for seed in (options.seeds if RANGES[name] else options.seeds[:1])
+            for seed in (options.seeds if ranges[name] else options.seeds[:1])
             if (name, sampler, seed) not in done
         ]
         if not wanted:
             continue
-        searched = name if RANGES[name] else "task_arithmetic"
+        searched = name if ranges[name] else "task_arithmetic"
         method = searched.partition(",")[0]
-        settings = {"method": method, "layers": 1, "parameters": RANGES[searched]}
-        bench = Bench(name, items, _UNBOUNDED, settings, options.trials)
+        settings = {"method": method, "layers": 1, "parameters": ranges[searched]}
+        bench = Bench(name, items, _UNBOUNDED, settings, options.trials, suite, metric, known)
         for sampler, seed in wanted:
-            if RANGES[name]:
+            if ranges[name]:
                 rows.append(asdict(bench.run(sampler, seed)))
             else:
-                search, holdout = bench.holdout(name)
-                found = {"search": search, "holdout": holdout, "seconds": 0.0}
+                found = bench.as_it_is(name) | {"seconds": 0.0}
                 rows.append({"space": name, "sampler": sampler, "seed": seed, **found})
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows), flush=True)
@@ -104,9 +122,10 @@ def main() -> None:
 
 def _samplers(method: str, samplers: Sequence[str]) -> list[str]:
     """Return the samplers that can search a method; of a method without numbers, the first."""
-    if not RANGES[method]:
+    searched = (RANGES | CORE_SPACE)[method]
+    if not searched:
         return list(samplers[:1])
-    learns = METHODS[method.partition(",")[0]].gradients is not None and "weight" in RANGES[method]
+    learns = METHODS[method.partition(",")[0]].gradients is not None and "weight" in searched
     return [one for one in samplers if one != "gradient" or learns]
 
 
@@ -116,7 +135,8 @@ def table(rows: Sequence[Row]) -> str:
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         found.setdefault(row["space"], {}).setdefault(row["sampler"], []).append(row)
-    heads = [f"{sampler}: {what}" for sampler in samplers for what in ("search", "holdout", "s")]
+    shown = ("search", "holdout", "finer")
+    heads = [f"{sampler}: {what}" for sampler in samplers for what in (*shown, "s")]
     lines = [
         "| method | " + " | ".join(heads) + " |",
         "| --- |" + " ---: |" * len(heads),
@@ -130,9 +150,9 @@ def table(rows: Sequence[Row]) -> str:
         for sampler in samplers:
             runs = found[name].get(sampler)
             if runs is None:
-                cells += ["", "", ""]
+                cells += [""] * (len(shown) + 1)
                 continue
-            cells += [_spread([row[what] for row in runs]) for what in ("search", "holdout")]
+            cells += [_spread([row[what] for row in runs]) for what in shown]
             cells.append(f"{fmean(row['seconds'] for row in runs):.0f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import time
@@ -36,6 +37,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.search._few_items import FINER, METRIC, Suite
 from benchmarks.search._variants import ENTRANTS
 from evomerge.candidate import Merge
 from evomerge.candidate.trial import Entry, Job, Outcome, Split
@@ -51,9 +53,6 @@ from evomerge.store import Store
 from evomerge.workers.evaluator import Evaluator
 from evomerge.workers.pool import answer
 
-TASKS_PATH = Path(__file__).parents[1] / "tasks"
-JOBS = ("extraction", "dialogue", "tools", "translation", "facts")
-METRIC = "gold_exact_match"
 WEIGHT = {"low": -0.5, "high": 1.5}
 SPACES: dict[str, dict[str, Any]] = {
     "10": {"method": "task_arithmetic", "layers": 2, "parameters": {"weight": WEIGHT}},
@@ -88,7 +87,8 @@ class Run:
         space: By its number of dimensions; `mixed` has methods, densities and who takes part.
         sampler: Entrant.
         seed: Of the search.
-        holdout: Mean of the winner.
+        holdout: Exact match of the winner on the holdout items.
+        finer: Mean log-likelihood of their gold answers.
         search: Mean of the winner on the search items.
         curve: Mean over item evaluations of the best search value so far.
         ready: Item evaluations until a candidate reached `READY` on the search items; None: never.
@@ -104,6 +104,7 @@ class Run:
     sampler: str
     seed: int
     holdout: float
+    finer: float
     search: float
     curve: float
     ready: int | None
@@ -128,6 +129,9 @@ class Bench:
         budget: Item evaluations of one search.
         settings: The campaign's `space`; None: that of the name.
         trials: Budget of trials; None: as many as the item evaluations allow.
+        suite: Models and tasks; None: the zoo's.
+        metric: What is searched for.
+        known: Parents and naive merges scored before, by their key; added to.
     """
 
     def __init__(
@@ -137,35 +141,42 @@ class Bench:
         budget: int,
         settings: dict[str, Any] | None = None,
         trials: int | None = None,
+        suite: Suite | None = None,
+        metric: str = METRIC,
+        known: dict[str, Outcome] | None = None,
     ) -> None:
-        self.space, self._budget, self._trials = space, budget, trials
+        self.space, self._budget, self._trials, self._metric = space, budget, trials, metric
         self._space = SPACES[space] if settings is None else settings
+        suite = Suite.zoo() if suite is None else suite
+        tasks = [suite.task(job) for job in suite.jobs]
         self._settings: dict[str, Any] = {
             "name": "samplers",
             "models": {
-                "base": "zoo:base",
-                "experts": [f"zoo:{job}" for job in JOBS],
-                "dtype": "float32",
+                "base": suite.models["base"],
+                "experts": [suite.models[job] for job in suite.jobs],
+                "dtype": suite.dtype,
             },
-            "objectives": [{"task": f"zoo_{job}", "metric": METRIC} for job in JOBS],
-            "tasks_path": str(TASKS_PATH),
-            "items": items,
+            "objectives": [{"task": task, "metric": metric} for task in tasks],
+            "tasks_path": str(suite.tasks_path),
+            "items": items | ({"from": dict(suite.drawn_from)} if suite.drawn_from else {}),
             "workers": {"count": 0},
         }
         self._ready = self._preflight("cmaes", 0, self._space)
         self._evaluator = Evaluator(setup_of(self._ready))
-        self._metrics = {f"zoo_{job}": (METRIC,) for job in JOBS}
-        self._parents = {
-            row.name: (row, self._score(Entry(row.name, row.candidate), "search"))
-            for row in self._ready.space.baselines()
-        }
+        self._metrics = dict.fromkeys(tasks, (metric,))
+        known = {} if known is None else known
+        rows = self._ready.space.baselines()
+        for row in rows:
+            if row.key not in known:
+                known[row.key] = self._score(Entry(row.name, row.candidate), "search")
+        self._parents = {row.name: (row, known[row.key]) for row in rows}
 
-    def holdout(self, method: str) -> tuple[float, float]:
-        """Return what a method scores on search and holdout items as it is, with no number given."""
+    def as_it_is(self, method: str) -> dict[str, float]:
+        """Return what a method scores on search and holdout items with no number given."""
         family = self._ready.space.family
         experts, told_apart = tuple(family.experts.values()), METHODS[method].uses_base
         entry = Entry(method, Merge(method, experts, family.base, merges_base=told_apart))
-        return self._mean(self._score(entry, "search")), self._mean(self._score(entry, "holdout"))
+        return {"search": self._mean(self._score(entry, "search"))} | self._held_out(entry)
 
     def run(self, entrant: str, seed: int) -> Run:
         """Search once."""
@@ -182,14 +193,15 @@ class Bench:
             seconds = time.process_time() - start
             winner, searched = self._winner(study)
             recipes = [trial.candidate for trial in store.trials()]
-        holdout = self._mean(self._score(winner, "holdout"))
+        held_out = self._held_out(winner)
         curve = [(items, value) for items, value, _ in timed]
         found = [items for items, value in curve if value >= READY]
         return Run(
             self.space,
             entrant,
             seed,
-            holdout,
+            held_out["holdout"],
+            held_out["finer"],
             searched,
             _area(curve, self._budget),
             found[0] if found else None,
@@ -217,7 +229,7 @@ class Bench:
 
     @property
     def _items_a_trial(self) -> int:
-        return len(JOBS) * int(self._settings["items"]["search"])
+        return len(self._metrics) * int(self._settings["items"]["search"])
 
     def _study(self, ready: Preflight, store: Store, sampler: str) -> Study:
         aims = Objectives.of(ready.campaign, store.facts, store.evaluations(), "search")
@@ -249,15 +261,20 @@ class Bench:
         best = chosen[int(np.argmax(select))]
         return best, self._mean(self._score(best, "search"))
 
-    def _score(self, candidate: Entry, split: Split) -> Outcome:
-        outcome = self._evaluator.evaluate(Job(candidate, split, self._metrics))
+    def _held_out(self, candidate: Entry) -> dict[str, float]:
+        outcome = self._score(candidate, "holdout", (METRIC, FINER))
+        return {"holdout": self._mean(outcome, METRIC), "finer": self._mean(outcome, FINER)}
+
+    def _score(self, candidate: Entry, split: Split, metrics: Sequence[str] = ()) -> Outcome:
+        asked = dict.fromkeys(self._metrics, tuple(metrics)) if metrics else self._metrics
+        outcome = self._evaluator.evaluate(Job(candidate, split, asked))
         if outcome.failure is not None:
             raise SystemExit(f"{candidate.name} failed: {outcome.failure.reason}")
         return outcome
 
-    @staticmethod
-    def _mean(outcome: Outcome) -> float:
-        return fmean(scores.values[METRIC].value for scores in outcome.scores.values())
+    def _mean(self, outcome: Outcome, metric: str | None = None) -> float:
+        wanted = metric or self._metric
+        return fmean(scores.values[wanted].value for scores in outcome.scores.values())
 
 
 def main() -> None:
@@ -337,7 +354,7 @@ def _area(curve: Sequence[tuple[int, float]], budget: int) -> float:
 
 
 def _rises(timed: Sequence[tuple[int, float, float]]) -> Iterator[tuple[float, float]]:
-    best = 0.0
+    best = -math.inf
     for _, value, seconds in timed:
         if value > best:
             best = value
@@ -354,7 +371,7 @@ def _taking_part(merge: Merge) -> int:
 def _store(ready: Preflight, folder: Path) -> Store:
     campaign = ready.campaign.model_copy(update={"out": str(folder / "out")})
     facts = {
-        "higher_is_better": {goal.task: {METRIC: True} for goal in campaign.objectives},
+        "higher_is_better": {goal.task: {goal.metric: True} for goal in campaign.objectives},
         "first": [],
     }
     return Store.create(folder / "out", campaign, facts, directions=Objectives(campaign).directions)
