@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
@@ -109,15 +109,21 @@ def main() -> None:
         searched = name if ranges[name] else "task_arithmetic"
         method = searched.partition(",")[0]
         settings = {"method": method, "layers": 1, "parameters": ranges[searched]}
-        bench = Bench(name, items, _UNBOUNDED, settings, options.trials, suite, metric, known)
-        for sampler, seed in wanted:
-            if ranges[name]:
-                rows.append(asdict(bench.run(sampler, seed)))
-            else:
-                found = bench.as_it_is(name) | {"seconds": 0.0}
-                rows.append({"space": name, "sampler": sampler, "seed": seed, **found})
+        budget = _UNBOUNDED, settings, options.trials
+        for row in _found(name, Bench(name, items, *budget, suite, metric, known), wanted):
+            rows.append(row)
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows), flush=True)
+
+
+def _found(name: str, bench: Bench, wanted: Sequence[tuple[str, int]]) -> Iterator[Row]:
+    """Yield what samplers find, seed by seed; of a method with nothing to search what it is."""
+    for sampler, seed in wanted:
+        if (RANGES | CORE_SPACE)[name]:
+            yield asdict(bench.run(sampler, seed))
+        else:
+            row = {"space": name, "sampler": sampler, "seed": seed, "seconds": 0.0}
+            yield row | bench.as_it_is(name)
 
 
 def _samplers(method: str, samplers: Sequence[str]) -> list[str]:
