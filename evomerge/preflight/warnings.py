@@ -52,6 +52,7 @@ def warnings_of(
         *_of_the_search(ready, seconds, trials),
         *without_gradient(ready.space, ready.campaign.search.sampler),
         *_of_components(ready),
+        *same_prompts(ready),
         *_of_workers(ready, machine),
         *in_vain(ready.campaign, ready.family),
         *_of_batches(ready, memory),
@@ -134,6 +135,17 @@ def _unused(ready: Preflight, components: Sequence[str], field: str) -> Iterator
         yield f'{field}: "{text}" {why}; there are {", ".join(there)}'
     if not found[len(components)]:
         yield f"{field}: nothing is left for `{REST}`, whose numbers are searched for nothing"
+
+
+def same_prompts(ready: Preflight) -> Iterator[str]:
+    """Yield a warning where moments are to be taken of experts that all read the same prompts."""
+    campaign, reads = ready.campaign, ready.space.needs.statistics
+    alike = len(campaign.objectives) > 1 and not any(one.teacher for one in campaign.objectives)
+    if alike and not campaign.statistics and reads & {"moment", "merged"}:
+        yield (
+            "objectives: without a `teacher` of each task every expert reads the prompts of all of them, and "
+            "its moments tell little of what it does well"
+        )
 
 
 def _of_workers(ready: Preflight, machine: Here) -> Iterator[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from evomerge.preflight.campaign_plan import memory_of, workers_here
 from evomerge.preflight.machine import Here
-from evomerge.preflight.warnings import duration, warnings_of, without_gradient
+from evomerge.preflight.warnings import duration, same_prompts, warnings_of, without_gradient
+from evomerge.space import Needs
 
 GB = 10**9
 LAPTOP = Here(cores=4, host=16 * GB, host_free=12 * GB)
@@ -72,6 +74,17 @@ def test_each_is_named(checked, change, machine, message):
     lines = found(checked(*change), machine)
     assert any(message in line for line in lines), lines
     assert all("\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize("reads", ["moment", "merged", "importance"])
+def test_moments_of_experts_that_all_read_the_same_prompts(reads, checked, tmp_path):
+    space = SimpleNamespace(needs=Needs(statistics=frozenset([reads])))
+    change = ("zoo_facts, metric", "zoo_facts, teacher: facts, metric")
+    own_file = ("name: small", f"name: small\nstatistics: {tmp_path}/mine")
+    lines = [[*same_prompts(replace(checked(*to), space=space))] for to in ((), change, own_file)]
+    assert lines[1:] == [[], []]
+    assert len(lines[0]) == (reads != "importance")
+    assert all("without a `teacher`" in line for line in lines[0])
 
 
 def test_budgets_that_nobody_waits_for(checked):
