@@ -196,9 +196,9 @@ class MergeRun:
         memory = self._memory if isinstance(self._memory, Memory) else self._memory[device]
         dtype = torch.float64 if self.out_dtype(piece) == torch.float64 else torch.float32
         read = self._read, piece.models, piece.tensors, piece.base, device, dtype
-        before, known = memory.inputs.get(piece.name, (None, None))
-        if known is None or before != read:
-            known = ResidentInputs(
+        known = memory.inputs.get(piece.name)
+        if known is None or known.read != read:
+            known = memory.inputs[piece.name] = ResidentInputs(
                 name=piece.name,
                 sources=tuple(
                     (self._checkpoints[model], tensor, self._position[model])
@@ -212,7 +212,7 @@ class MergeRun:
                 dtype=dtype,
                 **of_merge,
             )
-            memory.inputs[piece.name] = read, known
+            known.read = read
         return partial(known.again, **of_merge)
 
     def out_dtype(self, piece: TensorPlan) -> torch.dtype:

@@ -15,8 +15,7 @@ class Memory:
     """Tensors by key, admitted until a budget is spent; what was admitted stays.
 
     Attributes:
-        inputs: By tensor what the last merge read, and what tells that: names and views, which take no room
-            to speak of.
+        inputs: By tensor what the last merge read: names and views, which take no room to speak of.
 
     Args:
         budget: Bytes; 0 keeps nothing.
@@ -26,7 +25,7 @@ class Memory:
     def __init__(self, budget: int = 0, *, for_inputs: int = 0) -> None:
         self.budget, self.for_inputs = budget, for_inputs
         self.used = self.derived = 0
-        self.inputs: dict[str, tuple[Hashable, ResidentInputs]] = {}
+        self.inputs: dict[str, ResidentInputs] = {}
         self._kept: dict[Hashable, tuple[Hashable, tuple[torch.Tensor, ...]]] = {}
 
     def get(

@@ -36,6 +36,7 @@ class ResidentInputs(StoredInputs):
     """Inputs of one output tensor, as a merge method sees them (`methods.Inputs`).
 
     Attributes:
+        read: Tells it from the inputs of the same tensor in merges of other models (`MergeRun`).
         views: What the machine code reads, by input (`fused`); the same for all merges of them.
 
     Args:
@@ -80,6 +81,7 @@ class ResidentInputs(StoredInputs):
         self._weights: dict[int, Weight] = {}
         self.seed = seed
         self._deltas: dict[int, torch.Tensor] = {}  # of those that are kept
+        self.read: Hashable = None
         self.views: list[Array | None] = []
 
     def again(self, **changed: object) -> ResidentInputs:
