@@ -20,7 +20,7 @@ from evomerge.merge.files import DTYPES, INDEX, SINGLE, TensorHeader
 SHARD_BYTES = 5 * 10**9
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _ALIGNED = 8  # where the values begin
-_FLUSHED = 2**26  # bytes that go to the disk while more are merged
+_FLUSHED = 2**27  # bytes that go to the disk while more are merged
 
 
 def write_tensors(
