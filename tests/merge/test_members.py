@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from evomerge import api
 from evomerge.candidate import Recipe, Slice, Source, save
 from evomerge.cli import run_command
-from evomerge.errors import RecipeError
+from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.saving import save as save_merge
 
 
@@ -51,6 +52,21 @@ def test_rounding_is_that_of_the_merges_in_between(llama_family, tmp_path):
     saved(half, tmp_path / "half")
     apart = saved(linear(str(tmp_path / "half"), three), tmp_path / "apart")
     assert all(torch.equal(found[name], apart[name]) for name in apart)
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_model_that_holds_nan_is_named_in_a_merge_and_beside_one(place, llama_family, tmp_path):
+    models = list(llama_family.experts)
+    broken = Path(shutil.copytree(models[place], tmp_path / "broken"))
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    models[place] = str(broken)
+    final = linear("first", models[2])
+    with pytest.raises(ModelError, match=r"model\.norm\.weight holds NaN") as found:
+        save_merge(final, tmp_path / "out", merges={"first": linear(*models[:2])})
+    assert str(broken) in str(found.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

@@ -253,7 +253,7 @@ def test_a_failure_leaves_nothing(changes, error, message, llama_family, tmp_pat
 def test_what_is_not_finite_is_named(
     value, weight, method, one_pass, llama_family, tmp_path, monkeypatch
 ):
-    """Before anything is merged, and whatever the method would make of it."""
+    """Whatever the method would make of it, and whether it is seen in the result or looked for before."""
     monkeypatch.setattr(fused, "FEWEST", 1 if one_pass else 10**9)
     broken = Path(shutil.copytree(llama_family.experts[1], tmp_path / "broken"))
     tensors = load_file(broken / "model.safetensors")
