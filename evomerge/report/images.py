@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import EvomergeError, ResultsError, UserError, nearest
+from evomerge.errors import ResultsError, UserError, nearest
+from evomerge.report.browser import image
 from evomerge.report.figures import FIGURES
 from evomerge.report.figures.drawing import Drawing
 from evomerge.report.material import Material
@@ -83,21 +84,10 @@ def _drawn(material: Material, name: str) -> Drawing:
 
 def _image(drawn: Drawing, ending: str) -> bytes:
     try:
-        import kaleido
+        import kaleido  # noqa: F401
         import plotly  # noqa: F401 - kaleido takes its JavaScript from there, else from the network
-        from kaleido.errors import ChromeNotFoundError
     except ImportError as error:
         raise UserError(f"images need {error.name}; {_EXTRA}", field="--image") from None
     layout, scale = drawn["layout"], 2 if ending == "png" else 1
     opts = {"format": ending, "width": WIDTH, "height": layout["height"], "scale": scale}
-    try:
-        content: bytes = kaleido.calc_fig_sync(drawn, opts=opts)
-    except ChromeNotFoundError:
-        raise UserError(
-            "images need Chromium or Chrome, and none was found; install it, or say with BROWSER_PATH "
-            "where it is",
-            field="--image",
-        ) from None
-    except (RuntimeError, OSError) as error:
-        raise EvomergeError(f"the browser could not draw the image: {error}") from None
-    return content
+    return image(drawn, opts)

@@ -39,7 +39,7 @@ def checked(space: str, **changes: Any) -> Preflight:
                     "dtype": "float32",
                 },
                 "objectives": [{"task": f"zoo_{job}", "metric": samplers.METRIC} for job in JOBS],
-                "tasks_path": str(samplers.TASKS_PATH),
+                "tasks_path": str(samplers.Suite.zoo().tasks_path),
                 "items": {"search": 4, "select": 4, "holdout": 4},
                 "workers": {"count": 0},
                 "space": {**samplers.SPACES[space], **changes},

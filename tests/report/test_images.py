@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import evomerge
 from evomerge import cli
 from evomerge.errors import ResultsError, UserError
+from evomerge.report import browser as browsers
 from evomerge.report.figures import FIGURES
 from evomerge.report.material import Material
 from evomerge.result import Result
@@ -119,12 +121,31 @@ def test_a_missing_browser_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("kaleido")
-    monkeypatch.setattr(
-        "choreographer.browsers.chromium.Chromium.find_browser", lambda *_, **__: None, raising=True
+    (tmp_path / "sitecustomize.py").write_text(
+        "from choreographer.browsers.chromium import Chromium\n"
+        "Chromium.find_browser = lambda *_, **__: None\n"
     )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     status, err = run(capsys, folder, "--image", tmp_path / "x.png")
     assert (status, err.count("\n")) == (2, 1)
     assert "images need Chromium or Chrome, and none was found" in err
+
+
+def test_a_browser_that_never_answers_is_said(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("kaleido")
+    browser = tmp_path / "browser"
+    browser.write_text("#!/bin/sh\nexec cat <&3 >&2\n")  # until its pipe closes
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER_PATH", str(browser))
+    monkeypatch.setattr(browsers, "SECONDS", 3.0)
+    status, err = run(capsys, folder, "--image", tmp_path / "x.png")
+    assert (status, err.count("\n")) == (1, 1)
+    assert err == "evomerge: the browser did not draw the image, twice within 3 seconds\n"
 
 
 @needs_browser
