@@ -154,7 +154,7 @@ class Bandit(Sampler):
         return point
 
     def asked(self, number: int, params: Params) -> None:
-        """Note that a trial is in flight."""
+        """Note that a trial is being scored."""
         arm = self._arm_of(params)
         region = self._regions.at(params)
         if params == self._taken_over(arm):
@@ -228,7 +228,7 @@ class Bandit(Sampler):
         return replace(step, descent=descent, params=dict(params))
 
     def step_asked(self, step: Step) -> None:
-        """Note that a step is in flight."""
+        """Note that a step is being scored."""
         arm, own = self._descent(step.descent, step.params)
         if step.descent == len(self._descents):
             self._descents.append((arm, own))
