@@ -240,7 +240,7 @@ class Bandit(Sampler):
         gradients: Mapping[str, float] | None,
         rows: Mapping[str, Array] | None = None,
     ) -> None:
-        """Take the gradient of the step in flight of a descent; None: it failed."""
+        """Take the gradient of the step that a descent waits for; None: it failed."""
         arm, own = self._descents[descent]
         arm.sampler.step_told(own, gradients, rows)
 

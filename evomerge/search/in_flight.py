@@ -1,4 +1,4 @@
-"""Candidates in flight, and what was scored before: so that nothing is done twice."""
+"""Candidates that are being evaluated, and what was scored before: so that nothing is done twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEAR = 1e-3
 
 
 class InFlight:
-    """What is in flight, by candidate and by place.
+    """What is being evaluated, by candidate and by place.
 
     Attributes:
         repeats: How many of the latest trials in a row had the candidate of an earlier one.
@@ -38,7 +38,7 @@ class InFlight:
         self._seen: set[bytes] = set()
 
     def is_near(self, params: Mapping[str, float]) -> bool:
-        """Tell whether something in flight is as good as the same."""
+        """Tell whether something that is being evaluated is as good as the same."""
         if not self._places:
             return False
         apart = np.array(list(self._places.values())) - self._cube.to_unit(params)
@@ -49,7 +49,7 @@ class InFlight:
         return xxhash.xxh3_128_digest(text.encode()) in self._seen
 
     def start(self, number: int, params: Mapping[str, float], text: str) -> Outcome | None:
-        """Put a trial in flight; return the outcome of an earlier trial of the same candidate.
+        """Begin a trial; return the outcome of an earlier trial of the same candidate.
 
         Args:
             number: Of the trial.
@@ -63,7 +63,7 @@ class InFlight:
         return self._done.get(key)
 
     def is_duplicate(self, number: int) -> bool:
-        """Tell whether the same candidate is in flight already; then this trial waits for it."""
+        """Tell whether the same candidate is being evaluated already; then this trial waits for it."""
         first = self._running.setdefault(self._keys[number], number)
         if first == number:
             return False

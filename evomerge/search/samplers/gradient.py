@@ -96,7 +96,7 @@ class DescentSampler(Sampler):
         self._rest.restart()
 
     def step_asked(self, step: Step) -> None:
-        """Note that a step is in flight."""
+        """Note that a step is being scored."""
         if step.descent == len(self._paths):
             self._paths.append(self._path(step.params))
         self._paths[step.descent].busy = True
@@ -107,7 +107,7 @@ class DescentSampler(Sampler):
         gradients: Mapping[str, float] | None,
         rows: Mapping[str, Array] | None = None,
     ) -> None:
-        """Take the gradients of a path's step in flight; None: it failed."""
+        """Take the gradients of the step that a path waits for; None: it failed."""
         self._paths[descent].learn(gradients, rows)
 
     def state(self, descent: int) -> bytes | None:
@@ -136,7 +136,7 @@ class DescentSampler(Sampler):
         return self._rest.propose(number, attempt)
 
     def asked(self, number: int, params: Params) -> None:
-        """Note that a trial is in flight, a checkpoint or one of the other sampler's."""
+        """Note that a trial is being scored, a checkpoint or one of the other sampler's."""
         for path in self._paths:
             if path.due and path.point == params:
                 path.due = False

@@ -145,7 +145,7 @@ class Sampler:
         raise TypeError(f"{type(self).__name__} takes no gradients")
 
     def step_asked(self, step: Step) -> None:
-        """Note that a step is in flight."""
+        """Note that a step is being scored."""
 
     def step_told(
         self,
@@ -153,7 +153,7 @@ class Sampler:
         gradients: Mapping[str, float] | None,
         rows: Mapping[str, Array] | None = None,
     ) -> None:
-        """Take the gradient of the step in flight of a descent; None: it failed.
+        """Take the gradient of the step that a descent waits for; None: it failed.
 
         Args:
             descent: Which one.
