@@ -24,6 +24,7 @@ from evomerge.candidate.trial import Entry, FailureKind, GradientJob, Job, Outco
 from evomerge.combine.stack import StackBuilder, save_stack
 from evomerge.config import Workers
 from evomerge.inference.forward import Forward
+from evomerge.merge import fused
 from evomerge.merge.live import LiveModel
 from evomerge.merge.masks import largest, row_ranks, uniform
 from evomerge.merge.methods import METHODS
@@ -50,6 +51,12 @@ METRICS = {
 }
 SUMS = ("slerp", "nuslerp", "multislerp", "karcher", "model_stock", "sce", "arcee_fusion")
 SAME_EVERYWHERE = tuple(name for name in METHODS if name not in (*SUMS, "passthrough"))
+
+
+@pytest.fixture(autouse=True)
+def _any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merge small models in one pass, too."""
+    monkeypatch.setattr(fused, "FEWEST", 1)
 
 
 def by_row(merge: Merge) -> Merge:

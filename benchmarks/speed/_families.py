@@ -15,13 +15,21 @@ SHAPES = {  # parameters → hidden size, layers, vocabulary
     100_000_000: (768, 10, 4000),
     500_000_000: (1024, 26, 32_000),
     1_000_000_000: (2048, 14, 16_000),
+    3_000_000_000: (3072, 19, 32_000),
 }
 NOISE, STEP = 0.02, 0.001
 """Standard deviation of a base's numbers, and of a task vector's."""
 
 
-def family(folder: Path, parameters: int, experts: int = 3) -> list[str]:
-    """Write a base and experts, unless they are there; return their folders, the base first."""
+def family(folder: Path, parameters: int, experts: int = 3, device: str = "cpu") -> list[str]:
+    """Write a base and experts, unless they are there; return their folders, the base first.
+
+    Args:
+        folder: Where to.
+        parameters: About how many each has.
+        experts: How many there are.
+        device: That draws the numbers; a GPU is quick, and draws others.
+    """
     hidden, layers, vocabulary = SHAPES[min(SHAPES, key=lambda size: abs(size - parameters))]
     config = LlamaConfig(
         hidden_size=hidden,
@@ -43,16 +51,16 @@ def family(folder: Path, parameters: int, experts: int = 3) -> list[str]:
         if (path / "config.json").exists():
             continue
         path.mkdir(parents=True, exist_ok=True)
-        tensors = {name: _numbers(shape, name, number) for name, shape in shapes.items()}
+        tensors = {name: _numbers(shape, name, number, device) for name, shape in shapes.items()}
         save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
         config.save_pretrained(path)
     return [str(path) for path in paths]
 
 
-def _numbers(shape: torch.Size, name: str, number: int) -> torch.Tensor:
+def _numbers(shape: torch.Size, name: str, number: int, device: str) -> torch.Tensor:
     def draw(key: str, scale: float) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
-        return torch.randn(shape, generator=generator).mul_(scale)
+        generator = torch.Generator(device).manual_seed(zlib.crc32(key.encode()))
+        return torch.randn(shape, generator=generator, device=device).mul_(scale)
 
     base = draw(name, NOISE)
-    return (base.add_(draw(f"{name}{number}", STEP)) if number else base).bfloat16()
+    return (base.add_(draw(f"{name}{number}", STEP)) if number else base).bfloat16().cpu()

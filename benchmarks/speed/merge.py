@@ -3,12 +3,15 @@
     python -m benchmarks.speed.merge [--parameters 500_000_000] [--methods linear ties] [--rounds 7]
     python -m benchmarks.speed.merge --base DIR --experts DIR DIR     # a real family
     python -m benchmarks.speed.merge --part scaling | mergekit | memory
+    python -m benchmarks.speed.merge --part bandwidth --device cuda [--parameters 3_000_000_000]
 
-All in one process, in turns, on as many threads; times are the least of all turns, in processor seconds where
-there is one thread. The bytes that must move are those of base and experts as they are stored, and of the
+All in one process, in turns, on as many threads; times are the least of all turns, on a CPU with one thread
+in processor seconds. The bytes that must move are those of base and experts as they are stored, and of the
 result; the copy is `torch.Tensor.copy_` that reads and writes as many. `new weights` has other weights in
-each turn, `new densities` other densities, too. Without numba the eager maths is measured. mergekit is warm,
-too, in the same process and on as many threads.
+each turn, `new densities` other densities, too. Without numba, or Triton on a GPU, it is the eager maths.
+mergekit is warm, too, in the same process and on as many threads. On a GPU everything is resident there,
+`copy` is one within its memory, and `queued` is the time of the GPU alone: of work that the host had queued
+before it began.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import torch
 from benchmarks.speed._families import SHAPES, family
 from evomerge import candidate as recipe
 from evomerge.candidate import Recipe, Source
-from evomerge.merge import fused
+from evomerge.merge import fused, fused_gpu
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.live import LiveModel
 from evomerge.merge.methods import METHODS
@@ -37,6 +40,7 @@ from evomerge.merge.saving import save
 
 METHODS_SHOWN = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
 COPIED = 1 << 28  # bytes that a turn of the copy reads, again and again
+UNBOUNDED = 1 << 50  # bytes
 MEGABYTE = 2**20
 
 
@@ -48,30 +52,35 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS_SHOWN)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="of live weights and maths: cpu or cuda")
     parser.add_argument("--base", help="folder of a real base, instead of random numbers")
     parser.add_argument("--experts", nargs="+", default=[])
     parser.add_argument("--scratch", type=Path, help="keep the random families here")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     logging.disable(logging.WARNING)
-    how = "one pass (numba)" if fused.available() else "eager"
-    print(f"torch {torch.__version__}, {chosen.threads} thread(s), {how}")
+    installed = fused_gpu.available() if _on_gpu(chosen) else fused.available()
+    how = "one pass" if installed else "eager"
+    where = torch.cuda.get_device_name() if _on_gpu(chosen) else f"{chosen.threads} thread(s)"
+    print(f"torch {torch.__version__}, {where}, {how}")
     with tempfile.TemporaryDirectory() as folder:
         scratch = chosen.scratch or Path(folder)
         models = [chosen.base, *chosen.experts]
         if chosen.base is None:
-            models = family(scratch, chosen.parameters)
+            models = family(scratch, chosen.parameters, device=chosen.device)
         for part in [chosen.part] if chosen.part else ["bandwidth", "mergekit"]:
             PARTS[part](models, chosen, scratch)
 
 
 def bandwidth(models: Sequence[str], chosen: argparse.Namespace, _scratch: Path) -> None:
     """Print how long live writes take, and as a share of the copy's speed."""
-    live, numbers, moved = _resident(models)
+    live, numbers, moved = _resident(models, chosen)
     print(
         f"{numbers / 1e6:.0f} M parameters, {len(models) - 1} experts, {moved / 1e9:.2f} GB to move"
     )
-    print(f"{'method':18}{'':16}{'seconds':>9}{'ns/param':>10}{'GB/s':>7}{'copy':>7}{'share':>8}")
+    queued = f"{'queued':>9}{'share':>8}" if _on_gpu(chosen) else ""
+    heads = f"{'seconds':>9}{'ns/param':>10}{'GB/s':>7}{'copy':>7}{'share':>8}"
+    print(f"{'method':18}{'':16}{heads}{queued}")
     for method in chosen.methods:
         for what in ("weights", "densities")[: 1 + ("density" in METHODS[method].parameters)]:
             turn = iter(range(1000))
@@ -79,10 +88,13 @@ def bandwidth(models: Sequence[str], chosen: argparse.Namespace, _scratch: Path)
             def write(method: str = method, what: str = what, turn: Any = turn) -> None:
                 live.write(made(method, models, next(turn), densities=what == "densities"))
 
-            ours, copied = _turns([write, lambda: _copy(moved)], chosen)
+            ours, copied = _turns([write, lambda: _copy(moved, chosen.device)], chosen)
+            alone = _queued(write, chosen.rounds) if _on_gpu(chosen) else None
             print(
                 f"{method:18}{'new ' + what:16}{ours:9.3f}{1e9 * ours / numbers:10.2f}"
                 f"{moved / ours / 1e9:7.1f}{moved / copied / 1e9:7.1f}{copied / ours:8.0%}"
+                + ("" if alone is None else f"{alone:9.4f}{copied / alone:8.0%}"),
+                flush=True,
             )
 
 
@@ -93,7 +105,7 @@ def scaling(_models: Sequence[str], chosen: argparse.Namespace, scratch: Path) -
             models = family(scratch, parameters)
             rows = [models] if parameters < 100_000_000 else [models[:2], models[:3], models]
             for few in rows:
-                live, numbers, _ = _resident(few)
+                live, numbers, _ = _resident(few, chosen)
                 turn = iter(range(1000))
 
                 def write(
@@ -111,7 +123,7 @@ def scaling(_models: Sequence[str], chosen: argparse.Namespace, scratch: Path) -
 
 def mergekit(models: Sequence[str], chosen: argparse.Namespace, scratch: Path) -> None:
     """Print live writes and saving against mergekit: in memory, and to disk in a warm process."""
-    live, _, _ = _resident(models)
+    live, _, _ = _resident(models, chosen)
     columns = ("live", "disk", "in memory", "to disk", "live ×", "live × disk", "disk ×")
     print(f"{'method':18}" + "".join(f"{name:>13}" for name in columns))
     for method in chosen.methods:
@@ -223,17 +235,25 @@ def made(method: str, models: Sequence[str], turn: int, *, densities: bool) -> R
     return Recipe(method=method, models=tuple(named), base_model=base_model, dtype="bfloat16")
 
 
-def _resident(models: Sequence[str]) -> tuple[LiveModel, int, int]:
+def _resident(models: Sequence[str], chosen: argparse.Namespace) -> tuple[LiveModel, int, int]:
     """Return a live model, its parameters, and the bytes that a merge must move."""
     headers = [open_checkpoint(model).tensors.values() for model in models]
     numbers = sum(header.numel for header in headers[0])
     read = sum(header.nbytes for each in headers for header in each)
-    return LiveModel(models, dtype="bfloat16"), numbers, read + 2 * numbers
+    kept = UNBOUNDED if _on_gpu(chosen) else None
+    live = LiveModel(models, dtype="bfloat16", device=chosen.device, resident_bytes=kept)
+    return live, numbers, read + 2 * numbers
+
+
+def _on_gpu(chosen: argparse.Namespace) -> bool:
+    return torch.device(chosen.device).type == "cuda"
 
 
 def _turns(work: Sequence[Callable[[], object]], chosen: argparse.Namespace) -> list[float]:
     """Return the least time of each, having warmed up: what else the machine does only adds to it."""
     clock = time.process_time if chosen.threads == 1 else time.perf_counter
+    if _on_gpu(chosen):
+        clock = _done
     times: list[list[float]] = [[] for _ in work]
     for _ in range(chosen.rounds + 1):
         for one, found in zip(work, times, strict=True):
@@ -243,10 +263,30 @@ def _turns(work: Sequence[Callable[[], object]], chosen: argparse.Namespace) -> 
     return [min(found[1:]) for found in times]
 
 
-def _copy(moved: int) -> None:
+def _done() -> float:
+    """Return the time when the GPU has done all that it was given."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _queued(work: Callable[[], object], rounds: int) -> float:
+    """Return the least time that a GPU takes for work that waits for it, in seconds."""
+    times = []
+    for _ in range(rounds):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(10**8)  # cycles, in which the host queues what follows
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1000)
+    return min(times)
+
+
+def _copy(moved: int, device: str) -> None:
     """Read and write as many bytes."""
     if not _COPY:
-        _COPY.extend(torch.ones(COPIED, dtype=torch.uint8) for _ in range(2))
+        _COPY.extend(torch.ones(COPIED, dtype=torch.uint8, device=device) for _ in range(2))
     source, target = _COPY
     whole, rest = divmod(moved // 2, COPIED)
     for _ in range(whole):

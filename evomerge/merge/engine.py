@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype
 from evomerge.merge.family import is_finite
 from evomerge.merge.files import TensorHeader
+from evomerge.merge.fused_gpu import Launches
 from evomerge.merge.memory import Memory
 from evomerge.merge.methods.core_space import CORE_SPACE
 from evomerge.merge.methods.method import Sum
@@ -131,27 +132,31 @@ class MergeRun:
         made = torch.empty(self.header(piece).shape, dtype=out, device=device)
         return made if self._is_fused(piece, made) else self._by_method(piece, shared=shared)
 
-    def write(self, piece: TensorPlan, target: torch.Tensor) -> None:
-        """Merge one tensor of the plan into memory that is there. Raises as `tensors` does.
+    def write(self, targets: Iterable[tuple[TensorPlan, torch.Tensor]]) -> None:
+        """Merge tensors of the plan into memory that is there. Raises as `tensors` does.
 
         Args:
-            piece: Which.
-            target: Of its shape, any dtype and device; it requires no gradient.
+            targets: Each with where it goes to: of its shape, any dtype and device; no gradient is required.
         """
-        if not self.out_dtype(piece).is_floating_point:
-            target.copy_(self._copied(piece))
-        elif not self._is_fused(piece, target):
-            target.copy_(self._by_method(piece, shared=True))
+        launches = Launches()
+        for piece, target in targets:
+            if not self.out_dtype(piece).is_floating_point:
+                target.copy_(self._copied(piece))
+            elif not self._is_fused(piece, target, launches):
+                target.copy_(self._by_method(piece, shared=True))
+        launches.finish()
 
     def _by_method(self, piece: TensorPlan, *, shared: bool) -> torch.Tensor:
         inputs = self.inputs(piece)
         merged = self.plan.method.merge(inputs)
         return merged.to(self.out_dtype(piece), copy=not shared and inputs.lends(merged))
 
-    def _is_fused(self, piece: TensorPlan, target: torch.Tensor) -> bool:
-        """Merge a tensor in one pass, if that is possible."""
+    def _is_fused(
+        self, piece: TensorPlan, target: torch.Tensor, launches: Launches | None = None
+    ) -> bool:
+        """Merge a tensor in one pass, if that is possible; at the latest with these launches."""
         found = self._sum(piece)
-        return found is not None and fused.write(*found, target, self.out_dtype(piece))
+        return found is not None and fused.write(*found, target, self.out_dtype(piece), launches)
 
     def _sum(self, piece: TensorPlan) -> tuple[ResidentInputs, Sum] | None:
         """Return inputs and sum of a tensor that may be merged in one pass; None: it may not be."""

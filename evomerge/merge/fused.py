@@ -1,6 +1,7 @@
-"""A merge that is a sum, written in one pass over the memory: with numba, on a CPU.
+"""A merge that is a sum, written in one pass over the memory: with numba on a CPU, with Triton on a GPU.
 
-To the bit what the method's own maths gives, without task vectors or masks in memory.
+To the bit what the method's own maths gives, without task vectors or masks in memory. What a GPU does is in
+`fused_gpu`; all else here is of a CPU.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evomerge.merge import fused_gpu
 from evomerge.merge.methods.method import Sum, Term
 from evomerge.merge.resident import ResidentInputs
 
@@ -47,12 +49,19 @@ def available() -> bool:
 
 
 def pays(device: torch.device, sizes: Iterable[int]) -> bool:
-    """Tell whether a model's tensors are large enough in all, on a CPU, and numba installed."""
+    """Tell whether a model's tensors are large enough in all, and what compiles the loop is installed."""
     enough = any(size >= FEWEST for size in accumulate(sizes))
-    return enough and device.type == "cpu" and available()
+    installed = {"cpu": available, "cuda": fused_gpu.available}.get(device.type)
+    return enough and installed is not None and installed()
 
 
-def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dtype) -> bool:
+def write(
+    inputs: ResidentInputs,
+    total: Sum,
+    out: torch.Tensor,
+    dtype: torch.dtype,
+    launches: fused_gpu.Launches | None = None,
+) -> bool:
     """Merge one tensor.
 
     Args:
@@ -60,16 +69,20 @@ def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dt
         total: How.
         out: Where to.
         dtype: What the result is rounded to before it is written.
+        launches: Of a GPU: it may be merged as late as these are finished; None: it is merged now.
 
     Returns:
         Whether that is possible here; otherwise nothing was written.
     """
-    if not (
-        len(total.terms) <= MOST
-        and out.device.type == "cpu"
-        and inputs.dtype == torch.float32
-        and not _is_low_rank(inputs, total)
-    ):
+    if len(total.terms) > MOST or inputs.dtype != torch.float32 or _is_low_rank(inputs, total):
+        return False
+    if _is_gpu(out.device):
+        gathered = launches or fused_gpu.Launches()
+        added = gathered.add(inputs, total, out, dtype)
+        if launches is None:
+            gathered.finish()
+        return added
+    if out.device.type != "cpu":
         return False
     arrays = _views(inputs, [term.index for term in total.terms])
     base = () if total.base is None else _views(inputs, [total.base])
@@ -84,6 +97,10 @@ def write(inputs: ResidentInputs, total: Sum, out: torch.Tensor, dtype: torch.dt
         _merge(*how, _flat(made, torch.float32))
         out.copy_(made.to(dtype))
     return True
+
+
+def _is_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def _is_low_rank(inputs: ResidentInputs, total: Sum) -> bool:

@@ -353,12 +353,14 @@ class LiveModel:
         self._put(run, run.plan.tensors)
 
     def _put(self, run: MergeRun, pieces: Iterable[TensorPlan]) -> None:
+        plain = []
         for piece in pieces:
             layer = self._quantised.get(piece.name)
             if layer is None:
-                run.write(piece, self._targets[piece.name])
+                plain.append((piece, self._targets[piece.name]))
             else:
                 quantised.write(layer, run.merged(piece, shared=True).to(self._dtype))
+        run.write(plain)
 
     def _is_by_name(self, plan: MergePlan) -> bool:
         return all(piece.name in self._targets for piece in plan.tensors)

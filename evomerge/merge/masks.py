@@ -50,9 +50,9 @@ def uniform(key: int, count: int, device: torch.device | str = "cpu") -> torch.T
     for start in range(0, pairs.shape[0], CHUNK):
         stop = min(start + CHUNK, pairs.shape[0])
         state = torch.arange(start + 1, stop + 1, dtype=torch.int64, device=device)
-        state.mul_(_signed(GOLDEN)).add_(_signed(key))
-        _xor_shifted(state, 30).mul_(_signed(MIX1))
-        _xor_shifted(state, 27).mul_(_signed(MIX2))
+        state.mul_(signed(GOLDEN)).add_(signed(key))
+        _xor_shifted(state, 30).mul_(signed(MIX1))
+        _xor_shifted(state, 27).mul_(signed(MIX2))
         _xor_shifted(state, 31)
         halves = state.view(torch.int32).view(-1, 2)
         pairs[start:stop].copy_((halves >> 8) & 0xFFFFFF).mul_(2.0**-24)
@@ -264,5 +264,6 @@ def _xor_shifted(state: torch.Tensor, bits: int) -> torch.Tensor:
     return state.bitwise_xor_(shifted)
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
+    """Return the int64 number with the bits of an unsigned one."""
     return value - (1 << 64) if value >= 1 << 63 else value

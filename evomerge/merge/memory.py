@@ -46,18 +46,24 @@ class Memory:
             variant: Of several results for one place, such as masks of another seed; the last one is kept.
             derived: It is computed from inputs: an order, random numbers.
         """
-        found = self._kept.get(key)
-        if found is not None and found[0] == variant:
-            return found[1]
+        found = self.find(key, variant)
+        if found is not None:
+            return found
         built = build()
         if nbytes is None:
             nbytes = sum(tensor.nbytes for tensor in built)
-        if found is not None or self.has_room(nbytes, derived=derived):
-            if found is None:
+        known = key in self._kept
+        if known or self.has_room(nbytes, derived=derived):
+            if not known:
                 self.used += nbytes
                 self.derived += nbytes if derived else 0
             self._kept[key] = (variant, built)
         return built
+
+    def find(self, key: Hashable, variant: Hashable = None) -> tuple[torch.Tensor, ...] | None:
+        """Return what is kept under `key`, if it is this variant."""
+        found = self._kept.get(key)
+        return found[1] if found is not None and found[0] == variant else None
 
     def variant(self, key: Hashable) -> Hashable:
         """Return which variant is kept under `key`; None: none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from itertools import compress
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class ResidentInputs(StoredInputs):
 
     Attributes:
         read: Tells it from the inputs of the same tensor in merges of other models (`MergeRun`).
-        views: What the machine code reads, by input (`fused`); the same for all merges of them.
+        views: What the machine code reads, by input (`fused`, `fused_gpu`); the same for all merges of them.
 
     Args:
         name: As `methods.Inputs`; `base`, `shared` and `own` likewise.
@@ -82,7 +83,7 @@ class ResidentInputs(StoredInputs):
         self.seed = seed
         self._deltas: dict[int, torch.Tensor] = {}  # of those that are kept
         self.read: Hashable = None
-        self.views: list[Array | None] = []
+        self.views: list[Any] = []
 
     def again(self, **changed: object) -> ResidentInputs:
         """Return the same inputs, with nothing of them on the device that is not kept there.
@@ -292,6 +293,16 @@ class ResidentInputs(StoredInputs):
             return built(norm / rest if norm >= MIN_NORM and rest >= MIN_NORM else 1.0)
 
         return float(self._memory.get(("scale", *key), 8, build, kept)[0].item())
+
+    def known(self, what: str, index: int, variant: Hashable) -> torch.Tensor | None:
+        """Return what was computed from a task vector and kept; None: nothing, or another variant."""
+        found = self._memory.find((what, *self._delta_key(index)), variant)
+        return None if found is None else found[0]
+
+    def keep(self, what: str, index: int, found: torch.Tensor, variant: Hashable) -> torch.Tensor:
+        """Keep what was computed from a task vector, in place of another variant of it; return it."""
+        place = (what, *self._delta_key(index))
+        return self._memory.get(place, found.nbytes, lambda: (found,), variant)[0]
 
     def _weights_by_input(self) -> dict[int, Weight]:
         found: dict[int, Weight] = {

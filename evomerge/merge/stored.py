@@ -72,6 +72,10 @@ class StoredInputs:
         form = self._memory.variant(("input", *self._key(index)))
         return form == "stored" or (form is None and self._memory.has_room(nbytes))
 
+    def is_kept(self, index: int) -> bool:
+        """Tell whether an input stays as it is stored from one merge to the next."""
+        return self._memory.variant(("input", *self._key(index))) == "stored"
+
     def stored(self, index: int) -> torch.Tensor:
         """Return an input as it is stored, on the device of the maths."""
         checkpoint, name, _ = self._sources[index]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaConfig
 
-from evomerge.merge import fused
+from evomerge.merge import fused, fused_gpu
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.files import TensorHeader
@@ -17,12 +18,21 @@ from evomerge.merge.memory import Memory
 from evomerge.merge.methods import METHODS
 from evomerge.merge.plan import MergePlan, TensorPlan
 
-pytest.importorskip("numba")
+DEVICES = {"numba": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
+place = {}
 
 
-@pytest.fixture(autouse=True)
-def _any_size(monkeypatch):
+def needs(package):
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"needs {package}")
+
+
+@pytest.fixture(autouse=True, params=[pytest.param(name, marks=needs(name)) for name in DEVICES])
+def compiler(request, monkeypatch):
+    """Merge in one pass as on a CPU, or as on a GPU: there, or by Triton's interpreter."""
     monkeypatch.setattr(fused, "FEWEST", 1)
+    monkeypatch.setattr(fused, "_is_gpu", lambda _: request.param == "triton")
+    monkeypatch.setitem(place, "device", DEVICES[request.param])
+    return request.param
 
 
 SUMS = (
@@ -75,7 +85,7 @@ def run_of(method, models, *, memory=None, dtype=None, seed=3, weights=(0.7, -0.
     base = 0 if chosen.uses_base else None
     piece = TensorPlan("w", names, ("w",) * len(names), base, shared, own)
     plan = MergePlan(chosen, LlamaConfig(), (piece,), names, seed=seed)
-    return MergeRun(plan, models, memory=memory, dtype=dtype)
+    return MergeRun(plan, models, memory=memory, dtype=dtype, **place)
 
 
 def merged(run):
@@ -87,16 +97,18 @@ def bits(tensor):
 
 
 def both(monkeypatch, *args, **kwargs):
-    """The same merge in one pass and by the eager maths, as bits."""
-    calls = []
+    """The same merge in one pass, and by the eager maths on the CPU, as bits."""
+    calls, where = [], place["device"]
     write = fused.write
     monkeypatch.setattr(fused, "write", lambda *given: calls.append(1) or write(*given))
     one_pass = merged(run_of(*args, **kwargs))
     assert calls
     monkeypatch.setattr(fused, "write", lambda *_: False)
+    monkeypatch.setitem(place, "device", "cpu")
     eager = merged(run_of(*args, **(kwargs | {"memory": None})))
+    monkeypatch.setitem(place, "device", where)
     monkeypatch.setattr(fused, "write", write)
-    return bits(one_pass), bits(eager)
+    return bits(one_pass).cpu(), bits(eager)
 
 
 @pytest.mark.parametrize("method", SUMS)
@@ -147,8 +159,9 @@ def test_what_adapters_make_of_the_base_is_read_where_it_is_kept(method, memory,
         assert all(torch.equal(bits(one), bits(eager)) for one in found)
 
 
-def test_a_new_density_and_a_new_seed_are_seen(monkeypatch):
-    models, memory = family(60_000, (torch.bfloat16,)), Memory(10**9)
+def test_a_new_density_and_a_new_seed_are_seen(monkeypatch, compiler):
+    size = 20_000
+    models, memory = family(size, (torch.bfloat16,)), Memory(10**9)
     for method in ("ties", "dare_ties", "breadcrumbs"):
         for density, seed in ((0.3, 1), (0.31, 1), (0.31, 2), (0.3, 2)):
             one_pass, eager = both(
@@ -161,11 +174,14 @@ def test_a_new_density_and_a_new_seed_are_seen(monkeypatch):
                 dtype="bfloat16",
             )
             assert torch.equal(one_pass, eager)
-    assert memory.used < 60_000 * 3  # no task vector, no mask
+    on_device = 8 * size if DEVICES[compiler] == "cuda" else 0
+    assert memory.used < 3 * size + on_device  # no task vector, no mask
 
 
 @pytest.mark.parametrize("method", ["ties", "dare_ties"])
-def test_threads_change_no_bit(method, monkeypatch):
+def test_threads_change_no_bit(method, monkeypatch, compiler):
+    if compiler != "numba":
+        pytest.skip("a GPU has no threads of the host's")
     models = family(400_000, (torch.bfloat16,))
     alone = merged(run_of(method, models, density=0.4))
     monkeypatch.setattr(fused, "ALONE", 0)
@@ -181,14 +197,15 @@ def test_threads_change_no_bit(method, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_target_gets_what_a_file_would_hold(live, dtype):
     run = run_of("task_arithmetic", family(3000, (torch.bfloat16,)), dtype=dtype)
-    target = torch.zeros(3000, dtype=live)
-    run.write(run.plan.tensors[0], target)
+    target = torch.zeros(3000, dtype=live, **place)
+    run.write([(run.plan.tensors[0], target)])
     assert torch.equal(target, merged(run).to(live))
-    apart = torch.zeros(3000, 2, dtype=live)[:, 0]  # not contiguous
-    run.write(run.plan.tensors[0], apart)
+    apart = torch.zeros(3000, 2, dtype=live, **place)[:, 0]  # not contiguous
+    run.write([(run.plan.tensors[0], apart)])
     assert torch.equal(target, apart)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # numpy's, for the kernel
 def test_infinity_and_nan_are_rounded_as_torch_does(monkeypatch):
     models = family(8, (torch.float32,), experts=1)
     extreme = torch.tensor([3e38, -3e38, 3.4e38, float("inf"), float("nan"), 1e-45, -1e-40, 0.0])
@@ -206,11 +223,14 @@ def test_float64_and_rows_are_left_to_the_method(monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(fused, "_merge", refuse)
+    monkeypatch.setattr(fused_gpu, "_merge", refuse)
     models = family(64, (torch.float32,))
     assert merged(run_of("linear", models, dtype="float64")).dtype == torch.float64
     run = run_of("task_arithmetic", models)
     piece = replace(run.plan.tensors[0], added=(None, torch.ones(64).numpy(), None, None))
-    assert MergeRun(replace(run.plan, tensors=(piece,)), models).merged(piece).numel() == 64
+    assert (
+        MergeRun(replace(run.plan, tensors=(piece,)), models, **place).merged(piece).numel() == 64
+    )
 
 
 @pytest.mark.parametrize("method", ["task_arithmetic", "ties"])
@@ -231,7 +251,7 @@ def test_tensors_of_one_merge_have_their_own_sizes_and_numbers(method, monkeypat
     piece = plan.tensors[0]
     other = tuple({**values, "weight": 0.1} for values in piece.own)
     alike = (replace(piece, name=name, tensors=(name,) * len(models)) for name in ("u", "v"))
-    run = MergeRun(replace(plan, tensors=(*alike, replace(piece, own=other))), models)
+    run = MergeRun(replace(plan, tensors=(*alike, replace(piece, own=other))), models, **place)
     one_pass = dict(run.tensors())
     monkeypatch.setattr(fused, "write", lambda *_: False)
     for name, tensor in run.tensors():

@@ -30,12 +30,13 @@ def linear(inputs: Inputs) -> torch.Tensor:
         MergeError: The weights sum to 0 and are to be normalised.
     """
     from evomerge.merge.methods.low_rank import sum_of_inputs
+    from evomerge.merge.methods.tensors import divided
 
     places = range(len(inputs.models))
     weights = [inputs.weight(index) for index in places]
     divisor = _divisor(inputs, weights)
     total = sum_of_inputs(inputs, places, weights)
-    return total if isinstance(divisor, float) and divisor == 1 else total.div_(divisor)
+    return total if isinstance(divisor, float) and divisor == 1 else divided(total, divisor)
 
 
 def total(inputs: Inputs) -> Sum | None:

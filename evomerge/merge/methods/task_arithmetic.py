@@ -57,7 +57,7 @@ class _Member:
 
 def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
     """Return the base plus the weighted, sparsified task vectors."""
-    from evomerge.merge.methods.tensors import divisor_of, elected_sum
+    from evomerge.merge.methods.tensors import divided, divisor_of, elected_sum
 
     assert inputs.base is not None  # needs_base
     base = inputs.tensor(inputs.base)
@@ -81,7 +81,7 @@ def merge(member: _Member, inputs: Inputs) -> torch.Tensor:
             return base
         mixed = summed
         if normalize:
-            mixed.div_(divisor_of(weights, MIN_WEIGHTS))
+            divided(mixed, divisor_of(weights, MIN_WEIGHTS))
     if inputs.shared["lambda"] != 1:
         mixed = mixed * float(inputs.shared["lambda"])
     return mixed + base if kept is not None else mixed.add_(base)

@@ -113,6 +113,13 @@ def divisor_of(weights: Sequence[Weight], smallest: float) -> Weight:
     return total if abs(total) >= smallest else 1.0
 
 
+def divided(total: torch.Tensor, divisor: Weight) -> torch.Tensor:
+    """Divide in place, each entry rounded once: by a number, GPUs multiply by its reciprocal."""
+    if not isinstance(divisor, torch.Tensor):
+        divisor = total.new_full((), divisor)
+    return total.div_(divisor)
+
+
 def rescaled(sparse: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
     """Return a sparsified task vector with the L1 norm it had, unless that or its own is all but 0.
 
