@@ -23,7 +23,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -86,11 +86,14 @@ def main() -> None:
     parser.add_argument("--holdout", type=int, default=200, help="held-out items of a task")
     parser.add_argument("--models", type=Path, help="a built family, instead of the zoo")
     parser.add_argument("--dtype", default="bfloat16", help="of its merges")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="[%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("results/search/each_method.json"))
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    suite = None if options.models is None else Suite.built(options.models, options.dtype)
-    metric = METRIC if suite is None else FINER
+    suite, metric = Suite.zoo(), METRIC
+    if options.models is not None:
+        suite, metric = Suite.built(options.models, options.dtype), FINER
+    suite = replace(suite, device=options.device)
     known: dict[str, Outcome] = {}
     items = {"search": options.items, "select": options.items, "holdout": options.holdout}
     options.out.parent.mkdir(parents=True, exist_ok=True)

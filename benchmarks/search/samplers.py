@@ -159,7 +159,7 @@ class Bench:
             "objectives": [{"task": task, "metric": metric} for task in tasks],
             "tasks_path": str(suite.tasks_path),
             "items": items | ({"from": dict(suite.drawn_from)} if suite.drawn_from else {}),
-            "workers": {"count": 0},
+            "workers": {"count": 0, "gpus": int(suite.device == "cuda")},
         }
         self._ready = self._preflight("cmaes", 0, self._space)
         self._evaluator = Evaluator(setup_of(self._ready))

@@ -139,12 +139,13 @@ def plan_memory(
     beside = 0 if vllm is None else vllm.bytes(sizes.weights, machine.device)
     chosen = tuple(methods)
     algebra = max((_algebra(method, sizes) for method in chosen), default=0)
+    device = torch.device("cpu" if machine.device is None else "cuda")
+    few = len(sizes.models) - 1 <= fused.MOST
+    one_pass = one_pass and few and fused.pays(device, sizes.tensors)
     if machine.device is None:
-        few = len(sizes.models) - 1 <= fused.MOST
-        one_pass = one_pass and few and fused.pays(torch.device("cpu"), sizes.tensors)
         return _with_faults(_on_cpus(sizes, machine, sharing, chosen, algebra, beside, one_pass))
     each = [
-        _on_a_gpu(one, machine, sharing, chosen, algebra, max(1, len(parts)), beside)
+        _on_a_gpu(one, machine, sharing, chosen, algebra, max(1, len(parts)), beside, one_pass)
         for one in parts or [sizes]
     ]
     return _with_faults(replace(_together(each), files=sizes.files))
@@ -214,8 +215,10 @@ def _peak(methods: Iterable[Method], sizes: Sizes) -> int:
     return max(_workspace(method, sizes) for method in (*methods, METHODS["ties"]))
 
 
-def _derived(methods: Iterable[Method], sizes: Sizes) -> int:
-    return sizes.deltas * max((method.derived_bytes for method in methods), default=0)
+def _derived(methods: Iterable[Method], sizes: Sizes, one_pass: bool) -> int:
+    """Return what is kept on a GPU of what is computed: of one pass over it nothing."""
+    by_steps = (m.derived_bytes for m in methods if not (one_pass and m.one_pass_bytes is not None))
+    return sizes.deltas * max(by_steps, default=0)
 
 
 def _on_a_gpu(
@@ -226,6 +229,7 @@ def _on_a_gpu(
     algebra: int,
     count: int,
     vllm: int,
+    one_pass: bool,
 ) -> MemoryPlan:
     """Plan one of the `count` GPUs of a worker, with what lies on it."""
     device, workspace = machine.device or 0, _peak(methods, sizes)
@@ -236,7 +240,7 @@ def _on_a_gpu(
     if inputs < wanted:  # what streams stands on the device while its tensor is merged
         room -= max(sizes.tensors, default=0) * (sum(sizes.models) // max(1, sizes.numbers))
         inputs = max(0, min(wanted, room - room // _PASSES_PART))
-    derived = max(0, min(_derived(methods, sizes), room // 2 - inputs))
+    derived = max(0, min(_derived(methods, sizes, one_pass), room // 2 - inputs))
     fault = ""
     if room < LEAST_FOR_PASSES:
         where = "of GPU memory" if count == 1 else f"on one of its {count} GPUs"

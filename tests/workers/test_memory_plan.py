@@ -11,7 +11,7 @@ import torch
 
 from evomerge.candidate import Merge
 from evomerge.config import Campaign
-from evomerge.merge import fused
+from evomerge.merge import fused, fused_gpu
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.live import LiveModel
 from evomerge.merge.methods import METHODS
@@ -180,6 +180,24 @@ def test_what_is_merged_in_one_pass_keeps_no_task_vectors(monkeypatch: pytest.Mo
     monkeypatch.setattr(fused, "available", lambda: False)
     without = plan_memory(sizes, HOST, Sharing(), [TIES], one_pass=True)
     assert without.wanted == 2 * 4 * LLAMA_1B[0]
+
+
+def test_one_pass_over_a_gpu_keeps_nothing_that_it_computes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes, machine = family(LLAMA_1B, 6), replace(HOST, device=H100)
+
+    def plan(*methods: str) -> MemoryPlan:
+        chosen = [METHODS[name] for name in methods]
+        return plan_memory(sizes, machine, Sharing(), chosen, one_pass=True)
+
+    monkeypatch.setattr(fused_gpu, "available", lambda: False)
+    by_steps = plan("ties")
+    assert by_steps == plan_memory(sizes, machine, Sharing(), [TIES])
+    assert by_steps.derived > 10 * GB
+    monkeypatch.setattr(fused_gpu, "available", lambda: True)
+    assert plan("ties") == replace(by_steps, derived=0, passes=by_steps.passes + by_steps.derived)
+    assert plan("ties", "della").derived > 0
 
 
 def test_adapters_that_are_added_up_need_no_memory() -> None:

@@ -340,7 +340,8 @@ class Method:
         recomputing: How many more where task vectors are too large to be held.
         derived_bytes: What may be kept of each number of a task vector besides: its place in the order of
             magnitudes, its random number, the derivative by its weight.
-        one_pass_bytes: What of that is kept where it is merged in one pass; None: it never is.
+        one_pass_bytes: What of that is kept where it is merged in one pass on a CPU (on a GPU: nothing);
+            None: it never is.
         matrix_bytes: Rows, columns and number of experts → what merge and gradients of a linear layer's
             matrix take of the host's memory at the peak; None: what `temporaries` says.
         total: Inputs → the same merge as a sum, which is computed in one pass where that is possible; None:
