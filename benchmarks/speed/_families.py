@@ -15,7 +15,6 @@ SHAPES = {  # parameters → hidden size, layers, vocabulary
     100_000_000: (768, 10, 4000),
     500_000_000: (1024, 26, 32_000),
     1_000_000_000: (2048, 14, 16_000),
-    3_000_000_000: (3072, 19, 32_000),
 }
 NOISE, STEP = 0.02, 0.001
 """Standard deviation of a base's numbers, and of a task vector's."""

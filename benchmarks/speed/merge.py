@@ -3,7 +3,7 @@
     python -m benchmarks.speed.merge [--parameters 500_000_000] [--methods linear ties] [--rounds 7]
     python -m benchmarks.speed.merge --base DIR --experts DIR DIR     # a real family
     python -m benchmarks.speed.merge --part scaling | mergekit | memory
-    python -m benchmarks.speed.merge --part bandwidth --device cuda [--parameters 3_000_000_000]
+    python -m benchmarks.speed.merge --part bandwidth --device cuda
 
 All in one process, in turns, on as many threads; times are the least of all turns, on a CPU with one thread
 in processor seconds. The bytes that must move are those of base and experts as they are stored, and of the

@@ -7,6 +7,9 @@ for the GPU: thresholds and norms are found there, and read there.
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import sysconfig
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -15,6 +18,7 @@ from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,8 +50,10 @@ Form = tuple[Any, ...]
 
 @cache
 def available() -> bool:
-    """Tell whether Triton is installed."""
-    return find_spec("triton") is not None
+    """Tell whether Triton is installed, and what it compiles with: a C compiler and Python's headers."""
+    compiles = "CC" in os.environ or any(map(shutil.which, ("clang", "gcc")))
+    has_headers = Path(sysconfig.get_config_var("INCLUDEPY"), "Python.h").exists()
+    return find_spec("triton") is not None and compiles and has_headers
 
 
 @dataclass(frozen=True)

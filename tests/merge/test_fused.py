@@ -17,6 +17,7 @@ from evomerge.merge.files import TensorHeader
 from evomerge.merge.memory import Memory
 from evomerge.merge.methods import METHODS
 from evomerge.merge.plan import MergePlan, TensorPlan
+from evomerge.merge.resident import ResidentInputs
 
 DEVICES = {"numba": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 place = {}
@@ -233,8 +234,12 @@ def test_float64_and_rows_are_left_to_the_method(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("method", ["task_arithmetic", "ties"])
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "dare_linear", "breadcrumbs"])
 def test_tensors_of_one_merge_have_their_own_sizes_and_numbers(method, monkeypatch):
+    launched, merge = [], fused_gpu._merge
+    monkeypatch.setattr(
+        fused_gpu, "_merge", lambda some, on: launched.append(len(some)) or merge(some, on)
+    )
     parts = {
         name: family(size, (torch.bfloat16,))
         for name, size in (("u", 3000), ("v", 1024), ("w", 3000))
@@ -253,6 +258,11 @@ def test_tensors_of_one_merge_have_their_own_sizes_and_numbers(method, monkeypat
     alike = (replace(piece, name=name, tensors=(name,) * len(models)) for name in ("u", "v"))
     run = MergeRun(replace(plan, tensors=(*alike, replace(piece, own=other))), models, **place)
     one_pass = dict(run.tensors())
+    monkeypatch.setattr(ResidentInputs, "is_kept", lambda *_: True)  # so that tensors are gathered
+    written = {name: torch.zeros_like(tensor) for name, tensor in one_pass.items()}
+    run.write((one, written[one.name]) for one in run.plan.tensors)
+    assert launched[-1:] in ([], [3])
     monkeypatch.setattr(fused, "write", lambda *_: False)
     for name, tensor in run.tensors():
         assert torch.equal(tensor, one_pass[name]), name
+        assert torch.equal(tensor, written[name]), name
