@@ -50,10 +50,16 @@ Form = tuple[Any, ...]
 
 @cache
 def available() -> bool:
-    """Tell whether Triton is installed, and what it compiles with: a C compiler and Python's headers."""
-    compiles = "CC" in os.environ or any(map(shutil.which, ("clang", "gcc")))
-    has_headers = Path(sysconfig.get_config_var("INCLUDEPY"), "Python.h").exists()
-    return find_spec("triton") is not None and compiles and has_headers
+    """Tell whether Triton is installed, 3.6 at least, with a C compiler and Python's headers, which it needs.
+
+    Earlier ones round tiny quotients to 0.
+    """
+    if find_spec("triton") is None:
+        return False
+    version = [int(part) for part in import_module("triton").__version__.split(".")[:2]]
+    has_compiler = "CC" in os.environ or any(map(shutil.which, ("clang", "gcc")))
+    headers = Path(sysconfig.get_config_var("INCLUDEPY"), "Python.h")
+    return version >= [3, 6] and has_compiler and headers.exists()
 
 
 @dataclass(frozen=True)
