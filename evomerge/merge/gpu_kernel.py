@@ -4,13 +4,13 @@ Needs Triton, which comes with PyTorch for GPUs. Every step is that of the eager
 float32, in the same order, each operation rounded by itself; nothing is contracted (`enable_fp_fusion=False`
 at each launch), so the results are equal to the bit.
 
-What a launch works on is a table on the device, int64, a row a tensor (`merge`) or a task vector (the
-others), in which addresses, whole numbers and the bits of float32 numbers stand. Each is cut into blocks, one
-a program; `owners` says whose each is. A row begins with how many numbers there are, which block is the
-first, and two addresses: of the merged tensor, or of the input; of the base. In a row of `merge` there follow
-divisor and factor and, for each term, the address of the input, its weight, what is kept of it, and the
-address of its scale; in one of `magnitudes` what is kept; in the others the bits of the wanted magnitude.
-What is kept are the addresses of two limits, and key and cut of random numbers as in `merge.kernel`.
+What a launch works on is a table on the device, int64, a row a tensor, or a task vector
+(`gpu_count_kernel`), in which addresses, whole numbers and the bits of float32 numbers stand. Each is cut
+into blocks, one a program; `owners` says whose each is. A row begins with how many numbers there are,
+which block is the first, and two addresses: of the merged tensor, or of the input; of the base. Here
+there follow divisor and factor and, for each term, the address of the input, its weight, what is kept of
+it, and the address of its scale. What is kept are the addresses of two limits, and key and cut of random
+numbers as in `merge.kernel`.
 
 A limit of magnitudes is a record of three numbers, int64: a position, and the bits of the magnitude that
 entries up to there must exceed, and of that for those behind it.
@@ -71,7 +71,7 @@ def merge(
         block: Numbers that are merged at once.
         repeats: How often; what `owners` says is of so many of them.
     """
-    row, first = _block_of(table, owners, width, block * repeats)
+    row, first = block_of(table, owners, width, block * repeats)
     size = tl.load(row)
     out = tl.load(row + 2)
     base = tl.load(row + 3)
@@ -85,20 +85,20 @@ def merge(
         term = row + (6 + 7 * i)
         sources = sources + (tl.load(term),)
         weights = weights + (_float(term + 1),)
-        rules = rules + (_rule(term + 2, bounds, tops, draws),)
+        rules = rules + (load_rule(term + 2, bounds, tops, draws),)
         factors = factors + (tl.load(_pointer(tl.load(term + 6), tl.float32)) if scales else 1.0,)
     for step in range(repeats):
         start = first + step * block
-        inside = _inside(size, start, block, even)
+        inside = is_inside(size, start, block, even)
         near = tl.zeros([block], tl.float32)
         if base_type is not None:
-            near = _read(base, start, inside, base_type, even, block)
+            near = load_numbers(base, start, inside, base_type, even, block)
         parts = ()
         for i in tl.static_range(terms):
-            number = _read(sources[i], start, inside, read, even, block)
+            number = load_numbers(sources[i], start, inside, read, even, block)
             if base_type is not None:
                 number = number - near
-            number = _kept(number, rules[i], start, bounds, tops, draws, block)
+            number = keep(number, rules[i], start, bounds, tops, draws, block)
             if scales:
                 number = number * factors[i]
             parts = parts + (number * weights[i],)
@@ -126,136 +126,7 @@ def merge(
 
 
 @triton.jit
-def magnitudes(
-    table,
-    owners,
-    sums,
-    width: tl.constexpr,
-    read: tl.constexpr,
-    base_type: tl.constexpr,
-    bounds: tl.constexpr,
-    tops: tl.constexpr,
-    draws: tl.constexpr,
-    even: tl.constexpr,
-    block: tl.constexpr,
-):
-    """Add up the magnitudes of what is kept of one block of a task vector, float64, into `sums[block]`."""
-    row, start = _block_of(table, owners, width, block)
-    number = _difference(row, start, read, base_type, even, block)
-    number = _kept(number, _rule(row + 4, bounds, tops, draws), start, bounds, tops, draws, block)
-    tl.store(sums + tl.program_id(0), tl.sum(tl.abs(number).to(tl.float64), 0))
-
-
-@triton.jit
-def add_up(sums, ends, totals, block: tl.constexpr):
-    """Add up what the blocks of a task vector gave, in their order, into `totals[row]`; `ends`: cumulated."""
-    row = tl.program_id(0)
-    at = tl.load(ends + row)
-    stop = tl.load(ends + row + 1)
-    total = tl.zeros([block], tl.float64)
-    while at < stop:
-        places = at + tl.arange(0, block)
-        total += tl.load(sums + places, mask=places < stop, other=0.0)
-        at += block
-    tl.store(totals + row, tl.sum(total, 0))
-
-
-@triton.jit
-def count(
-    table,
-    owners,
-    found,
-    counts,
-    width: tl.constexpr,
-    read: tl.constexpr,
-    base_type: tl.constexpr,
-    shift: tl.constexpr,
-    bits: tl.constexpr,
-    even: tl.constexpr,
-    block: tl.constexpr,
-):
-    """Count the magnitudes of one block of a task vector by some bits, of those that begin as `found` says.
-
-    Args:
-        table: `[task vectors, width]`.
-        owners: Row of each block.
-        found: The bits above these ones, int32 `[task vectors]`.
-        counts: Int32 `[task vectors, 2^bits]`, added to.
-        width: Columns.
-        read: Dtype of the inputs.
-        base_type: Of the bases.
-        shift: How many bits are below these ones.
-        bits: How many these ones are; few: counting is slow.
-        even: As of `merge`.
-        block: Numbers of a block.
-    """
-    row, start = _block_of(table, owners, width, block)
-    owner = tl.load(owners + tl.program_id(0))
-    magnitude = _magnitude(row, start, read, base_type, even, block)
-    counted = _inside(tl.load(row), start, block, even) & (
-        (magnitude >> shift >> bits) == tl.load(found + owner)
-    )
-    bins = tl.where(counted, (magnitude >> shift) & ((1 << bits) - 1), 0)
-    each = tl.histogram(bins, 1 << bits)
-    others = block - tl.sum(counted.to(tl.int32), 0)  # counted as 0, too
-    at = tl.arange(0, 1 << bits)
-    each = tl.where(at == 0, each - others, each)
-    tl.atomic_add(counts + (owner << bits) + at, each, mask=each > 0)
-
-
-@triton.jit
-def equals(
-    table,
-    owners,
-    counts,
-    width: tl.constexpr,
-    read: tl.constexpr,
-    base_type: tl.constexpr,
-    even: tl.constexpr,
-    block: tl.constexpr,
-):
-    """Count what has the wanted magnitude in one block of a task vector, into `counts[block]`."""
-    row, start = _block_of(table, owners, width, block)
-    same = _is_wanted(row, start, read, base_type, even, block)
-    tl.store(counts + tl.program_id(0), tl.sum(same.to(tl.int32), 0))
-
-
-@triton.jit
-def position(
-    table,
-    blocks,
-    numbers,
-    positions,
-    width: tl.constexpr,
-    read: tl.constexpr,
-    base_type: tl.constexpr,
-    even: tl.constexpr,
-    block: tl.constexpr,
-):
-    """Find one entry of a task vector with the wanted magnitude.
-
-    Args:
-        table: `[task vectors, width]`.
-        blocks: In which block of each it is, counted from its first, int64.
-        numbers: Which it is there of those that have the magnitude, from 1, int64.
-        positions: Where to, int64 `[task vectors]`.
-        width: Columns.
-        read: Dtype of the inputs.
-        base_type: Of the bases.
-        even: As of `merge`.
-        block: Numbers of a block.
-    """
-    owner = tl.program_id(0)
-    row = table + owner.to(tl.int64) * width
-    start = tl.load(blocks + owner) * block
-    same = _is_wanted(row, start, read, base_type, even, block)
-    hit = same & (tl.cumsum(same.to(tl.int32), 0) == tl.load(numbers + owner))
-    place = tl.sum(tl.where(hit, tl.arange(0, block), 0), 0)
-    tl.store(positions + owner, start + place)
-
-
-@triton.jit
-def _block_of(table, owners, width: tl.constexpr, block: tl.constexpr):
+def block_of(table, owners, width: tl.constexpr, block: tl.constexpr):
     """Return the row of what this program works on, and its first number."""
     program = tl.program_id(0)
     row = table + tl.load(owners + program).to(tl.int64) * width
@@ -263,7 +134,7 @@ def _block_of(table, owners, width: tl.constexpr, block: tl.constexpr):
 
 
 @triton.jit
-def _inside(size, start, block: tl.constexpr, even: tl.constexpr):
+def is_inside(size, start, block: tl.constexpr, even: tl.constexpr):
     """Tell which of the numbers from `start` on there are."""
     left = tl.maximum(tl.minimum(size - start, block), 0).to(tl.int32)
     if even:
@@ -272,7 +143,9 @@ def _inside(size, start, block: tl.constexpr, even: tl.constexpr):
 
 
 @triton.jit
-def _read(address, start, inside, stored: tl.constexpr, even: tl.constexpr, block: tl.constexpr):
+def load_numbers(
+    address, start, inside, stored: tl.constexpr, even: tl.constexpr, block: tl.constexpr
+):
     """Return numbers at an address, as float32."""
     source = _pointer(address, stored) + start + tl.arange(0, block)
     if even:
@@ -325,49 +198,7 @@ def _float(cell):
 
 
 @triton.jit
-def _difference(
-    row,
-    start,
-    read: tl.constexpr,
-    base_type: tl.constexpr,
-    even: tl.constexpr,
-    block: tl.constexpr,
-):
-    inside = _inside(tl.load(row), start, block, even)
-    own = _read(tl.load(row + 2), start, inside, read, even, block)
-    return own - _read(tl.load(row + 3), start, inside, base_type, even, block)
-
-
-@triton.jit
-def _magnitude(
-    row,
-    start,
-    read: tl.constexpr,
-    base_type: tl.constexpr,
-    even: tl.constexpr,
-    block: tl.constexpr,
-):
-    """Return magnitudes as the whole numbers that have their bits; 0 where there is no number."""
-    number = _difference(row, start, read, base_type, even, block)
-    return number.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-
-
-@triton.jit
-def _is_wanted(
-    row,
-    start,
-    read: tl.constexpr,
-    base_type: tl.constexpr,
-    even: tl.constexpr,
-    block: tl.constexpr,
-):
-    magnitude = _magnitude(row, start, read, base_type, even, block)
-    wanted = tl.load(row + 4).to(tl.int32)
-    return _inside(tl.load(row), start, block, even) & (magnitude == wanted)
-
-
-@triton.jit
-def _rule(cell, bounds: tl.constexpr, tops: tl.constexpr, draws: tl.constexpr):
+def load_rule(cell, bounds: tl.constexpr, tops: tl.constexpr, draws: tl.constexpr):
     """Return what is kept: two limits, each with a position, and the key and cut of random numbers."""
     limit = (tl.full([], 0, tl.int64), 0.0, 0.0)
     top = (tl.full([], 0, tl.int64), 0.0, 0.0)
@@ -390,7 +221,7 @@ def _limit(cell):
 
 
 @triton.jit
-def _kept(
+def keep(
     number,
     rule,
     start,

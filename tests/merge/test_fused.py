@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from evomerge.merge import fused, fused_gpu
+from evomerge.merge import fused, fused_gpu, gpu_vectors
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.files import TensorHeader
@@ -116,7 +116,7 @@ def both(monkeypatch, *args, **kwargs):
 @pytest.mark.parametrize("size", SIZES)
 def test_it_has_the_bits_of_the_eager_maths(method, size, monkeypatch, compiler):
     if compiler == "triton":  # whose blocks are smaller, and whose interpreter is slow
-        size = min(size, 2 * fused_gpu.COUNTED + 1)
+        size = min(size, 2 * gpu_vectors.COUNTED + 1)
     models = family(size, (torch.bfloat16,))
     for given in ({}, {"normalize": True, "lambda": 0.3}, {"normalize": False, "rescale": True}):
         one_pass, eager = both(
