@@ -60,7 +60,8 @@ def available() -> bool:
 class Launches:
     """Merges of tensors that are gathered, and done together.
 
-    A tensor whose inputs are not kept on the device is merged at once, so that no two of them are there.
+    A tensor whose inputs are not kept on the device as they are read is merged at once, so that no two of
+    them are there.
     """
 
     def __init__(self) -> None:
@@ -79,9 +80,11 @@ class Launches:
         views = _views(inputs, indices)
         if views is None:
             return False
-        self._pieces.append(_Piece(inputs, total, out, dtype, views))
+        piece = _Piece(inputs, total, out, dtype, views)
+        self._pieces.append(piece)
         self._size += inputs.numel
-        if self._size >= GATHERED or any(inputs.views[index] is None for index in indices):
+        copied = piece.converts or any(inputs.views[index] is None for index in indices)
+        if copied or self._size >= GATHERED:
             self.finish()
         return True
 
@@ -94,7 +97,7 @@ class Launches:
 
 
 def _views(inputs: ResidentInputs, indices: Sequence[int]) -> list[View] | None:
-    """Return inputs of one dtype, and the base where it is the last; None: the kernels cannot read one."""
+    """Return inputs as the kernels read them; None: they cannot read one."""
     if not inputs.views:
         inputs.views.extend([None] * len(inputs.models))
     found = []
@@ -118,6 +121,7 @@ class _Piece:
 
     Attributes:
         views: Of the terms, in their order.
+        converts: These are float32 copies, since the inputs have several dtypes.
         base: What task vectors are relative to, if there is any.
         vectors: The terms as task vectors, if entries of them are dropped.
     """
@@ -133,7 +137,8 @@ class _Piece:
         self.total, self.out, self.dtype = total, out, dtype
         terms = total.terms
         self.views, self.base = views[: len(terms)], None if total.base is None else views[-1]
-        if len({view.tensor.dtype for view in self.views}) > 1:
+        self.converts = len({view.tensor.dtype for view in self.views}) > 1
+        if self.converts:
             self.views = [View.of(view.tensor.float()) for view in self.views]
         self.vectors: list[Vector] = []
         if total.drops:

@@ -69,7 +69,8 @@ def count(
         table: `[task vectors, width]`.
         owners: Row of each block.
         found: The bits above these ones, int32 `[task vectors]`.
-        counts: Int32 `[task vectors, 2^bits]`, added to.
+        counts: Int32 `[task vectors, 2^bits]`, added to; the first one counts all others, too: who counts down
+            from the largest does not reach it too early.
         width: Columns.
         read: Dtype of the inputs.
         base_type: Of the bases.
@@ -86,9 +87,7 @@ def count(
     )
     bins = tl.where(counted, (magnitude >> shift) & ((1 << bits) - 1), 0)
     each = tl.histogram(bins, 1 << bits)
-    others = block - tl.sum(counted.to(tl.int32), 0)  # counted as 0, too
     at = tl.arange(0, 1 << bits)
-    each = tl.where(at == 0, each - others, each)
     tl.atomic_add(counts + (owner << bits) + at, each, mask=each > 0)
 
 

@@ -81,7 +81,7 @@ class Descent:
         batch: Items of each task that one step reads.
         fine: The coefficients of tensors and rows.
         steps: How many were taken.
-        busy: A step is in flight.
+        busy: A step is being scored.
         due: The point is to be scored in full.
         over: It ended, at its last checkpoint or because a step failed.
         length: Of the steps to come, as `FIRST_STEP`.

@@ -58,9 +58,9 @@ class DescentSampler(Sampler):
         self._in_turn = _in_turn(problem.trials, len(self._shares))
         self._rest, self._rest_is_last = self._other(SIGMA), False
         self._paths: list[Descent] = []
-        self._checkpoints: dict[int, Descent] = {}  # by trial in flight
+        self._checkpoints: dict[int, Descent] = {}  # by trial that is being scored
         self._scored: dict[int, list[int]] = {}  # path → the trials at its checkpoints
-        self._others: dict[int, Sampler] = {}  # trials in flight of the sampler beside or after
+        self._others: dict[int, Sampler] = {}  # trials being scored of the sampler beside or after
         self._results: list[
             tuple[float, dict[str, float], Measurement]
         ] = []  # of every point, in order
