@@ -69,8 +69,8 @@ def count(
         table: `[task vectors, width]`.
         owners: Row of each block.
         found: The bits above these ones, int32 `[task vectors]`.
-        counts: Int32 `[task vectors, 2^bits]`, added to; the first one counts all others, too: who counts down
-            from the largest does not reach it too early.
+        counts: Int32 `[task vectors, 2^bits]`, added to; the first one counts all others, too: who
+            counts down from the largest does not reach it too early.
         width: Columns.
         read: Dtype of the inputs.
         base_type: Of the bases.
