@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 
 import pytest
 
@@ -24,6 +25,8 @@ def records(content: bytes):
         _, length, kind = HEADER.unpack_from(content, place)
         assert kind in (FULL, FIRST, MIDDLE, LAST)
         place += HEADER.size
+        if place + length > len(content):
+            return  # still being written
         parts.append(content[place : place + length])
         place += length
         if kind in (FULL, LAST):
@@ -31,6 +34,17 @@ def records(content: bytes):
             record.ParseFromString(b"".join(parts))
             parts.clear()
             yield record
+
+
+def records_of_ended(file):
+    """Wait for the record that ends a run: W&B's process writes its file on after `finish`."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = list(records(file.read_bytes()))
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.1)
+    pytest.fail(f"{file} has no end")
 
 
 class TestWandb(LoggerSuite):
@@ -52,7 +66,7 @@ class TestWandb(LoggerSuite):
         def read(run):
             found, summary = {}, {}
             for file in sorted(run.folder.glob("wandb/offline-run-*/*.wandb")):
-                for record in records(file.read_bytes()):
+                for record in records_of_ended(file):
                     for item in record.history.item:
                         found.setdefault(name_of(item), []).append(json.loads(item.value_json))
                     for item in record.summary.update:  # of what is no history: the last of each
