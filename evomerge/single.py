@@ -12,11 +12,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from evomerge import config as campaign
-from evomerge import zoo
 from evomerge.candidate import Merge
 from evomerge.candidate.trial import Split, TaskScores
 from evomerge.config.destination import refuse_unwritable
-from evomerge.config.model_names import by_part
 from evomerge.errors import ModelError, ResultsError, UserError
 from evomerge.kinds import kind_of
 from evomerge.merge.checkpoint import open_checkpoint
@@ -270,14 +268,13 @@ class _Subject:
         allow_pickle: bool,
         quantise: str | None = None,
     ) -> None:
-        path = by_part(_located)(model)
-        if (Path(path).expanduser() / ADAPTER_CONFIG).is_file():
-            path = f"{_base_of(path) if base is None else _located(base)}+{path}"
+        if (Path(model).expanduser() / ADAPTER_CONFIG).is_file():
+            model = f"{_base_of(model) if base is None else base}+{model}"
         usable_device(device)
         torch_dtype(dtype)
-        open_checkpoint(path, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
-        self.tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
-        self._path, self._dtype = path, dtype
+        open_checkpoint(model, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+        self.tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
+        self._model, self._dtype = model, dtype
         self._options: dict[str, Any] = {
             "device": device,
             "trust_remote_code": trust_remote_code,
@@ -286,8 +283,8 @@ class _Subject:
         }
 
     def scored(self, scorer: Scorer, split: Split, metrics: _Metrics) -> Scored:
-        live = LiveModel([self._path], dtype=self._dtype, **self._options)
-        live.write(Merge("passthrough", (self._path,), dtype=self._dtype))
+        live = LiveModel([self._model], dtype=self._dtype, **self._options)
+        live.write(Merge("passthrough", (self._model,), dtype=self._dtype))
         return scorer.score(live.module, split, metrics, bootstrap_iterations=BOOTSTRAP_ITERATIONS)
 
 
@@ -350,10 +347,6 @@ def _subject(
         torch_dtype(dtype)
         return _EnsembleSubject(folder, dtype=dtype, device=device, **options)
     return _Subject(model, base, dtype=dtype, device=device, **options)
-
-
-def _located(model: str) -> str:
-    return str(zoo.resolve(model)) if model.startswith("zoo:") else model
 
 
 def _base_of(adapter: str) -> str:

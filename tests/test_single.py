@@ -226,7 +226,7 @@ def test_a_campaign_lends_base_and_permissions(adapter, monkeypatch, tmp_path):
     assert asked["trust_remote_code"]
     assert asked["allow_unsafe_code"]
     model, options = checked[0]
-    assert model == f"{zoo.resolve('zoo:facts')}+{adapter}"
+    assert model == f"zoo:facts+{adapter}"
     assert options == {"trust_remote_code": True, "allow_pickle": True}
 
 

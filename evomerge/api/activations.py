@@ -54,7 +54,6 @@ def statistics(
     if Path(out).exists():
         raise ResultsError("exists already; name another file, or move it away", file=out)
     live = import_quickly("evomerge.merge.live")
-    from evomerge import zoo
     from evomerge.candidate import Merge
     from evomerge.candidate.activations import ActivationsJob
     from evomerge.merge.activations import activations
@@ -75,10 +74,7 @@ def statistics(
         texts = read_prompts(Path(file), model.tokenizer)
         return [model.tokenizer(text)["input_ids"] for text in texts]
 
-    def resolved(model: str) -> str:
-        return str(zoo.resolve(model)) if model.startswith("zoo:") else model
-
-    names = tuple(map(resolved, experts))
+    names = tuple(experts)
     jobs = [
         ActivationsJob(one, Merge("passthrough", (one,), dtype=dtype), moments=moments)
         for one in names
@@ -89,8 +85,8 @@ def statistics(
         own = activations(model, job, [tokens(model, file)])
         found.append([own.squares, own.moments])
     if base is not None:
-        merge = Merge("regmean", names, resolved(base), fixed={"weight": 1.0}, dtype=dtype)
-        model = opened(resolved(base), *names)
+        merge = Merge("regmean", names, base, fixed={"weight": 1.0}, dtype=dtype)
+        model = opened(base, *names)
         together = ActivationsJob("", merge, experts=tuple(jobs))
         merged = activations(model, together, [tokens(model, file) for file in files]).merged
         found = [[*own, more] for own, more in zip(found, merged, strict=True)]

@@ -28,10 +28,9 @@ from evomerge.combine.ensemble_folder import (
     read_combiner,
 )
 from evomerge.combine.modeling_ensemble import EnsembleConfig
-from evomerge.config.model_names import is_folder
 from evomerge.errors import MergeError, ModelError
 from evomerge.merge.adapter_file import open_adapter
-from evomerge.merge.location import locate, split_adapter
+from evomerge.merge.location import commit, locate, split_adapter
 from evomerge.merge.models import open_models
 from evomerge.merge.saving import finished_folder, refuse_taken, save
 from evomerge.merge.tokenizer_files import TokenizerFiles
@@ -168,9 +167,10 @@ class _Writer:
 
     def _where(self, model: str) -> Place:
         folder = locate(model)
-        if is_folder(model):
+        revision = commit(model, folder)
+        if revision is None:
             return {"path": os.path.relpath(folder.resolve(), self._out.resolve())}
-        return {"id": model.partition("@")[0], "revision": folder.name}
+        return {"id": model.partition("@")[0], "revision": revision}
 
     def _folder(self, name: str) -> str:
         plain = re.sub(r"[^\w.-]", "_", name).strip(".") or "member"

@@ -22,7 +22,6 @@ from transformers import PretrainedConfig
 
 from evomerge.candidate import Merge, Recipe
 from evomerge.candidate import save as save_recipe
-from evomerge.config.model_names import is_folder
 from evomerge.errors import MergeError, ModelError, RecipeError, UserError
 from evomerge.merge.adapter_file import PREFIX
 from evomerge.merge.card import default_card
@@ -30,7 +29,7 @@ from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.family import merged_names
-from evomerge.merge.location import split_adapter
+from evomerge.merge.location import commit, locate, split_adapter
 from evomerge.merge.methods import algebra
 from evomerge.merge.methods.low_rank import Factors, joined
 from evomerge.merge.methods.method import SUM
@@ -376,4 +375,5 @@ def _check_layers(run: MergeRun, base: Checkpoint) -> None:
 
 def _written(model: str) -> str:
     """Name a model so that it is found from any folder."""
-    return str(Path(model).expanduser().resolve()) if is_folder(model) else model
+    folder = locate(model)
+    return str(folder.resolve()) if commit(model, folder) is None else model

@@ -1,4 +1,4 @@
-"""From a model's name to a folder on this machine: a local folder as it is, anything else from the Hub."""
+"""From a model's name to a folder on this machine: local, of the zoo, or from the Hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError
 
+from evomerge import zoo
 from evomerge.config.model_names import is_folder, parts
 from evomerge.errors import ModelError
 from evomerge.merge.quantised import gguf_error
@@ -46,16 +47,19 @@ def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = 
     """Return the folder that holds a model or an adapter, downloaded from the Hub if it is not local.
 
     Args:
-        model: A folder, or a Hub id such as `org/name` or `org/name@revision`.
+        model: A folder, `zoo:NAME`, or a Hub id such as `org/name` or `org/name@revision`.
         allow_pickle: Also download PyTorch pickles.
         trust_remote_code: Also download the model's own Python files.
 
     Raises:
-        ModelError: No such folder, and no such repository on the Hub or the Hub is out of reach.
+        ModelError: No such folder or model of the zoo, and no such repository on the Hub or the Hub is out
+            of reach.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
+    if model.startswith(zoo.PREFIX):
+        return zoo.resolve(model)
     if folder.exists():
         if folder.suffix == ".gguf":
             raise gguf_error(folder)
@@ -95,6 +99,17 @@ def _ignored(name: str, revision: str | None) -> list[str]:
     except Exception:  # noqa: BLE001 - of any client; the download says what is wrong, or needs no Hub
         return []
     return [SECOND_COPY] if {"model.safetensors", "model.safetensors.index.json"} & {*files} else []
+
+
+def commit(model: str, folder: Path) -> str | None:
+    """Return the commit that the Hub's files of a model are of; None: they are of this machine.
+
+    Args:
+        model: Its name, without an adapter.
+        folder: Where it was located.
+    """
+    of_hub = folder.parent.name == "snapshots" and not is_folder(model)
+    return folder.name if of_hub else None
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -16,14 +16,14 @@ from evomerge import config as campaign
 from evomerge import zoo
 from evomerge.candidate import Size, Vocabulary
 from evomerge.config.faults import at_field
-from evomerge.config.model_names import is_folder, parts
+from evomerge.config.model_names import parts
 from evomerge.errors import ModelError, UnlikeTokensError
 from evomerge.merge.adapter_file import open_adapter
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.family import check_family, check_finite
 from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
-from evomerge.merge.location import locate, split_adapter
+from evomerge.merge.location import commit, locate, split_adapter
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.towers import with_towers
 from evomerge.merge.vocabulary import OutputVocabulary
@@ -205,16 +205,13 @@ def revision(model: str) -> str | None:
     Args:
         model: A folder, a Hub id, or `MODEL+ADAPTER`: then both commits, joined by a plus.
     """
-    found = [
-        folder.name
-        for part in parts(model)
-        if not is_folder(part) and (folder := _folder(part)) is not None
-    ]
-    return "+".join(found) or None
+    folders = {part: _folder(part) for part in parts(model)}
+    found = [commit(part, folder) for part, folder in folders.items() if folder is not None]
+    return "+".join(filter(None, found)) or None
 
 
 def _folder(part: str) -> Path | None:
-    """Return where a model's files lie; a snapshot of the Hub's is named by its commit."""
+    """Return where a model's files lie; None: nowhere."""
     try:
         return locate(part)
     except ModelError:

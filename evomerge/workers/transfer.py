@@ -78,12 +78,14 @@ class Reader:
 
     def pinned(self, folder: str) -> str:
         """Return a folder's name; of a Hub id with the commit that the driver has of it."""
+        from evomerge.merge.location import commit
+
         try:
             place = self._transfer.locate(folder)
         except ModelError:
             return folder
-        from_hub = not is_folder(folder) and place.parent.name == "snapshots"
-        return f"{folder.partition('@')[0]}@{place.name}" if from_hub else folder
+        of_hub = commit(folder, place)
+        return folder if of_hub is None else f"{folder.partition('@')[0]}@{of_hub}"
 
     def listing(self, folder: str) -> Listing | None:
         """Return a folder's files; None: the driver has no such folder."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from evomerge.zoo.drawing import Item, items
 from evomerge.zoo.jobs import JOBS
-from evomerge.zoo.registry import ABOUT, NAMES, resolve
+from evomerge.zoo.registry import ABOUT, NAMES, PREFIX, resolve
 
-__all__ = ["ABOUT", "JOBS", "NAMES", "Item", "build", "items", "resolve"]
+__all__ = ["ABOUT", "JOBS", "NAMES", "PREFIX", "Item", "build", "items", "resolve"]
 
 
 def build(directory: Path, *, seed: int = 0, progress: bool = True) -> None:

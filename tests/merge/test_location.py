@@ -5,13 +5,28 @@ from __future__ import annotations
 import huggingface_hub
 import pytest
 
+from evomerge import zoo
 from evomerge.errors import ModelError
 from evomerge.merge import location
-from evomerge.merge.location import locate, split_adapter
+from evomerge.merge.location import commit, locate, split_adapter
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path):
     assert locate(str(tmp_path)) == tmp_path
+
+
+def test_the_zoo_has_its_models():
+    assert locate("zoo:facts").samefile(zoo.resolve("zoo:facts"))
+    with pytest.raises(ModelError, match='did you mean "zoo:facts"'):
+        locate("zoo:fact")
+
+
+def test_only_what_the_hub_gave_has_a_commit(tmp_path):
+    snapshot = tmp_path / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    assert commit("org/model@main", snapshot) == "c0ffee"
+    assert commit(str(snapshot), snapshot) is None
+    assert commit("zoo:facts", locate("zoo:facts")) is None
 
 
 @pytest.mark.parametrize(
