@@ -63,7 +63,7 @@ class Candidate(Protocol):
 
     @property
     def statistics(self) -> str | None:
-        """The file of statistics that its method reads; None: it reads none."""
+        """The statistics file that its method reads; None: it reads none."""
         return None
 
     @property

@@ -68,7 +68,7 @@ def without_expert(merge: Merge, model: str) -> Merge | None:
 
 
 def _places(merge: Merge) -> list[int]:
-    """Return the experts' places in the file of statistics."""
+    """Return the experts' places in the statistics file."""
     places = split_places(merge.statistics or "")[1]
     return list(places or range(len(merge.experts)))
 

@@ -41,7 +41,7 @@ class MergeRun:
         differentiated: Whether gradients are to follow, which may find there what the merge computed.
 
     Raises:
-        RecipeError: Coefficients have another number of rows than their tensor, the file of statistics is
+        RecipeError: Coefficients have another number of rows than their tensor, the statistics file is
             missing or does not fit the experts, or `core_space` is asked for of experts that are no adapters.
     """
 

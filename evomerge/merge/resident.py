@@ -179,7 +179,7 @@ class ResidentInputs(StoredInputs):
         if self._statistics is not None and expert is not None:
             found = self._statistics.moment(expert, name, merged=merged)
         if found is None:
-            why = "there is no file of statistics" if self._statistics is None else "it has none"
+            why = "there is no statistics file" if self._statistics is None else "it has none"
             raise MergeError(
                 f"{self.name}: the method reads second moments of the activations of {self.models[index]}, "
                 f"and {why}"

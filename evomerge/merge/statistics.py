@@ -178,7 +178,7 @@ def look_in(folder: str | Path | None) -> None:
 
 
 def statistics_path(name: str) -> Path:
-    """Return where a file of statistics lies that a recipe or a candidate names."""
+    """Return where a statistics file lies that a recipe or a candidate names."""
     file, _ = split_places(name)
     return _Place.folder / file if file == STATISTICS else Path(file)
 

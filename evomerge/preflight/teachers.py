@@ -85,7 +85,7 @@ def check_teachers(campaign: Campaign, family: OpenFamily, items: Items) -> None
         if count:
             first = tokenizer.convert_ids_to_tokens(next(filter(None, without))[0])
             raise TaskError(
-                f'"{goal.teacher}" has no token for parts of {count} of {len(answers)} gold answers of task '
+                f'"{goal.teacher}" cannot encode parts of {count} of {len(answers)} gold answers of task '
                 f'"{goal.task}" (the first: {first}); name another teacher, or set loss: gold',
                 field=f"objectives.{place}.teacher",
             )

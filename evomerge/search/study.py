@@ -1,7 +1,7 @@
 """The study: what to try next, what came of it, and both on disk before anything else happens.
 
 The store holds the events (asked, told, steps of descents) in their order. Replaying them rebuilds
-the sampler exactly, whatever was in flight when the last driver died.
+the sampler exactly, whatever was running when the last driver died.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from evomerge.store import Store, StoredBaseline, StoredGradient, StoredTrial
 from evomerge.workers.pool import Answer, Work
 
 _STATE = "descent:"  # of the store's arrays, with the descent's number behind it
-_ATTEMPTS = 3  # draws before a candidate near one in flight is let pass
+_ATTEMPTS = 3  # draws before a candidate near a running one is let pass
 _DRAWS = 20  # draws before one that was tried already is: most points of a stack lie in few paths
 
 
 class Study:
-    """Ask and tell, in any order of tells, several jobs in flight.
+    """Ask and tell, in any order of tells, several jobs running at once.
 
     Attributes:
         tally: How far it is.
@@ -94,7 +94,7 @@ class Study:
         self._params: dict[int, dict[str, float]] = {}
         self._candidates: dict[int, Candidate] = {}
         self._running: dict[int, Entry] = {}
-        self._steps: dict[str, Step] = {}  # by the name of the job in flight
+        self._steps: dict[str, Step] = {}  # by the name of the running job
         self._interrupted: list[Job | Step] = []
         self._news: list[Told] = []
         self._replay(known)
@@ -171,7 +171,7 @@ class Study:
         return news
 
     def interrupted(self) -> list[Work]:
-        """Return the jobs that an earlier run left in flight, in the order in which they were asked."""
+        """Return the jobs that an earlier run left unfinished, in the order in which they were asked."""
         left, self._interrupted = self._interrupted, []
         return [
             self._gradient_job(one) if isinstance(one, Step) else one
@@ -206,7 +206,7 @@ class Study:
 
     @property
     def _pending(self) -> int:
-        """Items that the work in flight may still cost."""
+        """Items that running work may still cost."""
         steps = sum(step.count for step in self._steps.values())
         return len(self._running) * self._store.campaign.items_per_trial + GRADIENT_COST * steps
 
@@ -343,7 +343,7 @@ class Study:
         self._sampler.known(baseline.params, result or Measurement(baseline.values, loss))
 
     def _take_asked(self, entry: Entry, params: Params, number: int, text: str) -> Outcome | None:
-        """Put a trial in flight; return the outcome of an earlier one with the same candidate."""
+        """Count a trial as running; return the outcome of an earlier one with the same candidate."""
         self._sampler.asked(number, params)
         self._params[number] = dict(params)
         self._candidates[number] = entry.candidate

@@ -83,7 +83,7 @@ class Tally:
 
         Args:
             campaign: Its budget.
-            pending: Items that the work in flight may still cost.
+            pending: Items that running work may still cost.
         """
         target, best = campaign.search.target, self.best_value
         if target is not None and best is not None and best >= target:

@@ -181,7 +181,7 @@ def test_moments_are_read_and_stand_for_importances(llama_family, models, tmp_pa
         ),
         models,
     )
-    with pytest.raises(MergeError, match="there is no file of statistics"):
+    with pytest.raises(MergeError, match="there is no statistics file"):
         plain.inputs(piece).moment(0)
 
 

@@ -101,7 +101,7 @@ def test_a_teacher_has_the_tokens_of_its_tasks_answers(small):
     check_teachers(with_teacher(teacher="tools"), family, items("a", "b"))
     with pytest.raises(
         TaskError,
-        match=r'objectives.1.teacher: "tools" has no token for parts of 1 of 2 gold answers of task '
+        match=r'objectives.1.teacher: "tools" cannot encode parts of 1 of 2 gold answers of task '
         '"zoo_tools"',
     ):
         check_teachers(with_teacher(teacher="tools"), family, items("a", "né"))

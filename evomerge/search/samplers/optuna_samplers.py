@@ -163,7 +163,7 @@ class OptunaSampler(Sampler, ABC):
 
 
 class TpeSampler(OptunaSampler):
-    """Multivariate TPE; in flight counts as bad."""
+    """Multivariate TPE; running trials count as bad ones (`constant_liar`)."""
 
     kept = 500
 

@@ -101,7 +101,7 @@ class Sampler:
         return None
 
     def asked(self, number: int, params: Params) -> None:
-        """Note that trial `number` is in flight, at the point proposed or another."""
+        """Note that trial `number` is running, at the point proposed or another."""
 
     def told(self, number: int, params: Params, result: Measurement | None) -> None:
         """Take the result of a trial; None: it failed."""
