@@ -112,8 +112,8 @@ class Study:
     def ask(self) -> Work | None:
         """Return a new job, recorded in the store before it is handed out.
 
-        A candidate that was scored before is answered from the study and costs nothing; one that is in
-        flight waits for its result. Neither is returned.
+        A candidate that was scored before is answered from the study and costs nothing; one that is
+        running waits for its result. Neither is returned.
 
         Returns:
             None: the budget is spent, or a result must come first.

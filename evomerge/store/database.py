@@ -153,7 +153,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 def _how_to_restore(database: Path) -> str:
     backup = database.with_name(BACKUP)
     if database.name != DATABASE or not backup.exists():
-        return "there is no backup of it: restore it from a copy, or start again with --force"
+        return "no backup was found: restore it from a copy, or start again with --force"
     taken = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(backup.stat().st_mtime))
     old = " ".join(shlex.quote(f"{database}{suffix}") for suffix in ("-wal", "-shm"))
     new = f"{shlex.quote(str(backup))} {shlex.quote(str(database))}"

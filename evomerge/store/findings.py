@@ -1,4 +1,4 @@
-"""What explanations of a winner found out: events of their own, which are no rows of the leaderboard."""
+"""What explanations of a winner found out: events of their own, not rows of the leaderboard."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def rename_whole(aside: Path, path: Path) -> None:
 
 
 def is_full(folder: Path) -> bool:
-    """Return whether the folder's file system has no room for anything that matters."""
+    """Return whether the folder's file system has less than `ROOM` left."""
     return shutil.disk_usage(folder).free < ROOM
 
 

@@ -2,7 +2,7 @@
 
 Two transactions a trial: `asked` (before anybody works on it) and `told` (state, values and per-item
 scores together). Each is on the disk before the call returns, so that a process killed at any moment
-loses only the work that was then in flight.
+loses only the work that was then running.
 """
 
 from __future__ import annotations

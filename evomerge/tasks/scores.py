@@ -107,8 +107,8 @@ class LeafValues:
         for name, values in (found | dict(golds)).items():
             if theirs is not None and is_gold(name) and None in values:
                 raise TaskError(
-                    f'task "{leaf.name}": {name} was asked for, but a gold answer has no tokens of '
-                    "its own; there is nothing to score"
+                    f'task "{leaf.name}": {name} was asked for, but a gold answer adds no '
+                    "tokens to its prompt; there is nothing to score"
                 )
             self._values.setdefault(name, {}).update(zip(positions, values, strict=True))
         if self.requests:

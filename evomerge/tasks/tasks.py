@@ -96,12 +96,12 @@ def load_task(
 
     Raises:
         TaskError: The name is unknown (the nearest is named), its file is broken, its data are
-            missing, it executes code or reads images, or it is a tag that has no score of its own.
+            missing, it executes code or reads images, or it is a tag, which is not scored as a whole.
     """
     manager = _manager_of(request.task, _checked_folder(tasks_path))
     if request.task in manager.all_tags:
         raise TaskError(
-            f'"{request.task}" is a tag, which has no score of its own; name its tasks: '
+            f'"{request.task}" is a tag, which is not scored as a whole; name its tasks: '
             f"{', '.join(_tagged(request.task, manager))}"
         )
     check_members(request.task, manager.task_index)

@@ -177,7 +177,7 @@ class PoolSuite:
         assert pool.next() == (work, Written(("ba", "dc \n")))
 
     def test_nothing_to_wait_for_is_an_error(self, pool: Pool) -> None:
-        with pytest.raises(ValueError, match="no job is in flight"):
+        with pytest.raises(ValueError, match="no job was submitted"):
             pool.next()
 
     @pytest.mark.parametrize("force", [True, False])

@@ -112,7 +112,7 @@ class SamplerSuite:
 
     @pytest.mark.parametrize("values", [1, 2])
     def test_replayed_calls_rebuild_it(self, build: BuildSampler, values: int) -> None:
-        """Whatever was in flight: `propose` and `next_step` are not repeated, the others are."""
+        """Whatever was running: `propose` and `next_step` are not repeated, the others are."""
         problem = replace(PROBLEM, directions=DIRECTIONS[:values])
         sampler = build(problem)
         if values > 1 and not sampler.several_objectives:

@@ -195,10 +195,10 @@ def nearest(folder: Path | str) -> Outcomes:
 
 
 class _Pointed(Study):
-    """A study that tells where its work in flight is."""
+    """A study that tells where its running work is."""
 
     def point(self, work: Job | GradientJob) -> Point:
-        """Return the point of the space that work in flight is for."""
+        """Return the point of the space that running work is for."""
         if isinstance(work, GradientJob):
             return self._steps[work.name].params
         return self._params[work.entry.number or 0]

@@ -67,7 +67,7 @@ class Pool(Protocol):
 
     @property
     def size(self) -> int:
-        """How much work may be in flight at once; it changes as workers join and leave."""
+        """How many jobs may be submitted at once; it changes as workers join and leave."""
 
     @property
     def free(self) -> int:
@@ -96,14 +96,14 @@ class Pool(Protocol):
         Raises:
             EvomergeError: A worker cannot start; in its own words. Or every worker left, and none came.
             TimeoutError: Nothing finished in time.
-            ValueError: Nothing is in flight.
+            ValueError: Nothing was submitted.
         """
 
     def close(self, *, force: bool = False) -> None:
         """Let the workers go; harmless when called again.
 
         Args:
-            force: At once, without waiting for the work in flight.
+            force: At once, without waiting for running work.
         """
 
 
@@ -186,7 +186,7 @@ class SerialPool:
     def next(self, timeout: float | None = None) -> tuple[Work, Answer]:
         """Do the work; the time-out does not apply."""
         if self._work is None:
-            raise ValueError("no job is in flight")
+            raise ValueError("no job was submitted")
         work = self._work
         found = answer(self._evaluator, work)
         self._work = None

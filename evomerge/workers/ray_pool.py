@@ -105,7 +105,7 @@ class RayPool:
         address: A Ray cluster to join; None: this machine.
         retries: How often work whose worker died is given to another one. Work on a node that left is
             not counted.
-        ordered: Hand work back in the order of submission. What waits for its turn counts as in flight,
+        ordered: Hand work back in the order of submission. What waits for its turn counts as running,
             so that what is submitted when depends on nothing but that order.
         transfer: Folders that a node may lack.
         prepare: What a worker does before it is told what to build; picklable.
@@ -158,7 +158,7 @@ class RayPool:
     def begin(self, build: Build, transfer: Transfer | None = None) -> None:
         """Let the workers build evaluators, each when it is prepared.
 
-        Called again, while no work is in flight, they build others in the place of those that they have.
+        Called again, while no work is running, they build others in the place of those that they have.
         """
         for actor in (*self._idle, *self._starting.values()):
             actor.handle.forget.remote()
@@ -178,7 +178,7 @@ class RayPool:
 
     @property
     def size(self) -> int:
-        """How much work may be in flight at once; a worker that is still loading counts."""
+        """How many jobs may be submitted at once; a worker that is still loading counts."""
         return len(self._starting) + len(self._idle) + len(self._running)
 
     @property
@@ -197,7 +197,7 @@ class RayPool:
     def next(self, timeout: float | None = None) -> tuple[Work, Answer]:
         """Wait for work to finish, through deaths of workers."""
         if not self._in_flight:
-            raise ValueError("no job is in flight")
+            raise ValueError("no job was submitted")
         end = None if timeout is None else self._clock.monotonic() + timeout
         found = self._take()
         while found is None:

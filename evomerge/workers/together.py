@@ -40,7 +40,7 @@ class Together:
 
     @property
     def size(self) -> int:
-        """How much work may be in flight at once."""
+        """How many jobs may be submitted at once."""
         return self._most * self._pool.size
 
     @property
@@ -62,7 +62,7 @@ class Together:
     def next(self, timeout: float | None = None) -> tuple[Work, Answer]:
         """Wait for work to finish; without any time to wait, only whole batches are begun."""
         if self._returned == self._submitted:
-            raise ValueError("no job is in flight")
+            raise ValueError("no job was submitted")
         while (found := self._take()) is None:
             self._give(only_whole=timeout == 0)
             if not self._sent:

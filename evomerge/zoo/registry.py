@@ -33,7 +33,7 @@ def resolve(name: str) -> Path:
         A folder that `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load.
 
     Raises:
-        ModelError: The zoo has no model of that name, or its files are missing.
+        ModelError: No model of the zoo has that name, or its files are missing.
     """
     short = name.removeprefix(PREFIX)
     if short not in NAMES or short == name:

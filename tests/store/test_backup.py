@@ -87,7 +87,7 @@ def test_a_damaged_database_is_named_and_the_command_in_the_message_restores_it(
 
 
 def test_without_a_backup_the_message_says_so(tmp_path: Path) -> None:
-    assert "there is no backup of it" in str(damaged("a page", tmp_path / "study.db"))
+    assert "no backup was found" in str(damaged("a page", tmp_path / "study.db"))
 
 
 def test_no_room_for_a_copy_is_no_reason_to_stop(

@@ -135,7 +135,7 @@ def test_a_damaged_file_is_named(path: Path, damage: str) -> None:
         content[8192:-8192] = b"\xff" * (len(content) - 16384)
     path.write_bytes(content)
     with pytest.raises(
-        ResultsError, match=r"study\.db: is damaged: .*there is no backup of it: restore"
+        ResultsError, match=r"study\.db: is damaged: .*no backup was found: restore"
     ):
         EventLog.open(path, write=True)
 

@@ -38,7 +38,7 @@ def test_blocks_are_put_in_the_order_of_the_documents(llama):
     assert scores.metrics == {"gold_probability": (0.0, 0.1, 0.3, 0.4)}
     assert scores.values["gold_probability"].value == pytest.approx(0.2)
     assert scores.truncated == 3
-    with pytest.raises(TaskError, match="a gold answer has no tokens of its own"):
+    with pytest.raises(TaskError, match="a gold answer adds no tokens to its prompt"):
         values.add([2], [], {"gold_probability": [None]})
 
 
