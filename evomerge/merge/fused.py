@@ -28,7 +28,7 @@ ALONE = 1 << 20
 """Numbers of a tensor that are left to one thread."""
 MOST = 8
 """Inputs; the machine code grows with their number."""
-ONE, INFINITY = np.float32(1), np.float32(np.inf)
+ZERO, ONE, INFINITY = np.float32(0), np.float32(1), np.float32(np.inf)
 ALL = -1, np.float32(-1), np.float32(-1)
 NOTHING = -1, INFINITY, INFINITY
 ALL_DRAWN = 1 << 24
@@ -147,6 +147,9 @@ class _Rule:
         top: Above which entries are dropped; None: none are.
         key: Of random numbers; None: none are drawn.
         cut: Of 2^24, what a random number lies below that keeps its entry.
+        ranks: Of all entries; None: they do not count.
+        lowest: The same as a number, where ranks count: of rank 0.
+        step: How much it rises with each rank.
     """
 
     def __init__(self, inputs: ResidentInputs, term: Term) -> None:
@@ -155,7 +158,13 @@ class _Rule:
         self.top: Limit | None = None
         self.key: int | None = None
         self.cut = ALL_DRAWN
-        if kept.density is not None:
+        self.ranks: Array | None = None
+        self.lowest, self.step = ONE, ZERO
+        if kept.by_rank is not None and not inputs.is_base(index):
+            self.key = inputs.mask_key(index)
+            self.ranks = inputs.ranks(index).numpy().reshape(-1)
+            self.lowest, self.step = map(np.float32, kept.by_rank)
+        elif kept.density is not None:
             self.key = inputs.mask_key(index)
             self.cut = math.ceil(float(np.float32(kept.density)) * ALL_DRAWN)
         elif kept.count is not None and kept.count < inputs.numel:
@@ -164,6 +173,12 @@ class _Rule:
                 self.bound = _limit(inputs, index, kept.skipped + kept.count)
             if kept.skipped:
                 self.top = _limit(inputs, index, kept.skipped, slot=1)
+
+    def below(self, ranks: Array | None) -> Any:  # noqa: ANN401 - what numba takes
+        """Return what random numbers lie below, with ranks where they count for one input at least."""
+        if ranks is None:
+            return np.uint32(self.cut)
+        return ranks if self.ranks is None else self.ranks, self.lowest, self.step
 
 
 def _limit(inputs: ResidentInputs, index: int, count: int, slot: int = 0) -> Limit:
@@ -237,11 +252,12 @@ def _drawn(rules: Sequence[_Rule], block: int) -> tuple[tuple[Any, ...] | None, 
     if all(rule.key is None for rule in rules):
         return None, None, None, None
     drawn = tuple(np.empty(block // 2, np.uint64) for _ in rules)
+    ranks = next((rule.ranks for rule in rules if rule.ranks is not None), None)
     return (
         tuple(np.uint64(rule.key or 0) for rule in rules),
         drawn,
         tuple(each.view(np.uint32) for each in drawn),
-        tuple(np.uint32(rule.cut) for rule in rules),
+        tuple(rule.below(ranks) for rule in rules),
     )
 
 

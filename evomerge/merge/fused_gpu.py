@@ -74,6 +74,8 @@ class Launches:
         """Merge one tensor, at the latest with `finish`; arguments and result as of `fused.write`."""
         if not (out.dtype in DTYPES and dtype in DTYPES and out.is_contiguous()):
             return False
+        if any(term.kept.by_rank is not None for term in total.terms):
+            return False
         indices = [term.index for term in total.terms]
         if total.base is not None:
             indices.append(total.base)

@@ -21,7 +21,7 @@ BLOCK = 2048
 PIECE = 1 << 16
 """Numbers whose magnitudes are added up at once; a multiple of `BLOCK`."""
 LANES = 64
-ZERO, ONE = np.float32(0), np.float32(1)
+ZERO, ONE, GRID = np.float32(0), np.float32(1), np.float32(2.0**-24)
 GOLDEN, MIX1, MIX2 = (
     np.uint64(value) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
@@ -61,7 +61,8 @@ def merge(
         keys: Of the random numbers; None: none are drawn.
         drawn: Room for random numbers, uint64 `[BLOCK / 2]`; or None.
         halves: The same as uint32; or None.
-        cuts: Of 2^24, what a random number lies below that keeps its entry; or None.
+        cuts: Of 2^24, what a random number lies below that keeps its entry; or each a tuple: the ranks of the
+            entries, `[n]`, and, as float32, the bound at rank 0 and what each rank adds to it; or None.
         scales: Factors of what is kept; None: none.
         elect: Sum only what agrees with the elected sign; None: sum all.
         by_agreeing: Divide by the agreeing weights; None: do not.
@@ -205,10 +206,26 @@ def _part(j, near, inputs, weights, bounds, tops, halves, place, cuts, scales):
     if tops is not None:
         number = ZERO if abs(number) > tops[0] else number
     if cuts is not None:
-        number = number * (ONE if (halves[0][place] >> np.uint32(8)) < cuts[0] else ZERO)
+        number = number * (ONE if _is_kept(j, halves[0][place] >> np.uint32(8), cuts[0]) else ZERO)
     if scales is not None:
         number = number * scales[0]
     return number * weights[0]
+
+
+def _is_kept(j, number, cut):
+    """Tell whether a random number, of 2^24, is below its entry's bound."""
+
+
+@overload(_is_kept)
+def _is_kept_overload(j, number, cut):
+    if not isinstance(cut, types.BaseTuple):
+        return lambda j, number, cut: number < cut
+
+    def compare(j, number, cut):
+        ranks, lowest, step = cut
+        return np.float32(number) * GRID < np.float32(ranks[j]) * step + lowest
+
+    return compare
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -157,13 +157,29 @@ def row_ranks(delta: torch.Tensor) -> torch.Tensor:
         delta: Of any shape; a row is an entry of the first axis, and a vector is one row.
 
     Returns:
-        Shaped as `delta`, int32.
+        Shaped as `delta`; int32, on a CPU uint16 where a row has at most 2^16 entries.
     """
     rows = delta.flatten(1) if delta.ndim > 1 else delta.reshape(1, -1)
+    if delta.device.type == "cpu" and delta.dtype == torch.float32:
+        return torch.from_numpy(_row_ranks(_magnitudes(rows))).view(delta.shape)
     order = torch.sort(rows.abs(), dim=1, stable=True).indices
     places = torch.arange(rows.shape[1], dtype=torch.int32, device=delta.device)
     ranks = torch.empty_like(order, dtype=torch.int32)
     return ranks.scatter_(1, order, places.expand_as(order)).view(delta.shape)
+
+
+def _row_ranks(bits: Bits) -> np.ndarray[Any, Any]:
+    """Sort magnitudes with their places behind them as one number: numpy sorts such several times as fast."""
+    width = bits.shape[1]
+    ranks = np.empty(bits.shape, np.uint16 if width <= 1 << 16 else np.int32)
+    rows = max(1, CHUNK // max(1, width))
+    for start in range(0, len(bits), rows):
+        some = slice(start, start + rows)
+        keys = bits[some].astype(np.uint64) << np.uint64(32) | np.arange(width, dtype=np.uint64)
+        keys.sort(axis=1)
+        places = (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
+        np.put_along_axis(ranks[some], places, np.arange(width, dtype=ranks.dtype)[None], 1)
+    return ranks
 
 
 def in_order(values: torch.Tensor, places: Sequence[int]) -> torch.Tensor:

@@ -108,7 +108,7 @@ class ResidentInputs(StoredInputs):
         base = self.base
         if index in self._deltas:
             return self._deltas[index]
-        if self._is_base(index):
+        if self.is_base(index):
             return torch.zeros_like(self.tensor(base))
         checkpoint, name, _ = self._sources[index]
         if self.device.type != "cpu" or not checkpoint.is_mapped(name):
@@ -133,7 +133,7 @@ class ResidentInputs(StoredInputs):
         self, index: int, count: int, skipped: int = 0, *, by_importance: bool = False
     ) -> torch.Tensor:
         """Return the task vector with all but `count` of its largest magnitudes set to 0."""
-        if self._is_base(index):
+        if self.is_base(index):
             return self.delta(index)
         by = self._statistics_key if by_importance else None
         importance = self.importance(index) if by_importance else None
@@ -159,11 +159,11 @@ class ResidentInputs(StoredInputs):
             delta = self.delta(index)
             return (row_ranks(delta if importance is None else delta * importance),)
 
-        if self._is_base(index):
+        if self.is_base(index):
             return build()[0]
         by = self._statistics_key if by_importance else None
         place = ("ranks", by, *self._delta_key(index))
-        return self._memory.get(place, 4 * self.numel, build, derived=True)[0]
+        return self._memory.get(place, None, build, derived=True)[0]
 
     def importance(self, index: int) -> torch.Tensor | None:
         """Return what the magnitudes of a task vector count; None: nothing is known of this tensor."""
@@ -222,7 +222,7 @@ class ResidentInputs(StoredInputs):
         def build() -> tuple[torch.Tensor]:
             return (uniform(self.mask_key(index), count, self.device).view(shape),)
 
-        if self._is_base(index):
+        if self.is_base(index):
             return build()[0]
         place = ("uniform", position, *self._key(index))
         return self._memory.get(place, 4 * count, build, self.seed, derived=True)[0]
@@ -334,7 +334,7 @@ class ResidentInputs(StoredInputs):
             return None
         return self._memory.get(place, nbytes, lambda: magnitude_order(flat), derived=True)
 
-    def _is_base(self, index: int) -> bool:
+    def is_base(self, index: int) -> bool:
         """Tell whether an input is the base's own tensor, which its adapter does not change."""
         return self.base is not None and self._key(index) == self._key(self.base)
 

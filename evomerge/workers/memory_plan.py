@@ -217,8 +217,13 @@ def _peak(methods: Iterable[Method], sizes: Sizes) -> int:
 
 def _derived(methods: Iterable[Method], sizes: Sizes, one_pass: bool) -> int:
     """Return what is kept on a GPU of what is computed: of one pass over it nothing."""
-    by_steps = (m.derived_bytes for m in methods if not (one_pass and m.one_pass_bytes is not None))
+    by_steps = (m.derived_bytes for m in methods if not (one_pass and _is_one_pass(m)))
     return sizes.deltas * max(by_steps, default=0)
+
+
+def _is_one_pass(method: Method) -> bool:
+    """Tell whether a GPU merges by it in one pass."""
+    return method.one_pass_bytes is not None and method.one_pass_on_gpus
 
 
 def _on_a_gpu(

@@ -268,12 +268,15 @@ class Kept:
         count: So many of the largest magnitudes, of equals the first; None: all.
         skipped: How many of the largest are left out before counting.
         density: Those whose random number is below it; None: all.
+        by_rank: Those whose random number is below the first number + the second · their rank: by rising
+            magnitude in their row, from 0, each product and sum rounded to float32; None: all.
         rescale: They are given the L1 norm of the whole task vector.
     """
 
     count: int | None = None
     skipped: int = 0
     density: float | None = None
+    by_rank: tuple[float, float] | None = None
     rescale: bool = False
 
 
@@ -342,6 +345,7 @@ class Method:
             magnitudes, its random number, the derivative by its weight.
         one_pass_bytes: What of that is kept where it is merged in one pass on a CPU (on a GPU: nothing);
             None: it never is.
+        one_pass_on_gpus: Whether a GPU does so, too.
         matrix_bytes: Rows, columns and number of experts → what merge and gradients of a linear layer's
             matrix take of the host's memory at the peak; None: what `temporaries` says.
         total: Inputs → the same merge as a sum, which is computed in one pass where that is possible; None:
@@ -367,6 +371,7 @@ class Method:
     recomputing: int = 0
     derived_bytes: int = 0
     one_pass_bytes: int | None = None
+    one_pass_on_gpus: bool = True
     matrix_bytes: Callable[[int, int, int], int] | None = None
     total: Callable[[Inputs], Sum | None] | None = None
     effect: Callable[[Values, Sequence[Values], int | None], Effect] = as_written

@@ -25,7 +25,7 @@ class Sparsifier:
         rule: The same as a rule for each entry by itself; None: there is none.
         random: It draws from the inputs' random numbers.
         ranks: It goes by magnitudes, and so can go by magnitudes times `Inputs.importance`.
-        derived_bytes: As of a `Method`.
+        derived_bytes: As of a `Method`; one_pass_bytes too, where there is a rule.
         temporaries: As of a `Method` that elects no signs.
         elected: As of one that does.
         recomputing: As of one that does.
@@ -37,6 +37,7 @@ class Sparsifier:
     random: bool = False
     ranks: bool = False
     derived_bytes: int = 0
+    one_pass_bytes: int = 0
     temporaries: int = 4
     elected: int = 6
     recomputing: int = 0
@@ -77,14 +78,12 @@ def by_rank(inputs: Inputs, index: int, density: float) -> torch.Tensor:
     """
     from evomerge.merge.methods.tensors import masked
 
-    delta = inputs.delta(index)
-    width = delta.numel() // max(1, delta.shape[0]) if delta.ndim > 1 else delta.numel()
-    if width < 2 or density <= 0:
+    delta, kept = inputs.delta(index), _by_rank(inputs, index, density)
+    if kept.by_rank is None:
         return masked(delta, inputs.uniform(index), density)
-    spread = min(float(inputs.own[index]["epsilon"]), density, 1 - density)
+    lowest, step = kept.by_rank
     ranks = inputs.ranks(index, by_importance=bool(inputs.shared["importance"]))
-    probability = ranks.to(delta.dtype)
-    probability.mul_(2 * spread / (width - 1)).add_(density - spread)
+    probability = ranks.to(delta.dtype).mul_(step).add_(lowest)
     return masked(delta, inputs.uniform(index), probability)
 
 
@@ -112,8 +111,23 @@ def _below(inputs: Inputs, index: int, density: float) -> Kept:
     return Kept(density=density)
 
 
+def _by_rank(inputs: Inputs, index: int, density: float) -> Kept:
+    shape = inputs.shape
+    width = inputs.numel // max(1, shape[0]) if len(shape) > 1 else inputs.numel
+    if width < 2 or density <= 0:
+        return Kept(density=density)
+    spread = min(float(inputs.own[index]["epsilon"]), density, 1 - density)
+    return Kept(by_rank=(density - spread, 2 * spread / (width - 1)))
+
+
 LARGEST = Sparsifier(
-    largest_entries, _largest, ranks=True, derived_bytes=12, temporaries=6, recomputing=2
+    largest_entries,
+    _largest,
+    ranks=True,
+    derived_bytes=12,
+    one_pass_bytes=8,
+    temporaries=6,
+    recomputing=2,
 )
 RANDOM = Sparsifier(
     random_entries, _below, random=True, derived_bytes=4, temporaries=5, recomputing=2
@@ -123,6 +137,7 @@ WITHOUT_OUTLIERS = Sparsifier(
     _middle,
     ranks=True,
     derived_bytes=12,
+    one_pass_bytes=8,
     temporaries=7,
     elected=7,
     recomputing=3,
@@ -139,9 +154,11 @@ WITHOUT_OUTLIERS = Sparsifier(
 )
 BY_RANK = Sparsifier(
     by_rank,
+    _by_rank,
     random=True,
     ranks=True,
     derived_bytes=8,
+    one_pass_bytes=2,
     temporaries=8,
     elected=8,
     recomputing=3,

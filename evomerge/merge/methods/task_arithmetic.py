@@ -299,6 +299,7 @@ def _method(
         recomputing=member.sparsifier.recomputing if member.sparsifier and member.elect else 0,
         derived_bytes=_derived_bytes(member),
         one_pass_bytes=_one_pass_bytes(member),
+        one_pass_on_gpus=member.sparsifier is not BY_RANK,
         ignored=("int8_mask", *(() if member.sparsifier else ("density", "rescale"))),
     )
 
@@ -320,7 +321,7 @@ def _one_pass_bytes(member: _Member) -> int | None:
         return 0
     if member.sparsifier.rule is None:
         return None
-    return 8 if member.sparsifier.ranks else 0
+    return member.sparsifier.one_pass_bytes
 
 
 TASK_ARITHMETIC = _method("task_arithmetic", _Member(None, elect=False))
