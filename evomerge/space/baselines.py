@@ -24,6 +24,11 @@ TIES_DENSITY = 0.2
 """Yadav et al. 2023 (2306.01708), section 4: keep the top 20 %, all weights 1."""
 
 
+WHOLE = ("task_arithmetic", "dare_linear", "breadcrumbs", "della_linear")
+"""Methods that add weighted task vectors up, entry by entry those that they keep: at density 1 all."""
+IDLE = frozenset({"rescale", "gamma", "epsilon", "importance"})
+"""Their parameters without effect at density 1."""
+
 BASE, BEST = "base", "best"
 """Members of candidates beside the experts: the base, and the best merge of the campaign so far."""
 SAME = 1e-9
@@ -37,10 +42,12 @@ class Wanted:
     Attributes:
         weights: Expert → weight.
         others: Parameter → value, the same for all experts.
+        idle: Parameters that may have any value.
     """
 
     weights: Mapping[str, float]
     others: Mapping[str, float] = field(default_factory=dict)
+    idle: frozenset[str] = frozenset()
 
     def value(self, parameter: str, expert: str | None) -> float | None:
         """Return the value of `parameter` for `expert` (None: for all at once), None if undefined."""
@@ -172,11 +179,10 @@ class _Merges:
 
 
 def _plain(locate: Locate, weights: Mapping[str, float]) -> dict[str, float] | None:
-    """Find base + Σ weight · task vector: task arithmetic, or DARE that drops nothing."""
-    others = {"density": 1.0, "lambda": 1.0, "normalize": False, "rescale": False}
-    wanted = Wanted(weights, others)
-    dare = Wanted(weights, {**others, "rescale": True})  # density 1 is never rescaled
-    return locate("task_arithmetic", wanted) or locate("dare_linear", dare)
+    """Find base + Σ weight · task vector."""
+    wanted = Wanted(weights, {"density": 1.0, "lambda": 1.0, "normalize": False}, IDLE)
+    found = (locate(method, wanted) for method in WHOLE)
+    return next((point for point in found if point is not None), None)
 
 
 def located(space: Space, method: str, wanted: Wanted) -> dict[str, float] | None:
@@ -194,7 +200,7 @@ def located(space: Space, method: str, wanted: Wanted) -> dict[str, float] | Non
     if any(
         name in takes and not _is(wanted, name, value, experts)
         for name, value in space.settings.parameters.items()
-        if not isinstance(value, campaign.Range) and name not in space.named
+        if not isinstance(value, campaign.Range) and name not in {*space.named, *wanted.idle}
     ):
         return None
     part = None
@@ -208,7 +214,7 @@ def located(space: Space, method: str, wanted: Wanted) -> dict[str, float] | Non
         params |= {choices.use(e): float(on) for e, on in zip(experts, part, strict=True)}
     for one in space.searched:
         values = _middle(one)
-        if one.name in takes:
+        if one.name in takes and one.name not in wanted.idle:
             found = _values(one, wanted, experts, part if one.name == WEIGHT else None)
             if found is None:
                 return None

@@ -26,6 +26,7 @@ class Method:
 
 WEIGHT, NORMALIZE = Parameter(True, differentiable=True), Parameter(False, default=False)
 DENSITY, LAMBDA = Parameter(True, default=1.0), Parameter(False, differentiable=True, default=1.0)
+RESCALE = Parameter(False, default=True)
 SUMMED = {"weight": WEIGHT, "lambda": LAMBDA, "normalize": NORMALIZE}
 SPARSE = {**SUMMED, "density": DENSITY}
 METHODS = {
@@ -33,6 +34,10 @@ METHODS = {
     "task_arithmetic": Method(SUMMED),
     "ties": Method(SPARSE),
     "dare_linear": Method(SPARSE),
+    "breadcrumbs": Method({**SPARSE, "rescale": RESCALE, "gamma": Parameter(True, default=0.01)}),
+    "della_linear": Method(
+        {**SPARSE, "rescale": RESCALE, "epsilon": Parameter(True, default=0.15)}
+    ),
     "slerp": Method({"t": Parameter(False, differentiable=True)}),
     "ungradientd": Method({"weight": WEIGHT}, gradients=None),
     "odd": Method({"lambda": Parameter(True)}),

@@ -1,7 +1,8 @@
 import pytest
 
 from evomerge.candidate import Vocabulary
-from evomerge.space.baselines import LAMBDAS, TIES_DENSITY
+from evomerge.merge.methods import METHODS
+from evomerge.space.baselines import IDLE, LAMBDAS, TIES_DENSITY, WHOLE
 
 WEIGHT = {"low": 0.0, "high": 1.2}
 
@@ -54,6 +55,33 @@ def test_ties_and_undropped_dare_are_located(make_space):
     assert by_name(dare)["b"].params == {
         "weight/a": 0.0, "weight/b": 1.0, "density/a": 1.0, "density/b": 1.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["breadcrumbs", "della_linear"])
+@pytest.mark.parametrize("own", [{}, {"rescale": True}, {"rescale": False}])
+def test_methods_that_keep_all_entries_are_task_arithmetic(make_space, method, own):
+    number = {"breadcrumbs": "gamma", "della_linear": "epsilon"}[method]
+    density = {"low": 0.2, "high": 1.0, "per": []}
+    ranges = {"weight": WEIGHT, "density": density, number: {"low": 0.01, "high": 0.1, "per": []}}
+    space = make_space(method=method, parameters=ranges | own)
+    found = by_name(space)
+    assert found["b"].params["weight/b"] == found["b"].params["density"] == 1.0
+    assert found["task arithmetic λ=0.4"].params["weight/a"] == 0.4
+    assert found["ties"].params is None
+    narrow = make_space(method=method, parameters=ranges | {"density": 0.5})
+    assert by_name(narrow)["b"].params is None
+
+
+def test_their_idle_parameters_change_nothing():
+    def effect(method, idle):
+        takes = {name: one.default for name, one in METHODS[method].parameters.items()}
+        given = takes | {"lambda": 1.0, "normalize": False, "density": 1.0}
+        given |= dict.fromkeys(IDLE & set(takes), idle)
+        own = [given | {"weight": weight} for weight in (0.0, 0.3, 0.7)]
+        return METHODS[method].effect(given, own, 0)
+
+    plain = effect("task_arithmetic", 0.0)
+    assert all(effect(method, idle) == plain for method in WHOLE for idle in (0.0, 0.1, 1.0))
 
 
 def test_with_a_searched_method_the_point_chooses_it(make_space):
