@@ -153,10 +153,14 @@ class ResidentInputs(StoredInputs):
 
     def ranks(self, index: int, *, by_importance: bool = False) -> torch.Tensor:
         """Return the places of a task vector's entries by rising magnitude, row by row."""
+        assert self.base is not None
+        base = self.base
         importance = self.importance(index) if by_importance else None
 
         def build() -> tuple[torch.Tensor]:
-            delta = self.delta(index)
+            delta = self._deltas.get(index)  # none is kept for the ranks alone
+            if delta is None:
+                delta = difference(self.stored(index), self.stored(base), self.dtype)
             return (row_ranks(delta if importance is None else delta * importance),)
 
         if self.is_base(index):
