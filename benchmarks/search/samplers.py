@@ -243,6 +243,7 @@ class Bench:
             aims,
             store,
             known=known,
+            first=ready.space.first(),
             counts={task: len(each) for task, each in ids.items()},
             race=race_of(aims, ids) if racing else None,
             sampler=None if entrant is None else entrant(ready),

@@ -32,8 +32,8 @@ SHARE = 1 / 6
 
 _MOST_PROBES = 1 / 8  # of all trials
 
-Build = Callable[[Sequence[str], Sequence[str]], Sampler]
-"""(dimensions of an arm, those of them that have a gradient) → its sampler."""
+Build = Callable[[Params, Sequence[str]], Sampler]
+"""(where an arm begins, its dimensions that have a gradient) → its sampler."""
 
 
 class _OnePoint(Sampler):
@@ -281,8 +281,9 @@ class Bandit(Sampler):
 
     def _arm(self, region: Region, build: Build) -> _Arm:
         names = self._regions.free(region)
-        sampler = build(names, self._regions.differentiable(region)) if names else _OnePoint()
         default, waits = self._regions.default_point(region), self._regions.waits(region.arm)
+        start = {name: default[name] for name in names}
+        sampler = build(start, self._regions.differentiable(region)) if names else _OnePoint()
         return _Arm(region, names, default, sampler, waits=waits)
 
     def _arm_of(self, params: Params) -> _Arm:

@@ -60,15 +60,16 @@ def open_sampler(
         batch=settings.gradient_items,
         scales=scales_of(campaign, space),
         arms=1 if regions is None else len(regions.first()),
+        start=next(iter(space.first()), None),
         tasks_apart=campaign.mode == "pareto",
     )
     several = len(aims.directions) > 1
     if regions is None or not kind.learns:
         return kind(problem)
 
-    def build(names: Sequence[str], differentiable: Sequence[str]) -> Sampler:
-        chosen = {name: space.distributions[name] for name in names}
-        part = replace(problem, distributions=chosen, differentiable=differentiable)
+    def build(start: Mapping[str, float], differentiable: Sequence[str]) -> Sampler:
+        chosen = {name: space.distributions[name] for name in start}
+        part = replace(problem, distributions=chosen, differentiable=differentiable, start=start)
         if kind.needs_gold and not differentiable:
             return SAMPLERS["nsga2" if several else "cmaes"](part)
         return kind(part)

@@ -73,8 +73,9 @@ class Choices(Regions):
     def default_point(self, region: Region) -> dict[str, float]:
         """Return the point of a region whose numbers are the method's defaults, or the nearest in range.
 
-        A number without a default, and one on which no model of the region depends, is the middle of its
-        range.
+        Weights of a method that elects signs are `FIRST`: the middle of their ranges is usually far too
+        much for several experts. Another number without a default, and one on which no model of the region
+        depends, is the middle of its range.
         """
         found = self.space.middle(region.arm)
         if self.space.settings.subsets:
@@ -104,14 +105,19 @@ class Choices(Regions):
 
     def _defaults(self, region: Region) -> dict[str, float]:
         found: dict[str, float] = {}
+        method = self.space.methods[region.arm]
         for one in self._read(region):
-            default = self.space.methods[region.arm].parameters[one.name].default
+            default = method.parameters[one.name].default
+            if one.name == WEIGHT and method.elects and one.total is None:
+                default = FIRST
             if default is not None:
                 values = np.full(len(one.experts), float(default)).clip(one.low, one.high)
                 found |= one.params(one.constant(values))
         return found
 
 
+FIRST = 0.3
+"""λ where a search begins at no naive merge: on the zoo and in the literature the usual best."""
 ON = 0.5
 """From here on an expert takes part."""
 

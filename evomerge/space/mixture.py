@@ -13,14 +13,13 @@ from evomerge import config as campaign
 from evomerge.candidate import Coefficients, Merge, Mixture
 from evomerge.candidate.trial import Gradients
 from evomerge.space.baselines import BASE, BEST, Baseline, average, baselines, parent
+from evomerge.space.choices import FIRST
 from evomerge.space.dimensions import Family
 from evomerge.space.needs import Needs
 from evomerge.space.space import Space
 
 AVERAGE = "average"
 TOP_K, TEMPERATURE, SHARE = "top_k", "temperature", "share"
-FIRST = 0.3
-"""λ of the merge that the search begins with: on the zoo and in the literature the usual best."""
 Searched = campaign.Range | float
 
 
@@ -122,18 +121,19 @@ class MixtureSpace:
         return baselines(self.family, lambda method, wanted: None)
 
     def first(self) -> tuple[dict[str, float], ...]:
-        """Return the middle of its own ranges with task arithmetic of `FIRST`, where merges are searched."""
+        """Return the middle of its own ranges with task arithmetic of `FIRST`, where merges are searched.
+
+        Where it does not lie in their space, with where a search of merges begins.
+        """
         if isinstance(self.shared, str):
             return ()
         middle = {
             name: math.sqrt(one.low * one.high) if one.log else (one.low + one.high) / 2
             for name, one in self.distributions.items()
         }
-        return tuple(
-            {**middle, **row.params}
-            for row in self.shared.baselines()
-            if row.scale == FIRST and row.params is not None
-        )
+        rows = self.shared.baselines()
+        found = [row.params for row in rows if row.scale == FIRST and row.params is not None]
+        return tuple({**middle, **point} for point in found or self.shared.first())
 
     def taken_over(
         self, settings: campaign.Campaign, params: Mapping[str, float]

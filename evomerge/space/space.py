@@ -209,8 +209,14 @@ class Space:
         return baselines(family, self.locate)
 
     def first(self) -> tuple[dict[str, float], ...]:
-        """Return no points: baselines are good places to start at."""
-        return ()
+        """Return the method's default point where no naive merge, a better start, lies in this space.
+
+        Nothing where methods or experts are chosen: each arm begins at its own.
+        """
+        if self.regions is not None or any(row.params is not None for row in self.baselines()):
+            return ()
+        arms = choices.Choices(self)
+        return tuple(map(arms.default_point, arms.first()))
 
     def locate(self, method: str, wanted: Wanted) -> dict[str, float] | None:
         """Return the point whose model is `method` with the `wanted` values; None if there is none."""

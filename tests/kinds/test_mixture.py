@@ -73,6 +73,15 @@ def test_what_is_shared_is_the_best_merge_so_far() -> None:
     assert (base.method, base.experts) == ("passthrough", ("/base",))
 
 
+@pytest.mark.parametrize("method", ["task_arithmetic", "dare_ties"])
+def test_a_search_begins_with_a_merge_of_small_weights(method: str) -> None:
+    weight, share = {"low": 0, "high": 1}, {"low": 0.1, "high": 0.5}
+    space = space_of(shared=method, parameters={"weight": weight, "share": share})
+    (point,) = space.first()
+    assert {point["weight/one"], point["weight/two"], point["share"]} == {0.3}
+    assert point.keys() == space.distributions.keys()
+
+
 def test_members_are_experts_unless_others_are_named() -> None:
     point = {"top_k": 1.0, "temperature": 0.1}
     assert list(space_of().candidate(point).experts) == ["one", "two"]

@@ -42,6 +42,7 @@ class Method:
     uses_base: bool = True
     gradients: object | None = "some"
     rows: bool = False
+    elects: bool = False
 
 
 DENSE = {"weight": Parameter(), "density": Parameter(differentiable=False, default=1.0)}

@@ -62,6 +62,7 @@ class Method:
     uses_base: bool = True
     gradients: object = "some"
     rows: bool = False
+    elects: bool = False
 
 
 FACTS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -168,7 +168,7 @@ def test_the_winner_is_told_what_a_method_found_that_is_as_good_and_no_other(
     outcomes = {name: choices.outcome_of(values) for name, values in items.items()}
     samplers: list[Recording] = []
 
-    def build(names: Sequence[str], _: Sequence[str]) -> Sampler:
+    def build(names: Mapping[str, float], _: Sequence[str]) -> Sampler:
         samplers.append(Recording(names))
         return samplers[-1]
 

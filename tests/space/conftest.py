@@ -22,6 +22,7 @@ class Method:
     uses_base: bool = True
     gradients: object = "some"
     rows: bool = False
+    elects: bool = False
 
 
 WEIGHT, NORMALIZE = Parameter(True, differentiable=True), Parameter(False, default=False)
@@ -38,6 +39,7 @@ METHODS = {
     "della_linear": Method(
         {**SPARSE, "rescale": RESCALE, "epsilon": Parameter(True, default=0.15)}
     ),
+    "dare_ties": Method(SPARSE, elects=True),
     "slerp": Method({"t": Parameter(False, differentiable=True)}),
     "ungradientd": Method({"weight": WEIGHT}, gradients=None),
     "odd": Method({"lambda": Parameter(True)}),

@@ -85,3 +85,20 @@ def test_gradients_are_those_of_the_chosen_method(make_space):
     space = make_space(method=["ties", "ungradientd"], parameters=BOTH)
     assert Choices(space).differentiable(Region("ties", ("a", "b"))) == ("weight/a", "weight/b")
     assert Choices(space).differentiable(Region("ungradientd", ("a", "b"))) == ()
+
+
+def test_weights_of_methods_that_elect_signs_begin_at_the_usual_best(make_space):
+    both = {**BOTH, "density": {"low": 0.2, "high": 1.0, "per": []}}
+    space = make_space(method="dare_ties", parameters=both)
+    (point,) = space.first()
+    assert point == {"weight/a": 0.3, "weight/b": 0.3, "density": 1.0}
+    shared = make_space(method="dare_ties", subsets=True, parameters=both)
+    assert shared.first() == ()  # its arm begins there
+    arms = Choices(shared)
+    assert arms.default_point(arms.first()[0]) == {**point, "use/a": 1.0, "use/b": 1.0}
+
+
+def test_a_search_begins_at_the_naive_merge_where_one_lies_in_the_space(make_space):
+    assert make_space(method="dare_linear", parameters={"weight": WEIGHT}).first() == ()
+    (point,) = make_space(method="ungradientd", parameters={"weight": WEIGHT}).first()
+    assert point == {"weight/a": 0.6, "weight/b": 0.6}

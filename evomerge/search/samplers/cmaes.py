@@ -36,6 +36,9 @@ class CmaEsSampler(Sampler):
 
     def __init__(self, problem: Problem, sigma: float = SIGMA) -> None:
         self._cube = UnitCube(problem.distributions)
+        self._start = np.full(len(self._cube), 0.5)
+        if problem.start is not None:
+            self._start = self._cube.to_unit(problem.start)
         self._separable = is_separable(len(self._cube), problem.trials)
         self._threads = ThreadpoolController()
         self._seed, self._sigma = problem.seed, sigma
@@ -94,11 +97,11 @@ class CmaEsSampler(Sampler):
         from cmaes import CMA, SepCMA  # with SciPy's statistics, which take a second
 
         dimensions = len(self._cube)
-        mean = self._best[1].copy() if self._best else np.full(dimensions, 0.5)
+        mean = self._start if self._best is None else self._best[1]
         # In many dimensions nearly every draw leaves the cube somewhere: drawing again would never end
         # well and would pull the distribution inwards, so the draw is put back on the border at once.
         settings = {
-            "mean": mean,
+            "mean": mean.copy(),
             "sigma": self._sigma,
             "bounds": np.tile([0.0, 1.0], (dimensions, 1)),
             "n_max_resampling": 0,

@@ -185,7 +185,7 @@ class DescentSampler(Sampler):
         )
 
     def _start(self) -> dict[str, float]:
-        """Return the best point from which no path began; the middle of the space if there is none.
+        """Return the best point from which no path began; the problem's own start if there is none.
 
         Where tensors and rows add nothing: so paths differ.
         """
@@ -195,6 +195,8 @@ class DescentSampler(Sampler):
         for found in (fresh if len(self._shares) == 1 else [], plain):
             if found:
                 return min(found, key=lambda pair: pair[0])[1]
+        if self._problem.start is not None:
+            return dict(self._problem.start)
         ranges = self._problem.distributions
         return {name: float(np.mean([one.low, one.high])) for name, one in ranges.items()}
 

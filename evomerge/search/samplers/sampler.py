@@ -38,6 +38,7 @@ class Problem:
         scales: Of the coefficients that a descent learns: `group`, and `tensor` and `row` where candidates
             take them.
         arms: Searches among which the trials are shared out.
+        start: Where to begin while no point is known; None: in the middle of all ranges.
         tasks_apart: Where there are several objectives, whether each task is one; else their mean is.
     """
 
@@ -51,6 +52,7 @@ class Problem:
     batch: int = BATCH
     scales: Sequence[str] = ("group",)
     arms: int = 1
+    start: Mapping[str, float] | None = None
     tasks_apart: bool = True
 
 

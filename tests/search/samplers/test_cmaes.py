@@ -48,6 +48,16 @@ def test_without_a_point_it_starts_in_the_middle() -> None:
     assert np.abs(drawn.mean(axis=0)).max() < 0.15
 
 
+def test_a_problem_may_say_where_to_begin_while_no_point_is_known() -> None:
+    cmaes = CmaEsSampler(Problem(SPACE, start=dict.fromkeys(SPACE, 0.6)), sigma=0.01)
+    drawn = np.array([list(ask(cmaes, number).values()) for number in range(20)])
+    assert drawn.mean(axis=0) == pytest.approx(np.full(DIMENSIONS, 0.6), abs=0.02)
+    cmaes = CmaEsSampler(Problem(SPACE, start=dict.fromkeys(SPACE, 0.6)), sigma=0.01)
+    cmaes.known(dict.fromkeys(SPACE, -0.5), lost(0.0))
+    drawn = np.array([list(ask(cmaes, number).values()) for number in range(20)])
+    assert drawn.mean(axis=0) == pytest.approx(np.full(DIMENSIONS, -0.5), abs=0.02)
+
+
 def test_a_first_step_size_may_be_given() -> None:
     cmaes = CmaEsSampler(Problem(SPACE), sigma=0.01)
     drawn = np.array([list(ask(cmaes, number).values()) for number in range(100)])
