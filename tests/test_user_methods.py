@@ -106,7 +106,9 @@ def test_it_searches_what_task_arithmetic_does_also_on_two_workers(result, folde
     assert not (plain.folder / "best" / FILE).exists()
     two = evomerge.search(folder / "c.yaml", out=tmp_path / "two", workers=2)
     (folder / "mine.py").unlink()
-    begins, drawn = values(result.folder)[:2]  # where a search begins, and what is drawn for any method
+    begins, drawn = values(result.folder)[
+        :2
+    ]  # where a search begins, and what is drawn for any method
     assert drawn == pytest.approx(values(plain.folder)[1], abs=1e-6)
     assert sorted(values(two.folder)) == sorted([begins, drawn])
     weights = [folder / "best" / "model.safetensors" for folder in (two.folder, result.folder)]
