@@ -249,7 +249,7 @@ def _values(
 
 
 def _middle(one: Searched) -> Numbers:
-    middle: Numbers = (one.low + one.high) / 2
+    middle: Numbers = np.sqrt(one.low * one.high) if one.log else (one.low + one.high) / 2
     return middle
 
 

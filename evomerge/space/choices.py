@@ -74,8 +74,9 @@ class Choices(Regions):
         """Return the point of a region whose numbers are the method's defaults, or the nearest in range.
 
         Weights of a method that elects signs are `FIRST`: the middle of their ranges is usually far too
-        much for several experts. Another number without a default, and one on which no model of the region
-        depends, is the middle of its range.
+        much for several experts. A number without a default, or of a method without weights (ram's and sce's
+        thresholds, which change little around their defaults), or on which no model of the region depends,
+        is the middle of its range.
         """
         found = self.space.middle(region.arm)
         if self.space.settings.subsets:
@@ -106,6 +107,8 @@ class Choices(Regions):
     def _defaults(self, region: Region) -> dict[str, float]:
         found: dict[str, float] = {}
         method = self.space.methods[region.arm]
+        if WEIGHT not in method.parameters:
+            return found
         for one in self._read(region):
             default = method.parameters[one.name].default
             if one.name == WEIGHT and method.elects and one.total is None:

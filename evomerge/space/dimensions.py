@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -195,6 +196,11 @@ def searched(
             whole = ((0, family.num_layers),)
             found.append(Searched(name, whole, (None,), tuple(family.experts), spans))
     return tuple(found)
+
+
+def middle(one: FloatDistribution) -> float:
+    """Return the middle of a range: of a logarithmic one the geometric mean of its ends."""
+    return math.sqrt(one.low * one.high) if one.log else (one.low + one.high) / 2
 
 
 def is_per_source(name: str, methods: Mapping[str, Method]) -> bool:

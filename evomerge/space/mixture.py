@@ -14,7 +14,7 @@ from evomerge.candidate import Coefficients, Merge, Mixture
 from evomerge.candidate.trial import Gradients
 from evomerge.space.baselines import BASE, BEST, Baseline, average, baselines, parent
 from evomerge.space.choices import FIRST
-from evomerge.space.dimensions import Family
+from evomerge.space.dimensions import Family, middle
 from evomerge.space.needs import Needs
 from evomerge.space.space import Space
 
@@ -127,13 +127,10 @@ class MixtureSpace:
         """
         if isinstance(self.shared, str):
             return ()
-        middle = {
-            name: math.sqrt(one.low * one.high) if one.log else (one.low + one.high) / 2
-            for name, one in self.distributions.items()
-        }
+        amidst = {name: middle(one) for name, one in self.distributions.items()}
         rows = self.shared.baselines()
         found = [row.params for row in rows if row.scale == FIRST and row.params is not None]
-        return tuple({**middle, **point} for point in found or self.shared.first())
+        return tuple({**amidst, **point} for point in found or self.shared.first())
 
     def taken_over(
         self, settings: campaign.Campaign, params: Mapping[str, float]

@@ -13,6 +13,7 @@ from evomerge import config
 from evomerge.candidate import Candidate, Coefficients, Merge
 from evomerge.space.baselines import Baseline
 from evomerge.space.choices import Choices
+from evomerge.space.dimensions import middle
 from evomerge.space.needs import Needs
 from evomerge.space.regions import Region, Regions
 from evomerge.space.space import Space
@@ -154,7 +155,7 @@ class SeveralSpaces:
 
     def whole(self, name: str, params: Point) -> dict[str, float]:
         """Return the point that chooses a space, and is `params` there and in the middle elsewhere."""
-        found = {at: (one.low + one.high) / 2 for at, one in self.distributions.items()}
+        found = {at: middle(one) for at, one in self.distributions.items()}
         found |= {SCORE + other: float(other == name) for other in self.spaces}
         return found | {f"{name}/{at}": value for at, value in params.items()}
 
@@ -182,8 +183,8 @@ class _Whole(Regions):
         return self.space.differentiable
 
     def default_point(self, region: Region) -> dict[str, float]:
-        middle = {name: (one.low + one.high) / 2 for name, one in self.space.distributions.items()}
-        return dict(next(iter(self.space.first()), middle))
+        amidst = {name: middle(one) for name, one in self.space.distributions.items()}
+        return dict(next(iter(self.space.first()), amidst))
 
     def moved_to(self, region: Region, params: Point, own: Point) -> dict[str, float]:
         return dict(params)

@@ -27,6 +27,7 @@ from evomerge.space.dimensions import (
     Searched,
     has_gradient,
     is_differentiable,
+    middle,
     searched,
 )
 from evomerge.space.groups import LayerGroups, Numbers, layer_groups
@@ -200,8 +201,8 @@ class Space:
 
     def middle(self, method: str) -> dict[str, float]:
         """Return the middle of all ranges, with a method chosen."""
-        middle = {name: (one.low + one.high) / 2 for name, one in self.distributions.items()}
-        return middle | choices.choosing(self.settings.method, method)
+        found = {name: middle(one) for name, one in self.distributions.items()}
+        return found | choices.choosing(self.settings.method, method)
 
     def baselines(self) -> tuple[Baseline, ...]:
         """Return parents and naive merges, each with its point where it lies in this space."""

@@ -42,6 +42,7 @@ METHODS = {
     "dare_ties": Method(SPARSE, elects=True),
     "slerp": Method({"t": Parameter(False, differentiable=True)}),
     "ungradientd": Method({"weight": WEIGHT}, gradients=None),
+    "ram": Method({"epsilon": Parameter(False, default=1e-5)}),
     "odd": Method({"lambda": Parameter(True)}),
 }
 NUM_LAYERS = 4

@@ -98,6 +98,14 @@ def test_weights_of_methods_that_elect_signs_begin_at_the_usual_best(make_space)
     assert arms.default_point(arms.first()[0]) == {**point, "use/a": 1.0, "use/b": 1.0}
 
 
+def test_a_method_without_weights_begins_in_the_middle(make_space):
+    epsilon = {"low": 1e-6, "high": 1e-2}
+    (point,) = make_space(method="ram", parameters={"epsilon": epsilon}).first()
+    assert point == {"epsilon": pytest.approx((1e-6 + 1e-2) / 2)}
+    (point,) = make_space(method="ram", parameters={"epsilon": {**epsilon, "log": True}}).first()
+    assert point == {"epsilon": pytest.approx(1e-4)}
+
+
 def test_a_search_begins_at_the_naive_merge_where_one_lies_in_the_space(make_space):
     assert make_space(method="dare_linear", parameters={"weight": WEIGHT}).first() == ()
     (point,) = make_space(method="ungradientd", parameters={"weight": WEIGHT}).first()

@@ -18,6 +18,7 @@ from evomerge.search.samplers.descent import Descent, Step
 from evomerge.search.samplers.optuna_samplers import NsgaSampler
 from evomerge.search.samplers.sampler import Measurement, Params, Problem, Sampler
 from evomerge.search.samplers.scales import FineScales
+from evomerge.search.samplers.unit_cube import UnitCube
 
 AROUND = 0.05
 """First step size of CMA-ES around what the descents found, as a share of each range."""
@@ -197,8 +198,8 @@ class DescentSampler(Sampler):
                 return min(found, key=lambda pair: pair[0])[1]
         if self._problem.start is not None:
             return dict(self._problem.start)
-        ranges = self._problem.distributions
-        return {name: float(np.mean([one.low, one.high])) for name, one in ranges.items()}
+        cube = UnitCube(self._problem.distributions)
+        return cube.from_unit(np.full(len(cube), 0.5))
 
     def _other(self, sigma: float) -> Sampler:
         """Return the sampler beside the paths, or after them."""
