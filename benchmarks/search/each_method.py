@@ -36,6 +36,7 @@ from evomerge.merge.methods import METHODS
 WEIGHT = {"low": 0.0, "high": 1.2}
 SHARE = {"low": 0.05, "high": 1.0}
 SCALE = {"low": 0.5, "high": 2.5, "per": []}
+FACTOR = {"low": 0.1, "high": 2.5, "log": True, "per": []}
 DENSITY = {"low": 0.2, "high": 1.0, "per": []}
 EPSILON = {"low": 1e-6, "high": 1e-2, "log": True, "per": []}
 RIDGE = {"low": 1e-3, "high": 1.0, "log": True, "per": []}
@@ -48,7 +49,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "model_stock": {},
     "task_arithmetic": {"weight": WEIGHT},
     "task_arithmetic, calibrated": {"weight": WEIGHT, "calibrate": True},
-    "regmean": {"weight": SHARE, "lambda": SCALE, "ridge": RIDGE},
+    "regmean": {"weight": SHARE, "lambda": FACTOR, "ridge": RIDGE},
     "tsv": {"weight": WEIGHT},
     "iso_c": {"weight": WEIGHT},
     "iso_cts": {"weight": WEIGHT},
