@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evomerge.candidate import Candidate, Merge, Recipe, load_all, located
-from evomerge.errors import RecipeError, UserError
+from evomerge.errors import ModelError, RecipeError, UserError
 from evomerge.kinds import files
 from evomerge.merge.adapter_output import Truncated, save_adapter
 from evomerge.result import entry
@@ -52,5 +52,5 @@ def merge_as_adapter(
             allow_pickle=pickle,
             merges=merges,
         )
-    except RecipeError as error:
+    except (ModelError, RecipeError) as error:
         raise (error if file is None else located(error, file)) from error

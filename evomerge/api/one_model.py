@@ -7,7 +7,7 @@ from typing import Any
 
 from evomerge.candidate import Candidate, MoeRecipe, Recipe, load_all, located
 from evomerge.combine.mixture import save_mixture
-from evomerge.errors import RecipeError, UserError
+from evomerge.errors import ModelError, RecipeError, UserError
 from evomerge.kinds import files, kind_of
 from evomerge.merge.saving import save
 from evomerge.result import materialise
@@ -41,6 +41,6 @@ def merge_as_model(
             save_mixture(loaded, out, merges=merges, **settings)
         else:
             save(loaded, out, merges=merges, **settings)
-    except RecipeError as error:
+    except (ModelError, RecipeError) as error:
         raise located(error, Path(source)) from error
     return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from evomerge import yaml_file
 from evomerge.candidate.coefficients import FILE
@@ -30,9 +30,11 @@ from evomerge.candidate.recipe import (
     with_places,
 )
 from evomerge.candidate.tables import Tables
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, UserError
 
+E = TypeVar("E", bound=UserError)
 _NONE: Mapping[str, Recipe] = MappingProxyType({})
+_MODEL_KEYS = ("model", "base_model", "source_model", "source")
 
 
 def load(path: str | Path) -> Recipe:
@@ -181,14 +183,23 @@ def save(
     Path(path).write_text(dumps_all(recipe, merges), encoding="utf-8")
 
 
-def located(error: RecipeError, path: str | Path) -> RecipeError:
-    """Return the same error with file and line, for a recipe that was read from `path`.
+def located(error: E, path: str | Path) -> E:
+    """Return the same error with the recipe's file and line, for a recipe that was read from `path`.
 
     Args:
-        error: What the merge room found wrong; its field is a dotted path into the recipe, of a merge that
-            it is made of behind that one's name.
+        error: What the merge room found wrong. Its field is a dotted path into the recipe, of a merge that
+            it is made of behind that one's name; without a field its file is a model that the recipe names.
         path: The file that the recipe was loaded from.
+
+    Returns:
+        The error itself where it tells its place already, or the recipe does not name what it tells of.
     """
+    kind = type(error)
+    if error.field is None and error.file is not None:
+        for document in yaml_file.read_all(path, RecipeError):
+            place = _place_of(document.data, error.file)
+            if place:
+                return document.error(kind, place, f"{error.file}: {error.message}")
     if error.file is not None or error.field is None:
         return error
     documents = {one.data.get("name"): one for one in yaml_file.read_all(path, RecipeError)}
@@ -199,9 +210,27 @@ def located(error: RecipeError, path: str | Path) -> RecipeError:
     if field == "tokenizer.source" and "tokenizer" not in document.data:
         field = "tokenizer_source"  # mergekit's short form
     location = [int(part) if part.isdigit() else part for part in field.split(".")]
-    found = document.error(RecipeError, location, error.message)
+    found = document.error(kind, location, error.message)
     shown = ".".join(filter(None, (merge, field))) if is_inside else field
-    return RecipeError(error.message, file=path, line=found.line, field=shown)
+    return kind(error.message, file=path, line=found.line, field=shown)
+
+
+def _place_of(data: object, model: str) -> yaml_file.Location:
+    """Return where a document first names a model, also as part of `MODEL+ADAPTER`; empty: nowhere."""
+    named = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
+    for key, value in named:
+        if key in _MODEL_KEYS and f"+{model}+" in f"+{value}+":
+            return (key,)
+        inside = _place_of(value, model)
+        if inside:
+            return (key, *inside)
+    return ()
 
 
 def _source_data(source: Source) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 import evomerge
 from evomerge import zoo
+from evomerge.errors import ModelError
 
 RECIPE = """
 merge_method: ties
@@ -36,3 +39,14 @@ def test_an_adapter_of_the_zoos_base_names_its_folder(tmp_path):
     evomerge.merge(file, tmp_path / "adapter", as_lora=4)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == str(zoo.resolve("zoo:base").resolve())
+
+
+@pytest.mark.parametrize("as_lora", [None, 4])
+def test_a_missing_model_is_told_of_by_the_recipes_line(tmp_path, as_lora):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE.format(**NAMES | {"other": "./nowhere"}), encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        evomerge.merge(file, tmp_path / "out", as_lora=as_lora)
+    expected = f"{file}:6: models.1.model: ./nowhere: no such folder; expected a model folder"
+    assert str(caught.value).startswith(expected)
+    assert not (tmp_path / "out").exists()

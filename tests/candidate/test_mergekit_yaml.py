@@ -20,7 +20,7 @@ from evomerge.candidate import (
     located,
     save,
 )
-from evomerge.errors import RecipeError
+from evomerge.errors import ModelError, RecipeError
 
 numbers = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False), st.integers(-100, 100), st.booleans()
@@ -111,3 +111,46 @@ def test_an_error_of_the_merge_room_gets_file_and_line(tmp_path):
     assert located(error, tmp_path / "other") is error
     bare = RecipeError("no field")
     assert located(bare, path) is bare
+
+
+@pytest.mark.parametrize(
+    ("missing", "place"),
+    [
+        ("nowhere", "2: base_model"),
+        ("org/model", "5: models.0.model"),
+        ("org/adapter", "5: models.0.model"),
+        ("org/words", "11: tokenizer.source"),
+        ("org/other", "8: models.1.model"),
+    ],
+)
+def test_an_error_of_a_model_names_where_the_recipe_has_it(tmp_path, missing, place):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "merge_method: ties\nbase_model: nowhere\nparameters: {density: 0.5}\nmodels:\n"
+        "  - model: org/model+org/adapter\n    parameters:\n      weight: 1\n"
+        "  - model: org/other\n"
+        "  - model: nowhere\ntokenizer:\n  source: org/words\n",
+        encoding="utf-8",
+    )
+    error = located(ModelError("no config.json", file=missing), path)
+    assert type(error) is ModelError
+    assert str(error) == f"{path}:{place}: {missing}: no config.json"
+
+
+def test_an_error_of_a_model_of_an_inner_merge_or_a_mixture_names_its_line(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "name: inner\nmerge_method: linear\nmodels:\n  - {model: a/a}\n  - {model: b/b}\n---\n"
+        "base_model: inner\nexperts:\n  - source_model: inner\n  - source_model: c/c\n",
+        encoding="utf-8",
+    )
+    for missing, place in (("b/b", "5: models.1.model"), ("c/c", "10: experts.1.source_model")):
+        error = located(ModelError("gone", file=missing), path)
+        assert str(error) == f"{path}:{place}: {missing}: gone"
+
+
+def test_an_error_of_a_file_that_the_recipe_does_not_name_stays_as_it_is(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("merge_method: linear\nmodels:\n  - {model: a/a}\n", encoding="utf-8")
+    error = ModelError("holds NaN", file="a/a/model.safetensors")
+    assert located(error, path) is error
