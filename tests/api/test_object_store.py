@@ -14,6 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from optuna.distributions import FloatDistribution
 
 import evomerge
+from evomerge.api import object_store
 from evomerge.candidate import Merge
 from evomerge.candidate.trial import Entry, Estimate, Outcome, TaskScores
 from evomerge.cli import run_command
@@ -144,14 +145,30 @@ def test_an_export_that_was_interrupted_goes_on(results, monkeypatch):
     assert len(done.skipped) == 4
 
 
-def test_without_checksums_what_is_older_is_copied_again(results):
-    evomerge.export(results.folder, "memory://copy", only="report")
-    os.utime(results.folder / "leaderboard.json", (2**31, 2**31))
+def test_without_checksums_what_is_older_is_copied_again_only_where_it_is_too_large_to_be_read(
+    results, monkeypatch
+):
+    board = results.folder / "leaderboard.json"
+    for scheme in ("memory", "checked"):
+        evomerge.export(results.folder, f"{scheme}://copy", only="report")
+    os.utime(board, (2**31, 2**31))
+    for scheme in ("memory", "checked"):
+        assert evomerge.export(results.folder, f"{scheme}://copy", only="report").copied == ()
+    monkeypatch.setattr(object_store, "READ", board.stat().st_size - 1)
     with pytest.raises(UserError, match="leaderboard"):
         evomerge.export(results.folder, "memory://copy", only="report")
-    evomerge.export(results.folder, "checked://copy", only="report")
-    os.utime(results.folder / "leaderboard.json", (2**31, 2**31))
     assert evomerge.export(results.folder, "checked://copy", only="report").copied == ()
+    os.utime(board, (0, 0))
+    assert evomerge.export(results.folder, "memory://copy", only="report").copied == ()
+
+
+def test_what_was_changed_before_its_copy_was_complete_is_no_copy(results):
+    evomerge.export(results.folder, "memory://copy", only="report")
+    board = results.folder / "leaderboard.json"
+    board.write_text("[]")
+    os.utime(board, (0, 0))  # as a change within one tick of the clock
+    with pytest.raises(UserError, match=r"other contents of leaderboard\.json"):
+        evomerge.export(results.folder, "memory://copy", only="report")
 
 
 def test_a_copy_with_another_checksum_is_an_error(results):
