@@ -117,9 +117,7 @@ def _is_there(
     equal = _equal(info, file)
     if equal is not None:
         return equal
-    if (
-        info["size"] <= READ
-    ):  # times do not tell what was changed within a tick, or while it was copied
+    if info["size"] <= READ:  # times do not show a change within a tick, or during the copy
         return bool(store.cat_file(place) == file.read_bytes())
     try:
         modified = store.modified(place)

@@ -217,14 +217,8 @@ def located(error: E, path: str | Path) -> E:
 
 def _place_of(data: object, model: str) -> yaml_file.Location:
     """Return where a document first names a model, also as part of `MODEL+ADAPTER`; empty: nowhere."""
-    named = (
-        data.items()
-        if isinstance(data, dict)
-        else enumerate(data)
-        if isinstance(data, list)
-        else ()
-    )
-    for key, value in named:
+    entries = enumerate(data) if isinstance(data, list) else ()
+    for key, value in data.items() if isinstance(data, dict) else entries:
         if key in _MODEL_KEYS and f"+{model}+" in f"+{value}+":
             return (key,)
         inside = _place_of(value, model)

@@ -59,7 +59,10 @@ def locate(model: str, *, allow_pickle: bool = False, trust_remote_code: bool = 
     if folder.is_dir():
         return folder
     if model.startswith(zoo.PREFIX):
-        return zoo.resolve(model)
+        try:
+            return zoo.resolve(model)
+        except ModelError as error:
+            raise ModelError(error.message, file=model) from None
     if folder.exists():
         if folder.suffix == ".gguf":
             raise gguf_error(folder)

@@ -42,11 +42,17 @@ def test_an_adapter_of_the_zoos_base_names_its_folder(tmp_path):
 
 
 @pytest.mark.parametrize("as_lora", [None, 4])
-def test_a_missing_model_is_told_of_by_the_recipes_line(tmp_path, as_lora):
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("./nowhere", "no such folder; expected a model folder"),
+        ("zoo:fcts", "the zoo has no model 'zoo:fcts'; did you mean \"zoo:facts\"?"),
+    ],
+)
+def test_a_missing_model_is_told_of_by_the_recipes_line(tmp_path, missing, message, as_lora):
     file = tmp_path / "recipe.yaml"
-    file.write_text(RECIPE.format(**NAMES | {"other": "./nowhere"}), encoding="utf-8")
+    file.write_text(RECIPE.format(**NAMES | {"other": missing}), encoding="utf-8")
     with pytest.raises(ModelError) as caught:
         evomerge.merge(file, tmp_path / "out", as_lora=as_lora)
-    expected = f"{file}:6: models.1.model: ./nowhere: no such folder; expected a model folder"
-    assert str(caught.value).startswith(expected)
+    assert str(caught.value).startswith(f"{file}:6: models.1.model: {missing}: {message}")
     assert not (tmp_path / "out").exists()
