@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -108,6 +109,39 @@ def test_a_live_merge_is_the_saved_one_to_the_bit(
         for name, tensor in live.module.state_dict().items():
             assert tensor.device.type == DEVICE
             assert torch.equal(tensor.cpu(), loaded[name]), (method, name)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_merged_live_are_those_saved_from_the_cpu(
+    dtype: str, llama_family: Any, tmp_path: Path
+) -> None:
+    base = llama_family.base
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(base),
+            LoraConfig(task_type="CAUSAL_LM", r=3, target_modules="all-linear"),
+        )
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data.add_(0.1 * torch.randn(parameter.shape))
+        model.save_pretrained(tmp_path / str(seed))
+    models = (base, *(f"{base}+{tmp_path / str(seed)}" for seed in (1, 2)))
+    live = LiveModel(models, dtype=dtype, device=DEVICE, resident_bytes=10**8)
+    sums = ("linear", "task_arithmetic")
+    recipes = {name: merge_of(models, name, dtype) for name in (*sums, "ties", "dare_linear")}
+    recipes |= {f"{name} by row": by_row(recipes[name]) for name in sums}
+    for name in ("ties", "dare_ties", "breadcrumbs", "tsv", "iso_c", "regmean"):
+        plain = merge_of(models, name, dtype)
+        in_core_space = replace(plain, fixed={**plain.fixed, "core_space": True})
+        recipes[f"{name} in core space"] = in_core_space
+    for name, recipe in recipes.items():
+        live.write(recipe)
+        save(recipe, tmp_path / name, device="cpu")
+        there, here = dict(live.tensors_held()), load_file(tmp_path / name / "model.safetensors")
+        for tensor, saved in here.items():
+            assert torch.equal(there[tensor].cpu(), saved), (name, tensor)
 
 
 def test_files_written_from_a_gpu_are_those_written_from_the_cpu(

@@ -20,11 +20,12 @@ class Memory:
     Args:
         budget: Bytes; 0 keeps nothing.
         for_inputs: How much of it only inputs may take; what is computed from them gets the rest.
+        on_host: Bytes more for what is computed on the CPU, where the budget is of a GPU.
     """
 
-    def __init__(self, budget: int = 0, *, for_inputs: int = 0) -> None:
-        self.budget, self.for_inputs = budget, for_inputs
-        self.used = self.derived = 0
+    def __init__(self, budget: int = 0, *, for_inputs: int = 0, on_host: int = 0) -> None:
+        self.budget, self.for_inputs, self.on_host = budget, for_inputs, on_host
+        self.used = self.derived = self.used_on_host = 0
         self.inputs: dict[str, ResidentInputs] = {}
         self._kept: dict[Hashable, tuple[Hashable, tuple[torch.Tensor, ...]]] = {}
 
@@ -41,7 +42,7 @@ class Memory:
 
         Args:
             key: Place in memory.
-            nbytes: What the result occupies; None: as much as its tensors.
+            nbytes: What it occupies where the budget is; None: as much as its tensors, where they are.
             build: Makes it.
             variant: Of several results for one place, such as masks of another seed; the last one is kept.
             derived: It is computed from inputs: an order, random numbers.
@@ -50,15 +51,21 @@ class Memory:
         if found is not None:
             return found
         built = build()
-        if nbytes is None:
-            nbytes = sum(tensor.nbytes for tensor in built)
-        known = key in self._kept
-        if known or self.has_room(nbytes, derived=derived):
-            if not known:
-                self.used += nbytes
-                self.derived += nbytes if derived else 0
+        if key in self._kept or self._admitted(built, nbytes, derived):
             self._kept[key] = (variant, built)
         return built
+
+    def _admitted(self, built: tuple[torch.Tensor, ...], nbytes: int | None, derived: bool) -> bool:
+        """Tell whether what was built finds room, and count it then."""
+        size = sum(tensor.nbytes for tensor in built) if nbytes is None else nbytes
+        if self.on_host and nbytes is None and all(one.device.type == "cpu" for one in built):
+            fits = self.used_on_host + size <= self.on_host
+            self.used_on_host += size if fits else 0
+            return fits
+        fits = self.has_room(size, derived=derived)
+        self.used += size if fits else 0
+        self.derived += size if fits and derived else 0
+        return fits
 
     def find(self, key: Hashable, variant: Hashable = None) -> tuple[torch.Tensor, ...] | None:
         """Return what is kept under `key`, if it is this variant."""

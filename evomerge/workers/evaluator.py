@@ -227,7 +227,11 @@ class _Resident:
                 "or take fewer members"
             )
         self._model.keep(
-            Memory(one.kept, for_inputs=one.inputs if one.on_gpu else 0)
+            Memory(
+                one.kept,
+                for_inputs=one.inputs if one.on_gpu else 0,
+                on_host=plan.kept_on_host // setup.gpus,
+            )
             for one in plan.devices or [plan] * setup.gpus
         )
         own = {"batch_tokens": setup.batch_tokens, "memory": plan.passes}

@@ -69,11 +69,13 @@ class MemoryPlan:
         derived: Of that, what is kept of orders and random numbers.
         streamed: What is read from the host's memory for every candidate.
         passes: What is left for forward and backward passes, keys and values.
-        host: What all workers of a node take of its memory, files apart.
+        host: What all workers of a node take of its memory, files and `kept_on_host` apart.
         host_free: What is free there.
         files: The models' files, which all workers of a node share in the page cache.
         faults: What does not fit, and what to change; empty: it fits.
         vllm: What a worker's vLLM takes beside `share`, of its device or of `host`.
+        kept_on_host: Of the host's memory, the most that a worker of GPUs keeps of what linear algebra
+            computes there.
         devices: The same of each of a worker's GPUs, where it has several: `share`, `weights`, `wanted`,
             `inputs`, `derived`, `streamed` and `vllm` are then their sums, `workspace` the most and `passes`
             the least of them.
@@ -94,6 +96,7 @@ class MemoryPlan:
     files: int
     faults: tuple[str, ...] = ()
     vllm: int = 0
+    kept_on_host: int = 0
     devices: tuple[MemoryPlan, ...] = ()
 
     @property
@@ -148,7 +151,10 @@ def plan_memory(
         _on_a_gpu(one, machine, sharing, chosen, algebra, max(1, len(parts)), beside, one_pass)
         for one in parts or [sizes]
     ]
-    return _with_faults(replace(_together(each), files=sizes.files))
+    plan = replace(_together(each), files=sizes.files)
+    spare = max(0, machine.host_free - plan.host - sizes.files)
+    on_host = min(machine.host_free // _KEPT_PART, spare) // sharing.node
+    return _with_faults(replace(plan, kept_on_host=on_host))
 
 
 def plan_memory_here(checkpoints: Mapping[str, Checkpoint], setup: WorkerSetup) -> MemoryPlan:

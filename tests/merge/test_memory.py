@@ -53,3 +53,14 @@ def test_room_is_what_is_left_of_both_budgets():
     assert memory.room == 20
     memory.get("order", 20, lambda: (torch.zeros(1),), derived=True)
     assert memory.room == 0
+
+
+def test_what_a_gpus_merge_computes_on_the_host_takes_nothing_of_the_gpu():
+    memory, on_gpu = Memory(100, on_host=1000), torch.zeros(10, device="meta")
+    for key in ("left", "right", "cores"):  # 400 bytes each
+        memory.get(key, None, lambda: (torch.zeros(100),), derived=True)
+    assert [memory.has(key) for key in ("left", "right", "cores")] == [True, True, False]
+    assert (memory.used, memory.used_on_host) == (0, 800)
+    memory.get("order", None, lambda: (on_gpu,), derived=True)
+    memory.get("input", 60, lambda: (torch.zeros(15),))  # of stated size: it is on the GPU
+    assert (memory.used, memory.used_on_host) == (100, 800)

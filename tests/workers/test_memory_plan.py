@@ -115,6 +115,16 @@ def test_eight_workers_on_eight_gpus_have_one_each() -> None:
     assert plan.faults == ()
 
 
+def test_workers_of_gpus_share_a_part_of_the_host_for_linear_algebra() -> None:
+    plan = gpu(H100, family(LLAMA_1B, 2), Sharing(node=8, device=1))
+    assert plan.kept_on_host == HOST.host_free // 4 // 8
+    small = Machine(host=64 * GB, host_free=plan.host + plan.files + 8 * GB, device=H100)
+    few = plan_memory(family(LLAMA_1B, 2), small, Sharing(node=8, device=1), [TIES])
+    assert few.kept_on_host == GB
+    assert plan_memory(family(MISTRAL_7B, 6), small, Sharing(), [TIES]).kept_on_host == 0
+    assert plan_memory(family(LLAMA_1B, 2), HOST, Sharing(), [TIES]).kept_on_host == 0  # on CPUs
+
+
 def test_two_workers_on_one_gpu_share_its_memory() -> None:
     plan = gpu(H100, family(MISTRAL_7B, 2), Sharing(node=2, device=2))
     assert plan.share == H100 // 2 - CONTEXT_BYTES

@@ -197,9 +197,10 @@ def _merge(full: Merge, inputs: Inputs) -> torch.Tensor:
     import torch
 
     from evomerge.merge.methods.low_rank import product
+    from evomerge.merge.methods.tensors import summable
 
     merged, base = full(core), inputs.origin()
-    left = product(core.left, merged.double(), torch.float64)
+    left = product(core.left, merged.double(), torch.float64, summable(base[:0]).device)
     return product(left, core.right, base.dtype, base.device).add_(base)
 
 

@@ -59,7 +59,7 @@ def product(
     """Return a matrix product, rounded once.
 
     Args:
-        left: `[rows, rank]`, float64, on the CPU.
+        left: `[rows, rank]`, float64, on any device that has it.
         right: `[rank, columns]`, likewise.
         dtype: Of the result.
         device: Of the result, where it is computed if there is float64.
@@ -70,7 +70,7 @@ def product(
     bits = (MANTISSA - max(0, rank - 1).bit_length()) // 2
     found = torch.empty(len(left), columns, dtype=dtype, device=device)
     where = summable(found[:0]).device
-    exact_left, exact_right = _on_grid(left, 1, bits).to(where), _on_grid(right, 0, bits).to(where)
+    exact_left, exact_right = _on_grid(left.to(where), 1, bits), _on_grid(right.to(where), 0, bits)
     step = max(1, BLOCK // max(1, columns))
     for start in range(0, len(left), step):
         found[start : start + step] = (exact_left[start : start + step] @ exact_right).to(device)
@@ -78,15 +78,15 @@ def product(
 
 
 def joined(
-    factors: Sequence[Factors], weights: Sequence[Weight]
+    factors: Sequence[Factors], weights: Sequence[Weight], device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the two factors of Σ weight · matrix, float64, on the CPU; weights may be by row."""
+    """Return the two factors of Σ weight · matrix, float64; weights may be by row."""
     lefts = [
-        one.left.double()
-        * (one.scale * (w.cpu().double() if isinstance(w, torch.Tensor) else float(w)))
+        one.left.to(device).double()
+        * (one.scale * (w.to(device).double() if isinstance(w, torch.Tensor) else float(w)))
         for one, w in zip(factors, weights, strict=True)
     ]
-    return torch.cat(lefts, 1), torch.cat([one.right.double() for one in factors])
+    return torch.cat(lefts, 1), torch.cat([one.right.to(device).double() for one in factors])
 
 
 def sum_of_inputs(
@@ -159,7 +159,8 @@ def _update(
     pairs = [(one, w) for one, w in zip(factors, weights, strict=True) if one.rank]
     if not pairs:
         return None
-    left, right = joined([one for one, _ in pairs], [w for _, w in pairs])
+    where = summable(torch.empty(0, device=device)).device
+    left, right = joined([one for one, _ in pairs], [w for _, w in pairs], where)
     return product(left, right, device=device)
 
 
