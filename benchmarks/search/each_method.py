@@ -70,7 +70,7 @@ CORE_SPACE = {
     for name in ("regmean", "tsv", "iso_c", "iso_cts", "ties", "dare_ties", "breadcrumbs", "sce")
 }
 """The same of adapters, merged as core matrices."""
-_UNBOUNDED = 10**9  # item evaluations: trials are the budget
+_UNBOUNDED = 10**9
 Row = Mapping[str, Any]
 
 
@@ -83,6 +83,12 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", default=["cmaes", "gradient"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument(
+        "--evaluations",
+        type=int,
+        default=_UNBOUNDED,
+        help="item evaluations of one search, of which a gradient's item is three [no limit]",
+    )
     parser.add_argument("--items", type=int, default=64, help="search and select items of a task")
     parser.add_argument("--holdout", type=int, default=200, help="held-out items of a task")
     parser.add_argument("--models", type=Path, help="a built family, instead of the zoo")
@@ -113,7 +119,7 @@ def main() -> None:
         searched = name if ranges[name] else "task_arithmetic"
         method = searched.partition(",")[0]
         settings = {"method": method, "layers": 1, "parameters": ranges[searched]}
-        budget = _UNBOUNDED, settings, options.trials
+        budget = options.evaluations, settings, options.trials
         for row in _found(name, Bench(name, items, *budget, suite, metric, known), wanted):
             rows.append(row)
             options.out.write_text(json.dumps(rows, indent=1) + "\n")

@@ -164,8 +164,8 @@ class MergeRun:
         if find is None or not self._pays:
             return None
         inputs = self.inputs(piece)
-        numbers = id(piece.shared), id(piece.own), inputs.numel, piece.added and piece.name
-        if numbers not in self._sums:  # the same of all tensors of one size with the same numbers
+        numbers = id(piece.shared), id(piece.own), inputs.shape, piece.added and piece.name
+        if numbers not in self._sums:  # the same of all tensors of one shape with the same numbers
             self._sums[numbers] = find(inputs)
         total = self._sums[numbers]
         if total is None or (total.elect and self._merge is not None):

@@ -190,6 +190,24 @@ def test_ranks_are_those_of_rows(method, shape, monkeypatch, compiler):
     assert done == [compiler == "numba" or shape[1:] == (1,)] * 4  # one entry has no rank
 
 
+@pytest.mark.parametrize("method", SUMS)
+def test_tensors_of_one_size_and_other_shapes_are_merged_as_each_alone(method):
+    shapes = {"wide": (30, 100), "high": (100, 30), "flat": (3000,)}
+    headers = {key: TensorHeader(shape, torch.bfloat16) for key, shape in shapes.items()}
+
+    def shaped(one):
+        return replace(one, tensors=headers, _read=lambda key: one.tensor("w").view(shapes[key]))
+
+    models = {name: shaped(one) for name, one in family(3000, (torch.bfloat16,)).items()}
+    (piece,) = run_of(method, family(3000, (torch.bfloat16,)), density=0.4).plan.tensors
+    pieces = tuple(replace(piece, name=key, tensors=(key,) * len(models)) for key in shapes)
+    plan = MergePlan(METHODS[method], LlamaConfig(), pieces, tuple(models), seed=3)
+    together = MergeRun(plan, models, **place)
+    for one in pieces:
+        alone = MergeRun(replace(plan, tensors=(one,)), models, **place)
+        assert torch.equal(bits(together.merged(one)), bits(alone.merged(one))), one.name
+
+
 def test_a_new_density_and_a_new_seed_are_seen(monkeypatch, compiler):
     size = 20_000
     models, memory = family(size, (torch.bfloat16,)), Memory(10**9)
