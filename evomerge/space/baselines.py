@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 TIES_DENSITY = 0.2
-"""Yadav et al. 2023 (2306.01708), section 4: keep the top 20 %, all weights 1."""
+"""Yadav et al. 2023 (2306.01708), section 4: keep the top 20 %, all weights 1.
 
+It is what to compare with, and nowhere a search begins: from the method's defaults five experts of the zoo were
+found 0.12 better, six adapters 0.08 nearer to the answers."""
 
 WHOLE = ("task_arithmetic", "dare_linear", "breadcrumbs", "della_linear")
 """Methods that add weighted task vectors up, entry by entry those that they keep: at density 1 all."""
@@ -94,7 +96,7 @@ class Baseline:
 
 
 def baselines(family: Family, locate: Locate) -> tuple[Baseline, ...]:
-    """Return base, experts, uniform average, task arithmetic over `LAMBDAS`, and default TIES.
+    """Return base, experts, uniform average, task arithmetic over `LAMBDAS`, and untuned TIES.
 
     Args:
         family: The models.
@@ -115,10 +117,8 @@ def baselines(family: Family, locate: Locate) -> tuple[Baseline, ...]:
         merge = merges.merged("task_arithmetic", {"weight": scale})
         params = _plain(locate, dict.fromkeys(experts, scale))
         found.append(Baseline(f"task arithmetic λ={scale:g}", "baseline", merge, params, scale))
-    values = {"density": TIES_DENSITY, "normalize": True, "lambda": 1.0, "rescale": False}
     ties = merges.merged("ties", {"weight": 1.0, "density": TIES_DENSITY})
-    point = locate("ties", Wanted(dict.fromkeys(experts, 1.0), values))
-    found.append(Baseline("ties", "baseline", ties, point))
+    found.append(Baseline("ties", "baseline", ties))
     return tuple(found)
 
 

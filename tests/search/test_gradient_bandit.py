@@ -57,7 +57,7 @@ def test_the_next_method_begins_at_what_the_last_one_found(
     before = points[: points.index(of_ties[0])]
     best = max(before, key=lambda point: choices.value_at(space, point))
     assert [of_ties[0][f"weight/{e}"] for e in "abc"] == [best[f"weight/{e}"] for e in "abc"]
-    assert of_ties[0]["density"] == 0.2  # of its own naive merge
+    assert of_ties[0]["density"] == 1.0  # its default
 
 
 def test_idle_workers_follow_further_descents_up_to_a_limit(

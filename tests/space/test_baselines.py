@@ -45,12 +45,11 @@ def test_a_fixed_parameter_that_changes_the_model_has_no_point(make_space, fixed
     assert found["uniform average"].params is None
 
 
-def test_ties_and_undropped_dare_are_located(make_space):
+def test_undropped_dare_is_located_and_untuned_ties_is_not(make_space):
     density = {"low": 0.1, "high": 1.0, "per": ["expert"]}
     ties = make_space(method="ties", parameters={"weight": WEIGHT, "density": density})
-    assert by_name(ties)["ties"].params == {
-        "weight/a": 1.0, "weight/b": 1.0, "density/a": TIES_DENSITY, "density/b": TIES_DENSITY,
-    }  # fmt: skip
+    assert by_name(ties)["ties"].candidate.fixed["density"] == TIES_DENSITY
+    assert by_name(ties)["ties"].params is None
     dare = make_space(method="dare_linear", parameters={"weight": WEIGHT, "density": density})
     assert by_name(dare)["b"].params == {
         "weight/a": 0.0, "weight/b": 1.0, "density/a": 1.0, "density/b": 1.0,
@@ -85,10 +84,12 @@ def test_their_idle_parameters_change_nothing():
 
 
 def test_with_a_searched_method_the_point_chooses_it(make_space):
-    space = make_space(method=["linear", "ties"], parameters={"weight": WEIGHT, "density": 0.2})
-    found = by_name(space)
-    assert space.method(found["ties"].params) == "ties"
-    assert found["ties"].params["method/linear"] == 0.0
+    space = make_space(
+        method=["linear", "dare_linear"], parameters={"weight": WEIGHT, "density": 1.0}
+    )
+    point = by_name(space)["task arithmetic λ=0.4"].params
+    assert space.method(point) == "dare_linear"
+    assert point["method/linear"] == 0.0
 
 
 def test_wherever_a_baseline_has_a_point_the_point_is_the_same_model(make_space, numbers):
