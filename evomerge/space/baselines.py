@@ -23,8 +23,8 @@ LAMBDAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 TIES_DENSITY = 0.2
 """Yadav et al. 2023 (2306.01708), section 4: keep the top 20 %, all weights 1.
 
-What to compare with, and nowhere a search begins: from the method's defaults searches of the zoo's experts end
-at 0.73 of exact match, from here at 0.60."""
+What to compare with, and nowhere a search begins: from the defaults searches of the zoo end at 0.73 of exact
+match, from here at 0.60."""
 
 WHOLE = ("task_arithmetic", "dare_linear", "breadcrumbs", "della_linear")
 """Methods that add weighted task vectors up, entry by entry those that they keep: at density 1 all."""
