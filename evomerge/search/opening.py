@@ -90,7 +90,7 @@ def scales_of(campaign: Campaign, space: SearchSpace) -> tuple[str, ...]:
         methods = " and ".join(campaign.space.methods)
         raise CampaignError(
             f"found [{', '.join(asked)}], expected [group]: weights by tensor and row need a searched "
-            f"weight and a method that takes them; {methods} does not",
+            f"weight, no core_space, and a method that takes them; found {methods}",
             field="search.scales",
         )
     return asked

@@ -12,6 +12,7 @@ import numpy as np
 from evomerge import config as campaign
 from evomerge.candidate import Candidate, Merge
 from evomerge.candidate.trial import Entry
+from evomerge.merge.methods.core_space import CORE_SPACE
 from evomerge.space import choices
 from evomerge.space.dimensions import WEIGHT, Family, Searched, within
 from evomerge.space.groups import Numbers
@@ -28,7 +29,7 @@ match, from here at 0.60."""
 
 WHOLE = ("task_arithmetic", "dare_linear", "breadcrumbs", "della_linear")
 """Methods that add weighted task vectors up, entry by entry those that they keep: at density 1 all."""
-IDLE = frozenset({"rescale", "gamma", "epsilon", "importance"})
+IDLE = frozenset({"rescale", "gamma", "epsilon", "importance", CORE_SPACE})
 """Their parameters without effect at density 1."""
 
 BASE, BEST = "base", "best"

@@ -19,6 +19,7 @@ from evomerge.candidate.merge import Own, Shared, tuples
 from evomerge.candidate.recipe import STATISTICS
 from evomerge.candidate.trial import Gradients
 from evomerge.merge.methods import METHODS, Method
+from evomerge.merge.methods.core_space import CORE_SPACE
 from evomerge.space import choices
 from evomerge.space.baselines import Baseline, Wanted, baselines, located
 from evomerge.space.dimensions import (
@@ -196,8 +197,12 @@ class Space:
 
     @property
     def takes_rows(self) -> bool:
-        """Whether weights may differ by tensor and row: they are searched, and every method takes it."""
-        return WEIGHT in self.named and all(one.rows for one in self.methods.values())
+        """Whether weights may differ by tensor and row: they are searched, and every method takes it.
+
+        Core matrices have none: their rows are not those of a tensor.
+        """
+        by_row = self.settings.parameters.get(CORE_SPACE) is not True
+        return by_row and WEIGHT in self.named and all(one.rows for one in self.methods.values())
 
     def middle(self, method: str) -> dict[str, float]:
         """Return the middle of all ranges, with a method chosen."""

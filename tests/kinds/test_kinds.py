@@ -155,6 +155,7 @@ def test_core_space_is_for_adapters_on_the_base(expert: str) -> None:
     made = KINDS["merge"].space(settings, adapters, 0)
     point = dict.fromkeys(made.distributions, 0.5)
     assert made.candidate(point).recipe().parameters["core_space"] is True
+    assert not made.takes_rows  # a core matrix has other rows than its tensor
     mixed = replace(adapters, experts={**adapters.experts, "two": expert})
     with pytest.raises(
         CampaignError, match=r"space\.parameters\.core_space: .*two is a full model"

@@ -71,6 +71,13 @@ def test_methods_that_keep_all_entries_are_task_arithmetic(make_space, method, o
     assert by_name(narrow)["b"].params is None
 
 
+def test_a_plain_sum_lies_in_core_space_too(make_space):
+    ranges = {"weight": WEIGHT, "density": {"low": 0.2, "high": 1.0, "per": []}}
+    space = make_space(method="breadcrumbs", parameters={**ranges, "core_space": True})
+    point = by_name(space)["task arithmetic λ=0.4"].params
+    assert point == {"weight/a": 0.4, "weight/b": 0.4, "density": 1.0}
+
+
 def test_their_idle_parameters_change_nothing():
     def effect(method, idle):
         takes = {name: one.default for name, one in METHODS[method].parameters.items()}
