@@ -6,6 +6,7 @@ is kept never changes a bit of the result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from itertools import compress
 from typing import Any
@@ -218,17 +219,18 @@ class ResidentInputs(StoredInputs):
             return None
         return self._memory.get(place, nbytes, build, self.merge, derived=True)
 
-    def uniform(self, index: int) -> torch.Tensor:
-        """Return one number in [0, 1) for each element of the task vector."""
+    def uniform(self, index: int, first: int | None = None) -> torch.Tensor:
+        """Return one number in [0, 1) for each element of the task vector, or the first of them."""
         checkpoint, name, position = self._sources[index]
-        shape, count = checkpoint.tensors[name].shape, checkpoint.tensors[name].numel
+        shape = checkpoint.tensors[name].shape if first is None else (first,)
+        count = math.prod(shape)
 
         def build() -> tuple[torch.Tensor]:
             return (uniform(self.mask_key(index), count, self.device).view(shape),)
 
         if self.is_base(index):
             return build()[0]
-        place = ("uniform", position, *self._key(index))
+        place = ("uniform", first, position, *self._key(index))
         return self._memory.get(place, 4 * count, build, self.seed, derived=True)[0]
 
     def mask_key(self, index: int) -> int:

@@ -132,10 +132,11 @@ class PlainInputs:
             assert len(self._kept) == count
         return self._kept or None
 
-    def uniform(self, index: int) -> torch.Tensor:
-        """Return one number in [0, 1) an entry."""
+    def uniform(self, index: int, first: int | None = None) -> torch.Tensor:
+        """Return one number in [0, 1) an entry, or the first of them."""
         tensor = self._tensors[index]
-        return uniform(mask_key(self._seed, index, "w"), tensor.numel()).view_as(tensor)
+        found = uniform(mask_key(self._seed, index, "w"), tensor.numel())
+        return found.view_as(tensor) if first is None else found[:first]
 
 
 def plain_inputs(

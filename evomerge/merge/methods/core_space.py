@@ -168,10 +168,10 @@ class CoreInputs:
         """Keep nothing for gradients: it is as soon computed again."""
         return None
 
-    def uniform(self, index: int) -> torch.Tensor:
+    def uniform(self, index: int, first: int | None = None) -> torch.Tensor:
         """Return the first of the tensor's random numbers."""
-        core = self.tensor(index)
-        return self._inputs.uniform(index).reshape(-1)[: self.numel].view_as(core).cpu()
+        found = self._inputs.uniform(index, self.numel if first is None else first).cpu()
+        return found.view(self.shape) if first is None else found
 
     def _refuse(self, name: str, asked: bool = True) -> None:
         if asked:

@@ -191,8 +191,13 @@ class Inputs(Protocol):
         """
         ...
 
-    def uniform(self, index: int) -> torch.Tensor:
-        """Return numbers in [0, 1), one an element, that only seed, input and tensor decide."""
+    def uniform(self, index: int, first: int | None = None) -> torch.Tensor:
+        """Return numbers in [0, 1), one an element, that only seed, input and tensor decide.
+
+        Args:
+            index: Of the input.
+            first: How many of them, `[first]`; None: all, in the shape of the tensor.
+        """
         ...
 
 
