@@ -42,7 +42,6 @@ from evomerge.inference.states import distances, mean_states
 from evomerge.kinds import Assignment, Builder, kind_of
 from evomerge.merge.activations import activations
 from evomerge.merge.live import LiveModel
-from evomerge.merge.memory import Memory
 from evomerge.merge.statistics import look_in
 from evomerge.merge.user_methods import use
 from evomerge.racing import blocks, give_up
@@ -226,14 +225,7 @@ class _Resident:
                 f"candidates that hold {setup.whole_models} models at once do not fit: {plan.faults[0]}; "
                 "or take fewer members"
             )
-        self._model.keep(
-            Memory(
-                one.kept,
-                for_inputs=one.inputs if one.on_gpu else 0,
-                on_host=plan.kept_on_host // setup.gpus,
-            )
-            for one in plan.devices or [plan] * setup.gpus
-        )
+        self._model.keep(plan.memories(setup.gpus))
         own = {"batch_tokens": setup.batch_tokens, "memory": plan.passes}
         self._scorer: Any = open_backend(
             setup.backend or RESIDENT,

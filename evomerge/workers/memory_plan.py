@@ -17,6 +17,7 @@ import torch
 from evomerge.merge import fused
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.devices import devices_of, gpu_memory, host_memory, torch_dtype
+from evomerge.merge.memory import Memory
 from evomerge.merge.methods import METHODS, Method
 from evomerge.merge.methods.task_vectors import HELD
 from evomerge.workers.model_sizes import Sizes, sizes_by_device, sizes_of
@@ -111,6 +112,17 @@ class MemoryPlan:
             return all(one.fits for one in self.devices)
         least = self.weights + self.workspace + LEAST_FOR_PASSES
         return self.host <= self.host_free and not (self.on_gpu and least > self.share)
+
+    def memories(self, count: int) -> list[Memory]:
+        """Return what a worker keeps from one candidate to the next, on each of its `count` devices."""
+        return [
+            Memory(
+                one.kept,
+                for_inputs=one.inputs if one.on_gpu else 0,
+                on_host=self.kept_on_host // count,
+            )
+            for one in self.devices or [self] * count
+        ]
 
     @property
     def from_disk(self) -> int:
