@@ -50,6 +50,7 @@ def test_inputs_are_what_the_files_hold(inputs, llama_family):
         numbers = inputs.uniform(1)
         assert numbers.shape == base.shape
         assert not torch.equal(numbers, inputs.uniform(0))
+        assert torch.equal(inputs.uniform(1, 5), numbers.reshape(-1)[:5])
     assert inputs.others == (1,)
     assert inputs.models == tuple(llama_family.models[:2])
 
