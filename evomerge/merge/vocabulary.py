@@ -4,11 +4,11 @@ mergekit's rules (0.1.5, `tokenizer_source` and `tokenizer`): rows are matched b
 merged. Every input of the merge keeps its own row of a token that it has. What it lacks it gets from the
 token's only owner among the inputs; else from the base, if the base has it; else it gets the mean of those
 that have it; a token that no model has is zeros. `tokens` overrides that token by token. Rows beyond the
-vocabulary
-are cut; padding rows are the mean row of the input.
+vocabulary are cut; padding rows are the mean row of the input.
 
 Unlike mergekit's, a union comes in a fixed order: the base's tokens with their numbers, then the new ones of
-each model in turn, by their numbers there.
+each model in turn, by their numbers there. And a token that `tokens` adds to the base's vocabulary is one
+that the base lacks; mergekit takes the padding row of that number for the base's own.
 """
 
 from __future__ import annotations

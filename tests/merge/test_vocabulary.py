@@ -197,6 +197,19 @@ def test_a_unions_order_is_the_bases_then_the_models_in_turn(models):
     assert union.rows == 45
 
 
+def test_a_token_that_is_added_to_the_bases_vocabulary_is_none_of_the_base(models, tmp_path):
+    """Row 41 of the base is padding; mergekit takes it for the base's own row of the token."""
+    added = {"<tool>": {"source": models["chat"]}}
+    save(arithmetic(models, Vocabulary("base", added)), tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()["<tool>"] == 41
+    merged = load_file(tmp_path / "out" / "model.safetensors")["model.embed_tokens.weight"][41]
+    chat, pad = (
+        open_checkpoint(models[name]).tensor("model.embed_tokens.weight")[row]
+        for name, row in (("chat", 43), ("pad", 41))
+    )
+    assert torch.allclose(merged, chat + 0.5 * (pad - chat), rtol=0, atol=1e-7)
+
+
 def test_added_special_tokens_stay_special(models, tmp_path):
     save(RECIPES["union"](models), tmp_path / "out")
     merged = AutoTokenizer.from_pretrained(tmp_path / "out")
