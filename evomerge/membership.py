@@ -237,7 +237,7 @@ def _changed(
         roster.keep(store)
         for split in ready.items.splits:
             keep_texts(store.arrays, split, ready.items.texts(split))
-        store.finish(False)  # a process that is killed from here on leaves the rest to `resume`
+        store.finish(False, saving=True)  # a process killed from here on leaves that to `resume`
         store.choose(after, f"the best of {len(found)} on the select items, {reselection.what}")
     board = leaderboard(store)
     if after == before:

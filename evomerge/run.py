@@ -26,7 +26,7 @@ from evomerge.report.formats import render
 from evomerge.report.front import front_json
 from evomerge.report.leaderboard import Leaderboard, leaderboard
 from evomerge.report.notes import zero_notes
-from evomerge.result import Result
+from evomerge.result import BEST, Result, entry
 from evomerge.scoring import gold_count
 from evomerge.search.activations import take_statistics
 from evomerge.search.bench import Bench
@@ -127,6 +127,8 @@ def resume(
     """
     display = display or NoDisplay()
     with Store.open(folder, write=True) as store:
+        if store.saving and not trials:
+            return _saved(store, display, callbacks)
         campaign = store.campaign
         if workers is not None:
             settings = campaign.workers.model_copy(update={"count": workers})
@@ -140,6 +142,18 @@ def resume(
             )  # before the budget: a process killed in between leaves more to do, not less
             store.extend(trials)
             return _run(store, _with_budget_of(ready, store), pool, display, callbacks)
+
+
+def _saved(store: Store, display: Display, callbacks: Sequence[Callback]) -> Result:
+    """Save a winner that was chosen when an expert joined or left, as those who were killed then would."""
+    winner = entry(store, BEST).entry
+    with told(store, callbacks, display) as callback:
+        board = leaderboard(store)
+        save_winner(store, winner, board, display)
+        store.finish()
+        result = Result(Path(store.folder), board, winner)
+        callback.on_end(result)
+    return result
 
 
 def _with_budget_of(ready: Preflight, store: Store) -> Preflight:

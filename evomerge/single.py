@@ -27,6 +27,7 @@ from evomerge.preflight.teachers import requests_of
 from evomerge.scoring import MemberPart, Scored, Scorer, lm_eval_results, lm_eval_table
 from evomerge.store import TASKS, Store
 from evomerge.tasks import Items, PromptStyle, SplitPlan, TaskRequest, expand, load_items
+from evomerge.tasks.metrics import TEACHER_DIVERGENCE
 
 ADAPTER_CONFIG = "adapter_config.json"
 WHOLE: Split = "holdout"
@@ -177,8 +178,12 @@ def campaign_items(
 
 
 def _wanted_metrics(run: campaign.Campaign) -> dict[str, tuple[str, ...]]:
-    """Return task → the searched metric, and the reported one beside it."""
-    return {goal.task: tuple(dict.fromkeys([goal.metric, goal.report])) for goal in run.objectives}
+    """Return task → the searched metric, and the reported one beside it, unless that needs a teacher."""
+    wanted = {goal.task: dict.fromkeys([goal.metric, goal.report]) for goal in run.objectives}
+    return {
+        task: tuple(name for name in names if name != TEACHER_DIVERGENCE)
+        for task, names in wanted.items()
+    }
 
 
 def table(scores: ModelScores) -> str:

@@ -224,6 +224,31 @@ def test_the_old_model_stays_until_the_new_one_is_whole(
     assert evomerge.load(folder / "best").names
 
 
+def test_who_left_is_not_chosen_again_where_the_saving_failed(
+    results: Path, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TokenizerFiles, "write", full)
+        with pytest.raises(EvomergeError, match="full"):
+            remove(results, "tools")
+    jobs.clear()
+    told: list[str] = []
+
+    class Told(evomerge.Callback):
+        def on_end(self, result: evomerge.Result) -> None:
+            told.append(result.best.name)
+
+    result = evomerge.resume(results, callbacks=[Told()])
+    assert result.best.name == "without tools"
+    assert (jobs, told) == ([], ["without tools"])
+    with Store.open(results, write=False) as store:
+        assert (store.finished, store.saving) == (True, False)
+    assert evomerge.load(results / "best")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evomerge import single, zoo
-from evomerge.config import Campaign
+from evomerge.config import Campaign, Objective
 from evomerge.errors import ModelError, ResultsError, TaskError, UserError
 from evomerge.tasks import tasks
 
@@ -228,6 +228,17 @@ def test_a_campaign_lends_base_and_permissions(adapter, monkeypatch, tmp_path):
     model, options = checked[0]
     assert model == f"zoo:facts+{adapter}"
     assert options == {"trust_remote_code": True, "allow_pickle": True}
+
+
+def test_a_divergence_from_the_teacher_is_left_out_as_none_is_there():
+    goals = [
+        Objective(task="zoo_facts_mc", metric="gold_loglikelihood", report="teacher_divergence"),
+        Objective(task="zoo_tools", metric="gold_loglikelihood", report="exact_match"),
+    ]
+    assert single._wanted_metrics(SimpleNamespace(objectives=goals)) == {
+        "zoo_facts_mc": ("gold_loglikelihood",),
+        "zoo_tools": ("gold_loglikelihood", "exact_match"),
+    }
 
 
 def test_where_nothing_can_be_written_is_found_out_before(tmp_path):

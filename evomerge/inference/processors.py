@@ -35,6 +35,14 @@ _REFUSED = {
     "sequence_bias",
     "watermarking_config",
 }
+_NOTHING_AT_ONE = {
+    "encoder_repetition_penalty",
+    "guidance_scale",
+    "min_length",  # prompts count
+    "num_beam_groups",
+    "num_beams",
+}
+_TOKENS = {"forced_bos_token_id", "forced_eos_token_id"}
 
 
 def processors(config: Any) -> LogitsProcessorList | None:  # noqa: ANN401 - a GenerationConfig or None
@@ -46,9 +54,7 @@ def processors(config: Any) -> LogitsProcessorList | None:  # noqa: ANN401 - a G
         ModelError: The configuration asks for anything else that changes what greedy decoding writes.
     """
     asked = sorted(
-        f"{name}: {value}"
-        for name in _REFUSED
-        if (value := getattr(config, name, None)) and value != 1
+        f"{name}: {value}" for name in _REFUSED if _asks(name, value := getattr(config, name, None))
     )
     if asked:
         raise ModelError(
@@ -66,3 +72,9 @@ def processors(config: Any) -> LogitsProcessorList | None:  # noqa: ANN401 - a G
     if suppressed:
         found.append(SuppressTokensLogitsProcessor(suppressed, device="cpu"))
     return found or None
+
+
+def _asks(name: str, value: object) -> bool:
+    if name in _TOKENS:
+        return value is not None
+    return bool(value) and not (value == 1 and name in _NOTHING_AT_ONE)

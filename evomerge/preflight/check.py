@@ -19,7 +19,7 @@ from evomerge.preflight.family import OpenFamily, check_weights, open_family
 from evomerge.preflight.sampler_choice import check_race, with_sampler
 from evomerge.preflight.teachers import asked, check_teachers, folder_of, requests_of
 from evomerge.preflight.typos import check_names
-from evomerge.scoring import VllmScorer, is_resident, open_backend
+from evomerge.scoring import LmEvalBackend, VllmScorer, backend_type, is_resident, open_backend
 from evomerge.search.samplers import sampler_class
 from evomerge.space import Needs
 from evomerge.store import TASKS
@@ -161,6 +161,12 @@ def check_costs(campaign: Campaign) -> None:
         raise CampaignError(
             f'found "{backend}", but time is measured by the resident scorer only; leave it out, or take '
             "active_parameters in place of time",
+            field="scorer.backend",
+        )
+    if "generated_tokens" in campaign.asked_costs and backend_type(backend) is LmEvalBackend:
+        raise CampaignError(
+            f'found "{backend}", but generated_tokens are not counted by lm-eval\'s models; leave them '
+            "out, or take the resident scorer",
             field="scorer.backend",
         )
 

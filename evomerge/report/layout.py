@@ -12,7 +12,7 @@ from evomerge.report.notes import MISSES, NET, notes
 from evomerge.report.rows import Kind, Row
 from evomerge.report.scores import SplitScores, Value
 from evomerge.report.serving import unlike
-from evomerge.report.summary import Goal
+from evomerge.report.summary import Constraint, Goal
 
 ALWAYS_SHOWN: tuple[Kind, ...] = ("base", "expert", "winner")
 BLANK = SplitScores(None, None, {})
@@ -119,11 +119,18 @@ def _records(leaderboard: Leaderboard, split: Split) -> list[dict[str, Plain]]:
         if row.serving is not None:
             record |= {f"serving.{name}": value for name, value in asdict(row.serving).items()}
         missed = scores.violations or (None,) * len(constraints)
-        record |= {
-            f"missed.{one.name}": value for one, value in zip(constraints, missed, strict=True)
-        }
+        record |= dict(zip(_missed(constraints), missed, strict=True))
         records.append(record)
     return records
+
+
+def _missed(constraints: Sequence[Constraint]) -> list[str]:
+    """Return a key for each, numbered where several are on one task or cost."""
+    names = [one.name for one in constraints]
+    return [
+        f"missed.{name}" + (f".{names[:place].count(name) + 1}" if names.count(name) > 1 else "")
+        for place, name in enumerate(names)
+    ]
 
 
 def ends(name: str, value: Value | None) -> dict[str, Plain]:

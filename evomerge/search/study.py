@@ -78,7 +78,7 @@ class Study:
         sampler: Sampler | None = None,
     ) -> None:
         logging.getLogger("optuna").setLevel(logging.ERROR)
-        self.tally = Tally()
+        self.tally = Tally(store.campaign.mode)
         self._space, self._aims, self._store = space, aims, store
         self._first, self._race = [dict(point) for point in first], race
         campaign = store.campaign

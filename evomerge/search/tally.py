@@ -34,16 +34,18 @@ class Tally:
     """Counts of trials; parents, baselines and steps of descents are none.
 
     Attributes:
+        mode: The campaign's; only in `mean` there is a best value.
         asked: Candidates asked for.
         failed: Candidates that failed.
         items: Items scored for trials, an item of a gradient counting as three.
-        best_value: The best value that meets the constraints; None before there is one, and in Pareto mode.
+        best_value: The best value that meets the constraints; None before there is one, and in other modes.
         repeats: How many of the latest trials in a row repeated the recipe of an earlier one.
         scored: Number → trial scored in full.
         given_up: Number → trial given up before its last item, with estimates for values.
         gradient_failure: Why the last step that failed did; None: none failed.
     """
 
+    mode: str = "mean"
     asked: int = 0
     failed: int = 0
     items: int = 0
@@ -72,7 +74,7 @@ class Tally:
             self.given_up[number] = Ranked(number, result.values, result.violations)
         else:
             self.scored[number] = Ranked(number, result.values, result.violations)
-            if len(result.values) == 1 and feasible(result.violations):
+            if self.mode == "mean" and feasible(result.violations):
                 before = self.best_value
                 self.best_value = max(
                     result.values[0], before if before is not None else -float("inf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
@@ -78,10 +79,12 @@ def key_of(job: TargetJob) -> str:
 
 
 def to_bytes(targets: Targets) -> bytes:
-    """Return targets as a safetensors file: all items' numbers in one row, and their shapes."""
+    """Return targets as a safetensors file: all items' numbers in one row, their shapes, who has tokens."""
     there = [one for one in targets if one is not None]
     shapes = [(0, 0) if one is None else one.logprobs.shape for one in targets]
     parts: dict[str, np.ndarray] = {"shapes": np.array(shapes, dtype=np.int32).reshape(-1, 2)}
+    named = [one is not None and one.tokens is not None for one in targets]
+    parts["named"] = np.array(named, dtype=np.bool_)
     parts["logprobs"] = _flat([one.logprobs for one in there], np.float16)
     parts["tokens"] = _flat([one.tokens for one in there if one.tokens is not None], np.int32)
     parts["rest"] = _flat([one.rest for one in there if one.rest is not None], np.float16)
@@ -89,22 +92,25 @@ def to_bytes(targets: Targets) -> bytes:
 
 
 def from_bytes(content: bytes) -> tuple[Target | None, ...]:
-    """Return the targets of `to_bytes`."""
+    """Return the targets of `to_bytes`; of earlier ones, all or none had tokens."""
     parts = load(content)
+    shapes = parts["shapes"].tolist()
+    named = parts.get("named", np.full(len(shapes), len(parts["tokens"]) > 0)).tolist()
+    at = dict.fromkeys(("logprobs", "tokens", "rest"), 0)
+
+    def taken(name: str, *shape: int) -> np.ndarray:
+        begin = at[name]
+        at[name] += math.prod(shape)
+        return parts[name][begin : at[name]].reshape(shape)
+
     found: list[Target | None] = []
-    at = row = 0
-    for positions, count in parts["shapes"].tolist():
+    for (positions, count), tokens in zip(shapes, named, strict=True):
         if not positions:
             found.append(None)
             continue
-        piece, rows = slice(at, at + positions * count), slice(row, row + positions)
-        logprobs = parts["logprobs"][piece].reshape(positions, count)
-        if len(parts["tokens"]):
-            tokens = parts["tokens"][piece].reshape(positions, count)
-            found.append(Target(logprobs, tokens, parts["rest"][rows]))
-        else:
-            found.append(Target(logprobs))
-        at, row = piece.stop, rows.stop
+        logprobs = taken("logprobs", positions, count)
+        of_tokens = (taken("tokens", positions, count), taken("rest", positions)) if tokens else ()
+        found.append(Target(logprobs, *of_tokens))
     return tuple(found)
 
 

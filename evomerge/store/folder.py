@@ -49,9 +49,11 @@ _OURS = (
     ),
     *(MODEL, LOGGERS),
 )
-_LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, f"{OWNER}.new", CAMPAIGN, f".{CAMPAIGN}.new"} | {
+_LEFT_BY_A_KILLED_CREATE = {LOCK, OWNER, f"{OWNER}.new", f".{CAMPAIGN}.new"} | {
     name for name in _OURS if name.startswith(UNFINISHED)
 }
+_THE_SAME_IF_LOCKED = {CAMPAIGN, METHODS_FILE}
+"""Without a lock they are the user's own, who keeps them where the results shall be."""
 
 
 def is_campaign(folder: Path) -> bool:
@@ -72,7 +74,7 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
         raise ResultsError("is a file; expected the path of a new folder", file=folder)
     found = list(folder.iterdir())
     names = {path.name for path in found if not _holds_answers(path)}
-    if names - ({METHODS_FILE} if LOCK in names else set()) <= _LEFT_BY_A_KILLED_CREATE:
+    if names - (_THE_SAME_IF_LOCKED if LOCK in names else set()) <= _LEFT_BY_A_KILLED_CREATE:
         return
     if is_campaign(folder):
         what = f"the results folder exists; go on with `evomerge resume {folder}`, "

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
+_SAVING = "saving"
+
 
 class Store:
     """An open results folder. Use `create` or `open`, and close it: it is a context manager.
@@ -42,6 +44,7 @@ class Store:
         planned_trials: What the sampler plans for; `extend` leaves it as it was when the campaign began.
         ended: What ended the last run of the search, such as `trials`; None: nothing yet.
         finished: Whether all is done and saved, and nothing was asked for since.
+        saving: Whether all is done but to save the winner.
         arrays: Bytes by key: those that candidates name by digest, and what others keep there.
         findings: What explanations of the winner found out.
     """
@@ -68,7 +71,8 @@ class Store:
         self.campaign = with_trials(created, state.get("budget", created.search.trials))
         self.planned_trials = created.planned_trials
         self.ended: str | None = state.get("ended")
-        self.finished: bool = state.get("finished", False)
+        self.finished: bool = state.get("finished") is True
+        self.saving: bool = state.get("finished") == _SAVING
         self._backups, self._unsaved = Backups(folder), False
 
     @classmethod
@@ -202,7 +206,7 @@ class Store:
         from evomerge.store import optuna_study
 
         number = records.number_of(entry)
-        done = outcome.cost.items if pruned else None
+        done = sum(len(one.items) for one in outcome.scores.values()) if pruned else None
         shown = attributes(outcome, values, done), note(self.folder, entry, outcome)
         with self.together():
             self._refuse_unless_asked("asked", "told", entry.key, entry.name)
@@ -346,11 +350,11 @@ class Store:
             self._log.append("ended", {"now": reason})
             self.ended = reason
 
-    def finish(self, finished: bool = True) -> None:
-        """Record, durably, that all is done and saved; or that it is not."""
-        if finished != self.finished:
-            self._log.append("finished", {"now": finished})
-            self.finished = finished
+    def finish(self, finished: bool = True, *, saving: bool = False) -> None:
+        """Record, durably, that all is done and saved; or that it is not, and only `saving` is left."""
+        if (finished, saving) != (self.finished, self.saving):
+            self._log.append("finished", {"now": _SAVING if saving else finished})
+            self.finished, self.saving = finished, saving
 
     def write_file(self, name: str, text: str) -> None:
         """Write a file of the folder so that it is never seen half-written."""

@@ -267,6 +267,8 @@ def _counts(
     name: str, parts: Sequence[_Documents], plan: SplitPlan
 ) -> list[dict[Split, int | None]]:
     """Return how many items each task of a request gets of each split."""
+    if plan.first:
+        return [dict(plan.counts) for _ in parts]
     shares = {
         split: _share(
             name, split, count, [len(each.ids[plan.drawn_from.get(split)]) for each in parts]

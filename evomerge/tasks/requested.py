@@ -46,8 +46,8 @@ class SplitPlan:
             items are shared out among its tasks in proportion to their sizes.
         seed: Draws the items: see `splits.draw`.
         drawn_from: Split → the data set's split that it is drawn from; default the one lm-eval scores.
-        first: Take the first documents instead of drawing, or all where there are fewer, as lm-eval's
-            `limit` does.
+        first: Take the first documents instead of drawing, so many of each of a group's tasks, or all where
+            there are fewer, as lm-eval's `limit` does.
     """
 
     counts: Mapping[Split, int | None]

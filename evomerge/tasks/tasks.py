@@ -12,7 +12,7 @@ import os
 import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 from jinja2 import TemplateError
 from lm_eval.api.group import Group
+from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -74,14 +75,14 @@ def expand(names: Iterable[str], tasks_path: str | None = None) -> tuple[str, ..
     found: dict[str, None] = {}
     for name in names:
         if any(sign in name for sign in "*?["):
-            matching = fnmatch.filter(_manager(folder, True).all_tasks, name)
+            manager = _manager(folder, True)
+            matching = sorted(fnmatch.filter(manager.all_tasks, name))
             if not matching:
                 raise TaskError(f'no task is called anything like "{name}"')
-            found |= dict.fromkeys(sorted(matching))
-            continue
-        manager = _manager_of(name, folder)
-        is_tag = name in manager.all_tags
-        found |= dict.fromkeys(_tagged(name, manager) if is_tag else [name])
+        else:
+            manager, matching = _manager_of(name, folder), [name]
+        for one in matching:
+            found |= dict.fromkeys(_tagged(one, manager) if one in manager.all_tags else [one])
     return tuple(found)
 
 
@@ -268,6 +269,28 @@ def _prepare(task: Task, request: TaskRequest, allow_unsafe_code: bool) -> None:
     own = task.get_config("num_fewshot")
     if own is None or (request.num_fewshot is not None and own != 0):
         task.set_config(key="num_fewshot", value=request.num_fewshot or 0)
+    _name_metrics(task)
+
+
+def _name_metrics(task: Task) -> None:
+    """Have lm-eval name the metrics of a function that returns several, such as humaneval's `pass@1`.
+
+    It learns their names by scoring a document, so an empty answer to the first one is scored. One that
+    cannot be scored leaves the function's own name.
+    """
+    listed = [entry["metric"] for entry in task.get_config("metric_list") or ()]
+    functions = [metric for metric in listed if callable(metric)]
+    if not functions or task.OUTPUT_TYPE != "generate_until":
+        return
+    with quiet(), suppress(*TASK_FAULTS):
+        doc = next(iter(task.eval_docs))
+        request = Instance("generate_until", doc, ("", {}), 0)
+        request.resps = [""]
+        first, *_ = task._filters
+        first.apply([request])
+        found = task.process_results(doc, [request.filtered_resps[first.name]])
+        for name in {function.__name__ for function in functions} - set(found):
+            task._aggregation_list.pop(name, None)
 
 
 def _file_of(name: str, manager: TaskManager) -> Path | None:

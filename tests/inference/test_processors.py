@@ -19,6 +19,19 @@ def test_what_is_not_honoured_is_refused():
 
 
 @pytest.mark.parametrize(
+    "options", [{"min_new_tokens": 1}, {"forced_eos_token_id": 1}, {"forced_bos_token_id": 0}]
+)
+def test_one_and_the_first_tokens_are_asked_for_too(options):
+    with pytest.raises(ModelError, match="is not honoured"):
+        processors(GenerationConfig(**options))
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"min_length": 1}, {"guidance_scale": 1.0}])
+def test_what_changes_nothing_is_no_request(options):
+    assert processors(GenerationConfig(**options)) is None
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"repetition_penalty": 1.6},

@@ -97,6 +97,11 @@ def test_every_line_of_the_template_for_large_models_has_a_comment():
             'c.yaml:8: scorer.quantise: found "int8", but these candidates hold',
         ),
         ("name: small", "name: small\nscorer: {backend: hff}", 'c.yaml:2: scorer.backend: lm-eval offers no'),
+        (
+            "name: small",
+            "name: small\ncosts: [{cost: generated_tokens}]\nscorer: {backend: hf}",
+            'c.yaml:3: scorer.backend: found "hf", but generated_tokens are not counted by',
+        ),
     ],
 )  # fmt: skip
 def test_what_models_and_tasks_refute_is_one_line_with_its_place(write, old, new, message):

@@ -34,9 +34,10 @@ def test_the_best_meets_the_constraints_and_is_one_number() -> None:
     assert tally.best_value is None
     take(tally, 1, -0.5)
     assert tally.best_value == -0.5
-    several = Tally()
-    take(several, 0, 0.5, 0.5)
-    assert several.best_value is None
+    for mode, values in (("pareto", (0.5, 0.5)), ("pareto", (30.0,)), ("tradeoff", (0.5, 0.5))):
+        several = Tally(mode)
+        take(several, 0, *values)
+        assert several.best_value is None
 
 
 def test_trials_are_a_budget(driver: ModuleType, tmp_path: Path) -> None:

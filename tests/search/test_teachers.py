@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from evomerge.candidate.trial import Target
 from evomerge.search.teachers import from_bytes, of_items, to_bytes
@@ -25,6 +26,8 @@ def likeliest(positions: int) -> Target:
         [Target(numbers(2, 7)), None, Target(numbers(5, 7))],
         [Target(numbers(1, 4)), Target(numbers(1, 2))],  # multiple choice
         [None, None],
+        [Target(numbers(1, 4)), likeliest(3), None, Target(numbers(1, 2)), likeliest(1)],  # a group
+        [likeliest(2), Target(numbers(1, 4))],
     ],
 )
 def test_targets_come_back_exactly(targets: list[Target | None]) -> None:
@@ -39,6 +42,17 @@ def test_targets_come_back_exactly(targets: list[Target | None]) -> None:
             if mine is not None:
                 assert mine.dtype == theirs.dtype
                 np.testing.assert_array_equal(mine, theirs)
+
+
+def test_targets_kept_before_items_said_whether_they_have_tokens_are_read() -> None:
+    for targets in ([likeliest(3), None, likeliest(1)], [None, Target(numbers(1, 4))]):
+        kept = load(to_bytes(targets))
+        del kept["named"]
+        for one, other in zip(from_bytes(save(kept)), targets, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None and other is not None:
+                np.testing.assert_array_equal(one.logprobs, other.logprobs)
+                assert (one.tokens is None) == (other.tokens is None)
 
 
 def test_targets_of_chosen_items_are_in_their_order() -> None:

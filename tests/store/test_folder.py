@@ -48,6 +48,12 @@ def test_what_a_killed_create_left_is_no_obstacle(tmp_path: Path) -> None:
     refuse_existing(tmp_path, force=False)
 
 
+def test_a_users_own_campaign_file_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "campaign.yaml").write_text("# mine")
+    with pytest.raises(ResultsError, match="choose another --out, or replace it with --force"):
+        refuse_existing(tmp_path, force=False)
+
+
 def test_clear_removes_what_is_ours_only(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     for name in ("study.db", "study.db-wal", "leaderboard.md", "best/model", "notes.txt"):

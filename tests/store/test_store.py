@@ -101,7 +101,19 @@ def test_a_pruned_trial_keeps_its_estimate_and_its_partial_scores(
     assert shown.state is TrialState.PRUNED
     assert (shown.values, shown.intermediate_values) == ([0.25], {scored.cost.items: 0.25})
     assert shown.user_attrs["estimate"] == [0.25]
-    assert shown.user_attrs["pruned after items"] == scored.cost.items
+    assert shown.user_attrs["pruned after items"] == scored.cost.items > 0
+
+
+def test_a_copy_of_a_pruned_trial_was_pruned_after_the_same_items(
+    store: Store, candidate: Make, scored: Outcome
+) -> None:
+    pruned = replace(scored, pruned=Pruned("significantly worse than trial 3", 2, 1))
+    for number, outcome in enumerate((pruned, replace(pruned, cost=pruned.cost.copy()))):
+        ask(store, candidate(number))
+        store.told(candidate(number), outcome, [0.25], pruned=True)
+    first, copy = store.optuna_study().trials
+    assert first.user_attrs["pruned after items"] == copy.user_attrs["pruned after items"] > 0
+    assert first.intermediate_values == copy.intermediate_values
 
 
 def test_several_trials_in_one_transaction_all_or_none(

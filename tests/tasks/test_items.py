@@ -33,6 +33,24 @@ def test_a_groups_items_are_shared_out(llama):
         llama.items("both", search=1)
 
 
+@pytest.mark.parametrize(("limit", "taken"), [(1, 1), (5, 5), (10**6, None)])
+def test_the_first_items_are_the_first_of_each_of_a_groups_tasks(llama, limit, taken):
+    """lm-eval's `limit` holds for each task."""
+
+    def leaves(count):
+        plan = SplitPlan(counts={"holdout": count}, first=True)
+        items = load_items(
+            [TaskRequest("both")],
+            tokenizer=llama.tokenizer,
+            tasks_path=llama.tasks_path,
+            plan=plan,
+        )
+        return items.leaves("both", "holdout")
+
+    for found, whole in zip(leaves(limit), leaves(None), strict=True):
+        assert found.ids == whole.ids[:taken]
+
+
 def test_directions(llama):
     items = llama.items("choice")
     assert items.higher_is_better("choice", "acc")

@@ -47,6 +47,33 @@ def test_the_only_filter_may_be_named(llama):
         resolve("choice", task, "acc,strict")
 
 
+def test_a_function_that_returns_several_metrics_is_known_by_theirs(tmp_path):
+    (tmp_path / "data.jsonl").write_text('{"q": "one", "a": "two"}\n')
+    (tmp_path / "code.py").write_text(
+        "def at_k(references, predictions, k):\n"
+        "    right = float(predictions[0] == references[0])\n"
+        '    return {f"right@{each}": right for each in k} | {"errors": 1 - right}\n'
+    )
+    (tmp_path / "task.yaml").write_text(
+        f"""
+task: several
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {tmp_path}/data.jsonl}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{q}}}}"
+doc_to_target: "{{{{a}}}}"
+metric_list:
+  - {{metric: !function code.at_k, aggregation: mean, higher_is_better: true, k: [1, 10]}}
+"""
+    )
+    task = load_task(TaskRequest("several"), tasks_path=str(tmp_path))
+    assert {"right@1", "right@10", "errors"} <= set(directions(task))
+    assert is_item_mean(task, "right@10")
+    with pytest.raises(TaskError, match='has no metric "at_k"'):
+        resolve("several", task, "at_k")
+
+
 def test_a_group_offers_what_it_aggregates(llama):
     known = directions(loaded(llama, "both"))
     assert set(known) == {

@@ -123,6 +123,7 @@ def test_names_stand_for_tasks_as_in_lm_eval(llama, monkeypatch):
         "choice",
     )
     assert expand(["choic*"], llama.tasks_path) == ("choice", "choice_shots")
+    assert expand(["mark*"], llama.tasks_path) == ("acc_only", "judged")
     with pytest.raises(TaskError, match='no task is called anything like "nothing_at_all_'):
         expand(["nothing_at_all_*"], llama.tasks_path)
     with pytest.raises(TaskError, match=r'unknown task "chioce".*did you mean "choice"'):

@@ -56,3 +56,13 @@ def test_costs_and_constraints_are_there_where_the_campaign_has_them(
     assert float(winner["missed.zoo_tools"]) <= 0
     finalist = next(one for one in rows if one["kind"] == "finalist")
     assert (finalist["net"], finalist["cost.parameters"], finalist["missed.zoo_tools"]) == ("",) * 3
+
+
+def test_every_constraint_on_a_task_has_a_column(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    keep = [{"task": "zoo_tools", "at_least": 2.0, "of": "best_expert"}]
+    store = make_store(keep=[*keep, {"task": "zoo_tools", "at_least": 0.1, "of": "base"}])
+    lab.fill(store)
+    *_, winner = csv.DictReader(StringIO(render(leaderboard(store), "csv", "holdout")))
+    assert float(winner["missed.zoo_tools.1"]) > 0 >= float(winner["missed.zoo_tools.2"])
