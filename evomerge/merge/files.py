@@ -31,6 +31,10 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 SUFFIXES = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".npz"}
 SHOWN = 3  # foreign files that a message lists
+ALLOW = (
+    "convert it to safetensors, or allow pickles if you trust it (--allow-pickle; in a campaign "
+    "models.allow_pickle: true)"
+)
 _LENGTH = 8  # bytes that say how long a safetensors file's header is
 _HUGE_PAGE, _ALIAS = 2**21, 2**28
 LFS = b"version https://git-lfs"
@@ -113,7 +117,7 @@ def weight_files(folder: Path, *, named: object = None, allow_pickle: bool = Fal
         return _sharded(folder / INDEX)
     pickles = [name for name in (PICKLE, PICKLE_INDEX) if (folder / name).is_file()]
     if not pickles:
-        raise _nothing(folder)
+        raise _nothing(folder, allow_pickle)
     if not allow_pickle:
         raise pickle_error(folder, pickles[0])
     if pickles[0] == PICKLE:
@@ -162,9 +166,7 @@ def pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
 def pickle_error(folder: Path, name: str) -> ModelError:
     """Return the error for a folder whose weights are a pickle."""
     return ModelError(
-        f"only a PyTorch pickle ({name}), which can run code when it is read; "
-        "convert it to safetensors, or allow pickles if you trust it (--allow-pickle; in a "
-        "campaign models.allow_pickle: true)",
+        f"only a PyTorch pickle ({name}), which can run code when it is read; {ALLOW}",
         file=folder,
     )
 
@@ -294,13 +296,19 @@ def _inside(name: object) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _nothing(folder: Path) -> ModelError:
+def _nothing(folder: Path, allow_pickle: bool) -> ModelError:
     found = sorted(
         path.name
         for path in folder.iterdir()
         if path.is_file() and (path.suffix in SUFFIXES or path.name.endswith(".index.json"))
     )
     looked_for = f"neither {SINGLE} nor {INDEX}, which transformers loads"
+    if not found and folder.parent.name == "snapshots" and not allow_pickle:
+        return ModelError(
+            f"{looked_for}; PyTorch pickles of a Hub repository are downloaded only where they are "
+            f"allowed: if it has nothing else, {ALLOW}",
+            file=folder,
+        )
     if not found:
         return ModelError(f"{looked_for}; copy or download the model again", file=folder)
     if all(name.endswith(".gguf") for name in found):

@@ -23,6 +23,8 @@ TOKENIZERS = (
 """A folder with one of these files has a tokenizer."""
 SECOND_COPY = "*consolidated*.safetensors"
 """The same weights once more, as Mistral publishes them, which transformers does not load."""
+PICKLES = "pytorch_model*.bin"
+"""The same weights once more, which nothing reads beside safetensors."""
 PATTERNS = (
     *("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"),
     "README.md",  # its licence
@@ -101,7 +103,8 @@ def _ignored(name: str, revision: str | None) -> list[str]:
         files = HfApi().list_repo_files(name, revision=revision)
     except Exception:  # noqa: BLE001 - of any client; the download says what is wrong, or needs no Hub
         return []
-    return [SECOND_COPY] if {"model.safetensors", "model.safetensors.index.json"} & {*files} else []
+    has_safetensors = {"model.safetensors", "model.safetensors.index.json"} & {*files}
+    return [SECOND_COPY, PICKLES] if has_safetensors else []
 
 
 def commit(model: str, folder: Path) -> str | None:

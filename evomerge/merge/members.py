@@ -12,7 +12,7 @@ from evomerge.errors import RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.models import OpenModels
-from evomerge.merge.plan import plan_merge
+from evomerge.merge.plan import MergePlan, plan_merge
 from evomerge.merge.validation import check_recipe
 
 
@@ -27,7 +27,7 @@ def merged_checkpoint(name: str, run: MergeRun, models: OpenModels) -> Checkpoin
     pieces = {piece.name: piece for piece in run.plan.tensors}
     config = copy.deepcopy(run.plan.config)
     if models.vocabulary is not None:
-        models.vocabulary.configure(config)
+        models.vocabulary.configure(config, run.plan.models[0])
     return Checkpoint(
         name=name,
         folder=models.base.folder,
@@ -37,6 +37,31 @@ def merged_checkpoint(name: str, run: MergeRun, models: OpenModels) -> Checkpoin
         adapted=frozenset(pieces),
         tokens_from=models.base.tokens_from,
     )
+
+
+def seen_beside(
+    plan: MergePlan,
+    models: OpenModels,
+    merges: Mapping[str, Recipe],
+    made: Mapping[str, Checkpoint],
+) -> Mapping[str, Checkpoint]:
+    """Return merges and models as another merge reads them.
+
+    Where the merges match their rows by token, the models' rows are matched to theirs; a token that an input
+    lacks is filled up by `vocabulary`'s rules.
+
+    Args:
+        plan: Of the other merge.
+        models: All that are open.
+        merges: What each merge is made of.
+        made: The merges as models, in their vocabulary already.
+    """
+    known = {**models.checkpoints, **made}
+    if models.vocabulary is None:
+        return known
+    vocabulary = models.vocabulary.of_merges({n: one.model_names() for n, one in merges.items()})
+    whole = {name: one for name, one in made.items() if not vocabulary.lacks(name)}
+    return {**vocabulary.seen(plan, known), **whole}
 
 
 def merge_runs(

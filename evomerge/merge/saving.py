@@ -21,7 +21,7 @@ from evomerge.merge.card import default_card
 from evomerge.merge.devices import torch_dtype, usable_device
 from evomerge.merge.engine import MergeRun
 from evomerge.merge.family import check_finite
-from evomerge.merge.members import common_vocabulary, merge_runs, merged_checkpoint
+from evomerge.merge.members import common_vocabulary, merge_runs, merged_checkpoint, seen_beside
 from evomerge.merge.models import OpenModels, open_models
 from evomerge.merge.plan import TensorPlan, plan_merge
 from evomerge.merge.shards import SHARD_BYTES, write_tensors
@@ -85,8 +85,8 @@ def save(
     )
     plan = run.plan
     tokenizer = TokenizerFiles.plan(plan.chat_template, models)
-    if models.vocabulary is not None:
-        models.vocabulary.configure(plan.config)
+    if models.vocabulary is not None and plan.models[0] not in merges:  # theirs is configured
+        models.vocabulary.configure(plan.config, plan.models[0])
     recipe = source.recipe() if isinstance(source, Merge) else source
     merged = run.in_turn(lambda piece: check_inputs([piece], models))
     shown = counted(merged, display or NoDisplay(), "merge", len(plan.tensors))
@@ -135,10 +135,14 @@ def open_run(
     """
     recipe = source.recipe() if isinstance(source, Merge) else source
     check_recipe(recipe)
-    named = [name for one in (recipe, *merges.values()) for name in one.model_names()]
+    vocabulary = recipe.vocabulary if not merges else common_vocabulary(recipe, merges)
+    recipes = [recipe, *merges.values()]
+    if merges and vocabulary is not None:
+        recipes = [*merges.values(), recipe]  # whose base the vocabulary's is
+    named = [name for one in recipes for name in one.model_names()]
     models = open_models(
         [name for name in ([] if base is None else [base]) + named if name not in merges],
-        recipe.vocabulary if not merges else common_vocabulary(recipe, merges),
+        vocabulary,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
@@ -146,7 +150,7 @@ def open_run(
     made = {name: merged_checkpoint(name, run, models) for name, run in runs.items()}
     plan = plan_merge(source, {**models.checkpoints, **made})
     check_inputs([piece for run in runs.values() for piece in run.plan.tensors], models)
-    seen = {**models.checkpoints, **made} if made else models.seen(plan)
+    seen = seen_beside(plan, models, merges, made) if made else models.seen(plan)
     return models, MergeRun(plan, seen, device=device, dtype=dtype)
 
 
@@ -210,7 +214,7 @@ def _beside(out: Path) -> Path:
 
 
 def _sync(folder: Path) -> None:
-    for path in (*folder.iterdir(), folder):
+    for path in (*folder.rglob("*"), folder):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -13,6 +13,8 @@ from evomerge.merge.models import OpenModels
 from evomerge.merge.tokenizer import FILES
 
 COPIED = (*FILES, "chat_template.jinja", "chat_template.json")
+TEMPLATES = "additional_chat_templates/*.jinja"
+"""The chat templates with names of their own, as transformers 5 writes them."""
 GENERATION = "generation_config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 """What turns pictures and sounds into what a model reads."""
@@ -23,7 +25,7 @@ class TokenizerFiles:
     """What is written beside the weights; whatever is needed for it has been read.
 
     Attributes:
-        copies: Folder → names of files that are copied from it, in order.
+        copies: Folder → files that are copied from it, by their paths within it, in order.
         tokenizer: Written over them; None: nothing is.
     """
 
@@ -44,17 +46,23 @@ class TokenizerFiles:
         """
         vocabulary, trust_remote_code = models.vocabulary, models.trust_remote_code
         source = models.base.tokenizer_folder if vocabulary is None else vocabulary.folder
-        own = None if vocabulary is None else models.checkpoints.get(vocabulary.source)
-        copies: list[tuple[Path, tuple[str, ...]]] = [
-            (models.base.folder, PROCESSORS),
-            ((own or models.base).folder, (GENERATION,)),
-        ]
-        if source is not None:
-            copies.append((source, (*COPIED, *_named(source, "*.tiktoken"))))
-        if trust_remote_code:
-            copies.append((models.base.folder, _named(models.base.folder, "*.py")))
+        # A file of the base's that names special tokens by number is wrong under another one's tokenizer.
+        owner = models.base.folder
+        if vocabulary is not None and vocabulary.source in models.checkpoints:
+            owner = models.checkpoints[vocabulary.source].folder
+        elif vocabulary is not None:
+            owner = vocabulary.source_folder
         folders = [checkpoint.tokenizer_folder for checkpoint in models.checkpoints.values()]
         chosen = chosen_template(template, folders, trust_remote_code=trust_remote_code)
+        copies: list[tuple[Path, tuple[str, ...]]] = [
+            (models.base.folder, PROCESSORS),
+            (owner, (GENERATION,)),
+        ]
+        if source is not None:
+            named = () if chosen is not None else _found(source, TEMPLATES)
+            copies.append((source, (*COPIED, *named, *_found(source, "*.tiktoken"))))
+        if trust_remote_code:
+            copies.append((models.base.folder, _found(models.base.folder, "*.py")))
         if chosen is not None:
             models.tokenizer.chat_template = chosen
         written = chosen is not None or source is None
@@ -65,10 +73,11 @@ class TokenizerFiles:
         for source, names in self.copies:
             for name in names:
                 if (source / name).is_file():
+                    (folder / name).parent.mkdir(exist_ok=True)
                     shutil.copyfile(source / name, folder / name)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
 
 
-def _named(folder: Path, pattern: str) -> tuple[str, ...]:
-    return tuple(path.name for path in sorted(folder.glob(pattern)))
+def _found(folder: Path, pattern: str) -> tuple[str, ...]:
+    return tuple(str(path.relative_to(folder)) for path in sorted(folder.glob(pattern)))

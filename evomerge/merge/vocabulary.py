@@ -14,8 +14,8 @@ that the base lacks; mergekit takes the padding row of that number for the base'
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -42,6 +42,7 @@ class OutputVocabulary:
         tokenizer: To be saved, and to be scored with.
         folder: Whose files it is; None: no folder holds it, it has to be written.
         source: Which model's it is; of a union or `base` the base's name.
+        source_folder: Where that model's tokenizer is.
         ids: Token → number.
         rows: Number of rows, padding included.
         new: Model → tokens that a union has from it, in order.
@@ -53,6 +54,7 @@ class OutputVocabulary:
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     folder: Path | None
     source: str
+    source_folder: Path
     ids: Mapping[str, int] = field(repr=False)
     rows: int
     new: Mapping[str, tuple[str, ...]]
@@ -107,6 +109,7 @@ class OutputVocabulary:
             tokenizer=tokenizer,
             folder=folder if len(ids) == before and not stripped else None,
             source=source,
+            source_folder=folder,
             ids=ids,
             rows=rows,
             new=new,
@@ -146,6 +149,27 @@ class OutputVocabulary:
             }
         return self._seen[key]
 
+    def of_merges(self, merges: Mapping[str, Sequence[str]]) -> OutputVocabulary:
+        """Return it for what is merged from merges, whose rows it orders already, and from its models.
+
+        A merge has a row of each token that one of its models has, or that an override gave it.
+
+        Args:
+            merges: Name → the models that the merge is made of.
+        """
+        rows = torch.arange(self.rows)
+        numbers = [self.ids[token] for token in self.overrides]
+        given = torch.isin(rows, torch.tensor(numbers, dtype=torch.int64))
+        own = dict(self.own)
+        for name, models in merges.items():
+            has = torch.stack([self.own[model] for model in models]).amax(0) >= 0
+            own[name] = torch.where(has | given, rows, -1)
+        return replace(self, own=own, overrides={}, _groups={}, _seen={})
+
+    def lacks(self, name: str) -> bool:
+        """Tell whether an input has no row of its own of some token."""
+        return bool((self.own[name][list(self.ids.values())] < 0).any())
+
     def lost(self) -> dict[str, tuple[str, ...]]:
         """Return model → tokens that it has a row for and the output lacks, by number."""
         found = {}
@@ -160,13 +184,19 @@ class OutputVocabulary:
         """Count the tokens that some of these inputs lack, by the rule that fills up their rows."""
         return self._group(names, base).counts(base)
 
-    def configure(self, config: PretrainedConfig) -> None:
-        """Write into a merged model's configuration how many rows it has, and which are special."""
+    def configure(self, config: PretrainedConfig, of: str | None = None) -> None:
+        """Write into a merged model's configuration how many rows it has, and which are special.
+
+        Args:
+            config: Changed in place; its special tokens have the numbers of one of the models.
+            of: That model; None: the base.
+        """
         text = config.get_text_config()
         text.vocab_size = self.rows
-        if self.asked.source in ("base", "union"):
+        base = next(iter(self._tables))
+        if self.asked.source in ("base", "union") and of in (None, base):
             return  # the base's tokens have the base's numbers
-        names = {index: token for token, index in next(iter(self._tables.values())).items()}
+        names = {index: token for token, index in self._tables[of or base].items()}
         for part in (config,) if config is text else (config, text):
             for key in SPECIAL:
                 before = getattr(part, key, None)

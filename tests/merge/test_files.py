@@ -238,6 +238,18 @@ def test_what_is_not_there_is_said_in_one_line(spoil, message, folder, others):
     assert "\n" not in str(caught.value)
 
 
+def test_pickles_that_the_hub_was_not_asked_for_are_named(folder, tmp_path):
+    snapshot = Path(shutil.copytree(folder, tmp_path / "snapshots" / "c0ffee"))
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(
+        ModelError, match=r"pickles .* only where they are .*--allow-pickle"
+    ) as caught:
+        open_checkpoint(str(snapshot))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match="copy or download the model again"):
+        open_checkpoint(str(snapshot), allow_pickle=True)
+
+
 def test_an_index_may_name_a_tied_head_that_is_not_stored(qwen2_family, tmp_path):
     folder = Path(shutil.copytree(qwen2_family.base, tmp_path / "tied"))
     own = load_file(folder / "model.safetensors")

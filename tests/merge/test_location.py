@@ -77,6 +77,13 @@ def test_the_hub_gives_the_rest(tmp_path, monkeypatch):
             ["original/consolidated.00.safetensors"],
         ),
         (["consolidated.safetensors", "params.json"], []),
+        (["model.safetensors", "pytorch_model.bin"], ["pytorch_model.bin"]),
+        (
+            ["model.safetensors.index.json", "pytorch_model-00001-of-00002.bin"],
+            ["pytorch_model-00001-of-00002.bin"],
+        ),
+        (["config.json", "pytorch_model.bin"], []),
+        (["adapter_model.bin", "model.safetensors"], []),
         (None, []),
     ],
 )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from evomerge import api
-from evomerge.candidate import Recipe, Slice, Source, save
+from evomerge.candidate import Merge, PathStep, Recipe, Slice, Source, Stack, Vocabulary, save
 from evomerge.cli import run_command
+from evomerge.combine.stack import save_stack
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.saving import save as save_merge
+from tests.merge.vocabularies import of_words, write
 
 
 def linear(*models: str, **settings: object) -> Recipe:
@@ -123,3 +128,108 @@ def test_merges_of_merges_and_unlike_tokenizers_are_refused(llama_family, tmp_pa
     final = linear("second", base)
     with pytest.raises(RecipeError, match="second: is made of first"):
         save_merge(final, tmp_path / "out", merges=nested)
+
+
+WORDS = [f"w{number}" for number in range(9)]
+ORDERS = {
+    "plain": ["<unk>", "<s>", "</s>", "<pad>", *WORDS],
+    "moved": ["<unk>", "<pad>", "<s>", "</s>", *WORDS],
+    "longer": ["<unk>", "<pad>", "<s>", "</s>", *WORDS, "<tool>"],
+}
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory) -> dict[str, str]:
+    """Models whose special tokens have unlike numbers; one has a token more."""
+    folder = tmp_path_factory.mktemp("unlike")
+    return {
+        name: write(folder / name, of_words(words), len(words), seed, tie=False)
+        for seed, (name, words) in enumerate(ORDERS.items())
+    }
+
+
+def by_token(folder: str | Path) -> dict[str, torch.Tensor]:
+    """Token → its row of the embeddings and of the head."""
+    tensors = load_file(Path(folder) / "model.safetensors")
+    both = [tensors[name] for name in ("model.embed_tokens.weight", "lm_head.weight")]
+    ids = AutoTokenizer.from_pretrained(folder).get_vocab()
+    assert {len(one) for one in both} == {len(ids)}
+    return {token: torch.stack([one[row] for one in both]) for token, row in ids.items()}
+
+
+def mean(*models: str, **settings: object) -> Recipe:
+    sources = tuple(Source(model, None, {"weight": 0.5}) for model in models)
+    return Recipe("linear", sources, dtype="float32", **settings)
+
+
+def assert_rows(folder: Path, expected: Mapping[str, torch.Tensor]) -> None:
+    found = by_token(folder)
+    assert found.keys() == expected.keys()
+    wrong = [t for t, rows in expected.items() if not torch.allclose(found[t], rows, atol=1e-6)]
+    assert not wrong
+
+
+def assert_names_specials(folder: Path, words: list[str]) -> None:
+    for name in ("config.json", "generation_config.json"):
+        found = json.loads((folder / name).read_text())
+        assert [words[found[key]] for key in ("bos_token_id", "eos_token_id")] == ["<s>", "</s>"]
+
+
+@pytest.mark.parametrize("last", [("first", "plain"), ("plain", "first")])
+@pytest.mark.parametrize("other", ["moved", "longer"])
+def test_a_model_beside_a_merge_is_matched_by_token(other, last, unlike, tmp_path):
+    first = mean(unlike["plain"], unlike[other], vocabulary=Vocabulary(unlike[other]))
+    final = mean(*(unlike.get(name, name) for name in last))
+    save_merge(final, tmp_path / "out", merges={"first": first})
+    one, two = by_token(unlike["plain"]), by_token(unlike[other])
+    # what a model lacks it gets from its only owner
+    expected = {token: 0.75 * one.get(token, rows) + 0.25 * rows for token, rows in two.items()}
+    assert_rows(tmp_path / "out", expected)
+    assert_names_specials(tmp_path / "out", ORDERS[other])
+
+
+def test_the_base_of_a_vocabulary_is_that_of_the_merges(unlike, tmp_path):
+    first = mean(unlike["moved"], unlike["plain"], vocabulary=Vocabulary("base"))
+    save_merge(mean(unlike["plain"], "first"), tmp_path / "out", merges={"first": first})
+    one, two = by_token(unlike["plain"]), by_token(unlike["moved"])
+    assert_rows(tmp_path / "out", {t: 0.75 * one[t] + 0.25 * rows for t, rows in two.items()})
+    ids = AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
+    assert sorted(ids, key=ids.get) == ORDERS["moved"]
+    assert_names_specials(tmp_path / "out", ORDERS["moved"])
+
+
+def test_a_merge_gets_a_row_that_only_the_model_beside_it_has(unlike, tmp_path):
+    first = mean(unlike["plain"], unlike["moved"], vocabulary=Vocabulary("union"))
+    save_merge(mean("first", unlike["longer"]), tmp_path / "out", merges={"first": first})
+    one, two, three = (by_token(unlike[name]) for name in ORDERS)
+    expected = {t: 0.25 * one[t] + 0.25 * two[t] + 0.5 * three[t] for t in one}
+    assert_rows(tmp_path / "out", {**expected, "<tool>": three["<tool>"]})
+
+
+def test_padding_and_overrides_of_the_merges_stay(unlike, tmp_path):
+    asked = Vocabulary(unlike["moved"], {"w3": {"source": {"kind": "zero"}, "force": True}}, 8)
+    first = mean(unlike["plain"], unlike["moved"], vocabulary=asked)
+    merges = {"first": first, "second": first}
+    found = saved(mean(*merges), tmp_path / "out", merges=merges)
+    alone = saved(first, tmp_path / "alone")
+    assert all(torch.equal(found[name], alone[name]) for name in alone)
+
+
+def test_special_tokens_of_a_merge_are_moved_once(unlike, tmp_path):
+    asked = Vocabulary(unlike["moved"])
+    first = mean(unlike["plain"], unlike["moved"], vocabulary=asked)
+    final = Recipe("passthrough", (Source("first"),))
+    save_merge(final, tmp_path / "out", merges={"first": first})
+    assert_names_specials(tmp_path / "out", ORDERS["moved"])
+    second = mean(unlike["moved"], unlike["plain"], vocabulary=asked)
+    merges = {"first": first, "second": second}
+    save_merge(mean("second", "first"), tmp_path / "two", merges=merges)
+    assert_names_specials(tmp_path / "two", ORDERS["moved"])
+    member = Merge(
+        "linear", (unlike["plain"], unlike["moved"]), fixed={"weight": 0.5}, vocabulary=asked
+    )
+    stack = Stack(
+        unlike["plain"], {"a": member}, (PathStep("a", 0), PathStep("a", 1), PathStep("a", 1))
+    )
+    save_stack(stack, tmp_path / "stack")
+    assert_names_specials(tmp_path / "stack", ORDERS["moved"])

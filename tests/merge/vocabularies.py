@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,18 +24,22 @@ WORDS = 40
 
 def tokenizer(added: Mapping[int, str], words: int = WORDS) -> PreTrainedTokenizerFast:
     """A tokenizer of whole words, with more tokens from `words` on."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    known = ["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(words - 3))]
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    )
+    fast = of_words(["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(words - 3))])
     for number in sorted(added):
         fast.add_special_tokens({"additional_special_tokens": [added[number]]}, False)
         assert fast.get_vocab()[added[number]] == number
     return fast
+
+
+def of_words(known: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of these words in this order."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 def write(folder: Path, tokens: PreTrainedTokenizerFast, rows: int, seed: int, tie: bool) -> str:
@@ -49,8 +53,8 @@ def write(folder: Path, tokens: PreTrainedTokenizerFast, rows: int, seed: int, t
         num_key_value_heads=2,
         max_position_embeddings=64,
         tie_word_embeddings=tie,
-        bos_token_id=1,
-        eos_token_id=2,
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokens.save_pretrained(folder)
