@@ -309,7 +309,7 @@ class _EnsembleSubject:
         from evomerge.combine.folder import open_candidate
 
         self._candidate = open_candidate(folder)
-        self.tokenizer = load_tokenizer(str(folder))
+        self.tokenizer = load_tokenizer(str(folder), trust_remote_code=trust_remote_code)
         names = self._candidate.model_names()
         self._live = LiveModel(
             names,

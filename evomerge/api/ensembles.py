@@ -90,22 +90,30 @@ def adapters(folder: str | Path, out: str | Path, *, rank: int, device: str = "c
     return found
 
 
-def load(folder: str | Path, *, device: str = "cpu", dtype: str | None = None) -> LoadedEnsemble:
+def load(
+    folder: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedEnsemble:
     """Open a saved ensemble, so that it answers; a merge is opened by transformers.
 
     Args:
         folder: Of the ensemble, such as `results/NAME/best`.
         device: Where to run.
         dtype: Of the members; None: in which they were scored.
+        trust_remote_code: Let the members run code of their own.
 
     Returns:
         What has `generate`: texts in, texts out; or tokens, as transformers has them.
 
     Raises:
-        ModelError: The folder holds no ensemble, or a member is gone or was changed: it is named.
+        ModelError: The folder holds no ensemble, or a member is gone or was changed: it is named; or members
+            have code of their own, which is not allowed.
         UserError: The device or dtype does not exist here.
     """
     found: LoadedEnsemble = import_quickly("evomerge.combine.loaded").load(
-        folder, device=device, dtype=dtype
+        folder, device=device, dtype=dtype, trust_remote_code=trust_remote_code
     )
     return found

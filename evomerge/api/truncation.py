@@ -98,14 +98,16 @@ def adapters(results: Path, out: Path, *, rank: int, device: str = "cpu") -> Tru
         device: Where everything is computed.
 
     Raises:
-        UserError: The winner is no routed ensemble, or none of its members is a full model; or the items
-            have no gold answers, so that what is lost cannot be told.
+        UserError: The winner is no routed ensemble, its base has an adapter, or none of its members is a full
+            model; or the items have no gold answers, so that what is lost cannot be told.
     """
     refuse_taken(out, replace=False)
     best = results / "best"
     candidate = open_candidate(best)
     if candidate.router is None:
         raise UserError("mixes its members; no one server can answer for it", file=best)
+    if split_adapter(candidate.base)[1] is not None:
+        raise UserError(f"its base, {candidate.base}, has an adapter already", file=best)
     full = full_members(candidate)
     if not full:
         raise UserError("every member is the base or an adapter of it already", file=best)
@@ -140,7 +142,9 @@ def adapters(results: Path, out: Path, *, rank: int, device: str = "cpu") -> Tru
         found = _compared(candidate, ensemble, made, live, items, tasks)
         truncation = Truncation(out, rank, found)
         card = f"# {out.name}\n\n{markdown.write(Report((truncation.grid(),), (), None))}"
-        save_ensemble(ensemble, out, device=device, card=card)
+        save_ensemble(
+            ensemble, out, device=device, card=card, trust_remote_code=code, allow_pickle=pickle
+        )
     return truncation
 
 

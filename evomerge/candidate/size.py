@@ -21,7 +21,8 @@ class Size:
         layers: In each layer; empty where not counted.
         rest: Outside the layers: embeddings, final norm, lm_head.
         feed_forward: Of those of each layer, in its feed-forward block.
-        adapters: Model, as candidates name it → how many weights its LoRA adapter has.
+        adapters: Model that is the base with a LoRA adapter, as candidates name it → how many weights the
+            adapter has.
     """
 
     layers: tuple[int, ...] = ()
@@ -39,7 +40,8 @@ class Size:
 
         Args:
             members: The models; equal ones stand there once. Of one that is the base with an adapter only
-                the adapter is counted, and the base once for all of them.
+                the adapter is counted, and the base once for all of them. One with an adapter on another
+                model counts in full: it is loaded apart.
             base: What candidates call the base.
         """
         found, whole = 0, set()

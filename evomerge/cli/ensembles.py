@@ -41,6 +41,7 @@ def serve(
         str | None, typer.Option(help="What clients call the ensemble; default: DIR's name.")
     ] = None,
     device: Annotated[str, typer.Option(help="Where the base reads prompts.")] = "cpu",
+    trust_remote_code: Annotated[bool, typer.Option(help="Let models run their code.")] = False,
 ) -> None:
     """Send each request of the OpenAI API to the member that answers it best.
 
@@ -53,7 +54,16 @@ def serve(
         if error.name not in ("anyio", "httpx2", "starlette", "uvicorn"):
             raise
         raise UserError(EXTRA) from None
-    run(ensemble, upstream, host=host, port=port, served=served, name=name, device=device)
+    run(
+        ensemble,
+        upstream,
+        host=host,
+        port=port,
+        served=served,
+        name=name,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def adapters(

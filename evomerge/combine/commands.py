@@ -50,7 +50,8 @@ def commands(combiner: Combiner) -> list[str]:
         plain = [one["name"] for one in members if one not in adapted and one not in apart]
         rank = max(one["rank"] for one in adapted)
         modules = [f"{one['name']}={one['adapter']}" for one in adapted]
-        names = plain or ["base"]
+        taken = any(one["name"] == "base" for one in adapted)
+        names = plain or [_model(base) if taken else "base"]
         lines.append(
             f"vllm serve {_quoted(_model(base))} --served-model-name {_quoted(*names)} --enable-lora "
             f"--max-loras {len(adapted)} --max-lora-rank {_rank(rank)} --lora-modules {_quoted(*modules)}"

@@ -80,7 +80,7 @@ def parts_of(place: Mapping[str, Any], folder: Path) -> list[Path]:
     adapter = [folder / place["adapter"]] if place.get("adapter") is not None else []
     if place.get("path") is not None:
         return [(folder / place["path"]).resolve(), *adapter]
-    kept = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+    kept = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py"]
     try:
         found = snapshot_download(place["id"], revision=place.get("revision"), allow_patterns=kept)
     except Exception as error:  # noqa: BLE001 - of any client

@@ -30,6 +30,7 @@ from evomerge.combine.ensemble_folder import (
 from evomerge.combine.modeling_ensemble import EnsembleConfig
 from evomerge.errors import MergeError, ModelError
 from evomerge.merge.adapter_file import open_adapter
+from evomerge.merge.files import INDEX, SINGLE
 from evomerge.merge.location import commit, locate, split_adapter
 from evomerge.merge.models import open_models
 from evomerge.merge.saving import finished_folder, refuse_taken, save
@@ -61,8 +62,9 @@ def save_ensemble(
 ) -> None:
     """Write an ensemble as a folder that `evomerge.load` and transformers open.
 
-    Merges are computed and written under `members/`; so are adapters, which are small. A model that is a
-    member as it is stays where it lies and is named: by a path from the folder, or its id on the Hub.
+    Merges are computed and written under `members/`; so are adapters, which are small, and models that are
+    pickles, as safetensors. Any other model that is a member as it is stays where it lies and is named: by
+    a path from the folder, or its id on the Hub.
 
     Args:
         candidate: With what it has learnt.
@@ -137,6 +139,7 @@ class _Writer:
         self._aside, self._out, self._dtype = aside, out, dtype
         self._config, self._options = config, options
         self._taken: set[str] = set()
+        self._written: dict[str, str] = {}  # model of pickles → its folder here
 
     def member(self, merge: Merge, name: str | None = None) -> Place:
         """Write a member, or name where it lies, and return its entry; without a name the base's."""
@@ -148,7 +151,7 @@ class _Writer:
             merge = merge if self._dtype is None else changed(merge, dtype=self._dtype)
             save(merge, self._aside / folder, **self._options)
             return self._entry({**named, "path": folder}, merge)
-        place: Place = {**named, **self._where(parts[0])}
+        place: Place = {**named, **self._where(parts[0], name or "base")}
         if parts[1] is not None:
             place["adapter"] = self._folder(name or "base")
             place["rank"] = copy_adapter(locate(parts[1]), self._aside / place["adapter"])
@@ -165,8 +168,16 @@ class _Writer:
         dtype = self._dtype or merge.dtype or stored
         return {**place, "dtype": dtype, "hash": fingerprint(parts)}
 
-    def _where(self, model: str) -> Place:
-        folder = locate(model)
+    def _where(self, model: str, name: str) -> Place:
+        """Say where a model lies; one without safetensors is written here, once for all members."""
+        code, pickle = (self._options[key] for key in ("trust_remote_code", "allow_pickle"))
+        folder = locate(model, allow_pickle=pickle, trust_remote_code=code)
+        if not any((folder / file).is_file() for file in (SINGLE, INDEX)):
+            if model not in self._written:
+                self._written[model] = self._folder(name)
+                own = Merge("passthrough", (model,))
+                save(own, self._aside / self._written[model], **self._options)
+            return {"path": self._written[model]}
         revision = commit(model, folder)
         if revision is None:
             return {"path": os.path.relpath(folder.resolve(), self._out.resolve())}

@@ -93,21 +93,30 @@ class LoadedEnsemble:
         return found
 
 
-def load(folder: Path | str, *, device: str = "cpu", dtype: str | None = None) -> LoadedEnsemble:
+def load(
+    folder: Path | str,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedEnsemble:
     """Open a saved ensemble.
 
     Args:
         folder: Of the ensemble, such as `results/NAME/best`.
         device: Where to run.
         dtype: Of the members; None: in which they were scored.
+        trust_remote_code: Let the members run code of their own.
 
     Raises:
-        ModelError: The folder holds no ensemble, or a member is gone or was changed: it is named.
+        ModelError: The folder holds no ensemble, or a member is gone or was changed: it is named; or members
+            have code of their own, which is not allowed.
         UserError: The device or dtype does not exist here.
     """
     folder = Path(folder)
     placed = usable_device(device)
     options: dict[str, Any] = {} if dtype is None else {"dtype": torch_dtype(dtype)}
+    options["trust_remote_code"] = trust_remote_code
     if not folder.is_dir():
         raise ModelError("no such folder; expected a saved ensemble", file=folder)
     try:
@@ -115,4 +124,5 @@ def load(folder: Path | str, *, device: str = "cpu", dtype: str | None = None) -
     except (OSError, ValueError) as error:
         message = " ".join(str(error).split()).removeprefix(f"{folder}: ")
         raise ModelError(message, file=folder) from None
-    return LoadedEnsemble(folder, model.to(placed), load_tokenizer(str(folder)))
+    tokenizer = load_tokenizer(str(folder), trust_remote_code=trust_remote_code)
+    return LoadedEnsemble(folder, model.to(placed), tokenizer)

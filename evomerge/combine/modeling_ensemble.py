@@ -93,6 +93,8 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
     ) -> EnsembleForCausalLM:
         """Open an ensemble: a folder, or an id of the Hub; options are passed on where members are loaded.
 
+        So is `trust_remote_code`: members run code of their own only where the caller allows it.
+
         Raises:
             OSError: It is no ensemble, or a member is gone or is not what it was; the message names it.
         """
@@ -100,7 +102,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         folder = (
             Path(name) if Path(name).is_dir() else Path(snapshot_download(name, revision=revision))
         )
-        for own in ("trust_remote_code", "adapter_kwargs", "_from_auto", "token", "cache_dir"):
+        for own in ("adapter_kwargs", "_from_auto", "token", "cache_dir"):
             options.pop(own, None)
         check_members(folder)
         return cls(config or EnsembleConfig.from_pretrained(folder), folder, options)
@@ -253,11 +255,10 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
 
     def _load(self, place: Mapping[str, Any]) -> PreTrainedModel:
         """Load a member; what it shares with the base is held once."""
-        if place is not self.combiner["base"] and same_place(place, self.combiner["base"]):
-            if place.get("adapter") is None:
-                return self.base
-            return self._adapted(place)
-        return self._opened(place)
+        base = self.combiner["base"]
+        if place is not base and same_place(place, base) and place["hash"] == base["hash"]:
+            return self.base
+        return self._opened(place) if place.get("adapter") is None else self._adapted(place)
 
     def _opened(self, place: Mapping[str, Any], **options: Any) -> PreTrainedModel:
         own = {"dtype": place["dtype"], "use_safetensors": True, **self._options, **options}
@@ -275,11 +276,18 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         return loaded.eval().requires_grad_(False)
 
     def _adapted(self, place: Mapping[str, Any]) -> PreTrainedModel:
-        """Return the base with an adapter on it: computed in float32 and rounded once."""
+        """Return a model with an adapter on it: computed in float32 and rounded once.
+
+        All other weights of the base are shared with it, unless it has an adapter itself.
+        """
         exact = self._opened(place, dtype=torch.float32)
         updates = lora_updates(self._folder / place["adapter"])
-        shared = {id(one): one for one in (*self.base.parameters(), *self.base.buffers())}
-        model: PreTrainedModel = copy.deepcopy(self.base, dict(shared))
+        base = self.combiner["base"]
+        if same_place(place, base) and base.get("adapter") is None:
+            shared = {id(one): one for one in (*self.base.parameters(), *self.base.buffers())}
+            model: PreTrainedModel = copy.deepcopy(self.base, dict(shared))
+        else:
+            model = self._opened(place)
         for name, update in updates.items():
             own, weight = model.get_submodule(name), exact.get_submodule(name).weight
             update = update.to(weight.device)

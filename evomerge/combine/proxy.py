@@ -225,7 +225,10 @@ class _Completions:
         async def ask(member: str) -> None:
             own = {**body, "prompt": [body["prompt"][place] for place in places[member]]}
             async with self._asked(request, own, member, encoding="identity") as answer:
-                await answer.aread()
+                try:
+                    await answer.aread()
+                except httpx2.HTTPError as error:
+                    raise _unreachable(self._members[member], error) from None
             answers[member] = answer
 
         try:
@@ -254,7 +257,7 @@ class _Completions:
         headers = {key: value for key, value in request.headers.items() if key not in NOT_FORWARDED}
         headers["accept-encoding"] = encoding or headers.get("accept-encoding", "identity")
         headers["content-type"] = "application/json"
-        content = json.dumps({**body, "model": upstream.model}, ensure_ascii=False).encode()
+        content = json.dumps({**body, "model": upstream.model}).encode()
         try:
             asked = client.build_request(
                 "POST", upstream.url + self._path, headers=headers, content=content

@@ -31,6 +31,7 @@ def serve(
     served: Sequence[str] = (),
     name: str | None = None,
     device: str = "cpu",
+    trust_remote_code: bool = False,
 ) -> None:
     """Serve an ensemble until the process is interrupted.
 
@@ -42,6 +43,7 @@ def serve(
         served: `NAME=SERVED`: what upstreams call a member, where that is not its name.
         name: What clients call the ensemble; None: the folder's name.
         device: Where the base reads prompts.
+        trust_remote_code: Let the base run code of its own.
 
     Raises:
         UserError: The folder is no ensemble, or none that routes; an upstream is no URL, or does not serve
@@ -49,7 +51,7 @@ def serve(
     """
     listening = listen(host, port)
     with listening:
-        ensemble = load(folder, device=device)
+        ensemble = load(folder, device=device, trust_remote_code=trust_remote_code)
         if ensemble.model.combiner["router"] is None:
             raise UserError(
                 "mixes its members token by token, which no proxy can do; load it with evomerge.load",

@@ -24,13 +24,12 @@ from evomerge.merge.family import check_family, check_finite
 from evomerge.merge.heads import with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.location import commit, locate, split_adapter
+from evomerge.merge.sampled import sample
 from evomerge.merge.tokenizer import load_tokenizer
 from evomerge.merge.towers import with_towers
 from evomerge.merge.vocabulary import OutputVocabulary
 from evomerge.space import Family
 
-SAMPLE_BYTES = 1 << 16
-SAMPLES = 64
 FINGERPRINTED = {".safetensors", ".bin", ".json", ".model"}
 """Weights, configurations and tokenizers."""
 
@@ -129,12 +128,14 @@ def open_family(models: campaign.Models) -> OpenFamily:
 
 
 def size_of(family: OpenFamily, *, allow_pickle: bool = False) -> Size:
-    """Count the weights of the base, and of the experts that are adapters on a model."""
+    """Count the weights of the base, and of the experts that are adapters on it as it is."""
     weights = {name: math.prod(header.shape) for name, header in family.base.tensors.items()}
     adapters = {}
+    plain = split_adapter(family.family.base)[1] is None
     for model in family.family.experts.values():
         _, adapter = split_adapter(model)
-        if adapter is not None:
+        shared = plain and family.checkpoints[model].folder == family.base.folder
+        if adapter is not None and shared:
             folder = locate(adapter, allow_pickle=allow_pickle)
             adapters[model] = open_adapter(folder, allow_pickle=allow_pickle).count
     return Size.count(weights, Layout.of(family.base).layer_of, adapters)
@@ -195,7 +196,7 @@ def fingerprint(model: str) -> str:
             continue
         for path in sorted(path for path in folder.iterdir() if path.suffix in FINGERPRINTED):
             digest.update(path.name.encode())
-            _sample(digest, path)
+            sample(digest, path)
     return digest.hexdigest()
 
 
@@ -230,15 +231,3 @@ def _check_distinct(names: Mapping[str, str], hashes: Mapping[str, str]) -> None
                 file=model,
                 field=f"models.experts.{position - 1}",
             )
-
-
-def _sample(digest: xxhash.xxh3_64, path: Path) -> None:
-    size = path.stat().st_size
-    digest.update(str(size).encode())
-    with path.open("rb") as file:
-        if size <= SAMPLES * SAMPLE_BYTES:
-            digest.update(file.read())
-            return
-        for sample in range(SAMPLES):
-            file.seek(sample * (size - SAMPLE_BYTES) // (SAMPLES - 1))
-            digest.update(file.read(SAMPLE_BYTES))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import evomerge
+from evomerge.api import truncation
 from evomerge.api.truncation import Truncation, adapters
 from evomerge.cli import run_command
 from evomerge.config import Campaign
@@ -92,7 +94,7 @@ def test_the_command_prints_what_is_lost(
 
 
 def test_what_has_no_full_models_is_refused(
-    finished: Path, made: Truncation, tmp_path: Path
+    finished: Path, made: Truncation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = tmp_path / "results"
     results.mkdir()
@@ -103,4 +105,9 @@ def test_what_has_no_full_models_is_refused(
         adapters(tmp_path, tmp_path / "out", rank=RANK)
     with pytest.raises(UserError, match="exists"):
         adapters(finished, made.folder, rank=RANK)
+    found = truncation.open_candidate(finished / "best")
+    on_adapter = replace(found, base=f"{found.base}+lora")
+    monkeypatch.setattr(truncation, "open_candidate", lambda _: on_adapter)
+    with pytest.raises(UserError, match="has an adapter already"):
+        adapters(finished, tmp_path / "out", rank=RANK)
     assert not (tmp_path / "out").exists()

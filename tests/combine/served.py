@@ -72,6 +72,8 @@ class Upstream:
         if body.get("max_tokens") == 0:
             return JSONResponse({"error": {"message": "max_tokens is 0"}}, 418)
         prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
+        if "this breaks" in prompts:
+            return StreamingResponse(self._broken(), media_type="application/json")
         each = body.get("n") or 1
         choices = [
             {
@@ -86,6 +88,10 @@ class Upstream:
         return JSONResponse(
             {**self._head(body), "object": "text_completion", "choices": choices, "usage": usage}
         )
+
+    async def _broken(self) -> AsyncIterator[str]:
+        yield '{"object": '
+        raise OSError("broken")
 
     async def _read(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = await request.json()

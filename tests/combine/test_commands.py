@@ -39,3 +39,15 @@ def test_other_members_have_servers_of_their_own(made: tuple[Ensemble, Path]) ->
     assert [line.rpartition("--port ")[2] for line in lines[1:4]] == ["8001", "8002", "8003"]
     assert "--upstream head=http://127.0.0.1:8002" in lines[-1]
     assert "--upstream http://127.0.0.1:8000" in lines[-1]
+
+
+def test_an_adapted_base_is_not_called_as_the_model_that_it_adapts() -> None:
+    base = {"id": "org/base", "revision": "c0ffee", "rank": 4}
+    combiner = {
+        "base": {**base, "adapter": "members/base_2"},
+        "members": [{"name": "base", **base, "adapter": "members/base"}],
+        "router": {},
+    }
+    (line, _) = commands(combiner)
+    assert "--served-model-name org/base " in line
+    assert line.endswith("--lora-modules base=members/base")

@@ -215,6 +215,22 @@ def test_a_dead_upstream_is_said_to_be_dead(dead: str) -> None:
     assert complete(dead, ["a", "beta"]).status_code == 502
 
 
+def test_an_answer_that_breaks_off_between_members_is_an_upstreams_error(url: str) -> None:
+    answer = complete(url, ["a", "to beta", "this breaks"])
+    assert answer.status_code == 502
+    assert "does not answer for lora-a" in answer.json()["error"]["message"]
+
+
+def test_half_a_surrogate_pair_reaches_the_upstream_as_it_was_sent(
+    url: str, upstream: served.Upstream
+) -> None:
+    body = b'{"model": "crew", "prompt": "a", "user": "\\ud83d"}'
+    headers = {"content-type": "application/json"}
+    answer = httpx2.post(f"{url}/v1/completions", content=body, headers=headers)
+    assert answer.status_code == 200
+    assert upstream.asked[-1]["user"] == "\ud83d"
+
+
 def test_a_stream_that_breaks_off_ends_with_an_error(url: str) -> None:
     messages = [{"role": "user", "content": "it breaks here"}]
     stream = client(url).chat.completions.create(model="crew", messages=messages, stream=True)

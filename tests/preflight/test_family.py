@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from evomerge.candidate import Merge
 from evomerge.config import Models
 from evomerge.errors import ModelError
 from evomerge.preflight.family import check_weights, fingerprint, open_family, size_of
+from tests.combine.crew import adapter
 
 
 def models(base, *experts, **settings):
@@ -136,6 +138,19 @@ def test_an_adapter_is_named_with_its_base(llama_family, copied):
     assert size.total == opened.parameters
     mlps = [tensor.numel() for name, tensor in weights.items() if ".mlp." in name]
     assert sum(size.feed_forward) == sum(mlps)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
+def test_only_adapters_on_the_base_share_its_weights(llama_family, tmp_path):
+    """One on another model is loaded with that model, and so is every one beside an adapted base."""
+    base, expert = llama_family.models[:2]
+    first, second = (adapter(base, tmp_path / name, seed) for seed, name in enumerate("ab"))
+    shared, apart = f"{base}+{first}", f"{expert}+{second}"
+    size = size_of(open_family(models(base, shared, apart)))
+    assert list(size.adapters) == [shared]
+    merges = [Merge("passthrough", (model,)) for model in (base, shared, apart)]
+    assert size.of_members(merges, base) == 2 * size.total + size.adapters[shared]
+    assert not size_of(open_family(models(shared, f"{base}+{second}"))).adapters
 
 
 def test_one_model_under_two_names_is_refused(llama_family, copied, tmp_path):
