@@ -21,7 +21,7 @@ from evomerge.report.figures.drawing import (
     axis,
     drawing,
     numbers,
-    short,
+    shorts,
     text,
 )
 from evomerge.report.grid import Cell, Grid, Line, short_names
@@ -179,7 +179,7 @@ def _heat_map(
     trace: Drawing = {
         "type": "heatmap",
         "x": [f"{text(column)} " for column in columns],  # not numbers, not dates
-        "y": [short(row, 30) for row in rows],
+        "y": shorts(rows, 30),
         "z": [numbers(row) for row in values],
         "zmin": -most if signed else 0.0,
         "zmax": most,

@@ -12,7 +12,7 @@ import torch
 from evomerge import config as campaign
 from evomerge import yaml_file
 from evomerge.config.destination import refuse_unwritable
-from evomerge.config.model_names import short_name
+from evomerge.config.model_names import by_part, short_name
 from evomerge.errors import CampaignError, TaskError, UserError
 from evomerge.preflight.check import preflight
 from evomerge.preflight.family import OpenFamily, open_whole
@@ -219,9 +219,14 @@ def _components(tensors: Iterable[str]) -> str:
 
 
 def _from(output: Path, model: str) -> str:
-    """Return a local path as seen from the campaign file's folder; anything else as it is."""
-    path = Path(model).expanduser()
-    if model.startswith("zoo:") or not path.exists():
-        return model
-    path, folder = path.resolve(), output.resolve().parent
-    return f"./{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)
+    """Return local paths, of `MODEL+ADAPTER` each, as seen from the campaign file's folder; else as it is."""
+    folder = output.resolve().parent
+
+    def seen(part: str) -> str:
+        path = Path(part).expanduser()
+        if part.startswith("zoo:") or not path.exists():
+            return part
+        path = path.resolve()
+        return f"./{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)
+
+    return by_part(seen)(model)

@@ -257,8 +257,10 @@ class Bandit(Sampler):
     def coefficients(self, params: Params) -> Coefficients | None:
         """Return those of the arm's sampler; of a point that is moved over or probed, of where it is from."""
         arm = self._arm_of(params)
-        if params == self._taken_over(arm):
-            return _coefficients(self._leader())
+        leader = self._leader()
+        if params == self._taken_over(arm) and leader.best is not None:
+            moved = self._regions.moved_to(arm.region, leader.best[0], arm.point)
+            return None if moved is None else _coefficients(leader)
         if self._regions.at(params) != self._regions.at(arm.point):
             return _coefficients(arm)
         return arm.sampler.coefficients(arm.lower(params))

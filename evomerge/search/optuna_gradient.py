@@ -96,11 +96,14 @@ class GradientSampler(BaseSampler):  # type: ignore[misc] # optuna is not checke
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:  # noqa: ANN401 - as the base class has it
-        """Refuse a dimension that the space does not have.
+        """Return what an enqueued trial leaves open, as a point that is due has it.
 
         Raises:
-            ValueError: Always.
+            ValueError: The space does not have the dimension, or has another range for it.
         """
+        if self._distributions.get(param_name) == param_distribution:
+            with self._lock:
+                return self._sampler.propose(trial.number)[param_name]
         raise ValueError(
             f"{param_name} in {param_distribution} is not in the space of this sampler; expected one of "
             f"{', '.join(self._distributions)}, in its range"

@@ -136,7 +136,12 @@ class MixtureSpace:
         self, settings: campaign.Campaign, params: Mapping[str, float]
     ) -> dict[str, float] | None:
         """Return the same point of an earlier campaign whose dimensions are these; else None."""
-        return dict(params) if params.keys() == self.distributions.keys() else None
+        if params.keys() != self.distributions.keys():
+            return None
+        return {
+            name: min(max(params[name], one.low), one.high)
+            for name, one in self.distributions.items()
+        }
 
     def _top_k(self, params: Mapping[str, float]) -> int:
         setting = self.own[TOP_K]

@@ -51,7 +51,7 @@ def check_address(address: str) -> None:
     try:
         place = (found[2].strip("[]"), int(found[3]))
         socket.create_connection(place, SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last of a host that is no name
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"no Ray cluster answers at {address} ({reason}); {_ADVICE}", field="--address"

@@ -174,6 +174,7 @@ class RayPool:
     def wait_ready(self) -> None:
         """Wait until a worker is ready, so that what comes next is timed without its start."""
         while not self._idle:
+            self._look()
             self._wait(SECONDS_BETWEEN_LOOKS)
 
     @property
@@ -201,8 +202,7 @@ class RayPool:
         end = None if timeout is None else self._clock.monotonic() + timeout
         found = self._take()
         while found is None:
-            if self._clock.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
-                self._match_cluster()
+            self._look()
             left = SECONDS_BETWEEN_LOOKS
             if end is not None:
                 left = min(left, max(0.0, end - self._clock.monotonic()))
@@ -240,6 +240,11 @@ class RayPool:
         found = self._done.pop(order, None)
         self._returned += found is not None
         return found
+
+    def _look(self) -> None:
+        """Have as many workers as the cluster holds by now, if it was not looked at lately."""
+        if self._clock.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
+            self._match_cluster()
 
     def _wait(self, seconds: float) -> None:
         """Take note of everything that ended or started; wait for the first such thing."""

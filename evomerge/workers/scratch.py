@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -62,11 +63,14 @@ def in_memory() -> Iterator[Path]:
 def remove_stale(parent: Path) -> None:
     """Remove what `ScratchFolder` made for processes of this user that are gone."""
     for folder in parent.glob(f"{PREFIX}*"):
-        owner = folder / OWNER
-        if folder.is_symlink() or not owner.is_file():
-            continue
-        if folder.stat().st_uid == os.getuid() and not _is_held(owner):
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # others remove theirs meanwhile
+            owner, status = folder / OWNER, folder.lstat()
+            if (
+                stat.S_ISLNK(status.st_mode) or status.st_uid != os.getuid()
+            ):  # before looking into it
+                continue
+            if owner.is_file() and not _is_held(owner):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_held(owner: Path) -> bool:

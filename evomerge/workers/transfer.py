@@ -1,7 +1,7 @@
 """Folders that the driver has and a node lacks: sent through Ray, once a node.
 
 Models and tasks are named as the driver names them; of a Hub id a node takes the driver's commit. A node
-on which a name leads nowhere, or to files of other sizes, gets a copy under its temporary folder, named by
+on which a name leads nowhere, or to other files, gets a copy under its temporary folder, named by
 its content, so that it is kept for the next campaign; all workers of the node map that one copy into memory.
 Recipes go on naming what the driver names: `Translated` stands between.
 """
@@ -96,6 +96,10 @@ class Reader:
         except ModelError:
             return None
 
+    def sampled(self, folder: str) -> str:
+        """Return a hash of all names, and bytes sampled from each file of a folder."""
+        return sampled(self._transfer.locate(folder))
+
     def digest(self, folder: str) -> str:
         """Return a hash of all names and bytes of a folder."""
         return digest(self._transfer.locate(folder))
@@ -166,8 +170,11 @@ def fetched(
         if theirs is None:
             raise
     else:
-        if theirs is None or listing(place) == theirs:
-            return None if pinned == folder else place
+        own = None if pinned == folder else place
+        if theirs is None:
+            return own
+        if listing(place) == theirs and (own or sampled(place) == ask("sampled", folder)):
+            return own
     home = home or private_folder()
     content: str = ask("digest", folder)
     place = home / content
@@ -185,6 +192,17 @@ def listing(folder: Path) -> Listing:
         for path in sorted(paths)
         if not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
     )
+
+
+def sampled(folder: Path) -> str:
+    """Return a hash of all names that `listing` names, and bytes sampled from each of the files."""
+    from evomerge.merge.sampled import sample
+
+    state = xxhash.xxh3_128()
+    for name, _ in listing(folder):
+        state.update(f"{name}\0".encode())
+        sample(state, folder / name)
+    return state.hexdigest()
 
 
 def digest(folder: Path) -> str:

@@ -11,11 +11,12 @@ import pytest
 import evomerge
 import evomerge.result
 from evomerge.candidate import Size
-from evomerge.config import Campaign, SpaceSettings
+from evomerge.config import Campaign, Range, SpaceSettings
 from evomerge.errors import CampaignError
 from evomerge.kinds import KINDS, space_of
 from evomerge.report.layout import layout
 from evomerge.space import Family, SeveralSpaces, in_one_space
+from evomerge.space.mixture import MixtureSpace
 from evomerge.store import Store
 from tests.kinds.pair import PairKind
 from tests.kinds.single import SingleKind
@@ -278,3 +279,17 @@ def test_every_row_says_what_it_takes_to_serve(front: evomerge.result.Result) ->
             assert needed["relative_time"] > 0.5
     headers = layout(evomerge.report(front.folder), "select").headers
     assert {"parameters", "active parameters", "time"} <= set(headers)  # asked for, or unlike
+
+
+def test_an_earlier_point_of_a_mixture_is_brought_into_narrower_ranges(family: Family) -> None:
+    settings = {
+        "top_k": Range(low=2, high=3),
+        "temperature": Range(low=0.05, high=0.3, log=True),
+        "share": 0.0,
+    }
+    space = MixtureSpace(family, tuple(family.experts), settings)
+    assert space.taken_over(Campaign.model_construct(), {"top_k": 1.2, "temperature": 0.9}) == {
+        "top_k": space.distributions["top_k"].low,
+        "temperature": 0.3,
+    }
+    assert space.taken_over(Campaign.model_construct(), {"top_k": 2.0}) is None

@@ -56,6 +56,16 @@ def test_local_models_are_written_as_seen_from_the_file(tmp_path, llama_family, 
     assert Campaign.load(output).models.base == llama_family.base
 
 
+def test_models_and_adapters_are_written_as_seen_from_the_file_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "runs/lora"):
+        (tmp_path / name).mkdir(parents=True)
+    output = tmp_path / "runs" / "c.yaml"
+    assert starter._from(output, "base+runs/lora") == f"{tmp_path / 'base'}+./lora"
+    assert starter._from(output, "org/name+runs/lora") == "org/name+./lora"
+    assert starter._from(output, "zoo:base") == "zoo:base"
+
+
 def test_an_existing_file_is_refused(tmp_path):
     (tmp_path / "c.yaml").write_text("mine")
     with pytest.raises(CampaignError, match="exists already"):

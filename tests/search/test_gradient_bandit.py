@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
+from evomerge.config import SpaceSettings
+from evomerge.merge.methods import METHODS as METHODS_BY_NAME
 from evomerge.search.bandit import Bandit
+from evomerge.search.samplers import SAMPLERS, Measurement, Problem, Sampler
 from evomerge.search.samplers.gradient import MOST_PATHS
-from evomerge.space import Choices
+from evomerge.space import Choices, Family
+from evomerge.space.several import SeveralSpaces
+from evomerge.space.space import Space
 
 METHODS = ("task_arithmetic", "ties", "dare_linear")
 
@@ -75,3 +84,53 @@ def test_idle_workers_follow_further_descents_up_to_a_limit(
             sampler.asked(number, sampler.propose(number))
     assert 1 <= len(running) <= MOST_PATHS
     assert len({step.descent for step in running}) == len(running)
+
+
+def test_coefficients_stay_in_the_space_they_were_learnt_in(tmp_path: Path) -> None:
+    """The second of two spaces begins at its own point, which has nothing of the first one's descent."""
+    family = Family("base", {"a": "one", "b": "two"}, 4, "float32")
+
+    def of(method: str) -> Space:
+        settings = {"method": method, "parameters": {"weight": {"low": 0.0, "high": 1.2}}}
+        return Space.build(SpaceSettings.model_validate(settings), family, METHODS_BY_NAME)
+
+    space = SeveralSpaces({"merge1": of("task_arithmetic"), "merge2": of("ties")})
+    problem = Problem(
+        space.distributions,
+        ("maximize",),
+        60,
+        0,
+        space.differentiable,
+        {"t": 8},
+        {"t": 1.0},
+        scales=("group", "tensor", "row"),
+        arms=2,
+    )
+
+    def build(start: Mapping[str, float], differentiable: Sequence[str]) -> Sampler:
+        own = {name: space.distributions[name] for name in start}
+        return SAMPLERS["gradient"](
+            replace(problem, distributions=own, differentiable=tuple(differentiable), start=start)
+        )
+
+    bandit = Bandit(space.regions, build, 60, lambda outcome: None)
+    for row in space.baselines():
+        for point in (*([row.params] if row.params else []), *row.also_at):
+            bandit.known(point, Measurement((0.3,), -0.3))
+    with_coefficients = set()
+    for number in range(60):
+        while (step := bandit.next_step()) is not None:
+            bandit.step_asked(step)
+            gradient = {name: float(name.startswith("merge1/")) for name in space.differentiable}
+            bandit.step_told(step.descent, gradient, {"t.weight": np.ones((2, 3), np.float32)})
+        params = bandit.propose(number)
+        coefficients = bandit.coefficients(params)
+        if space.regions.at(params).arm.startswith("merge2"):
+            assert with_coefficients == {True}
+            assert coefficients is None
+            return
+        with_coefficients.add(coefficients is not None)
+        bandit.asked(number, params)
+        value = 0.5 + number / 100
+        bandit.told(number, params, Measurement((value,), -value, coefficients=coefficients))
+    raise AssertionError("the second space was never tried")

@@ -140,3 +140,13 @@ def test_what_it_refuses() -> None:
     trial = study_of(Gradient()).ask()
     with pytest.raises(ValueError, match=r"y in FloatDistribution.* is not in the space"):
         trial.suggest_float("y", 0.0, 1.0)
+
+
+def test_what_an_enqueued_trial_leaves_open_is_filled_up() -> None:
+    study = study_of(Gradient())
+    study.enqueue_trial({"x0": 0.25})
+    study.optimize(objective, n_trials=len(CHECKPOINTS) + 1)
+    first, *others = study.trials
+    assert first.params["x0"] == 0.25
+    assert first.params.keys() == SPACE.keys()
+    assert min(trial.value for trial in others if trial.value is not None) < 0.1

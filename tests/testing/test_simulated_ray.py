@@ -141,3 +141,12 @@ def test_spans_are_counted_until_a_moment() -> None:
     spans.end(11.0)
     spans.end(20.0)
     assert spans.until(30) == 4.0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nodes_that_leave_while_workers_start_are_waited_for(seed: int) -> None:
+    """A worker needs 40 s to start; its node stays for two minutes in the mean, and is away for one."""
+    pool, _, clock = opened(count=1, start=40, per_node=1, departures=30, absence=60, seed=seed)
+    pool.wait_ready()
+    assert 40 <= clock.monotonic() < 600
+    pool.close(force=True)

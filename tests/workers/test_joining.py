@@ -23,7 +23,11 @@ def test_what_cannot_be_an_address_is_refused(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "localhost:99999", "no.such.host.:7"]
+    "address",
+    [
+        *("127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "localhost:99999", "no.such.host.:7"),
+        *("10.0.0..1:6379", f"{'a' * 64}.b:6379"),
+    ],
 )
 def test_where_nothing_listens_is_said_at_once(address: str) -> None:
     start = time.monotonic()

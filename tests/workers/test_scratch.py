@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,28 @@ def test_folders_of_dead_processes_are_removed_and_no_others(tmp_path: Path) -> 
     for folder in (mine, again, again):
         folder.remove()
     assert set(tmp_path.iterdir()) == {link, *others}
+
+
+def test_folders_of_other_users_are_not_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(f"scratch.ScratchFolder(Path({str(tmp_path)!r}))")
+    (stale,) = tmp_path.iterdir()
+    uid = os.getuid()
+
+    def denied(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_file", denied)
+        patched.setattr(scratch.os, "getuid", lambda: uid + 1)
+        scratch.remove_stale(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_file", denied)  # it may go while it is looked at
+        scratch.remove_stale(tmp_path)
+    assert stale.exists()
+    scratch.remove_stale(tmp_path)
+    assert not stale.exists()
 
 
 def test_a_folder_has_its_name_only_once_it_is_locked(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,20 @@ def test_a_node_that_lacks_a_model_gets_it_once(
 def test_a_node_that_has_the_same_files_keeps_to_them(tmp_path: Path, model: Path) -> None:
     ask = Asked(str(model))
     assert fetched(str(model), lambda _: model, ask, tmp_path) is None
-    assert ask.methods == ["listing", "pinned"]
+    assert ask.methods == ["listing", "pinned", "sampled"]
+
+
+def test_other_weights_of_the_same_size_are_not_used(tmp_path: Path, model: Path) -> None:
+    old, home = tmp_path / "old", tmp_path / "home"
+    shutil.copytree(model, old)
+    home.mkdir()
+    weights = bytearray((old / "part" / "weights").read_bytes())
+    weights[-1] ^= 1
+    (old / "part" / "weights").write_bytes(weights)
+    assert listing(old) == listing(model)
+    copy = fetched(str(model), lambda _: old, Asked(str(model)), home)
+    assert copy is not None
+    assert digest(copy) == digest(model)
 
 
 def test_a_node_takes_the_drivers_commit_of_a_hub_id(

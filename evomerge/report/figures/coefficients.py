@@ -17,6 +17,7 @@ from evomerge.report.figures.drawing import (
     drawing,
     numbers,
     short,
+    shorts,
     text,
 )
 from evomerge.report.material import Material
@@ -68,7 +69,7 @@ def rows_figure(material: Material) -> Drawing | None:
     traces = []
     components = sorted({component for *_, component in one.rows})
     for plot, component in enumerate(components):
-        for expert, name in enumerate(one.experts):
+        for expert, name in enumerate(shorts(one.experts)):
             places = [(expert, layer, component) for layer in range(len(one.layers))]
             known = [place for place in places if place in one.rows]
             quantiles = np.array([one.rows[place] for place in known]).reshape(-1, 5).T
@@ -76,8 +77,8 @@ def rows_figure(material: Material) -> Drawing | None:
             traces.append(
                 {
                     "type": "box",
-                    "name": short(name),
-                    "legendgroup": short(name),
+                    "name": name,
+                    "legendgroup": name,
                     "offsetgroup": str(expert),
                     "showlegend": plot == 0,
                     "x": [one.layers[layer] for _, layer, _ in known],
@@ -118,7 +119,7 @@ def _heat_maps(one: Coefficient, *, shown: bool) -> list[Drawing]:
             "type": "heatmap",
             "name": text(one.components[component]),
             "x": [f"{layer} " for layer in one.layers],  # not numbers, not dates
-            "y": [short(name) for name in one.experts],
+            "y": shorts(one.experts),
             "z": [numbers(row) for row in one.values[:, :, component]],
             "zmin": round(-most if signed else 0.0, 4),
             "zmax": round(most, 4),

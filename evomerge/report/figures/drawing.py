@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -50,6 +51,25 @@ def short(of: str, longest: int = LONGEST) -> str:
     """Return text as a label, cut where it is long."""
     of = plain(of)
     return text(of if len(of) <= longest else f"{of[: longest - 1]}…")
+
+
+def shorts(of: Sequence[str], longest: int = LONGEST) -> list[str]:
+    """Return texts as labels, no two unlike texts alike: those that begin alike show how they end.
+
+    On an axis of categories plotly draws what has one label at one place.
+    """
+    begin = {one: short(one, longest) for one in of}
+    count = Counter(begin.values())
+    end = {
+        one: label if count[label] == 1 else text(f"…{plain(one)[1 - longest :]}")
+        for one, label in begin.items()
+    }
+    count = Counter(end.values())
+    labels = {
+        one: label if count[label] == 1 else f"{number} {label}"
+        for number, (one, label) in enumerate(end.items(), 1)
+    }
+    return [labels[one] for one in of]
 
 
 def number(value: float | None, digits: int = 4) -> float | None:

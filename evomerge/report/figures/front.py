@@ -46,7 +46,7 @@ def front_figure(material: Material) -> Drawing | None:
     front = on_front(aims, values, missing)
     behind = [row for row in range(len(trials)) if row not in front]
     names = value_names(material.campaign)
-    most = MOST // len(list(combinations(names, 2)))
+    most = max(1, MOST // len(list(combinations(names, 2))))
     behind = behind[:: -(-len(behind) // most) or 1]
     called = [f"trial {trial.number}" for trial in trials]
     groups = [

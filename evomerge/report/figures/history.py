@@ -30,7 +30,11 @@ _NAMES: dict[Axis, str] = {
     "item_evaluations": "item evaluations, gradients included",
     "seconds": "seconds",
 }
-_BUTTONS = ("trials", "items", "seconds")
+_BUTTONS: dict[Axis, str] = {
+    "trials": "trials",
+    "item_evaluations": "items",
+    "seconds": "seconds",
+}
 
 
 def history_figure(material: Material) -> Drawing | None:
@@ -54,15 +58,15 @@ def history_figure(material: Material) -> Drawing | None:
     for name, value, colour in _references(material):
         series.append((_line(name, [value, value], colour, dash="dot"), [None, curve.points[-1]]))
     traces = [trace | {"x": _places(points, AXES[0])} for trace, points in series]
+    axes = [one for one in AXES if one != "seconds" or curve.total("seconds") > 0]
     menus = choice(
-        _BUTTONS,
+        [_BUTTONS[one] for one in axes],
         [
             [
                 {"x": [_places(points, one) for _, points in series]},
                 {"xaxis.title.text": _NAMES[one]},
             ]
-            for one in AXES
-            if one != "seconds" or curve.total("seconds") > 0
+            for one in axes
         ],
     )
     unit = _unit(material)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evomerge.report.figures import FIGURES
+from evomerge.report.figures.drawing import shorts
 from evomerge.report.material import Material
 from evomerge.store import Store
 from tests.report import studies
@@ -125,3 +126,22 @@ def test_text_from_outside_is_shown_not_read(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)" in text
     assert "<script" not in text
     assert "NaN in &lt;layer&gt; 3" in text
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["facts", "tools"], ["facts", "tools"]),
+        (
+            ["Llama-3.1-8B-Instruct-math", "Llama-3.1-8B-Instruct-code", "facts"],
+            ["…B-Instruct-math", "…B-Instruct-code", "facts"],
+        ),
+        (["same"] * 2, ["same"] * 2),
+        (["a" * 20 + "b" * 20 + "c" * 20, "a" * 20 + "d" + "b" * 19 + "c" * 20], None),
+    ],
+)
+def test_unlike_names_have_unlike_labels(names: list[str], labels: list[str] | None) -> None:
+    found = shorts(names, 16)
+    assert len(set(found)) == len(set(names))
+    if labels is not None:
+        assert found == labels
