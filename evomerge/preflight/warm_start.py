@@ -18,7 +18,7 @@ _FIELD = "search.warm_start"
 
 
 def first_points(ready: Preflight, file: Path | None = None) -> list[dict[str, float]]:
-    """Return the points that a search begins with: its space's, then those that `warm_start` gives it.
+    """Return the points that a search begins with: those that `warm_start` gives it, then its space's.
 
     Args:
         ready: The campaign.
@@ -33,7 +33,7 @@ def first_points(ready: Preflight, file: Path | None = None) -> list[dict[str, f
     if folder is None:
         return first
     with located(file):
-        return [*first, *_points(ready, Path(folder))]
+        return [*_points(ready, Path(folder)), *first]
 
 
 def _points(ready: Preflight, folder: Path) -> list[dict[str, float]]:

@@ -76,6 +76,14 @@ def test_the_winner_comes_first_then_the_best(tmp_path, earlier):
     assert len(found) == POINTS
 
 
+def test_the_winner_comes_before_where_the_space_would_begin(tmp_path, earlier, monkeypatch):
+    ready = preflight(campaign(tmp_path / "out", warm_start=str(earlier)))
+    start = {"weight/facts": 0.9, "weight/translation": 0.9}
+    monkeypatch.setattr(type(ready.space), "first", lambda self: (start,))
+    first, *_, last = first_points(ready)
+    assert (first["weight/facts"], last) == (0.2, start)
+
+
 def test_an_expert_that_joined_starts_at_weight_0(tmp_path, earlier):
     found = points(tmp_path / "out", earlier, experts=("facts", "formats", "translation"))
     assert found[0] == {"weight/facts": 0.2, "weight/formats": 0.0, "weight/translation": 0.5}
