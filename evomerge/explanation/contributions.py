@@ -42,14 +42,18 @@ def contributions(
         if left is not None and left.failure is None and one.candidate != winner:
             for task, test in _tests(aims, whole, left).items():
                 tests[place, task] = test
-    corrected = holm([test.p for test in tests.values()])
+    tasks = [goal.task for goal in aims.campaign.objectives]
+    unlike = [
+        key for key in tests if len(tasks) > 1 or key[1] != MEAN
+    ]  # the mean of one is that one
+    corrected = dict(zip(unlike, holm([tests[key].p for key in unlike]), strict=True))
     gains = {
-        key: TestedGain(test, p) for (key, test), p in zip(tests.items(), corrected, strict=True)
+        key: TestedGain(test, corrected[key if key in corrected else (key[0], tasks[0])])
+        for key, test in tests.items()
     }
     for place, one in enumerate(ablations):
         if one.candidate == winner:
             gains |= {(place, task): gain for task, gain in _nothing(aims, whole).items()}
-    tasks = [goal.task for goal in aims.campaign.objectives]
     return tuple(
         Contribution(
             names.get(one.expert, one.expert),

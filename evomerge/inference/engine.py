@@ -22,6 +22,9 @@ from evomerge.inference.processors import processors
 from evomerge.inference.sizing import room_of
 from evomerge.inference.stopping import StopRule, Tokens
 
+RECURRENT = {"conv", "hybrid", "hybrid_sliding", "linear_attention"}
+"""Types of layers that keep a state, as transformers calls them; not every model that has them says so."""
+
 
 class Engine:
     """Tokenises, plans, reads and writes with one module, whatever its weights have become meanwhile.
@@ -51,12 +54,14 @@ class Engine:
         memory: int | None = None,
         drafts: Drafts | None = None,
     ) -> None:
-        if getattr(module, "_is_stateful", False):
+        config = getattr(module, "config", None)
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        kinds = getattr(text, "layer_types", None) or ()
+        if getattr(module, "_is_stateful", False) or not RECURRENT.isdisjoint(kinds):
             raise ModelError(
                 f"{type(module).__name__} is recurrent, which needs lm-eval's own passes; "
                 'choose "scorer: {backend: hf}"'
             )
-        config = getattr(module, "config", None)
         self._forward = Forward(module)
         ends = _end_tokens(module, tokenizer)
         self.encoder = Encoder(tokenizer, config, ends, self._forward.vocabulary)

@@ -244,9 +244,13 @@ def _picked(states: Tensor, rows: Tensor) -> Tensor:
 
 
 def _window(config: Any) -> int | None:  # noqa: ANN401 - any model's configuration
-    """The shortest sliding window of a model; None: every layer sees everything."""
+    """The shortest sliding window or chunk of a model; None: every layer sees everything."""
     text = _text(config)
     kinds = getattr(text, "layer_types", None)
+    if "local" in (getattr(text, "attention_layers", None) or ()):  # GPT-Neo
+        return int(text.window_size)
+    if "chunked_attention" in (kinds or ()):
+        return int(text.attention_chunk_size)
     window = getattr(text, "sliding_window", None)
     if window is None or (kinds is not None and "sliding_attention" not in kinds):
         return None

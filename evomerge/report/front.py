@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge.candidate import Candidate
 from evomerge.candidate.trial import Outcome, Split
 from evomerge.config import Campaign
-from evomerge.objective import Objectives, feasible
+from evomerge.objective import Objectives, feasible, metric_on
 
 if TYPE_CHECKING:
     from evomerge.store import Store
 
 _Scored = tuple[int, Candidate, Outcome]
 
-SCHEMA = 2
-"""2: members of the front on `select`, too, and `front`: where each is one."""
+SCHEMA = 3
+"""2: members of the front on `select`, too, and `front`: where each is one. 3: `splits` of objectives."""
 
 
 def front_json(store: Store) -> str:
@@ -27,7 +27,8 @@ def front_json(store: Store) -> str:
     that they read does not hide other kinds. Any member is built by `evomerge merge DIR --trial N OUT_DIR`.
 
     Returns:
-        JSON: `schema`, `campaign`, `objectives` (name and direction), and `members` (trial, name, `front`:
+        JSON: `schema`, `campaign`, `objectives` (name, and `splits`: split → `metric`, of which the searched
+        and the reported one may differ, and `direction`), and `members` (trial, name, `front`:
         on which splits it is one, `values` split → objective → value, recipe), those of `select` first, best
         mean first.
     """
@@ -43,8 +44,13 @@ def front_json(store: Store) -> str:
             scored["search"].append((trial.number, trial.candidate, trial.outcome))
     values: dict[int, dict[Split, dict[str, float]]] = {}
     fronts: dict[int, list[Split]] = {}
+    objectives: list[dict[str, Any]] = [{"name": name, "splits": {}} for name in names]
     for split, rows in scored.items():
         aims = Objectives.of(campaign, store.facts, evaluations, split)
+        for one, metric, direction in zip(
+            objectives, _metrics(campaign, split), aims.directions, strict=True
+        ):
+            one["splits"][split] = {"metric": metric, "direction": direction}
         found = [aims.values(outcome, candidate) for _, candidate, outcome in rows]
         for (number, *_), own in zip(rows, found, strict=True):
             values.setdefault(number, {})[split] = dict(zip(names, own, strict=True))
@@ -54,10 +60,7 @@ def front_json(store: Store) -> str:
     data = {
         "schema": SCHEMA,
         "campaign": campaign.name,
-        "objectives": [
-            {"name": name, "direction": direction}
-            for name, direction in zip(names, aims.directions, strict=True)
-        ],
+        "objectives": objectives,
         "members": [
             {
                 "trial": number,
@@ -70,6 +73,12 @@ def front_json(store: Store) -> str:
         ],
     }
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def _metrics(campaign: Campaign, split: Split) -> list[str | None]:
+    """Return the metric of each value on a split; None: it is a mean of several, or a cost."""
+    of_tasks: list[str | None] = [metric_on(goal, split) for goal in campaign.objectives]
+    return ([None] if campaign.mode == "tradeoff" else of_tasks) + [None] * len(campaign.costs)
 
 
 def value_names(campaign: Campaign) -> list[str]:

@@ -19,12 +19,14 @@ from evomerge.candidate.trial import Outcome
 from evomerge.errors import ResultsError, UserError
 from evomerge.report.comparison import compare_folders, comparison, comparison_report
 from evomerge.report.comparison.comparable import common
-from evomerge.report.comparison.effort import checkpoints
-from evomerge.report.comparison.layout import verdict
+from evomerge.report.comparison.comparison import Comparison, Standing
+from evomerge.report.comparison.effort import Milestone, checkpoints
+from evomerge.report.comparison.layout import effort_grid, verdict
 from evomerge.report.leaderboard import leaderboard
 from evomerge.report.material import Material
-from evomerge.report.scores import paired
+from evomerge.report.scores import Value, paired
 from evomerge.report.statistics import holm
+from evomerge.report.summary import Goal
 from evomerge.store import Store, keep_texts
 
 Stores = Callable[..., Store]
@@ -328,3 +330,22 @@ def test_a_comparison_in_every_format(store: Store) -> None:
     for wrong in ({"format": "hml"}, {"split": "holdot"}):
         with pytest.raises(UserError, match="unknown"):
             compare_folders(folders, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_searched_metrics_direction_marks_the_best_so_far() -> None:
+    goal = Goal("lambada_openai", "perplexity", "acc", 1.0, True, False)
+    found = Comparison(
+        "holdout",
+        (goal,),
+        (
+            Standing("a", "w", Value(0.6, n=50), {}, 10),
+            Standing("b", "w", Value(0.5, n=50), {}, 10),
+        ),
+        (),
+        checkpoints=(Milestone("item_evaluations", 1000.0, (8.0, 12.0)),),
+        search_sign=-1.0,
+        unpaired=("b",),
+    )
+    (line,) = effort_grid(found).lines
+    assert [cell.best for cell in line.cells] == [True, False]
+    assert "there is no paired test of these scores" in verdict(found)[0]

@@ -23,7 +23,9 @@ def test_the_front_is_saved_with_all_that_is_known_of_its_members(
     lab.record(store, "trial 1", "select", "finalist", lab.outcome("trial 1", "select", rates[1]))
     data = json.loads(front_json(store))
     assert [one["name"] for one in data["objectives"]] == list(lab.tasks)
-    assert {one["direction"] for one in data["objectives"]} == {"maximize"}
+    for one in data["objectives"]:
+        expected = {"metric": "exact_match", "direction": "maximize"}
+        assert one["splits"] == {"select": expected, "search": expected}
     members = {one["trial"]: one for one in data["members"]}
     assert sorted(members) == [0, 1]
     assert list(members[0]["values"]) == ["search"]
@@ -32,6 +34,19 @@ def test_the_front_is_saved_with_all_that_is_known_of_its_members(
     )  # on select no expert was scored
     assert list(members[1]["values"]["select"].values()) == [0.0, 1.0, 1.0]
     assert "method: task_arithmetic" in members[0]["recipe"]
+
+
+def test_each_split_has_its_metric_and_direction(make_store: Callable[..., Store]) -> None:
+    goal = {"task": "zoo_facts_mc", "metric": "gold_loglikelihood", "report": "teacher_divergence"}
+    store = make_store(mode="pareto", objectives=[goal], costs=[{"cost": "parameters"}])
+    facts = {"zoo_facts_mc": {"gold_loglikelihood": True, "teacher_divergence": False}}
+    store.facts = {**store.facts, "higher_is_better": facts}
+    task, cost = json.loads(front_json(store))["objectives"]
+    assert task["splits"] == {
+        "select": {"metric": "teacher_divergence", "direction": "minimize"},
+        "search": {"metric": "gold_loglikelihood", "direction": "maximize"},
+    }
+    assert cost["splits"]["search"] == {"metric": None, "direction": "minimize"}
 
 
 def test_an_empty_campaign_has_an_empty_front(make_store: Callable[..., Store]) -> None:

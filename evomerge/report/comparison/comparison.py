@@ -72,6 +72,8 @@ class Comparison:
         search_faults: Why the best so far cannot be compared.
         faults: Why the campaigns cannot be compared; they were all the same.
         sign: -1 where less of the mean is better, else 1.
+        search_sign: The same of the searched metrics.
+        unpaired: Campaigns that share items with the first, by scores of which there is no paired test.
     """
 
     split: Split
@@ -84,6 +86,8 @@ class Comparison:
     search_faults: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     sign: float = field(default=1.0, repr=False)
+    search_sign: float = field(default=1.0, repr=False)
+    unpaired: tuple[str, ...] = ()
 
 
 def comparison(sides: Sides, split: Split | None = None, *, anyway: bool = False) -> Comparison:
@@ -120,17 +124,27 @@ def comparison(sides: Sides, split: Split | None = None, *, anyway: bool = False
         )
         standings.append(standing)
     faults = search_faults(sides)
+    first, *others = outcomes
+    pairs = {
+        label: None if other is None or first is None else on_shared_items(aims, other, first)
+        for label, other in zip(list(sides)[1:], others, strict=True)
+    }
+    differences = _differences(next(iter(sides)), pairs, aims)
+    tested = {one.label for one in differences}
+    curve = next(iter(sides.values())).curve
     return Comparison(
         shared.split,
         shared.goals,
         tuple(standings),
-        _differences(dict(zip(sides, outcomes, strict=True)), aims),
+        differences,
         shared.left_out,
         unlike_settings(sides),
         () if faults else checkpoints(sides),
         faults,
         shared.faults,
         mean_sign(aims),
+        1.0 if curve.higher_is_better else -1.0,
+        tuple(label for label, pair in pairs.items() if pair is not None and label not in tested),
     )
 
 
@@ -153,12 +167,10 @@ def _standing_for(board: Leaderboard, split: Split) -> Row | None:
 
 
 def _differences(
-    outcomes: Mapping[str, Outcome | None], aims: Objectives
+    against: str, pairs: Mapping[str, tuple[Outcome, Outcome] | None], aims: Objectives
 ) -> tuple[Difference, ...]:
-    (against, first), *others = outcomes.items()
     found = []
-    for label, outcome in others:
-        pair = on_shared_items(aims, outcome, first) if outcome and first else None
+    for label, pair in pairs.items():
         test = None if pair is None else paired(aims, *pair)
         if pair is not None and test is not None:
             found.append((label, pair, test))

@@ -57,9 +57,11 @@ def findings(compared: Comparison) -> list[str]:
             found.append(_finding(tested[other.label], compared.sign))
             continue
         blank = [one.label for one in (first, other) if one.objective is None]
-        why = (
-            f"{' and '.join(blank)} has no scores there" if blank else "they share none with scores"
-        )
+        why = "they share none with scores"
+        if blank:
+            why = f"{' and '.join(blank)} has no scores there"
+        elif other.label in compared.unpaired:
+            why = "there is no paired test of these scores"
         found.append(
             f"{other.label} and {first.label} are not tested against each other on the {compared.split} "
             f"items: {why}"
@@ -83,7 +85,7 @@ def standings_grid(compared: Comparison) -> Grid:
 def effort_grid(compared: Comparison) -> Grid:
     """Return the best so far of each search at equal effort."""
     labels = [one.label for one in compared.entries]
-    lines = tuple(_line(one, compared.sign) for one in compared.checkpoints)
+    lines = tuple(_line(one, compared.search_sign) for one in compared.checkpoints)
     notes = tuple(f"not compared: {fault}" for fault in compared.search_faults)
     return Grid("best so far at equal effort, search items", ("", *labels), lines, notes)
 

@@ -65,7 +65,10 @@ def front_figure(material: Material) -> Drawing | None:
 
 
 def _models(material: Material) -> list[tuple[Drawing, list[_Values]]]:
-    """Return the parents on the search items, and the merges of the leaderboard on the select items."""
+    """Return the parents on the search items, and the merges of the leaderboard on the select items.
+
+    The latter only where the reported metrics are the searched ones: axes have one metric each.
+    """
     found: list[tuple[Drawing, list[_Values]]] = []
     for kind, title, split in (
         ("base", "base", "search"),
@@ -77,7 +80,8 @@ def _models(material: Material) -> list[tuple[Drawing, list[_Values]]]:
         aims = next((one for name, one in material.board.aims.items() if name == split), None)
         some = [one for one in material.evaluations if one.kind == kind and one.split == split]
         some = [one for one in some if one.outcome.failure is None]
-        if aims is None or not some:
+        unlike = any(goal.metric != goal.report for goal in material.campaign.objectives)
+        if aims is None or not some or (split == "select" and unlike):
             continue
         marker = {"color": OF_KIND[kind], "symbol": SIGN_OF_KIND[kind], "size": 9}
         trace = _points(title, [one.name for one in some], marker)

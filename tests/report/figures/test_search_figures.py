@@ -171,6 +171,16 @@ def test_the_front_is_that_of_the_front_file(tmp_path: Path) -> None:
     assert traces["experts"]["y"] == [2 / 20, 15 / 20]
 
 
+def test_other_metrics_than_the_searched_ones_are_not_drawn_beside_them(tmp_path: Path) -> None:
+    with studies.write(tmp_path / "out", "pareto") as store:
+        goals = store.campaign.objectives
+        first = goals[0].model_copy(update={"report": "acc"})
+        store.campaign = store.campaign.model_copy(update={"objectives": (first, *goals[1:])})
+        traces = by_name(front_figure(Material.of(store)))
+    assert {"front", "experts"} <= traces.keys()
+    assert not [name for name in traces if name.endswith("on select")]
+
+
 def test_a_tradeoff_is_drawn_against_its_cost(tmp_path: Path) -> None:
     with studies.write(tmp_path / "out", "tradeoff") as store:
         drawn = front_figure(Material.of(store))
