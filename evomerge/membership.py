@@ -24,7 +24,7 @@ from evomerge.run import save_winner, setup_of, write_reports
 from evomerge.search.activations import join_statistics
 from evomerge.search.bench import Bench
 from evomerge.search.reselection import Reselection
-from evomerge.space.baselines import BASE, BEST
+from evomerge.space.baselines import BASE, BEST, baselines
 from evomerge.store import Store, keep_texts
 from evomerge.workers import open_pool
 
@@ -80,10 +80,15 @@ class Roster:
     goals: tuple[Objective, ...] = ()
 
     @classmethod
+    def began(cls, store: Store) -> Roster:
+        """Return who they were when the campaign began."""
+        return cls({one.name: one.model for one in store.campaign.models.experts})
+
+    @classmethod
     def of(cls, store: Store) -> Roster:
         """Return who they are now."""
         if not store.arrays.has(ROSTER):
-            return cls({one.name: one.model for one in store.campaign.models.experts})
+            return cls.began(store)
         found = json.loads(store.arrays.get(ROSTER))
         return cls(found["experts"], tuple(map(Objective.model_validate, found["goals"])))
 
@@ -204,14 +209,15 @@ def _changed(
     assert store.winner is not None
     before = store.winner.entry
     campaign = with_workers(roster.campaign(store.campaign), 1)
-    ready = preflight(campaign, results=store.folder)
+    ready = preflight(campaign, results=store.folder, began_with=Roster.began(store).experts)
     facts = facts_of(ready)
     for warning in refuse_changes(store, with_those_that_left(facts, store)):
         display.say(warning)
     pool = open_pool(setup_of(ready), ready.campaign.workers)
     try:
         bench = Bench(store, ready.campaign, ready.items, pool, display)
-        parents = [row for row in ready.space.baselines() if row.role != "baseline"]
+        rows = baselines(ready.family.family, lambda method, wanted: None)
+        parents = [row for row in rows if row.role != "baseline"]
         reads, place = ready.space.needs.statistics, None
         if reads and joined is not None:
             (entry,) = (row.entry for row in parents if row.name == joined)

@@ -12,18 +12,19 @@ import evomerge
 from evomerge import zoo
 from evomerge.candidate import Merge
 from evomerge.candidate.ensemble import Ensemble
+from evomerge.candidate.experts import with_expert
 from evomerge.candidate.trial import Job
 from evomerge.cli import run_command
 from evomerge.config import Campaign
 from evomerge.errors import EvomergeError
 from evomerge.kinds import kind_of
-from evomerge.membership import MembershipChange, add, remove
+from evomerge.membership import MembershipChange, Roster, add, remove
 from evomerge.merge.live import LiveModel
 from evomerge.merge.tokenizer_files import TokenizerFiles
 from evomerge.preflight.check import preflight
 from evomerge.report.leaderboard import leaderboard
 from evomerge.scoring import Scorer
-from evomerge.search.reselection import Reselection
+from evomerge.search.reselection import Reselection, _is_valid
 from evomerge.store import Store
 from evomerge.workers.evaluator import Evaluator
 from tests.small_campaign import TEXT
@@ -284,6 +285,27 @@ def test_the_last_expert_stays(results: Path, capsys: pytest.CaptureFixture[str]
         remove(results, name)
     assert run_command(["remove", str(results), "translation"]) == 2
     assert "is the last expert" in capsys.readouterr().err
+
+
+def test_an_expert_that_the_space_names_can_leave_and_is_explained(tmp_path: Path) -> None:
+    space = TEXT[TEXT.index("space:") : TEXT.index("objectives:")]
+    text = TEXT.replace(space, "space: {kind: ensemble, members: [base, facts, translation]}\n")
+    text = text.replace("trials: 6, finalists: 2", "trials: 2, finalists: 1")
+    (tmp_path / "c.yaml").write_text(text)
+    folder = evomerge.search(Campaign.load(tmp_path / "c.yaml")).folder
+    change = remove(folder, "facts")
+    assert str(zoo.resolve("zoo:facts")) not in change.after.candidate.model_names()
+    assert evomerge.explain(folder, workers=0).winner == change.after.name
+
+
+def test_a_method_of_two_models_takes_no_third_one(results: Path) -> None:
+    with Store.open(results, write=False) as store:
+        (one, other) = (f"zoo:{name}" for name in Roster.began(store).experts)
+    models = [str(zoo.resolve(name)) for name in ("zoo:base", one, other)]
+    two = Merge("slerp", (models[1],), models[0])
+    assert _is_valid(two)
+    third = with_expert(two, models[2], 0.5)
+    assert third is None or not _is_valid(third)
 
 
 def test_an_unfinished_campaign_is_refused(

@@ -56,7 +56,7 @@ def explain(
         campaign = Roster.of(store).campaign(store.campaign)
         if workers is not None:
             campaign = with_workers(campaign, workers)
-        ready = preflight(campaign, results=store.folder)
+        ready = preflight(campaign, results=store.folder, began_with=Roster.began(store).experts)
         facts = facts_of(ready)
         for warning in refuse_changes(store, with_those_that_left(facts, store)):
             display.say(warning)

@@ -54,7 +54,7 @@ class Engine:
         memory: int | None = None,
         drafts: Drafts | None = None,
     ) -> None:
-        config = getattr(module, "config", None)
+        config: Any = getattr(module, "config", None)
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
         kinds = getattr(text, "layer_types", None) or ()
         if getattr(module, "_is_stateful", False) or not RECURRENT.isdisjoint(kinds):

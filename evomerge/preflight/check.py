@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +69,10 @@ class Preflight:
 
 
 def preflight(
-    campaign: Campaign, file: Path | None = None, results: Path | None = None
+    campaign: Campaign,
+    file: Path | None = None,
+    results: Path | None = None,
+    began_with: Mapping[str, str] | None = None,
 ) -> Preflight:
     """Check a campaign against its models and tasks.
 
@@ -77,12 +81,14 @@ def preflight(
         file: Where they were read from; errors then name this file and the line of the field.
         results: The results folder of a campaign that began: it has the answers of teachers to the
             campaign's prompts, and the merge methods of its file; None: items have stand-ins for answers.
+        began_with: Name → model of the experts that the campaign had when it began: its space is laid out
+            over them where it cannot be over those of now, whose number or names it may not take.
 
     Raises:
         UserError: Naming the field, what was found and what was expected.
     """
     with located(file):
-        return _preflight(campaign, results)
+        return _preflight(campaign, results, began_with)
 
 
 def with_answers(ready: Preflight, answers: Path, file: Path | None = None) -> Preflight:
@@ -100,13 +106,21 @@ def with_answers(ready: Preflight, answers: Path, file: Path | None = None) -> P
     return replace(ready, requests=requests, items=items)
 
 
-def _preflight(campaign: Campaign, results: Path | None) -> Preflight:
+def _preflight(
+    campaign: Campaign, results: Path | None, began_with: Mapping[str, str] | None
+) -> Preflight:
     check_names(campaign, results=results)
     check_sampler(campaign)
     check_costs(campaign)
     check_budget(campaign)
     family = open_family(campaign.models)
-    space = space_of(campaign.space, family.family, campaign.search.seed)
+    try:
+        space = space_of(campaign.space, family.family, campaign.search.seed)
+    except CampaignError:
+        if began_with is None:
+            raise
+        began = replace(family.family, experts=began_with)
+        space = space_of(campaign.space, began, campaign.search.seed)
     check_base(campaign.space, family.base)
     check_adapters(campaign, family)
     if not space.distributions:

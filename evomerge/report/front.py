@@ -47,10 +47,9 @@ def front_json(store: Store) -> str:
     objectives: list[dict[str, Any]] = [{"name": name, "splits": {}} for name in names]
     for split, rows in scored.items():
         aims = Objectives.of(campaign, store.facts, evaluations, split)
-        for one, metric, direction in zip(
-            objectives, _metrics(campaign, split), aims.directions, strict=True
-        ):
-            one["splits"][split] = {"metric": metric, "direction": direction}
+        metrics = _metrics(campaign, split)
+        for objective, metric, direction in zip(objectives, metrics, aims.directions, strict=True):
+            objective["splits"][split] = {"metric": metric, "direction": direction}
         found = [aims.values(outcome, candidate) for _, candidate, outcome in rows]
         for (number, *_), own in zip(rows, found, strict=True):
             values.setdefault(number, {})[split] = dict(zip(names, own, strict=True))
@@ -77,8 +76,10 @@ def front_json(store: Store) -> str:
 
 def _metrics(campaign: Campaign, split: Split) -> list[str | None]:
     """Return the metric of each value on a split; None: it is a mean of several, or a cost."""
-    of_tasks: list[str | None] = [metric_on(goal, split) for goal in campaign.objectives]
-    return ([None] if campaign.mode == "tradeoff" else of_tasks) + [None] * len(campaign.costs)
+    of_costs = [None] * len(campaign.costs)
+    if campaign.mode == "tradeoff":
+        return [None, *of_costs]
+    return [*(metric_on(goal, split) for goal in campaign.objectives), *of_costs]
 
 
 def value_names(campaign: Campaign) -> list[str]:

@@ -10,7 +10,8 @@ from evomerge.candidate import Candidate, Merge
 from evomerge.candidate.ensemble import Ensemble, Router
 from evomerge.candidate.experts import with_expert, without_expert
 from evomerge.candidate.trial import SPLITS, Entry, Job, Outcome, Split
-from evomerge.errors import EvomergeError
+from evomerge.errors import EvomergeError, RecipeError
+from evomerge.merge.validation import check_recipe
 from evomerge.objective import Objectives, metric_on
 from evomerge.progress import Pace
 from evomerge.search.bench import Bench
@@ -155,7 +156,7 @@ class Reselection:
         else:
             model = self.parents[str(self._joined)].candidate.model_names()[-1]
             options = [old, *(with_expert(old, model, w, self._place) for w in WEIGHTS)]
-        merges = [self._finalist(one) for one in options if one is not None]
+        merges = [self._finalist(one) for one in options if one is not None and _is_valid(one)]
         if not merges:
             return None
         self.score(merges, "search", record=False)
@@ -249,3 +250,12 @@ def best_merge(candidate: Candidate) -> Merge | None:
     if isinstance(candidate, Ensemble):
         return candidate.members.get(BEST)
     return candidate if isinstance(candidate, Merge) else None
+
+
+def _is_valid(merge: Merge) -> bool:
+    """Tell whether its method merges so many models; slerp takes no third one."""
+    try:
+        check_recipe(merge.recipe())
+    except RecipeError:
+        return False
+    return True
