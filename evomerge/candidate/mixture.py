@@ -110,7 +110,8 @@ class Mixture(Candidate):
         """Return it as mergekit-moe's recipe, and the merges that it is made of by name.
 
         With a shared expert, a token gets (1 - share) Σ g_i E_i + share S: what it adds is halved by its
-        gate, which is 0, so its last projection is doubled.
+        gate, which is 0, so its last projection is doubled. The class is named then: where it is not,
+        mergekit takes DeepSeek's for Llama and Mistral, in which that gate has no place.
         """
         merges: dict[str, Recipe] = {}
 
@@ -139,6 +140,7 @@ class Mixture(Candidate):
             gate_mode="random",  # mergekit reads no gates
             dtype=self.shared.dtype,
             experts_per_token=self.top_k,
+            architecture="qwen" if self.share else None,
             gates=self.fit,
         )
         return recipe, merges
@@ -156,9 +158,12 @@ class Mixture(Candidate):
         return self._size(base, self.top_k)
 
     def _size(self, base: Size, experts: int) -> float:
-        """Return the share with so many experts; gates, which are some thousandths, are left out."""
+        """Return the share with so many experts; gates, which are some thousandths, are left out.
+
+        A mixture over models with a tied output head has a head of its own.
+        """
         more = experts + (self.share > 0) - 1
-        return (base.total + more * sum(base.feed_forward)) / base.total
+        return (base.total + base.tied_head + more * sum(base.feed_forward)) / base.total
 
     def remark(self) -> str:
         """Return how well its routers route."""

@@ -23,12 +23,14 @@ class Size:
         feed_forward: Of those of each layer, in its feed-forward block.
         adapters: Model that is the base with a LoRA adapter, as candidates name it → how many weights the
             adapter has.
+        tied_head: What an output head of its own adds, as mixtures have one; 0 where the base has one, too.
     """
 
     layers: tuple[int, ...] = ()
     rest: int = 0
     feed_forward: tuple[int, ...] = ()
     adapters: Mapping[str, int] = field(default_factory=dict)
+    tied_head: int = 0
 
     @cached_property
     def total(self) -> int:
@@ -58,6 +60,7 @@ class Size:
         weights: Mapping[str, int],
         layer_of: Callable[[str], int | None],
         adapters: Mapping[str, int] | None = None,
+        tied_head: int = 0,
     ) -> Size:
         """Add up a model's tensors.
 
@@ -65,6 +68,7 @@ class Size:
             weights: Name of a tensor → number of its elements.
             layer_of: Name of a tensor → its layer; None outside the layers.
             adapters: As the attribute.
+            tied_head: As the attribute.
         """
         layers: dict[int, int] = {}
         inside: dict[int, int] = {}
@@ -78,7 +82,7 @@ class Size:
             inside[layer] = inside.get(layer, 0) + count * (FEED_FORWARD in name)
         order = sorted(layers)
         found = (tuple(each[layer] for layer in order) for each in (layers, inside))
-        return cls(next(found), rest, next(found), adapters or {})
+        return cls(next(found), rest, next(found), adapters or {}, tied_head)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists and numbers."""
@@ -93,4 +97,5 @@ class Size:
             int(found.get("rest", 0)),
             tuple(found.get("feed_forward", ())),
             found.get("adapters", {}),
+            int(found.get("tied_head", 0)),
         )

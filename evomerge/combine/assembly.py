@@ -16,12 +16,12 @@ from evomerge.candidate.moe_recipe import MoeRecipe
 from evomerge.combine.counterparts import PROJECTIONS, Counterpart, counterpart_of
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.devices import torch_dtype
 from evomerge.merge.heads import USUAL_HEAD, resized_config
 from evomerge.merge.layout import Layout
 from evomerge.merge.names import model_names
 
 _BLOCK = "mlp."
+_DEEPSEEK = ("llama", "mistral")  # what mergekit makes DeepSeek MoEs of
 _LAST = f"{_BLOCK}{PROJECTIONS[-1]}.weight"
 
 
@@ -39,7 +39,7 @@ class Part:
     names: Mapping[str, str]
     scale: float = 1.0
 
-    def tensor(self, name: str, model: Checkpoint, dtype: str | None) -> Tensor:
+    def tensor(self, name: str, model: Checkpoint, dtype: torch.dtype | None) -> Tensor:
         """Return one tensor.
 
         Args:
@@ -51,7 +51,7 @@ class Part:
         tensor = stored
         if self.scale != 1 and self.names[name].endswith(_LAST):
             tensor = stored.float() * self.scale
-        return tensor.to(stored.dtype if dtype is None else torch_dtype(dtype))
+        return tensor.to(dtype or stored.dtype)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Assembly:
         config: Its configuration.
         parts: Everything but the feed-forward blocks; those of each expert; those of a shared expert.
         layers: How many layers there are.
+        dense: The models' architecture: value of `model_type`.
     """
 
     recipe: MoeRecipe
@@ -71,6 +72,7 @@ class Assembly:
     config: PretrainedConfig
     parts: tuple[Part, ...]
     layers: int
+    dense: str
 
     @classmethod
     def of(cls, recipe: MoeRecipe, base: Checkpoint) -> Assembly:
@@ -105,7 +107,8 @@ class Assembly:
         if shared is not None:
             names = _block(layout, found.shared_expert)
             parts.append(Part(shared.source_model, names, shared.residual_scale))
-        return cls(recipe, found, config, tuple(parts), layout.num_layers)
+        kind = base.config.model_type
+        return cls(recipe, found, config, tuple(parts), layout.num_layers, kind)
 
     def added(self, gates: Gates, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
         """Give what comes from no model: gates, and a shared expert that adds nothing.
@@ -132,6 +135,27 @@ class Assembly:
                     shape = (hidden, width) if name == PROJECTIONS[-1] else (width, hidden)
                     empty = torch.zeros(shape, dtype=dtype)
                     yield self.counterpart.shared_expert(layer, name), empty
+
+    def check_same_class(self) -> None:
+        """Check that mergekit makes a mixture of the same class of the recipe, where it has no gates.
+
+        mergekit takes the first of its classes that fits: for Llama and Mistral with a shared expert without
+        prompts that is DeepSeek's, where a shared expert has no gate. Gates are ours alone, so a recipe with
+        them says what is meant.
+
+        Raises:
+            RecipeError: It makes a DeepSeek MoE of it.
+        """
+        recipe, shared = self.recipe, self.recipe.shared_expert
+        if shared is None or recipe.architecture is not None or recipe.gates is not None:
+            return
+        has_prompts = shared.positive_prompts or shared.negative_prompts
+        if self.dense in _DEEPSEEK and not has_prompts:
+            raise RecipeError(
+                "has no prompts, and mergekit makes a DeepSeek MoE of this, which is not built here; write "
+                "architecture: qwen, or positive_prompts",
+                field="shared_experts.0",
+            )
 
     def no_gates(self) -> Gates:
         """Return gates that tell no expert from another."""

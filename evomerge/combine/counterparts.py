@@ -155,7 +155,8 @@ def counterpart_of(
     named = [one for one in fitting if name in (None, one.name)]
     chosen = [one for one in named if one.shared or not shared]
     if not chosen:
-        what = "mixtures with a shared expert" if named else f"{name} mixtures"
+        has_none = shared and not any(one.shared for one in fitting)
+        what = "mixtures with a shared expert" if has_none or named else f"{name} mixtures"
         raise ModelError(f"is a {dense} model, of which there are no {what}", file=model)
     _check_settings(config, chosen[0], model)
     return chosen[0]

@@ -106,6 +106,7 @@ class _Resident:
 
     def _write_part(self, part: Part, merges: Mapping[str, Recipe], dtype: str | None) -> None:
         live, source = self._live, part.source
+        wanted = None if dtype is None else torch_dtype(dtype)
         if source in merges:
             model = merged_checkpoint(source, live.run(merges[source]), live.models)
         elif source in live.checkpoints:
@@ -113,7 +114,7 @@ class _Resident:
         else:
             raise RecipeError(f"{source} is none of the models that were loaded")
         for name in part.names:
-            self._views[name].copy_(part.tensor(name, model, dtype))
+            self._views[name].copy_(part.tensor(name, model, wanted))
 
 
 def save_mixture(
@@ -139,7 +140,7 @@ def save_mixture(
         out: The folder.
         merges: Name → merge that `recipe` names as a model.
         device: As `save` takes it, and the other options.
-        dtype: Of the file.
+        dtype: Of the file; None: the recipe's, or the base's own.
         shard_bytes: Largest file.
         display: Shows how many tensors are there; None: nothing does.
         card: The model card.
@@ -155,6 +156,7 @@ def save_mixture(
     code, pickle = trust_remote_code, allow_pickle
     models = _opened(recipe, merges, trust_remote_code=code, allow_pickle=pickle)
     assembly = Assembly.of(recipe, models.base)
+    assembly.check_same_class()
     made = {
         name: merged_checkpoint(name, run, models)
         for name, run in merge_runs(merges, models, device).items()
@@ -163,15 +165,14 @@ def save_mixture(
     tokenizer = TokenizerFiles.plan(None, models)
     gates = recipe.gates
     if gates is None:
-        gates = prompt_gates(recipe, merges, models, device=device)
+        gates = prompt_gates(recipe, merges, models, device=device, allow_pickle=pickle)
     known = {**models.checkpoints, **made}
-    result = dtype or recipe.dtype
+    asked = dtype or recipe.dtype
+    result = torch_dtype(asked) if asked else _own_dtype(known[recipe.base_model], merges)
     pieces = {name: part for part in assembly.parts for name in part.names}
-    dtypes = {name: _dtype(part, name, known[part.source], result) for name, part in pieces.items()}
-    commonly = commonest(dtypes.values())
-    added = dict(assembly.added(gates, commonly))
+    added = dict(assembly.added(gates, result))
     headers = {
-        name: TensorHeader(known[part.source].tensors[part.names[name]].shape, dtypes[name])
+        name: TensorHeader(known[part.source].tensors[part.names[name]].shape, result)
         for name, part in pieces.items()
     }
     headers |= {name: TensorHeader(tuple(one.shape), one.dtype) for name, one in added.items()}
@@ -188,7 +189,7 @@ def save_mixture(
         tensors = ((name, tensor(name)) for name in headers)
         shown = counted(tensors, display or NoDisplay(), "merge", len(headers))
         write_tensors(shown, headers, folder, shard_bytes, indexed=True)
-        assembly.config.dtype = commonly
+        assembly.config.dtype = result
         assembly.config.save_pretrained(folder)
         tokenizer.write(folder)
         written = dataclasses.replace(recipe, gates=gates)
@@ -228,5 +229,9 @@ def _check_finite(assembly: Assembly, models: OpenModels, merges: Mapping[str, R
             check_finite(models.checkpoints[part.source], part.names.values())
 
 
-def _dtype(part: Part, name: str, model: Checkpoint, wanted: str | None) -> torch.dtype:
-    return model.tensors[part.names[name]].dtype if wanted is None else torch_dtype(wanted)
+def _own_dtype(base: Checkpoint, merges: Mapping[str, Recipe]) -> torch.dtype:
+    """Return what the config says, as mergekit reads it; of a merge and where it is silent, the tensors'."""
+    said = base.config.dtype
+    if isinstance(said, torch.dtype) and base.name not in merges:
+        return said
+    return commonest(header.dtype for header in base.tensors.values())

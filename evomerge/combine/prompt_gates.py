@@ -30,6 +30,7 @@ def prompt_gates(
     models: OpenModels,
     *,
     device: torch.device | str = "cpu",
+    allow_pickle: bool = False,
 ) -> Gates:
     """Compute the gates of a recipe as its `gate_mode` says.
 
@@ -38,6 +39,7 @@ def prompt_gates(
         merges: Name → merge that it names as a model.
         models: What it is made of, open.
         device: Where states are computed.
+        allow_pickle: Accept PyTorch pickles, as when `models` were opened.
 
     Raises:
         ModelError: The base has no tokenizer.
@@ -49,7 +51,7 @@ def prompt_gates(
         found = _random(recipe, (layers, len(wanted), hidden))
     else:
         unit = recipe.gate_mode == "cheap_embed"
-        states = _states(recipe, merges, models, device)
+        states = _states(recipe, merges, models, device, allow_pickle=allow_pickle)
         vectors = [
             _direction(states, one.positive_prompts, one.negative_prompts, unit=unit)
             for one in wanted
@@ -98,6 +100,8 @@ def _states(
     merges: Mapping[str, Recipe],
     models: OpenModels,
     device: torch.device | str,
+    *,
+    allow_pickle: bool,
 ) -> States:
     base, tokenizer = recipe.base_model, models.tokenizer
     if recipe.gate_mode == "cheap_embed" and base not in merges:
@@ -112,6 +116,7 @@ def _states(
         dtype="float32",
         device=device,
         trust_remote_code=models.trust_remote_code,
+        allow_pickle=allow_pickle,
         resident_bytes=0,
     )
     live.write(source)

@@ -21,7 +21,7 @@ from evomerge.errors import ModelError, UnlikeTokensError
 from evomerge.merge.adapter_file import open_adapter
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.family import check_family, check_finite
-from evomerge.merge.heads import with_heads
+from evomerge.merge.heads import is_tied, with_heads
 from evomerge.merge.layout import Layout
 from evomerge.merge.location import commit, locate, split_adapter
 from evomerge.merge.sampled import sample
@@ -128,17 +128,21 @@ def open_family(models: campaign.Models) -> OpenFamily:
 
 
 def size_of(family: OpenFamily, *, allow_pickle: bool = False) -> Size:
-    """Count the weights of the base, and of the experts that are adapters on it as it is."""
-    weights = {name: math.prod(header.shape) for name, header in family.base.tensors.items()}
+    """Count the weights of the base, of a head that it ties, and of adapters on it as it is."""
+    base = family.base
+    weights = {name: math.prod(header.shape) for name, header in base.tensors.items()}
+    embedding, heads = base.vocabulary_tensors.embedding, base.vocabulary_tensors.heads
+    ties = is_tied(base.config) and not heads
+    tied_head = weights[embedding] if ties and embedding is not None else 0
     adapters = {}
     plain = split_adapter(family.family.base)[1] is None
     for model in family.family.experts.values():
         _, adapter = split_adapter(model)
-        shared = plain and family.checkpoints[model].folder == family.base.folder
+        shared = plain and family.checkpoints[model].folder == base.folder
         if adapter is not None and shared:
             folder = locate(adapter, allow_pickle=allow_pickle)
             adapters[model] = open_adapter(folder, allow_pickle=allow_pickle).count
-    return Size.count(weights, Layout.of(family.base).layer_of, adapters)
+    return Size.count(weights, Layout.of(base).layer_of, adapters, tied_head)
 
 
 @contextmanager

@@ -82,7 +82,9 @@ def test_the_recipe_shares_the_blocks_out_and_names_equal_merges_once() -> None:
         "shared",
         0.5,
     )
-    assert mixture(share=0.0).recipe()[0].shared_expert is None
+    assert recipe.architecture == "qwen"
+    plain = mixture(share=0.0).recipe()[0]
+    assert plain.shared_expert is plain.architecture is None
 
 
 def test_unlike_merges_of_one_name_are_told_apart() -> None:
@@ -100,6 +102,9 @@ def test_it_counts_the_blocks_that_stand_in_memory_and_those_that_a_token_passes
     assert plain.active(base) == (40 + 12) / 40
     assert mixture(experts=three).size(base) == (40 + 3 * 12) / 40
     assert mixture(experts=three, top_k=1).active(base) == (40 + 12) / 40
+    tied = replace(base, tied_head=15)
+    assert plain.size(tied) == (40 + 15 + 2 * 12) / 40
+    assert plain.active(tied) == (40 + 15 + 12) / 40
 
 
 def test_tables_and_cards_say_how_well_it_routes() -> None:

@@ -16,8 +16,8 @@ def alone(model: str) -> Merge:
 
 
 def test_weights_are_counted_by_layer() -> None:
-    size = Size.count(WEIGHTS, layer_of, ADAPTED)
-    assert size == Size((10, 10), 20, (4, 10), ADAPTED)
+    size = Size.count(WEIGHTS, layer_of, ADAPTED, 15)
+    assert size == Size((10, 10), 20, (4, 10), ADAPTED, 15)
     assert size.total == 40
     assert Size.from_json(size.to_json()) == size
 

@@ -22,8 +22,10 @@ import evomerge
 from evomerge.candidate import MoeRecipe
 from evomerge.candidate.gates import Gates
 from evomerge.combine.mixture import ResidentMixtures, save_mixture
+from evomerge.config import Expert, Models
 from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.live import LiveModel
+from evomerge.preflight.family import open_family, size_of
 from tests.combine.mixtures import (
     ARCHITECTURES,
     SHARED,
@@ -38,6 +40,8 @@ from tests.conftest import Family
 from tests.scoring_family import Subject
 
 Families = Callable[[str], Family]
+
+GATES = (".gate.weight", ".shared_expert_gate.weight")
 
 ALONE = """
 import sys
@@ -202,6 +206,23 @@ def test_names_in_the_file_are_those_of_the_hub(families: Families, tmp_path: Pa
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
+def test_its_size_is_that_of_the_file_without_the_gates(
+    share: float, families: Families, tmp_path: Path
+) -> None:
+    family = families("mistral")  # whose heads are tied
+    found = mixture_of(family, share=share)
+    recipe, merges = found.recipe()
+    save_mixture(recipe, tmp_path / "out", merges=merges)
+    experts = [Expert(model=model, name=f"e{i}") for i, model in enumerate(family.experts)]
+    size = size_of(open_family(Models(base=family.base, experts=experts, dtype="float32")))
+    file = load_file(tmp_path / "out" / "model.safetensors")
+    counted = sum(tensor.numel() for name, tensor in file.items() if not name.endswith(GATES))
+    assert round(found.size(size) * size.total) == counted
+    blocks = sum(size.feed_forward)
+    assert round(found.active(size) * size.total) == counted - blocks  # one of three is left out
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
 def test_the_recipe_beside_it_builds_the_same_bytes(
     share: float, families: Families, tmp_path: Path
 ) -> None:
@@ -214,6 +235,17 @@ def test_the_recipe_beside_it_builds_the_same_bytes(
         if file.name != "README.md":
             assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
     assert "A mixture of 2 experts" in (tmp_path / "again" / "README.md").read_text()
+
+
+def test_without_a_dtype_the_result_has_that_of_a_merged_base(
+    families: Families, tmp_path: Path
+) -> None:
+    family = families("llama")
+    found = mixture_of(family, shared=replace(summed(family), dtype="bfloat16"))
+    recipe, merges = found.recipe()
+    save_mixture(replace(recipe, dtype=None), tmp_path / "out", merges=merges)
+    file = load_file(tmp_path / "out" / "model.safetensors")
+    assert {tensor.dtype for tensor in file.values()} == {torch.bfloat16}
 
 
 def test_candidates_after_each_other_leave_no_trace(families: Families) -> None:

@@ -138,6 +138,15 @@ def test_an_adapter_is_named_with_its_base(llama_family, copied):
     assert size.total == opened.parameters
     mlps = [tensor.numel() for name, tensor in weights.items() if ".mlp." in name]
     assert sum(size.feed_forward) == sum(mlps)
+    assert size.tied_head == 0
+
+
+def test_a_tied_head_is_counted_apart(qwen2_family):
+    opened = open_family(models(*qwen2_family.models[:2]))
+    size = size_of(opened)
+    weights = load_file(Path(qwen2_family.base) / "model.safetensors")
+    assert size.total == opened.parameters
+    assert size.tied_head == weights["model.embed_tokens.weight"].numel()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
