@@ -167,7 +167,7 @@ class OutputVocabulary:
         return replace(self, own=own, overrides={}, _groups={}, _seen={})
 
     def lacks(self, name: str) -> bool:
-        """Tell whether an input has no row of its own of some token."""
+        """Tell whether an input lacks some of the tokens."""
         return bool((self.own[name][list(self.ids.values())] < 0).any())
 
     def lost(self) -> dict[str, tuple[str, ...]]:

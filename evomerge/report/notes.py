@@ -195,7 +195,9 @@ def _meaning_notes(campaign: Summary) -> list[str]:
     elif campaign.costs:
         costs = campaign.costs.items()
         terms = ", ".join(f"{weight:g} × {cost.replace('_', ' ')}" for cost, weight in costs)
-        found.append(f"{NET}: the mean less {terms}; costs are relative to the base's")
+        upward = any(goal.higher_is_better for goal in campaign.goals)
+        mean = "the mean" if upward or campaign.normalize == "best_expert" else "-1 × the mean,"
+        found.append(f"{NET}: {mean} less {terms}; costs are relative to the base's")
     return found
 
 

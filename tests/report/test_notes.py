@@ -10,7 +10,13 @@ import pytest
 from evomerge.candidate.trial import Failure, FailureKind, Outcome
 from evomerge.report.formats import render
 from evomerge.report.leaderboard import leaderboard
-from evomerge.report.notes import constraint_notes, naive_notes, readings_notes, zero_notes
+from evomerge.report.notes import (
+    _meaning_notes,
+    constraint_notes,
+    naive_notes,
+    readings_notes,
+    zero_notes,
+)
 from evomerge.report.rows import Row
 from evomerge.report.scores import SplitScores, Value
 from evomerge.report.summary import Constraint, Goal, constraints_of
@@ -153,3 +159,22 @@ def test_only_merges_can_miss_a_constraint(lab: SimpleNamespace) -> None:
     assert not merge(lab, "finalist", 0.4, 0.4).misses("holdout")
     assert not merge(lab, "finalist", 0.4, 0.4).misses("search")
     assert not merge(lab, "expert", 0.4, 0.4).misses("select")
+
+
+@pytest.mark.parametrize(
+    ("goals", "normalize", "mean"),
+    [
+        (UP, "none", "the mean less"),
+        ([*UP, *DOWN], "none", "the mean less"),
+        (DOWN, "none", "-1 × the mean, less"),
+        (DOWN, "best_expert", "the mean less"),
+    ],
+)
+def test_what_is_net_is_said_in_the_direction_in_which_it_is_shown(
+    goals: list[Goal], normalize: str, mean: str
+) -> None:
+    campaign: Any = SimpleNamespace(
+        precision="", goals=goals, normalize=normalize, costs={"parameters": 0.1}, mode="mean"
+    )
+    *_, note = _meaning_notes(campaign)
+    assert note == f"net: {mean} 0.1 × parameters; costs are relative to the base's"
