@@ -35,7 +35,12 @@ from evomerge.search.history import Known
 from evomerge.search.loop import explore
 from evomerge.search.racing import race_of, unbounded
 from evomerge.search.samplers import sampler_class
-from evomerge.search.selection import choose_winner, compared_baselines, pick_finalists
+from evomerge.search.selection import (
+    choose_winner,
+    compared_baselines,
+    pick_finalists,
+    references_of,
+)
 from evomerge.search.study import Study
 from evomerge.search.teachers import teacher_jobs
 from evomerge.space import Baseline
@@ -213,7 +218,7 @@ def _result(
         board = leaderboard(store)
         for note in zero_notes(board.rows, board.campaign.goals, "search"):
             display.say(note)
-    aims = Objectives.of(campaign, store.facts, store.evaluations(), "search")
+    aims = Objectives.of(campaign, store.facts, references_of(store), "search")
     aims.check()
     counts = _gold_counts(ready)
     study = Study(
@@ -262,7 +267,7 @@ def _targets(
     ready: Preflight, store: Store, bench: Bench, counts: Mapping[str, int]
 ) -> dict[str, Targets]:
     """Return what each task's teacher says of its search items, computed once a campaign."""
-    jobs = teacher_jobs(ready.campaign, store.evaluations(), ready.items.higher_is_better)
+    jobs = teacher_jobs(ready.campaign, references_of(store), ready.items.higher_is_better)
     return bench.told([job for job in jobs if job.task in counts])
 
 

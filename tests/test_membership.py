@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 import evomerge
 from evomerge import zoo
 from evomerge.candidate import Merge
+from evomerge.candidate.cost import Cost
 from evomerge.candidate.ensemble import Ensemble
 from evomerge.candidate.experts import with_expert
-from evomerge.candidate.trial import Job
+from evomerge.candidate.timing import Timing
+from evomerge.candidate.trial import SPLITS, Entry, Estimate, Job, Outcome, TaskScores
 from evomerge.cli import run_command
 from evomerge.config import Campaign
 from evomerge.errors import EvomergeError
@@ -25,6 +28,7 @@ from evomerge.preflight.check import preflight
 from evomerge.report.leaderboard import leaderboard
 from evomerge.scoring import Scorer
 from evomerge.search.reselection import Reselection, _is_valid
+from evomerge.search.selection import references_of
 from evomerge.store import Store
 from evomerge.workers.evaluator import Evaluator
 from tests.small_campaign import TEXT
@@ -201,6 +205,9 @@ def test_an_expert_that_helps_nobody_changes_no_winner(
     change = add(folder, "zoo:tools")
     assert change.after == change.before
     assert (folder / "best" / "model.safetensors").read_bytes() == best
+    change = remove(folder, "tools")
+    assert change.after == change.before, "a winner that it was no part of competes"
+    assert (folder / "best" / "model.safetensors").read_bytes() == best
     with Store.open(folder, write=False) as store:
         assert store.finished
         assert "expert:tools" in {one.key for one in store.evaluations()}
@@ -296,6 +303,31 @@ def test_an_expert_that_the_space_names_can_leave_and_is_explained(tmp_path: Pat
     change = remove(folder, "facts")
     assert str(zoo.resolve("zoo:facts")) not in change.after.candidate.model_names()
     assert evomerge.explain(folder, workers=0).winner == change.after.name
+
+
+def test_of_several_outcomes_all_costs_count_and_a_timing_stays() -> None:
+    reselection = Reselection.__new__(Reselection)
+    reselection._known = {split: {} for split in SPLITS}
+    base = Merge("passthrough", ("b",))
+    scores = TaskScores(("a",), {"acc": (1.0,)}, {"acc": Estimate(1.0)})
+    timing = Timing(*([1.0] * len(fields(Timing))))
+    first = Outcome({"old": scores}, cost=Cost(items=100, generated_tokens=10_000), timing=timing)
+    second = Outcome({"new": scores}, cost=Cost(items=50, generated_tokens=500))
+    for outcome in (first, second):
+        reselection._keep(base, "select", outcome)
+    found = reselection._outcome(Entry("base", base), "select")
+    assert (found.cost.items, found.cost.generated_tokens) == (150, 10_500)
+    assert found.timing == timing
+    reselection._keep(base, "select", replace(second, scores=found.scores))
+    assert reselection._outcome(Entry("base", base), "select").cost.items == 50
+
+
+def test_a_search_that_goes_on_is_measured_by_who_it_began_with(results: Path) -> None:
+    with Store.open(results, write=False) as store:
+        names = {one.name for one in references_of(store) if one.kind == "expert"}
+        every = {one.name for one in store.evaluations() if one.kind == "expert"}
+        assert names == set(store.campaign.expert_names())
+    assert every - names == {"tools"}
 
 
 def test_a_method_of_two_models_takes_no_third_one(results: Path) -> None:

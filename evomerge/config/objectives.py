@@ -194,6 +194,22 @@ class PromptSettings(Settings):
     apply_chat_template: bool = False
     """Wrap prompts in the tokenizer's chat template."""
     fewshot_as_multiturn: bool = False
-    """Examples as turns of the conversation."""
+    """Examples as turns of the conversation; default, as in lm-eval: where a chat template is applied."""
     system_instruction: str | None = None
     """A system message."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_lm_eval(cls, data: Any) -> Any:  # noqa: ANN401 - not yet validated
+        if isinstance(data, dict) and data.get("apply_chat_template") is True:
+            return {"fewshot_as_multiturn": True, **data}
+        return data
+
+    @model_validator(mode="after")
+    def _turns_need_a_template(self) -> Self:
+        if self.fewshot_as_multiturn and not self.apply_chat_template:
+            raise FieldError(
+                "found true without apply_chat_template: true, which has the turns",
+                "fewshot_as_multiturn",
+            )
+        return self

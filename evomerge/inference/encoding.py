@@ -38,6 +38,8 @@ class Encoder:
         config: The model's; says how long its context is.
         end_tokens: Tokens at which generation ends.
         vocabulary: Number of logits; may exceed the tokenizer's tokens.
+        max_new_tokens: The generation configuration's, which transformers takes before the `max_length` that
+            HFLM makes of a task's `max_gen_toks`; None: it has none.
 
     Attributes:
         stopping: Stop rules.
@@ -50,13 +52,14 @@ class Encoder:
         config: PretrainedConfig | None,
         end_tokens: Sequence[int] = (),
         vocabulary: int = 0,
+        max_new_tokens: int | None = None,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self.max_new_tokens = tokenizer, max_new_tokens
         self.max_length = int(resolve_max_length(config, tokenizer, default=2048))
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.prefix_token = bos if bos is not None else eos
         self.stopping = Stopping(tokenizer, end_tokens, vocabulary)
-        self.key = (self.max_length, tuple(sorted(end_tokens)), vocabulary)
+        self.key = (self.max_length, tuple(sorted(end_tokens)), vocabulary, max_new_tokens)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Encode texts as `HFLM.tok_encode` does: no special tokens before a text that starts with one."""

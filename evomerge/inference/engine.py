@@ -64,7 +64,8 @@ class Engine:
             )
         self._forward = Forward(module)
         ends = _end_tokens(module, tokenizer)
-        self.encoder = Encoder(tokenizer, config, ends, self._forward.vocabulary)
+        most = getattr(getattr(module, "generation_config", None), "max_new_tokens", None)
+        self.encoder = Encoder(tokenizer, config, ends, self._forward.vocabulary, most)
         self.plans: dict[Hashable, Any] = {}
         self.room = room_of(
             config,

@@ -36,6 +36,8 @@ from evomerge.merge.methods.method import SUM
 from evomerge.merge.names import auto_class, parameter_names
 from evomerge.merge.plan import TensorPlan
 from evomerge.merge.saving import check_inputs, finished_folder, open_run, refuse_taken
+from evomerge.merge.statistics import copy_statistics
+from evomerge.merge.user_methods import copy_beside
 
 SAME_SUM = 1e-8  # factors of models that sum to 1 within this leave the base whole
 
@@ -123,6 +125,8 @@ def save_adapter(
     with finished_folder(out) as aside:
         made = _write(base, updates, aside, rank, dtype or "float32", trust_remote_code)
         save_recipe(recipe, aside / "recipe.yaml", merges)
+        copy_beside((one.method for one in (recipe, *merges.values())), aside)
+        copy_statistics(recipe, aside, merges)
         card = default_card(recipe, out.name, merges, adapter=(name, made.text()))
         (aside / "README.md").write_text(card, encoding="utf-8")
     return Truncated(out, made.rank, made.kept, made.worst, made.left)

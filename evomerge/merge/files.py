@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -150,7 +151,8 @@ def pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
         ModelError: It is damaged, would run code, or holds something else than tensors by name.
     """
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        mapped = is_zipfile(file)  # torch maps no files of before 1.6
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"cannot be read as a PyTorch file: {reason}", file=file) from None

@@ -26,7 +26,7 @@ SECOND_COPY = "*consolidated*.safetensors"
 PICKLES = "pytorch_model*.bin"
 """The same weights once more, which nothing reads beside safetensors."""
 PATTERNS = (
-    *("*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"),
+    *("*.safetensors", "*.json", "*.jinja", "*.txt", *TOKENIZERS),
     "README.md",  # its licence
 )
 

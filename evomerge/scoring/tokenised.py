@@ -139,7 +139,7 @@ class TokenisedLeaf:
             options = _options(self.leaf.name, self.leaf.requests[document][0].args[1])
             rule = self._encoder.stopping.rule(options["until"])
             # Generation that reaches its limit needs no end.
-            complete = len(answer) >= int(options["max_gen_toks"])
+            complete = len(answer) >= (self._encoder.max_new_tokens or int(options["max_gen_toks"]))
             ends.append(() if complete else self._encoder.stopping.ending_tokens(rule))
         groups = [next(_groups) for _ in pairs]
         readings = self._encoder.readings(list(pairs.values()), groups, ends)
@@ -190,7 +190,7 @@ def generation_prompt(task: str, tokens: Tokens, given: dict[str, Any], encoder:
             f"is {encoder.max_length}; lower max_gen_toks in generation_kwargs"
         )
     rule = encoder.stopping.rule(options["until"])
-    return Prompt(tokens[-room:], rule, limit, len(tokens) > room)
+    return Prompt(tokens[-room:], rule, encoder.max_new_tokens or limit, len(tokens) > room)
 
 
 def _rolling(encoder: Encoder, text: str) -> Sequence[Reading]:

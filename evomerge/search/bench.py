@@ -77,7 +77,7 @@ class Bench:
             return 0
         metrics, told = self.wanted(split)
         jobs = [
-            Job(one, split, metrics, targets=told, timed=self._is_timed(one, split), answers=True)
+            Job(one, split, metrics, targets=told, timed=self.is_timed(one, split), answers=True)
             for one in missing
         ]
         rows: list[RowScored] = []
@@ -105,8 +105,8 @@ class Bench:
             ]
             self._score(later, pace, record)
 
-    def _is_timed(self, entry: Entry, split: Split) -> bool:
-        """Models that are no merges, which differ in it, and once the base, which merges are as fast as."""
+    def is_timed(self, entry: Entry, split: Split) -> bool:
+        """Tell whether a model is timed: those that are no merges, and once the base, as fast as a merge."""
         if entry.role == "base":
             return split == "search"
         return is_timed(entry.candidate, self.campaign.asked_costs, split)

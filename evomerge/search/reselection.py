@@ -67,17 +67,18 @@ class Reselection:
     def candidates(self, before: Entry) -> list[Entry]:
         """Return what could be the winner, scored on the search and select items.
 
-        The winner so far, unless an expert left; its merge with the expert, or without it; the best
-        ensemble of the experts that there are.
+        The winner so far, unless an expert left that is part of it; its merge with the expert, or without
+        it; the best ensemble of the experts that there are.
         """
         parents = list(self.parents.values())
         for split in CHOSEN_BY:
             self.score(parents, split)
-        found = [before] if self._left is None else []
+        stays = self._left is None or self._left[1] not in before.candidate.model_names()
+        found = [before] if stays else []
         self.score(found, "select")
         old = best_merge(before.candidate)
         merge = self._best_merge(old)
-        if merge is not None and merge != old:
+        if merge is not None and (merge != old or not stays):
             found.append(self._finalist(merge, "merge "))
         ensemble = self._best_ensemble(before.candidate, merge)
         if ensemble is not None:
@@ -122,10 +123,11 @@ class Reselection:
         for one in entries:
             if missing := self._missing(one, split, metrics):
                 wanted = {task: metrics[task] for task in missing}
+                timed = self._bench.is_timed(one, split)
                 if one.candidate.scored_members:
-                    over.append(Job(one, split, metrics, targets=told))
+                    over.append(Job(one, split, metrics, targets=told, timed=timed))
                 else:
-                    apart.append(Job(one, split, wanted, targets=told))
+                    apart.append(Job(one, split, wanted, targets=told, timed=timed))
         new = {one.entry.candidate.text() for one in (*apart, *over)}
         pace = Pace(self._bench.display, f"{self.what}: {split}", len(new)) if new else None
         self._run(apart, pace)
@@ -218,13 +220,19 @@ class Reselection:
                 pace.step()
 
     def _keep(self, candidate: Candidate, split: Split, outcome: Outcome) -> None:
-        """Take what is known of a model: of several outcomes all tasks, and what it has learnt."""
+        """Take what is known of a model: of several outcomes all tasks, their cost, and what it learnt."""
         if outcome.failure is not None or outcome.pruned is not None:
             return
         for one in (candidate, outcome.candidate):
             if one is not None:
                 _, before = self._known[split].get(one.text(), (one, Outcome()))
-                whole = replace(outcome, scores={**before.scores, **outcome.scores})
+                carried = before.scores.keys() - outcome.scores.keys()
+                whole = replace(
+                    outcome,
+                    scores={**before.scores, **outcome.scores},
+                    cost=before.cost + outcome.cost if carried else outcome.cost,
+                    timing=outcome.timing or before.timing,
+                )
                 self._known[split][one.text()] = one, whole
 
     def _outcome(self, entry: Entry, split: Split) -> Outcome:

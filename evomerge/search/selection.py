@@ -51,6 +51,16 @@ def pick_finalists(
     return list(chosen.values()), copies
 
 
+def references_of(store: Store) -> tuple[Evaluation, ...]:
+    """Return what was recorded of models, without experts that joined after the campaign began.
+
+    A search that goes on is measured by the experts that it began with: values that are shares of the best
+    expert's, and constraints relative to it, stay what they were.
+    """
+    names = store.campaign.expert_names()
+    return tuple(one for one in store.evaluations() if one.kind != "expert" or one.name in names)
+
+
 def choose_winner(
     store: Store,
     candidates: Iterable[Entry],
@@ -74,7 +84,7 @@ def choose_winner(
     Returns:
         The trial, and what chose it, a clause; None where no trial has scores there.
     """
-    evaluations = store.evaluations()
+    evaluations = references_of(store)
     aims = Objectives.of(store.campaign, store.facts, evaluations, "select")
     rows = {one.key: one for one in evaluations if one.split == "select"}
     scored = [
@@ -137,7 +147,7 @@ def _likelihood(aims: Objectives, outcome: Outcome) -> float | None:
 
 def compared_baselines(store: Store, baselines: Iterable[Baseline]) -> list[Baseline]:
     """Return the parents and baselines to be read on `holdout`: of the λ grid the tuned one only."""
-    evaluations = store.evaluations()
+    evaluations = references_of(store)
     aims = Objectives.of(store.campaign, store.facts, evaluations, "select")
     kept = tuned_lambda(aims, evaluations)
     return [one for one in baselines if one.key == kept or not in_lambda_grid(one.key)]

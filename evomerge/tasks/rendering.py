@@ -249,7 +249,7 @@ def _requests(
         num_fewshot=task.config.num_fewshot or 0,
         system_instruction=prompt.system_instruction,
         apply_chat_template=prompt.apply_chat_template,
-        fewshot_as_multiturn=prompt.fewshot_as_multiturn,
+        fewshot_as_multiturn=prompt.apply_chat_template and prompt.fewshot_as_multiturn,
         chat_template=render,
         gen_prefix=task.doc_to_prefix(doc),
     )
@@ -261,6 +261,13 @@ def _requests(
         chat_template=render,
     )
     requests = sorted(built if isinstance(built, list) else [built], key=lambda each: each.idx)
+    kind = "loglikelihood" if task.OUTPUT_TYPE == "multiple_choice" else str(task.OUTPUT_TYPE)
+    kinds = sorted({request.request_type for request in requests})
+    if kinds != [kind] or (kind == "generate_until" and len(requests) > 1):
+        raise TaskError(
+            f'task "{name_of(task)}": item {index} makes {len(requests)} requests, {" and ".join(kinds)}; '
+            f"expected {kind} only" + (", one a document" if kind == "generate_until" else "")
+        )
     for request in requests:
         if request.request_type == "loglikelihood" and not request.args[1]:
             raise TaskError(

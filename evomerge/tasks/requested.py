@@ -30,10 +30,10 @@ class TaskRequest:
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """How lm-eval renders prompts; the fields are those of `lm_eval.simple_evaluate`."""
+    """How lm-eval renders prompts; the fields are those of `lm_eval.simple_evaluate`, and their defaults."""
 
     apply_chat_template: bool = False
-    fewshot_as_multiturn: bool = False
+    fewshot_as_multiturn: bool = True  # no turns without a template
     system_instruction: str | None = None
 
 

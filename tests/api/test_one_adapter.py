@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from optuna.distributions import FloatDistribution
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import evomerge
 from evomerge import candidate as recipes
@@ -21,6 +22,8 @@ from evomerge.merge.saving import save
 from evomerge.store import Store
 from tests.conftest import Family
 from tests.merge.test_adapter import trained
+
+Q = "model.layers.0.self_attn.q_proj.weight"
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning:transformers", "ignore::UserWarning:peft"
@@ -137,3 +140,23 @@ def test_what_cannot_be_one_adapter(
     assert "base_model: found" in err
     assert run_command(["merge", str(file), str(tmp_path / "out"), "--as-lora", "0"]) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapters_recipe_has_its_statistics_and_can_be_merged_again(
+    llama_family: Family, tmp_path: Path
+) -> None:
+    width = load_file(Path(llama_family.base) / "model.safetensors")[Q].shape[1]
+    statistics = {f"{place}/{Q}": torch.rand(1, width) for place in range(2)}
+    save_file(statistics, tmp_path / "st.safetensors")
+    merge = Merge(
+        "ties",
+        tuple(llama_family.experts[:2]),
+        llama_family.base,
+        own={"weight": (((0.5, 0.5),),), "density": (((0.5, 0.5),),)},
+        fixed={"importance": True},
+        statistics=str(tmp_path / "st.safetensors"),
+    )
+    evomerge.merge(merge, tmp_path / "adapter", as_lora=4)
+    assert (tmp_path / "adapter" / "statistics.safetensors").is_file()
+    recipe = recipes.load(tmp_path / "adapter" / "recipe.yaml")
+    assert recipe.method == "ties"

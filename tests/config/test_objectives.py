@@ -1,6 +1,7 @@
 import pytest
 
 from evomerge.config import Campaign
+from evomerge.config.objectives import PromptSettings
 
 GOAL = "  - {task: zoo_facts, metric: exact_match}\n"
 
@@ -91,7 +92,28 @@ def test_conditions_costs_and_splits_have_defaults(read):
         ),
         ("", "items: {from: {search: dev}}\n", 'c.yaml:11: items.from.search: found "dev"'),
         ("", "prompt: {chat: true}\n", 'c.yaml:11: prompt.chat: unknown key "chat"'),
+        (
+            "",
+            "prompt: {fewshot_as_multiturn: true}\n",
+            "c.yaml:11: prompt.fewshot_as_multiturn: found true without apply_chat_template: true",
+        ),
     ],
 )
 def test_wrong_objectives_are_refused(refusal, old, new, message):
     assert message in refusal(old, new)
+
+
+@pytest.mark.parametrize(
+    ("given", "turns"),
+    [
+        ({}, False),
+        ({"apply_chat_template": True}, True),
+        ({"apply_chat_template": True, "fewshot_as_multiturn": False}, False),
+    ],
+)
+def test_examples_are_turns_where_lm_eval_makes_them_turns(
+    given: dict[str, bool], turns: bool
+) -> None:
+    settings = PromptSettings.model_validate(given)
+    assert settings.fewshot_as_multiturn is turns
+    assert PromptSettings.model_validate(settings.model_dump()) == settings

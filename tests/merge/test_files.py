@@ -18,6 +18,7 @@ from evomerge.candidate import Recipe, Source
 from evomerge.errors import ModelError
 from evomerge.merge.checkpoint import open_checkpoint
 from evomerge.merge.family import check_family
+from evomerge.merge.files import pickled_tensors
 from evomerge.merge.saving import save
 
 INDEX = "model.safetensors.index.json"
@@ -152,6 +153,15 @@ def test_a_pickle_and_its_shards(folder, others):
         checkpoint = open_checkpoint(str(folder), allow_pickle=True)
         assert all(torch.equal(checkpoint.tensor(name), expected[name]) for name in expected)
         torch.save(others, folder / "pytorch_model.bin")
+
+
+def test_a_pickle_of_before_torch_1_6_is_read(tmp_path):
+    tensors = {"one": torch.arange(6.0).reshape(2, 3), "other": torch.ones(3, dtype=torch.bfloat16)}
+    file = tmp_path / "pytorch_model.bin"
+    torch.save(tensors, file, _use_new_zipfile_serialization=False)
+    found = pickled_tensors(file)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
 def test_what_is_saved_goes_by_the_usual_name(folder, others, tmp_path):

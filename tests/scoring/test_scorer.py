@@ -80,6 +80,18 @@ def test_chat_template(llama):
     }
 
 
+@pytest.mark.parametrize("most", [3, 60])
+def test_the_generation_configurations_limit_goes_before_the_tasks(llama, monkeypatch, most):
+    """The task asks for up to 24 tokens; transformers takes the model's own `max_new_tokens` all the same."""
+    monkeypatch.setattr(llama.module.generation_config, "max_new_tokens", most)
+    items = llama.items("written", search=6)
+    scored = llama.scorer(items).score(llama.module, "search", {"written": ("exact_match,first",)})
+    stock = llama.oracle(items, "written")["samples"]["written"]
+    theirs = {sample["doc"]["n"]: sample["resps"][0][0] for sample in stock}
+    (leaf,) = items.leaves("written", "search")
+    assert list(scored.tasks["written"].answers) == [theirs[doc["n"]] for doc in leaf.docs]
+
+
 def test_a_group_is_aggregated_as_lm_eval_does(llama):
     items = llama.items("both", search=15)
     scored = llama.scorer(items).score(

@@ -90,6 +90,48 @@ def test_empty_continuation(tmp_path, llama):
         )
 
 
+TWO_KINDS = """
+import datasets
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import ConfigurableTask
+
+def load(**_):
+    rows = [{"q": f"word {n}", "a": "x"} for n in range(4)]
+    return {"test": datasets.Dataset.from_list(rows)}
+
+class Two(ConfigurableTask):
+    VERSION = 1
+    def __init__(self, config=None):
+        super().__init__(config={
+            "task": "two", "custom_dataset": load, "test_split": "test", "doc_to_text": "{{q}}",
+            "doc_to_target": "a",
+            "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        })
+    def construct_requests(self, doc, ctx, chat_template=None, apply_chat_template=False, **kw):
+        return [
+            Instance("generate_until", doc, (ctx, {"until": ["."], "max_gen_toks": 4}), 0, **kw),
+            Instance("loglikelihood", doc, (ctx, " unanswerable"), 1, **kw),
+        ]
+"""
+
+
+def test_requests_of_several_kinds_are_refused(llama, tmp_path):
+    """As those of lm-eval's squadv2; they would be scored as if they were of one kind."""
+    (tmp_path / "code.py").write_text(TWO_KINDS)
+    (tmp_path / "two.yaml").write_text("task: two\nclass: !function code.Two\n")
+    line = (
+        r'"two": item 0 makes 2 requests, generate_until and loglikelihood; expected generate_until'
+    )
+    with pytest.raises(TaskError, match=line):
+        load_items(
+            [TaskRequest("two")],
+            tokenizer=llama.tokenizer,
+            tasks_path=str(tmp_path),
+            plan=SplitPlan({"search": None}, first=True),
+        )
+
+
 def test_no_chat_template(llama, subject):
     template, llama.tokenizer.chat_template = llama.tokenizer.chat_template, None
     try:
