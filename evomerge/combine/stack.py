@@ -15,9 +15,10 @@ from evomerge.errors import RecipeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.content import content
 from evomerge.merge.engine import MergeRun
+from evomerge.merge.layout import restack
 from evomerge.merge.live import LiveModel
 from evomerge.merge.members import merged_checkpoint
-from evomerge.merge.plan import plan_merge, restack
+from evomerge.merge.plan import plan_merge
 from evomerge.merge.saving import save
 
 SCALABLE = frozenset(

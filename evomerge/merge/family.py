@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +15,11 @@ from evomerge.merge.heads import is_head, is_head_weight, is_tied
 from evomerge.merge.location import split_adapter
 from evomerge.merge.tokenizer import WAY_OUT, check_tokens
 
+if TYPE_CHECKING:
+    from evomerge.merge.layout import Layout
+
+    LayoutOf = Callable[[Checkpoint], Layout]
+
 
 def check_family(
     base: Checkpoint,
@@ -22,6 +28,7 @@ def check_family(
     matched: bool = False,
     tokens: bool = True,
     trust_remote_code: bool = False,
+    layout_of: LayoutOf | None = None,
 ) -> None:
     """Check that the experts are of the base's family; reads headers and tokenizers only.
 
@@ -31,6 +38,8 @@ def check_family(
         matched: Rows are matched by token (`OutputVocabulary`): vocabularies may differ.
         tokens: Unless they are matched, compare the tokenizers (`check_tokens`).
         trust_remote_code: Let tokenizers run code of their own.
+        layout_of: Tells a model's layers (`Layout.of`); the experts may have more or fewer of them than the
+            base, each with the tensors and shapes of one of the base's. None: they have as many.
 
     Raises:
         ModelError: It names the expert, and the tensor or token that differs; or the base lacks a
@@ -39,7 +48,7 @@ def check_family(
     check_distinct([base, *experts])
     for expert in experts:
         _check_architecture(base, expert)
-        _check_tensors(base, expert, matched)
+        _check_tensors(base, expert, _expected(base, expert, layout_of), matched)
     if tokens and not matched:
         check_tokens([base, *experts], trust_remote_code=trust_remote_code)
     if base.missing:
@@ -133,6 +142,12 @@ def merged_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     return names
 
 
+def layer_shapes(checkpoint: Checkpoint, layout: Layout, layer: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a layer's tensors by their names without prefix and number."""
+    suffixes = layout.layers[layer]
+    return {one: checkpoint.tensors[layout.name(layer, one)].shape for one in suffixes}
+
+
 def _check_architecture(base: Checkpoint, expert: Checkpoint) -> None:
     if base.config.model_type != expert.config.model_type:
         raise ModelError(
@@ -142,18 +157,44 @@ def _check_architecture(base: Checkpoint, expert: Checkpoint) -> None:
         )
 
 
-def _check_tensors(base: Checkpoint, expert: Checkpoint, matched: bool) -> None:
-    ours, theirs = set(merged_names(base)), set(merged_names(expert))
+def _expected(
+    base: Checkpoint, expert: Checkpoint, layout_of: LayoutOf | None
+) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of an expert's tensors: the base's, with as many layers as the expert has.
+
+    A layer that the base lacks is to be as the one of the base's that is most like it.
+    """
+    expected = {name: base.tensors[name].shape for name in merged_names(base)}
+    if layout_of is None:
+        return expected
+    ours, theirs = layout_of(base), layout_of(expert)
+    known = [layer_shapes(base, ours, layer) for layer in range(ours.num_layers)]
+    for layer, shapes in enumerate(known[theirs.num_layers :], theirs.num_layers):
+        for suffix in shapes:
+            del expected[ours.name(layer, suffix)]
+    for layer in range(ours.num_layers, theirs.num_layers):
+        found = layer_shapes(expert, theirs, layer).items()
+        like = min(known, key=lambda one: len(one.items() ^ found))
+        expected |= {ours.name(layer, suffix): shape for suffix, shape in like.items()}
+    return expected
+
+
+def _check_tensors(
+    base: Checkpoint, expert: Checkpoint, expected: Mapping[str, tuple[int, ...]], matched: bool
+) -> None:
+    ours, theirs = set(expected), set(merged_names(expert))
     for names, verb in ((ours - theirs, "lacks"), (theirs - ours, "has")):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            contrast = "has" if verb == "lacks" else "lacks"
+            contrast = "lacks" if verb == "has" else "has"
+            if verb == "lacks" and min(names) not in base.tensors:
+                contrast = "has in its layers"
             raise ModelError(
                 f"{verb} {min(names)}{more}, which the base ({base.name}) {contrast}",
                 file=expert.name,
             )
     for name in sorted(ours):
-        mine, other = base.tensors[name].shape, expert.tensors[name].shape
+        mine, other = expected[name], expert.tensors[name].shape
         if mine != other:
             unlike_rows = mine[1:] == other[1:] and ("embed" in name or is_head(name))
             if unlike_rows and matched:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from transformers import PretrainedConfig
 
-from evomerge.errors import ModelError
+from evomerge.errors import ModelError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.family import merged_names
 
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 FIRST = re.compile(r"embed|(^|\.)(wte|wpe|tok_embeddings)(\.|$)")
+OF_NO_LAYER = re.compile(r"architectures$|_token_id$")
 NOT_FIRST = re.compile(r"embed_out|unembed|(^|\.)(lm_head|output)(\.|$)")
 
 
@@ -112,6 +114,51 @@ _READ: WeakKeyDictionary[Checkpoint, Layout] = WeakKeyDictionary()
 def is_composite(config: PretrainedConfig) -> bool:
     """Tell whether a model sees or hears besides: whether its language model is a part of it."""
     return config.get_text_config() is not config
+
+
+def restack(
+    config: PretrainedConfig,
+    origin: Sequence[int],
+    num_layers: int,
+    sources: Sequence[PretrainedConfig] | None = None,
+) -> None:
+    """Fit a configuration to another stack of layers; lists with an entry a layer follow the layers.
+
+    Args:
+        config: Changed in place.
+        origin: Which layer, of its own or of `sources`, stands at each place of the new stack.
+        num_layers: How many it has.
+        sources: Whose layer it is at each place; None: all are its own.
+
+    Raises:
+        RecipeError: A source's configuration lacks a list that this one has.
+    """
+    if sources is None and list(origin) == list(range(num_layers)):
+        return
+    text = config.get_text_config()
+    per_layer = {
+        key: [
+            _entry(key, value, layer, source)
+            for layer, source in zip(origin, sources or [config] * len(origin), strict=True)
+        ]
+        for key, value in vars(text).items()
+        if isinstance(value, list) and len(value) == num_layers and not OF_NO_LAYER.search(key)
+    }
+    text.num_hidden_layers = len(origin)
+    for key, value in per_layer.items():
+        setattr(text, key, value)
+
+
+def _entry(key: str, value: list[object], layer: int, source: PretrainedConfig) -> object:
+    """Return a layer's entry: of its own model's list, or of `value` where that model has none."""
+    text = source.get_text_config()
+    own = getattr(text, key, None)
+    if isinstance(own, list) and len(own) == text.num_hidden_layers:
+        return own[layer]
+    if layer >= len(value):
+        name = source.name_or_path or "a model"
+        raise RecipeError(f"the config of {name} lacks {key} for layer {layer}", field="slices")
+    return value[layer]
 
 
 def _above(stack: str) -> str:

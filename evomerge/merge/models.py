@@ -13,6 +13,7 @@ from evomerge.errors import MergeError
 from evomerge.merge.checkpoint import Checkpoint, open_checkpoint
 from evomerge.merge.family import check_family
 from evomerge.merge.heads import with_heads
+from evomerge.merge.layout import Layout
 from evomerge.merge.plan import MergePlan
 from evomerge.merge.random_vectors import randomised
 from evomerge.merge.tokenizer import load_tokenizer
@@ -82,6 +83,7 @@ def open_models(
     *,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    depths: bool = False,
 ) -> OpenModels:
     """Open models and check that they can be merged.
 
@@ -90,6 +92,7 @@ def open_models(
         vocabulary: How to match rows by token; None: the models have one vocabulary.
         trust_remote_code: Let the models run code of their own.
         allow_pickle: Accept PyTorch pickles where there is no safetensors file.
+        depths: They may have unlike numbers of layers.
 
     Raises:
         ModelError: A model is missing, damaged, or of another family.
@@ -102,7 +105,13 @@ def open_models(
     }
     checkpoints = with_heads(with_towers(opened))
     base, *experts = checkpoints.values()
-    check_family(base, experts, matched=vocabulary is not None, trust_remote_code=code)
+    check_family(
+        base,
+        experts,
+        matched=vocabulary is not None,
+        trust_remote_code=code,
+        layout_of=Layout.of if depths else None,
+    )
     built = None
     if vocabulary is not None:
         built = OutputVocabulary.build(vocabulary, checkpoints, trust_remote_code=code)

@@ -14,7 +14,9 @@ from evomerge.candidate.merge import at, component_of
 from evomerge.candidate.tables import Array
 from evomerge.errors import RecipeError
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.layout import Layout
+from evomerge.merge.family import layer_shapes
+from evomerge.merge.layout import Layout, restack
+
 from evomerge.merge.methods import Method, method
 from evomerge.merge.methods.method import Parameter, Value, Values
 from evomerge.merge.parameters import checked, completed, resolve
@@ -97,7 +99,7 @@ def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) ->
         check_recipe(source)
     models = source.model_names()
     first = checkpoints[models[0]]
-    layout = Layout.of(first)
+    layout = Layout.of(first)  # that of the result, but for the number of layers
     config = copy.deepcopy(first.config)
     chat_template = None
     dtype = source.dtype
@@ -105,11 +107,17 @@ def plan_merge(source: Merge | Recipe, checkpoints: Mapping[str, Checkpoint]) ->
     if isinstance(source, Merge):
         tensors = _merge_tensors(source, chosen, layout)
     else:
-        slices = _slices(source, layout.num_layers)
-        _check_ranges(slices, layout)
-        origin = [layer for piece in slices for layer in range(*_range(piece.sources[0]))]
-        restack(config, origin, layout.num_layers)
-        tensors = _recipe_tensors(source, chosen, slices, layout)
+        layouts = {name: Layout.of(checkpoints[name]) for name in models}
+        slices = _slices(source, layouts)
+        _check_ranges(slices, layouts)
+        if source.slices:
+            origin: list[int] = []
+            configs: list[PretrainedConfig] = []
+            for lead in (_lead(piece, models[0]) for piece in slices):
+                origin += range(*_range(lead))
+                configs += [checkpoints[lead.model].config] * (len(origin) - len(configs))
+            restack(config, origin, layout.num_layers, configs)
+        tensors = _recipe_tensors(source, chosen, slices, checkpoints)
         dtype = source.out_dtype or dtype
         chat_template = source.chat_template
     if source.coefficients is not None:
@@ -235,28 +243,27 @@ def _shared(merge: Merge, chosen: Method, place: Place) -> Values:
     return completed(chosen, find, per_source=False, of="all models")
 
 
-def _slices(recipe: Recipe, num_layers: int) -> tuple[Slice, ...]:
+def _slices(recipe: Recipe, layouts: Mapping[str, Layout]) -> tuple[Slice, ...]:
     """Every recipe as slices with explicit ranges; a base model that is not listed comes last."""
-    whole = (0, num_layers)
+
+    def ranged(source: Source) -> Source:
+        whole = (0, layouts[source.model].num_layers)
+        return Source(source.model, source.layer_range or whole, source.parameters)
+
     if recipe.slices:
         return tuple(
-            Slice(
-                tuple(_ranged(source, whole) for source in piece.sources),
-                piece.base_model,
-                piece.parameters,
-            )
+            Slice(tuple(map(ranged, piece.sources)), piece.base_model, piece.parameters)
             for piece in recipe.slices
         )
-    sources = [_ranged(source, whole) for source in recipe.models]
+    sources = list(map(ranged, recipe.models))
     if recipe.base_model is not None and all(s.model != recipe.base_model for s in sources):
-        sources.append(Source(recipe.base_model, whole))
+        sources.append(ranged(Source(recipe.base_model)))
+    if len({source.layer_range for source in sources}) > 1:
+        found = ", ".join(f"{name} has {one.num_layers} layers" for name, one in layouts.items())
+        raise RecipeError(
+            f"models of unlike depth can be merged in slices only: {found}", field="models"
+        )
     return (Slice(tuple(sources)),)
-
-
-def _ranged(source: Source, whole: tuple[int, int]) -> Source:
-    if source.layer_range is not None:
-        return source
-    return Source(source.model, whole, source.parameters)
 
 
 def _range(source: Source) -> tuple[int, int]:
@@ -264,7 +271,14 @@ def _range(source: Source) -> tuple[int, int]:
     return source.layer_range
 
 
-def _check_ranges(slices: Sequence[Slice], layout: Layout) -> None:
+def _lead(piece: Slice, first: str) -> Source:
+    """The source whose config tells a slice's layers: the first model where it gives the same layers."""
+    lead = piece.sources[0]
+    same = (one for one in piece.sources if (one.model, _range(one)) == (first, _range(lead)))
+    return next(same, lead)
+
+
+def _check_ranges(slices: Sequence[Slice], layouts: Mapping[str, Layout]) -> None:
     if not any(stop - start for piece in slices for start, stop in map(_range, piece.sources)):
         raise RecipeError("found no layer in any slice, expected one at least", field="slices")
     for number, piece in enumerate(slices):
@@ -276,61 +290,56 @@ def _check_ranges(slices: Sequence[Slice], layout: Layout) -> None:
             )
         for position, source in enumerate(piece.sources):
             start, stop = _range(source)
-            if stop > layout.num_layers:
+            height = layouts[source.model].num_layers
+            if stop > height:
                 raise RecipeError(
-                    f"found [{start}, {stop}], {source.model} has {layout.num_layers} layers",
+                    f"found [{start}, {stop}], {source.model} has {height} layers",
                     field=f"slices.{number}.sources.{position}.layer_range",
                 )
 
 
-def restack(config: PretrainedConfig, origin: Sequence[int], num_layers: int) -> None:
-    """Fit a configuration to another stack of layers; lists with an entry a layer follow the layers.
-
-    Args:
-        config: Changed in place.
-        origin: Which of its layers stands at each place of the new stack.
-        num_layers: How many it has.
-    """
-    if list(origin) == list(range(num_layers)):
-        return
-    text = config.get_text_config()
-    per_layer = {
-        key: [value[layer] for layer in origin]
-        for key, value in vars(text).items()
-        if isinstance(value, list)
-        and len(value) == num_layers
-        and key.lstrip("_") != "architectures"
-    }
-    text.num_hidden_layers = len(origin)
-    for key, value in per_layer.items():
-        setattr(text, key, value)
-
-
 def _recipe_tensors(
-    recipe: Recipe, chosen: Method, slices: Sequence[Slice], layout: Layout
+    recipe: Recipe,
+    chosen: Method,
+    slices: Sequence[Slice],
+    checkpoints: Mapping[str, Checkpoint],
 ) -> Iterator[TensorPlan]:
+    layout = Layout.of(checkpoints[recipe.model_names()[0]])
     planners = [_SlicePlanner(recipe, chosen, number, one) for number, one in enumerate(slices)]
     for name in layout.first:
         yield planners[0].tensor(name, None, 0.0)
     out = 0
     for piece, planner in zip(slices, planners, strict=True):
-        starts = [_range(source)[0] for source in piece.sources]
+        inputs = [(checkpoints[source.model], _range(source)[0]) for source in piece.sources]
+        layouts = [Layout.of(checkpoint) for checkpoint, _ in inputs]
         start, stop = _range(piece.sources[0])
         for step in range(stop - start):
             t = step / (stop - start - 1) if stop - start > 1 else 1.0
-            for suffix in layout.layers[start + step]:
-                names = tuple(layout.name(first + step, suffix) for first in starts)
-                for first in starts:
-                    if suffix not in layout.layers[first + step]:
-                        raise RecipeError(
-                            f"layer {start + step} has {suffix}, layer {first + step} lacks it; they "
-                            "cannot be merged with each other",
-                            field="slices",
-                        )
+            layers = [(checkpoint, first + step) for checkpoint, first in inputs]
+            for other in layers[1:]:
+                _check_alike(layers[0], other)
+            for suffix in layouts[0].layers[start + step]:
+                places = zip(layouts, layers, strict=True)
+                names = tuple(own.name(layer, suffix) for own, (_, layer) in places)
                 yield planner.tensor(layout.name(out, suffix), names, t)
             out += 1
     for name in layout.last:
         yield planners[-1].tensor(name, None, 0.0)
+
+
+def _check_alike(*layers: tuple[Checkpoint, int]) -> None:
+    """Refuse to merge two layers that consist of unlike tensors."""
+    shapes = [layer_shapes(one, Layout.of(one), layer) for one, layer in layers]
+    if shapes[0] == shapes[1]:
+        return
+    places = [f"layer {layer} of {one.name}" for one, layer in layers]
+    suffix = min(name for name, _ in shapes[0].items() ^ shapes[1].items())
+    found = [f"{list(one[suffix])}" if suffix in one else "missing" for one in shapes]
+    raise RecipeError(
+        f"{suffix} is {found[0]} in {places[0]}, {found[1]} in {places[1]}; they cannot be merged with "
+        "each other",
+        field="slices",
+    )
 
 
 class _SlicePlanner:

@@ -145,6 +145,7 @@ def open_run(
         vocabulary,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
+        depths=isinstance(source, Recipe) and any(one.slices for one in recipes),
     )
     runs = merge_runs(merges, models, device)
     made = {name: merged_checkpoint(name, run, models) for name, run in runs.items()}
