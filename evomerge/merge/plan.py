@@ -16,7 +16,6 @@ from evomerge.errors import RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.family import layer_shapes
 from evomerge.merge.layout import Layout, restack
-
 from evomerge.merge.methods import Method, method
 from evomerge.merge.methods.method import Parameter, Value, Values
 from evomerge.merge.parameters import checked, completed, resolve
