@@ -247,7 +247,8 @@ def test_a_tradeoff_of_several_kinds_is_a_front_of_quality_and_cost(
         assert (trial.outcome.timing is None) == (trial.candidate.kind == "merge")
     written = json.loads((front.folder / "front.json").read_text())
     assert [one["name"] for one in written["objectives"]] == ["mean", "active_parameters"]
-    assert [one["direction"] for one in written["objectives"]] == ["maximize", "minimize"]
+    directions = [one["splits"]["search"]["direction"] for one in written["objectives"]]
+    assert directions == ["maximize", "minimize"]
     values = [tuple(one["values"]["search"].values()) for one in written["members"]]
     for quality, cost in values:
         assert not any(q >= quality and c <= cost and (q, c) != (quality, cost) for q, c in values)
