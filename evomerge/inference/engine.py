@@ -15,7 +15,7 @@ from evomerge.errors import ModelError
 from evomerge.inference.batches import LOGITS_IN_MEMORY, Batch, plan
 from evomerge.inference.drafts import Drafts
 from evomerge.inference.encoding import Encoder, Reading
-from evomerge.inference.forward import Forward
+from evomerge.inference.forward import Forward, text_config
 from evomerge.inference.generation import Prompt, generate
 from evomerge.inference.loglikelihood import See, score_batches
 from evomerge.inference.processors import processors
@@ -54,9 +54,8 @@ class Engine:
         memory: int | None = None,
         drafts: Drafts | None = None,
     ) -> None:
-        config: Any = getattr(module, "config", None)
-        text = config.get_text_config() if hasattr(config, "get_text_config") else config
-        kinds = getattr(text, "layer_types", None) or ()
+        config = getattr(module, "config", None)
+        kinds = getattr(text_config(config), "layer_types", None) or ()
         if getattr(module, "_is_stateful", False) or not RECURRENT.isdisjoint(kinds):
             raise ModelError(
                 f"{type(module).__name__} is recurrent, which needs lm-eval's own passes; "

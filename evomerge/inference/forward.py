@@ -231,7 +231,7 @@ def _heads(module: nn.Module) -> list[nn.Module]:
 def _last_mlps(module: nn.Module) -> list[str]:
     """Return the names of the last layers' MLPs, one a pass; none where a pass does not have just one."""
     passes = passes_of(module)
-    layers = getattr(_text(getattr(passes[0], "config", None)), "num_hidden_layers", None)
+    layers = getattr(text_config(getattr(passes[0], "config", None)), "num_hidden_layers", None)
     if not isinstance(layers, int):
         return []
     ending = f".{layers - 1}.mlp"
@@ -245,7 +245,7 @@ def _picked(states: Tensor, rows: Tensor) -> Tensor:
 
 def _window(config: Any) -> int | None:  # noqa: ANN401 - any model's configuration
     """The shortest sliding window or chunk of a model; None: every layer sees everything."""
-    text = _text(config)
+    text = text_config(config)
     kinds = getattr(text, "layer_types", None)
     if "local" in (getattr(text, "attention_layers", None) or ()):  # GPT-Neo
         return int(text.window_size)
@@ -257,5 +257,6 @@ def _window(config: Any) -> int | None:  # noqa: ANN401 - any model's configurat
     return int(window) if getattr(text, "use_sliding_window", True) else None
 
 
-def _text(config: Any) -> Any:  # noqa: ANN401 - any model's configuration
+def text_config(config: Any) -> Any:  # noqa: ANN401 - any model's configuration
+    """Return the part of a configuration that is the language model's; None of None."""
     return config.get_text_config() if hasattr(config, "get_text_config") else config

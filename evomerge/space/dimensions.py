@@ -203,6 +203,15 @@ def middle(one: FloatDistribution) -> float:
     return math.sqrt(one.low * one.high) if one.log else (one.low + one.high) / 2
 
 
+def brought_within(
+    params: Mapping[str, float], distributions: Mapping[str, FloatDistribution]
+) -> dict[str, float] | None:
+    """Return a point with each number brought into its range; None: its dimensions are others."""
+    if params.keys() != distributions.keys():
+        return None
+    return {name: min(max(params[name], one.low), one.high) for name, one in distributions.items()}
+
+
 def is_per_source(name: str, methods: Mapping[str, Method]) -> bool:
     """Tell whether each model has a value of its own for a parameter, in any of the methods."""
     facts = [method.parameters.get(name) for method in methods.values()]

@@ -14,7 +14,7 @@ from evomerge.candidate import Coefficients, Merge
 from evomerge.candidate.ensemble import Ensemble, Mix, Router
 from evomerge.candidate.trial import Gradients
 from evomerge.space.baselines import BASE, BEST, Baseline, baselines, parent
-from evomerge.space.dimensions import Family, Searched
+from evomerge.space.dimensions import Family, Searched, brought_within
 from evomerge.space.needs import Needs
 
 AVERAGE = "uniform average"
@@ -134,12 +134,7 @@ class EnsembleSpace:
         self, settings: campaign.Campaign, params: Mapping[str, float]
     ) -> dict[str, float] | None:
         """Return the point itself where an earlier campaign searched the same dimensions."""
-        if params.keys() != self.distributions.keys():
-            return None
-        return {
-            name: min(max(params[name], one.low), one.high)
-            for name, one in self.distributions.items()
-        }
+        return brought_within(params, self.distributions)
 
     def _point(self, parent: Baseline) -> dict[str, float] | None:
         name = BASE if parent.role == "base" else parent.name

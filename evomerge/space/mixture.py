@@ -14,7 +14,7 @@ from evomerge.candidate import Coefficients, Merge, Mixture
 from evomerge.candidate.trial import Gradients
 from evomerge.space.baselines import BASE, BEST, Baseline, average, baselines, parent
 from evomerge.space.choices import FIRST
-from evomerge.space.dimensions import Family, middle
+from evomerge.space.dimensions import Family, brought_within, middle
 from evomerge.space.needs import Needs
 from evomerge.space.space import Space
 
@@ -136,12 +136,7 @@ class MixtureSpace:
         self, settings: campaign.Campaign, params: Mapping[str, float]
     ) -> dict[str, float] | None:
         """Return the same point of an earlier campaign whose dimensions are these; else None."""
-        if params.keys() != self.distributions.keys():
-            return None
-        return {
-            name: min(max(params[name], one.low), one.high)
-            for name, one in self.distributions.items()
-        }
+        return brought_within(params, self.distributions)
 
     def _top_k(self, params: Mapping[str, float]) -> int:
         setting = self.own[TOP_K]

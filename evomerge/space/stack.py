@@ -20,7 +20,7 @@ from evomerge import config as campaign
 from evomerge.candidate import Coefficients, Merge, PathStep, Stack
 from evomerge.candidate.trial import Gradients
 from evomerge.space.baselines import BEST, Baseline, baselines, parent
-from evomerge.space.dimensions import Family
+from evomerge.space.dimensions import Family, brought_within
 from evomerge.space.groups import LayerGroups
 from evomerge.space.needs import Needs
 
@@ -188,12 +188,7 @@ class StackSpace:
         self, settings: campaign.Campaign, params: Mapping[str, float]
     ) -> dict[str, float] | None:
         """Return the same point of an earlier campaign whose dimensions are these; else None."""
-        if params.keys() != self.distributions.keys():
-            return None
-        return {
-            name: min(max(params[name], one.low), one.high)
-            for name, one in self.distributions.items()
-        }
+        return brought_within(params, self.distributions)
 
     def _choices(self, slot: Slot) -> dict[str, str]:
         """Return what may stand in a slot → the dimension that says how much it is wanted."""

@@ -64,11 +64,10 @@ def remove_stale(parent: Path) -> None:
     """Remove what `ScratchFolder` made for processes of this user that are gone."""
     for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):  # others remove theirs meanwhile
-            owner, status = folder / OWNER, folder.lstat()
-            if (
-                stat.S_ISLNK(status.st_mode) or status.st_uid != os.getuid()
-            ):  # before looking into it
-                continue
+            status = folder.lstat()
+            if stat.S_ISLNK(status.st_mode) or status.st_uid != os.getuid():
+                continue  # no right to look into it
+            owner = folder / OWNER
             if owner.is_file() and not _is_held(owner):
                 shutil.rmtree(folder, ignore_errors=True)
 
