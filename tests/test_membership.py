@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import evomerge
-from evomerge import zoo
+from evomerge import run, zoo
 from evomerge.candidate import Merge
 from evomerge.candidate.cost import Cost
 from evomerge.candidate.ensemble import Ensemble
@@ -249,6 +249,10 @@ def test_who_left_is_not_chosen_again_where_the_saving_failed(
         def on_end(self, result: evomerge.Result) -> None:
             told.append(result.best.name)
 
+    def checked(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is checked or chosen again: the expert's model may be gone")
+
+    monkeypatch.setattr(run, "preflight", checked)
     result = evomerge.resume(results, callbacks=[Told()])
     assert result.best.name == "without tools"
     assert (jobs, told) == ([], ["without tools"])

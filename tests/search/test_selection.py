@@ -70,6 +70,20 @@ def test_constraints_come_first_then_how_nearly_they_are_met(
         assert number(choose_winner(store, finalists(store, lab, *rows))) == expected
 
 
+def test_an_expert_that_joined_later_sets_no_limit(
+    make_store: Callable[..., Store], lab: SimpleNamespace
+) -> None:
+    """Of two that keep what the first experts have, the better mean; none has what the third one has."""
+    low, high = (lab.outcome("trial 0", "select", (rate, 0.6, rate)) for rate in (0.1, 0.9))
+    store = make_store(keep=[{"task": "zoo_tools", "at_least": 0.98, "of": "best_expert"}])
+    for name, rate in (("tools", 0.5), ("joined", 1.0)):
+        lab.record(store, name, "select", "expert", lab.outcome(name, "select", (0.0, rate, 0.0)))
+    found = choose_winner(store, finalists(store, lab, low, high))
+    assert number(found) == 1
+    assert found is not None
+    assert "none meets every constraint" not in found[1]
+
+
 def test_values_are_shares_of_the_best_experts(
     make_store: Callable[..., Store], lab: SimpleNamespace
 ) -> None:
